@@ -1,0 +1,145 @@
+"""Every exception that nbflow raises, as one tree.
+
+NbflowError
+├── NotebookError          the notebook cannot be read or holds no flow
+├── OptionError            an option line that cannot be understood
+├── ParameterError         parameters that are missing, unknown or of the wrong type
+├── PlanError              the flow's steps cannot be put together
+├── StoreError             the datastore cannot be used
+│   └── FormatError        the datastore was written by a newer nbflow
+├── ExecutorError          the place where tasks run cannot be used
+├── NotFoundError          no such flow, run, step, task or artifact (a KeyError too)
+├── AmbiguousTask          a step with several tasks was asked for its only one
+├── TaskError              a step's task failed
+│   ├── SerializationError a value that another step needs cannot be stored
+│   ├── OutdatedError      a value is an instance of a class that has been edited since
+│   └── WorkerLost         the process that ran the task ended without a result
+└── RunFailed              a run ended with at least one failed task
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+class NbflowError(Exception):
+    """What went wrong, where (step, cell, line) and how to mend it; survives pickling."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        step: str | None = None,
+        cell: str | None = None,
+        line: int | None = None,
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.step = step
+        self.cell = cell
+        self.line = line
+        self.fix = fix
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.args, self.__dict__))
+
+    def __str__(self) -> str:
+        return self.message
+
+    @property
+    def where(self) -> str:
+        """The place as a reader would say it: `step train, cell 4, line 2`, or an empty string."""
+        parts = []
+        if self.step:
+            parts.append(f"step {self.step}")
+        if self.cell:
+            parts.append(self.cell if self.cell.startswith("cell") else f"cell {self.cell}")
+        if self.line is not None:
+            parts.append(f"line {self.line}")
+        return ", ".join(parts)
+
+    def report(self) -> list[str]:
+        """The lines shown to a person: `error: …`, then `  where: …` and `  fix: …` when known."""
+        lines = [f"error: {self.message}"]
+        if self.where:
+            lines.append(f"  where: {self.where}")
+        if self.fix:
+            lines.append(f"  fix: {self.fix}")
+        return lines
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython shows these lines in place of a traceback through our own frames."""
+        return self.report()
+
+
+def _rebuild(kind: type[NbflowError], args: tuple[Any, ...], state: dict[str, Any]) -> NbflowError:
+    """An error's class, arguments and attributes in, the error out."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class NotebookError(NbflowError):
+    """The notebook cannot be read or holds no flow."""
+
+
+class OptionError(NbflowError):
+    """An option line that cannot be understood."""
+
+
+class ParameterError(NbflowError):
+    """Parameters that are missing, unknown or of the wrong type; lists all of them at once."""
+
+
+class PlanError(NbflowError):
+    """The flow's steps cannot be put together."""
+
+
+class StoreError(NbflowError):
+    """The datastore cannot be used."""
+
+
+class FormatError(StoreError):
+    """The datastore was written by a newer nbflow."""
+
+
+class ExecutorError(NbflowError):
+    """The place where tasks run cannot be used."""
+
+
+class NotFoundError(NbflowError, KeyError):
+    """No such flow, run, step, task or artifact."""
+
+
+class AmbiguousTask(NbflowError):
+    """A step with several tasks was asked for its only one."""
+
+
+class TaskError(NbflowError):
+    """A step's task failed."""
+
+
+class SerializationError(TaskError):
+    """A value that another step needs cannot be stored."""
+
+
+class OutdatedError(TaskError):
+    """A value is an instance of a class that has been edited since."""
+
+
+class WorkerLost(TaskError):
+    """The process that ran the task ended without a result."""
+
+
+class RunFailed(NbflowError):
+    """A run ended with at least one failed task."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A misspelt word and the known ones in; `; did you mean 'x'?`, or an empty string, out."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
