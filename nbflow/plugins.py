@@ -1,0 +1,94 @@
+"""Where others plug in: one small Protocol a kind, and one look-up by name that loads on first use."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from importlib.metadata import entry_points
+from typing import Any, Protocol, runtime_checkable
+
+from nbflow.errors import OptionError, nearest
+from nbflow.model import TaskEvent, TaskSpec
+
+KINDS = ("executors", "serializers", "exporters", "cards", "secrets")
+
+BUILT_IN: dict[str, dict[str, str]] = {
+    "executors": {"local": "nbflow.executors.local:LocalExecutor"},
+    "serializers": {},
+    "exporters": {},
+    "cards": {},
+    "secrets": {},
+}
+"""Our own plug-ins, kind -> name -> `module:object`: found without asking the installed packages."""
+
+
+@runtime_checkable
+class Handle(Protocol):
+    """One submitted attempt."""
+
+    def events(self) -> Iterator[TaskEvent]:
+        """Its events as they come, blocking in between; the last one is always `Ended`."""
+
+    def cancel(self, grace: float) -> None:
+        """Interrupt the task, and end its whole process tree after `grace` seconds; returns at once."""
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """A place where tasks run; made by `factory(url)`, must be safe to call from several threads."""
+
+    def submit(self, spec: TaskSpec) -> Handle:
+        """Start one attempt; ExecutorError when the place cannot be used."""
+
+    def close(self) -> None:
+        """End everything that it started."""
+
+
+@runtime_checkable
+class SupportsCapacity(Protocol):
+    """An executor that knows how many tasks it can run at once."""
+
+    def slots(self) -> int:
+        """Tasks of one core each that fit at the same time."""
+
+
+@runtime_checkable
+class Serializer(Protocol):
+    """A way to turn values of some kind into buffers and back."""
+
+    def can_write(self, value: Any) -> bool:
+        """Whether this serializer is the one for the value."""
+
+    def write(self, value: Any) -> tuple[dict[str, Any], Sequence[memoryview]]:
+        """The value in; JSON-able facts and its buffers out."""
+
+    def read(self, meta: dict[str, Any], buffers: Sequence[memoryview]) -> Any:
+        """What `write` gave in; an equal value out."""
+
+
+class SecretProvider(Protocol):
+    """Where the values of `--secret NAME` come from."""
+
+    def get(self, name: str) -> str:
+        """The secret's value; KeyError when there is none."""
+
+
+def names(kind: str) -> list[str]:
+    """The known names of a kind, ours and those of installed packages, sorted."""
+    return sorted({*BUILT_IN[kind], *(point.name for point in entry_points(group=f"nbflow.{kind}"))})
+
+
+def load(kind: str, name: str) -> Any:
+    """The object that plugs in as `name`; OptionError listing the known names when there is none."""
+    target = BUILT_IN[kind].get(name)
+    if target is not None:
+        module, _, attribute = target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    for point in entry_points(group=f"nbflow.{kind}"):
+        if point.name == name:
+            return point.load()
+    known = names(kind)
+    raise OptionError(
+        f"no {kind.rstrip('s')} named {name!r}{nearest(name, known)}",
+        fix=f"known: {', '.join(known) or 'none'}; install a package that brings one, or correct the name",
+    )
