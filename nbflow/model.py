@@ -103,7 +103,7 @@ class Cell(Frozen):
     name: str | None = None  # of a step
     options: StepOptions = StepOptions()
     body: str = ""  # what IPython runs: the header line replaced by an empty one, so that line numbers stay
-    title: str = ""  # the Markdown heading or text right above, for docs and exports
+    markdown: str = ""  # the text cells right above
 
 
 class Notebook(Frozen):
@@ -504,6 +504,15 @@ class RunEnded(Frozen, tag="end"):
 
 
 RunEvent = RunStarted | TaskChanged | Found | Tagged | RunEnded
+
+
+class TaskOutput(Frozen):
+    """A piece of what a task displays, on its way to whoever watches the run; `output` is nbformat's."""
+
+    task: TaskId
+    output: dict[str, Any]
+    at: float = 0.0
+    attempt: int = 1
 
 
 # ---------------------------------------------------------------- what people are shown

@@ -1,0 +1,172 @@
+"""A run's events folded into what people are shown: pure, for live runs and for old ones alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from nbflow.model import (
+    SETTLED,
+    WORST_FIRST,
+    Found,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+    RunStatus,
+    Snapshot,
+    Tagged,
+    TaskChanged,
+    TaskFailure,
+    TaskId,
+    TaskState,
+    TaskView,
+)
+
+HEARTBEAT_LIMIT = 20.0
+"""Seconds without a heartbeat after which a run that has not ended counts as lost."""
+
+LOST = TaskFailure(
+    type="WorkerLost",
+    message="the run ended before this task did",
+    kind="lost",
+    fix="resume the run: finished tasks are reused",
+)
+
+
+def snapshot(
+    events: Iterable[RunEvent], now: float, heartbeat: float | None = None, alive: bool | None = None
+) -> Snapshot:
+    """A run's events in their order, the time and signs of life in; the run at that moment out.
+
+    `now` and `heartbeat` (the last one, None when there was none) are unix seconds; `alive` says whether the run's
+    process exists, None when that cannot be known from here. ValueError when no event starts a run.
+    """
+    start: RunStarted | None = None
+    begun = 0.0
+    end: RunEnded | None = None
+    tags: dict[str, bool] = {}
+    tasks: dict[TaskId, TaskView] = {}
+    findings = []
+    for event in events:
+        if isinstance(event, RunStarted):
+            # a run by hand announces itself again when its notebook has new steps
+            begun = event.at if start is None else begun
+            start = event
+            tags.update(dict.fromkeys(event.tags, True))
+        elif isinstance(event, TaskChanged):
+            tasks[event.task] = advance(tasks.get(event.task), event)
+        elif isinstance(event, Found):
+            if event.finding not in findings:
+                findings.append(event.finding)
+        elif isinstance(event, Tagged):
+            tags[event.name] = event.present
+        else:
+            end = event
+    if start is None:
+        raise ValueError("no event starts a run")
+    status = end.status if end else _status(start, begun, now, heartbeat, alive)
+    return Snapshot(
+        run=start.run,
+        flow=start.flow,
+        status=status,
+        started_at=begun,
+        steps=start.steps,
+        labels=start.labels,
+        tasks=tuple(settle(view, status, now) for view in _in_order(start, _without_placeholders(tasks))),
+        edges=start.edges,
+        finished_at=end.at if end else None,
+        error=end.error if end else None,
+        parameters=start.parameters,
+        tags=tuple(name for name, present in tags.items() if present),
+        findings=tuple(findings),
+    )
+
+
+def advance(view: TaskView | None, event: TaskChanged) -> TaskView:
+    """A task as known so far and its next event in; the task after it out. Earlier attempts' late events change nothing."""
+    if view is not None and event.attempt < view.attempt:
+        return view
+    same = view if view is not None and view.attempt == event.attempt else None
+    started = same.started_at if same else None
+    if event.state == "running":
+        started = event.at
+    elapsed = event.elapsed
+    if elapsed is None and event.state in SETTLED and started is not None:
+        elapsed = max(0.0, event.at - started)
+    return TaskView(
+        task=event.task,
+        state=event.state,
+        attempt=event.attempt,
+        started_at=started,
+        elapsed=elapsed,
+        reasons=event.reasons or (view.reasons if view else ()),
+        failure=event.failure,
+        reused_from=event.reused_from,
+        execution=event.execution or (same.execution if same else ""),
+        key=event.key or (view.key if view else ""),
+        item=event.item or (view.item if view else ""),
+    )
+
+
+def settle(view: TaskView, status: RunStatus, now: float) -> TaskView:
+    """A task and its run's status in; the task with the time that it runs, or failed where its run is gone, out."""
+    if view.state != "running":
+        return view
+    if status == "lost":
+        return msgspec.structs.replace(view, state="failed", failure=LOST)
+    if view.started_at is None:
+        return view
+    return msgspec.structs.replace(view, elapsed=max(0.0, now - view.started_at))
+
+
+def worst(states: Iterable[TaskState]) -> TaskState | None:
+    """States of a step's tasks in; the one that a person must know first out, None for no task."""
+    known = set(states)
+    return next((state for state in WORST_FIRST if state in known), None)
+
+
+def step_state(snapshot: Snapshot, step: str) -> TaskState:
+    """A run and a step's name in; the worst state of the step's tasks out.
+
+    A step without tasks is pending until its run has ended well, then done: a fan-out over an empty list.
+    """
+    state = worst(view.state for view in snapshot.tasks if view.task.step == step)
+    return state or ("done" if snapshot.status == "done" else "pending")
+
+
+def _status(
+    start: RunStarted, begun: float, now: float, heartbeat: float | None, alive: bool | None
+) -> RunStatus:
+    """Signs of life of a run that has not ended in; running or lost out."""
+    if alive is False:
+        return "lost"
+    if alive and start.session:
+        return "running"  # a kernel at rest sends no heartbeat
+    seen = max(begun, start.at, heartbeat or 0.0)
+    return "lost" if now - seen > HEARTBEAT_LIMIT else "running"
+
+
+def _without_placeholders(tasks: dict[TaskId, TaskView]) -> list[TaskView]:
+    """Tasks by id in; without those that stood for a whole fan-out or loop whose tasks are known now, out."""
+    prefixes = {(task.step, task.index[:depth]) for task in tasks for depth in range(len(task.index))}
+    turned = {(task.step, task.index) for task in tasks if task.turn is not None}
+    return [
+        view
+        for task, view in tasks.items()
+        if (task.step, task.index) not in prefixes and not (task.turn is None and (task.step, task.index) in turned)
+    ]
+
+
+def _in_order(start: RunStarted, views: list[TaskView]) -> list[TaskView]:
+    """Tasks in; the same in document order, then item order, then turn, out."""
+    place = {name: number for number, name in enumerate(start.steps)}
+    return sorted(
+        views,
+        key=lambda view: (
+            place.get(view.task.step, len(place)),
+            view.task.step,
+            view.task.index,
+            -1 if view.task.turn is None else view.task.turn,
+        ),
+    )
