@@ -1,0 +1,83 @@
+# Every target sets up what it needs; later calls find the set-up done and start at once.
+# On Debian as root the missing system package (python3-venv) is installed too.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := build/demo
+PYTEST := $(BIN)/python -m pytest
+UNMARKED := not (running or notebooks or remote or browser or export or soak)
+
+# one thread per process in tests: exact numbers, and two test workers do not fight over the cores
+TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1 NO_COLOR=1
+
+# pytest ends with 5 when no test bears the marker
+NONE_IS_FINE := || test $$? -eq 5
+
+.PHONY: help setup demo test unit running notebooks remote browser export soak check format bench clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+setup: $(READY) ## the development environment in .venv
+
+$(VENV)/bin/python:
+	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+	  if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv; \
+	  else echo "error: $(PYTHON) cannot make environments"; echo "  fix: install python3-venv"; exit 2; fi; fi
+	$(PYTHON) -m venv $(VENV)
+
+$(READY): requirements-dev.txt pyproject.toml package.json | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: $(READY) ## the quickstart as a flow: run, run again (all reused), one parameter changed
+	@bash examples/demo.sh $(BIN) $(DEMO)
+
+test: unit running notebooks remote browser export ## everything that has to pass, at most 15 minutes
+
+unit: $(READY) ## no process is started, under 30 s
+	$(TEST_ENV) $(PYTEST) -q -n 2 -m "$(UNMARKED)"
+
+running: $(READY) ## kernels and worker processes
+	$(TEST_ENV) $(PYTEST) -q -m running $(NONE_IS_FINE)
+
+notebooks: $(READY) ## whole notebooks against a plain kernel
+	$(TEST_ENV) $(PYTEST) -q -n 2 -m notebooks $(NONE_IS_FINE)
+
+remote: $(READY) ## stores and executors elsewhere, on servers that the tests start
+	$(TEST_ENV) $(PYTEST) -q -m remote $(NONE_IS_FINE)
+
+browser: $(READY) ## JupyterLab in Chromium; the set-up of Node and Chromium belongs here
+	@true
+
+export: $(READY) ## exported flows, run by the tools that they were exported to
+	$(TEST_ENV) $(PYTEST) -q -m export $(NONE_IS_FINE)
+
+soak: $(READY) ## minutes of repeated kills and restarts; not part of `make test`
+	$(TEST_ENV) $(PYTEST) -q -m soak --timeout 3600 $(NONE_IS_FINE)
+
+check: $(READY) ## ruff, mypy and the layer table
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(TEST_ENV) $(PYTEST) -q tests/test_layers.py tests/test_exports.py
+	@if test -f tsconfig.json; then $(BIN)/jlpm run -T tsc --noEmit && $(BIN)/jlpm run -T eslint labextension/src; fi
+
+format: $(READY) ## ruff's formatting and safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## overheads as ratios in one run, printed as a table
+	$(BIN)/python -m bench
+
+clean: ## what the targets made, the environment included
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,100 @@
+"""Jupyter notebooks as flows: `%%step` cells versioned, cached, resumable and parallel.
+
+In a notebook: `%load_ext nbflow`. From Python: `nbflow.run(path)`, `nbflow.Flow(name).latest_run.data`.
+Every name is loaded on first use, so that importing nbflow costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbflow.errors import (
+        AmbiguousTask,
+        ExecutorError,
+        FormatError,
+        NbflowError,
+        NotebookError,
+        NotFoundError,
+        OptionError,
+        OutdatedError,
+        ParameterError,
+        PlanError,
+        RunFailed,
+        SerializationError,
+        StoreError,
+        TaskError,
+        WorkerLost,
+    )
+
+__all__ = [
+    "AmbiguousTask",
+    "ExecutorError",
+    "FormatError",
+    "NbflowError",
+    "NotFoundError",
+    "NotebookError",
+    "OptionError",
+    "OutdatedError",
+    "ParameterError",
+    "PlanError",
+    "RunFailed",
+    "SerializationError",
+    "StoreError",
+    "TaskError",
+    "WorkerLost",
+]
+
+_HOMES: dict[str, tuple[str, ...]] = {
+    "errors": (
+        "AmbiguousTask",
+        "ExecutorError",
+        "FormatError",
+        "NbflowError",
+        "NotFoundError",
+        "NotebookError",
+        "OptionError",
+        "OutdatedError",
+        "ParameterError",
+        "PlanError",
+        "RunFailed",
+        "SerializationError",
+        "StoreError",
+        "TaskError",
+        "WorkerLost",
+    ),
+}
+"""Public name's module -> its names."""
+
+_HOME: dict[str, str] = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES: frozenset[str] = frozenset({"analysis", "reference"})  # public as `nbflow.reference.run`
+
+
+def __getattr__(name: str) -> Any:
+    """A public name in, the object out, imported on first use; AttributeError for any other."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("nbflow")
+    if name in _MODULES:
+        return importlib.import_module(f"nbflow.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'nbflow' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"nbflow.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES, "__version__"})
+
+
+def load_ipython_extension(ip: Any) -> None:
+    """`%load_ext nbflow`: the magics, transformers and hooks go into this IPython."""
+    importlib.import_module("nbflow.magics").load(ip)
+
+
+def unload_ipython_extension(ip: Any) -> None:
+    """`%unload_ext nbflow`: whatever `load_ipython_extension` put in is taken out again."""
+    importlib.import_module("nbflow.magics").unload(ip)
