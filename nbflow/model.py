@@ -131,6 +131,22 @@ class Parameter(Frozen):
     help: str = ""
 
 
+class Source(Frozen):
+    """One place that a name may come from: a step's artifact, or a definition (its `order`)."""
+
+    step: str | None = None
+    definition: int | None = None
+    sure: bool = True  # False: a conditional write; the next source is asked when it has none
+
+
+class Binding(Frozen):
+    """A name that must be bound, and where it may come from, nearest first; empty: nowhere above."""
+
+    name: str
+    sources: tuple[Source, ...]
+    sure: bool = True  # surely read: a missing value is an error before the step runs
+
+
 class Definition(Frozen):
     """A whole top-level statement that is replayed where it is needed: a definition or set-up.
 
@@ -149,22 +165,8 @@ class Definition(Frozen):
     free: tuple[str, ...] = ()  # in bodies: resolved at the place of the step that uses it
     free_writes: tuple[str, ...] = ()  # names that bodies write or change
     origins: dict[str, str] = {}  # for imports: bound name -> what is imported
-
-
-class Source(Frozen):
-    """One place that a name may come from: a step's artifact, or a definition (its `order`)."""
-
-    step: str | None = None
-    definition: int | None = None
-    sure: bool = True  # False: a conditional write; the next source is asked when it has none
-
-
-class Binding(Frozen):
-    """A name that must be bound, and where it may come from, nearest first; empty: nowhere above."""
-
-    name: str
-    sources: tuple[Source, ...]
-    sure: bool = True  # surely read: a missing value is an error before the step runs
+    requires: tuple[int, ...] = ()  # `order`s of the definitions that must be replayed before it
+    binds: tuple[Binding, ...] = ()  # data that it reads while defining, resolved at its own place
 
 
 class Step(Frozen):
@@ -183,7 +185,7 @@ class Step(Frozen):
     conditional: tuple[str, ...] = ()
     deletes: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
-    definitions: tuple[int, ...] = ()  # `order`s of definitions that it names, directly or through others
+    definitions: tuple[int, ...] = ()  # `order`s of what is replayed before it: set-up, and definitions that it names
     own_definitions: tuple[int, ...] = ()  # made by this very cell
     bindings: tuple[Binding, ...] = ()
     needs: tuple[str, ...] = ()  # steps that must have settled before: producers and --after
@@ -379,6 +381,8 @@ class TaskSpec(Frozen):
     preload: tuple[str, ...] = ()  # installed modules that the flow imports
     options: StepOptions = StepOptions()
     secrets: tuple[str, ...] = ()
+    item: Ref | None = None  # the innermost foreach's item, for `current.item`
+    is_flow: bool = True  # False: a cell run by hand
 
 
 class TaskFailure(Frozen):

@@ -1,0 +1,542 @@
+"""A notebook's cells → a Flow: steps, definitions, edges and findings. Pure: problems are data, nothing is raised.
+
+Cells are taken in document order, so that the table of writers holds, at each cell, exactly what stands above it:
+looking a name up is then the rule itself, "the value that the nearest earlier cell gave it".
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import graphlib
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from nbflow.analysis import Analysis, analyse, normalise
+from nbflow.definitions import Piece, Surroundings, split_cell
+from nbflow.errors import nearest
+from nbflow.model import Binding, Cell, Definition, Edge, Finding, Flow, Notebook, Parameter, Source, Step
+from nbflow.parameters import read_parameters
+
+_BUILTINS = frozenset(dir(builtins))
+
+
+@dataclass(frozen=True)
+class Writer:
+    """One cell that gives a name its value: by definitions, as a step's artifact, or by deleting it."""
+
+    cell: Cell
+    step: str | None = None
+    definitions: tuple[int, ...] = ()
+    sure: bool = True
+
+    @property
+    def deletes(self) -> bool:
+        return self.step is None and not self.definitions
+
+
+@dataclass
+class _Gathered:
+    """What a set of names needs at one place: definitions to replay, data to bind, names found nowhere."""
+
+    definitions: set[int] = field(default_factory=set)
+    bindings: dict[str, Binding] = field(default_factory=dict)
+    missing: dict[str, bool] = field(default_factory=dict)  # name -> surely read
+    changes: set[str] = field(default_factory=set)  # names that the bodies of those definitions write
+
+
+@dataclass(frozen=True)
+class _Missing:
+    name: str
+    step: str
+    cell: Cell
+    sure: bool
+
+
+def build_flow(notebook: Notebook, *, all_cells: bool = False) -> Flow:
+    """A notebook in; its Flow out; with `all_cells` every code cell that computes is a step."""
+    builder = _Builder(notebook, all_cells)
+    for cell in notebook.cells:
+        builder.add(cell)
+    return builder.finish()
+
+
+class _Builder:
+    """The notebook so far: who wrote which name, and the candidates for steps."""
+
+    def __init__(self, notebook: Notebook, all_cells: bool) -> None:
+        self.notebook = notebook
+        self.all_cells = all_cells
+        self.definitions: list[Definition] = []
+        self.writers: dict[str, list[Writer]] = {}
+        self.candidates: list[Step] = []
+        self.declared: dict[str, Cell] = {}
+        self.findings: list[Finding] = list(notebook.findings)
+        self.missing: list[_Missing] = []
+        self.origins: dict[str, str] = {}
+        self.setup: list[int] = []
+        self.vague = False  # a star import or the like above: a missing name may be there after all
+
+    # ------------------------------------------------------------ one cell
+
+    def add(self, cell: Cell) -> None:
+        if cell.kind in ("control", "empty"):
+            return
+        if cell.kind == "step" and not self._declare(cell):
+            return
+        analysis = analyse(cell.body)
+        self._diagnose(cell, analysis)
+        around = Surroundings(dict(self.origins), lambda name: bool(self._definitions_of(name)))
+        if cell.kind == "setup":
+            self._add_setup_cell(cell, analysis)
+            return
+        pieces = split_cell(cell.kind, analysis, around)
+        own = self._define(cell, pieces)
+        self._add_candidate(cell, analysis, pieces, own)
+        for piece in pieces:
+            self.origins.update(piece.origins)
+
+    def _declare(self, cell: Cell) -> bool:
+        name = cell.name or ""
+        other = self.declared.get(name)
+        if other is not None:
+            self.findings.append(Finding(
+                code="duplicate-step", level="error", step=name, cell=cell.id, line=1, name=name,
+                message=f"cell {other.position} and cell {cell.position} both declare the step {name!r}",
+                fix="give one of them another name",
+            ))  # fmt: skip
+            return False
+        self.declared[name] = cell
+        return True
+
+    def _diagnose(self, cell: Cell, analysis: Analysis) -> None:
+        serious = cell.kind in ("step", "params", "setup")
+        for problem in analysis.diagnostics:
+            if problem.code in ("star-import", "dynamic", "run-magic"):
+                self.vague = True
+            error = serious and problem.code in ("syntax", "hidden-state")
+            self.findings.append(Finding(
+                code=problem.code, level="error" if error else "warning", step=cell.name, cell=cell.id,
+                line=problem.line, name=problem.name or None, message=problem.message, fix=problem.hint or None,
+            ))  # fmt: skip
+
+    # ------------------------------------------------------------ definitions and set-up
+
+    def _define(self, cell: Cell, pieces: tuple[Piece, ...]) -> dict[str, list[int]]:
+        """A cell's pieces in; the names that its definitions bind, with their orders, out.
+
+        While a statement is looked up, what stands above it in the same cell is in the table too.
+        """
+        own: dict[str, list[int]] = {}
+        data_later = [frozenset[str]().union(*(q.writes | q.possible for q in pieces[at + 1 :] if q.kind == "data")) for at in range(len(pieces))]
+        data_above: set[str] = set()
+        for at, piece in enumerate(pieces):
+            if piece.kind == "data":
+                data_above |= piece.writes
+                continue
+            inner = {name: (Source(step=_step_name(cell)),) for name in piece.reads & (data_above - data_later[at])}
+            need = self._gather({name: True for name in piece.reads}, inner, own)
+            order = len(self.definitions)
+            self.definitions.append(_definition(cell, piece, order, need))
+            if piece.kind == "setup":
+                self.setup.append(order)
+            for name in piece.writes:
+                own.setdefault(name, []).append(order)
+        return own
+
+    def _add_setup_cell(self, cell: Cell, analysis: Analysis) -> None:
+        order = len(self.definitions)
+        need = self._gather(dict.fromkeys(analysis.reads, True))
+        origins = {name: origin for statement in analysis.statements for name, origin in statement.imports}
+        names = tuple(sorted(analysis.writes))
+        self.definitions.append(Definition(
+            id=_identity("setup", cell.body), kind="setup", cell=cell.id, position=cell.position, order=order, line=1,
+            source=cell.body, names=names, reads=tuple(sorted(analysis.reads)),
+            free=_union(statement.deferred for statement in analysis.statements),
+            free_writes=_union(statement.deferred_writes for statement in analysis.statements),
+            origins=origins, requires=tuple(sorted(need.definitions)), binds=_bindings(need),
+        ))  # fmt: skip
+        self.setup.append(order)
+        self.origins.update(origins)
+        for name in names:
+            self.writers.setdefault(name, []).append(Writer(cell, definitions=(order,)))
+        self._note_missing(f"set-up in cell {cell.position}", cell, need, frozenset(names))
+
+    def _definitions_of(self, name: str) -> tuple[int, ...]:
+        writers = self.writers.get(name)
+        return writers[-1].definitions if writers else ()
+
+    # ------------------------------------------------------------ steps
+
+    def _add_candidate(
+        self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...], own: dict[str, list[int]]
+    ) -> None:
+        """A cell as a possible step: its inputs are looked up, then its writes enter the table."""
+        options = cell.options
+        reads = {name: name in analysis.sure_reads for name in self._reads(cell, analysis, pieces)}
+        if options.inputs is not None:
+            reads = {name: name in options.inputs and sure for name, sure in reads.items() if self._definitions_of(name)}
+            reads.update(dict.fromkeys(options.inputs, True))
+        need = self._gather(reads)
+        step = _step_name(cell)
+        writes = self._data_writes(cell, analysis, pieces, need, own)
+        data = [piece for piece in pieces if piece.kind == "data"]
+        if cell.kind != "plain" or writes or (self.all_cells and data):
+            self.candidates.append(self._step(cell, analysis, need, writes, own))
+            self._note_missing(step, cell, need, writes)
+        self._record_writes(cell, analysis, writes, own, step)
+
+    def _reads(self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...]) -> set[str]:
+        reads = set(analysis.reads)
+        for piece in pieces:
+            states = {name for name in piece.reads | piece.free if name.startswith("<") and name in self.writers}
+            reads |= states
+        shadowed = _BUILTINS & self.writers.keys()
+        if shadowed:
+            reads |= shadowed & _mentioned(analysis)
+        return reads
+
+    def _data_writes(
+        self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...], need: _Gathered, own: Mapping[str, list[int]]
+    ) -> frozenset[str]:
+        """The names whose versions travel from this cell on: what its data statements bind or may change."""
+        if cell.options.outputs is not None:
+            return frozenset(cell.options.outputs)
+        data = [piece for piece in pieces if piece.kind == "data"]
+        bound = frozenset[str]().union(*(piece.writes for piece in data))
+        by_definition = frozenset(own) - bound
+        names = bound | (frozenset(analysis.writes) - by_definition if data else frozenset())
+        changed = frozenset[str]().union(*(piece.possible for piece in data)) | need.changes
+        changed = {name for name in changed if name not in by_definition and not self._is_replayed(name, bound)}
+        states = {name for name in need.changes if name.startswith("<") and name in self.writers}
+        return frozenset(name for name in names | changed | states if not name.startswith("_")) - analysis.deletes
+
+    def _is_replayed(self, name: str, bound: frozenset[str]) -> bool:
+        """Whether a changed name is no data here: an import, a class, a constant, or nothing known at all."""
+        if name in bound:
+            return False
+        writers = self.writers.get(name)
+        return not writers or bool(writers[-1].definitions)
+
+    def _step(
+        self, cell: Cell, analysis: Analysis, need: _Gathered, writes: frozenset[str], own: Mapping[str, list[int]]
+    ) -> Step:
+        name = _step_name(cell)
+        bindings = _bindings(need)
+        mine = tuple(sorted({order for orders in own.values() for order in orders}))
+        mine_all = tuple(d.order for d in self.definitions if d.cell == cell.id)
+        replayed = (need.definitions | set(self.setup)) - set(mine_all)
+        closed = self._closed(replayed) - set(mine_all)
+        return Step(
+            name=name,
+            kind="step" if cell.kind == "step" else "params" if cell.kind == "params" else "cell",
+            cell=cell.id,
+            position=cell.position,
+            order=len(self.candidates),
+            options=cell.options,
+            source=cell.body,
+            code=hashlib.blake2b(normalise(cell.body).encode(), digest_size=16).hexdigest(),
+            reads=tuple(sorted(need.bindings)),
+            writes=tuple(sorted(writes)),
+            conditional=tuple(sorted(analysis.conditional & writes)),
+            deletes=tuple(sorted(analysis.deletes)),
+            private=tuple(sorted(analysis.private)),
+            definitions=tuple(sorted(closed)),
+            own_definitions=mine,
+            bindings=bindings,
+            needs=self._producers(bindings, closed, name),
+            label=name if cell.kind == "step" else _label(cell, writes),
+        )
+
+    def _closed(self, orders: set[int]) -> set[int]:
+        """Definitions in; the same with all that their replay requires out."""
+        closed: set[int] = set()
+        queue = list(orders)
+        while queue:
+            order = queue.pop()
+            if order not in closed:
+                closed.add(order)
+                queue.extend(self.definitions[order].requires)
+        return closed
+
+    def _producers(self, bindings: Iterable[Binding], definitions: Iterable[int], itself: str) -> tuple[str, ...]:
+        binds = [*bindings, *(bind for order in definitions for bind in self.definitions[order].binds)]
+        found = {source.step for bind in binds for source in bind.sources if source.step is not None}
+        return tuple(sorted(found - {itself}))
+
+    def _record_writes(
+        self, cell: Cell, analysis: Analysis, writes: frozenset[str], own: Mapping[str, list[int]], step: str
+    ) -> None:
+        unsure = cell.options.condition is not None
+        for name in writes:
+            sure = name not in analysis.conditional and not unsure
+            self.writers.setdefault(name, []).append(Writer(cell, step=step, sure=sure))
+            self.origins.pop(name, None)
+        for name, orders in own.items():
+            if name not in writes:
+                self.writers.setdefault(name, []).append(Writer(cell, definitions=tuple(orders)))
+        for name in analysis.deletes - analysis.writes:
+            self.writers.setdefault(name, []).append(Writer(cell))
+
+    # ------------------------------------------------------------ looking names up
+
+    def _gather(
+        self,
+        names: Mapping[str, bool],
+        inner: Mapping[str, tuple[Source, ...]] | None = None,
+        own: Mapping[str, list[int]] | None = None,
+    ) -> _Gathered:
+        """Names with whether they are surely read in; what they need at this place, definitions followed, out."""
+        found = _Gathered()
+        queue = sorted(names.items())
+        while queue:
+            name, sure = queue.pop()
+            if name in found.bindings or name in found.missing:
+                continue
+            if inner and name in inner:
+                found.bindings[name] = Binding(name=name, sources=inner[name], sure=sure)
+                continue
+            sources, definitions = self._sources(name, own)
+            if not sources and not definitions:
+                found.missing[name] = sure
+                continue
+            if sources:
+                everything = (*sources, *(Source(definition=order) for order in definitions))
+                found.bindings[name] = Binding(name=name, sources=everything, sure=sure)
+            elif sure or name not in found.bindings:
+                found.bindings.setdefault(name, Binding(name=name, sources=(), sure=False))
+            for order in definitions:
+                if order in found.definitions:
+                    continue
+                found.definitions.add(order)
+                definition = self.definitions[order]
+                found.changes |= set(definition.free_writes)
+                queue.extend((free, False) for free in definition.free)
+        found.bindings = {name: bind for name, bind in found.bindings.items() if bind.sources}
+        found.definitions = self._closed(found.definitions)
+        return found
+
+    def _sources(
+        self, name: str, own: Mapping[str, list[int]] | None
+    ) -> tuple[tuple[Source, ...], tuple[int, ...]]:
+        """A name in; the steps that may give it, nearest first, and the definitions behind them, out."""
+        if own and name in own:
+            return (), tuple(own[name])
+        steps: list[Source] = []
+        for writer in reversed(self.writers.get(name, ())):
+            if writer.deletes:
+                break
+            if writer.definitions:
+                return tuple(steps), writer.definitions
+            steps.append(Source(step=writer.step, sure=writer.sure))
+            if writer.sure:
+                break
+        return tuple(steps), ()
+
+    def _note_missing(self, step: str, cell: Cell, need: _Gathered, writes: frozenset[str]) -> None:
+        for name, sure in need.missing.items():
+            if name.startswith("<") or (not sure and name in writes):
+                continue
+            self.missing.append(_Missing(name, step, cell, sure and not self.vague))
+
+    # ------------------------------------------------------------ the whole
+
+    def finish(self) -> Flow:
+        steps = self._needed()
+        names = {step.name for step in steps}
+        self._check_after(steps)
+        for missing in self.missing:
+            if missing.step in names or missing.step.startswith("set-up"):
+                self.findings.append(self._missing_finding(missing))
+        parameters = self._parameters()
+        steps = tuple(msgspec.structs.replace(step, order=order, needs=self._needs(step, names)) for order, step in enumerate(steps))
+        return Flow(
+            name=self.notebook.name,
+            notebook=self.notebook,
+            steps=steps,
+            definitions=tuple(self.definitions),
+            parameters=parameters,
+            edges=_edges(steps, self.definitions),
+            findings=(*self.findings, *_cycles(steps)),
+        )
+
+    def _needed(self) -> tuple[Step, ...]:
+        """Declared steps and parameters, and every plain cell that one of them needs, in document order."""
+        by_name = {step.name: step for step in self.candidates}
+        queue = [step.name for step in self.candidates if self.all_cells or step.kind != "cell"]
+        needed: set[str] = set()
+        while queue:
+            name = queue.pop()
+            if name in needed or name not in by_name:
+                continue
+            needed.add(name)
+            queue.extend(by_name[name].needs)
+            queue.extend(self._resolve_step(word) for word in by_name[name].options.after)
+        return tuple(step for step in self.candidates if step.name in needed)
+
+    def _resolve_step(self, word: str) -> str:
+        """A step as people write it: its name, `cell:<id>`, or `cell 3`."""
+        if word.startswith(("cell ", "cell:")):
+            tail = word[5:].split(":")[0].strip()
+            for step in self.candidates:
+                if step.name == f"cell:{tail}" or str(step.position) == tail:
+                    return step.name
+        return word
+
+    def _needs(self, step: Step, names: set[str]) -> tuple[str, ...]:
+        after = {self._resolve_step(word) for word in step.options.after}
+        return tuple(sorted((set(step.needs) | after) & names))
+
+    def _check_after(self, steps: tuple[Step, ...]) -> None:
+        known = [step.name for step in steps]
+        for step in steps:
+            for word in (*step.options.after, *step.options.join):
+                if self._resolve_step(word) not in known:
+                    self.findings.append(Finding(
+                        code="missing-name", level="error", step=step.name, cell=step.cell, line=1, name=word,
+                        message=f"there is no step named {word!r}{nearest(word, known)}",
+                        fix=f"known steps: {', '.join(known)}",
+                    ))  # fmt: skip
+
+    def _missing_finding(self, missing: _Missing) -> Finding:
+        name, cell = missing.name, missing.cell
+        line = _line_of(cell, name)
+        later = [writer for writer in self.writers.get(name, ()) if writer.cell.position > cell.position]
+        level = "error" if missing.sure else "warning"
+        if later:
+            first = later[0].cell
+            return Finding(
+                code="later-only", level=level, step=missing.step, cell=cell.id, line=line, name=name,
+                message=f"cell {cell.position} ({missing.step}) reads {name!r}, which only cell {first.position}"
+                f"{f' ({first.name})' if first.name else ''} below it writes",
+                fix=f"move cell {first.position} above cell {cell.position}, or rename one of the two",
+            )  # fmt: skip
+        known = [other for other, writers in self.writers.items() if any(w.cell.position < cell.position for w in writers)]
+        return Finding(
+            code="missing-name", level=level, step=missing.step, cell=cell.id, line=line, name=name,
+            message=f"{missing.step} reads {name!r}, which no cell above writes{nearest(name, known)}",
+            fix="define it in a cell above, or correct the name",
+        )  # fmt: skip
+
+    def _parameters(self) -> tuple[Parameter, ...]:
+        found: dict[str, Parameter] = {}
+        for cell in self.notebook.cells:
+            if cell.kind != "params":
+                continue
+            for parameter in read_parameters(cell):
+                if parameter.name in found:
+                    self.findings.append(Finding(
+                        code="duplicate-parameter", level="error", cell=cell.id, line=parameter.line, name=parameter.name,
+                        message=f"the parameter {parameter.name!r} is defined twice, in cell {found[parameter.name].cell} and in cell {cell.id}",
+                        fix="keep one of the two lines",
+                    ))  # fmt: skip
+                    continue
+                found[parameter.name] = parameter
+                self._check_unassigned(parameter.name, cell)
+        return tuple(found.values())
+
+    def _check_unassigned(self, name: str, cell: Cell) -> None:
+        for writer in self.writers.get(name, ()):
+            if writer.cell.position > cell.position and writer.cell.kind != "params" and name in analyse(writer.cell.body).writes:
+                self.findings.append(Finding(
+                    code="parameter-assigned", level="error", step=writer.cell.name, cell=writer.cell.id,
+                    line=_line_of(writer.cell, name), name=name,
+                    message=f"cell {writer.cell.position} assigns {name!r}, which is a parameter",
+                    fix="give the new value another name",
+                ))  # fmt: skip
+
+
+# ---------------------------------------------------------------- small pure parts
+
+
+def _step_name(cell: Cell) -> str:
+    return cell.name if cell.kind == "step" and cell.name else f"cell:{cell.id}"
+
+
+def _label(cell: Cell, writes: frozenset[str]) -> str:
+    names = ", ".join(sorted(name for name in writes if not name.startswith("<")))
+    kind = "parameters" if cell.kind == "params" else f"cell {cell.position}"
+    return f"{kind}: {names}" if names else kind
+
+
+def _bindings(need: _Gathered) -> tuple[Binding, ...]:
+    return tuple(need.bindings[name] for name in sorted(need.bindings))
+
+
+def _union(sets: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    return tuple(sorted({name for names in sets for name in names}))
+
+
+def _identity(name: str, source: str) -> str:
+    return f"{name}@{hashlib.blake2b(normalise(source).encode(), digest_size=12).hexdigest()}"
+
+
+def _definition(cell: Cell, piece: Piece, order: int, need: _Gathered) -> Definition:
+    names = tuple(sorted(piece.writes))
+    return Definition(
+        id=_identity(",".join(names) or "setup", piece.statement.source),
+        kind="setup" if piece.kind == "setup" else "definition",
+        cell=cell.id,
+        position=cell.position,
+        order=order,
+        line=piece.statement.line,
+        source=piece.statement.source,
+        names=names,
+        reads=tuple(sorted(piece.reads)),
+        free=tuple(sorted(piece.free)),
+        free_writes=tuple(sorted(piece.free_writes)),
+        origins=dict(piece.origins),
+        requires=tuple(sorted(need.definitions)),
+        binds=_bindings(need),
+    )
+
+
+def _mentioned(analysis: Analysis) -> frozenset[str]:
+    try:
+        tree = ast.parse(analysis.body)
+    except (SyntaxError, ValueError, RecursionError):
+        return frozenset()
+    return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+
+
+def _line_of(cell: Cell, name: str) -> int | None:
+    """The first line of the cell that mentions a name."""
+    for at, line in enumerate(cell.body.split("\n"), start=1):
+        words = "".join(char if char.isalnum() or char == "_" else " " for char in line.split("#")[0]).split()
+        if name in words:
+            return at
+    return None
+
+
+def _edges(steps: tuple[Step, ...], definitions: list[Definition]) -> tuple[Edge, ...]:
+    names: dict[tuple[str, str], set[str]] = {}
+    present = {step.name for step in steps}
+    for step in steps:
+        binds = [*step.bindings, *(bind for order in step.definitions for bind in definitions[order].binds)]
+        for bind in binds:
+            for source in bind.sources:
+                if source.step in present and source.step != step.name:
+                    names.setdefault((source.step or "", step.name), set()).add(bind.name)
+    edges = [Edge(frm=frm, to=to, names=tuple(sorted(found))) for (frm, to), found in names.items()]
+    after = [
+        Edge(frm=need, to=step.name, why="after")
+        for step in steps for need in step.needs if (need, step.name) not in names
+    ]  # fmt: skip
+    place = {step.name: step.order for step in steps}
+    return tuple(sorted([*edges, *after], key=lambda edge: (place[edge.frm], place[edge.to])))
+
+
+def _cycles(steps: tuple[Step, ...]) -> list[Finding]:
+    try:
+        graphlib.TopologicalSorter({step.name: step.needs for step in steps}).prepare()
+    except graphlib.CycleError as error:
+        ring = [*error.args[1]]
+        return [Finding(
+            code="cycle", level="error", step=ring[0], name=None,
+            message=f"these steps wait for each other: {' → '.join(ring)}",
+            fix="remove one of their --after options",
+        )]  # fmt: skip
+    return []

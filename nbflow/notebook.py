@@ -1,0 +1,236 @@
+"""A document's text → its code cells, each understood as step, parameters, set-up, plain or control cell."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nbflow.errors import NotebookError, OptionError
+from nbflow.model import Cell, Finding, Notebook, StepOptions
+from nbflow.options import parse_header
+
+HEADER = re.compile(r"^(?:#\s*)?%%(step|params|setup)\b[ \t]*(.*)$")
+CONTROL = re.compile(
+    r"^(?:%flow\b|%(?:re)?load_ext\s+nbflow\b|%unload_ext\s+nbflow\b|[!%](?:pip3?|conda|mamba|uv)\b|!\S*python\S*\s+-m\s+pip\b)"
+)
+_CELL_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+_PERCENT = re.compile(r"^# %%(?:\s+(?P<title>.*?))?(?P<kind>\[markdown\]|\[md\]|\[raw\])?\s*(?P<meta>(?:[\w-]+=.*)?)$")
+
+
+@dataclass(frozen=True)
+class RawCell:
+    """A code cell before it is understood, with the Markdown right above it."""
+
+    id: str | None
+    source: str
+    tags: tuple[str, ...] = ()
+    markdown: str = ""
+
+
+def read_notebook(path: str | Path) -> Notebook:
+    """A path to an .ipynb or a percent-format .py in; its Notebook out; NotebookError when it cannot be read."""
+    place = Path(path)
+    if not place.exists():
+        near = sorted(other.name for other in place.parent.glob(f"*{place.suffix or '.ipynb'}")) if place.parent.is_dir() else []
+        raise NotebookError(
+            f"there is no notebook {str(path)!r}",
+            fix=f"in that folder: {', '.join(near[:5])}" if near else "check the path",
+        )
+    try:
+        text = place.read_text(encoding="utf-8")
+    except IsADirectoryError:
+        raise NotebookError(f"{str(path)!r} is a folder", fix="name a notebook inside it") from None
+    except UnicodeDecodeError:
+        raise NotebookError(f"{str(path)!r} is not text in UTF-8", fix="save it as a notebook again") from None
+    except OSError as error:
+        raise NotebookError(f"{str(path)!r} cannot be read: {error.strerror}", fix="check its permissions") from None
+    return parse_document(text, name=place.stem, folder=str(place.resolve().parent), path=str(place.resolve()))
+
+
+def parse_document(text: str, *, name: str, folder: str, path: str | None = None) -> Notebook:
+    """The text of a .ipynb (JSON) or of a percent-format .py in; the Notebook out."""
+    if path is not None and path.endswith(".py"):
+        return parse_cells(parse_percent(text), name=name, folder=folder, path=path, document=text)
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise NotebookError(f"{path or name} is not a notebook: {_json_problem(text, error)}", fix="open it in Jupyter and save it") from None
+    if not isinstance(document, dict) or ("cells" not in document and "worksheets" not in document):
+        raise NotebookError(f"{path or name} is JSON but not a notebook: it has no list of cells", fix="name an .ipynb file")
+    if document.get("nbformat") != 4:
+        document = _upgrade(text, path or name)
+    metadata = document.get("metadata") or {}
+    flow = metadata.get("nbflow") or {}
+    named = flow.get("flow") if isinstance(flow, dict) else None
+    cells = _document_cells(document, path or name)
+    return parse_cells(cells, name=str(named or name), folder=folder, path=path, document=text)
+
+
+def _json_problem(text: str, error: ValueError) -> str:
+    if not text.strip():
+        return "the file is empty"
+    return f"it is not JSON ({error})"
+
+
+def _upgrade(text: str, where: str) -> dict[str, Any]:
+    import nbformat
+
+    try:
+        return dict(nbformat.reads(text, as_version=4))  # type: ignore[no-untyped-call]
+    except Exception as error:  # nbformat raises many kinds for documents that it cannot convert
+        raise NotebookError(f"{where} has a notebook format that cannot be read: {error}", fix="save it with a current Jupyter") from None
+
+
+def _document_cells(document: dict[str, Any], where: str) -> list[RawCell]:
+    cells: list[RawCell] = []
+    above: list[str] = []
+    if not isinstance(document["cells"], list):
+        raise NotebookError(f"{where} is not a notebook: its cells are no list", fix="open it in Jupyter and save it")
+    for cell in document["cells"]:
+        if not isinstance(cell, dict):
+            raise NotebookError(f"{where} holds a cell that is no cell: {str(cell)[:40]!r}", fix="open it in Jupyter and save it")
+        source = cell.get("source", "")
+        source = "".join(map(str, source)) if isinstance(source, list) else str(source)
+        if cell.get("cell_type") == "markdown":
+            above.append(source)
+        if cell.get("cell_type") != "code":
+            continue
+        tags = (cell.get("metadata") or {}).get("tags") or ()
+        cells.append(RawCell(cell.get("id"), source, tuple(map(str, tags)), "\n\n".join(above)))
+        above = []
+    return cells
+
+
+def parse_percent(text: str) -> list[RawCell]:
+    """Percent-format Python in; its code cells out; Markdown cells' comment marks are taken off."""
+    cells: list[RawCell] = []
+    above: list[str] = []
+    kind, lines, identity, tags = "code", [], None, ()  # type: ignore[var-annotated]
+
+    def close() -> None:
+        nonlocal above
+        source = "\n".join(lines).strip("\n")
+        if kind == "code":
+            if source.strip():
+                cells.append(RawCell(identity, source, tags, "\n\n".join(above)))
+                above = []
+        elif kind == "markdown":
+            above.append("\n".join(re.sub(r"^# ?", "", line) for line in source.splitlines()))
+
+    for line in text.splitlines():
+        match = _PERCENT.match(line) if line.startswith("# %%") and not HEADER.match(line) else None
+        if match is None:
+            lines.append(line)
+            continue
+        close()
+        mark = (match["kind"] or "") + (match["title"] or "")
+        kind = "markdown" if "[markdown]" in mark or "[md]" in mark else "raw" if "[raw]" in mark else "code"
+        found = re.search(r'\bid="([^"]*)"', line)
+        identity = found[1] if found else None
+        labels = re.search(r"\btags=(\[[^\]]*\])", line)
+        tags = tuple(json.loads(labels[1])) if labels else ()
+        lines = []
+    close()
+    return cells
+
+
+def parse_cells(
+    cells: Sequence[RawCell], *, name: str, folder: str, path: str | None = None, document: str = ""
+) -> Notebook:
+    """Raw code cells in document order in; the Notebook with each cell's kind, options and body out."""
+    reading = _Reading()
+    parsed = tuple(reading.read(raw, position) for position, raw in enumerate(cells, start=1))
+    return Notebook(
+        name=name, folder=folder, path=path, cells=parsed, findings=tuple(reading.findings), document=document
+    )
+
+
+@dataclass
+class _Reading:
+    """What has been seen so far while the cells are read in order."""
+
+    ids: set[str] = field(default_factory=set)
+    findings: list[Finding] = field(default_factory=list)
+
+    def read(self, raw: RawCell, position: int) -> Cell:
+        identity = raw.id if raw.id and _CELL_ID.match(raw.id) and raw.id not in self.ids else str(position)
+        self.ids.add(identity)
+        kind, name, options, body = self._understand(raw, identity)
+        return Cell(
+            id=identity, position=position, source=raw.source, kind=kind, name=name,
+            options=options, body=body, markdown=raw.markdown,
+        )  # fmt: skip
+
+    def _understand(self, raw: RawCell, identity: str) -> tuple[Any, str | None, StepOptions, str]:
+        header, body = split_header(raw.source)
+        body = without_control_lines(body)
+        try:
+            if header is not None:
+                kind, rest = header
+                if kind == "step":
+                    name, options = parse_header(rest, cell=identity)
+                    return "step", name, _with_tags(options, raw.tags), body
+                return kind, None, StepOptions(), body
+            tagged = next((tag[5:] for tag in raw.tags if tag.startswith("step:")), None)
+            if tagged is not None:
+                name, options = parse_header(tagged, cell=identity)
+                return "step", name, _with_tags(options, raw.tags), body
+        except OptionError as error:
+            self.findings.append(_as_finding(error, identity))
+            return "control", None, StepOptions(), ""
+        if "parameters" in raw.tags:
+            return "params", None, StepOptions(), body
+        if not body.strip():
+            return ("control" if raw.source.strip() else "empty"), None, StepOptions(), ""
+        return "plain", None, StepOptions(), body
+
+
+def split_header(source: str) -> tuple[tuple[str, str] | None, str]:
+    """A cell's source in; ((kind, rest of the line) or None, the source with that line emptied) out."""
+    lines = source.split("\n")
+    first = next((at for at, line in enumerate(lines) if line.strip()), None)
+    match = HEADER.match(lines[first].rstrip()) if first is not None else None
+    if match is None or first is None:
+        return None, source
+    return (match[1], match[2]), "\n".join([*lines[:first], "", *lines[first + 1 :]])
+
+
+def without_control_lines(source: str) -> str:
+    """A cell's source in; the same with `%flow`, `%load_ext nbflow` and package installs emptied out."""
+    if "flow" not in source and "pip" not in source and "conda" not in source and "mamba" not in source and "uv" not in source:
+        return source
+    return "\n".join("" if CONTROL.match(line) else line for line in source.split("\n"))
+
+
+def _with_tags(options: StepOptions, tags: Iterable[str]) -> StepOptions:
+    previous = tuple(tag[5:] for tag in tags if tag.startswith("prev:"))
+    if not previous:
+        return options
+    import msgspec
+
+    return msgspec.structs.replace(options, after=(*options.after, *previous))
+
+
+def _as_finding(error: OptionError, cell: str) -> Finding:
+    return Finding(
+        code="option", message=error.message, level="error", step=error.step, cell=cell, line=error.line, fix=error.fix
+    )
+
+
+def document_of(cells: Iterable[tuple[str, str]], name: str) -> str:
+    """(cell id, source) pairs in; the text of a notebook that holds them out."""
+    return json.dumps(
+        {
+            "cells": [
+                {"cell_type": "code", "id": identity, "metadata": {}, "source": source, "outputs": [], "execution_count": None}
+                for identity, source in cells
+            ],
+            "metadata": {"nbflow": {"flow": name}},
+            "nbformat": 4,
+            "nbformat_minor": 5,
+        }
+    )

@@ -1,0 +1,267 @@
+"""The option line of a step: `NAME --foreach x in xs --gpu 1` ↔ a name and StepOptions."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nbflow.errors import OptionError, nearest
+from nbflow.model import Foreach, StepOptions
+
+_UNITS_TIME = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+_UNITS_SIZE = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_BAD_NAME = re.compile(r"[\x00-\x1f\x7f\"'`\\/<>|*?#{}\[\],;=]|\.\.|^-|^\.|\s")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: the field of StepOptions that it sets, what its value looks like, and how that is read.
+
+    `parse` is None for a flag; `expression` values run on to the next known option.
+    """
+
+    field: str
+    value: str = ""
+    parse: Callable[[str], Any] | None = None
+    expression: bool = False
+
+
+def parse_duration(text: str) -> float:
+    """`90s`, `1.5h`, `2d`, or a plain number of seconds in; seconds out."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip())
+    if not match or (match[2] and match[2] not in _UNITS_TIME):
+        raise ValueError(f"{text!r} is no duration: write a number with one of {', '.join(_UNITS_TIME)}")
+    return float(match[1]) * _UNITS_TIME.get(match[2], 1)
+
+
+def parse_size(text: str) -> int:
+    """`512M`, `8G`, `8GiB`, or a plain number of bytes in; bytes out."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", text.strip().upper())
+    if not match or match[2] not in _UNITS_SIZE:
+        raise ValueError(f"{text!r} is no size: write a number with K, M, G or T (Ki, Mi … for powers of two)")
+    return int(float(match[1]) * _UNITS_SIZE[match[2]])
+
+
+def _names(text: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not parts:
+        raise ValueError("names are missing")
+    return parts
+
+
+def _count(text: str) -> int:
+    if not text.strip().isdigit():
+        raise ValueError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    number = _count(text)
+    if number < 1:
+        raise ValueError("must be at least 1")
+    return number
+
+
+def _amount(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number") from None
+    if not 0 <= number < float("inf"):
+        raise ValueError("must be zero or more")
+    return number
+
+
+def _identifier(text: str) -> str:
+    if not text.isidentifier():
+        raise ValueError(f"{text!r} is no variable name")
+    return text
+
+
+def _expression(text: str) -> str:
+    try:
+        ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{text.strip()!r} is no Python expression: {getattr(error, 'msg', error)}") from None
+    return text.strip()
+
+
+def _foreach(text: str) -> Foreach:
+    try:
+        (loop,) = ast.parse(f"for {text.strip()}: pass").body
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{text.strip()!r} is not `NAME in EXPRESSION`: {getattr(error, 'msg', error)}") from None
+    if not isinstance(loop, ast.For):
+        raise ValueError(f"{text.strip()!r} is not `NAME in EXPRESSION`")
+    return Foreach(target=ast.unparse(loop.target), expr=ast.unparse(loop.iter))
+
+
+OPTIONS: dict[str, Option] = {
+    "foreach": Option("foreach", "TARGET in EXPR", _foreach, expression=True),
+    "join": Option("join", "STEP[,STEP]", _names),
+    "if": Option("condition", "EXPR", _expression, expression=True),
+    "until": Option("until", "EXPR", _expression, expression=True),
+    "max": Option("max", "N", _positive),
+    "after": Option("after", "STEP[,STEP]", _names),
+    "in": Option("inputs", "NAME[,NAME]", _names),
+    "out": Option("outputs", "NAME[,NAME]", _names),
+    "cpu": Option("cpu", "N", _amount),
+    "gpu": Option("gpu", "N", _amount),
+    "memory": Option("memory", "SIZE", parse_size),
+    "nodes": Option("nodes", "N", _positive),
+    "on": Option("on", "URL", str),
+    "retry": Option("retry", "N", _count),
+    "backoff": Option("backoff", "SECONDS", parse_duration),
+    "retry-on": Option("retry_on", "TYPE[,TYPE]", _names),
+    "timeout": Option("timeout", "90s", parse_duration),
+    "catch": Option("catch", "NAME", _identifier),
+    "once": Option("once"),
+    "workers": Option("workers", "N", _positive),
+    "serial": Option("serial"),
+    "no-cache": Option("no_cache"),
+    "expires": Option("expires", "1d", parse_duration),
+    "pure": Option("pure"),
+    "card": Option("card"),
+    "env": Option("env", "FILE", str),
+    "pip": Option("pip", '"pkg==1"', lambda text: tuple(shlex.split(text))),
+    "secret": Option("secret", "NAME[,NAME]", _names),
+    "here": Option("here"),
+}
+"""Every option of a step by its name on the line."""
+
+
+def parse_header(line: str, *, cell: str | None = None) -> tuple[str, StepOptions]:
+    """What follows `%%step` in; the step's name and its options out; OptionError says what cannot be read."""
+    text = line.strip()
+    head = re.match(r"\"[^\"]*\"|'[^']*'|\S+", text)
+    if not head or head[0].startswith("--"):
+        raise OptionError("the step has no name", cell=cell, line=1, fix="write `%%step NAME`, for example `%%step load`")
+    name = check_name(head[0].strip("\"'"), cell=cell)
+    found: dict[str, Any] = {}
+    for key, value in _split(text[head.end() :], name, cell):
+        option = OPTIONS[key]
+        if option.field in found:
+            raise OptionError(f"--{key} is given twice", step=name, cell=cell, line=1, fix="keep one of them")
+        found[option.field] = _parse_value(key, option, value, name, cell)
+    return name, StepOptions(**found)
+
+
+def check_name(name: str, *, cell: str | None = None) -> str:
+    """A step's name in; the same out; OptionError when it holds what no name may hold."""
+    if not name or len(name) > 100 or _BAD_NAME.search(name):
+        raise OptionError(
+            f"{name!r} cannot be a step's name",
+            cell=cell,
+            line=1,
+            fix="use letters, digits, `_`, `-`, `.` or `:`, without spaces, quotes, slashes or `..`",
+        )
+    return name
+
+
+def _parse_value(key: str, option: Option, value: str, step: str, cell: str | None) -> Any:
+    if option.parse is None:
+        if value:
+            raise OptionError(
+                f"--{key} takes no value, but {value!r} follows it", step=step, cell=cell, line=1, fix=f"write `--{key}`"
+            )
+        return True
+    if not value:
+        raise OptionError(
+            f"--{key} needs a value", step=step, cell=cell, line=1, fix=f"write `--{key} {option.value}`"
+        )
+    try:
+        return option.parse(value)
+    except ValueError as error:
+        raise OptionError(f"--{key}: {error}", step=step, cell=cell, line=1, fix=f"write `--{key} {option.value}`") from None
+
+
+def _split(text: str, step: str, cell: str | None) -> list[tuple[str, str]]:
+    """The text after the name in; (option, value text) pairs out, cut at ` --known` outside brackets and quotes."""
+    starts = [at for at in _dashes(text) if not _inside_expression(text, at)]
+    leading = text[: starts[0]].strip() if starts else text.strip()
+    if leading:
+        raise OptionError(
+            f"{leading!r} after the step's name is no option",
+            step=step, cell=cell, line=1, fix="options begin with `--`; a step's name is one word",
+        )  # fmt: skip
+    pairs = []
+    for at, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        key, _, value = re.sub(r"[\s=]", " ", text[at + 2 : end], count=1).partition(" ")
+        if key not in OPTIONS:
+            raise OptionError(
+                f"unknown option --{key}{nearest(key, OPTIONS)}",
+                step=step, cell=cell, line=1, fix=f"known options: {', '.join('--' + known for known in OPTIONS)}",
+            )  # fmt: skip
+        value = value.strip()
+        if not OPTIONS[key].expression:
+            value = _unquote(value)
+        pairs.append((key, value))
+    return pairs
+
+
+def _unquote(value: str) -> str:
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
+        return value[1:-1]
+    return value
+
+
+def _dashes(text: str) -> list[int]:
+    """Places of `--` at the start of a word, outside brackets and quotes."""
+    places: list[int] = []
+    depth, quote, at = 0, "", 0
+    while at < len(text):
+        char = text[at]
+        if quote:
+            if char == "\\":
+                at += 1
+            elif char == quote:
+                quote = ""
+        elif char in "\"'":
+            quote = char
+        elif char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif depth <= 0 and text.startswith("--", at) and (at == 0 or text[at - 1].isspace()):
+            places.append(at)
+            at += 1
+        at += 1
+    return places
+
+
+def _inside_expression(text: str, at: int) -> bool:
+    """Whether the `--` here belongs to an expression (`x - --y`): a word that is no option, after an expression option."""
+    word = re.match(r"--([\w-]*)", text[at:])
+    if word is None or word[1] in OPTIONS:
+        return False
+    before = [place for place in _dashes(text) if place < at]
+    options = [re.match(r"--([\w-]*)", text[place:]) for place in before]
+    known = [match[1] for match in options if match and match[1] in OPTIONS]
+    looks_like_option = bool(re.match(r"--[a-z][a-z-]+(\s|=|$)", text[at:]))
+    return bool(known) and OPTIONS[known[-1]].expression and not looks_like_option
+
+
+def render_options(options: StepOptions) -> str:
+    """StepOptions in; the option text that parses to them out, in the order of the table."""
+    words = []
+    default = StepOptions()
+    for key, option in OPTIONS.items():
+        value = getattr(options, option.field)
+        if value == getattr(default, option.field):
+            continue
+        words.append(f"--{key}" if option.parse is None else f"--{key} {_render_value(option.field, value)}")
+    return " ".join(words)
+
+
+def _render_value(field: str, value: Any) -> str:
+    if isinstance(value, Foreach):
+        return f"{value.target} in {value.expr}"
+    if field == "pip":
+        return shlex.quote(shlex.join(value))
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

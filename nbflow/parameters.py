@@ -1,0 +1,341 @@
+"""A `%%params` cell's typed assignments: read, overridden from outside, checked all at once."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import io
+import json
+import tokenize
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nbflow.errors import ParameterError, nearest
+from nbflow.model import Cell, Parameter
+
+ENVIRONMENT_PREFIX = "NBFLOW_PARAM_"
+
+
+class File(str):
+    """A file parameter: the path that `open()` takes; the content belongs to the key of every step that reads it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"File({str.__repr__(self)})"
+
+
+def read_parameters(cell: Cell) -> list[Parameter]:
+    """A `%%params` cell in; its parameters in order out; other statements are left to the cell."""
+    try:
+        tree = ast.parse(cell.body)
+    except (SyntaxError, ValueError):
+        return []
+    comments = _comments(cell.body)
+    found = []
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            annotation: str | None = ast.unparse(node.annotation)
+            name, value = node.target.id, node.value
+        elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name, value = node.targets[0].id, node.value
+            annotation = _type_of_literal(value)
+        else:
+            continue
+        found.append(Parameter(
+            name=name, annotation=annotation, default=None if value is None else ast.unparse(value),
+            line=node.lineno, cell=cell.id, help=_help(node, comments),
+        ))  # fmt: skip
+    return found
+
+
+def _comments(source: str) -> dict[int, str]:
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (tokenize.TokenError, SyntaxError, IndentationError):
+        return {}
+    return {token.start[0]: token.string.lstrip("# ").strip() for token in tokens if token.type == tokenize.COMMENT}
+
+
+def _help(node: ast.stmt, comments: Mapping[int, str]) -> str:
+    """The comment behind an assignment, else the comment lines right above it."""
+    end = node.end_lineno or node.lineno
+    if end in comments:
+        return comments[end]
+    lines, at = [], node.lineno - 1
+    while at in comments:
+        lines.append(comments[at])
+        at -= 1
+    return " ".join(reversed(lines))
+
+
+def _type_of_literal(value: ast.expr) -> str | None:
+    try:
+        literal = ast.literal_eval(value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return None if literal is None else type(literal).__name__
+
+
+# ---------------------------------------------------------------- overrides
+
+
+def gather_overrides(
+    parameters: tuple[Parameter, ...],
+    given: Mapping[str, Any],
+    from_file: Mapping[str, Any],
+    environment: Mapping[str, str],
+) -> dict[str, Any]:
+    """Values from the command line or a call, from a file, from the environment in; typed values by name out.
+
+    Strongest first: `given`, `from_file`, `NBFLOW_PARAM_<NAME>`. Raises one ParameterError that lists every problem:
+    unknown names, values of the wrong type, parameters without a value.
+    """
+    known = {parameter.name: parameter for parameter in parameters}
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    for name in [*given, *(name for name in from_file if name not in given)]:
+        if name not in known:
+            problems.append(f"unknown parameter {name!r}{nearest(name, known)}")
+    for name, parameter in known.items():
+        if name in given:
+            raw: Any = given[name]
+        elif name in from_file:
+            raw = from_file[name]
+        elif ENVIRONMENT_PREFIX + name.upper() in environment:
+            raw = environment[ENVIRONMENT_PREFIX + name.upper()]
+        elif parameter.default is None:
+            problems.append(f"the parameter {name!r} has no value")
+            continue
+        else:
+            continue
+        try:
+            values[name] = convert(raw, parameter.annotation)
+        except (ValueError, TypeError) as error:
+            problems.append(f"{name} = {raw!r}: {error}")
+    if problems:
+        listing = ", ".join(f"{p.name}: {p.annotation or 'any'}" for p in parameters) or "none"
+        raise ParameterError(
+            problems[0] if len(problems) == 1 else "; ".join(problems), fix=f"this notebook's parameters: {listing}"
+        )
+    return values
+
+
+def convert(raw: Any, annotation: str | None) -> Any:
+    """A value, or its text, and a type's source in; the typed value out; ValueError says what was expected."""
+    if annotation is None:
+        return _from_json(raw) if isinstance(raw, str) else raw
+    try:
+        kind = ast.parse(annotation.strip("'\""), mode="eval").body
+    except SyntaxError:
+        return raw
+    return _convert(raw, kind)
+
+
+def _convert(raw: Any, kind: ast.expr) -> Any:
+    match kind:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _first_of(raw, [left, right])
+        case ast.Constant(value=None):
+            return _none(raw)
+        case ast.Subscript(value=base, slice=inner):
+            return _convert_generic(raw, ast.unparse(base).rsplit(".", 1)[-1], inner)
+    name = ast.unparse(kind).rsplit(".", 1)[-1]
+    converter = _CONVERTERS.get(name)
+    return converter(raw) if converter else (_from_json(raw) if isinstance(raw, str) else raw)
+
+
+def _convert_generic(raw: Any, base: str, inner: ast.expr) -> Any:
+    options = list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
+    if base == "Optional":
+        return _first_of(raw, [ast.Constant(value=None), *options])
+    if base == "Union":
+        return _first_of(raw, options)
+    if base == "Literal":
+        allowed = [ast.literal_eval(option) for option in options]
+        for value in allowed:
+            if raw == value and type(raw) is type(value) or isinstance(raw, str) and raw == str(value):
+                return value
+        raise ValueError(f"must be one of {', '.join(map(repr, allowed))}")
+    if base in ("Annotated", "Final"):
+        return _convert(raw, options[0])
+    value = _CONVERTERS.get(base.lower(), lambda given: given)(raw)
+    if base.lower() in ("list", "set", "frozenset") and options:
+        return type(value)(_convert(part, options[0]) for part in value)
+    if base.lower() == "dict" and len(options) == 2:
+        return {_convert(key, options[0]): _convert(part, options[1]) for key, part in value.items()}
+    return value
+
+
+def _first_of(raw: Any, kinds: list[ast.expr]) -> Any:
+    reasons = []
+    for kind in sorted(kinds, key=lambda k: 0 if isinstance(k, ast.Constant) else 2 if ast.unparse(k) == "str" else 1):
+        try:
+            return _convert(raw, kind)
+        except (ValueError, TypeError) as error:
+            reasons.append(str(error))
+    raise ValueError("; ".join(reasons))
+
+
+def _from_json(raw: str) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return raw
+
+
+def _none(raw: Any) -> None:
+    if raw is None or (isinstance(raw, str) and raw.lower() in ("none", "null", "")):
+        return
+    raise ValueError("expected None")
+
+
+def _int(raw: Any) -> int:
+    if isinstance(raw, str):
+        try:
+            return int(raw.strip().replace("_", ""))
+        except ValueError:
+            raise ValueError("expected a whole number (int)") from None
+    if isinstance(raw, bool) or not isinstance(raw, int):
+        raise ValueError(f"expected a whole number (int), not {type(raw).__name__}")
+    return raw
+
+
+def _float(raw: Any) -> float:
+    if isinstance(raw, str):
+        try:
+            return float(raw)
+        except ValueError:
+            raise ValueError("expected a number (float)") from None
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
+        raise ValueError(f"expected a number (float), not {type(raw).__name__}")
+    return float(raw)
+
+
+def _bool(raw: Any) -> bool:
+    if isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.strip().lower() in ("true", "false"):
+        return raw.strip().lower() == "true"
+    raise ValueError("expected true or false (bool)")
+
+
+def _str(raw: Any) -> str:
+    if not isinstance(raw, str):
+        raise ValueError(f"expected text (str), not {type(raw).__name__}")
+    return raw
+
+
+def _of(kind: type, what: str) -> Callable[[Any], Any]:
+    def converter(raw: Any) -> Any:
+        value = _from_json(raw) if isinstance(raw, str) else raw
+        if kind is tuple or kind is set or kind is frozenset:
+            value = kind(value) if isinstance(value, list | tuple | set | frozenset) else value
+        if not isinstance(value, kind):
+            raise ValueError(f"expected {what}")
+        return value
+
+    return converter
+
+
+def _path(raw: Any) -> Path:
+    if not isinstance(raw, str | Path):
+        raise ValueError(f"expected a path, not {type(raw).__name__}")
+    return Path(raw)
+
+
+def _date(raw: Any) -> datetime.date:
+    if isinstance(raw, datetime.date):
+        return raw
+    return datetime.date.fromisoformat(str(raw))
+
+
+def _datetime(raw: Any) -> datetime.datetime:
+    if isinstance(raw, datetime.datetime):
+        return raw
+    return datetime.datetime.fromisoformat(str(raw))
+
+
+def _anything(raw: Any) -> Any:
+    return _from_json(raw) if isinstance(raw, str) else raw
+
+
+_CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
+    "int": _int,
+    "float": _float,
+    "bool": _bool,
+    "str": _str,
+    "list": _of(list, "a JSON list, for example '[1, 2]'"),
+    "tuple": _of(tuple, "a JSON list, for example '[1, 2]'"),
+    "set": _of(set, "a JSON list, for example '[1, 2]'"),
+    "frozenset": _of(frozenset, "a JSON list, for example '[1, 2]'"),
+    "dict": _of(dict, """a JSON object, for example '{"a": 1}'"""),
+    "Path": _path,
+    "File": lambda raw: File(_str(str(raw) if isinstance(raw, Path) else raw)),
+    "date": _date,
+    "datetime": _datetime,
+    "Any": _anything,
+    "object": _anything,
+}
+
+
+# ---------------------------------------------------------------- the cell with its overrides
+
+
+def source_of(value: Any) -> str:
+    """A parameter's value in; an expression that makes it without any import out."""
+    match value:
+        case File():
+            return f"__import__('nbflow').File({str.__repr__(value)})"
+        case Path():
+            return f"__import__('pathlib').Path({str(value)!r})"
+        case datetime.datetime() | datetime.date():
+            return f"__import__('datetime').{repr(value).removeprefix('datetime.')}"
+        case float() if value != value or value in (float("inf"), float("-inf")):
+            return f"float({str(value)!r})"
+    return repr(value)
+
+
+def override_source(source: str, values: Mapping[str, Any]) -> str:
+    """A params cell's body and values by name in; the body with these values assigned, line numbers kept, out."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return source
+    lines = source.split("\n")
+    for node in reversed(tree.body):
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
+        if not isinstance(target, ast.Name) or target.id not in values:
+            continue
+        assert isinstance(node, ast.AnnAssign | ast.Assign)
+        annotation = f": {ast.unparse(node.annotation)}" if isinstance(node, ast.AnnAssign) else ""
+        end = node.end_lineno or node.lineno
+        text = f"{target.id}{annotation} = {source_of(values[target.id])}"
+        lines[node.lineno - 1 : end] = [text, *[""] * (end - node.lineno)]
+    return "\n".join(lines)
+
+
+def literal_values(source: str) -> dict[str, Any] | None:
+    """A params cell's body in; its values when every default is a literal (so that no task is needed), else None."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return None
+    values: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            if ast.unparse(node.annotation).rsplit(".", 1)[-1] in ("File", "Path", "date", "datetime"):
+                return None
+            name, value = node.target.id, node.value
+        elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name, value = node.targets[0].id, node.value
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            continue
+        else:
+            return None
+        try:
+            values[name] = ast.literal_eval(value)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            return None
+    return values
