@@ -11,41 +11,18 @@ import builtins
 import graphlib
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
 from nbflow.analysis import Analysis, analyse, normalise
 from nbflow.definitions import Piece, Surroundings, split_cell
 from nbflow.errors import nearest
-from nbflow.model import Binding, Cell, Definition, Edge, Finding, Flow, Notebook, Parameter, Source, Step
+from nbflow.model import Binding, Cell, Definition, Edge, Finding, Flow, Notebook, Parameter, Source, Step, Writer
 from nbflow.parameters import read_parameters
+from nbflow.scope import Gathered, closed, gather
 
 _BUILTINS = frozenset(dir(builtins))
-
-
-@dataclass(frozen=True)
-class Writer:
-    """One cell that gives a name its value: by definitions, as a step's artifact, or by deleting it."""
-
-    cell: Cell
-    step: str | None = None
-    definitions: tuple[int, ...] = ()
-    sure: bool = True
-
-    @property
-    def deletes(self) -> bool:
-        return self.step is None and not self.definitions
-
-
-@dataclass
-class _Gathered:
-    """What a set of names needs at one place: definitions to replay, data to bind, names found nowhere."""
-
-    definitions: set[int] = field(default_factory=set)
-    bindings: dict[str, Binding] = field(default_factory=dict)
-    missing: dict[str, bool] = field(default_factory=dict)  # name -> surely read
-    changes: set[str] = field(default_factory=set)  # names that the bodies of those definitions write
 
 
 @dataclass(frozen=True)
@@ -162,7 +139,7 @@ class _Builder:
         self.setup.append(order)
         self.origins.update(origins)
         for name in names:
-            self.writers.setdefault(name, []).append(Writer(cell, definitions=(order,)))
+            self.writers.setdefault(name, []).append(Writer(position=cell.position, definitions=(order,)))
         self._note_missing(f"set-up in cell {cell.position}", cell, need, frozenset(names))
 
     def _definitions_of(self, name: str) -> tuple[int, ...]:
@@ -200,7 +177,7 @@ class _Builder:
         return reads
 
     def _data_writes(
-        self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...], need: _Gathered, own: Mapping[str, list[int]]
+        self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...], need: Gathered, own: Mapping[str, list[int]]
     ) -> frozenset[str]:
         """The names whose versions travel from this cell on: what its data statements bind or may change."""
         if cell.options.outputs is not None:
@@ -222,14 +199,14 @@ class _Builder:
         return not writers or bool(writers[-1].definitions)
 
     def _step(
-        self, cell: Cell, analysis: Analysis, need: _Gathered, writes: frozenset[str], own: Mapping[str, list[int]]
+        self, cell: Cell, analysis: Analysis, need: Gathered, writes: frozenset[str], own: Mapping[str, list[int]]
     ) -> Step:
         name = _step_name(cell)
         bindings = _bindings(need)
         mine = tuple(sorted({order for orders in own.values() for order in orders}))
         mine_all = tuple(d.order for d in self.definitions if d.cell == cell.id)
         replayed = (need.definitions | set(self.setup)) - set(mine_all)
-        closed = self._closed(replayed) - set(mine_all)
+        every = closed(self.definitions, replayed) - set(mine_all)
         return Step(
             name=name,
             kind="step" if cell.kind == "step" else "params" if cell.kind == "params" else "cell",
@@ -244,23 +221,12 @@ class _Builder:
             conditional=tuple(sorted(analysis.conditional & writes)),
             deletes=tuple(sorted(analysis.deletes)),
             private=tuple(sorted(analysis.private)),
-            definitions=tuple(sorted(closed)),
+            definitions=tuple(sorted(every)),
             own_definitions=mine,
             bindings=bindings,
-            needs=self._producers(bindings, closed, name),
+            needs=self._producers(bindings, every, name),
             label=name if cell.kind == "step" else _label(cell, writes),
         )
-
-    def _closed(self, orders: set[int]) -> set[int]:
-        """Definitions in; the same with all that their replay requires out."""
-        closed: set[int] = set()
-        queue = list(orders)
-        while queue:
-            order = queue.pop()
-            if order not in closed:
-                closed.add(order)
-                queue.extend(self.definitions[order].requires)
-        return closed
 
     def _producers(self, bindings: Iterable[Binding], definitions: Iterable[int], itself: str) -> tuple[str, ...]:
         binds = [*bindings, *(bind for order in definitions for bind in self.definitions[order].binds)]
@@ -273,13 +239,13 @@ class _Builder:
         unsure = cell.options.condition is not None
         for name in writes:
             sure = name not in analysis.conditional and not unsure
-            self.writers.setdefault(name, []).append(Writer(cell, step=step, sure=sure))
+            self.writers.setdefault(name, []).append(Writer(position=cell.position, step=step, sure=sure))
             self.origins.pop(name, None)
         for name, orders in own.items():
             if name not in writes:
-                self.writers.setdefault(name, []).append(Writer(cell, definitions=tuple(orders)))
+                self.writers.setdefault(name, []).append(Writer(position=cell.position, definitions=tuple(orders)))
         for name in analysis.deletes - analysis.writes:
-            self.writers.setdefault(name, []).append(Writer(cell))
+            self.writers.setdefault(name, []).append(Writer(position=cell.position))
 
     # ------------------------------------------------------------ looking names up
 
@@ -288,55 +254,10 @@ class _Builder:
         names: Mapping[str, bool],
         inner: Mapping[str, tuple[Source, ...]] | None = None,
         own: Mapping[str, list[int]] | None = None,
-    ) -> _Gathered:
-        """Names with whether they are surely read in; what they need at this place, definitions followed, out."""
-        found = _Gathered()
-        queue = sorted(names.items())
-        while queue:
-            name, sure = queue.pop()
-            if name in found.bindings or name in found.missing:
-                continue
-            if inner and name in inner:
-                found.bindings[name] = Binding(name=name, sources=inner[name], sure=sure)
-                continue
-            sources, definitions = self._sources(name, own)
-            if not sources and not definitions:
-                found.missing[name] = sure
-                continue
-            if sources:
-                everything = (*sources, *(Source(definition=order) for order in definitions))
-                found.bindings[name] = Binding(name=name, sources=everything, sure=sure)
-            elif sure or name not in found.bindings:
-                found.bindings.setdefault(name, Binding(name=name, sources=(), sure=False))
-            for order in definitions:
-                if order in found.definitions:
-                    continue
-                found.definitions.add(order)
-                definition = self.definitions[order]
-                found.changes |= set(definition.free_writes)
-                queue.extend((free, False) for free in definition.free)
-        found.bindings = {name: bind for name, bind in found.bindings.items() if bind.sources}
-        found.definitions = self._closed(found.definitions)
-        return found
+    ) -> Gathered:
+        return gather(self.writers, self.definitions, names, inner=inner, own=own)
 
-    def _sources(
-        self, name: str, own: Mapping[str, list[int]] | None
-    ) -> tuple[tuple[Source, ...], tuple[int, ...]]:
-        """A name in; the steps that may give it, nearest first, and the definitions behind them, out."""
-        if own and name in own:
-            return (), tuple(own[name])
-        steps: list[Source] = []
-        for writer in reversed(self.writers.get(name, ())):
-            if writer.deletes:
-                break
-            if writer.definitions:
-                return tuple(steps), writer.definitions
-            steps.append(Source(step=writer.step, sure=writer.sure))
-            if writer.sure:
-                break
-        return tuple(steps), ()
-
-    def _note_missing(self, step: str, cell: Cell, need: _Gathered, writes: frozenset[str]) -> None:
+    def _note_missing(self, step: str, cell: Cell, need: Gathered, writes: frozenset[str]) -> None:
         for name, sure in need.missing.items():
             if name.startswith("<") or (not sure and name in writes):
                 continue
@@ -361,6 +282,7 @@ class _Builder:
             parameters=parameters,
             edges=_edges(steps, self.definitions),
             findings=(*self.findings, *_cycles(steps)),
+            writers={name: tuple(writers) for name, writers in self.writers.items()},
         )
 
     def _needed(self) -> tuple[Step, ...]:
@@ -404,22 +326,25 @@ class _Builder:
     def _missing_finding(self, missing: _Missing) -> Finding:
         name, cell = missing.name, missing.cell
         line = _line_of(cell, name)
-        later = [writer for writer in self.writers.get(name, ()) if writer.cell.position > cell.position]
+        later = [writer for writer in self.writers.get(name, ()) if writer.position > cell.position]
         level = "error" if missing.sure else "warning"
         if later:
-            first = later[0].cell
+            first = self._cell_at(later[0].position)
             return Finding(
                 code="later-only", level=level, step=missing.step, cell=cell.id, line=line, name=name,
                 message=f"cell {cell.position} ({missing.step}) reads {name!r}, which only cell {first.position}"
                 f"{f' ({first.name})' if first.name else ''} below it writes",
                 fix=f"move cell {first.position} above cell {cell.position}, or rename one of the two",
             )  # fmt: skip
-        known = [other for other, writers in self.writers.items() if any(w.cell.position < cell.position for w in writers)]
+        known = [other for other, writers in self.writers.items() if any(w.position < cell.position for w in writers)]
         return Finding(
             code="missing-name", level=level, step=missing.step, cell=cell.id, line=line, name=name,
             message=f"{missing.step} reads {name!r}, which no cell above writes{nearest(name, known)}",
             fix="define it in a cell above, or correct the name",
         )  # fmt: skip
+
+    def _cell_at(self, position: int) -> Cell:
+        return self.notebook.cells[position - 1]
 
     def _parameters(self) -> tuple[Parameter, ...]:
         found: dict[str, Parameter] = {}
@@ -440,11 +365,12 @@ class _Builder:
 
     def _check_unassigned(self, name: str, cell: Cell) -> None:
         for writer in self.writers.get(name, ()):
-            if writer.cell.position > cell.position and writer.cell.kind != "params" and name in analyse(writer.cell.body).writes:
+            other = self._cell_at(writer.position)
+            if writer.position > cell.position and other.kind != "params" and name in analyse(other.body).writes:
                 self.findings.append(Finding(
-                    code="parameter-assigned", level="error", step=writer.cell.name, cell=writer.cell.id,
-                    line=_line_of(writer.cell, name), name=name,
-                    message=f"cell {writer.cell.position} assigns {name!r}, which is a parameter",
+                    code="parameter-assigned", level="error", step=other.name, cell=other.id,
+                    line=_line_of(other, name), name=name,
+                    message=f"cell {other.position} assigns {name!r}, which is a parameter",
                     fix="give the new value another name",
                 ))  # fmt: skip
 
@@ -462,7 +388,7 @@ def _label(cell: Cell, writes: frozenset[str]) -> str:
     return f"{kind}: {names}" if names else kind
 
 
-def _bindings(need: _Gathered) -> tuple[Binding, ...]:
+def _bindings(need: Gathered) -> tuple[Binding, ...]:
     return tuple(need.bindings[name] for name in sorted(need.bindings))
 
 
@@ -474,7 +400,7 @@ def _identity(name: str, source: str) -> str:
     return f"{name}@{hashlib.blake2b(normalise(source).encode(), digest_size=12).hexdigest()}"
 
 
-def _definition(cell: Cell, piece: Piece, order: int, need: _Gathered) -> Definition:
+def _definition(cell: Cell, piece: Piece, order: int, need: Gathered) -> Definition:
     names = tuple(sorted(piece.writes))
     return Definition(
         id=_identity(",".join(names) or "setup", piece.statement.source),

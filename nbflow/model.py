@@ -192,6 +192,15 @@ class Step(Frozen):
     label: str = ""  # as people read it: the step's name, or `cell 3: df`
 
 
+class Writer(Frozen):
+    """One cell that gives a name its value: as a step's artifact, by definitions, or by deleting it."""
+
+    position: int
+    step: str | None = None
+    definitions: tuple[int, ...] = ()
+    sure: bool = True
+
+
 class Edge(Frozen):
     """`to` reads `names` from `frm`, or is ordered after it by `--after`."""
 
@@ -211,6 +220,7 @@ class Flow(Frozen):
     parameters: tuple[Parameter, ...] = ()
     edges: tuple[Edge, ...] = ()
     findings: tuple[Finding, ...] = ()
+    writers: dict[str, tuple[Writer, ...]] = {}  # every name's writers in document order, scratch cells included
 
     def step(self, name: str) -> Step:
         """The step of that name; KeyError when there is none."""
@@ -529,6 +539,15 @@ class PlanTask(Frozen):
     index: Index | None
     action: Literal["run", "reuse"]
     reasons: tuple[Reason, ...] = ()
+
+
+class Change(Frozen):
+    """One reason why a task runs, with what it was and what it is."""
+
+    code: str
+    what: str
+    before: str = ""
+    after: str = ""
 
 
 class Plan(Frozen):

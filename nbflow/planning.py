@@ -1,0 +1,415 @@
+"""What a task is made of, its key, and whether a past execution can stand for it. Pure: records come in as data."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from nbflow.model import (
+    FORMAT,
+    Artifact,
+    Binding,
+    Change,
+    Definition,
+    Flow,
+    Group,
+    KeyParts,
+    Observations,
+    Reason,
+    Record,
+    Ref,
+    Replay,
+    Step,
+    TaskFailure,
+)
+from nbflow.scope import closed, gather
+
+
+@dataclass(frozen=True)
+class Value:
+    """A stored value that an input is bound to, and the step that made it."""
+
+    group: Group
+    artifact: Artifact
+    step: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A step's inputs and replay, found; `waits` names steps that must settle before all of it is known."""
+
+    inputs: Mapping[str, Value] = field(default_factory=dict)
+    binds: Mapping[tuple[int, str], Value] = field(default_factory=dict)  # (definition, name) -> value while defining
+    definitions: tuple[int, ...] = ()
+    waits: tuple[str, ...] = ()
+    failure: TaskFailure | None = None
+    skip: str | None = None  # why: a name that it surely reads has no version
+
+
+Look = Callable[[str], Record | None]
+"""A step's name in; the record of its task that this task reads from, None where it was skipped or failed, out."""
+
+
+# ---------------------------------------------------------------- inputs
+
+
+def resolve(flow: Flow, step: Step, look: Look, settled: Callable[[str], bool]) -> Resolved:
+    """A step, the records above it and which steps have settled in; its inputs and replay out.
+
+    Values that refer to definitions, and functions stored by value, need more names at this step's place: those are
+    looked up as if the step had read them, until nothing new appears.
+    """
+    finding = _Resolving(flow, step, look, settled)
+    finding.bind(step.bindings)
+    finding.define(step.definitions)
+    seen: set[str] = set()
+    while not finding.failure:
+        wanted = finding.wanted() - seen
+        if not wanted:
+            break
+        seen |= wanted
+        finding.follow(wanted)
+    return Resolved(
+        inputs=finding.inputs,
+        binds=finding.binds,
+        definitions=tuple(sorted(finding.definitions)),
+        waits=tuple(sorted(finding.waits)),
+        failure=finding.failure,
+        skip=finding.skip,
+    )
+
+
+class _Resolving:
+    def __init__(self, flow: Flow, step: Step, look: Look, settled: Callable[[str], bool]) -> None:
+        self.flow, self.step, self.look, self.settled = flow, step, look, settled
+        self.inputs: dict[str, Value] = {}
+        self.binds: dict[tuple[int, str], Value] = {}
+        self.definitions: set[int] = set()
+        self.waits: set[str] = set()
+        self.failure: TaskFailure | None = None
+        self.skip: str | None = None
+        self._by_id = {definition.id: definition for definition in flow.definitions}
+
+    def bind(self, bindings: Sequence[Binding]) -> None:
+        """Each name from the nearest source that has it."""
+        for binding in bindings:
+            value = self._value(binding)
+            if value is not None:
+                self.inputs[binding.name] = value
+
+    def define(self, orders: Sequence[int]) -> None:
+        """These definitions are replayed, with the data that they read while defining."""
+        for order in orders:
+            if order in self.definitions:
+                continue
+            self.definitions.add(order)
+            for binding in self.flow.definitions[order].binds:
+                value = self._value(binding)
+                if value is not None:
+                    self.binds[order, binding.name] = value
+
+    def _value(self, binding: Binding) -> Value | None:
+        for source in binding.sources:
+            if source.step is None:
+                return None  # a definition, replayed
+            if not self.settled(source.step):
+                self.waits.add(source.step)
+                return None
+            record = self.look(source.step)
+            if record is None or binding.name not in record.artifacts:
+                continue
+            artifact = record.artifacts[binding.name]
+            if artifact.group < 0:
+                self._unstored(binding.name, artifact, source.step)
+                return None
+            return Value(record.groups[artifact.group], artifact, source.step)
+        if binding.sure and binding.name not in self.step.conditional:
+            self.skip = self.skip or f"{binding.name} has no value: {self._why_none(binding)}"
+        return None
+
+    def _why_none(self, binding: Binding) -> str:
+        makers = [source.step for source in binding.sources if source.step]
+        return f"{' and '.join(makers)} left none" if makers else "no cell above wrote it"
+
+    def _unstored(self, name: str, artifact: Artifact, maker: str) -> None:
+        self.failure = self.failure or TaskFailure(
+            type="SerializationError",
+            message=f"{self.step.label} needs {name!r} of {maker}, which could not be stored: {artifact.error}",
+            cell=self.step.cell,
+            fix=f"make it in a %%setup cell, or keep it inside {maker} with --out",
+        )
+
+    def wanted(self) -> set[str]:
+        """Definitions (by id) and global names that the values found so far refer to."""
+        values = [*self.inputs.values(), *self.binds.values()]
+        ids = {f"@{ref.id}" for value in values for ref in value.group.definitions}
+        return ids | {name for value in values for name in value.group.free}
+
+    def follow(self, wanted: set[str]) -> None:
+        """Bind and replay what values refer to, at this step's place."""
+        names: dict[str, bool] = {}
+        for word in sorted(wanted):
+            if not word.startswith("@"):
+                names[word] = False
+                continue
+            definition = self._definition(word[1:])
+            if definition is None:
+                continue
+            self.define(sorted(closed(self.flow.definitions, [definition.order])))
+            names.update(dict.fromkeys(definition.free, False))
+        need = gather(self.flow.writers, self.flow.definitions, names, position=self.step.position)
+        self.define(sorted(need.definitions))
+        self.bind([binding for name, binding in sorted(need.bindings.items()) if name not in self.inputs])
+
+    def _definition(self, identity: str) -> Definition | None:
+        found = self._by_id.get(identity)
+        if found is not None and found.cell == self.step.cell:
+            return None  # this very cell makes it
+        if found is not None:
+            return found
+        name = identity.partition("@")[0]
+        now = next((d for d in self.flow.definitions if d.id.partition("@")[0] == name), None)
+        maker = next((v.step for v in self.inputs.values() if any(r.id == identity for r in v.group.definitions)), "?")
+        self.failure = self.failure or TaskFailure(
+            type="OutdatedError",
+            message=f"{self.step.label} reads a value that refers to {name!r} as it was before it was "
+            + (f"edited (now in cell {now.position})" if now else "removed"),
+            cell=now.cell if now else self.step.cell,
+            line=now.line if now else None,
+            fix=f"run {maker} again",
+        )
+        return None
+
+
+# ---------------------------------------------------------------- spec parts and key
+
+
+def pack(values: Sequence[Value]) -> tuple[tuple[Group, ...], Callable[[Value], Ref]]:
+    """Values in; their groups, each once, and a function from a value to its Ref, out."""
+    groups: dict[tuple[str, tuple[str, ...]], int] = {}
+    order: list[Group] = []
+    for value in values:
+        identity = (value.group.id, value.group.names)
+        if identity not in groups:
+            groups[identity] = len(order)
+            order.append(value.group)
+    return tuple(order), lambda value: Ref(name=value.artifact.name, group=groups[value.group.id, value.group.names])
+
+
+def replay_of(
+    flow: Flow, step: Step, resolved: Resolved, ref: Callable[[Value], Ref]
+) -> tuple[tuple[Replay, ...], tuple[Replay, ...]]:
+    """A step with its inputs found in; what is replayed before it, and the definitions that it makes itself, out."""
+
+    def entry(definition: Definition) -> Replay:
+        binds = {
+            name: ref(value) for (order, name), value in resolved.binds.items() if order == definition.order
+        }
+        return Replay(
+            id=definition.id, kind=definition.kind, cell=definition.cell, position=definition.position,
+            line=definition.line, source=definition.source, names=definition.names, binds=binds,
+        )  # fmt: skip
+
+    before = tuple(entry(flow.definitions[order]) for order in resolved.definitions if flow.definitions[order].cell != step.cell)
+    own = tuple(
+        entry(definition) for definition in flow.definitions
+        if definition.cell == step.cell and definition.kind == "definition"
+    )  # fmt: skip
+    return before, own
+
+
+def key_parts(flow: Flow, step: Step, resolved: Resolved, *, code: str | None = None, item: str = "") -> KeyParts:
+    """A step with its inputs found in; everything that its key is made of out."""
+    definitions: dict[str, str] = {}
+    setup: list[str] = []
+    for order in resolved.definitions:
+        definition = flow.definitions[order]
+        if definition.cell == step.cell:
+            continue
+        if definition.kind == "setup":
+            setup.append(definition.id)
+        else:
+            definitions[f"{', '.join(definition.names)} (cell {definition.position}, line {definition.line})"] = definition.id
+    parameters = {parameter.name for parameter in flow.parameters}
+    given: dict[str, str] = {}
+    inputs: dict[str, str] = {}
+    for name, value in resolved.inputs.items():
+        if name in parameters:
+            given[name] = f"{value.artifact.preview}#{value.artifact.content_id}"
+        else:
+            inputs[name] = value.artifact.content_id
+    for (order, name), value in resolved.binds.items():
+        inputs[f"{name} while defining {', '.join(flow.definitions[order].names)}"] = value.artifact.content_id
+    options = {} if step.options.outputs is None else {"out": ",".join(step.options.outputs)}
+    return KeyParts(
+        code=code or step.code, definitions=definitions, setup=tuple(setup), inputs=inputs, parameters=given,
+        item=item, environment=environment_id(step), options=options,
+    )  # fmt: skip
+
+
+def environment_id(step: Step) -> str:
+    """What of the machine a result may depend on before anything has run: Python, platform, the step's own packages."""
+    words = [f"python {sys.version_info[0]}.{sys.version_info[1]}", sys.platform, platform.machine()]
+    return " ".join([*words, *step.options.pip, step.options.env or ""]).strip()
+
+
+def task_key(parts: KeyParts) -> str:
+    """A task's parts in; its key out: names of cells, steps and places in the document do not enter."""
+    material = [
+        FORMAT,
+        parts.code,
+        list(parts.definitions.values()),
+        list(parts.setup),
+        [[name.partition(" while defining ")[0], identity] for name, identity in sorted(parts.inputs.items())],
+        sorted((name, text.rpartition("#")[2]) for name, text in parts.parameters.items()),
+        parts.item,
+        parts.environment,
+        sorted(parts.options.items()),
+        sorted(parts.files.items()),
+    ]
+    return hashlib.blake2b(msgspec.json.encode(material), digest_size=20).hexdigest()
+
+
+# ---------------------------------------------------------------- reuse
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The record that stands for a task, or None, with the reasons."""
+
+    record: Record | None
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user said about reuse of one task."""
+
+    fresh: bool = False
+    no_cache: bool = False
+    expires: float | None = None
+    required: frozenset[str] = frozenset()
+    now: float = 0.0
+
+
+def choose(
+    records: Sequence[Record], wishes: Wishes, holds: Callable[[Observations], Reason | None]
+) -> Choice:
+    """The records under a task's key, newest first, in; the newest whose observations still hold out."""
+    if wishes.fresh:
+        return Choice(None, (("fresh", "run again because --fresh asked for it"),))
+    if wishes.no_cache:
+        return Choice(None, (("no-cache", "never reused: --no-cache"),))
+    refusals: list[Reason] = []
+    for record in records:
+        refusal = _refusal(record, wishes) or holds(record.observations)
+        if refusal is None:
+            age = describe_age((wishes.now or time.time()) - record.created_at)
+            return Choice(record, (("reused", f"from {record.run}, {age}"),))
+        refusals.append(refusal)
+    return Choice(None, tuple(refusals[:1]))
+
+
+def _refusal(record: Record, wishes: Wishes) -> Reason | None:
+    if wishes.expires is not None and (wishes.now or time.time()) - record.created_at > wishes.expires:
+        return ("expired", f"older than --expires: {describe_age((wishes.now or time.time()) - record.created_at)}")
+    if not record.outputs and not any(artifact.group >= 0 for artifact in record.artifacts.values()):
+        return ("no-output", "it left nothing that could be reused: no artifact, nothing shown")
+    lost = [name for name in sorted(wishes.required) if name in record.artifacts and record.artifacts[name].group < 0]
+    if lost:
+        return ("no-output", f"{', '.join(lost)} was not stored by the earlier execution")
+    return None
+
+
+def describe_age(seconds: float) -> str:
+    """Seconds in; `3 h old` out."""
+    for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} old"
+    return f"{max(seconds, 0):.0f} s old"
+
+
+def changes(parts: KeyParts, source: str, previous: Record | None) -> tuple[Change, ...]:
+    """A task's parts now, its source, and the record that stood for it last time in; what differs out."""
+    if previous is None:
+        return (Change(code="new", what="it has not run before"),)
+    old = previous.parts
+    found: list[Change] = []
+    if parts.code != old.code:
+        found.append(_code_change(previous.source, source))
+    found.extend(_definition_changes(old, parts))
+    if parts.setup != old.setup:
+        found.append(Change(code="code", what="the set-up above it changed"))
+    found.extend(_named("parameter", old.parameters, parts.parameters))
+    found.extend(_named("input", old.inputs, parts.inputs))
+    if parts.item != old.item:
+        found.append(Change(code="input", what="the item changed"))
+    if parts.environment != old.environment:
+        found.append(Change(code="environment", what="Python or the machine changed", before=old.environment, after=parts.environment))
+    if parts.options != old.options:
+        found.append(Change(code="code", what="--out changed", before=old.options.get("out", ""), after=parts.options.get("out", "")))
+    found.extend(_named("file", old.files, parts.files))
+    return tuple(found)
+
+
+def _code_change(before: str, after: str) -> Change:
+    """The first line that differs between two sources."""
+    old, new = before.split("\n"), after.split("\n")
+    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag != "equal":
+            was, now = "\n".join(old[i1:i2]), "\n".join(new[j1:j2])
+            if not was.strip() and not now.strip():
+                continue
+            return Change(code="code", what=f"line {j1 + 1} changed", before=was, after=now)
+    return Change(code="code", what="the cell's code changed")
+
+
+def _definition_changes(old: KeyParts, new: KeyParts) -> list[Change]:
+    was = {identity: label for label, identity in old.definitions.items()}
+    now = {identity: label for label, identity in new.definitions.items()}
+    gone = {identity.partition("@")[0]: label for identity, label in was.items() if identity not in now}
+    found = []
+    for identity, label in now.items():
+        if identity not in was:
+            name = identity.partition("@")[0]
+            what = f"{label} changed" if name in gone else f"{label} is used now"
+            gone.pop(name, None)
+            found.append(Change(code="code", what=what))
+    found.extend(Change(code="code", what=f"{label} is no longer used") for label in gone.values())
+    if not found and list(old.definitions.values()) != list(new.definitions.values()):
+        found.append(Change(code="code", what="the order of the definitions above it changed"))
+    return found
+
+
+def _named(code: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[Change]:
+    found = []
+    for name in sorted({*old, *new}):
+        if old.get(name) == new.get(name):
+            continue
+        before, after = (_shown(code, side.get(name)) for side in (old, new))
+        if name not in old:
+            what = f"{name} is read now"
+        elif name not in new:
+            what = f"{name} is no longer read"
+        else:
+            what = f"{name}: {before} → {after}" if code == "parameter" else f"{name} changed"
+        found.append(Change(code=code, what=what, before=before, after=after))
+    return found
+
+
+def _shown(code: str, text: str | None) -> str:
+    if text is None:
+        return ""
+    return text.rpartition("#")[0] if code == "parameter" else text
+
+
+def as_reasons(found: Sequence[Change]) -> tuple[Reason, ...]:
+    """Changes in; (code, what) pairs out."""
+    return tuple((change.code, change.what) for change in found)
