@@ -84,7 +84,7 @@ def snapshot(
 
 
 def advance(view: TaskView | None, event: TaskChanged) -> TaskView:
-    """A task as known so far and its next event in; the task after it out. Earlier attempts' late events change nothing."""
+    """A task as known so far and its next event in; the task after it out. Late events of earlier attempts are void."""
     if view is not None and event.attempt < view.attempt:
         return view
     same = view if view is not None and view.attempt == event.attempt else None

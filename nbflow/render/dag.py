@@ -1,0 +1,301 @@
+"""A flow's steps and edges, with states where a run is known → a graph for terminals, and inline SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from nbflow.model import WORST_FIRST, Edge, Flow, Frozen, Snapshot, StepOptions, TaskState
+from nbflow.render import html, preview
+from nbflow.render.layout import Layout, lay_out
+
+NODE_HEIGHT = 38.0
+GAP = (18.0, 34.0)
+LONGEST = 26
+"""Columns of a node's text; the whole of it is in the node's title."""
+
+
+class Node(Frozen, frozen=True):
+    """One step as it is drawn; `detail` says what is special about it, such as its foreach."""
+
+    name: str
+    label: str
+    kind: str = "step"
+    detail: str = ""
+    state: TaskState | None = None
+
+
+class Graph(Frozen, frozen=True):
+    """What is drawn: nodes in document order, edges between them."""
+
+    title: str
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+
+
+def of_flow(flow: Flow, states: Mapping[str, TaskState] | None = None) -> Graph:
+    """A flow, and its steps' states where known, in; its drawing out."""
+    known = states or {}
+    nodes = tuple(
+        Node(
+            name=step.name,
+            label=step.label or step.name,
+            kind=step.kind,
+            detail=detail(step.options),
+            state=known.get(step.name),
+        )
+        for step in flow.steps
+    )
+    return Graph(title=flow.name, nodes=nodes, edges=_between(nodes, flow.edges))
+
+
+def of_snapshot(snapshot: Snapshot) -> Graph:
+    """A run in; the drawing of its steps and their states out."""
+    states: dict[str, set[TaskState]] = {}
+    for view in snapshot.tasks:
+        states.setdefault(view.task.step, set()).add(view.state)
+    names = list(dict.fromkeys([*snapshot.steps, *states]))
+    nodes = tuple(
+        Node(
+            name=name,
+            label=snapshot.labels.get(name) or name,
+            kind="cell" if name.startswith("cell:") else "step",
+            state=next((state for state in WORST_FIRST if state in states.get(name, ())), "pending"),
+        )
+        for name in names
+    )
+    return Graph(title=f"{snapshot.flow} · {snapshot.run}", nodes=nodes, edges=_between(nodes, snapshot.edges))
+
+
+def detail(options: StepOptions) -> str:
+    """A step's options in; those that shape the flow or say where it runs, in a few words, out."""
+    words = []
+    if options.foreach:
+        words.append(f"foreach {options.foreach.target} in {options.foreach.expr}")
+    if options.join:
+        words.append(f"join {', '.join(options.join)}")
+    if options.condition:
+        words.append(f"if {options.condition}")
+    if options.until:
+        words.append(f"until {options.until}")
+    if options.on:
+        words.append(f"on {options.on}")
+    if options.gpu:
+        words.append(f"gpu {options.gpu:g}")
+    return ", ".join(words)
+
+
+def text(graph: Graph, width: int = 0) -> str:
+    """A graph in; one line a step in document order, edges as lines in the margin, and what it reads from where, out.
+
+    Edges that others imply are left out of the margin; each step's line names all that it reads. `width` columns, when
+    given, clip the lines.
+    """
+    reads: dict[str, list[Edge]] = {}
+    for edge in graph.edges:
+        reads.setdefault(edge.to, []).append(edge)
+    labels = {node.name: node.label for node in graph.nodes}
+    margin = _margin([node.name for node in graph.nodes], _direct(graph))
+    room = max((preview.columns(rail) for _, rail in margin), default=0)
+    longest = max((preview.columns(_caption(node)) for node in graph.nodes), default=0)
+    by_name = {node.name: node for node in graph.nodes}
+    lines = []
+    for name, rail in margin:
+        if name is None:
+            lines.append(rail)
+            continue
+        node = by_name[name]
+        told = "; ".join(_told(edge, labels) for edge in reads.get(name, ()))
+        parts = [node.detail and f"[{node.detail}]", told and f"← {told}"]
+        tail = "  ".join(part for part in parts if part)
+        head = f"{preview.pad(rail, room)} {preview.pad(_caption(node), longest) if tail else _caption(node)}"
+        lines.append(f"{head}  {tail}".rstrip())
+    return "\n".join(preview.clip_line(line, width) if width else line for line in lines)
+
+
+def svg(graph: Graph) -> str:
+    """A graph in; an `<svg>` element out, whose colours come from `html.STYLE` in the same block."""
+    texts = {node.name: _lines(node) for node in graph.nodes}
+    widths = {name: max(64.0, *(_text_width(line, small) for line, small in lines)) for name, lines in texts.items()}
+    pairs = list(dict.fromkeys((edge.frm, edge.to) for edge in graph.edges))
+    layout = lay_out([node.name for node in graph.nodes], pairs, widths, NODE_HEIGHT, GAP)
+    drawn = [_edge(edge, layout, {node.name: node.label for node in graph.nodes}) for edge in graph.edges]
+    drawn += [_node(node, layout.nodes[node.name], widths[node.name], texts[node.name], graph) for node in graph.nodes]
+    pad = 3
+    width, height = round(layout.width + 2 * pad), round(layout.height + 2 * pad)
+    return html.tag(
+        "svg",
+        html.tag("title", f"{graph.title}: {len(graph.nodes)} steps"),
+        *drawn,
+        xmlns="http://www.w3.org/2000/svg",
+        role="group",
+        viewBox=f"{-pad} {-pad} {width} {height}",
+        width=width,
+        height=height,
+        cls="nbflow-dag",
+    )
+
+
+def as_html(graph: Graph) -> str:
+    """A graph in; a block of HTML with its drawing, which scrolls when it is wider than the page, out."""
+    return html.block(html.tag("div", html.Html(svg(graph)), cls="nbflow-scroll"))
+
+
+# ---------------------------------------------------------------- SVG
+
+
+def _lines(node: Node) -> list[tuple[str, bool]]:
+    """A node in; its lines of text, each with whether it is the small one, out."""
+    lines = [(preview.clip(_caption(node), LONGEST), False)]
+    if node.detail:
+        lines.append((preview.clip(node.detail, LONGEST + 4), True))
+    return lines
+
+
+def _text_width(line: str, small: bool) -> float:
+    """A line of text in; the pixels that its node needs for it out, a little more than most fonts take."""
+    return preview.columns(line) * (6.1 if small else 7.3) + 20
+
+
+def _node(node: Node, at: tuple[float, float], width: float, lines: list[tuple[str, bool]], graph: Graph) -> html.Html:
+    """A node and its place in; its box, texts and title out."""
+    x, y = at
+    texts = []
+    for number, (line, small) in enumerate(lines):
+        drop = 4.3 if len(lines) == 1 else (-2.2, 11.5)[number]
+        cls = "nbflow-detail" if small else ""
+        texts.append(html.tag("text", line, x=_n(x), y=_n(y + drop), cls=cls))
+    box = html.tag("rect", x=_n(x - width / 2), y=_n(y - NODE_HEIGHT / 2), width=_n(width), height=NODE_HEIGHT, rx=6)
+    classes = ["nbflow-node", f"nbflow-{node.kind}"] + ([f"nbflow-is-{node.state}"] if node.state else [])
+    return html.tag("g", html.tag("title", _described(node, graph)), box, *texts, cls=" ".join(classes), role="img")
+
+
+def _edge(edge: Edge, layout: Layout, labels: Mapping[str, str]) -> html.Html:
+    """An edge and the drawing's places in; its line, arrow head and title out."""
+    points = layout.edges.get((edge.frm, edge.to))
+    if not points:
+        return html.Html("")
+    half = NODE_HEIGHT / 2
+    down = points[0][1] < points[-1][1]
+    side = 1 if down else -1
+    (x, y), *between, (end_x, end_y) = points
+    y, end_y = y + side * half, end_y - side * (half + 5)
+    path = [f"M{_n(x)} {_n(y)}"]
+    for next_x, next_y in [*between, (end_x, end_y)]:
+        bend = (next_y - y) / 2
+        path.append(f"C{_n(x)} {_n(y + bend)} {_n(next_x)} {_n(next_y - bend)} {_n(next_x)} {_n(next_y)}")
+        x, y = next_x, next_y
+    tip = f"M{_n(x - 4)} {_n(y)}L{_n(x + 4)} {_n(y)}L{_n(x)} {_n(y + side * 5)}Z"
+    told = f"{labels[edge.frm]} → {labels[edge.to]}: {', '.join(edge.names) or edge.why}"
+    line, head = html.tag("path", d=" ".join(path)), html.tag("path", d=tip, cls="nbflow-arrow")
+    # the head stands outside the group whose paths are lines
+    group = html.tag("g", html.tag("title", told), line, cls="nbflow-edge" + ("" if edge.names else " nbflow-order"))
+    return html.join((group, head))
+
+
+def _described(node: Node, graph: Graph) -> str:
+    """A node in; what a screen reader says of it out."""
+    labels = {other.name: other.label for other in graph.nodes}
+    told = [_told(edge, labels) for edge in graph.edges if edge.to == node.name]
+    parts = [node.label, node.state or "", node.detail, f"reads {'; '.join(told)}" if told else ""]
+    return "; ".join(part for part in parts if part)
+
+
+def _n(number: float) -> str:
+    """A coordinate in; its shortest text, to a tenth of a pixel, out."""
+    return f"{number:.1f}".removesuffix(".0")
+
+
+# ---------------------------------------------------------------- text
+
+
+def _caption(node: Node) -> str:
+    """A node in; its mark, when its state is known, and its label out."""
+    return f"{preview.mark(node.state)} {node.label}" if node.state else node.label
+
+
+def _told(edge: Edge, labels: Mapping[str, str]) -> str:
+    """An edge in; `X, y from features`, or `after features`, out."""
+    source = labels.get(edge.frm, edge.frm)
+    return f"{', '.join(edge.names)} from {source}" if edge.names else f"after {source}"
+
+
+def _between(nodes: Sequence[Node], edges: Sequence[Edge]) -> tuple[Edge, ...]:
+    """Nodes and edges in; the edges whose both ends are drawn out."""
+    known = {node.name for node in nodes}
+    return tuple(edge for edge in edges if edge.frm in known and edge.to in known and edge.frm != edge.to)
+
+
+def _direct(graph: Graph) -> dict[str, list[str]]:
+    """A graph in; for each node the sources that no other of its sources already needs, in document order, out."""
+    place = {node.name: number for number, node in enumerate(graph.nodes)}
+    sources: dict[str, set[str]] = {node.name: set() for node in graph.nodes}
+    for edge in graph.edges:
+        if place[edge.frm] < place[edge.to]:
+            sources[edge.to].add(edge.frm)
+    behind: dict[str, set[str]] = {}
+    for node in graph.nodes:
+        behind[node.name] = sources[node.name].union(*(behind[source] for source in sources[node.name]))
+    return {
+        name: sorted((one for one in found if not any(one in behind[other] for other in found)), key=place.__getitem__)
+        for name, found in sources.items()
+    }
+
+
+def _margin(names: Sequence[str], sources: Mapping[str, Sequence[str]]) -> list[tuple[str | None, str]]:
+    """Nodes in order and their sources in; lines out: a node's name, or None for a line of edges only, and its margin.
+
+    Each column carries the edge of one step until its last reader has been drawn.
+    """
+    left = {name: sum(name in found for found in sources.values()) for name in names}
+    open_columns: list[str | None] = []
+    lines: list[tuple[str | None, str]] = []
+    for name in names:
+        joined = [open_columns.index(source) for source in sources[name]]
+        for source in sources[name]:
+            left[source] -= 1
+        closing = [column for column in joined if left[open_columns[column] or ""] == 0]
+        if closing:
+            at = closing[0]
+        else:
+            at = open_columns.index(None) if None in open_columns else len(open_columns)
+            if at == len(open_columns):
+                open_columns.append(None)
+        if joined != [at] and joined:
+            lines.append((None, _join_line(open_columns, joined, closing, at)))
+        for column in closing:
+            open_columns[column] = None
+        open_columns[at] = name
+        rail = " ".join("●" if column == at else "│" if held else " " for column, held in enumerate(open_columns))
+        lines.append((name, rail.rstrip()))
+        if left[name] == 0:
+            open_columns[at] = None
+        while open_columns and open_columns[-1] is None:
+            open_columns.pop()
+    return lines
+
+
+def _join_line(columns: Sequence[str | None], joined: Sequence[int], closing: Sequence[int], at: int) -> str:
+    """Columns, those that lead to the next node, those that end there and the node's own in; the line between out."""
+    ends = {*joined, at}
+    first, last = min(ends), max(ends)
+    cells = []
+    for column, held in enumerate(columns):
+        up = held is not None
+        down = (up and column not in closing) or column == at
+        left, right = first < column <= last, first <= column < last
+        if column not in ends and up and left:
+            cells.append("│")  # passes behind the line that runs across
+        else:
+            cells.append(_CORNERS[up and (column in ends or not left), down, left, right])
+        cells.append("─" if right else " ")
+    return "".join(cells).rstrip()
+
+
+_CORNERS: Mapping[tuple[bool, bool, bool, bool], str] = {
+    (up, down, left, right): mark
+    for mark, sides in {
+        " ": "", "│": "ud", "─": "lr", "╭": "dr", "╮": "dl", "╰": "ur", "╯": "ul", "├": "udr", "┤": "udl", "┬": "dlr",
+        "┴": "ulr", "┼": "udlr", "╵": "u", "╷": "d", "╴": "l", "╶": "r",
+    }.items()
+    for up, down, left, right in [("u" in sides, "d" in sides, "l" in sides, "r" in sides)]
+}  # fmt: skip

@@ -1,0 +1,100 @@
+"""HTML that notebooks show: escaping, the one place for styles, and small tables."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+STYLE = """
+.nbflow{color:var(--jp-ui-font-color1,var(--vscode-foreground,inherit));font-size:13px;line-height:1.45;
+ --nbflow-line:var(--jp-border-color2,rgba(128,128,128,.4));
+ --nbflow-back:var(--jp-layout-color1,var(--vscode-editor-background,Canvas));
+ --nbflow-good:var(--jp-success-color1,#2b8a4b);--nbflow-bad:var(--jp-error-color1,#d64545);
+ --nbflow-warn:var(--jp-warn-color1,#c77700);--nbflow-busy:var(--jp-brand-color1,#2f81d6)}
+.nbflow .nbflow-head{margin:2px 0 4px}
+.nbflow .nbflow-dim{opacity:.72}
+.nbflow .nbflow-scroll{overflow-x:auto;max-width:100%}
+.nbflow table.nbflow-table{border-collapse:collapse;margin:0;font-size:inherit;border:0;color:inherit;table-layout:auto}
+.nbflow table.nbflow-table th,.nbflow table.nbflow-table td{text-align:left;vertical-align:top;padding:2px 14px 2px 0;
+ border:0;border-bottom:1px solid var(--nbflow-line);background:none;font-weight:normal;max-width:560px;
+ white-space:nowrap;overflow:hidden;text-overflow:ellipsis;color:inherit}
+.nbflow table.nbflow-table thead th{opacity:.72;font-size:12px}
+.nbflow table.nbflow-table tbody tr,.nbflow table.nbflow-table tbody tr:hover,
+.nbflow table.nbflow-table tbody tr:nth-child(n){background:none}
+.nbflow table.nbflow-table td.nbflow-number{text-align:right;font-variant-numeric:tabular-nums}
+.nbflow table.nbflow-table td.nbflow-wrap{white-space:normal}
+.nbflow code{background:none;color:inherit;padding:0;font-size:12px;font-family:var(--jp-code-font-family,monospace)}
+.nbflow .nbflow-mark{display:inline-block;width:1.3em;font-weight:bold}
+.nbflow .nbflow-done,.nbflow .nbflow-reused{color:var(--nbflow-good)}
+.nbflow .nbflow-failed,.nbflow .nbflow-lost{color:var(--nbflow-bad)}
+.nbflow .nbflow-caught,.nbflow .nbflow-cancelled{color:var(--nbflow-warn)}
+.nbflow .nbflow-running,.nbflow .nbflow-queued{color:var(--nbflow-busy)}
+.nbflow ul.nbflow-list{margin:4px 0;padding-left:1.3em}
+.nbflow .nbflow-node rect{fill:var(--nbflow-back);stroke:var(--nbflow-line);stroke-width:1.4}
+.nbflow .nbflow-node text{fill:currentColor;font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:12.5px;
+ text-anchor:middle}
+.nbflow .nbflow-node text.nbflow-detail{font-size:10.5px;opacity:.72}
+.nbflow .nbflow-node.nbflow-cell rect,.nbflow .nbflow-node.nbflow-params rect{stroke-dasharray:4 3}
+.nbflow .nbflow-node.nbflow-is-done rect,.nbflow .nbflow-node.nbflow-is-reused rect{stroke:var(--nbflow-good)}
+.nbflow .nbflow-node.nbflow-is-failed rect{stroke:var(--nbflow-bad);stroke-width:2.2}
+.nbflow .nbflow-node.nbflow-is-caught rect,.nbflow .nbflow-node.nbflow-is-cancelled rect{stroke:var(--nbflow-warn)}
+.nbflow .nbflow-node.nbflow-is-running rect{stroke:var(--nbflow-busy);stroke-width:2.2}
+.nbflow .nbflow-node.nbflow-is-pending,.nbflow .nbflow-node.nbflow-is-skipped{opacity:.6}
+.nbflow .nbflow-edge path{fill:none;stroke:currentColor;stroke-opacity:.45;stroke-width:1.2}
+.nbflow .nbflow-edge.nbflow-order path{stroke-dasharray:3 3}
+.nbflow .nbflow-edge:hover path{stroke-opacity:1;stroke-width:2}
+.nbflow .nbflow-arrow{fill:currentColor;fill-opacity:.6}
+""".strip().replace("\n ", "").replace("\n", "")
+"""Every rule that our HTML and SVG need. Colours come from JupyterLab's and VS Code's variables; the values behind them
+are for other pages and read on white and on black. Without styles everything stays readable as words."""
+
+
+class Html(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def escape(text: object) -> Html:
+    """Anything in; its text with no markup in it out, `Html` left as it is."""
+    return text if isinstance(text, Html) else Html(html.escape(str(text), quote=True))
+
+
+def tag(name: str, *content: object, cls: str = "", **attributes: object) -> Html:
+    """An element's name, content and attributes in; the element out. Whatever is not `Html` is escaped."""
+    if cls:
+        attributes = {"class": cls, **attributes}
+    written = "".join(f' {key.replace("_", "-")}="{html.escape(str(value))}"' for key, value in attributes.items())
+    return Html(f"<{name}{written}>{join(content)}</{name}>")
+
+
+def join(parts: Iterable[object], between: str = "") -> Html:
+    """Parts in; one piece of HTML out, with `between` escaped."""
+    return Html(escape(between).join(escape(part) for part in parts))
+
+
+def block(*content: object) -> Html:
+    """Content in; it with its styles, as one output of a cell, out."""
+    return tag("div", Html(f"<style>{STYLE}</style>"), *content, cls="nbflow")
+
+
+def state(word: str, mark: str = "") -> Html:
+    """A state's word and mark in; both in the state's colour out."""
+    shown = [tag("span", mark, cls="nbflow-mark", aria_hidden="true")] if mark else []
+    return tag("span", *shown, word, cls=f"nbflow-{word}")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]], numbers: Iterable[int] = ()) -> Html:
+    """Column heads and rows of cells in; a table out, the columns `numbers` aligned to the right.
+
+    A column whose cells are all empty is left out.
+    """
+    lines = [[escape(cell) for cell in row] for row in rows]
+    kept = [place for place in range(len(heads)) if any(line[place] for line in lines)]
+    right = frozenset(numbers)
+    body = [
+        tag("tr", *(tag("td", line[at], cls="nbflow-number") if at in right else tag("td", line[at]) for at in kept))
+        for line in lines
+    ]
+    head = tag("thead", tag("tr", *(tag("th", heads[at], scope="col") for at in kept)))
+    return tag("div", tag("table", head, tag("tbody", *body), cls="nbflow-table"), cls="nbflow-scroll")

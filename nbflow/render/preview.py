@@ -1,0 +1,137 @@
+"""Numbers, times and artifacts in the few words that a table has room for."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+from nbflow.model import Artifact, Index, Reason, TaskFailure, TaskState
+
+MARKS: dict[TaskState, str] = {
+    "pending": "·",
+    "queued": "○",
+    "running": "▸",
+    "done": "✓",
+    "reused": "↺",
+    "failed": "✗",
+    "caught": "!",
+    "skipped": "-",
+    "cancelled": "■",
+}
+"""A state's mark: one column wide, of another shape for each state, so that colour is never needed."""
+
+
+def mark(state: TaskState | None) -> str:
+    """A state in; its one-column mark out, a blank where no state is known."""
+    return MARKS[state] if state else " "
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in; `12 ms`, `3.2 s`, `4 min 05 s` or `2 h 07 min` out, an empty string for None."""
+    if seconds is None:
+        return ""
+    if seconds < 0.9995:
+        return f"{max(0.0, seconds) * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def age(seconds: float) -> str:
+    """Seconds since something happened in; `just now`, `5 min ago`, `3 h ago` or `12 days ago` out."""
+    for limit, unit, word in ((90, 1, ""), (5400, 60, "min"), (129600, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.0f} {word} ago" if word else "just now"
+    return f"{seconds / 86400:.0f} days ago"
+
+
+def size(nbytes: int) -> str:
+    """A number of bytes in; `17 B`, `4.2 kB` or `1.3 GB` out, in powers of 1000."""
+    amount = float(nbytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 999.5:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 99.95 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def shape(dimensions: tuple[int, ...] | None) -> str:
+    """An artifact's shape in; `150 x 4` out, an empty string for None."""
+    return "" if dimensions is None else " x ".join(str(number) for number in dimensions)
+
+
+def index(place: Index) -> str:
+    """A task's place in its fan-outs in; `1` or `1.0`, as the command line takes it, out."""
+    return ".".join(str(number) for number in place)
+
+
+def artifact(found: Artifact, width: int = 60) -> str:
+    """An artifact in; its value in one line of at most `width` columns out, or why it was not stored."""
+    if found.group < 0:
+        return clip(f"not stored: {found.error}" if found.error else "not stored", width)
+    return clip(found.preview, width)
+
+
+def reasons(codes: Iterable[Reason]) -> str:
+    """Reasons to run or to reuse in; their sentences in one line out."""
+    return "; ".join(what or code for code, what in codes)
+
+
+def failure(failed: TaskFailure) -> str:
+    """A task's failure in; `ValueError: first line of the message (cell 4, line 2)` out."""
+    message = failed.message.strip().partition("\n")[0]
+    text = f"{failed.type}: {message}" if message else failed.type
+    place = ", ".join(part for part in (_cell(failed.cell), f"line {failed.line}" if failed.line else "") if part)
+    return f"{text} ({place})" if place else text
+
+
+def _cell(cell: str | None) -> str:
+    """A cell's id or position in; the words for it out."""
+    if not cell:
+        return ""
+    return cell if cell.startswith("cell") else f"cell {cell}"
+
+
+def columns(text: str) -> int:
+    """A text in; the columns that it takes in a terminal out: wide characters take two, combining ones none."""
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )
+
+
+def clip(text: str, width: int) -> str:
+    """A text in; its one line of at most `width` columns out, ended by `…` when something was left out."""
+    return clip_line(" ".join(text.split()), width)
+
+
+def clip_line(line: str, width: int) -> str:
+    """A line in; at most `width` columns of it, blanks as they are, ended by `…` when something was left out, out."""
+    if columns(line) <= width:
+        return line
+    kept = ""
+    room = width - 1
+    for char in line:
+        room -= columns(char)
+        if room < 0:
+            break
+        kept += char
+    return kept.rstrip() + "…"
+
+
+def pad(text: str, width: int) -> str:
+    """A text in; the same filled with blanks to `width` columns out."""
+    return text + " " * (width - columns(text))
+
+
+def grid(lines: Iterable[Iterable[str]], gap: str = "  ") -> list[str]:
+    """Rows of cells in; lines whose columns stand under each other, empty columns left out, out."""
+    rows = [list(line) for line in lines]
+    if not rows:
+        return []
+    widths = [max(columns(row[number]) for row in rows) for number in range(len(rows[0]))]
+    return [
+        gap.join(pad(cell, width) for cell, width in zip(row, widths, strict=True) if width).rstrip() for row in rows
+    ]

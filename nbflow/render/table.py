@@ -1,0 +1,177 @@
+"""A run's snapshot → the table of its steps, as plain text and as HTML: one row a step, a fan-out's tasks counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nbflow.model import SETTLED, WORST_FIRST, Finding, Frozen, Plan, Snapshot, TaskState, TaskView
+from nbflow.render import html, preview
+
+NOTE = 72
+"""Columns that a row's last cell may take."""
+
+
+class Row(Frozen, frozen=True):
+    """One step of a run as it is drawn; `count` is empty for a step of one task."""
+
+    step: str
+    label: str
+    state: TaskState
+    count: str = ""
+    elapsed: float | None = None
+    note: str = ""
+
+
+def rows(snapshot: Snapshot) -> tuple[Row, ...]:
+    """A run in; its steps in document order out."""
+    tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
+    for view in snapshot.tasks:
+        tasks.setdefault(view.task.step, []).append(view)
+    empty: TaskState = "done" if snapshot.status == "done" else "pending"
+    return tuple(_row(name, snapshot.labels.get(name) or name, found, empty) for name, found in tasks.items())
+
+
+def title(snapshot: Snapshot, now: float | None = None) -> str:
+    """A run in; `digits · RUN · done in 3.2 s` out."""
+    return f"{snapshot.flow} · {snapshot.run} · {_status(snapshot, now)}"
+
+
+def summary(snapshot: Snapshot) -> str:
+    """A run in; how many tasks are in which state, `4 done, 2 reused`, out."""
+    found = counts(snapshot)
+    return ", ".join(f"{found[state]} {state}" for state in WORST_FIRST if found.get(state))
+
+
+def counts(snapshot: Snapshot) -> dict[TaskState, int]:
+    """A run in; the number of its tasks in each state that occurs out."""
+    found: dict[TaskState, int] = {}
+    for view in snapshot.tasks:
+        found[view.state] = found.get(view.state, 0) + 1
+    return found
+
+
+def text(snapshot: Snapshot, now: float | None = None, width: int = 0) -> str:
+    """A run in; its title, table, error and findings as plain text out, lines clipped to `width` columns if given."""
+    lines = [title(snapshot, now)]
+    lines += [f"  {line}" for line in preview.grid(_cells(row) for row in rows(snapshot))]
+    lines += [line for finding in snapshot.findings for line in finding_text(finding)]
+    if snapshot.error and not any(row.state == "failed" for row in rows(snapshot)):
+        lines.append(f"error: {snapshot.error}")
+    return "\n".join(preview.clip_line(line, width) if width else line for line in lines)
+
+
+def as_html(snapshot: Snapshot, now: float | None = None) -> str:
+    """A run in; the same as a block of HTML out."""
+    body = [
+        (html.state(row.label, preview.mark(row.state)), html.state(row.state), row.count,
+         preview.duration(row.elapsed), row.note)
+        for row in rows(snapshot)
+    ]  # fmt: skip
+    head = html.join(
+        (html.tag("b", snapshot.flow), " ", html.tag("code", snapshot.run), " ", html.state(snapshot.status),
+         html.tag("span", _status(snapshot, now).removeprefix(snapshot.status), cls="nbflow-dim"))
+    )  # fmt: skip
+    parts = [html.tag("div", head, cls="nbflow-head")]
+    parts.append(html.table(("step", "state", "tasks", "time", "why"), body, numbers=(3,)))
+    if snapshot.findings:
+        items = [html.tag("li", html.join(finding_text(finding), "; ")) for finding in snapshot.findings]
+        parts.append(html.tag("ul", *items, cls="nbflow-list"))
+    if snapshot.error:
+        parts.append(html.tag("div", snapshot.error, cls="nbflow-failed"))
+    return html.block(*parts)
+
+
+def plan_text(plan: Plan) -> str:
+    """A plan in; what would run and what would be reused, and why, as plain text out."""
+    lines = [f"plan of {plan.flow}"]
+    cells = [
+        (f"  {preview.mark('reused' if task.action == 'reuse' else 'queued')} {_task_name(task.step, task.index)}",
+         task.action, preview.clip(preview.reasons(task.reasons), NOTE))
+        for task in plan.tasks
+    ]  # fmt: skip
+    lines += preview.grid(cells)
+    lines += [line for finding in plan.findings for line in finding_text(finding)]
+    return "\n".join(lines)
+
+
+def finding_text(finding: Finding) -> list[str]:
+    """A finding in; `warning: …`, and its place and fix where known, out."""
+    place = [f"step {finding.step}"] if finding.step else []
+    if finding.cell:
+        place.append(finding.cell if finding.cell.startswith("cell") else f"cell {finding.cell}")
+    if finding.line is not None:
+        place.append(f"line {finding.line}")
+    lines = [f"{finding.level}: {finding.message}"]
+    if place:
+        lines.append(f"  where: {', '.join(place)}")
+    if finding.fix:
+        lines.append(f"  fix: {finding.fix}")
+    return lines
+
+
+def _task_name(step: str, index: tuple[int, ...] | None) -> str:
+    """A planned task's step and place in; `train`, `train/2` or, before the list is known, `train/*` out."""
+    if index is None:
+        return f"{step}/*"
+    return f"{step}/{preview.index(index)}" if index else step
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    """A row in; its cells as plain text out."""
+    time = preview.duration(row.elapsed)
+    return (f"{preview.mark(row.state)} {row.label}", row.state, row.count, time, row.note)
+
+
+def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState) -> Row:
+    """A step's tasks in; its row out, `empty` its state when it has none."""
+    states = {view.state for view in tasks}
+    state = next((known for known in WORST_FIRST if known in states), empty)
+    return Row(
+        step=name, label=label, state=state, count=_count(tasks), elapsed=_elapsed(tasks), note=_note(state, tasks)
+    )
+
+
+def _count(tasks: Sequence[TaskView]) -> str:
+    """A step's tasks in; `3/4`, and how many failed, out: empty for a lone task."""
+    items = {view.task.index for view in tasks}
+    turns = max((view.task.turn + 1 for view in tasks if view.task.turn is not None), default=0)
+    if items <= {()}:
+        return f"{turns} turn{'s' if turns > 1 else ''}" if turns else ""
+    settled = len({view.task.index for view in tasks if view.state in SETTLED})
+    failed = sum(view.state == "failed" for view in tasks)
+    return f"{settled}/{len(items)}" + (f", {failed} failed" if failed else "")
+
+
+def _elapsed(tasks: Sequence[TaskView]) -> float | None:
+    """A step's tasks in; seconds from the first start to the last end out, None before any has started."""
+    if len(tasks) == 1:
+        return tasks[0].elapsed
+    spans = [(view.started_at, view.elapsed or 0.0) for view in tasks if view.started_at is not None]
+    if not spans:
+        return sum(view.elapsed or 0.0 for view in tasks) if any(view.elapsed for view in tasks) else None
+    return max(start + length for start, length in spans) - min(start for start, _ in spans)
+
+
+def _note(state: TaskState, tasks: Sequence[TaskView]) -> str:
+    """A step's state and tasks in; the one thing worth saying about it out."""
+    telling = next((view for view in tasks if view.state == state), None)
+    if telling is None:
+        return ""
+    tries = f"attempt {telling.attempt}: " if telling.attempt > 1 else ""
+    if telling.failure is not None:
+        return preview.clip(tries + preview.failure(telling.failure), NOTE)
+    told = preview.reasons(telling.reasons)
+    if not told and telling.reused_from:
+        told = f"from {telling.reused_from}"
+    return preview.clip(f"{tries}{told}".removesuffix(": "), NOTE)
+
+
+def _status(snapshot: Snapshot, now: float | None) -> str:
+    """A run in; its status and the time it took, or has taken by `now`, out."""
+    if snapshot.status == "lost":
+        return "lost: it did not end and shows no sign of life; resume it to finish"
+    end = snapshot.finished_at if snapshot.finished_at is not None else now
+    if end is None:
+        return snapshot.status
+    between = " for " if snapshot.status == "running" else " in " if snapshot.status == "done" else " after "
+    return snapshot.status + between + preview.duration(max(0.0, end - snapshot.started_at))
