@@ -405,6 +405,7 @@ class TaskFailure(Frozen):
     line: int | None = None
     kind: str = "error"
     fix: str | None = None
+    bases: tuple[str, ...] = ()  # names of the exception's base classes, for --retry-on
 
 
 class TaskResult(Frozen):

@@ -1,0 +1,468 @@
+"""A run's state as a pure function: `apply(state, event) -> (state, actions)`.
+
+The runner performs the actions and feeds back what came of them. Nothing here knows of stores, processes or clocks:
+times come in with the events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from immutables import Map
+
+from nbflow.model import (
+    SETTLED,
+    Edge,
+    Finding,
+    Reason,
+    RunStatus,
+    Snapshot,
+    StepOptions,
+    TaskChanged,
+    TaskFailure,
+    TaskId,
+    TaskState,
+    TaskView,
+)
+
+# ---------------------------------------------------------------- events
+
+
+@dataclass(frozen=True)
+class Node:
+    """A task that the run has to settle, after `needs` have."""
+
+    task: TaskId
+    needs: tuple[TaskId, ...] = ()
+    item: str = ""
+
+
+@dataclass(frozen=True)
+class Added:
+    """Tasks became known: at the start, or when a fan-out's list was evaluated."""
+
+    nodes: tuple[Node, ...]
+    at: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task's inputs were looked up: what to do with it."""
+
+    task: TaskId
+    at: float
+    action: Literal["run", "reuse", "skip", "fail", "wait"]
+    key: str = ""
+    execution: str = ""
+    reused_from: str | None = None
+    reasons: tuple[Reason, ...] = ()
+    failure: TaskFailure | None = None
+    waits: tuple[TaskId, ...] = ()
+
+
+@dataclass(frozen=True)
+class Began:
+    """A submitted task's process runs the cell."""
+
+    task: TaskId
+    at: float
+    pid: int = 0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An attempt ended: with an execution's record, or with a failure."""
+
+    task: TaskId
+    at: float
+    elapsed: float
+    execution: str = ""
+    failure: TaskFailure | None = None
+    skipped: str | None = None  # its --if was false
+
+
+@dataclass(frozen=True)
+class Due:
+    """The time before another attempt is over."""
+
+    task: TaskId
+    at: float
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """The user wants the run to stop."""
+
+    at: float
+    reason: str = "cancelled"
+
+
+Event = Added | Prepared | Began | Finished | Due | Cancel
+
+# ---------------------------------------------------------------- actions
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Look the task's inputs and key up; answer with Prepared."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Start this attempt; answer with Began and Finished."""
+
+    task: TaskId
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Abort:
+    """End a running task."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True)
+class Delay:
+    """Answer with Due after so many seconds."""
+
+    task: TaskId
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Write the event to the run and show it."""
+
+    event: TaskChanged
+
+
+@dataclass(frozen=True)
+class End:
+    """Every task has settled."""
+
+    status: RunStatus
+    error: str | None
+
+
+Action = Prepare | Submit | Abort | Delay | Tell | End
+
+# ---------------------------------------------------------------- state
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One task: where it stands."""
+
+    node: Node
+    state: TaskState = "pending"
+    left: int = 0  # needs that have not settled
+    attempt: int = 1
+    key: str = ""
+    execution: str = ""
+    reasons: tuple[Reason, ...] = ()
+    failure: TaskFailure | None = None
+    reused_from: str | None = None
+    started_at: float | None = None
+    elapsed: float | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """Every task of a run, the queue, and what is free."""
+
+    run: str
+    flow: str
+    order: Mapping[str, int]
+    labels: Mapping[str, str]
+    options: Mapping[str, StepOptions]
+    slots: int
+    started_at: float
+    edges: tuple[Edge, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    tasks: Map[TaskId, Entry] = field(default_factory=Map)
+    dependents: Map[TaskId, tuple[TaskId, ...]] = field(default_factory=Map)
+    queue: tuple[TaskId, ...] = ()
+    running: Map[TaskId, float] = field(default_factory=Map)  # task -> cores
+    open: int = 0  # tasks that have not settled
+    cancelled: str | None = None
+    status: RunStatus = "running"
+    finished_at: float | None = None
+    error: str | None = None
+
+
+Step = tuple[State, tuple[Action, ...]]
+
+
+def apply(state: State, event: Event) -> Step:
+    """A state and what happened in; the next state and what is to be done out."""
+    match event:
+        case Added():
+            step = _added(state, event)
+        case Prepared():
+            step = _prepared(state, event)
+        case Began():
+            step = _began(state, event)
+        case Finished():
+            step = _finished(state, event)
+        case Due():
+            step = _due(state, event)
+        case Cancel():
+            step = _cancel(state, event)
+    return _then(step, _end(event.at))
+
+
+def _then(step: Step, change: Callable[[State], Step]) -> Step:
+    state, actions = step
+    after, more = change(state)
+    return after, (*actions, *more)
+
+
+def _put(state: State, entry: Entry) -> State:
+    return replace(state, tasks=state.tasks.set(entry.node.task, entry))
+
+
+def _tell(entry: Entry, at: float) -> Tell:
+    return Tell(TaskChanged(
+        task=entry.node.task, state=entry.state, at=at, attempt=entry.attempt, key=entry.key, execution=entry.execution,
+        reasons=entry.reasons, failure=entry.failure, elapsed=entry.elapsed, reused_from=entry.reused_from,
+        item=entry.node.item,
+    ))  # fmt: skip
+
+
+def _is_settled(state: State, task: TaskId) -> bool:
+    entry = state.tasks.get(task)
+    return entry is not None and entry.state in SETTLED
+
+
+def _added(state: State, event: Added) -> Step:
+    tasks = state.tasks.mutate()
+    dependents = state.dependents.mutate()
+    actions: list[Action] = []
+    for node in event.nodes:
+        left = 0
+        for need in node.needs:
+            held = tasks.get(need)
+            if held is None or held.state not in SETTLED:
+                left += 1
+                dependents[need] = (*dependents.get(need, ()), node.task)
+        tasks[node.task] = Entry(node=node, left=left)
+        if left == 0 and state.cancelled is None:
+            actions.append(Prepare(node.task))
+    state = replace(
+        state, tasks=tasks.finish(), dependents=dependents.finish(), open=state.open + len(event.nodes)
+    )
+    return (state, tuple(actions)) if state.cancelled is None else _cancel(state, Cancel(event.at, state.cancelled))
+
+
+def _prepared(state: State, event: Prepared) -> Step:
+    entry = state.tasks[event.task]
+    if entry.state in SETTLED:  # cancelled meanwhile
+        return state, ()
+    entry = replace(entry, key=event.key, reasons=event.reasons)
+    match event.action:
+        case "wait":
+            return _wait(state, entry, event.waits)
+        case "reuse":
+            entry = replace(entry, state="reused", execution=event.execution, reused_from=event.reused_from)
+        case "skip":
+            entry = replace(entry, state="skipped")
+        case "fail":
+            entry = replace(entry, state="failed", failure=event.failure)
+        case "run":
+            entry = replace(entry, state="queued")
+            state = replace(_put(state, entry), queue=_enqueue(state, event.task))
+            return _then((state, (_tell(entry, event.at),)), _fill)
+    return _settle(state, entry, event.at)
+
+
+def _wait(state: State, entry: Entry, needs: tuple[TaskId, ...]) -> Step:
+    open_needs = [need for need in needs if not _is_settled(state, need)]
+    task = entry.node.task
+    if not open_needs:
+        return state, (Prepare(task),)
+    dependents = state.dependents
+    for need in open_needs:
+        dependents = dependents.set(need, (*dependents.get(need, ()), task))
+    return replace(_put(state, replace(entry, left=len(open_needs))), dependents=dependents), ()
+
+
+def _enqueue(state: State, task: TaskId) -> tuple[TaskId, ...]:
+    """The queue is kept in document order, then item order."""
+    place = (state.order[task.step], task.index, task.turn or 0)
+    at = len(state.queue)
+    while at > 0:
+        before = state.queue[at - 1]
+        if (state.order[before.step], before.index, before.turn or 0) <= place:
+            break
+        at -= 1
+    return (*state.queue[:at], task, *state.queue[at:])
+
+
+def _cores(state: State, task: TaskId) -> float:
+    return min(max(state.options[task.step].cpu or 1.0, 0.01), float(state.slots))
+
+
+def _fill(state: State) -> Step:
+    """Start queued tasks while cores are free and their step's own limit allows."""
+    used = sum(state.running.values())
+    counts: dict[str, int] = {}
+    for task in state.running:
+        counts[task.step] = counts.get(task.step, 0) + 1
+    actions: list[Action] = []
+    waiting: list[TaskId] = []
+    running = state.running
+    for at, task in enumerate(state.queue):
+        if used >= state.slots:
+            waiting.extend(state.queue[at:])
+            break
+        options = state.options[task.step]
+        limit = 1 if options.serial else options.workers
+        cores = _cores(state, task)
+        if used + cores > state.slots + 1e-9 or (limit is not None and counts.get(task.step, 0) >= limit):
+            waiting.append(task)
+            continue
+        used += cores
+        counts[task.step] = counts.get(task.step, 0) + 1
+        running = running.set(task, cores)
+        actions.append(Submit(task, state.tasks[task].attempt))
+    return replace(state, queue=tuple(waiting), running=running), tuple(actions)
+
+
+def _began(state: State, event: Began) -> Step:
+    entry = state.tasks[event.task]
+    if entry.state != "queued":
+        return state, ()
+    entry = replace(entry, state="running", started_at=event.at)
+    return _put(state, entry), (_tell(entry, event.at),)
+
+
+def _finished(state: State, event: Finished) -> Step:
+    entry = state.tasks[event.task]
+    state = replace(state, running=state.running.delete(event.task) if event.task in state.running else state.running)
+    if entry.state in SETTLED:
+        return _fill(state)
+    options = state.options[event.task.step]
+    entry = replace(entry, elapsed=event.elapsed, started_at=entry.started_at or event.at - event.elapsed)
+    if event.skipped is not None:
+        entry = replace(entry, state="skipped", reasons=(("condition", event.skipped),))
+    elif event.failure is None:
+        entry = replace(entry, state="done", execution=event.execution, failure=None)
+    elif state.cancelled is not None or event.failure.kind == "cancelled":
+        entry = replace(entry, state="cancelled", failure=event.failure)
+    elif entry.attempt <= options.retry and _may_retry(options, event.failure):
+        return _again(state, entry, event, options)
+    else:
+        entry = replace(entry, state="caught" if options.catch else "failed", failure=event.failure)
+    return _then(_settle(state, entry, event.at), _fill)
+
+
+def _may_retry(options: StepOptions, failure: TaskFailure) -> bool:
+    if not options.retry_on:
+        return True
+    names = {failure.type, failure.type.rsplit(".", 1)[-1], *failure.bases}
+    return bool(names & set(options.retry_on))
+
+
+def _again(state: State, entry: Entry, event: Finished, options: StepOptions) -> Step:
+    told = _tell(replace(entry, state="failed", failure=event.failure), event.at)
+    entry = replace(entry, state="pending", attempt=entry.attempt + 1, failure=event.failure, started_at=None)
+    return _then((_put(state, entry), (told, Delay(event.task, options.backoff))), _fill)
+
+
+def _due(state: State, event: Due) -> Step:
+    entry = state.tasks[event.task]
+    if entry.state != "pending":
+        return state, ()
+    entry = replace(entry, state="queued")
+    state = replace(_put(state, entry), queue=_enqueue(state, event.task))
+    return _then((state, (_tell(entry, event.at),)), _fill)
+
+
+def _settle(state: State, entry: Entry, at: float) -> Step:
+    """An entry in its last state in; its dependents one need nearer, those of a failure given up, out."""
+    state = replace(_put(state, entry), open=state.open - 1)
+    actions: list[Action] = [_tell(entry, at)]
+    stack = [entry]
+    while stack:
+        settled = stack.pop()
+        for task in state.dependents.get(settled.node.task, ()):
+            dependent = state.tasks[task]
+            if dependent.state != "pending":
+                continue
+            if settled.state in ("failed", "cancelled"):
+                why = ("upstream", f"{state.labels.get(settled.node.task.step, settled.node.task.step)} {_did(settled)}")
+                given_up = replace(dependent, state="cancelled", reasons=(why,))
+                state = replace(_put(state, given_up), open=state.open - 1)
+                actions.append(_tell(given_up, at))
+                stack.append(given_up)
+                continue
+            dependent = replace(dependent, left=dependent.left - 1)
+            state = _put(state, dependent)
+            if dependent.left <= 0:
+                actions.append(Prepare(task))
+    return state, tuple(actions)
+
+
+def _did(entry: Entry) -> str:
+    return "failed" if entry.state == "failed" else "did not run"
+
+
+def _cancel(state: State, event: Cancel) -> Step:
+    state = replace(state, cancelled=event.reason, queue=())
+    actions: list[Action] = [Abort(task) for task in state.running]
+    for task, entry in list(state.tasks.items()):
+        if entry.state in ("pending", "queued") and task not in state.running:
+            entry = replace(entry, state="cancelled", reasons=(("cancelled", event.reason),))
+            state = replace(_put(state, entry), open=state.open - 1)
+            actions.append(_tell(entry, event.at))
+    return state, tuple(actions)
+
+
+def _end(at: float) -> Callable[[State], Step]:
+    """The run is over once every task has settled and every process has ended."""
+
+    def end(state: State) -> Step:
+        if state.status != "running" or state.open or state.running or not state.tasks:
+            return state, ()
+        failed = first_failure(state.tasks.values(), state.order)
+        status: RunStatus = "cancelled" if state.cancelled is not None else "failed" if failed else "done"
+        error = None
+        if failed is not None and failed.failure is not None:
+            label = state.labels.get(failed.node.task.step, failed.node.task.step)
+            error = f"{label}: {failed.failure.type}: {failed.failure.message}"
+        elif state.cancelled is not None:
+            error = state.cancelled
+        return replace(state, status=status, finished_at=at, error=error), (End(status, error),)
+
+    return end
+
+
+def first_failure(entries: Iterable[Entry], order: Mapping[str, int]) -> Entry | None:
+    """The failed task that stands first in the document."""
+    failed = [entry for entry in entries if entry.state == "failed"]
+    return min(failed, key=lambda e: (order[e.node.task.step], e.node.task.index), default=None)
+
+
+def snapshot(state: State, findings: tuple[Finding, ...] = ()) -> Snapshot:
+    """A state in; all that a table or a page draws from out."""
+    views = sorted(state.tasks.values(), key=lambda e: (state.order[e.node.task.step], e.node.task.index, e.node.task.turn or 0))
+    return Snapshot(
+        run=state.run, flow=state.flow, status=state.status, started_at=state.started_at,
+        steps=tuple(sorted(state.order, key=lambda name: state.order[name])), labels=dict(state.labels),
+        tasks=tuple(_view(entry) for entry in views), edges=state.edges, finished_at=state.finished_at,
+        error=state.error, parameters=dict(state.parameters), tags=state.tags, findings=findings,
+    )  # fmt: skip
+
+
+def _view(entry: Entry) -> TaskView:
+    return TaskView(
+        task=entry.node.task, state=entry.state, attempt=entry.attempt, started_at=entry.started_at,
+        elapsed=entry.elapsed, reasons=entry.reasons, failure=entry.failure, reused_from=entry.reused_from,
+        execution=entry.execution, key=entry.key, item=entry.node.item,
+    )  # fmt: skip
