@@ -1,0 +1,263 @@
+"""A run as it is watched from a terminal: a live table, plain lines where output goes elsewhere, or lines of JSON."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Protocol, Self, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from nbflow.errors import NbflowError
+from nbflow.model import SETTLED, Found, Plan, RunEvent, RunStarted, Snapshot, TaskChanged, TaskId, TaskOutput
+from nbflow.render import lines, preview, table
+
+STYLES = {
+    "done": "green",
+    "reused": "green",
+    "failed": "bold red",
+    "lost": "bold red",
+    "caught": "yellow",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "queued": "cyan",
+    "pending": "dim",
+    "skipped": "dim",
+}
+FRAMES = 10.0
+"""Drawings a second."""
+
+Event = RunEvent | TaskOutput | None
+
+
+class Watcher(Protocol):
+    """Whoever shows a run while it runs."""
+
+    def __call__(self, snapshot: Snapshot, event: Event) -> None:
+        """The run now, and the event that made it so, in; called from the runner's thread."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def watcher(as_json: bool, plan: Callable[[], Plan]) -> Watcher:
+    """Whether JSON is wanted and a way to the plan in; who shows the run on standard output out."""
+    if as_json:
+        return JsonLines(sys.stdout, plan)
+    if sys.stdout.isatty():
+        return LiveTable(Console())
+    return PlainLines(sys.stdout)
+
+
+class JsonLines:
+    """One object a line and nothing else; the plan stands first, the summary is written by `close`."""
+
+    def __init__(self, out: TextIO, plan: Callable[[], Plan]) -> None:
+        self._out = out
+        self._plan = plan()
+        self._run: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._out.flush()
+
+    def __call__(self, snapshot: Snapshot, event: Event) -> None:
+        """The run now and what happened in; its line is written."""
+        if self._run is None:
+            self._run = snapshot.run
+            self._write("plan", snapshot.started_at, lines.plan(self._plan))
+            for finding in self._plan.findings:
+                self._write("finding", snapshot.started_at, lines.finding(finding))
+        if isinstance(event, TaskChanged):
+            self._write("task", event.at, lines.task(event))
+        elif isinstance(event, TaskOutput):
+            self._write("output", event.at or time.time(), lines.output(event))
+        elif isinstance(event, Found) and event.finding not in self._plan.findings:
+            self._write("finding", event.at, lines.finding(event.finding))
+
+    def finish(self, snapshot: Snapshot, store: str) -> None:
+        """The run at its end in; its summary is the last line."""
+        self(snapshot, None)
+        self._write("summary", snapshot.finished_at or time.time(), lines.summary(snapshot, store))
+        self._out.flush()
+
+    def _write(self, kind: str, at: float, content: dict[str, Any]) -> None:
+        print(lines.line(kind, at, self._run, content), file=self._out, flush=True)
+
+
+class Pieces:
+    """Pieces of what tasks print, put together to whole lines; a line's overwritten beginning (`\\r`) is left out."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[TaskId, str], str] = {}
+
+    def lines(self, snapshot: Snapshot, event: Event) -> list[tuple[str, str]]:
+        """What happened in; (task's name, line) for each line that is whole now out: all of them once a task ends."""
+        if isinstance(event, TaskOutput):
+            text = output_text(event.output)
+            key = (event.task, str(event.output.get("name", "")))
+            *whole, rest = (self._open.pop(key, "") + text).split("\n")
+            if rest:
+                self._open[key] = rest
+        elif isinstance(event, TaskChanged) and event.state in SETTLED:
+            whole = [self._open.pop(key) for key in list(self._open) if key[0] == event.task]
+        else:
+            return []
+        name = task_name(snapshot, event.task.step, event.task.index)
+        return [(name, line.rstrip("\r").rpartition("\r")[2]) for line in whole]
+
+
+class PlainLines:
+    """One line for each change worth telling, for logs: starts, ends, findings, and the text that tasks print."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._pieces = Pieces()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._out.flush()
+
+    def __call__(self, snapshot: Snapshot, event: Event) -> None:
+        """The run now and what happened in; a line is written where it is worth one."""
+        for name, text in self._pieces.lines(snapshot, event):
+            self._print(f"    {name} | {text}")
+        if isinstance(event, RunStarted):
+            self._print(f"{event.flow} · {event.run} · running")
+        elif isinstance(event, TaskChanged):
+            if event.state not in ("pending", "queued"):
+                self._print(task_line(snapshot, event))
+        elif isinstance(event, Found):
+            for text in table.finding_text(event.finding):
+                self._print(text)
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._out, flush=True)
+
+
+class LiveTable:
+    """The table of steps drawn in place, at most ten times a second; what tasks print scrolls by above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._drawn = 0.0
+        self._pieces = Pieces()
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def __call__(self, snapshot: Snapshot, event: Event) -> None:
+        """The run now and what happened in; the table is drawn anew if it is time."""
+        for name, text in self._pieces.lines(snapshot, event):
+            self._live.console.print(Text.assemble((f"{name} │ ", "dim"), text), soft_wrap=True)
+        now = time.monotonic()
+        if event is None or now - self._drawn >= 1 / FRAMES or snapshot.status != "running":
+            self._drawn = now
+            self._live.update(rich_table(snapshot, time.time(), self._console.height), refresh=True)
+
+
+def rich_table(snapshot: Snapshot, now: float, height: int) -> Table:
+    """A run, the time and the screen's lines in; the table that fits them out: settled steps give way first."""
+    rows = list(table.rows(snapshot))
+    room = max(4, height - 5)
+    left_out = 0
+    if len(rows) > room:
+        busy = [row for row in rows if row.state in ("failed", "running", "queued", "caught")]
+        rest = [row for row in rows if row not in busy]
+        kept = {row.step for row in (busy + rest)[: room - 1]}
+        left_out = len(rows) - len(kept)
+        rows = [row for row in rows if row.step in kept]
+    drawn = Table(title=table.title(snapshot, now), title_justify="left", box=None, pad_edge=False, title_style="bold")
+    for heading in ("step", "state", "tasks", "time"):
+        drawn.add_column(
+            heading, header_style="dim", no_wrap=True, justify="right" if heading == "time" else "left"
+        )
+    drawn.add_column("why", header_style="dim", no_wrap=True, overflow="ellipsis", ratio=1)
+    for row in rows:
+        style = STYLES.get(row.state, "")
+        # Text, not markup: names and messages are the user's
+        drawn.add_row(
+            Text(f"{preview.mark(row.state)} {row.label}", style=style),
+            Text(row.state, style=style),
+            Text(row.count),
+            Text(preview.duration(row.elapsed)),
+            Text(row.note),
+        )
+    if left_out:
+        drawn.add_row(Text(f"  and {left_out} more", style="dim"))
+    return drawn
+
+
+def task_name(snapshot: Snapshot, step: str, index: tuple[int, ...]) -> str:
+    """A task in; `train`, or `train/2` inside a fan-out, out."""
+    label = snapshot.labels.get(step) or step
+    return f"{label}/{preview.index(index)}" if index else label
+
+
+def task_line(snapshot: Snapshot, event: TaskChanged) -> str:
+    """A task's change in; `  ✓ train  done  3.2 s  why` out."""
+    parts = [f"  {preview.mark(event.state)} {task_name(snapshot, event.task.step, event.task.index)}", event.state]
+    if event.attempt > 1:
+        parts.append(f"attempt {event.attempt}")
+    if event.elapsed is not None and event.state != "running":
+        parts.append(preview.duration(event.elapsed))
+    if event.failure is not None:
+        parts.append(preview.failure(event.failure))
+    elif event.reasons and event.state != "done":
+        parts.append(preview.reasons(event.reasons))
+    return "  ".join(parts)
+
+
+def output_text(output: dict[str, Any]) -> str:
+    """One nbformat output in; its plain text out, an empty string where it has none."""
+    if output.get("output_type") == "stream":
+        return _joined(output.get("text", ""))
+    if output.get("output_type") == "error":
+        return "\n".join(output.get("traceback") or ())
+    data = output.get("data")
+    return _joined(data.get("text/plain", "")) + "\n" if isinstance(data, dict) and "text/plain" in data else ""
+
+
+def show_error(error: NbflowError) -> None:
+    """An error of the user's in; `error: WHAT`, `  where: …` and `  fix: …` go to standard error."""
+    print("\n".join(error.report()), file=sys.stderr, flush=True)
+
+
+def show_failures(snapshot: Snapshot) -> None:
+    """A run that failed in; each failed task's traceback goes to standard error, the user's cell first."""
+    for view in snapshot.tasks:
+        if view.state != "failed" or view.failure is None:
+            continue
+        failure = view.failure
+        error = NbflowError(
+            f"{task_name(snapshot, view.task.step, view.task.index)} failed: {failure.type}: {failure.message}",
+            step=view.task.step,
+            cell=failure.cell,
+            line=failure.line,
+            fix=failure.fix,
+        )
+        if failure.traceback:
+            print(failure.traceback.rstrip(), file=sys.stderr)
+        show_error(error)
+
+
+def _joined(text: object) -> str:
+    """A text in nbformat, one string or many, in; one string out."""
+    return "".join(map(str, text)) if isinstance(text, list | tuple) else str(text)
