@@ -1,0 +1,429 @@
+"""Values ↔ buffers: pickle 5 with memory out of band, one stream for each group of names that share objects. No I/O.
+
+What two names share must stay shared after loading, and what they do not share should be loaded alone. So each name
+is pickled for itself first; picklers remember every object that they met, and names that met the same mutable object,
+or arrays over the same memory, are pickled once more, together.
+"""
+
+from __future__ import annotations
+
+import enum
+import io
+import pickle
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cloudpickle
+
+from nbflow.describe import Description, describe, type_name
+from nbflow.model import DefinitionRef
+from nbflow.registry import NAMED_KINDS, Registry
+from nbflow.serialize_arrays import (
+    SMALL,
+    Region,
+    reduce_array,
+    reduce_masked,
+    reduce_storage,
+    reduce_tensor,
+    reduce_view,
+    regions_of,
+    root_of,
+)
+from nbflow.serialize_frames import Mark, make_mark, reduce_pandas, reduce_polars
+from nbflow.serialize_functions import free_names, is_main_function, reduce_cell, reduce_function
+
+__all__ = ["Dumped", "Registry", "Unstorable", "dump", "load"]
+
+SCALARS = frozenset({int, float, bool, complex, str, bytes, type(None)})
+"""Types without parts that could be shared: no pickler of ours needed."""
+
+IMMUTABLE = frozenset({
+    *SCALARS, tuple, frozenset, range, slice, type(Ellipsis), type(NotImplemented), types.ModuleType,
+    types.FunctionType, types.BuiltinFunctionType, types.CodeType, types.MappingProxyType, Mark, Region,
+})  # fmt: skip
+
+IMMUTABLE_MODULES = frozenset(
+    "datetime decimal fractions pathlib re uuid zoneinfo ipaddress logging pyarrow numbers typing operator".split()
+)
+"""Modules whose instances never change, or are looked up by name when loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dumped:
+    """Names that are stored together: their stream and buffers, and what they need to be loaded.
+
+    `names` is sorted; the stream of one name holds its value, that of several a tuple of theirs. `buffers` look into
+    the values' own memory: write them before the values may change.
+    """
+
+    names: tuple[str, ...]
+    stream: bytes
+    buffers: tuple[memoryview, ...] = ()
+    definitions: tuple[DefinitionRef, ...] = ()
+    free: tuple[str, ...] = ()
+    described: dict[str, Description] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unstorable:
+    """A name whose value cannot be stored, and why."""
+
+    name: str
+    type: str
+    reason: str
+    described: Description
+
+
+def dump(values: Mapping[str, Any], registry: Registry) -> list[Dumped | Unstorable]:
+    """Named values in; groups of names that share objects, and the names that cannot be stored, out.
+
+    No array memory is copied (a non-contiguous array is). Never raises for what a value does while it is pickled.
+    """
+    described = {name: describe(name, value) for name, value in values.items()}
+    results: list[Dumped | Unstorable] = []
+    trials: list[_Trial] = []
+    session = _Session(registry)
+    for name, value in values.items():
+        if type(value) in SCALARS:
+            results.append(Dumped((name,), pickle.dumps(value, 5), described={name: described[name]}))
+            continue
+        trial = _try(session, (name,), value, {})
+        if isinstance(trial, _Trial):
+            trials.append(trial)
+        else:
+            results.append(Unstorable(name, type_name(value), trial, described[name]))
+    for members, regions in _groups(trials):
+        results.extend(_finish(session, members, regions, values, described))
+    return results
+
+
+def load(
+    stream: bytes | memoryview, buffers: Iterable[Any], registry: Registry, names: Sequence[str]
+) -> dict[str, Any]:
+    """What `dump` gave for one group in; its names with their values out.
+
+    Runs what the stream says: only for streams that this user's own runs have written. OutdatedError when a value
+    refers to a definition that has not been replayed here.
+    """
+    value = _Unpickler(io.BytesIO(stream), buffers, registry).load()
+    return dict(zip(names, value, strict=True)) if len(names) > 1 else {names[0]: value}
+
+
+class _Session:
+    """What the picklers of one `dump` share: which reducer serves a type, and torch's storages by address."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.routes: dict[type, Callable[[_Pickler, Any], Any] | None] = {}
+        self.storages: dict[int, Any] = {}
+
+
+@dataclass(slots=True)
+class _Trial:
+    """Names that could be pickled, and the pickler, which keeps every object alive that it met."""
+
+    names: tuple[str, ...]
+    pickler: _Pickler
+    buffers: list[memoryview]
+    stream: bytes
+
+
+def _try(session: _Session, names: tuple[str, ...], value: Any, regions: dict[int, list[Region]]) -> _Trial | str:
+    """A value in; its trial, or the reason why it cannot be pickled, out."""
+    buffers: list[memoryview] = []
+    stream = io.BytesIO()
+    pickler = _Pickler(session, stream, regions, _taker(buffers))
+    try:
+        pickler.dump(value)
+    except Exception as error:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
+        return f"{type(error).__name__}: {error}"
+    return _Trial(names, pickler, buffers, stream.getvalue())
+
+
+def _taker(buffers: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
+    # A plain function: a method of the pickler would be a reference cycle that keeps whole arrays alive.
+    def take(buffer: pickle.PickleBuffer) -> bool:
+        memory = buffer.raw()
+        if memory.nbytes < SMALL:
+            return True
+        buffers.append(memory)
+        return False
+
+    return take
+
+
+def _groups(trials: list[_Trial]) -> list[tuple[list[_Trial], dict[int, list[Region]]]]:
+    """Trials in; those that must be stored together, with the memory that their arrays share, out."""
+    parent = list(range(len(trials)))
+
+    def find(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = parent[parent[place]]
+            place = parent[place]
+        return place
+
+    memos = [trial.pickler.memo.copy() for trial in trials] if len(trials) > 1 else []
+    owner: dict[int, int] = {}
+    for place in sorted(range(len(memos)), key=lambda each: len(memos[each])):
+        memo = memos[place]
+        for key in memo.keys() & owner.keys():
+            if find(owner[key]) != find(place) and _is_mutable(memo[key][1]):
+                parent[find(owner[key])] = find(place)
+        owner.update(dict.fromkeys(memo, place))
+    regions: dict[int, list[Region]] = {}
+    for root, places, arrays in _same_memory(trials):
+        found = regions_of(arrays, root)
+        if found:
+            regions[id(root)] = found
+            for place in places[1:]:
+                parent[find(place)] = find(places[0])
+    joined: dict[int, list[int]] = {}
+    for place in range(len(trials)):
+        joined.setdefault(find(place), []).append(place)
+    groups = []
+    for places in joined.values():
+        members = [trials[place] for place in places]
+        groups.append(
+            (members, {key: regions[key] for each in members for key in each.pickler.roots if key in regions})
+        )
+    return groups
+
+
+def _same_memory(trials: list[_Trial]) -> list[tuple[Any, list[int], list[Any]]]:
+    """Trials in; for each memory that several arrays look into: its owner, the trials and the arrays, out."""
+    seen: dict[int, tuple[Any, list[int], dict[int, Any]]] = {}
+    for place, trial in enumerate(trials):
+        for key, (root, arrays) in trial.pickler.roots.items():
+            entry = seen.setdefault(key, (root, [], {}))
+            entry[1].append(place)
+            entry[2].update((id(array), array) for array in arrays)
+    return [(root, places, list(arrays.values())) for root, places, arrays in seen.values() if len(arrays) > 1]
+
+
+def _finish(
+    session: _Session,
+    members: list[_Trial],
+    regions: dict[int, list[Region]],
+    values: Mapping[str, Any],
+    described: Mapping[str, Description],
+) -> list[Dumped | Unstorable]:
+    """One group in; what is stored of it out: the trial itself for a name alone, else one stream for all."""
+    names = tuple(sorted(name for each in members for name in each.names))
+    trial: _Trial | str = members[0]
+    if len(names) > 1 or regions:
+        value = values[names[0]] if len(names) == 1 else tuple(values[name] for name in names)
+        trial = _try(session, names, value, regions)
+    if isinstance(trial, str):
+        return [Unstorable(name, type_name(values[name]), trial, described[name]) for name in names]
+    pickler = trial.pickler
+    cell_of = session.registry.cell_of
+    return [
+        Dumped(
+            names,
+            trial.stream,
+            tuple(trial.buffers),
+            tuple(DefinitionRef(id=each, cell=cell_of(each)) for each in sorted(pickler.definitions)),
+            tuple(sorted(pickler.free)),
+            described={name: described[name] for name in names},
+        )
+    ]
+
+
+def _is_mutable(value: Any) -> bool:
+    """Whether a change of this object would be seen by whoever shares it."""
+    kind = type(value)
+    if kind in IMMUTABLE or isinstance(value, (*NAMED_KINDS, enum.Enum)) or hasattr(value, "__qualname__"):
+        return False
+    if kind.__module__.partition(".")[0] in IMMUTABLE_MODULES:
+        return False
+    numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
+    if numpy is not None and isinstance(value, (numpy.dtype, numpy.generic)):
+        return False
+    if pandas is not None and kind.__module__.startswith("pandas"):
+        fixed = (pandas.Index, pandas.api.extensions.ExtensionDtype, pandas.offsets.BaseOffset)
+        return not (isinstance(value, fixed) or kind.__module__.startswith(("pandas._libs", "pandas.core.internals")))
+    return True
+
+
+# ---------------------------------------------------------------- pickling
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
+    """cloudpickle with references to definitions, late-bound functions and memory out of band."""
+
+    def __init__(
+        self, session: _Session, stream: io.BytesIO, regions: dict[int, list[Region]], take: Callable[..., bool]
+    ) -> None:
+        super().__init__(stream, protocol=5, buffer_callback=take)
+        self.session = session
+        self.regions = regions
+        self.roots: dict[int, tuple[Any, list[Any]]] = {}
+        self.definitions: set[str] = set()
+        self.free: set[str] = set()
+        self.inside = 0
+
+    def reducer_override(self, value: Any) -> Any:
+        """Any object but the plainest in; its reduction, or NotImplemented for pickle's own way, out."""
+        routes = self.session.routes
+        kind = type(value)
+        if kind not in routes:
+            routes[kind] = _route(kind, self.session.registry)
+        route = routes[kind]
+        return NotImplemented if route is None else route(self, value)
+
+    def named(self, value: Any) -> Any:
+        """A class, function or alias in; a reference to its definition where there is one, out."""
+        if getattr(value, "__module__", None) == "__main__":
+            reference = self.session.registry.reference(value)
+            if reference is not None:
+                self.definitions.add(reference[0])
+                return definition, reference
+        if is_main_function(value):
+            self.free |= free_names(value.__code__)
+            return reduce_function(value)
+        return super().reducer_override(value)
+
+    def array(self, value: Any) -> Any:
+        """A NumPy array in; its reduction out: over shared memory where several arrays look into it."""
+        if self.inside == 0 and value.size and not value.dtype.hasobject:
+            root = root_of(value)
+            for region in self.regions.get(id(root), ()):
+                if region.low <= value.__array_interface__["data"][0] < region.high:
+                    return reduce_view(value, region)
+            self.roots.setdefault(id(root), (root, []))[1].append(value)
+        return reduce_array(value)
+
+    def mark(self, value: Mark) -> Any:
+        """The begin or end of a frame's parts."""
+        self.inside += value.step
+        return make_mark, ()
+
+    def tensor(self, value: Any) -> Any:
+        """A torch tensor in; its reduction out."""
+        return reduce_tensor(value, self.session.storages)
+
+    def plugged(self, value: Any) -> Any:
+        """A value of a type that is not built in, in; what the first plug-in that takes it makes of it, out."""
+        for name, serializer in self.session.registry.serializers:
+            if serializer.can_write(value):
+                meta, buffers = serializer.write(value)
+                return plugged, (name, meta, [pickle.PickleBuffer(buffer) for buffer in buffers])
+        return NotImplemented
+
+
+def _route(kind: type, registry: Registry) -> Callable[[_Pickler, Any], Any] | None:
+    """A type in; the pickler's method for its instances, None where pickle's own way is the right one, out."""
+    if issubclass(kind, NAMED_KINDS) or kind in registry.kinds:
+        return _Pickler.named
+    own = OWN_KINDS.get(kind)
+    if own is not None:
+        return own
+    package = kind.__module__.partition(".")[0]
+    library = sys.modules.get(package)
+    if package == "numpy" and library is not None:
+        if kind in {library.ndarray, library.memmap}:
+            return _Pickler.array
+        return _masked if kind is library.ma.MaskedArray else None
+    if package == "torch" and library is not None:
+        if issubclass(kind, library.Tensor):
+            return _Pickler.tensor
+        return _storage if kind is library.UntypedStorage else None
+    if package == "polars" and library is not None and kind in {library.DataFrame, library.Series}:
+        return _polars
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and issubclass(kind, _pandas_holders(pandas)):
+        return _pandas
+    return _Pickler.plugged if registry.serializers and package != "builtins" else None
+
+
+def _pandas_holders(pandas: Any) -> tuple[type, ...]:
+    if not hasattr(pandas, "Index"):  # being imported by another thread
+        return ()
+    return pandas.DataFrame, pandas.Series, pandas.Index, pandas.api.extensions.ExtensionArray
+
+
+def _cell(_: _Pickler, value: types.CellType) -> Any:
+    return reduce_cell(value)
+
+
+def _region(_: _Pickler, value: Region) -> Any:
+    return value.reduction()
+
+
+def _masked(_: _Pickler, value: Any) -> Any:
+    return reduce_masked(value)
+
+
+def _storage(_: _Pickler, value: Any) -> Any:
+    return reduce_storage(value)
+
+
+def _pandas(_: _Pickler, value: Any) -> Any:
+    return reduce_pandas(value)
+
+
+def _polars(_: _Pickler, value: Any) -> Any:
+    return reduce_polars(value)
+
+
+def _open_file(_: _Pickler, value: Any) -> Any:
+    # cloudpickle would store the text of a file opened for reading as another type.
+    raise TypeError(f"an open file ({getattr(value, 'name', '?')}) cannot be stored")
+
+
+def _memory(_: _Pickler, value: memoryview) -> Any:
+    return make_memory, (bytes(value) if value.readonly else bytearray(value), value.format, value.shape)
+
+
+OWN_KINDS: Mapping[type, Callable[[_Pickler, Any], Any]] = types.MappingProxyType({
+    types.CellType: _cell,
+    Region: _region,
+    Mark: _Pickler.mark,
+    io.TextIOWrapper: _open_file,
+    memoryview: _memory,
+})  # fmt: skip
+
+
+# ---------------------------------------------------------------- unpickling
+
+
+def definition(definition_id: str, qualname: str) -> Any:
+    """Stands in streams for a class or function of the notebook; the unpickler puts the registry's look-up here."""
+    raise pickle.UnpicklingError(f"{qualname} ({definition_id}) can only be loaded by nbflow")
+
+
+def plugged(name: str, *_: Any) -> Any:
+    """Stands in streams for a value that a plug-in wrote; the unpickler puts the plug-in's `read` here."""
+    raise pickle.UnpicklingError(f"a value of the serializer {name!r} can only be loaded by nbflow")
+
+
+def make_memory(memory: bytes | bytearray, form: str, shape: tuple[int, ...]) -> memoryview:
+    """Bytes, item format and shape in; the memoryview out."""
+    return memoryview(memory).cast("B").cast(form, shape)  # type: ignore[call-overload,no-any-return]
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds definitions and plug-ins in the loading process's registry."""
+
+    def __init__(self, stream: io.BytesIO, buffers: Iterable[Any], registry: Registry) -> None:
+        super().__init__(stream, buffers=buffers)
+        self._registry = registry
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a stream calls by name in; the object out."""
+        if module == __name__ and name == "definition":
+            return self._registry.object
+        if module == __name__ and name == "plugged":
+            return self._plugged
+        return super().find_class(module, name)
+
+    def _plugged(self, name: str, meta: dict[str, Any], buffers: list[Any]) -> Any:
+        for known, serializer in self._registry.serializers:
+            if known == name:
+                return serializer.read(meta, [memoryview(buffer) for buffer in buffers])
+        raise pickle.UnpicklingError(
+            f"the serializer {name!r} that wrote this value is not installed; install the package that brings it"
+        )

@@ -1,0 +1,191 @@
+"""Arrays ↔ buffers without copies: NumPy of every layout, views that share memory, masked arrays, torch storages.
+
+The functions named `make_…` are written into stored streams: renaming one makes older artifacts unreadable.
+Nothing here imports NumPy or torch: whoever has such a value has imported them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import pickle
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+SMALL = 64 << 10
+"""Buffers below this many bytes stay inside the stream."""
+
+SIMPLE_KINDS = "biufcSUMm?"
+
+
+class Region:
+    """A stretch of memory that several arrays look into, from address `low` to `high`; `owner` keeps it alive."""
+
+    __slots__ = ("high", "low", "owner")
+
+    def __init__(self, low: int, high: int, owner: Any) -> None:
+        self.low = low
+        self.high = high
+        self.owner = owner
+
+    def reduction(self) -> tuple[Any, ...]:
+        """How the region is pickled: its bytes, once."""
+        memory = (ctypes.c_ubyte * (self.high - self.low)).from_address(self.low)
+        memory.owner = self.owner  # type: ignore[attr-defined]  # the bytes live as long as whoever holds this view
+        return make_region, (pickle.PickleBuffer(memory),)
+
+
+def root_of(array: Any) -> Any:
+    """An array in; the object that owns its memory, itself when that is its own, out."""
+    owner = array
+    ndarray = sys.modules["numpy"].ndarray
+    while True:
+        below = owner.base if isinstance(owner, ndarray) else owner.obj if isinstance(owner, memoryview) else None
+        if below is None:
+            return owner
+        owner = below
+
+
+def span(array: Any) -> tuple[int, int]:
+    """An array in; the first and one past the last address that it reaches out."""
+    low = high = array.__array_interface__["data"][0]
+    for count, stride in zip(array.shape, array.strides, strict=True):
+        if stride < 0:
+            low += (count - 1) * stride
+        else:
+            high += (count - 1) * stride
+    return low, high + array.itemsize
+
+
+def regions_of(arrays: Sequence[Any], owner: Any) -> list[Region]:
+    """Arrays that share one owner in; the stretches that more than one of them reaches out, empty when none overlap."""
+    spans = sorted((span(array) for array in arrays), key=lambda each: each[0])
+    found: list[Region] = []
+    (low, high), shared = spans[0], False
+    for start, end in spans[1:]:
+        if start < high:
+            high, shared = max(high, end), True
+            continue
+        if shared:
+            found.append(Region(low, high, owner))
+        low, high, shared = start, end, False
+    return [*found, Region(low, high, owner)] if shared else found
+
+
+def reduce_array(array: Any) -> Any:
+    """A NumPy array in; a reduction with its memory as a buffer, or NotImplemented when NumPy's own serves, out."""
+    if array.nbytes < SMALL or array.dtype.hasobject:
+        return NotImplemented
+    numpy = sys.modules["numpy"]
+    plain = array if type(array) is numpy.ndarray else numpy.asarray(array)
+    flags = plain.flags
+    order = "F" if flags.f_contiguous and not flags.c_contiguous else "C"
+    if not (flags.c_contiguous or flags.f_contiguous):
+        plain = plain.copy(order="C")
+    flat = plain.ravel(order="K").view(numpy.uint8)
+    return make_array, (pickle.PickleBuffer(flat), dtype_name(plain.dtype), plain.shape, order)
+
+
+def reduce_view(array: Any, region: Region) -> tuple[Any, ...]:
+    """An array and the region that it lies in, in; a reduction that keeps them one memory out."""
+    low = array.__array_interface__["data"][0]
+    return make_view, (region, dtype_name(array.dtype), array.shape, array.strides, low - region.low)
+
+
+def reduce_masked(array: Any) -> tuple[Any, ...]:
+    """A masked array in; a reduction of its data and mask as arrays out (NumPy's own copies both into the stream)."""
+    return make_masked, (array.data, array.mask, array.fill_value, array.hardmask)
+
+
+def dtype_name(dtype: Any) -> Any:
+    """A dtype in; its short name where that says everything, else the dtype itself, out."""
+    plain = dtype.kind in SIMPLE_KINDS and dtype.fields is None and dtype.metadata is None and dtype.subdtype is None
+    return dtype.str if plain else dtype
+
+
+def make_array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
+    """Bytes, dtype, shape and memory order in; a writable array over these bytes out."""
+    import numpy as np
+
+    if memoryview(buffer).readonly:
+        buffer = bytearray(buffer)
+    return np.ndarray(shape, np.dtype(dtype), buffer=buffer, order=order)
+
+
+def make_region(buffer: Any) -> Any:
+    """Bytes in; the memory that `make_view` cuts arrays from out."""
+    import numpy as np
+
+    return np.frombuffer(bytearray(buffer) if memoryview(buffer).readonly else buffer, dtype=np.uint8)
+
+
+def make_view(region: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Any:
+    """A region and a layout in; an array that shares the region's memory out."""
+    import numpy as np
+
+    return np.ndarray(shape, np.dtype(dtype), buffer=region, offset=offset, strides=strides)
+
+
+def make_masked(data: Any, mask: Any, fill_value: Any, hard: bool) -> Any:
+    """Data, mask, fill value and whether the mask is hard in; the masked array out."""
+    import numpy as np
+
+    return np.ma.MaskedArray(data, mask=mask, fill_value=fill_value, hard_mask=hard, copy=False)
+
+
+# ---------------------------------------------------------------- torch
+
+
+def reduce_tensor(tensor: Any, storages: dict[int, Any]) -> Any:
+    """A tensor in; a reduction over its storage, shared between tensors that share it, or NotImplemented, out."""
+    torch = sys.modules["torch"]
+    plain = tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.is_quantized
+    if not plain or tensor.is_conj() or tensor.is_neg() or type(tensor) not in {torch.Tensor, torch.nn.Parameter}:
+        return NotImplemented
+    if tensor.grad_fn is not None or tensor.dtype.itemsize == 0:
+        return NotImplemented  # torch says why a tensor inside a graph cannot be stored
+    found = tensor.untyped_storage()
+    storage = storages.setdefault(found.data_ptr() or id(found), found)
+    layout = (tensor.storage_offset(), tuple(tensor.size()), tensor.stride())
+    kind = type(tensor) is torch.nn.Parameter
+    return make_tensor, (storage, tensor.dtype, *layout, tensor.requires_grad, kind, dict(tensor.__dict__))
+
+
+def reduce_storage(storage: Any) -> Any:
+    """A torch storage in main memory in; a reduction over its bytes, or NotImplemented, out."""
+    torch = sys.modules["torch"]
+    if storage.device.type != "cpu" or storage.nbytes() == 0:
+        return NotImplemented
+    flat = torch.empty(0, dtype=torch.uint8).set_(storage)
+    return make_storage, (pickle.PickleBuffer(flat.numpy()),)
+
+
+def make_storage(buffer: Any) -> Any:
+    """Bytes in; a torch storage over them out."""
+    import torch
+
+    if memoryview(buffer).readonly:
+        buffer = bytearray(buffer)
+    return torch.frombuffer(buffer, dtype=torch.uint8).untyped_storage()
+
+
+def make_tensor(
+    storage: Any,
+    dtype: Any,
+    offset: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    gradient: bool,
+    parameter: bool,
+    attributes: dict[str, Any],
+) -> Any:
+    """A storage and a layout in; the tensor (or parameter) over it out."""
+    import torch
+
+    tensor = torch.empty(0, dtype=dtype).set_(storage, offset, size, stride)
+    if parameter:
+        tensor = torch.nn.Parameter(tensor, requires_grad=gradient)
+    elif gradient:
+        tensor.requires_grad_(True)
+    tensor.__dict__.update(attributes)
+    return tensor

@@ -1,0 +1,95 @@
+"""Functions of `__main__` that are data (lambdas, closures) ↔ their code, with globals looked up where they are called.
+
+A notebook's function reads its globals when it is called; a copy of them, as cloudpickle takes, would freeze the
+values of the moment. So the code travels alone, and finds the globals of whichever process loads it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+GLOBAL_READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
+
+
+def main_globals() -> dict[str, Any]:
+    """The namespace that notebook code runs in."""
+    return sys.modules["__main__"].__dict__
+
+
+def is_main_function(value: Any) -> bool:
+    """Whether a value is a function whose globals are the notebook's own."""
+    return isinstance(value, types.FunctionType) and value.__globals__ is main_globals()
+
+
+def free_names(code: types.CodeType) -> frozenset[str]:
+    """A function's code in; the global names that it, or code nested in it, reads out; plain builtins left out."""
+    names = set(_global_names(code))
+    here = main_globals()
+    return frozenset(name for name in names if name in here or not hasattr(builtins, name))
+
+
+def _global_names(code: types.CodeType) -> Iterator[str]:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in GLOBAL_READS:
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _global_names(constant)
+
+
+def reduce_function(function: types.FunctionType) -> tuple[Any, ...]:
+    """A function in; its reduction out: made bare first and filled afterwards, so that it may refer to itself."""
+    state = (
+        function.__qualname__,
+        function.__module__,
+        function.__defaults__,
+        function.__kwdefaults__,
+        function.__annotations__,
+        function.__doc__,
+        function.__dict__,
+    )
+    made_from = (function.__code__, function.__name__, function.__closure__)
+    return make_function, made_from, state, None, None, fill_function
+
+
+def make_function(code: types.CodeType, name: str, closure: tuple[types.CellType, ...] | None) -> types.FunctionType:
+    """Code, name and closure cells in; a function with this process's notebook globals out."""
+    return types.FunctionType(code, main_globals(), name, None, closure)
+
+
+def fill_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
+    """A bare function and what `reduce_function` kept beside it in; the function is complete afterwards."""
+    (
+        function.__qualname__,
+        function.__module__,
+        function.__defaults__,
+        function.__kwdefaults__,
+        function.__annotations__,
+        function.__doc__,
+        attributes,
+    ) = state
+    function.__dict__.update(attributes)
+
+
+def reduce_cell(cell: types.CellType) -> tuple[Any, ...]:
+    """A closure cell in; its reduction out: one cell shared by several functions stays one."""
+    try:
+        content = cell.cell_contents
+    except ValueError:  # not yet assigned
+        return make_cell, ()
+    return make_cell, (), (content,), None, None, fill_cell
+
+
+def make_cell() -> types.CellType:
+    """An empty closure cell."""
+    return types.CellType()
+
+
+def fill_cell(cell: types.CellType, state: tuple[Any]) -> None:
+    """A cell and its content in; the cell holds it afterwards."""
+    cell.cell_contents = state[0]
