@@ -1,0 +1,127 @@
+"""A notebook run plainly: top to bottom in a fresh kernel that knows nothing of nbflow; every name that it leaves, out.
+
+The header lines of `%%step`, `%%params` and `%%setup` become comments, lines that speak to nbflow are dropped. What
+remains is the notebook as its author would run it by hand: the measure for everything that nbflow does with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+
+HEADER = re.compile(r"%%(step|params|setup)\b(.*)")
+CONTROL = re.compile(r"^\s*%(flow\b|(re)?load_ext\s+nbflow\b|unload_ext\s+nbflow\b).*$", re.MULTILINE)
+NOT_PLAIN = re.compile(r"--(foreach|join|if|until|catch)\b")
+COPIED = (".csv", ".tsv", ".txt", ".json", ".py", ".log")
+
+# Runs in the kernel after the last cell, in a dict of its own. Values are pickled one by one; classes and functions of
+# the notebook go by value, so that they can be looked at from outside.
+COLLECT = """
+def _collect(space, hidden, target):
+    import inspect, pickle, types
+    import cloudpickle
+    known = lambda name: name.startswith("_") or name in hidden
+    left = {"values": {}, "modules": {}, "sources": {}, "unpicklable": {}}
+    for name, value in list(space.items()):
+        if known(name):
+            continue
+        if isinstance(value, types.ModuleType):
+            left["modules"][name] = value.__name__
+            continue
+        if isinstance(value, (types.FunctionType, type)) and value.__module__ == "__main__":
+            try:
+                left["sources"][name] = inspect.getsource(value)
+            except (OSError, TypeError):
+                pass
+        try:
+            left["values"][name] = cloudpickle.dumps(value, protocol=5)
+        except BaseException as error:
+            left["unpicklable"][name] = f"{type(error).__name__}: {error}"
+    with open(target, "wb") as file:
+        pickle.dump(left, file)
+"""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """What a plain run left: values loaded, names of modules, sources of functions and classes, names not picklable."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    modules: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    unpicklable: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(self.values) | frozenset(self.modules) | frozenset(self.unpicklable)
+
+
+def plain_source(source: str) -> str:
+    """A cell's source as its author would have written it without nbflow; the number of lines stays."""
+    lines = source.split("\n")
+    first = next((i for i, line in enumerate(lines) if line.strip()), 0)
+    header = HEADER.match(lines[first])
+    if header is not None:
+        if NOT_PLAIN.search(header[2]):
+            raise ValueError(f"has no plain meaning: {lines[first]}")
+        # IPython knows a cell magic only in the first line, so nothing but emptiness may stand above it
+        below = next((line for line in lines[first + 1 :] if line.strip()), "")
+        lines[first] = "" if below.startswith("%%") else "# " + lines[first]
+    return CONTROL.sub("pass", "\n".join(lines))
+
+
+def plain_document(path: Path) -> nbformat.NotebookNode:
+    """The notebook at `path` with every cell's source made plain."""
+    document = nbformat.read(path, as_version=4)
+    for cell in document.cells:
+        if cell.cell_type == "code":
+            cell.source = plain_source(cell.source)
+    return document
+
+
+def copy_with_data(path: Path, folder: Path) -> Path:
+    """Copies a notebook, and the data files that lie beside it, into a folder of its own; the copy's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for beside in path.parent.iterdir():
+        if beside.is_file() and beside.suffix in COPIED:
+            shutil.copy2(beside, folder / beside.name)
+    return Path(shutil.copy2(path, folder / path.name))
+
+
+def run_plainly(path: Path, folder: Path, *, timeout: int = 120) -> Plain:
+    """Runs the notebook in `folder`, which gets a copy of it; CellExecutionError when a cell fails."""
+    copy = copy_with_data(path, folder)
+    document, target = plain_document(copy), folder / ".left.pickle"
+    call = f"_collect(get_ipython().user_ns, get_ipython().user_ns_hidden, {str(target)!r})\n"
+    document.cells.append(nbformat.v4.new_code_cell(f"{COLLECT}\n{call}"))
+    environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
+    environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    client = NotebookClient(document, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": folder}})
+    client.execute(env=environment)
+    nbformat.write(document, folder / ("plain-" + path.name))
+    left = pickle.loads(target.read_bytes())
+    return Plain(**left | {"values": {name: pickle.loads(data) for name, data in left["values"].items()}})
+
+
+class PlainRuns:
+    """Plain runs, each made once per content of a notebook and of the data beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._done: dict[str, Plain] = {}
+
+    def __call__(self, path: Path) -> Plain:
+        beside = sorted(other for other in path.parent.iterdir() if other.suffix in COPIED)
+        key = hashlib.sha256(b"".join(one.read_bytes() for one in [path, *beside])).hexdigest()
+        if key not in self._done:
+            self._done[key] = run_plainly(path, self._folder / f"{path.stem}-{key[:12]}")
+        return self._done[key]
