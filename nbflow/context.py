@@ -1,0 +1,174 @@
+"""The running task's context: `current` for the user's code, `emit` for components that update while a task runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbflow.model import Index, TaskEvent, TaskSpec
+
+
+class Parameters(Mapping[str, Any]):
+    """A run's parameters, read as `parameters.lr` or `parameters["lr"]`."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._values:
+            raise AttributeError(f"no parameter named {name!r}; known: {', '.join(self._values) or 'none'}")
+        return self._values[name]
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._values})
+
+    def __repr__(self) -> str:
+        return f"Parameters({', '.join(f'{name}={value!r}' for name, value in self._values.items())})"
+
+
+@dataclass
+class Context:
+    """One task as the code that runs in it may see it; `emit` sends an event to whoever watches the run."""
+
+    flow: str
+    run: str
+    step: str
+    emit: Callable[[TaskEvent], None]
+    attempt: int = 1
+    item: Any = None
+    indices: Index = ()
+    parameters: Parameters = field(default_factory=lambda: Parameters({}))
+    tags: tuple[str, ...] = ()
+    is_flow: bool = True
+    folder: str | None = None  # the temporary folder, once somebody asked for it
+
+    @property
+    def task(self) -> str:
+        """The task's name within its run: `train`, `train/3`, nested `train/3.0`."""
+        return f"{self.step}/{'.'.join(map(str, self.indices))}" if self.indices else self.step
+
+    @classmethod
+    def of(cls, spec: TaskSpec, emit: Callable[[TaskEvent], None], item: Any = None) -> Context:
+        """A task's spec and the way for its events in; its context out."""
+        return cls(
+            flow=spec.flow,
+            run=spec.run,
+            step=spec.step,
+            emit=emit,
+            attempt=spec.attempt,
+            item=item,
+            indices=spec.index,
+            parameters=Parameters(spec.parameters),
+            tags=spec.tags,
+            is_flow=spec.is_flow,
+        )
+
+
+class Current:
+    """The task that runs now: `from nbflow import current`; every attribute is None outside a step, `is_flow` False."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self) -> None:
+        self._context: Context | None = None
+
+    @property
+    def flow(self) -> str | None:
+        """The flow's name."""
+        return self._context and self._context.flow
+
+    @property
+    def run(self) -> str | None:
+        """The run's id."""
+        return self._context and self._context.run
+
+    @property
+    def step(self) -> str | None:
+        """The step's name."""
+        return self._context and self._context.step
+
+    @property
+    def task(self) -> str | None:
+        """The task's name within its run: the step's, and the place in its fan-outs."""
+        return self._context and self._context.task
+
+    @property
+    def attempt(self) -> int | None:
+        """The attempt, from 1."""
+        return self._context and self._context.attempt
+
+    @property
+    def item(self) -> Any:
+        """The value of the innermost foreach."""
+        return self._context and self._context.item
+
+    @property
+    def index(self) -> int | None:
+        """The place of the item in the innermost foreach, from 0."""
+        return self._context.indices[-1] if self._context and self._context.indices else None
+
+    @property
+    def parameters(self) -> Parameters | None:
+        """The run's parameters, by attribute and by key."""
+        return None if self._context is None else self._context.parameters
+
+    @property
+    def tags(self) -> tuple[str, ...] | None:
+        """The run's tags when the task began."""
+        return None if self._context is None else self._context.tags
+
+    @property
+    def tempdir(self) -> str | None:
+        """A folder of this task's own, made when first asked for and removed after the task."""
+        if self._context is None:
+            return None
+        if self._context.folder is None:
+            self._context.folder = tempfile.mkdtemp(prefix=f"nbflow-{os.getpid()}-")
+        return self._context.folder
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether the task belongs to a flow run; False for a cell run by hand."""
+        return self._context is not None and self._context.is_flow
+
+    def __repr__(self) -> str:
+        if self._context is None:
+            return "<current: no step is running>"
+        return f"<current: task {self._context.task}, attempt {self._context.attempt}, run {self._context.run}>"
+
+
+current = Current()
+
+
+@contextmanager
+def running(context: Context) -> Iterator[Context]:
+    """A context in; `current` shows it within the block, and its temporary folder is removed after it."""
+    before = current._context
+    current._context = context
+    try:
+        yield context
+    finally:
+        current._context = before
+        if context.folder is not None:
+            shutil.rmtree(context.folder, ignore_errors=True)
+
+
+def emit(event: TaskEvent) -> None:
+    """An event of the running task in, sent to whoever watches the run; RuntimeError outside a step."""
+    if current._context is None:
+        raise RuntimeError("no step is running")
+    current._context.emit(event)

@@ -1,0 +1,177 @@
+"""One submitted attempt as the driver sees it: a supervisor's reports in, the task's events out."""
+
+from __future__ import annotations
+
+import codecs
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from nbflow.model import Ended, Output, TaskEvent, TaskFailure, TaskResult, TaskSpec
+from nbflow.collected import Outputs, finish
+from nbflow.wire import Assembler, Born, Ending, Frames, Gone, Raw, Report, parse_event
+
+Publish = Callable[[TaskSpec, TaskResult], TaskResult]
+
+FIX_KILLED = "give the step less data or more memory (--memory), or run fewer tasks at once (--workers)"
+ENDINGS = {
+    "timeout": ("TimeoutError", "the task took longer than its --timeout of {timeout:g} s"),
+    "memory": ("MemoryError", "the task used more memory than its --memory of {memory} bytes"),
+    "cancelled": ("Cancelled", "the task was cancelled"),
+}
+
+
+class Attempt:
+    """A handle: events as they come, the record published before `Ended`; fed by one thread, read by another."""
+
+    def __init__(self, spec: TaskSpec, publish: Publish) -> None:
+        self.spec = spec
+        self.pid = 0
+        self.over = threading.Event()
+        self._cancel: Callable[[float], None] = lambda grace: None
+        self._publish = publish
+        self._queue: queue.SimpleQueue[TaskEvent] = queue.SimpleQueue()
+        self._assembler = Assembler()
+        self._text = {fd: codecs.getincrementaldecoder("utf-8")("replace") for fd in (1, 2)}
+        self._why = ""
+        self._result: TaskResult | None = None
+        self._begun = time.monotonic()
+
+    # ------------------------------------------------------------ for whoever submitted it
+
+    def events(self) -> Iterator[TaskEvent]:
+        """Its events as they come; a record is in the store when `Ended` is given."""
+        outputs = Outputs()
+        while True:
+            event = self._queue.get()
+            if isinstance(event, Ended):
+                result = finish(self.spec, event.result, outputs)
+                yield Ended(result=self._publish(self.spec, result))
+                return
+            if isinstance(event, Output):
+                outputs.add(event.output)
+            yield event
+
+    def cancel(self, grace: float) -> None:
+        """Interrupt the task, and end its whole process tree after `grace` seconds; returns at once."""
+        if not self.over.is_set():
+            self._why = self._why or "cancelled"
+            self._cancel(grace)
+
+    def bind(self, cancel: Callable[[float], None]) -> None:
+        """Where cancelling goes, known once a supervisor has the task."""
+        self._cancel = cancel
+
+    # ------------------------------------------------------------ for the thread that reads the supervisor
+
+    def feed(self, report: Report) -> None:
+        """The next report about this task."""
+        if isinstance(report, Frames):
+            self._feed_frames(report.data)
+        elif isinstance(report, Raw):
+            self._feed_raw(report.fd, report.data)
+        elif isinstance(report, Born):
+            self.pid = report.pid
+        elif isinstance(report, Ending):
+            self._why = report.why
+        elif isinstance(report, Gone):
+            self._conclude(report.status)
+
+    def _feed_frames(self, data: bytes) -> None:
+        stream: dict[str, Any] | None = None
+        for body in self._assembler.feed(data):
+            event = parse_event(body)
+            if isinstance(event, Output) and event.output["output_type"] == "stream":
+                # lines printed in a burst become one event
+                if stream is not None and stream["name"] == event.output["name"]:
+                    stream["parts"].append(event.output["text"])
+                    continue
+                self._put_stream(stream)
+                stream = {"name": event.output["name"], "parts": [event.output["text"]], "at": event.at}
+                continue
+            self._put_stream(stream)
+            stream = None
+            if isinstance(event, Ended):
+                self._result = event.result
+                if not self._why:
+                    self.end(event.result)
+            else:
+                self._queue.put(event)
+        self._put_stream(stream)
+
+    def _put_stream(self, stream: dict[str, Any] | None) -> None:
+        if stream is not None:
+            output = {"output_type": "stream", "name": stream["name"], "text": "".join(stream["parts"])}
+            self._queue.put(Output(output=output, at=stream["at"]))
+
+    def _feed_raw(self, fd: int, data: bytes, final: bool = False) -> None:
+        text = self._text[fd].decode(data, final)
+        if text:
+            name = "stdout" if fd == 1 else "stderr"
+            self._queue.put(Output(output={"output_type": "stream", "name": name, "text": text}, at=time.time()))
+
+    def _conclude(self, status: int) -> None:
+        """The process has ended: with what it said, unless it was made to end or said nothing."""
+        for fd in (1, 2):
+            self._feed_raw(fd, b"", final=True)
+        if self._result is not None and not self._why:
+            self.end(self._result)
+            return
+        partial = self._result or TaskResult(elapsed=time.monotonic() - self._begun)
+        self.end(
+            TaskResult(
+                failure=self._ending() if self._why else lost(status, self.spec),
+                elapsed=partial.elapsed,
+                observations=partial.observations,
+                findings=partial.findings,
+            )
+        )
+
+    def _ending(self) -> TaskFailure:
+        options = self.spec.options
+        kind, text = ENDINGS[self._why]
+        said = self._result.failure if self._result is not None else None
+        return TaskFailure(
+            type=kind,
+            message=text.format(timeout=options.timeout or 0.0, memory=options.memory),
+            traceback=said.traceback if said is not None else "",
+            cell=self.spec.cell,
+            line=said.line if said is not None else None,
+            kind=self._why,
+        )
+
+    def end(self, result: TaskResult) -> None:
+        """Its last event; later ones are dropped."""
+        if not self.over.is_set():
+            self.over.set()
+            self._queue.put(Ended(result=result))
+
+
+def lost(status: int, spec: TaskSpec) -> TaskFailure:
+    """The exit status of a process that gave no result in; the failure out."""
+    fix: str | None = None
+    if status < 0:
+        try:
+            name = signal.Signals(-status).name
+        except ValueError:
+            name = f"signal {-status}"
+        if name == "SIGKILL":
+            message, fix = "the task's process was ended by SIGKILL (kill -9 or out of memory)", FIX_KILLED
+        elif name == "SIGSEGV":
+            message = "the task's process was ended by a segmentation fault (SIGSEGV) in compiled code"
+        else:
+            message = f"the task's process was ended by {name}"
+    else:
+        message = f"the process ended with exit status {status} before the cell finished"
+    return TaskFailure(type="WorkerLost", message=message, cell=spec.cell, kind="lost", fix=fix)
+
+
+def lost_supervisor(spec: TaskSpec, problem: str | None = None) -> TaskFailure:
+    """A task whose supervisor ended under it, and why it never started, in; the failure out."""
+    message = "the process that supervises tasks ended (killed, or out of memory), and the task with it"
+    if problem is not None:
+        message = f"the process that tasks are forked from did not start: {problem}"
+    return TaskFailure(type="WorkerLost", message=message, cell=spec.cell, kind="lost", fix="run the step again")

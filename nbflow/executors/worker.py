@@ -1,0 +1,86 @@
+"""The task's own process, forked or started for it: a spec in, frames out, and the end of the process."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import signal
+import sys
+import time
+from typing import NoReturn
+
+from nbflow import wire
+from nbflow.model import Ended, TaskEvent, TaskFailure, TaskResult, TaskSpec
+from nbflow.streams import Drained, Interrupts
+from nbflow.task import Prepared, execute
+
+
+def run(order: wire.Submit, frames: int, prepared: Prepared) -> NoReturn:
+    """A task in, run in this process, which ends with it; descriptors 1 and 2 must lead to the supervisor."""
+    home = os.getpid()
+    interrupts = Interrupts()
+    interrupts.install()
+    # copies: the cell may turn 1 and 2 elsewhere
+    writer = wire.Writer(frames, before=Drained((os.dup(1), os.dup(2))))
+
+    def emit(event: TaskEvent) -> None:
+        if os.getpid() == home:
+            with interrupts.hold():
+                writer.send(event)
+
+    faulthandler.enable(2)
+    os.environ.update(order.environment)
+    started = time.monotonic()
+    spec: TaskSpec | None = None
+    try:
+        spec = wire.parse_spec(order.spec)
+        result = execute(spec, emit, prepared)
+    except KeyboardInterrupt:
+        result = _failed("Cancelled", "the task was interrupted", spec, started, "cancelled")
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the driver must hear of it
+        if os.getpid() == home:
+            sys.excepthook(type(error), error, error.__traceback__)
+        result = _failed(type(error).__name__, f"the task could not be run: {error}", spec, started, "error")
+    if os.getpid() != home:
+        # a process that the cell forked has come out of the cell: the result is its parent's
+        os._exit(0)
+    interrupts.ignore()
+    with contextlib.suppress(Exception):
+        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+            if stream is not None:
+                stream.flush()
+        ctypes.CDLL(None).fflush(None)
+    emit(Ended(result=result))
+    os._exit(0)
+
+
+def _failed(name: str, message: str, spec: TaskSpec | None, started: float, kind: str) -> TaskResult:
+    cell = spec.cell if spec is not None else None
+    failure = TaskFailure(type=name, message=message, cell=cell, kind=kind)
+    return TaskResult(failure=failure, elapsed=time.monotonic() - started)
+
+
+def lead_group() -> None:
+    """This process becomes the leader of a group of its own, which an interrupt or a kill reaches as a whole."""
+    with contextlib.suppress(PermissionError):
+        os.setpgid(0, 0)
+
+
+def take_output(out: int, err: int) -> None:
+    """The supervisor's pipes in; from now on they are descriptors 1 and 2, and 0 is at its end."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    for fd, place in ((null, 0), (out, 1), (err, 2)):
+        os.dup2(fd, place)
+    for fd in (null, out, err):
+        if fd > 2:
+            os.close(fd)
+
+
+def die_with_parent(parent: int) -> None:
+    """This process is killed when the thread that forked it ends (Linux); `parent` is who that was."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(1, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)

@@ -1,0 +1,325 @@
+"""The process that tasks are forked from: imports what the flow imports, computes nothing, forks and supervises.
+
+Started by `zygote.py`, never forked from a kernel. One thread, one loop over the driver's socket and the tasks'
+pipes and pidfds. It ends with the driver, whose end it sees on the socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import os
+import select
+import selectors
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from nbflow import leftovers, limits, shell, wire
+from nbflow.executors import worker
+from nbflow.executors.supervise import Child, Supervisor, kill_tree
+from nbflow.task import Prepared
+
+SAFE_THREADS = ("jemalloc_bg_thd", "polars-", "rayon", "tokio")
+"""Names of threads that compiled libraries start at import and that do no harm to a fork."""
+
+SPARES = 2
+QUIET = 0.01
+"""Seconds without a new task after which spares are forked."""
+
+ROOM = 16 << 20
+"""Bytes waiting for the driver beyond which the tasks wait too."""
+
+
+@dataclass
+class Pipes:
+    """The ends that a child keeps and those that we keep."""
+
+    theirs: tuple[int, int, int, int]  # order, frames, 1, 2
+    ours: tuple[int, int, int, int]
+
+    @classmethod
+    def make(cls) -> Pipes:
+        """Four fresh pipes."""
+        order = os.pipe()
+        frames, out, err = os.pipe(), os.pipe(), os.pipe()
+        return cls((order[0], frames[1], out[1], err[1]), (order[1], frames[0], out[0], err[0]))
+
+
+@dataclass
+class Spare:
+    """A child forked ahead that waits for its task on a pipe."""
+
+    pid: int
+    pipes: Pipes
+
+
+class Zygote:
+    """The loop and what it knows."""
+
+    def __init__(self, fd: int, preload: tuple[str, ...]) -> None:
+        self.socket = socket.socket(fileno=fd)
+        self.socket.setblocking(False)
+        self.preload = preload
+        self.orders = wire.Assembler()
+        self.waiting = bytearray()
+        self.supervisor = Supervisor(self.report)
+        self.supervisor.selector.register(self.socket, selectors.EVENT_READ, "driver")
+        self.spares: list[Spare] = []
+        self.last_task = time.monotonic()
+        self.closing = False
+        self.warmed = False
+        self.prepared: Prepared | None = None
+
+    # ------------------------------------------------------------ the loop
+
+    def run(self) -> NoReturn:
+        """Prepare, then serve until the driver is gone."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans of tasks come back here
+        self._prepare()
+        while True:
+            for key in self.supervisor.wait(self._idle_time()):
+                if key.data == "driver":
+                    self._serve_driver()
+            if self.closing and not self.supervisor.children:
+                self._end()
+            self._when_quiet()
+
+    def _prepare(self) -> None:
+        unsafe = self._import()
+        own = {name: value or None for name, value in _own_threads().items()}
+        self.prepared = Prepared(shell.make_shell(), limits.controller(), own)
+        self._freeze()
+        self.report(wire.Ready(os.getpid(), unsafe))
+
+    def _import(self) -> tuple[str, ...]:
+        """Import the flow's modules; one that starts a thread that a fork would lose is left out by starting anew."""
+        unsafe = tuple(filter(None, os.environ.get("NBFLOW_ZYGOTE_UNSAFE", "").split(",")))
+        for name in self.preload:
+            if name in unsafe:
+                continue
+            with contextlib.suppress(Exception):  # the task's own import will say what is wrong
+                importlib.import_module(name)
+            if strange_threads():
+                os.environ["NBFLOW_ZYGOTE_UNSAFE"] = ",".join((*unsafe, name))
+                os.set_inheritable(self.socket.fileno(), True)
+                os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        os.environ.pop("NBFLOW_ZYGOTE_UNSAFE", None)
+        return unsafe
+
+    def _freeze(self) -> None:
+        gc.collect()
+        gc.disable()
+        gc.freeze()
+
+    def _idle_time(self) -> float | None:
+        if not self.warmed:
+            return 0.0 if not self.supervisor.children else QUIET
+        if len(self.spares) < SPARES and len(self.supervisor.children) <= 1:
+            return QUIET
+        return None
+
+    def _when_quiet(self) -> None:
+        """Pay ahead for what the next tasks need, when none is being started."""
+        if self.closing or time.monotonic() - self.last_task < QUIET or len(self.supervisor.children) > 1:
+            return
+        if not self.warmed:
+            assert self.prepared is not None
+            shell.warm(self.prepared.shell)
+            self.prepared.pools = limits.controller()
+            self.warmed = True
+            self._freeze()
+        elif len(self.spares) < SPARES:
+            self.spares.append(self._fork_spare())
+        self._reap_strays()
+
+    # ------------------------------------------------------------ the driver
+
+    def report(self, message: wire.Report) -> None:
+        """Something for the driver: sent now as far as it takes it, kept else."""
+        self.waiting += wire.frame(message)
+        self._send()
+        while len(self.waiting) > ROOM:
+            select.select([], [self.socket], [])
+            self._send()
+
+    def _send(self) -> None:
+        try:
+            sent = self.socket.send(self.waiting)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._end()
+        del self.waiting[:sent]
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.waiting else 0)
+        if self.supervisor.selector.get_key(self.socket).events != events:
+            self.supervisor.selector.modify(self.socket, events, "driver")
+
+    def _serve_driver(self) -> None:
+        if self.waiting:
+            self._send()
+        try:
+            data = self.socket.recv(1 << 20)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._end()
+        for body in self.orders.feed(data):
+            order = wire.parse_order(body)
+            if isinstance(order, wire.Submit):
+                self._start(order, body)
+            elif isinstance(order, wire.Cancel):
+                self.supervisor.cancel(order.task, order.grace)
+            else:
+                self.closing = True
+
+    def _end(self) -> NoReturn:
+        """The driver has gone or wants no more: nothing that was started here stays."""
+        self.supervisor.kill_all()
+        for spare in self.spares:
+            kill_tree(spare.pid)
+        for pid in leftovers.descendants(os.getpid()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        os._exit(0)
+
+    # ------------------------------------------------------------ tasks
+
+    def _start(self, order: wire.Submit, body: bytes) -> None:
+        self.last_task = time.monotonic()
+        if self.spares:
+            spare = self.spares.pop()
+            pid, pipes = spare.pid, spare.pipes
+            self._watch(order, pid, pipes)
+            _hand_over(pipes.ours[0], body)
+        else:
+            pipes = Pipes.make()
+            pid = self._fork(pipes)
+            if pid == 0:
+                self._be_child(pipes, order)
+            for fd in pipes.theirs:
+                os.close(fd)
+            os.close(pipes.ours[0])
+            self._watch(order, pid, pipes)
+
+    def _watch(self, order: wire.Submit, pid: int, pipes: Pipes) -> None:
+        _, frames, out, err = pipes.ours
+        self.report(wire.Born(order.task, pid))
+        self.supervisor.watch(
+            Child(
+                task=order.task,
+                pid=pid,
+                frames=frames,
+                raw={out: 1, err: 2},
+                ended=lambda: _reap(pid),
+                pidfd=os.pidfd_open(pid),
+                timeout=order.timeout,
+                memory=order.memory,
+            )
+        )
+
+    def _fork(self, pipes: Pipes) -> int:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid:
+            # both do it: whoever comes first
+            with contextlib.suppress(PermissionError, ProcessLookupError):
+                os.setpgid(pid, pid)
+            return pid
+        worker.lead_group()
+        worker.die_with_parent(parent)
+        order, frames, out, err = pipes.theirs
+        worker.take_output(out, err)
+        # a copy of the driver's socket left open here would hide our end from it
+        keep = sorted((order, frames))
+        os.closerange(3, keep[0])
+        os.closerange(keep[0] + 1, keep[1])
+        os.closerange(keep[1] + 1, 1 << 20)
+        return 0
+
+    def _fork_spare(self) -> Spare:
+        pipes = Pipes.make()
+        pid = self._fork(pipes)
+        if pid == 0:
+            assert self.prepared is not None
+            # its page faults are paid for before the task comes
+            shell.rehearse(self.prepared.shell)
+            body = wire.read_frame(pipes.theirs[0])
+            if body is None:
+                os._exit(0)
+            order = wire.parse_order(body)
+            assert isinstance(order, wire.Submit)
+            self._be_child(pipes, order)
+        for fd in pipes.theirs:
+            os.close(fd)
+        return Spare(pid, pipes)
+
+    def _be_child(self, pipes: Pipes, order: wire.Submit) -> NoReturn:
+        assert self.prepared is not None
+        order_fd, frames, _, _ = pipes.theirs
+        os.close(order_fd)
+        gc.enable()
+        worker.run(order, frames, self.prepared)
+
+    def _reap_strays(self) -> None:
+        """Processes that left a task's group come back here when their parent ends: nobody else ends them.
+
+        Which task they are of is unknown, so this waits until no task runs.
+        """
+        if self.supervisor.children:
+            return
+        known = {spare.pid for spare in self.spares}
+        for pid in leftovers.children(os.getpid()):
+            if pid not in known:
+                kill_tree(pid)
+                with contextlib.suppress(ChildProcessError, ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+
+
+def _hand_over(fd: int, body: bytes) -> None:
+    """A spare's pipe and its task in; written by a blocking pipe, since the spare reads all of it at once."""
+    data = memoryview(wire.LENGTH.pack(len(body)) + body)
+    with contextlib.suppress(BrokenPipeError):  # it has died: its end is reported as the task's
+        while data:
+            data = data[os.write(fd, data) :]
+    os.close(fd)
+
+
+def _reap(pid: int) -> int | None:
+    """A child in; its exit status once it has ended (negative: by that signal), else None."""
+    try:
+        done, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return -signal.SIGKILL
+    return os.waitstatus_to_exitcode(status) if done else None
+
+
+def _own_threads() -> dict[str, str]:
+    """The user's thread variables, which `zygote.py` put aside under our prefix."""
+    return {name: os.environ.pop(f"NBFLOW_OWN_{name}", "") for name in limits.THREAD_VARIABLES}
+
+
+def strange_threads() -> list[str]:
+    """Names of this process's threads that a fork would lose and that may matter."""
+    found = []
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):
+            name = Path(f"/proc/self/task/{thread}/comm").read_text().strip()
+            if int(thread) != os.getpid() and not name.startswith(SAFE_THREADS):
+                found.append(name)
+    return found
+
+
+def main(fd: int, preload: str) -> NoReturn:
+    """The driver's socket and the modules to import, separated by commas, in; serves until the driver ends."""
+    Zygote(fd, tuple(filter(None, preload.split(",")))).run()

@@ -1,0 +1,80 @@
+"""A task's namespace after its cell → what it left: groups, artifacts, names that stayed unbound."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nbflow import randomness
+from nbflow.errors import SerializationError
+from nbflow.model import Artifact, Group, TaskSpec
+
+NEVER = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython"})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a task left."""
+
+    groups: tuple[Group, ...]
+    artifacts: dict[str, Artifact]
+    unbound: tuple[str, ...]
+
+
+def outputs_of(
+    spec: TaskSpec, before: Mapping[str, Any], after: Mapping[str, Any], changed: Collection[str] = ()
+) -> dict[str, Any]:
+    """A spec, the namespace before and after its cell, and inputs changed in place; the values it leaves out.
+
+    Those are the names it was expected to write, and those newly bound or bound to another object; `--out` narrows.
+    """
+    own = {name for replay in spec.own for name in replay.names}
+    expected = {*spec.writes, *changed}
+    values: dict[str, Any] = {}
+    for name, value in after.items():
+        if not is_public(name) or name in own or isinstance(value, types.ModuleType):
+            continue
+        fresh = name not in before or before[name] is not value
+        if (name in expected or fresh) and not (name in NEVER and not fresh):
+            values[name] = value
+    for name in spec.writes:
+        if name in randomness.STATES:
+            values[name] = randomness.read(name)
+    if spec.outputs is not None:
+        values = {name: value for name, value in values.items() if name in spec.outputs}
+        _check_bound(spec, values, after)
+    return values
+
+
+def _check_bound(spec: TaskSpec, values: dict[str, Any], after: Mapping[str, Any]) -> None:
+    for name in spec.outputs or ():
+        if name not in after:
+            raise SerializationError(
+                f"step {spec.step} left no value for {name!r}, which its --out names",
+                step=spec.step,
+                cell=spec.cell,
+                fix=f"bind {name} in the cell, or take it out of --out",
+            )
+        values.setdefault(name, after[name])
+
+
+def is_public(name: str) -> bool:
+    """Whether a name may be an artifact: `_x` is the cell's own business."""
+    return not name.startswith("_")
+
+
+def check_required(spec: TaskSpec, artifacts: Mapping[str, Artifact]) -> None:
+    """SerializationError when a value that another step needs could not be stored."""
+    needed = {*spec.required, *(spec.outputs or ())}
+    for name, artifact in artifacts.items():
+        if artifact.error and name in needed:
+            why = "its --out names it" if name in (spec.outputs or ()) else "a later step reads it"
+            raise SerializationError(
+                f"{name} (a {artifact.type}) of step {spec.step} cannot be stored, and {why}: {artifact.error}",
+                step=spec.step,
+                cell=spec.cell,
+                fix=f"make {name} in a %%setup cell, so that every step makes its own; leave it out with --out; "
+                "or register a serializer for its type",
+            )

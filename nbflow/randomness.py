@@ -1,0 +1,97 @@
+"""The global random states of `random`, NumPy and torch: fresh entropy for a task, or the state that an earlier step left."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from nbflow.model import Index
+
+
+def _numpy() -> Any:
+    import numpy as np
+
+    return np
+
+
+def _torch() -> Any:
+    import torch
+
+    return torch
+
+
+def _seed_numpy(entropy: bytes) -> None:
+    _numpy().random.seed([int.from_bytes(entropy[at : at + 4], "big") for at in range(0, 32, 4)])
+
+
+@dataclass(frozen=True)
+class State:
+    """One library's global state: how it is read, put back and seeded with 32 bytes."""
+
+    module: str
+    get: Callable[[], Any]
+    put: Callable[[Any], Any]
+    seed: Callable[[bytes], Any]
+
+
+STATES: dict[str, State] = {
+    "<random>": State("random", random.getstate, random.setstate, random.seed),
+    "<numpy.random>": State(
+        "numpy",
+        lambda: _numpy().random.get_state(),
+        lambda state: _numpy().random.set_state(state),
+        _seed_numpy,
+    ),
+    "<torch>": State(
+        "torch",
+        lambda: _torch().get_rng_state(),
+        lambda state: _torch().set_rng_state(state),
+        lambda entropy: _torch().manual_seed(int.from_bytes(entropy[:7], "big")),
+    ),
+}
+"""The name that a state goes by in a flow -> the state; named in `definitions.RANDOM_STATES` too."""
+
+
+def refresh() -> None:
+    """Fresh entropy for every library that is loaded: forked processes would draw equal numbers."""
+    for state in STATES.values():
+        if state.module in sys.modules:
+            state.seed(os.urandom(32))
+
+
+def restore(name: str, value: Any, index: Index = ()) -> None:
+    """A state's name and value in: it is the global one from now on.
+
+    With an index, a state of its own for that item is spawned from the value instead.
+    """
+    state = STATES[name]
+    state.put(value)
+    if index:
+        state.seed(hashlib.sha256(_bytes(value) + repr(index).encode()).digest())
+
+
+def read(name: str) -> Any:
+    """A state's name in, its value out."""
+    return STATES[name].get()
+
+
+def loaded() -> dict[str, bytes]:
+    """Each loaded library's state as bytes to compare: equal before and after means that nothing was drawn."""
+    return {name: _bytes(state.get()) for name, state in STATES.items() if state.module in sys.modules}
+
+
+def _bytes(value: Any) -> bytes:
+    """A state in, bytes that are equal for equal states out."""
+    if isinstance(value, tuple):
+        return b"(" + b",".join(map(_bytes, value)) + b")"
+    return bytes(value.tobytes()) if hasattr(value, "tobytes") else _plain_bytes(value)
+
+
+def _plain_bytes(value: Any) -> bytes:
+    numpy = getattr(value, "numpy", None)
+    return bytes(numpy().tobytes()) if callable(numpy) else repr(value).encode()

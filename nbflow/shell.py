@@ -1,0 +1,261 @@
+"""One cell run in an IPython shell of a worker: source in, nbformat outputs emitted, the error out."""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import contextlib
+import importlib
+import os
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from IPython.core.compilerop import CachingCompiler
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.error import StdinNotImplementedError
+from IPython.core.interactiveshell import DisplayTrap, InteractiveShell
+from traitlets import Any as AnyTrait
+from traitlets.config import Config
+
+from nbflow.tracebacks import text_of, without_ours
+
+Emit = Callable[[dict[str, Any]], None]
+
+NO_INPUT = "input() has nobody to ask in a step's process; declare the value in %%params or read it from a file"
+INLINE = "module://matplotlib_inline.backend_inline"
+LATE_IMPORTS = ("bdb", "asyncio", "ctypes", "stack_data", "executing", "asttokens", "pure_eval", "pexpect")
+"""What IPython imports at the first error, await and `!`: 100 ms each when it happens in a task."""
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """How a cell ended: `error` is None, or what it raised (SystemExit and KeyboardInterrupt included)."""
+
+    error: BaseException | None = None
+
+
+class Compiler(CachingCompiler):
+    """IPython's compiler, which gives the task's cell the name that its document knows it by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: dict[str, str] = {}  # source text -> file name
+        self.cells: dict[str, str] = {}  # file name -> what a traceback calls it
+
+    def get_code_name(self, raw_code: str, transformed_code: str, number: int) -> str:
+        """A cell's text in, the file name of its code out."""
+        known = self.names.get(raw_code)
+        return known if known is not None else str(super().get_code_name(raw_code, transformed_code, number))
+
+    def format_code_name(self, name: str) -> tuple[str, str] | None:
+        """A code's file name in, its label and name in tracebacks out."""
+        if name in self.cells:
+            label, _, rest = self.cells[name].partition(" ")
+            return (label, rest) if rest else ("Cell", label)
+        found: tuple[str, str] | None = super().format_code_name(name)
+        return found
+
+
+class Publisher(DisplayPublisher):  # type: ignore[misc,unused-ignore]
+    """`display` and `clear_output` as nbformat outputs."""
+
+    emit = AnyTrait()
+
+    def publish(  # type: ignore[override,unused-ignore]
+        self,
+        data: dict[str, Any],
+        metadata: dict[str, Any] | None = None,
+        *_: Any,
+        transient: dict[str, Any] | None = None,
+        update: bool = False,
+        **__: Any,
+    ) -> None:
+        """A MIME bundle in, emitted after what was printed before it."""
+        _flush()
+        metadata = metadata or {}
+        self._validate_data(data, metadata)
+        kind = "update_display_data" if update else "display_data"
+        output = {"output_type": kind, "data": plain(data), "metadata": plain(metadata)}
+        if transient:
+            output["transient"] = plain(transient)
+        self.emit(output)
+
+    def clear_output(self, wait: bool = False) -> None:
+        """Forget what the cell has shown, at once or when something new is shown."""
+        _flush()
+        self.emit({"output_type": "clear_output", "wait": wait})
+
+
+class ResultHook(DisplayHook):  # type: ignore[misc,unused-ignore]
+    """A cell's last expression as an `execute_result`."""
+
+    emit = AnyTrait()
+
+    def start_displayhook(self) -> None:
+        """Begin a result."""
+        self.output: dict[str, Any] = {"output_type": "execute_result"}
+
+    def write_output_prompt(self) -> None:
+        """Number the result."""
+        self.output["execution_count"] = self.prompt_count
+
+    def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
+        """The value's MIME bundle and metadata in."""
+        self.output["data"] = plain(format_dict)
+        self.output["metadata"] = plain(md_dict or {})
+
+    def finish_displayhook(self) -> None:
+        """Emit the result, unless there is nothing to show."""
+        _flush()
+        if self.output.get("data"):
+            self.emit(self.output)
+
+
+class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
+    """An IPython without history file, terminal or event loop, whose outputs go to `emit`."""
+
+    def __init__(self, **options: Any) -> None:
+        config = Config()
+        config.HistoryManager.enabled = False
+        config.HistoryManager.hist_file = ":memory:"
+        super().__init__(config=config, **options)
+        # IPython's own end-of-process hook empties the namespace under threads that still run
+        atexit.unregister(self.atexit_operations)
+
+    emit: Emit = staticmethod(lambda output: None)
+
+    def use(self, emit: Emit) -> None:
+        """Where outputs go from now on."""
+        self.emit = emit
+        self.display_pub.emit = emit
+        self.displayhook.emit = emit
+
+    def init_display_pub(self) -> None:
+        """Displays come to us."""
+        self.display_pub = Publisher(parent=self, shell=self)
+        self.display_pub.emit = self.emit
+
+    def init_displayhook(self) -> None:
+        """Results come to us."""
+        self.displayhook = ResultHook(parent=self, shell=self, cache_size=self.cache_size)
+        self.displayhook.emit = self.emit
+        self.display_trap = DisplayTrap(hook=self.displayhook)
+
+    def init_sys_modules(self) -> None:
+        """Each task's module goes into `sys.modules`; the shell's own does not."""
+
+    def init_environment(self) -> None:
+        """Colours and pagers as a Jupyter kernel has them, so that commands print the same."""
+        os.environ.update(
+            TERM="xterm-color", CLICOLOR="1", FORCE_COLOR="1", CLICOLOR_FORCE="1", PAGER="cat", GIT_PAGER="cat"
+        )
+        os.environ.setdefault("MPLBACKEND", INLINE)
+
+    def init_virtualenv(self) -> None:
+        """The process was started by the right interpreter already."""
+
+    def enable_gui(self, gui: Any = None) -> None:
+        """No event loop of a user interface runs in a worker."""
+
+    def ask_exit(self) -> None:
+        """`exit` and `quit` end the cell."""
+        raise SystemExit(0)
+
+    def _tee(self, channel: str) -> Any:
+        """IPython 9 keeps a second copy of everything printed; the supervisor has it already."""
+        del channel
+        return contextlib.nullcontext()
+
+    def _get_exc_info(self, exc_tuple: Any = None) -> Any:
+        kind, value, trace = super()._get_exc_info(exc_tuple)
+        trace = without_ours(trace)
+        if value is not None:
+            value.__traceback__ = trace
+        return kind, value, trace
+
+    def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
+        _flush()
+        lines = [str(line) for line in ([stb] if isinstance(stb, str) else stb)]
+        self.emit({"output_type": "error", "ename": etype.__name__, "evalue": text_of(evalue), "traceback": lines})
+
+
+def make_shell() -> Shell:
+    """The process's one shell out; `display` and `get_ipython` find it. About 0.2 s with IPython's import."""
+    shell: Shell = Shell.instance()
+    if not isinstance(shell.compile, Compiler):
+        shell.compile = Compiler()
+    builtins.input = _no_input
+    return shell
+
+
+def warm(shell: Shell) -> None:
+    """Pay ahead, in a process that tasks are forked from, for the first cell, error, await and `!` of a task."""
+    for name in LATE_IMPORTS:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
+    rehearse(shell)
+    try:
+        raise ValueError
+    except ValueError:
+        shell.InteractiveTB.structured_traceback(*sys.exc_info(), tb_offset=0)
+
+
+def rehearse(shell: Shell) -> None:
+    """Run a cell of no effect, so that what the first cell of a process costs is paid before a task comes."""
+    enter(shell, types.ModuleType("__main__"))
+    shell.run_cell("1", store_history=False, silent=True)
+
+
+def enter(shell: Shell, module: types.ModuleType) -> None:
+    """The shell's cells run in this module from now on, as `__main__`."""
+    shell.user_module, shell.user_ns = shell.prepare_user_module(module)
+    shell.ns_table.update(user_global=module.__dict__, user_local=module.__dict__)
+    shell.user_ns_hidden = {}
+    shell.init_user_ns()
+    shell.execution_count = 1
+    sys.modules["__main__"] = module
+
+
+def run_cell(shell: Shell, source: str, file: str, title: str = "") -> CellResult:
+    """One cell's source in, run as Jupyter would; outputs are emitted, the error it ended with comes out.
+
+    `file` is the file name of its code, `title` ("step train") what tracebacks call it.
+    """
+    shell.compile.names[source] = file
+    shell.compile.cells[file] = title or file
+    with warnings.catch_warnings():
+        # advice on how to leave an interactive session, which this is not
+        warnings.filterwarnings("ignore", message="To exit: use", category=UserWarning)
+        result = shell.run_cell(source, store_history=True)
+    _flush()
+    return CellResult(result.error_before_exec or result.error_in_exec)
+
+
+def plain(value: Any) -> Any:
+    """A MIME bundle or metadata in; the same of JSON types only out, bytes as base64."""
+    return msgspec.to_builtins(value, str_keys=True, enc_hook=_plainer)
+
+
+def _plainer(value: Any) -> Any:
+    if hasattr(value, "item") and callable(value.item):  # NumPy's numbers
+        return value.item()
+    if isinstance(value, (set, frozenset)) or hasattr(value, "__iter__"):
+        return list(value)
+    return str(value)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _no_input(prompt: object = "", /) -> str:
+    raise StdinNotImplementedError(NO_INPUT)

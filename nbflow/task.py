@@ -1,0 +1,259 @@
+"""The one task entry: a TaskSpec in, its cell run in this process's `__main__`, a TaskResult out.
+
+The process is the task's own: it was made for it and ends after it. What it depends on is brought about here in
+the order that the notebook has: definitions and set-up replayed, inputs bound last, the cell, its outputs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from nbflow import artifacts, leftovers, limits, outcome, randomness, replay, serialize, shell, storage
+from nbflow.context import Context, running
+from nbflow.errors import NbflowError
+from nbflow.model import (
+    FORMAT,
+    Finding,
+    Group,
+    Output,
+    Record,
+    Ref,
+    Started,
+    TaskEvent,
+    TaskFailure,
+    TaskResult,
+    TaskSpec,
+)
+from nbflow.observe import Observer
+from nbflow.outcome import Outcome
+from nbflow.registry import Registry
+from nbflow.streams import Stream
+from nbflow.tracebacks import failure_of, text_of
+
+Emit = Callable[[TaskEvent], None]
+
+
+@dataclass
+class Prepared:
+    """What a worker has made ahead of its task: a warm shell, thread pools' controls, the user's thread variables."""
+
+    shell: shell.Shell
+    pools: Any = None
+    thread_variables: Mapping[str, str | None] = field(default_factory=dict)
+
+    @classmethod
+    def make(cls) -> Prepared:
+        """Everything ready for a task, in about 0.3 s; the environment must still be the user's."""
+        own = {name: os.environ.get(name) for name in limits.THREAD_VARIABLES}
+        return cls(shell.make_shell(), limits.controller(), own)
+
+
+def execute(spec: TaskSpec, emit: Emit, prepared: Prepared | None = None) -> TaskResult:
+    """A spec and the way for events in; the result out, never an exception but KeyboardInterrupt.
+
+    Outputs travel as events; `finish` puts them into the record. Segments are in the store when this returns, the
+    record is not: the supervisor publishes it.
+    """
+    return _Task(spec, emit, prepared or Prepared.make()).run()
+
+
+class _Task:
+    """One task on its way; each method is one stage."""
+
+    def __init__(self, spec: TaskSpec, emit: Emit, prepared: Prepared) -> None:
+        self.spec = spec
+        self.emit = emit
+        self.prepared = prepared
+        self.shell = prepared.shell
+        self.module = types.ModuleType("__main__")
+        self.registry = Registry()
+        self.store = storage.open_store(spec.store)
+        self.inputs = replay.Inputs(spec.groups, _refs(spec), self._load)
+        self.observer = Observer(spec)
+        self.findings: list[Finding] = []
+        self.created_at = time.time()
+        self.elapsed = 0.0
+
+    def run(self) -> TaskResult:
+        """All stages; what user code raises becomes a failure."""
+        started = time.monotonic()
+        try:
+            record = self._stages()
+            failure = None
+        except _Failed as failed:
+            record, failure = None, failed.failure
+        except replay.ReplayFailed as failed:
+            record, failure = None, failed.failure
+        except NbflowError as error:
+            record, failure = None, self._failure_of_ours(error)
+        observations = self.observer.stop()
+        self._tidy()
+        if record is not None:
+            record = msgspec.structs.replace(record, observations=observations)
+        return TaskResult(
+            record=record,
+            failure=failure,
+            elapsed=self.elapsed or time.monotonic() - started,
+            observations=observations,
+            findings=tuple(self.findings),
+        )
+
+    def _stages(self) -> Record:
+        self._enter_process()
+        item = self.inputs.value(self.spec.item) if self.spec.item is not None else None
+        with running(Context.of(self.spec, self.emit, item)):
+            self.observer.start()
+            self._replay()
+            self._bind()
+            before = dict(self.shell.user_ns)
+            self._run_cell()
+            self._await()
+            return self._collect(before)
+
+    def _enter_process(self) -> None:
+        """Folder, path, environment, threads, randomness and streams as the task must find them."""
+        spec = self.spec
+        if os.path.isdir(spec.folder):
+            os.chdir(spec.folder)
+            sys.path.insert(0, spec.folder)
+        sys.argv = [""]
+        limits.set_threads(spec.threads, self.prepared.thread_variables, self.prepared.pools)
+        if not spec.options.gpu:
+            limits.hide_gpus()
+        randomness.refresh()
+        shell.enter(self.shell, self.module)
+        self.shell.use(self._show)
+        sys.stdout = Stream("stdout", 1, self._show)
+        sys.stderr = Stream("stderr", 2, self._show)
+
+    def _show(self, output: dict[str, Any]) -> None:
+        self.emit(Output(output=output, at=time.time()))
+
+    def _replay(self) -> None:
+        for statement in self.spec.replay:
+            file = replay.file_of(statement, self.spec.position, self.spec.code_name)
+            replay.run(statement, file, self.shell, self.inputs, self.registry)
+
+    def _bind(self) -> None:
+        """Inputs come last: they win over what definitions have bound."""
+        for name, ref in self.spec.inputs.items():
+            value = self.inputs.value(ref)
+            if name in randomness.STATES:
+                randomness.restore(name, value, self.spec.index if self.spec.options.foreach else ())
+            else:
+                self.shell.user_ns[name] = value
+        self.shell.user_ns.update(self.spec.values)
+
+    def _run_cell(self) -> None:
+        states = randomness.loaded()
+        self.threads = frozenset(thread.ident or 0 for thread in threading.enumerate())
+        self.emit(Started(pid=os.getpid(), at=time.time()))
+        begun = time.monotonic()
+        result = shell.run_cell(self.shell, self.spec.source, self.spec.code_name, self._title())
+        self.elapsed = time.monotonic() - begun
+        if self._drew(states):
+            self.observer.add_volatile("random")
+        if result.error is not None:
+            if isinstance(result.error, KeyboardInterrupt):
+                raise _Failed(failure_of(result.error, self._files(), self.spec.cell, kind="cancelled"))
+            raise _Failed(failure_of(result.error, self._files(), self.spec.cell))
+
+    def _title(self) -> str:
+        """What tracebacks call the cell: `step train`, or `cell 3: df`."""
+        name = self.spec.code_name
+        return name if name.startswith("cell ") else f"step {name}"
+
+    def _files(self) -> tuple[str, ...]:
+        return (self.spec.code_name,)
+
+    def _drew(self, states: Mapping[str, bytes]) -> bool:
+        """Whether numbers were drawn that another execution would not draw again."""
+        known = {*self.spec.inputs, *(name for name in self.spec.writes if name in randomness.STATES)}
+        now = randomness.loaded()
+        sources = (self.spec.source, *(statement.source for statement in self.spec.replay))
+        if any("seed(" in source or "set_state(" in source for source in sources):
+            return False
+        return any(now[name] != state for name, state in states.items() if name not in known)
+
+    def _await(self) -> None:
+        spec = self.spec
+        self.findings += leftovers.await_tasks(spec.step, spec.cell)
+        self.findings += leftovers.join_threads(spec.step, spec.cell, self.threads)
+
+    def _collect(self, before: Mapping[str, Any]) -> Record:
+        spec = self.spec
+        namespace = self.shell.user_ns
+        for definition in spec.own:
+            replay.register(definition, namespace, self.registry)
+        values = outcome.outputs_of(spec, before, namespace)
+        groups, found = artifacts.save(self.store, serialize.dump(values, self.registry))
+        outcome.check_required(spec, found)
+        unbound = tuple(name for name in spec.writes if name not in found and name not in namespace)
+        return self._record(Outcome(groups, found, unbound))
+
+    def _record(self, left: Outcome) -> Record:
+        spec = self.spec
+        return Record(
+            format=FORMAT,
+            key=spec.key,
+            execution=spec.execution,
+            flow=spec.flow,
+            run=spec.run,
+            step=spec.step,
+            index=spec.index,
+            turn=spec.turn,
+            attempt=spec.attempt,
+            created_at=self.created_at,
+            elapsed=self.elapsed,
+            source=spec.source,
+            parts=spec.parts,
+            groups=left.groups,
+            artifacts=left.artifacts,
+            unbound=left.unbound,
+        )
+
+    def _load(self, group: Group, names: frozenset[str]) -> Mapping[str, Any]:
+        loaded: Mapping[str, Any] = artifacts.load(self.store, (group,), names, self.registry)
+        return loaded
+
+    def _tidy(self) -> None:
+        """Pools, exit hooks and child processes end with the task; what they print still counts."""
+        leftovers.end_pools()
+        atexit._run_exitfuncs()
+        self.findings += leftovers.end_children(self.spec.step, self.spec.cell)
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    def _failure_of_ours(self, error: NbflowError) -> TaskFailure:
+        return TaskFailure(
+            type=type(error).__name__,
+            message=text_of(error),
+            traceback="\n".join(error.report()),
+            cell=error.cell or self.spec.cell,
+            line=error.line,
+            fix=error.fix,
+        )
+
+
+def _refs(spec: TaskSpec) -> list[Ref]:
+    """Every value that a task needs from the store."""
+    refs = [*spec.inputs.values(), *(ref for statement in spec.replay for ref in statement.binds.values())]
+    return refs if spec.item is None else [*refs, spec.item]
+
+
+class _Failed(Exception):
+    """The cell failed."""
+
+    def __init__(self, failure: TaskFailure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure

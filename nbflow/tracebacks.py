@@ -1,0 +1,72 @@
+"""What user code raised, as text that starts in the user's cell: no frame of ours, real line numbers and source lines."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import traceback
+import types
+from collections.abc import Collection
+from pathlib import Path
+
+from nbflow.model import TaskFailure
+
+OURS = str(Path(__file__).parent) + os.sep
+
+
+def remember_lines(file: str, source: str, line: int = 1) -> None:
+    """A piece of a cell's source and its first line's number in; tracebacks and `inspect` find it under `file`."""
+    known = linecache.cache.get(file)
+    lines = list(known[2]) if known is not None and len(known) == 4 else []
+    piece = source.splitlines(keepends=True)
+    if piece and not piece[-1].endswith("\n"):
+        piece[-1] += "\n"
+    lines.extend(["\n"] * (line - 1 + len(piece) - len(lines)))
+    lines[line - 1 : line - 1 + len(piece)] = piece
+    linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
+
+
+def without_ours(trace: types.TracebackType | None) -> types.TracebackType | None:
+    """A traceback in; the same one out, cut behind the last frame that is not ours (`input` raises in ours)."""
+    last = None
+    step = trace
+    while step is not None:
+        if not step.tb_frame.f_code.co_filename.startswith(OURS):
+            last = step
+        step = step.tb_next
+    if last is not None:
+        last.tb_next = None
+    return trace
+
+
+def failure_of(
+    error: BaseException, files: Collection[str], cell: str | None = None, kind: str = "error"
+) -> TaskFailure:
+    """What user code raised and the file names of its cells in; the failure as text out.
+
+    The traceback starts at the first frame in one of `files`; the line is that frame's.
+    """
+    trace: types.TracebackType | None = without_ours(error.__traceback__)
+    while trace is not None and trace.tb_frame.f_code.co_filename not in files:
+        trace = trace.tb_next
+    line = trace.tb_lineno if trace is not None else None
+    if isinstance(error, SyntaxError) and error.filename in files:
+        line = error.lineno
+    text = "".join(traceback.format_exception(type(error), error, trace, chain=True))
+    return TaskFailure(
+        type=type(error).__name__,
+        message=text_of(error),
+        traceback=text,
+        cell=cell,
+        line=line,
+        kind=kind,
+        bases=tuple(base.__name__ for base in type(error).__mro__[1:-1]),
+        fix=getattr(error, "fix", None) if isinstance(getattr(error, "fix", None), str) else None,
+    )
+
+
+def text_of(error: object) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - the user's __str__
+        return f"<unprintable: {type(broken).__name__}>"

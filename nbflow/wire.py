@@ -1,0 +1,189 @@
+"""Framed messages between the driver, the process that forks tasks, and the tasks: bytes in, typed values out.
+
+A frame is four bytes of length, big-endian, and that many bytes of msgpack. A task writes `TaskEvent`s, the last
+one `Ended`; its supervisor passes them on unopened, between what it read from the raw descriptors.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from nbflow.model import TaskEvent, TaskSpec
+
+LENGTH = struct.Struct(">I")
+CHUNK = 1 << 16
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What goes between the driver and a supervisor."""
+
+
+class Submit(Message, tag="submit"):
+    """Driver → supervisor: run this task; `spec` is a TaskSpec as msgpack, opened only by the task's process."""
+
+    task: int
+    spec: bytes
+    timeout: float | None = None
+    memory: int | None = None
+    environment: dict[str, str] = {}  # secrets: they are in no spec, which may be stored and shown
+
+
+class Cancel(Message, tag="cancel"):
+    """Driver → supervisor: interrupt the task, end its whole tree after `grace` seconds."""
+
+    task: int
+    grace: float
+
+
+class Close(Message, tag="close"):
+    """Driver → supervisor: no more tasks will come; end when the running ones have ended."""
+
+
+class Ready(Message, tag="ready"):
+    """Supervisor → driver: imports are done; `unsafe` were left out because they start threads of their own."""
+
+    pid: int
+    unsafe: tuple[str, ...] = ()
+
+
+class Born(Message, tag="born"):
+    """Supervisor → driver: the task has this process, leader of a group of the same number."""
+
+    task: int
+    pid: int
+
+
+class Frames(Message, tag="frames"):
+    """Supervisor → driver: a piece of what the task wrote as frames."""
+
+    task: int
+    data: bytes
+
+
+class Raw(Message, tag="raw"):
+    """Supervisor → driver: a piece of what came through the task's descriptor 1 or 2."""
+
+    task: int
+    fd: int
+    data: bytes
+
+
+class Ending(Message, tag="ending"):
+    """Supervisor → driver: the task is being ended; `why` is "timeout", "memory" or "cancelled"."""
+
+    task: int
+    why: str
+
+
+class Gone(Message, tag="gone"):
+    """Supervisor → driver: the task's process has ended; `status` as `os.waitstatus_to_exitcode` gives it."""
+
+    task: int
+    status: int
+
+
+Order = Submit | Cancel | Close
+Report = Ready | Born | Frames | Raw | Ending | Gone
+
+_ENCODE = msgspec.msgpack.Encoder().encode
+_ORDER = msgspec.msgpack.Decoder(Order)
+_REPORT = msgspec.msgpack.Decoder(Report)
+_EVENT = msgspec.msgpack.Decoder(TaskEvent)
+_SPEC = msgspec.msgpack.Decoder(TaskSpec)
+
+
+def pack(value: Any) -> bytes:
+    """A message, event or spec in; its msgpack out, without the length."""
+    return _ENCODE(value)
+
+
+def frame(value: Any) -> bytes:
+    """A message, event or spec in; the whole frame out."""
+    body = _ENCODE(value)
+    return LENGTH.pack(len(body)) + body
+
+
+def parse_order(body: bytes) -> Order:
+    """A frame's body in, what the driver asks for out."""
+    return _ORDER.decode(body)
+
+
+def parse_report(body: bytes) -> Report:
+    """A frame's body in, what a supervisor says out."""
+    return _REPORT.decode(body)
+
+
+def parse_event(body: bytes) -> TaskEvent:
+    """A frame's body in, the task's event out."""
+    return _EVENT.decode(body)
+
+
+def parse_spec(body: bytes) -> TaskSpec:
+    """A frame's body in, the task's spec out."""
+    return _SPEC.decode(body)
+
+
+class Assembler:
+    """Pieces of a byte stream in, whole frames' bodies out."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The next piece in; the bodies that are complete with it out, in order."""
+        self._buffer += data
+        bodies: list[bytes] = []
+        at = 0
+        while len(self._buffer) - at >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(self._buffer, at)
+            end = at + LENGTH.size + length
+            if len(self._buffer) < end:
+                break
+            bodies.append(bytes(self._buffer[at + LENGTH.size : end]))
+            at = end
+        if at:
+            del self._buffer[:at]
+        return bodies
+
+
+class Writer:
+    """Whole frames onto a blocking descriptor, one at a time whichever thread writes.
+
+    `hold` is entered round each write: the task's process uses it to put an interrupt off, since half a frame
+    would spoil everything after it. `before` runs first, with the lock held.
+    """
+
+    def __init__(self, fd: int, before: Callable[[], None] = lambda: None) -> None:
+        self.fd = fd
+        self._before = before
+        self._lock = threading.Lock()
+
+    def send(self, value: Any) -> None:
+        """A message or event in; OSError when the other end has gone."""
+        data = memoryview(frame(value))
+        with self._lock:
+            self._before()
+            while data:
+                data = data[os.write(self.fd, data) :]
+
+
+def read_frame(fd: int) -> bytes | None:
+    """A blocking descriptor in; the body of its next frame out, None when it ended first."""
+    head = _read(fd, LENGTH.size)
+    return None if head is None else _read(fd, LENGTH.unpack(head)[0])
+
+
+def _read(fd: int, length: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < length:
+        piece = os.read(fd, min(length - len(data), 1 << 20))
+        if not piece:
+            return None
+        data += piece
+    return bytes(data)
