@@ -1,4 +1,4 @@
-"""Live classes and functions of `__main__` ↔ the definitions that made them: pickles name them instead of holding them."""
+"""Live classes and functions of `__main__` ↔ the definitions that made them: pickles name them, never hold them."""
 
 from __future__ import annotations
 

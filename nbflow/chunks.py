@@ -1,0 +1,200 @@
+"""Lines of JSON that grow while a run lives ↔ small immutable files: one for each flush, one in all at the end.
+
+Object stores have no append, and several processes write at the same time; so each writer puts files of its own,
+`<writer>-<first>-<last>.jsonl`, and readers put the lines in order again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from nbflow.errors import StoreError
+from nbflow.storage import Store, name_of, safe_name
+
+EVERY = 0.05
+"""Seconds that a line waits for others before it is written."""
+
+MOST = 256
+"""Lines that are written at once without waiting."""
+
+COMPACT = 64
+"""Files of one writer after which they are joined while it still writes."""
+
+SUFFIX = ".jsonl"
+
+
+class Chunk(NamedTuple):
+    """One file of lines `first` to `last` of a writer."""
+
+    writer: str
+    first: int
+    last: int
+    path: str
+
+
+class ChunkWriter:
+    """Lines in; files below `folder` out. A thread that starts with the first line writes; errors come at the next call.
+
+    Lines that could not be written are kept and tried again, so a short outage loses nothing.
+    """
+
+    def __init__(self, store: Store, folder: str, writer: str, *, every: float = EVERY) -> None:
+        self._store = store
+        self._folder = folder
+        self._writer = safe_name(writer)
+        self._every = every
+        self._lines: list[bytes] = []
+        self._next = 0
+        self._written: list[tuple[int, int, bytes]] = []
+        self._error: StoreError | None = None
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._changed = threading.Condition()
+        self._writing = threading.Lock()
+
+    def put(self, line: bytes) -> None:
+        """Take one line without its line end; written within about 50 ms. StoreError when an earlier write failed."""
+        with self._changed:
+            self._raise_error()
+            if self._closed:
+                raise StoreError(f"the writer of {self._folder} is closed")
+            self._lines.append(line)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="nbflow-chunks", daemon=True)
+                self._thread.start()
+            if len(self._lines) >= MOST:
+                self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Everything put so far is in the store when this returns; StoreError when it cannot be written."""
+        with self._changed:
+            self._error = None
+        self._write()
+
+    def close(self) -> None:
+        """Flush, stop the thread and join this writer's files into one."""
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        with self._changed:
+            self._error = None
+        self._write()
+        self._compact()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _work(self) -> None:
+        while not self._closed:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or len(self._lines) >= MOST, self._every)
+                idle = not self._lines
+                if idle:
+                    self._changed.wait_for(lambda: self._closed or bool(self._lines), 1.0)
+                    continue
+            try:
+                self._write()
+                if len(self._written) >= COMPACT:
+                    self._compact()
+            except StoreError as error:
+                with self._changed:
+                    self._error = error
+                time.sleep(self._every)
+
+    def _write(self) -> None:
+        with self._writing:
+            with self._changed:
+                lines, first = self._lines[:], self._next
+            if not lines:
+                return
+            data = b"\n".join(lines) + b"\n"
+            last = first + len(lines) - 1
+            self._store.write(self._path(first, last), data)
+            with self._changed:
+                del self._lines[: len(lines)]
+                self._next = last + 1
+            self._written.append((first, last, data))
+
+    def _compact(self) -> None:
+        """Join what this writer has written; the whole stands before the parts go, so readers miss nothing."""
+        with self._writing:
+            if len(self._written) < 2:
+                return
+            parts = self._written
+            first, last = parts[0][0], parts[-1][1]
+            data = b"".join(part[2] for part in parts)
+            self._store.write(self._path(first, last), data)
+            self._written = [(first, last, data)]
+            for part in parts:
+                self._store.delete(self._path(part[0], part[1]))
+
+    def _path(self, first: int, last: int) -> str:
+        return f"{self._folder}/{self._writer}-{first:08d}-{last:08d}{SUFFIX}"
+
+
+class ChunkReader:
+    """A folder of chunks in; its lines out, those that are new with each call."""
+
+    def __init__(self, store: Store, folder: str) -> None:
+        self._store = store
+        self._folder = folder
+        self._read: dict[str, int] = {}
+
+    def new(self) -> list[tuple[str, int, bytes]]:
+        """The lines since the last call as (writer, number, line), each writer's in order.
+
+        A line whose file is only half there (a foreign or damaged one) ends what is read of that file.
+        """
+        found: list[tuple[str, int, bytes]] = []
+        for _ in range(5):
+            chunks = self._wanted()
+            if not chunks:
+                break
+            data = self._store.read_many([chunk.path for chunk in chunks])
+            for chunk in chunks:
+                # Files that a compaction has just removed are found again, joined, in the next round.
+                if chunk.path not in data or self._read.get(chunk.writer, 0) < chunk.first:
+                    break
+                self._take(chunk, data[chunk.path], found)
+        return found
+
+    def _take(self, chunk: Chunk, data: bytes, found: list[tuple[str, int, bytes]]) -> None:
+        start = self._read.get(chunk.writer, 0)
+        lines = data.split(b"\n")[:-1]
+        for number, line in enumerate(lines, chunk.first):
+            if number >= start:
+                found.append((chunk.writer, number, line))
+        self._read[chunk.writer] = max(start, chunk.last + 1)
+
+    def _wanted(self) -> list[Chunk]:
+        """The chunks that hold unread lines, the fewest of them: joined files before their parts."""
+        chunks = [chunk for name in self._store.children(self._folder) if (chunk := parse_name(self._folder, name))]
+        wanted: list[Chunk] = []
+        reached: dict[str, int] = dict(self._read)
+        for chunk in sorted(chunks, key=lambda each: (each.writer, each.first, -each.last)):
+            if chunk.last >= reached.get(chunk.writer, 0):
+                wanted.append(chunk)
+                reached[chunk.writer] = chunk.last + 1
+        return wanted
+
+
+def parse_name(folder: str, name: str) -> Chunk | None:
+    """A folder and a file's name in; the chunk that it is, None when it is none of ours, out."""
+    writer, first, last = (["", *name.removesuffix(SUFFIX).rsplit("-", 2)])[-3:]
+    if not (name.endswith(SUFFIX) and writer and first.isdecimal() and last.isdecimal()):
+        return None
+    return Chunk(name_of(writer), int(first), int(last), f"{folder}/{name}")
+
+
+def read_lines(store: Store, folder: str) -> Sequence[tuple[str, int, bytes]]:
+    """A folder of chunks in; all its lines as (writer, number, line), each writer's in order, out."""
+    return ChunkReader(store, folder).new()

@@ -1,0 +1,240 @@
+"""A datastore's URL → the datastore. Folders use plain system calls, every other URL fsspec: nothing else touches it.
+
+Paths in a datastore are relative, with `/`, and never made of raw names: `safe_name` first. A file appears under its
+name whole or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import sys
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from nbflow.errors import NotFoundError
+from nbflow.model import Segment
+from nbflow.storage_interface import (
+    TEMPORARY,
+    Entries,
+    Entry,
+    Names,
+    Store,
+    check_path,
+    name_of,
+    safe_name,
+    segment_path,
+)
+from nbflow.storage_local import LocalStore
+
+__all__ = ["Entry", "LocalStore", "RemoteStore", "Store", "cache_folder", "name_of", "open_store", "safe_name"]
+
+WHOLE_PUTS = frozenset("s3 s3a gs gcs az abfs abfss adl oci oss memory".split())
+"""Protocols whose single put is seen whole or not at all; elsewhere a file is written beside and moved."""
+
+
+def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """The environment in; the folder for what can always be made again (NBFLOW_CACHE, else the system's own) out."""
+    if environ.get("NBFLOW_CACHE"):
+        return Path(environ["NBFLOW_CACHE"])
+    if sys.platform == "win32" and environ.get("LOCALAPPDATA"):
+        return Path(environ["LOCALAPPDATA"]) / "nbflow" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "nbflow"
+    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nbflow"
+
+
+def open_store(url: str | os.PathLike[str]) -> Store:
+    """A folder or URL in; its datastore out, which is made on the first write.
+
+    FormatError when a newer nbflow wrote it, StoreError when it cannot be reached.
+    """
+    text = os.fspath(url)
+    scheme, separator, rest = text.partition("://")
+    mapped = os.environ.get("NBFLOW_NO_MMAP") != "1"
+    store: Store
+    if separator and scheme != "file":
+        store = RemoteStore(text, cache_folder(), mapped=mapped)
+    else:
+        folder = urllib.parse.unquote(rest) if separator else text
+        store = LocalStore(str(Path(folder).expanduser().absolute()), mapped=mapped)
+    store.check_format()
+    return store
+
+
+class RemoteStore(Store):
+    """Any other URL, through fsspec; segments are kept in a local folder once they have been read or written."""
+
+    def __init__(self, url: str, cache: Path, *, mapped: bool = True) -> None:
+        super().__init__(url.rstrip("/"), mapped=mapped)
+        self._scheme = url.partition("://")[0]
+        self._cache = LocalStore(str(cache), mapped=mapped, bare=True)
+        self._opened: tuple[int, Any, str] | None = None
+
+    def _open(self) -> tuple[Any, str]:
+        """The fsspec file system and the root in it; made anew in a forked child: its event loop is the parent's."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            try:
+                import fsspec
+
+                system, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+            except (
+                Exception
+            ) as error:  # the drivers raise errors of their own, an ImportError when one is not installed
+                raise self.trouble("open", error) from error
+            self._opened = (os.getpid(), system, root.rstrip("/"))
+        return self._opened[1:]
+
+    def _at(self, path: str) -> tuple[Any, str]:
+        system, root = self._open()
+        return system, f"{root}/{check_path(path)}" if path else root
+
+    def local_path(self, path: str) -> str | None:  # noqa: ARG002  # the answer is the same for all
+        """None: the file lies elsewhere."""
+        return None
+
+    def read(self, path: str) -> bytes:
+        """A path in, its bytes out."""
+        system, place = self._at(path)
+        try:
+            return bytes(system.cat_file(place))
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{path} is not in the datastore {self.url}") from error
+        except Exception as error:  # botocore, aiohttp, ssh and others each raise their own
+            raise self.trouble("read from", error, path) from error
+
+    def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """Paths in; the bytes of those that there are, fetched at once, out."""
+        if not paths:
+            return {}
+        system, root = self._open()
+        try:
+            found = system.cat([f"{root}/{check_path(path)}" for path in paths], on_error="return")
+        except Exception as error:  # as above
+            raise self.trouble("read from", error) from error
+        if not isinstance(found, dict):
+            found = {f"{root}/{paths[0]}": found}
+        result = {}
+        for path in paths:
+            data = found.get(f"{root}/{path}", FileNotFoundError())
+            if isinstance(data, FileNotFoundError):
+                continue
+            if isinstance(data, Exception):
+                raise self.trouble("read from", data, path) from data
+            result[path] = bytes(data)
+        return result
+
+    def size(self, path: str) -> int | None:
+        """A path in; its length, None when there is none, out."""
+        system, place = self._at(path)
+        try:
+            return int(system.info(place)["size"])
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # as above
+            raise self.trouble("read from", error, path) from error
+
+    def _put(self, path: str, data: bytes | memoryview) -> None:
+        system, place = self._at(path)
+        try:
+            if self._scheme in WHOLE_PUTS:
+                system.pipe_file(place, bytes(data))
+                return
+            folder = place.rpartition("/")[0]
+            temporary = f"{folder}/{TEMPORARY}{secrets.token_hex(8)}"
+            system.makedirs(folder, exist_ok=True)
+            system.pipe_file(temporary, bytes(data))
+            system.mv(temporary, place)
+        except Exception as error:  # as above
+            raise self.trouble("write to", error, path) from error
+
+    def _create(self, path: str, data: bytes | memoryview) -> bool:
+        system, place = self._at(path)
+        if self.exists(path):
+            return False
+        if self._scheme not in WHOLE_PUTS:
+            self._put(path, data)
+            return True
+        try:
+            system.pipe_file(place, bytes(data), mode="create")
+        except FileExistsError:
+            return False
+        except (TypeError, ValueError, NotImplementedError):  # a driver, or a server, without conditional puts
+            self._put(path, data)
+        except Exception as error:  # as above
+            if "PreconditionFailed" in repr(error) or "ConditionalRequestConflict" in repr(error):
+                return False
+            raise self.trouble("write to", error, path) from error
+        return True
+
+    def list(self, prefix: str) -> Entries:
+        """A folder in; every file below it out."""
+        system, place = self._at(prefix)
+        root = self._open()[1]
+        try:
+            found = system.find(place, detail=True)
+        except FileNotFoundError:
+            return []
+        except Exception as error:  # as above
+            raise self.trouble("read from", error, prefix) from error
+        entries = (
+            Entry(path.removeprefix(root).lstrip("/"), int(about.get("size") or 0), _mtime(about))
+            for path, about in found.items()
+        )
+        return sorted(entry for entry in entries if f"/{TEMPORARY}" not in f"/{entry.path}")
+
+    def children(self, prefix: str) -> Names:
+        """A folder in; the names right below it out."""
+        system, place = self._at(prefix)
+        try:
+            names = {item["name"].rstrip("/").rpartition("/")[2] for item in system.ls(place, detail=True)}
+        except FileNotFoundError:
+            return []
+        except Exception as error:  # as above
+            raise self.trouble("read from", error, prefix) from error
+        return sorted(name for name in names if name and not name.startswith(TEMPORARY))
+
+    def delete(self, path: str) -> None:
+        """Remove a file, if there is one."""
+        system, place = self._at(path)
+        try:
+            system.rm_file(place)
+        except FileNotFoundError:
+            return
+        except Exception as error:  # as above
+            raise self.trouble("write to", error, path) from error
+
+    def write_segment(self, segment: Segment, data: bytes | memoryview) -> None:
+        """Put a segment's bytes under its hash, and keep them here: the next step often reads them on this machine."""
+        super().write_segment(segment, data)
+        self._cache.write(segment_path(segment.hash), data)
+
+    def segment_files(self, segments: Sequence[Segment]) -> Names:
+        """Segments in; their copies on this machine, fetched where they are not there yet, out."""
+        missing = [each for each in dict.fromkeys(segments) if not self._cache.has_segment(each)]
+        if len(missing) > 1:
+            with ThreadPoolExecutor(min(8, len(missing)), "nbflow-fetch") as pool:
+                list(pool.map(self._fetch_one, missing))
+        elif missing:
+            self._fetch_one(missing[0])
+        return self._cache.segment_files(segments)
+
+    def _fetch_one(self, segment: Segment) -> None:
+        path = segment_path(segment.hash)
+        try:
+            data = self.read(path)
+        except NotFoundError as error:
+            raise FileNotFoundError(errno.ENOENT, "no such segment", path) from error
+        if len(data) != segment.length:
+            raise ValueError(f"{path} has {len(data):,} bytes instead of {segment.length:,}")
+        self._cache.write(path, data)
+
+
+def _mtime(about: Mapping[str, Any]) -> float:
+    """What fsspec says of a file in; when it was last written out."""
+    moment = about.get("LastModified") or about.get("mtime") or about.get("updated") or about.get("created") or 0
+    return float(moment.timestamp()) if hasattr(moment, "timestamp") else float(moment)

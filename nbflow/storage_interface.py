@@ -1,0 +1,230 @@
+"""What every datastore offers, wherever it lies, and which names and paths may stand in one."""
+
+from __future__ import annotations
+
+import errno
+import re
+import threading
+import urllib.parse
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import NamedTuple
+
+import msgspec
+
+from nbflow.errors import FormatError, NotFoundError, StoreError
+from nbflow.mapping import Piece, stitch
+from nbflow.model import FORMAT, Segment
+
+ABOUT = "nbflow.json"
+TEMPORARY = ".tmp-"
+LONGEST_NAME = 180
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+RESERVED_NAMES = frozenset(
+    {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+)
+SAFE_PATH = re.compile(r"[^/\\\x00-\x1f\x7f]+")
+
+
+class Entry(NamedTuple):
+    """One file of a listing; `mtime` in seconds since 1970, 0 when the store does not say."""
+
+    path: str
+    size: int
+    mtime: float
+
+
+class _About(msgspec.Struct):
+    format: int
+
+
+Entries = list[Entry]
+Names = list[str]
+
+
+def safe_name(name: str) -> str:
+    """Any text in; a file name that every file system and object store takes, different for different texts, out.
+
+    Undone by `name_of` unless the text is so long that its end is replaced by a hash.
+    """
+    quoted = urllib.parse.quote(name, safe=" +=@,", errors="surrogatepass").replace("~", "%7E").replace(" ", "%20")
+    if not quoted:
+        return "%"
+    if quoted[0] == "." or quoted.lower().partition(".")[0] in RESERVED_NAMES:
+        quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
+    if quoted[-1] == ".":
+        quoted = f"{quoted[:-1]}%2E"
+    if len(quoted) <= LONGEST_NAME:
+        return quoted
+    return f"{quoted[: LONGEST_NAME - 33]}~{sha256(name.encode(errors='surrogatepass')).hexdigest()[:32]}"
+
+
+def name_of(file_name: str) -> str:
+    """What `safe_name` gave in; the text out."""
+    return "" if file_name == "%" else urllib.parse.unquote(file_name, errors="surrogatepass")
+
+
+def check_path(path: str) -> str:
+    """A relative path in; the same out; ValueError when it could leave the datastore."""
+    for part in path.split("/"):
+        if part in {"", ".", ".."} or not SAFE_PATH.fullmatch(part):
+            raise ValueError(f"not a path inside a datastore: {path!r}")
+    return path
+
+
+def segment_path(segment_hash: str) -> str:
+    """A segment's `algo:hex` in; its path out."""
+    algorithm, _, digest = segment_hash.partition(":")
+    return check_path(f"segments/{algorithm}/{digest[:2]}/{digest}")
+
+
+class Store(ABC):
+    """A datastore. Every method may be called from several threads; StoreError when the place cannot be used."""
+
+    url: str
+
+    def __init__(self, url: str, *, mapped: bool) -> None:
+        self.url = url
+        self.mapped = mapped
+        self._ready = False
+        self._lock = threading.Lock()
+
+    # -- what a kind of place provides
+
+    @abstractmethod
+    def read(self, path: str) -> bytes:
+        """A path in, its bytes out; NotFoundError when there is none."""
+
+    @abstractmethod
+    def _put(self, path: str, data: bytes | memoryview) -> None:
+        """Write a whole file, over an older one."""
+
+    @abstractmethod
+    def _create(self, path: str, data: bytes | memoryview) -> bool:
+        """Write a whole file unless there is one; whether it was written."""
+
+    @abstractmethod
+    def size(self, path: str) -> int | None:
+        """A path in; its length in bytes, None when there is none, out."""
+
+    @abstractmethod
+    def list(self, prefix: str) -> Entries:
+        """A folder in; every file below it, sorted by path, out; empty when there is no such folder."""
+
+    @abstractmethod
+    def children(self, prefix: str) -> Names:
+        """A folder in; the names right below it, files and folders, sorted, out."""
+
+    @abstractmethod
+    def delete(self, path: str) -> None:
+        """Remove a file, if there is one; memory that is mapped from it stays valid."""
+
+    @abstractmethod
+    def local_path(self, path: str) -> str | None:
+        """A path in; where the file lies on this machine, None when it lies elsewhere, out."""
+
+    @abstractmethod
+    def segment_files(self, segments: Sequence[Segment]) -> Names:
+        """Segments in; local files that hold them out."""
+
+    # -- what is the same everywhere
+
+    def write(self, path: str, data: bytes | memoryview) -> None:
+        """Write a whole file; readers see the older one or the new one, never a part."""
+        self._begin()
+        self._put(check_path(path), data)
+
+    def create(self, path: str, data: bytes | memoryview) -> bool:
+        """Write a whole file unless there is one; False when there is: of several writers exactly one gets True."""
+        self._begin()
+        return self._create(check_path(path), data)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file."""
+        return self.size(path) is not None
+
+    def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """Paths in; the bytes of those that there are out."""
+        found = {}
+        for path in paths:
+            try:
+                found[path] = self.read(path)
+            except NotFoundError:
+                continue
+        return found
+
+    def check_format(self) -> None:
+        """FormatError when a newer nbflow wrote this datastore."""
+        try:
+            about = msgspec.json.decode(self.read(ABOUT), type=_About)
+        except NotFoundError:
+            return
+        except msgspec.DecodeError as error:
+            raise StoreError(
+                f"{self.url} has an {ABOUT} that cannot be read: {error}", fix="choose another folder with --store"
+            ) from error
+        if about.format > FORMAT:
+            raise FormatError(
+                f"the datastore {self.url} has format {about.format}; this nbflow reads up to {FORMAT}",
+                fix="upgrade nbflow, or choose another datastore with --store",
+            )
+        self._ready = True
+
+    def _begin(self) -> None:
+        if self._ready:
+            return
+        with self._lock:
+            if not self._ready:
+                if not self._create(ABOUT, msgspec.json.encode(_About(FORMAT))):
+                    self.check_format()
+                self._ready = True
+
+    # -- segments: immutable bytes under their hash
+
+    def has_segment(self, segment: Segment) -> bool:
+        """Whether the store holds that segment, whole."""
+        return self.size(segment_path(segment.hash)) == segment.length
+
+    def write_segment(self, segment: Segment, data: bytes | memoryview) -> None:
+        """Put a segment's bytes under its hash; no work is saved when it is there already: ask first."""
+        self.write(segment_path(segment.hash), data)
+
+    def map_segments(self, segments: Sequence[Segment]) -> memoryview:
+        """Segments in; their bytes in a row, as writable memory that no one else sees, out.
+
+        StoreError when one is missing or damaged.
+        """
+        stored = [segment for segment in segments if segment.hash]
+        try:
+            files = iter(self.segment_files(stored))
+            pieces = [Piece(next(files) if segment.hash else None, segment.length) for segment in segments]
+            return stitch(pieces, mapped=self.mapped)
+        except (FileNotFoundError, ValueError) as error:
+            missing = getattr(error, "filename", None) or error
+            raise StoreError(
+                f"bytes of an artifact are missing from {self.url} or damaged: {missing}",
+                fix="run the step that made it again with --fresh STEP",
+            ) from error
+        except OSError as error:
+            raise self.trouble("read from", error) from error
+
+    def trouble(self, action: str, error: BaseException, path: str = "") -> StoreError:
+        """What was tried and the error it met in; the StoreError to raise out."""
+        place = f"{self.url}: {path}" if path else self.url
+        number = getattr(error, "errno", None)
+        if number in FULL:
+            return StoreError(
+                f"cannot {action} the datastore {place}: no space left ({error})",
+                fix="free some space, run `nbflow gc`, or choose another datastore with --store",
+            )
+        if number in REFUSED or isinstance(error, PermissionError):
+            return StoreError(
+                f"cannot {action} the datastore {place}: permission denied ({error})",
+                fix="make it writable, or choose another datastore with --store or NBFLOW_STORE",
+            )
+        return StoreError(
+            f"cannot {action} the datastore {place}: {type(error).__name__}: {error}",
+            fix="check that the place exists and can be reached, or choose another with --store",
+        )
