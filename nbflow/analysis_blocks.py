@@ -1,0 +1,380 @@
+"""Blocks, plain statements and definitions → names bound, changed in place, deleted, kept for later."""
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from nbflow.analysis_calls import is_inert
+from nbflow.analysis_expressions import ExpressionFlow
+from nbflow.analysis_facts import NO_NAMES
+from nbflow.analysis_names import ClassFrame, Session
+from nbflow.analysis_scopes import (
+    MODULE_SCOPE,
+    Function,
+    Scope,
+    arguments_of,
+    block_names,
+    import_pairs,
+    mangle,
+    root_name,
+    type_params,
+)
+from nbflow.analysis_state import (
+    BOUND,
+    NO_BODIES,
+    NOTHING,
+    UNBOUND,
+    UNTOUCHED,
+    Body,
+    Content,
+    State,
+    is_surely_bound,
+    join_states,
+)
+
+
+@dataclass(slots=True)
+class Jumps:
+    """States at which `break` and `continue` leave a loop's body, and `return` a function's."""
+
+    breaks: list[State | None] = field(default_factory=list)
+    continues: list[State | None] = field(default_factory=list)
+    returns: list[State | None] = field(default_factory=list)
+
+
+class BlockFlow(ExpressionFlow):
+    """A walk that knows blocks, plain statements and definitions: one method for each, `do_` and the node's name."""
+
+    def __init__(self, session: Session, scope: Scope = MODULE_SCOPE, class_name: str | None = None) -> None:
+        super().__init__(session, scope, class_name)
+        self.jumps = Jumps()
+        self.raised: list[State | None] = []
+        self.nesting = 0
+        self.in_loop = 0
+        self.loose: list[Body] = []  # annotations that are evaluated on request
+        for name in scope.own:
+            self.state.slots[name] = UNBOUND
+
+    # ---------------------------------------------------------------- blocks and functions
+
+    def run(self, statements: Sequence[ast.stmt]) -> None:
+        """Statements in; walked one after another as long as they can be reached."""
+        for node in statements:
+            if self.dead:
+                return
+            getattr(self, "do_" + type(node).__name__.lower(), self.do_other)(node)
+
+    def finish(self) -> State:
+        """The state at the end of the block, out: what all ways out have in common, normal ones before raised ones."""
+        ends = [*self.jumps.returns, self.end()]
+        state = join_states(ends) or join_states(self.raised) or self.state
+        for other in (*ends, *self.raised):
+            if other is not None:
+                state.read &= other.read
+        self.go(state)
+        return state
+
+    def summarise(self, node: Function) -> Body:
+        """A function in; what its body does to the names around it out. Found once for each function."""
+        if (known := self.session.bodies.get(id(node))) is not None:
+            return known
+        statements: list[ast.stmt] = [ast.Expr(node.body)] if isinstance(node, ast.Lambda) else node.body
+        parameters = frozenset(mangle(arg.arg, self.class_name) for arg in arguments_of(node))
+        body = self._summarise(statements, parameters)
+        if isinstance(node, ast.AsyncFunctionDef):
+            body = replace(body, plain=False)
+        self.session.bodies[id(node)] = body
+        return body
+
+    def summarise_block(self, statements: list[ast.stmt], owner: ast.AST) -> Body:
+        """Statements that run as a function without parameters in; what they do to the names around them out."""
+        if (known := self.session.bodies.get(id(owner))) is None:
+            known = self.session.bodies[id(owner)] = self._summarise(statements, NO_NAMES)
+        return known
+
+    def _summarise(self, statements: list[ast.stmt], parameters: frozenset[str]) -> Body:
+        names = block_names(statements)
+        declared = frozenset(mangle(name, self.class_name) for name in names.global_)
+        own = parameters.union(mangle(name, self.class_name) for name in names.bound)
+        outer = (self.scope.outer | self.scope.own | self.hidden) - declared
+        flow = type(self)(self.session, Scope(True, own, outer, declared), self.class_name)
+        flow.state.slots.update(dict.fromkeys(parameters, BOUND))
+        flow.discarded, flow.place = self.discarded, self.place
+        flow.run(statements)
+        end = flow.finish()
+        facts = flow.facts
+        return Body(
+            loads=frozenset(facts.reads | facts.expanded),
+            sure_loads=frozenset(end.read),
+            stores=frozenset(facts.stores),
+            sure_stores=frozenset(name for name in facts.stores if is_surely_bound(end.slots.get(name, UNTOUCHED))),
+            drops=frozenset(facts.drops),
+            changed=frozenset(facts.changed),
+            possible=frozenset(facts.possible),
+            escapes=frozenset(facts.escapes),
+            iterated=frozenset(facts.iterated),
+            plain=not names.yields,
+        )
+
+    def later(self, nodes: Sequence[ast.AST], hidden: frozenset[str]) -> Body:
+        """Expressions that are evaluated on request (annotations, type aliases) in; their names as a body out."""
+        names = {
+            mangle(part.id, self.class_name)
+            for node in nodes
+            for part in ast.walk(node)
+            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)
+        }
+        loads = frozenset(name for name in names - hidden if self.is_global(name))
+        return Body(loads=loads, plain=False)
+
+    def define(self, name: str, content: Content) -> None:
+        """A name that an import, `def` or `class` binds in; bound, and kept as a definition where it is one."""
+        name = mangle(name, self.class_name)
+        self.bind(name, content)
+        if self.frame is None and not self.scope.is_function and not self.in_loop:
+            self.facts.definitions.add(name)
+
+    # ---------------------------------------------------------------- simple statements
+
+    def do_other(self, node: ast.stmt) -> None:
+        """Any statement without a rule of its own (pass, global, nonlocal) does nothing."""
+
+    def do_expr(self, node: ast.Expr) -> None:
+        """A value is dropped, or returned by a lambda."""
+        content = self.expr(node.value)
+        self.use(content)
+        if self.scope.is_function:
+            self.facts.escapes |= content.all_roots
+
+    def do_assign(self, node: ast.Assign) -> None:
+        """Values are bound from left to right; `a, b = x, y` pairwise."""
+        value = node.value
+        parts: list[Content] | None = None
+        if isinstance(value, ast.Tuple | ast.List) and not any(isinstance(part, ast.Starred) for part in value.elts):
+            parts = [self.expr(part) for part in value.elts]
+            content = Content(
+                NO_BODIES.union(*(part.bodies for part in parts)),
+                NO_NAMES,
+                NO_NAMES.union(*(part.all_roots for part in parts)),
+            )
+        else:
+            content = self.expr(value)
+        for target in node.targets:
+            pairs = target.elts if isinstance(target, ast.Tuple | ast.List) else []
+            if parts is not None and len(pairs) == len(parts) and not any(isinstance(t, ast.Starred) for t in pairs):
+                for each, part in zip(pairs, parts, strict=True):
+                    self.assign(each, part)
+            else:
+                self.assign(target, content)
+
+    def do_annassign(self, node: ast.AnnAssign) -> None:
+        """An annotation without a value binds nothing."""
+        if node.value is not None:
+            self.assign(node.target, self.expr(node.value))
+        elif isinstance(node.target, ast.Attribute | ast.Subscript):
+            self.value(node.target.value)
+        if not self.scope.is_function:
+            self.annotations([node.annotation])
+
+    def annotations(self, nodes: Sequence[ast.expr]) -> Body | None:
+        """Annotations in; evaluated here, or a body for those that wait for a request out."""
+        if not self.session.lazy_annotations:
+            for node in nodes:
+                self.value(node)
+            return None
+        if nodes:
+            self.loose.append(body := self.later(nodes, NO_NAMES))
+            self.facts.made.append(body)
+            return body
+        return None
+
+    def do_augassign(self, node: ast.AugAssign) -> None:
+        """`x += y` reads and writes x, and may change the object in place."""
+        target = node.target
+        if not isinstance(target, ast.Name):
+            self.value(node.value)
+            self.change(target)
+            return
+        name = mangle(target.id, self.class_name)
+        before = self.load(name, target)
+        self.use(before)
+        added = self.expr(node.value)
+        self.use(added)
+        self.facts.possible |= before.roots - {name}
+        self.bind(name, Content(before.bodies, before.roots - {name}, before.held | added.all_roots))
+
+    def assign(self, target: ast.expr, content: Content) -> None:
+        """A target and what it is given in; bound, or its object changed."""
+        if isinstance(target, ast.Name):
+            self.bind(mangle(target.id, self.class_name), content)
+        elif isinstance(target, ast.Tuple | ast.List):
+            self.facts.iterated |= content.roots
+            for each in target.elts:
+                self.assign(each, content.as_element())
+        elif isinstance(target, ast.Starred):
+            self.assign(target.value, content.as_container())
+        else:
+            self.use(content)
+            self.change(target, content)
+
+    def change(self, target: ast.expr, content: Content = NOTHING) -> None:
+        """`x[k]`, `x.a` as a target in; x is read and written, and may hold the content from now on."""
+        if not isinstance(target, ast.Attribute | ast.Subscript):
+            return
+        base = self.receiver(target) if isinstance(target, ast.Attribute) else self.expr(target.value)
+        if isinstance(target, ast.Subscript):
+            self.value(target.slice)
+        self.use(base)
+        root = root_name(target.value)
+        if root is None:
+            self.facts.possible |= base.roots
+            return
+        root = mangle(root, self.class_name)
+        if self.is_global(root):
+            self.facts.changed.add(root)
+            if not self.unsure:
+                self.state.changed.add(root)
+        self.facts.possible |= base.roots - {root}
+        slot = self.state.slots.get(key := self.key(root), UNTOUCHED if self.is_global(root) else BOUND)
+        if content.all_roots:
+            self.state.slots[key] = slot._replace(held=slot.held | content.all_roots)
+
+    def do_delete(self, node: ast.Delete) -> None:
+        """`del x` needs x and unbinds it; `del x[k]` changes x."""
+        for target in node.targets:
+            self._delete(target)
+
+    def _delete(self, target: ast.expr) -> None:
+        if isinstance(target, ast.Name):
+            name = mangle(target.id, self.class_name)
+            self.load(name, target)
+            self.unbind(name)
+        elif isinstance(target, ast.Tuple | ast.List):
+            for each in target.elts:
+                self._delete(each)
+        else:
+            self.change(target)
+
+    def do_import(self, node: ast.Import | ast.ImportFrom) -> None:
+        """An import binds names; `*` binds names that nobody sees."""
+        for name, _ in import_pairs(node):
+            self.define(name, NOTHING)
+        for alias in node.names:
+            if alias.name == "*":
+                module = getattr(node, "module", None) or "."
+                what = f"from {module} import * binds names that the cell does not show"
+                self.diagnose(node, "star-import", module, what)
+            elif alias.name == "__main__" and isinstance(node, ast.Import):
+                self.diagnose(node, "dynamic", "__main__", "__main__ reaches names that the cell does not show")
+
+    do_importfrom = do_import
+
+    def do_typealias(self, node: ast.stmt) -> None:
+        """`type X = ...` is evaluated on request."""
+        parameters = frozenset(str(getattr(each, "name", "")) for each in type_params(node))
+        body = self.later([node.value, *type_params(node)], parameters)  # type: ignore[attr-defined]
+        self.define(node.name.id, self.keep_function(body))  # type: ignore[attr-defined]
+
+    def do_raise(self, node: ast.Raise) -> None:
+        """Nothing runs after `raise`."""
+        self.value(node.exc)
+        self.value(node.cause)
+        if not self.catchers:
+            self.raised.append(self.state)
+        self.dead = True
+
+    def do_assert(self, node: ast.Assert) -> None:
+        """The message is evaluated only where the assertion fails."""
+        holds, fails = self.test(node.test)
+        if fails is not None and node.msg is not None:
+            self.go(fails)
+            self.value(node.msg)
+        self.go(holds)
+
+    def do_return(self, node: ast.Return) -> None:
+        """What a function returns leaves our sight."""
+        if node.value is not None:
+            self.hand_over(self.expr(node.value))
+        self.jumps.returns.append(self.state)
+        self.dead = True
+
+    def do_break(self, _node: ast.Break) -> None:
+        """The loop ends here."""
+        self.jumps.breaks.append(self.state)
+        self.dead = True
+
+    def do_continue(self, _node: ast.Continue) -> None:
+        """The loop's next turn begins."""
+        self.jumps.continues.append(self.state)
+        self.dead = True
+
+    # ---------------------------------------------------------------- definitions
+
+    def do_functiondef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        """A function: decorators and defaults now, its body later; a decorator may call it at once."""
+        inner = self._decorate(node.decorator_list)
+        held = self.defaults(node)
+        parameters = {mangle(str(getattr(each, "name", "")), self.class_name) for each in type_params(node)}
+        bounds = [self.later(type_params(node), frozenset(parameters))] if parameters else []
+        annotations = [arg.annotation for arg in arguments_of(node) if arg.annotation is not None]
+        annotations += [node.returns] if node.returns is not None else []
+        if parameters:
+            with self.hide(parameters):
+                late = self.annotations(annotations)
+                body = self.summarise(node)
+        else:
+            late = self.annotations(annotations)
+            body = self.summarise(node)
+        if node.decorator_list:
+            body = replace(body, plain=False)
+        content = self.keep_function(body, held=held)
+        if content.bodies:
+            content = content._replace(bodies=content.bodies.union(inner, bounds, [late] if late else []))
+        if not all(is_inert(decorator) for decorator in node.decorator_list):
+            self.use(content)
+        self.define(node.name, content)
+
+    do_asyncfunctiondef = do_functiondef
+
+    def _decorate(self, decorators: Sequence[ast.expr]) -> frozenset[Body]:
+        """Decorators in; walked, and the functions that go on living in what they make (`x.setter`) out."""
+        kept = NO_BODIES
+        for decorator in decorators:
+            content = self.expr(decorator)
+            if is_inert(decorator):
+                kept |= content.bodies
+            else:
+                self.hand_over(content)
+        return kept
+
+    def do_classdef(self, node: ast.ClassDef) -> None:
+        """A class: its body runs now in a scope that its methods do not see."""
+        self._decorate(node.decorator_list)
+        parameters = {mangle(str(getattr(each, "name", "")), self.class_name) for each in type_params(node)}
+        if parameters:
+            with self.hide(parameters):
+                bodies = self._class_body(node)
+            bodies |= {self.later(type_params(node), frozenset(parameters))}
+        else:
+            bodies = self._class_body(node)
+        content = Content(bodies, NO_NAMES, NO_NAMES) if bodies else NOTHING
+        if not all(is_inert(decorator) for decorator in node.decorator_list):
+            self.use(content)
+        self.define(node.name, content)
+
+    def _class_body(self, node: ast.ClassDef) -> frozenset[Body]:
+        """A class in; its bases and body walked, and the functions that it holds out."""
+        for expression in (*node.bases, *(keyword.value for keyword in node.keywords)):
+            content = self.expr(expression)
+            if not isinstance(expression, ast.Name):
+                self.use(content)
+        outside = self.frame, self.class_name
+        names = frozenset(mangle(name, node.name) for name in block_names(node.body).bound)
+        self.frame = frame = ClassFrame(f"\0{id(node)}.", names)
+        self.class_name = node.name
+        for name in names:
+            self.state.slots[frame.prefix + name] = UNBOUND
+        self.run(node.body)
+        self.frame, self.class_name = outside
+        slots = [self.state.slots.pop(frame.prefix + name, UNBOUND) for name in names]
+        return frozenset(replace(body, plain=False) for slot in slots for body in slot.bodies)

@@ -1,0 +1,101 @@
+"""Calls and attributes → what is known of them without running: exempt from mutation, dynamic, discarded."""
+
+import ast
+from collections.abc import Callable, Iterable, Mapping
+
+from nbflow.analysis_facts import (
+    EXEMPT_FUNCTIONS,
+    EXEMPT_MODULES,
+    EXEMPT_ROOTS,
+    INERT_DECORATORS,
+    PLOT_METHODS,
+    PURE_BUILTINS,
+)
+from nbflow.analysis_magics import is_shell
+from nbflow.analysis_scopes import dotted_name, root_name
+
+_NAMESPACE_ATTRIBUTES = frozenset({"user_ns", "user_global_ns", "f_globals", "f_locals", "__globals__"})
+_SHELL_CALLS = frozenset(
+    {"run_cell", "run_cell_async", "run_code", "ex", "ev", "push", "del_var", "reset", "drop_by_id"}
+)
+
+
+def is_exempt(node: ast.Call, origins: Mapping[str, str], is_free: Callable[[str], bool]) -> bool:
+    """A call, the cell's imports and a test for untouched names in; whether it leaves its arguments alone out.
+
+    print, display, plotting, logging and builtins that only look: what they are given needs no comparison.
+    """
+    func = node.func
+    root = root_name(func)
+    if root is not None and (origin := origins.get(root)):
+        return origin.partition(".")[0] in EXEMPT_MODULES
+    if isinstance(func, ast.Name):
+        return (func.id in EXEMPT_FUNCTIONS or func.id in PURE_BUILTINS) and is_free(func.id)
+    if not isinstance(func, ast.Attribute):
+        return False
+    if isinstance(func.value, ast.Attribute) and func.value.attr == "plot":
+        return True
+    if func.attr in PLOT_METHODS and not node.args:  # a frame's own plot; axes are given what to draw
+        return True
+    return root in EXEMPT_ROOTS and dotted_name(func) is not None and is_free(root or "")
+
+
+def dynamic_attribute(node: ast.Attribute) -> str | None:
+    """An attribute in; why it makes the cell's names unknowable out, else None."""
+    if node.attr in _NAMESPACE_ATTRIBUTES:
+        return f".{node.attr} reaches names that the cell does not show"
+    if is_shell(node.value) and node.attr in _SHELL_CALLS:
+        return f"get_ipython().{node.attr} runs or binds what the cell does not show"
+    return None
+
+
+def dynamic_call(
+    node: ast.Call, origins: Mapping[str, str], is_free: Callable[[str], bool], *, in_function: bool
+) -> str | None:
+    """A call, the cell's imports and a test for untouched names in; why it hides names out, else None."""
+    func = node.func
+    if not (isinstance(func, ast.Name) and is_free(func.id)):
+        return None
+    match func.id:
+        case "exec" | "eval" if len(node.args) < 2 and not any(word.arg in {None, "globals"} for word in node.keywords):
+            return f"{func.id}() runs code that the cell does not show"
+        case "globals":
+            return "globals() reaches names that the cell does not show"
+        case "locals" | "vars" if not node.args and not in_function:
+            return f"{func.id}() reaches names that the cell does not show"
+        case "setattr" | "delattr" if node.args and root_name(node.args[0]) in origins:
+            return f"{func.id}() changes a module that every cell shares"
+    return None
+
+
+def is_inert(decorator: ast.expr) -> bool:
+    """A decorator in, whether it is known to keep the function uncalled."""
+    func = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return (dotted_name(func) or "").rpartition(".")[2] in INERT_DECORATORS
+
+
+def discarded_calls(tree: ast.AST) -> set[int]:
+    """A tree in; the ids of the calls whose results are dropped out, the cell's last expression included."""
+    found: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr):
+            _collect([node.value], found)
+    return found
+
+
+def _collect(nodes: Iterable[ast.expr], found: set[int]) -> None:
+    """Expressions whose values are dropped in; the calls that give those values are added to `found`."""
+    for node in nodes:
+        match node:
+            case ast.Call():
+                found.add(id(node))
+            case ast.Await(inner):
+                _collect([inner], found)
+            case ast.BoolOp():
+                _collect(node.values[-1:], found)
+            case ast.IfExp():
+                _collect([node.body, node.orelse], found)
+            case ast.Tuple() | ast.List() | ast.Set():
+                _collect(node.elts, found)
+            case ast.ListComp() | ast.SetComp():
+                _collect([node.elt], found)
