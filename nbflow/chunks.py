@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from nbflow.errors import StoreError
@@ -23,6 +22,9 @@ MOST = 256
 COMPACT = 64
 """Files of one writer after which they are joined while it still writes."""
 
+FULL_FILE = 4 << 20
+"""A joined file of this many bytes is left as it is; later lines go into another one."""
+
 SUFFIX = ".jsonl"
 
 
@@ -36,9 +38,10 @@ class Chunk(NamedTuple):
 
 
 class ChunkWriter:
-    """Lines in; files below `folder` out. A thread that starts with the first line writes; errors come at the next call.
+    """Lines in; files below `folder` out, written by a thread that starts with the first line.
 
-    Lines that could not be written are kept and tried again, so a short outage loses nothing.
+    An error of that thread is raised at the next call; the lines are kept and tried again, so a short outage loses
+    nothing. `writer` must be another one for each writer of the folder.
     """
 
     def __init__(self, store: Store, folder: str, writer: str, *, every: float = EVERY) -> None:
@@ -65,7 +68,7 @@ class ChunkWriter:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="nbflow-chunks", daemon=True)
                 self._thread.start()
-            if len(self._lines) >= MOST:
+            if len(self._lines) in {1, MOST}:
                 self._changed.notify_all()
 
     def flush(self) -> None:
@@ -86,7 +89,10 @@ class ChunkWriter:
         with self._changed:
             self._error = None
         self._write()
-        self._compact()
+        try:
+            self._compact()
+        except StoreError:
+            return  # the parts are whole and stay; joining them only spares files
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -97,13 +103,12 @@ class ChunkWriter:
         while not self._closed:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or len(self._lines) >= MOST, self._every)
-                idle = not self._lines
-                if idle:
-                    self._changed.wait_for(lambda: self._closed or bool(self._lines), 1.0)
+                if not self._lines:
+                    self._changed.wait_for(lambda: self._closed or bool(self._lines))
                     continue
             try:
                 self._write()
-                if len(self._written) >= COMPACT:
+                if len(self._written) >= COMPACT or sum(len(part[2]) for part in self._written) >= FULL_FILE:
                     self._compact()
             except StoreError as error:
                 with self._changed:
@@ -133,7 +138,7 @@ class ChunkWriter:
             first, last = parts[0][0], parts[-1][1]
             data = b"".join(part[2] for part in parts)
             self._store.write(self._path(first, last), data)
-            self._written = [(first, last, data)]
+            self._written = [(first, last, data)] if len(data) < FULL_FILE else []
             for part in parts:
                 self._store.delete(self._path(part[0], part[1]))
 
@@ -150,21 +155,19 @@ class ChunkReader:
         self._read: dict[str, int] = {}
 
     def new(self) -> list[tuple[str, int, bytes]]:
-        """The lines since the last call as (writer, number, line), each writer's in order.
-
-        A line whose file is only half there (a foreign or damaged one) ends what is read of that file.
-        """
+        """The lines since the last call as (writer, number, line), each writer's in order."""
         found: list[tuple[str, int, bytes]] = []
-        for _ in range(5):
+        for patient in (True, True, True, False):
             chunks = self._wanted()
             if not chunks:
                 break
             data = self._store.read_many([chunk.path for chunk in chunks])
             for chunk in chunks:
-                # Files that a compaction has just removed are found again, joined, in the next round.
-                if chunk.path not in data or self._read.get(chunk.writer, 0) < chunk.first:
-                    break
-                self._take(chunk, data[chunk.path], found)
+                # Files that their writer has just joined are gone; the joined one is found in the next round. What is
+                # missing even then has been lost, and the rest is read without it.
+                gap = self._read.get(chunk.writer, 0) < chunk.first
+                if chunk.path in data and not (gap and patient):
+                    self._take(chunk, data[chunk.path], found)
         return found
 
     def _take(self, chunk: Chunk, data: bytes, found: list[tuple[str, int, bytes]]) -> None:
@@ -193,8 +196,3 @@ def parse_name(folder: str, name: str) -> Chunk | None:
     if not (name.endswith(SUFFIX) and writer and first.isdecimal() and last.isdecimal()):
         return None
     return Chunk(name_of(writer), int(first), int(last), f"{folder}/{name}")
-
-
-def read_lines(store: Store, folder: str) -> Sequence[tuple[str, int, bytes]]:
-    """A folder of chunks in; all its lines as (writer, number, line), each writer's in order, out."""
-    return ChunkReader(store, folder).new()

@@ -1,0 +1,247 @@
+"""What runs leave in the store besides artifacts: results, facts, events, logs, heartbeats; written once, read by all.
+
+Nothing here unpickles. A file that is torn, foreign or of another format is passed over, never fatal.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from nbflow.chunks import ChunkReader, ChunkWriter
+from nbflow.errors import NotFoundError
+from nbflow.model import FORMAT, Output, Record, RunEvent
+from nbflow.storage import Store, name_of, safe_name
+
+_T = TypeVar("_T")
+
+
+class _Stamped(msgspec.Struct, frozen=True, array_like=True):
+    """A line of an event file: when it was put (seconds since 1970), and the event."""
+
+    at: float
+    event: RunEvent
+
+
+class _Moment(msgspec.Struct, frozen=True):
+    at: float
+
+
+# ---------------------------------------------------------------- results
+
+
+def result_folder(key: str) -> str:
+    """A task's key in; the folder of its executions out."""
+    name = safe_name(key)
+    return f"results/{safe_name(key.rpartition(':')[2][:2])}/{name}"
+
+
+def publish(store: Store, record: Record) -> bool:
+    """A record whose segments are all in the store in; True, or False when that execution has published one already."""
+    path = f"{result_folder(record.key)}/{safe_name(record.execution)}.json"
+    return store.create(path, msgspec.json.encode(record))
+
+
+def find(store: Store, key: str) -> list[Record]:
+    """A task's key in; the records of its executions, newest first, out."""
+    folder = result_folder(key)
+    paths = [f"{folder}/{name}" for name in store.children(folder) if name.endswith(".json")]
+    records = (_decode(data, Record) for data in store.read_many(paths).values())
+    wanted = [record for record in records if record and record.key == key and record.format == FORMAT]
+    return sorted(wanted, key=lambda record: record.created_at, reverse=True)
+
+
+def read_record(store: Store, key: str, execution: str) -> Record:
+    """A task's key and an execution in; its record out; NotFoundError when there is none that can be read."""
+    path = f"{result_folder(key)}/{safe_name(execution)}.json"
+    record = _decode(store.read(path), Record)
+    if record is None:
+        raise NotFoundError(f"{path} in the datastore {store.url} cannot be read", fix="run the step again")
+    return record
+
+
+def all_records(store: Store) -> Iterable[Record]:
+    """Every readable record of the store: what a clean-up asks; a full scan."""
+    for entry in store.list("results"):
+        record = _decode(store.read_many([entry.path]).get(entry.path, b""), Record)
+        if record is not None:
+            yield record
+
+
+def read_facts(store: Store, code_key: str) -> dict[str, Any]:
+    """A step's code key in; what was learnt about that code, empty when nothing was, out."""
+    path = f"facts/{safe_name(code_key)}.json"
+    return _decode(store.read_many([path]).get(path, b"{}"), dict[str, Any]) or {}
+
+
+def write_facts(store: Store, code_key: str, facts: dict[str, Any]) -> None:
+    """A code key and JSON-able facts in; they replace the older ones."""
+    store.write(f"facts/{safe_name(code_key)}.json", msgspec.json.encode(facts))
+
+
+# ---------------------------------------------------------------- runs
+
+
+def new_run_id(at: float | None = None) -> str:
+    """A time (now) in; a run id that no other run has and that sorts by time (`20250131-094501-3f9c2a`) out."""
+    moment = time.time() if at is None else at
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(moment))}-{secrets.token_hex(3)}"
+
+
+def run_folder(flow: str, run: str) -> str:
+    """A flow's name and a run's id in; the run's folder out."""
+    return f"flows/{safe_name(flow)}/runs/{safe_name(run)}"
+
+
+def list_flows(store: Store) -> list[str]:
+    """The names of all flows that have runs here, sorted."""
+    return sorted(name_of(name) for name in store.children("flows"))
+
+
+def list_runs(store: Store, flow: str) -> list[str]:
+    """A flow's name in; the ids of its runs, newest first (`new_run_id` sorts by time), out."""
+    return sorted((name_of(name) for name in store.children(f"flows/{safe_name(flow)}/runs")), reverse=True)
+
+
+def delete_run(store: Store, flow: str, run: str) -> None:
+    """A run in; every file of it is gone, the records of its executions stay."""
+    for entry in store.list(run_folder(flow, run)):
+        store.delete(entry.path)
+
+
+def write_notebook(store: Store, flow: str, run: str, document: str) -> None:
+    """Keep the notebook's JSON as it was run."""
+    store.write(f"{run_folder(flow, run)}/notebook.ipynb", document.encode())
+
+
+def read_notebook(store: Store, flow: str, run: str) -> str:
+    """A run in; its notebook's JSON out; NotFoundError when it kept none."""
+    return store.read(f"{run_folder(flow, run)}/notebook.ipynb").decode()
+
+
+class EventWriter:
+    """Events of one run in; event files out, at most one every 50 ms; see `ChunkWriter` for errors."""
+
+    def __init__(self, store: Store, flow: str, run: str, writer_id: str) -> None:
+        # The same writer may come back (a resumed run, a tag added later): each time it is a writer of its own.
+        writer = f"{writer_id}.{secrets.token_hex(3)}"
+        self._chunks = ChunkWriter(store, f"{run_folder(flow, run)}/events", writer)
+        self._encoder = msgspec.json.Encoder()
+        self._last = 0.0
+
+    def put(self, event: RunEvent) -> None:
+        """Take one event; it is in the store within about 50 ms."""
+        self._last = max(self._last, time.time())  # a clock that is set back must not reorder one writer's events
+        self._chunks.put(self._encoder.encode(_Stamped(self._last, event)))
+
+    def flush(self) -> None:
+        """All events put so far are in the store when this returns."""
+        self._chunks.flush()
+
+    def close(self) -> None:
+        """Flush and join this writer's files into one."""
+        self._chunks.close()
+
+
+class EventReader:
+    """A run in; its events as they come, those that are new with each call."""
+
+    def __init__(self, store: Store, flow: str, run: str) -> None:
+        self._chunks = ChunkReader(store, f"{run_folder(flow, run)}/events")
+        self._decoder = msgspec.json.Decoder(_Stamped)
+
+    def new(self) -> list[RunEvent]:
+        """The events since the last call, ordered by time, then by each writer's own order."""
+        stamped = []
+        for writer, number, line in self._chunks.new():
+            try:
+                each = self._decoder.decode(line)
+            except msgspec.DecodeError:  # torn, or of a newer nbflow
+                continue
+            stamped.append((each.at, writer, number, each.event))
+        return [each[3] for each in sorted(stamped, key=lambda each: each[:3])]
+
+
+def read_events(store: Store, flow: str, run: str) -> list[RunEvent]:
+    """A run in; all its events in order, empty for a run that is not there, out."""
+    return EventReader(store, flow, run).new()
+
+
+class LogWriter:
+    """What one execution prints and displays in; log files out, at most one every 50 ms."""
+
+    def __init__(self, store: Store, flow: str, run: str, execution: str) -> None:
+        self._chunks = ChunkWriter(store, f"{run_folder(flow, run)}/logs/{safe_name(execution)}", "log")
+        self._encoder = msgspec.json.Encoder()
+
+    def put(self, output: Output) -> None:
+        """Take one piece of output; it is in the store within about 50 ms."""
+        self._chunks.put(self._encoder.encode(output))
+
+    def flush(self) -> None:
+        """All output put so far is in the store when this returns."""
+        self._chunks.flush()
+
+    def close(self) -> None:
+        """Flush and join the files into one."""
+        self._chunks.close()
+
+
+class LogReader:
+    """An execution of a run in; its output as it comes, what is new with each call."""
+
+    def __init__(self, store: Store, flow: str, run: str, execution: str) -> None:
+        self._chunks = ChunkReader(store, f"{run_folder(flow, run)}/logs/{safe_name(execution)}")
+
+    def new(self) -> list[Output]:
+        """The pieces of output since the last call, in order."""
+        outputs = (_decode(line, Output) for _, _, line in self._chunks.new())
+        return [output for output in outputs if output is not None]
+
+
+def read_log(store: Store, flow: str, run: str, execution: str) -> list[Output]:
+    """An execution of a run in; all that it printed and displayed, in order, out."""
+    return LogReader(store, flow, run, execution).new()
+
+
+# ---------------------------------------------------------------- heartbeats and cancel marks
+
+
+def beat(store: Store, flow: str, run: str, writer_id: str, at: float | None = None) -> None:
+    """Say that whoever runs this run is alive at this time (now)."""
+    data = msgspec.json.encode(_Moment(time.time() if at is None else at))
+    store.write(f"{run_folder(flow, run)}/beats/{safe_name(writer_id)}.json", data)
+
+
+def last_beat(store: Store, flow: str, run: str) -> float | None:
+    """A run in; when it was last known to be alive (seconds since 1970, by the runner's clock), None if never, out."""
+    return _last_moment(store, f"{run_folder(flow, run)}/beats")
+
+
+def request_cancel(store: Store, flow: str, run: str) -> None:
+    """Ask whoever runs this run, wherever that is, to end it."""
+    data = msgspec.json.encode(_Moment(time.time()))
+    store.write(f"{run_folder(flow, run)}/cancel/{secrets.token_hex(4)}.json", data)
+
+
+def cancel_requested(store: Store, flow: str, run: str) -> float | None:
+    """A run in; when it was last asked to end, None if never, out."""
+    return _last_moment(store, f"{run_folder(flow, run)}/cancel")
+
+
+def _last_moment(store: Store, folder: str) -> float | None:
+    data = store.read_many([f"{folder}/{name}" for name in store.children(folder)])
+    moments = [moment.at for each in data.values() if (moment := _decode(each, _Moment)) is not None]
+    return max(moments, default=None)
+
+
+def _decode(data: bytes, kind: type[_T]) -> _T | None:
+    """JSON and its type in; the value, None when it is torn or foreign, out."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError:
+        return None
