@@ -1,0 +1,258 @@
+"""A sqlite file in the user's cache folder that spares reading every run again: run summaries and step durations.
+
+Nothing in it is true by itself: it is made from the store, may be deleted at any time, and is made anew when damaged.
+Several processes may use it at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from nbflow import records
+from nbflow.model import Frozen, RunEnded, RunEvent, RunStarted, RunStatus, Tagged, TaskChanged, TaskState
+from nbflow.storage import LocalStore, Store, cache_folder
+
+LAYOUT = 1
+KEPT_DURATIONS = 20
+
+SCHEMA = f"""
+PRAGMA user_version = {LAYOUT};
+CREATE TABLE IF NOT EXISTS runs (
+    flow TEXT, run TEXT, created REAL, stamp INTEGER, summary BLOB, PRIMARY KEY (flow, run)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_time ON runs (created);
+CREATE TABLE IF NOT EXISTS durations (flow TEXT, step TEXT, at REAL, seconds REAL);
+CREATE INDEX IF NOT EXISTS by_step ON durations (flow, step, at);
+"""
+
+_T = TypeVar("_T")
+
+
+class RunSummary(Frozen, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of a list of runs; `counts` has the number of tasks in each state."""
+
+    flow: str
+    run: str
+    status: RunStatus
+    created_at: float
+    finished_at: float | None = None
+    tags: tuple[str, ...] = ()
+    counts: dict[TaskState, int] = {}  # noqa: RUF012  # msgspec copies it for each instance
+    notebook: str | None = None
+    origin: str | None = None
+    session: bool = False
+    error: str | None = None
+
+
+def summarise(flow: str, run: str, events: Iterable[RunEvent]) -> RunSummary | None:
+    """A run's events in order in; its summary, None when it never started, out; "running" while it has no end."""
+    started: RunStarted | None = None
+    ended: RunEnded | None = None
+    tags: dict[str, None] = {}
+    states: dict[tuple[object, ...], TaskState] = {}
+    for event in events:
+        if isinstance(event, RunStarted):
+            started = started or event
+            ended = None
+            tags |= dict.fromkeys(event.tags)
+        elif isinstance(event, TaskChanged):
+            states[event.task.step, event.task.index, event.task.turn] = event.state
+        elif isinstance(event, Tagged):
+            tags = {**tags, event.name: None} if event.present else {tag: None for tag in tags if tag != event.name}
+        elif isinstance(event, RunEnded):
+            ended = event
+    if started is None:
+        return None
+    counts: dict[TaskState, int] = {}
+    for state in states.values():
+        counts[state] = counts.get(state, 0) + 1
+    return RunSummary(
+        flow=flow,
+        run=run,
+        status=ended.status if ended else "running",
+        created_at=started.at,
+        finished_at=ended.at if ended else None,
+        tags=tuple(tags),
+        counts=counts,
+        notebook=started.notebook,
+        origin=started.origin,
+        session=started.session,
+        error=ended.error if ended else None,
+    )
+
+
+class Index:
+    """The index of one store; every method works without the file too, only slower the next time."""
+
+    def __init__(self, url: str, folder: Path | None = None) -> None:
+        name = sha256(url.encode()).hexdigest()[:24]
+        self._path = (folder or cache_folder()) / "index" / f"{name}.sqlite"
+        self._lock = threading.Lock()
+
+    # -- runs
+
+    def put_run(self, summary: RunSummary, stamp: int = 0) -> None:
+        """Remember a run as it is now; `stamp`: when its events changed last (ns), 0 to read them again."""
+        self._put([(summary, stamp)])
+
+    def _put(self, seen: Sequence[tuple[RunSummary, int]]) -> None:
+        rows = [(each.flow, each.run, each.created_at, stamp, msgspec.json.encode(each)) for each, stamp in seen]
+        self._use(lambda db: db.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", rows), None)
+
+    def forget_run(self, flow: str, run: str) -> None:
+        """Drop a run that is no longer in the store."""
+        self._use(lambda db: db.execute("DELETE FROM runs WHERE flow = ? AND run = ?", (flow, run)), None)
+
+    def known(self, flow: str | None = None) -> dict[tuple[str, str], tuple[RunSummary, int]]:
+        """A flow's name (None: all) in; the remembered runs with their stamps, by flow and run, out."""
+        where, values = ("WHERE flow = ?", (flow,)) if flow is not None else ("", ())
+        query = f"SELECT stamp, summary FROM runs {where}"  # noqa: S608  # constant text
+        rows: list[tuple[int, bytes]] = self._use(lambda db: db.execute(query, values).fetchall(), [])
+        decoder = msgspec.json.Decoder(RunSummary)
+        try:
+            seen = [(decoder.decode(data), stamp) for stamp, data in rows]
+        except msgspec.DecodeError:
+            self._remove()
+            return {}
+        return {(summary.flow, summary.run): (summary, stamp) for summary, stamp in seen}
+
+    def runs(self, store: Store, flow: str | None = None, tags: Iterable[str] = ()) -> list[RunSummary]:
+        """The store, a flow's name (None: all) and tags in; its runs that have all of them, newest first, out.
+
+        Lists the store, and reads only the runs that are new, unfinished or changed since they were read. (A tag
+        given later on another machine to a run in a remote store shows once that run is read again.)
+        """
+        known = self.known(flow)
+        flows = records.list_flows(store) if flow is None else [flow]
+        present = [(name, run) for name in flows for run in records.list_runs(store, name)]
+        for name, run in known.keys() - set(present):
+            self.forget_run(name, run)
+        current: dict[tuple[str, str], RunSummary] = {}
+        stale: dict[tuple[str, str], int] = {}
+        for key in present:
+            summary, seen = known.get(key, (None, 0))
+            stamp = _stamp(store, *key)
+            if summary is None or summary.finished_at is None or stamp != seen:
+                stale[key] = stamp
+            else:
+                current[key] = summary
+        fresh = _read_summaries(store, list(stale))
+        if fresh:
+            self._put([(summary, stale[summary.flow, summary.run]) for summary in fresh])
+        wanted = set(tags)
+        chosen = [each for each in (*current.values(), *fresh) if wanted <= set(each.tags)]
+        return sorted(chosen, key=lambda each: (each.created_at, each.run), reverse=True)
+
+    # -- durations
+
+    def add_duration(self, flow: str, step: str, seconds: float, at: float) -> None:
+        """Remember how long a task of a step took; only the last ones are kept."""
+
+        def add(db: sqlite3.Connection) -> None:
+            db.execute("INSERT INTO durations VALUES (?, ?, ?, ?)", (flow, step, at, seconds))
+            db.execute(
+                "DELETE FROM durations WHERE flow = ?1 AND step = ?2 AND at < (SELECT min(at) FROM (SELECT at FROM"
+                " durations WHERE flow = ?1 AND step = ?2 ORDER BY at DESC LIMIT ?3))",
+                (flow, step, KEPT_DURATIONS),
+            )
+
+        self._use(add, None)
+
+    def durations(self, flow: str) -> dict[str, float]:
+        """A flow's name in; the median seconds of a task for each of its steps that has run out."""
+        rows: list[tuple[str, float]] = self._use(
+            lambda db: db.execute("SELECT step, seconds FROM durations WHERE flow = ?", (flow,)).fetchall(), []
+        )
+        steps: dict[str, list[float]] = {}
+        for step, seconds in rows:
+            steps.setdefault(step, []).append(seconds)
+        return {step: statistics.median(values) for step, values in steps.items()}
+
+    # -- the file
+
+    def _use(self, act: Callable[[sqlite3.Connection], _T], otherwise: _T) -> _T:
+        """What to do in; its result out, or `otherwise` when the file cannot be used even after being made anew."""
+        with self._lock:
+            for last in (False, True):
+                try:
+                    with closing(self._connect()) as db, db:
+                        return act(db)
+                except sqlite3.OperationalError:  # locked for long, read-only folder, full disk: go without
+                    if last or self._is_sound():
+                        return otherwise
+                    self._remove()
+                except (sqlite3.DatabaseError, OSError):
+                    if last:
+                        return otherwise
+                    self._remove()
+        return otherwise
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(self._path, timeout=10)
+        try:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version != LAYOUT:
+                if version:
+                    raise sqlite3.DatabaseError(f"layout {version}")
+                db.execute("PRAGMA journal_mode = WAL")
+                db.executescript(SCHEMA)
+            db.execute("PRAGMA synchronous = NORMAL")
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _is_sound(self) -> bool:
+        """Whether the file has the tables that it should have."""
+        try:
+            with closing(sqlite3.connect(self._path, timeout=1)) as db:
+                db.execute("SELECT 1 FROM runs, durations LIMIT 1")
+                return True
+        except sqlite3.OperationalError as error:
+            return "no such table" not in str(error)
+        except sqlite3.DatabaseError:
+            return False
+
+    def _remove(self) -> None:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            with suppress(OSError):  # absent, or in use on Windows: the next attempt finds out
+                self._path.with_name(self._path.name + suffix).unlink()
+
+
+def _stamp(store: Store, flow: str, run: str) -> int:
+    """A run in; when its folder of events changed last (ns), 0 where that is just now or not known, out."""
+    place = store.local_path(f"{records.run_folder(flow, run)}/events")
+    if place is None:
+        return 0
+    try:
+        changed = os.stat(place).st_mtime_ns  # noqa: PTH116  # once for each of many runs
+    except OSError:  # no events yet
+        return 0
+    return changed if time.time_ns() - changed > 1_000_000_000 else 0
+
+
+def _read_summaries(store: Store, runs: Sequence[tuple[str, str]]) -> list[RunSummary]:
+    """Flows with runs in; the summaries of those that have started out; several at once where the store is far."""
+
+    def read(key: tuple[str, str]) -> RunSummary | None:
+        return summarise(*key, records.read_events(store, *key))
+
+    if isinstance(store, LocalStore) or len(runs) < 2:
+        found = [read(key) for key in runs]
+    else:
+        with ThreadPoolExecutor(min(16, len(runs)), "nbflow-index") as pool:
+            found = list(pool.map(read, runs))
+    return [summary for summary in found if summary is not None]
