@@ -96,7 +96,7 @@ class JsonLines:
 
 
 class Pieces:
-    """Pieces of what tasks print, put together to whole lines; a line's overwritten beginning (`\\r`) is left out."""
+    """Pieces of what tasks print, put together to whole lines; what a carriage return overwrites is left out."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[TaskId, str], str] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nbflow.model import SETTLED, WORST_FIRST, Finding, Frozen, Plan, Snapshot, TaskState, TaskView
 from nbflow.render import html, preview
@@ -36,9 +36,8 @@ def title(snapshot: Snapshot, now: float | None = None) -> str:
     return f"{snapshot.flow} · {snapshot.run} · {_status(snapshot, now)}"
 
 
-def summary(snapshot: Snapshot) -> str:
-    """A run in; how many tasks are in which state, `4 done, 2 reused`, out."""
-    found = counts(snapshot)
+def summary(found: Mapping[TaskState, int]) -> str:
+    """The number of tasks in each state in; `4 done, 2 reused` out."""
     return ", ".join(f"{found[state]} {state}" for state in WORST_FIRST if found.get(state))
 
 

@@ -1,0 +1,472 @@
+"""Past and present runs, read from the datastore: `Flow`, `Run` and `Step`; tasks and artifacts are in `past_tasks`.
+
+Nothing but `.value` and `.data.NAME` unpickles: listings, states, previews, logs and reprs read manifests.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nbflow import records
+from nbflow.errors import AmbiguousTask, NotFoundError, nearest
+from nbflow.history import step_state
+from nbflow.index import RunSummary
+from nbflow.model import Index, RunStatus, Snapshot, Tagged, TaskState, TaskView
+from nbflow.past import PastRun, find_run, summaries
+from nbflow.past_tasks import Artifact, Attempt, Data, Failure, Task, failure_of, moment
+from nbflow.render import html, listing, preview, table
+from nbflow.storage import open_store, store_url
+
+__all__ = ["Artifact", "Attempt", "Data", "Failure", "Flow", "Run", "Step", "Task", "locate"]
+
+SHOWN_RUNS = 20
+"""Runs that a flow's repr lists."""
+
+
+class Flow:
+    """A flow's runs. NotFoundError when the store knows no flow of that name.
+
+    `store` is a folder or URL; without one it is NBFLOW_STORE, else what `%flow config store` wrote to
+    `.nbflow/config.json` in the working directory, else that `.nbflow/`.
+    """
+
+    def __init__(self, name: str, store: str | os.PathLike[str] | None = None) -> None:
+        self.name = name
+        self._store = open_store(store_url(store, Path.cwd()))
+        flows = records.list_flows(self._store)
+        if name not in flows:
+            raise NotFoundError(
+                f"there is no flow {name!r} in {self._store.url}{nearest(name, flows)}",
+                fix=f"flows: {', '.join(flows) or 'none'}; another store is named by store=",
+            )
+
+    @property
+    def latest_run(self) -> Run | None:
+        """Its newest run, whatever its status; None when it has none. Cells run by hand do not count."""
+        return self._newest(None)
+
+    @property
+    def latest_successful_run(self) -> Run | None:
+        """Its newest run that is done; None when there is none."""
+        return self._newest("done")
+
+    def _newest(self, status: str | None) -> Run | None:
+        found = summaries(self._store, self.name)
+        wanted = (one for one in found if not one.session and status in (None, one.status))
+        return next((self._run(one) for one in wanted), None)
+
+    def runs(self, *tags: str, status: str | None = None) -> list[Run]:
+        """Its runs that carry all these tags, newest first; `status` leaves only those with that status.
+
+        The runs of cells run by hand, one for each kernel, are among them.
+        """
+        return [self._run(one) for one in summaries(self._store, self.name, tags) if status in (None, one.status)]
+
+    def _run(self, summary: RunSummary) -> Run:
+        return Run(PastRun(self._store, summary.flow, summary.run))
+
+    def __getitem__(self, run_id: str) -> Run:
+        return Run(find_run(self._store, f"{self.name}/{run_id}"))
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs())
+
+    def _rows(self) -> list[listing.RunRow]:
+        return [row(one) for one in summaries(self._store, self.name)[:SHOWN_RUNS]]
+
+    def __repr__(self) -> str:
+        return f"Flow({self.name})\n{listing.runs_text(self._rows(), time.time())}"
+
+    def _repr_html_(self) -> str:
+        return listing.runs_html(self.name, self._rows(), time.time())
+
+
+class RunError(str):
+    """Why a run failed, in one line; the first failed task's error is in the attributes."""
+
+    __slots__ = ("cell", "line", "message", "step", "traceback", "type")
+
+    type: str
+    message: str
+    traceback: str
+    step: str | None
+    cell: str | None
+    line: int | None
+
+
+class Parameters(Mapping[str, Any]):
+    """A run's parameters by name, real values, as attributes and as a mapping."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._values:
+            raise AttributeError(f"no parameter {name!r}{nearest(name, self.__dict__.get('_values', ()))}")
+        return self._values[name]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and self._values == dict(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as any mapping
+
+    def __repr__(self) -> str:
+        return repr(self._values)
+
+
+class Run:
+    """One run: `Run("flow/id")`, `Run("flow/latest")` or `Run("id")`. NotFoundError when there is none.
+
+    `store` as for `Flow`.
+    """
+
+    def __init__(self, name: str | PastRun, store: str | os.PathLike[str] | None = None) -> None:
+        self._past = name if isinstance(name, PastRun) else find_run(open_store(store_url(store, Path.cwd())), name)
+
+    # ------------------------------------------------------------ what it is
+
+    @property
+    def id(self) -> str:
+        """Its id, unique within the store."""
+        return self._past.run
+
+    @property
+    def flow(self) -> str:
+        """Its flow's name."""
+        return self._past.flow
+
+    @property
+    def store(self) -> str:
+        """The folder or URL of the datastore that it is read from."""
+        return self._past.store.url
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """All its tasks at this moment, as tables and pages draw them."""
+        return self._past.snapshot
+
+    @property
+    def status(self) -> RunStatus:
+        """Running, done, failed, cancelled or lost: not finished and without a sign of life."""
+        return self._past.snapshot.status
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended, lost runs included."""
+        return self.status != "running"
+
+    @property
+    def successful(self) -> bool:
+        """Whether it has ended and no task failed."""
+        return self.status == "done"
+
+    @property
+    def error(self) -> RunError | None:
+        """Why it failed, None when it did not: text, with the first failed task's error in its attributes."""
+        view = self._past.snapshot
+        failed = next((task for task in view.tasks if task.state == "failed"), None)
+        if view.error is None and failed is None:
+            return None
+        found = failure_of(failed.failure) if failed is not None else None
+        error = RunError(view.error or f"{failed.task.step if failed else ''}: {found}")
+        error.type, error.message = (found.type, found.message) if found else ("", str(error))
+        error.traceback = found.traceback if found else ""
+        error.step = failed.task.step if failed is not None else None
+        error.cell, error.line = (found.cell, found.line) if found else (None, None)
+        return error
+
+    @property
+    def params(self) -> Parameters:
+        """The parameters that it ran with, real values."""
+        return Parameters(self._past.parameters)
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The user's tags."""
+        return self._past.snapshot.tags
+
+    @property
+    def created_at(self) -> dt.datetime:
+        """When it began."""
+        return moment(self._past.snapshot.started_at)
+
+    @property
+    def finished_at(self) -> dt.datetime | None:
+        """When it ended, None before, and where it was lost."""
+        end = self._past.snapshot.finished_at
+        return None if end is None else moment(end)
+
+    @property
+    def origin(self) -> str | None:
+        """The run that it resumed."""
+        return self._past.started.origin
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Who ran it, where, from which notebook and commit."""
+        started = self._past.started
+        return {
+            "notebook": started.notebook,
+            "folder": started.folder,
+            "user": started.user,
+            "host": started.host,
+            "pid": started.pid,
+            "commit": started.commit,
+            "on": started.on,
+            "origin": started.origin,
+            "session": started.session,
+            "versions": dict(started.versions),
+        }
+
+    @property
+    def notebook(self) -> str:
+        """The text of the notebook as it was run."""
+        return self._past.document
+
+    # ------------------------------------------------------------ what it holds
+
+    def steps(self) -> list[Step]:
+        """Its steps in document order."""
+        view = self._past.snapshot
+        names = dict.fromkeys([*view.steps, *(task.task.step for task in view.tasks)])
+        return [Step(self._past, name) for name in names]
+
+    def __getitem__(self, name: str) -> Step:
+        steps = self.steps()
+        for step in steps:
+            if name in (step.name, step.label):
+                return step
+        known = [step.name for step in steps]
+        raise NotFoundError(
+            f"run {self.id} has no step {name!r}{nearest(name, known)}", fix=f"steps: {', '.join(known) or 'none'}"
+        )
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self.steps())
+
+    @property
+    def data(self) -> Data:
+        """`run.data.NAME` loads the name's last version in document order, or replays the definition that made it."""
+        return Data(f"{self.flow}/{self.id}", self._names, self._load)
+
+    def _names(self) -> list[str]:
+        return sorted({*self._past.values.names(), *self._past.started.parameters})
+
+    def _load(self, name: str) -> Any:
+        try:
+            return self._past.values.last(name)
+        except NotFoundError:
+            if name in self._past.started.parameters:
+                return self._past.parameters[name]
+            raise
+
+    # ------------------------------------------------------------ what can be done to it
+
+    def add_tag(self, *tags: str) -> None:
+        """Add tags; those that it has stay."""
+        self._tag(tags, present=True)
+
+    def remove_tag(self, *tags: str) -> None:
+        """Remove tags; those that it has not are passed over."""
+        self._tag(tags, present=False)
+
+    def _tag(self, tags: Iterable[str], *, present: bool) -> None:
+        past = self._past
+        writer = records.EventWriter(past.store, past.flow, past.run, f"client-{secrets.token_hex(6)}")
+        try:
+            for tag in tags:
+                writer.put(Tagged(name=tag, present=present, at=time.time()))
+        finally:
+            writer.close()
+        past.forget()
+
+    def cancel(self) -> None:
+        """Ask it to stop: returns at once, `wait()` waits for the end. A run that has ended is left as it is."""
+        if not self.finished:
+            records.request_cancel(self._past.store, self._past.flow, self._past.run)
+
+    def wait(self, timeout: float | None = None, every: float = 0.2) -> Run:
+        """Wait until it has ended; TimeoutError after `timeout` seconds; looks at the store `every` so many seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while not self.finished:
+            if end is not None and time.monotonic() >= end:
+                raise TimeoutError(f"run {self.id} has not ended after {timeout} s")
+            time.sleep(every)
+        return self
+
+    # ------------------------------------------------------------ as people see it
+
+    def __repr__(self) -> str:
+        return table.text(self._past.snapshot, time.time())
+
+    def _repr_html_(self) -> str:
+        return table.as_html(self._past.snapshot, time.time())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and (self.store, self.flow, self.id) == (other.store, other.flow, other.id)
+
+    def __hash__(self) -> int:
+        return hash((self.store, self.flow, self.id))
+
+
+class Step:
+    """One step of a run: its tasks, and its only task's parts."""
+
+    def __init__(self, past: PastRun, name: str) -> None:
+        self._past = past
+        self.name = name
+
+    @property
+    def label(self) -> str:
+        """The step as people read it: its name, or `cell 3: df`."""
+        return self._past.snapshot.labels.get(self.name) or self.name
+
+    @property
+    def state(self) -> TaskState:
+        """The worst of its tasks' states; an empty foreach is done."""
+        return step_state(self._past.snapshot, self.name)
+
+    @property
+    def tasks(self) -> list[Task]:
+        """Its tasks in item order, then turn."""
+        return [Task(self._past, view, self.label) for view in self._views()]
+
+    @property
+    def task(self) -> Task:
+        """Its only task, or the last turn of an `--until`; AmbiguousTask when it has several items."""
+        views = self._views()
+        if not views:
+            raise NotFoundError(f"step {self.name} has no task: it is {self.state}")
+        if len({view.task.index for view in views}) > 1 or views[-1].task.index:
+            raise AmbiguousTask(
+                f"step {self.name} has {len(views)} tasks", step=self.name, fix="name one: step[0], or use step.tasks"
+            )
+        return Task(self._past, views[-1], self.label)
+
+    def __getitem__(self, index: int | Index) -> Task:
+        views = self._views()
+        wanted = index if isinstance(index, tuple) else (index,)
+        found = [view for view in views if view.task.index == wanted or (not view.task.index and wanted == (0,))]
+        if found:
+            return Task(self._past, found[-1], self.label)
+        deeper = [view for view in views if view.task.index[: len(wanted)] == wanted]
+        if deeper:
+            raise AmbiguousTask(
+                f"step {self.name} is in a nested foreach: item {preview.index(wanted)} has {len(deeper)} tasks",
+                step=self.name,
+                fix=f"name one: step[{', '.join(map(str, deeper[0].task.index))}]",
+            )
+        raise NotFoundError(f"step {self.name} has no item {preview.index(wanted)}; it has {len(views)} tasks")
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
+
+    def __len__(self) -> int:
+        return len(self._views())
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    def data(self) -> Data:
+        """`step.data.NAME`: its only task's."""
+        return self.task.data
+
+    def _views(self) -> list[TaskView]:
+        return [view for view in self._past.snapshot.tasks if view.task.step == self.name]
+
+    def __repr__(self) -> str:
+        lines = [f"Step({self._past.flow}/{self._past.run}/{self.name}: {self.state})"]
+        lines += [f"  {task.name}  {task.summary}" for task in self.tasks]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        body = [
+            (preview.index(view.task.index), view.item, "" if view.task.turn is None else str(view.task.turn),
+             html.state(view.state, preview.mark(view.state)), preview.duration(view.elapsed),
+             preview.failure(view.failure) if view.failure else preview.reasons(view.reasons))
+            for view in self._views()
+        ]  # fmt: skip
+        head = html.join((html.tag("b", self.label), " ", html.state(self.state)))
+        heads = ("item", "value", "turn", "state", "time", "why")
+        return html.block(html.tag("div", head, cls="nbflow-head"), html.table(heads, body, numbers=(4,)))
+
+
+def row(summary: RunSummary) -> listing.RunRow:
+    """A run's summary in; its row in a list out."""
+    return listing.RunRow(
+        flow=summary.flow,
+        run=summary.run,
+        status=summary.status,
+        started_at=summary.created_at,
+        elapsed=None if summary.finished_at is None else max(0.0, summary.finished_at - summary.created_at),
+        tasks=table.summary(summary.counts),
+        tags=summary.tags,
+        note=(summary.error or "").partition("\n")[0] or ("cells run by hand" if summary.session else ""),
+    )
+
+
+def locate(path: str, store: str | os.PathLike[str] | None = None) -> Run | Step | Task | Artifact:
+    """`RUN[/STEP[/ITEM]][/NAME]` in; what it names out. RUN is `ID`, `FLOW/ID` or `FLOW/latest`, ITEM is `1` or `1.0`.
+
+    NotFoundError says which part is wrong and what there is instead.
+    """
+    opened = open_store(store_url(store, Path.cwd()))
+    parts = path.strip("/").split("/")
+    flows = records.list_flows(opened)
+    whole = len(parts) > 1 and parts[0] in flows
+    run = Run(find_run(opened, "/".join(parts[:2]) if whole else parts[0]))
+    rest = parts[2:] if whole else parts[1:]
+    if not rest:
+        return run
+    names = {step.name for step in run.steps()} | {step.label for step in run.steps()}
+    if len(rest) == 1 and rest[0] not in names:
+        return _last_artifact(run, rest[0])
+    step = run[rest[0]]
+    rest = rest[1:]
+    if rest and all(number.isdigit() for number in rest[0].split(".")):
+        task = step[tuple(int(number) for number in rest[0].split("."))]
+        rest = rest[1:]
+    elif not rest:
+        return step
+    else:
+        task = step.task
+    if not rest:
+        return task
+    if len(rest) > 1:
+        raise NotFoundError(f"{path!r} has too many parts", fix="write RUN/STEP/ITEM/NAME")
+    known = task.artifacts
+    if rest[0] not in known:
+        raise NotFoundError(
+            f"{task.name} left no artifact {rest[0]!r}{nearest(rest[0], known)}",
+            fix=f"it left: {', '.join(known) or 'none'}",
+        )
+    return known[rest[0]]
+
+
+def _last_artifact(run: Run, name: str) -> Artifact:
+    """A run and a name in; the last artifact of that name in document order out."""
+    for step in reversed(run.steps()):
+        for task in reversed(step.tasks):
+            if name in task.artifacts:
+                return task.artifacts[name]
+    known = [step.name for step in run.steps()]
+    raise NotFoundError(
+        f"run {run.id} has neither a step nor an artifact {name!r}{nearest(name, known)}",
+        fix=f"steps: {', '.join(known) or 'none'}",
+    )

@@ -1,0 +1,282 @@
+"""A past run's values: loaded from the datastore, with the definitions that they refer to replayed from the notebook.
+
+Each run has a namespace of its own, in which its functions find their globals and its classes live, so that
+`isinstance` holds between any two values of one run. A kernel that has executed the very same definition gives its
+own class instead.
+"""
+
+from __future__ import annotations
+
+import linecache
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from nbflow import artifacts
+from nbflow.analysis import transform
+from nbflow.errors import NbflowError, NotFoundError, TaskError, nearest
+from nbflow.model import Binding, Definition, Flow, Record
+from nbflow.scope import closed, gather
+from nbflow.serialize import Registry
+from nbflow.storage import Store
+
+_MAIN_LOCK = threading.RLock()
+"""Held while `__main__` is a run's namespace: pickles and dataclasses look their module up by name."""
+
+RecordOf = Callable[[str], Record | None]
+"""A step's name in; the record of its last task out, None where it left none."""
+
+
+class Values:
+    """The values of one run; made once for each run, so that what is replayed is replayed once."""
+
+    def __init__(self, store: Store, flow: Flow, record_of: RecordOf, live: Registry | None = None) -> None:
+        self._store = store
+        self._flow = flow
+        self._record_of = record_of
+        self._live = live
+        self._registry = Registry()
+        self._module = types.ModuleType("__main__")
+        self._by_id = {definition.id: definition for definition in reversed(flow.definitions)}
+        self._made: dict[int, dict[str, Any]] = {}  # definition -> what it bound
+        self._data: dict[str, Any] = {}  # names of data that functions read
+        self._followed: set[str] = set()
+        self._namespace["display"] = _display
+
+    @property
+    def _namespace(self) -> dict[str, Any]:
+        return self._module.__dict__
+
+    # ------------------------------------------------------------ values
+
+    def load(self, record: Record, name: str) -> Any:
+        """A record and the name of one of its artifacts in, the value out.
+
+        NotFoundError when there is none or it was not stored; OutdatedError when the notebook that is kept with the
+        run lacks a definition; whatever unpickling raises.
+        """
+        artifact = record.artifacts.get(name)
+        if artifact is None:
+            known = sorted(record.artifacts)
+            raise NotFoundError(
+                f"step {record.step} left no artifact {name!r}{nearest(name, known)}",
+                fix=f"it left: {', '.join(known) or 'none'}",
+            )
+        if artifact.group < 0:
+            raise NotFoundError(
+                f"{name!r} of step {record.step} was not stored: {artifact.error or 'it could not be serialized'}"
+            )
+        group = record.groups[artifact.group]
+        with self._as_main():
+            for reference in group.definitions:
+                definition = self._by_id.get(reference.id)
+                if definition is not None:
+                    self._define(definition.order)
+                    self._follow(definition.free)
+            self._follow(group.free)
+            return artifacts.load(self._store, [group], [name], self._registry)[name]
+
+    def last(self, name: str) -> Any:
+        """A name in; its last version in document order out: an artifact, or a definition replayed.
+
+        NotFoundError when no cell of the run gave it a value.
+        """
+        for writer in reversed(self._flow.writers.get(name, ())):
+            if writer.definitions:
+                with self._as_main():
+                    for order in writer.definitions:
+                        self._define(order)
+                        self._follow(self._flow.definitions[order].free)
+                return self._made[max(writer.definitions)][name]
+            if writer.step is None:
+                raise NotFoundError(f"{name!r} is deleted at the end of the notebook (cell {writer.position})")
+            record = self._record_of(writer.step)
+            if record is not None and name in record.artifacts:
+                return self.load(record, name)
+        raise NotFoundError(f"no step of this run left {name!r}")
+
+    def defined_in(self, step: str) -> frozenset[str]:
+        """The names of the definitions that a step's own cell makes."""
+        return frozenset(name for definition in self._own(step) for name in definition.names)
+
+    def definition(self, step: str, name: str) -> Any:
+        """A step and the name of a definition of its cell in; the object, replayed, out."""
+        order = max(definition.order for definition in self._own(step) if name in definition.names)
+        with self._as_main():
+            self._define(order)
+            self._follow(self._flow.definitions[order].free)
+        return self._made[order][name]
+
+    def _own(self, step: str) -> list[Definition]:
+        cells = {one.cell for one in self._flow.steps if one.name == step}
+        return [one for one in self._flow.definitions if one.cell in cells and one.kind == "definition"]
+
+    def names(self) -> list[str]:
+        """The public names that have a value, sorted; nothing is loaded."""
+        found = []
+        for name, writers in self._flow.writers.items():
+            if name.startswith(("_", "<")):
+                continue
+            for writer in reversed(writers):
+                if writer.definitions:
+                    found.append(name)
+                    break
+                record = self._record_of(writer.step) if writer.step else None
+                if writer.step is None or (record is not None and name in record.artifacts):
+                    found += [name] if record is not None else []
+                    break
+        return sorted(found)
+
+    # ------------------------------------------------------------ definitions
+
+    def _define(self, order: int) -> None:
+        """Replay a definition, after all that it requires, in document order, each once."""
+        for needed in sorted(closed(self._flow.definitions, [order])):
+            if needed not in self._made:
+                definition = self._flow.definitions[needed]
+                self._made[needed] = self._from_kernel(definition) or self._replayed(definition)
+                self._registry.add(definition.id, self._made[needed], definition.cell)
+                self._settle_names()
+
+    def _from_kernel(self, definition: Definition) -> dict[str, Any] | None:
+        """A definition in; what it bound in this kernel, None where it has not been executed here, out."""
+        if self._live is None or definition.kind != "definition" or not self._live.has(definition.id):
+            return None
+        found = {}
+        for name in definition.names:
+            try:
+                found[name] = self._live.object(definition.id, name)
+            except NbflowError:  # a name that no pickle refers to: an import, a constant
+                return None
+        return found
+
+    def _replayed(self, definition: Definition) -> dict[str, Any]:
+        """A definition in; the names that it binds, with their values, out."""
+        namespace = self._namespace
+        for needed in sorted(definition.requires):
+            namespace.update(self._made.get(needed, {}))
+        for binding in definition.binds:
+            for name, value in self._bound(binding):
+                namespace[name] = value
+        file = f"{self._flow.name}: cell {definition.position}"
+        _remember_lines(file, definition)
+        try:
+            _execute(definition, file, namespace)
+        except ModuleNotFoundError:
+            if not self._add_paths(definition):
+                raise
+            _execute(definition, file, namespace)
+        return {name: namespace[name] for name in definition.names if name in namespace}
+
+    def _add_paths(self, definition: Definition) -> bool:
+        """Replay what the notebook does to `sys.path` above a definition; whether there was anything to replay."""
+        found = [
+            earlier
+            for earlier in self._flow.definitions[: definition.order]
+            if earlier.kind == "setup" and "sys.path" in earlier.source and earlier.order not in self._made
+        ]
+        for earlier in found:
+            self._made[earlier.order] = {}
+            self._made[earlier.order] = self._replayed(earlier)
+        return bool(found)
+
+    def _settle_names(self) -> None:
+        """Each name of the namespace has its last version: data over definitions, later definitions over earlier."""
+        for order in sorted(self._made):
+            self._namespace.update(self._made[order])
+        self._namespace.update(self._data)
+
+    # ------------------------------------------------------------ free names
+
+    def _follow(self, names: tuple[str, ...]) -> None:
+        """Free names of functions in; each is bound in the namespace, as the end of the notebook has it."""
+        wanted = {name: False for name in names if name not in self._followed}
+        if not wanted:
+            return
+        self._followed |= wanted.keys()
+        try:
+            need = gather(self._flow.writers, self._flow.definitions, wanted)
+            for order in sorted(need.definitions):
+                self._define(order)
+            for binding in need.bindings.values():
+                for name, value in self._bound(binding):
+                    self._data[name] = value
+        except BaseException:
+            self._followed -= wanted.keys()  # tried again the next time
+            raise
+        self._settle_names()
+
+    def _bound(self, binding: Binding) -> Iterator[tuple[str, Any]]:
+        """A binding in; its name and value from the nearest source that has one out; none where none has."""
+        for source in binding.sources:
+            record = self._record_of(source.step) if source.step is not None else None
+            artifact = record.artifacts.get(binding.name) if record is not None else None
+            if record is not None and artifact is not None and artifact.group >= 0:
+                yield binding.name, self.load(record, binding.name)
+                return
+
+    @contextmanager
+    def _as_main(self) -> Iterator[None]:
+        """`__main__` is the run's namespace inside, and modules beside the notebook can be imported."""
+        folder = self._flow.notebook.folder
+        with _MAIN_LOCK:
+            before = sys.modules["__main__"]
+            sys.modules["__main__"] = self._module
+            added = bool(folder) and folder not in sys.path
+            path = list(sys.path)
+            if added:
+                sys.path.append(folder)
+            try:
+                yield
+            finally:
+                sys.modules["__main__"] = before
+                sys.path[:] = path
+
+
+def _execute(definition: Definition, file: str, namespace: dict[str, Any]) -> None:
+    """Run a definition's statement in a namespace, its lines numbered as in its cell; TaskError when it raises."""
+    code = compile("\n" * (definition.line - 1) + transform(definition.source), file, "exec", dont_inherit=True)
+    try:
+        exec(code, namespace)
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # the user's code
+        names = ", ".join(definition.names) or definition.kind
+        raise TaskError(
+            f"the definition of {names} cannot be replayed: {type(error).__name__}: {error}",
+            cell=definition.cell,
+            line=definition.line,
+            fix="load the value in a kernel that has run the notebook",
+        ) from error
+
+
+def _remember_lines(file: str, definition: Definition) -> None:
+    """Tracebacks and `inspect.getsource` find the definition's text under the file name of its code."""
+    entry = linecache.cache.get(file)
+    lines = list(entry[2]) if entry is not None and len(entry) == 4 else []
+    text = [f"{line}\n" for line in definition.source.split("\n")]
+    start = definition.line - 1
+    lines += ["\n"] * (start + len(text) - len(lines))
+    lines[start : start + len(text)] = text
+    # without a time of change an entry is never checked against a file
+    linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
+
+
+def _display(*values: Any, **options: Any) -> Any:
+    """What notebooks call `display`, bound in a namespace that no kernel has filled."""
+    from IPython.display import display
+
+    return display(*values, **options)  # type: ignore[no-untyped-call]
+
+
+def live_registry() -> Registry | None:
+    """The registry of the kernel that runs here, None outside a kernel with nbflow loaded."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
+    loaded = getattr(shell, "nbflow_extension", None)  # level 14 puts its session there
+    registry = getattr(loaded[0], "registry", None) if loaded else None
+    return registry if isinstance(registry, Registry) else None
+

@@ -1,0 +1,240 @@
+"""One run as the datastore holds it: its events, records, logs and notebook, read when asked for."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from functools import cached_property, lru_cache
+from typing import Any
+
+import msgspec
+
+from nbflow import records
+from nbflow.errors import NotFoundError, nearest
+from nbflow.graph import build_flow
+from nbflow.history import snapshot
+from nbflow.index import Index, RunSummary
+from nbflow.loading import Values, live_registry
+from nbflow.model import Flow, Record, RunEnded, RunEvent, RunStarted, Snapshot, TaskChanged, TaskId, TaskView
+from nbflow.notebook import parse_document
+from nbflow.storage import Store, open_store
+
+
+class PastRun:
+    """A run's flow name and id, with all that the store knows of it; what can still change is read anew each time."""
+
+    def __init__(self, store: Store, flow: str, run: str) -> None:
+        self.store = store
+        self.flow = flow
+        self.run = run
+        self._ended: list[RunEvent] | None = None
+        self._final: Snapshot | None = None
+        self._records: dict[tuple[str, str], Record] = {}
+
+    @property
+    def events(self) -> list[RunEvent]:
+        """Its events in order; NotFoundError when there is no such run."""
+        if self._ended is not None:
+            return self._ended
+        found = records.read_events(self.store, self.flow, self.run)
+        if not any(isinstance(event, RunStarted) for event in found):
+            raise NotFoundError(f"there is no run {self.run!r} of {self.flow!r} in {self.store.url}")
+        if any(isinstance(event, RunEnded) for event in found):
+            self._ended = found
+        return found
+
+    def forget(self) -> None:
+        """Read everything anew the next time: something was added to a run that has ended."""
+        self._ended = self._final = None
+
+    @property
+    def started(self) -> RunStarted:
+        """Its first event, or the last one that announced its steps anew."""
+        return [event for event in self.events if isinstance(event, RunStarted)][-1]
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The run now."""
+        events = self.events
+        if self._ended is not None:
+            self._final = self._final or snapshot(events, time.time())
+            return self._final
+        beat = records.last_beat(self.store, self.flow, self.run)
+        return snapshot(events, time.time(), beat, is_alive(self.started))
+
+    # ------------------------------------------------------------ records
+
+    def record(self, view: TaskView) -> Record | None:
+        """A task in; the record of the execution that stands for it, None where there is none, out."""
+        return self._record(view.key, view.execution) if view.key and view.execution else None
+
+    def _record(self, key: str, execution: str) -> Record | None:
+        if (key, execution) not in self._records:
+            try:
+                self._records[key, execution] = records.read_record(self.store, key, execution)
+            except NotFoundError:  # cleaned up since, or never published: its run was killed
+                return None
+        return self._records[key, execution]
+
+    def last_record(self, step: str) -> Record | None:
+        """A step in; the record of its last item's last turn that left one, out."""
+        views = [view for view in self.snapshot.tasks if view.task.step == step]
+        return next((record for view in reversed(views) if (record := self.record(view)) is not None), None)
+
+    def given_record(self, step: str) -> Record | None:
+        """A `%%params` cell's step in; the record that holds its values out."""
+        for key, execution in self.started.given:
+            record = self._record(key, execution)
+            if record is not None and record.step == step:
+                return record
+        return None
+
+    # ------------------------------------------------------------ the notebook and its values
+
+    @cached_property
+    def document(self) -> str:
+        """The text of the notebook as it was run."""
+        return records.read_notebook(self.store, self.flow, self.run)
+
+    @cached_property
+    def graph(self) -> Flow:
+        """The notebook as it was run, understood again."""
+        started = self.started
+        notebook = parse_document(self.document, name=self.flow, folder=started.folder, path=started.notebook)
+        return build_flow(notebook)
+
+    @property
+    def values(self) -> Values:
+        """Its values, one object for each run in a process: `isinstance` holds between all values of a run."""
+        return _values(self.store.url, self.flow, self.run, self.document)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Parameters by name with their real values: those that JSON has no word for are loaded."""
+        import json
+
+        found: dict[str, Any] = {}
+        stored = {
+            name: record
+            for key, execution in self.started.given
+            if (record := self._record(key, execution)) is not None
+            for name, artifact in record.artifacts.items()
+            if artifact.group >= 0
+        }
+        for name, text in self.started.parameters.items():
+            if name in stored:
+                found[name] = self.values.load(stored[name], name)
+                continue
+            try:
+                found[name] = json.loads(text)
+            except ValueError:
+                found[name] = text
+        return found
+
+    # ------------------------------------------------------------ logs
+
+    def outputs(self, view: TaskView, attempt: int | None = None) -> list[Mapping[str, Any]]:
+        """A task, and an attempt other than its last, in; nbformat outputs in order, streams in pieces, out.
+
+        They come from the log, which holds everything; where an execution has none (by hand), from its record.
+        """
+        record = self.record(view)
+        if attempt is None and record is not None and record.run != self.run:
+            return self._log(record.flow, record.run, record.execution) or list(record.outputs)
+        execution = next(
+            (
+                event.execution
+                for event in reversed(self.events)
+                if isinstance(event, TaskChanged)
+                and event.task == view.task
+                and event.attempt == (attempt or view.attempt)
+                and event.execution
+            ),
+            "",
+        )
+        logged = self._log(self.flow, self.run, execution) if execution else []
+        if logged or record is None or attempt not in (None, view.attempt):
+            return logged
+        return list(record.outputs)
+
+    def _log(self, flow: str, run: str, execution: str) -> list[Mapping[str, Any]]:
+        return [piece.output for piece in records.read_log(self.store, flow, run, execution)]
+
+    def changes(self, task: TaskId) -> list[TaskChanged]:
+        """A task in; everything that happened to it, in order, out."""
+        return [event for event in self.events if isinstance(event, TaskChanged) and event.task == task]
+
+
+@lru_cache(maxsize=64)
+def _values(url: str, flow: str, run: str, document: str) -> Values:
+    """A run in; its values, made once for each text of its notebook, out."""
+    del document  # part of what makes it the same: by hand a notebook grows while it runs
+    past = PastRun(open_store(url), flow, run)
+
+    def record_of(step: str) -> Record | None:
+        return past.last_record(step) or past.given_record(step)
+
+    return Values(past.store, past.graph, record_of, live_registry())
+
+
+def is_alive(started: RunStarted) -> bool | None:
+    """A run's start in; whether its process exists, None when it ran elsewhere or this system cannot tell, out."""
+    if not started.pid or started.host != socket.gethostname() or os.name != "posix":
+        return None
+    try:
+        os.kill(started.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def find_run(store: Store, name: str) -> PastRun:
+    """`ID`, `FLOW/ID` or `FLOW/latest` in; the run out; NotFoundError lists what there is."""
+    flow, separator, run = name.rpartition("/")
+    flows = records.list_flows(store)
+    if not separator:
+        for known in flows:
+            if run in records.list_runs(store, known):
+                return PastRun(store, known, run)
+        if name in flows:
+            raise NotFoundError(f"{name!r} is a flow, not a run", fix=f"name a run: {name}/latest")
+        known_runs = [one for known in flows for one in records.list_runs(store, known)]
+        raise NotFoundError(
+            f"there is no run {run!r} in {store.url}{nearest(run, known_runs)}", fix="`nbflow runs` lists all runs"
+        )
+    if flow not in flows:
+        raise NotFoundError(
+            f"there is no flow {flow!r} in {store.url}{nearest(flow, flows)}",
+            fix=f"flows: {', '.join(flows) or 'none'}",
+        )
+    runs = records.list_runs(store, flow)
+    if run == "latest":
+        newest = next((one for one in Index(store.url).runs(store, flow) if not one.session), None)
+        if newest is None:
+            raise NotFoundError(f"the flow {flow!r} has no run in {store.url}")
+        return PastRun(store, flow, newest.run)
+    if run not in runs:
+        raise NotFoundError(
+            f"there is no run {run!r} of {flow!r} in {store.url}{nearest(run, runs)}",
+            fix=f"`nbflow runs` lists them; the newest is {flow}/latest",
+        )
+    return PastRun(store, flow, run)
+
+
+def summaries(store: Store, flow: str | None = None, tags: Iterable[str] = ()) -> list[RunSummary]:
+    """A flow (None: all) and tags in; its runs that have all of them, newest first, out.
+
+    The status of a run that has not ended is looked up: it may be lost.
+    """
+    found = Index(store.url).runs(store, flow, tags)
+    return [one if one.finished_at is not None else _looked_up(store, one) for one in found]
+
+
+def _looked_up(store: Store, summary: RunSummary) -> RunSummary:
+    """A run that has not ended in; the same with the status that its signs of life tell out."""
+    status = PastRun(store, summary.flow, summary.run).snapshot.status
+    return msgspec.structs.replace(summary, status=status)

@@ -1,0 +1,78 @@
+"""Lists of past runs and of artifacts, as plain text and as HTML."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from nbflow.model import Artifact, Frozen, RunStatus
+from nbflow.render import html, preview
+
+WIDTH = 64
+"""Columns that a preview may take."""
+
+STATUS_MARKS: dict[str, str] = {"running": "▸", "done": "✓", "failed": "✗", "cancelled": "■", "lost": "?"}
+
+
+class RunRow(Frozen, frozen=True):
+    """A run as a list shows it."""
+
+    flow: str
+    run: str
+    status: RunStatus
+    started_at: float
+    elapsed: float | None
+    tasks: str
+    tags: tuple[str, ...] = ()
+    note: str = ""
+
+
+def runs_text(rows: Sequence[RunRow], now: float) -> str:
+    """Rows, newest first, and the time in; a line for each run out."""
+    cells = [
+        (f"{STATUS_MARKS[row.status]} {row.flow}/{row.run}", row.status, when(row.started_at, now),
+         preview.duration(row.elapsed), row.tasks, " ".join(f"#{tag}" for tag in row.tags),
+         preview.clip(row.note, WIDTH))
+        for row in rows
+    ]  # fmt: skip
+    return "\n".join(preview.grid(cells)) if cells else "no runs"
+
+
+def runs_html(title: str, rows: Sequence[RunRow], now: float) -> str:
+    """A title, rows and the time in; a block of HTML out."""
+    heads = ("run", "status", "started", "time", "tasks", "tags", "note")
+    body = [
+        (html.tag("code", row.run), html.state(row.status, STATUS_MARKS[row.status]), when(row.started_at, now),
+         preview.duration(row.elapsed), row.tasks, " ".join(row.tags), preview.clip(row.note, WIDTH))
+        for row in rows
+    ]  # fmt: skip
+    head = html.tag("div", html.tag("b", title), cls="nbflow-head")
+    return html.block(head, html.table(heads, body, numbers=(3,)) if rows else "no runs")
+
+
+def artifacts_text(artifacts: Iterable[Artifact]) -> str:
+    """Artifacts in; a line for each, from what is known without loading it, out."""
+    cells = [
+        (f"  {one.name}", one.type, preview.shape(one.shape), preview.size(one.nbytes) if one.group >= 0 else "",
+         preview.artifact(one, WIDTH))
+        for one in artifacts
+    ]  # fmt: skip
+    return "\n".join(preview.grid(cells))
+
+
+def artifacts_html(title: html.Html | str, artifacts: Iterable[Artifact], *below: object) -> str:
+    """A title, artifacts and what stands below them in; a block of HTML out."""
+    body = [
+        (html.tag("code", one.name), html.tag("code", one.type), preview.shape(one.shape),
+         preview.size(one.nbytes) if one.group >= 0 else "", html.tag("code", preview.artifact(one, WIDTH)))
+        for one in artifacts
+    ]  # fmt: skip
+    listed = html.table(("artifact", "type", "shape", "size", "preview"), body, numbers=(3,)) if body else ""
+    return html.block(html.tag("div", title, cls="nbflow-head"), listed, *below)
+
+
+def when(at: float, now: float) -> str:
+    """A time and the present in, both unix seconds; how long ago it was, or its date, out."""
+    if now - at < 36 * 3600:
+        return preview.age(max(0.0, now - at))
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
