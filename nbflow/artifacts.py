@@ -70,6 +70,12 @@ def segments_of(groups: Iterable[Group]) -> Iterator[str]:
             yield from (segment.hash for segment in buffer.segments if segment.hash)
 
 
+def is_whole(store: Store, groups: Iterable[Group]) -> bool:
+    """Groups in; whether every segment that they are made of is in the datastore out."""
+    pieces = (s for group in groups for buffer in (group.stream, *group.buffers) for s in buffer.segments if s.hash)
+    return all(store.has_segment(piece) for piece in pieces)
+
+
 def content_id(group: Group, name: str) -> str:
     """A group and one of its names in; the id of that name's content out: its own name does not count when alone."""
     return group.id if len(group.names) == 1 else hash_of(f"{group.id}\0{name}".encode())

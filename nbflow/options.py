@@ -189,7 +189,7 @@ def _split(text: str, step: str, cell: str | None) -> list[tuple[str, str]]:
             step=step, cell=cell, line=1, fix="options begin with `--`; a step's name is one word",
         )  # fmt: skip
     pairs = []
-    for at, end in zip(starts, [*starts[1:], len(text)], strict=True):
+    for at, end in zip(starts, [*starts[1:], len(text)][: len(starts)], strict=True):
         key, _, value = re.sub(r"[\s=]", " ", text[at + 2 : end], count=1).partition(" ")
         if key not in OPTIONS:
             raise OptionError(

@@ -7,6 +7,7 @@ name whole or not at all.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import sys
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from nbflow.errors import NotFoundError
+from nbflow.errors import NotFoundError, StoreError
 from nbflow.model import Segment
 from nbflow.storage_interface import (
     TEMPORARY,
@@ -31,7 +32,7 @@ from nbflow.storage_interface import (
 )
 from nbflow.storage_local import LocalStore
 
-__all__ = ["Entry", "LocalStore", "RemoteStore", "Store", "cache_folder", "name_of", "open_store", "safe_name"]
+__all__ = ["Entry", "LocalStore", "RemoteStore", "Store", "cache_folder", "name_of", "open_store", "safe_name", "store_url"]
 
 WHOLE_PUTS = frozenset("s3 s3a gs gcs az abfs abfss adl oci oss memory".split())
 """Protocols whose single put is seen whole or not at all; elsewhere a file is written beside and moved."""
@@ -46,6 +47,29 @@ def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "nbflow"
     return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nbflow"
+
+
+def store_url(
+    given: str | os.PathLike[str] | None, folder: str | os.PathLike[str], environ: Mapping[str, str] = os.environ
+) -> str:
+    """What was asked for and the notebook's folder in; the datastore's folder or URL out.
+
+    Without `given`: NBFLOW_STORE, else what `%flow config store` wrote to `.nbflow/config.json` beside the notebook,
+    else that `.nbflow` itself. StoreError when config.json cannot be understood.
+    """
+    if given is not None and os.fspath(given):
+        return os.fspath(given)
+    if environ.get("NBFLOW_STORE"):
+        return environ["NBFLOW_STORE"]
+    config = Path(folder) / ".nbflow" / "config.json"
+    if config.exists():
+        try:
+            named = json.loads(config.read_text(encoding="utf-8")).get("store")
+        except (ValueError, AttributeError, OSError) as error:
+            raise StoreError(f"{config} cannot be understood: {error}", fix="correct or delete it") from None
+        if named:
+            return str(named)
+    return str(Path(folder) / ".nbflow")
 
 
 def open_store(url: str | os.PathLike[str]) -> Store:

@@ -1,0 +1,389 @@
+"""A notebook and what the user wants in; a finished Run, a Plan, or what is wrong, out. No kernel needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nbflow import client, plugins, records, storage
+from nbflow.errors import NotebookError, OptionError, ParameterError, PlanError, nearest
+from nbflow.graph import build_flow
+from nbflow.lookup import Lookup, RunFacts
+from nbflow.model import (
+    Change,
+    Finding,
+    Flow,
+    Plan,
+    PlanTask,
+    RunStarted,
+    Step,
+    StepOptions,
+    TaskId,
+)
+from nbflow.notebook import read_notebook
+from nbflow.parameter_values import Given, evaluate
+from nbflow.parameters import gather_overrides
+from nbflow.plugins import Executor
+from nbflow.runner import Runner, Watch, run_started
+from nbflow.storage import Store
+
+PathLike = str | os.PathLike[str]
+
+
+# ---------------------------------------------------------------- the public doors
+
+
+def run(
+    path: PathLike,
+    *,
+    params: Mapping[str, Any] | None = None,
+    on: str = "local",
+    store: str | None = None,
+    workers: int | None = None,
+    fresh: bool | Sequence[str] = False,
+    steps: Sequence[str] | None = None,
+    tags: Iterable[str] = (),
+    resume: str | None = None,
+    all_cells: bool = False,
+    params_file: PathLike | None = None,
+    watch: Watch | None = None,
+    cancel: threading.Event | None = None,
+) -> client.Run:
+    """Run a notebook as a flow; the finished Run, a failed one too, out.
+
+    `path` is an .ipynb, or a percent-format .py; `fresh` is True for all steps, or names of steps that are not to be
+    reused; `steps` are run with their ancestors; `resume` is a run's id, whose parameters are then used. Raises
+    NotebookError, ParameterError, PlanError or StoreError only before anything ran.
+    """
+    with Executors(on) as executors:
+        runner = begin(
+            load_flow(path, all_cells=all_cells), store=store, params=params or {}, params_file=params_file,
+            executors=executors, workers=workers, fresh=fresh, steps=steps, tags=tags, resume=resume, watch=watch,
+        )  # fmt: skip
+        _run_until(runner, cancel)
+    return client.Run(f"{runner.flow.name}/{runner.started.run}", store=runner.lookup.facts.store_url)
+
+
+def plan(
+    path: PathLike,
+    *,
+    params: Mapping[str, Any] | None = None,
+    on: str = "local",
+    store: str | None = None,
+    workers: int | None = None,
+    fresh: bool | Sequence[str] = False,
+    steps: Sequence[str] | None = None,
+    tags: Iterable[str] = (),
+    resume: str | None = None,
+    all_cells: bool = False,
+    params_file: PathLike | None = None,
+) -> Plan:
+    """What `run` with the same arguments would do: a Plan; nothing runs and nothing is written.
+
+    Raises NotebookError, ParameterError, PlanError or StoreError as `run` does.
+    """
+    del workers, tags
+    with Executors(on) as executors:
+        flow, lookup, _ = _prepare(
+            load_flow(path, all_cells=all_cells), store=store, params=params or {}, params_file=params_file,
+            executors=executors, fresh=fresh, steps=steps, resume=resume, run="",
+        )  # fmt: skip
+    return Plan(flow=flow.name, tasks=tuple(_plan_rows(flow, lookup)), findings=flow.findings)
+
+
+def check(path: PathLike, *, all_cells: bool = False) -> Flow:
+    """A notebook in; its Flow with every finding that can be known before a run out."""
+    return load_flow(path, all_cells=all_cells)
+
+
+def why(path: PathLike, step: str, **wishes: Any) -> dict[str, Any]:
+    """A notebook and a step in; whether it would run or be reused, and what changed, out.
+
+    The keys are "action" ("run" or "reuse") and "reasons", a list of {code, what, before, after}.
+    """
+    with Executors(wishes.pop("on", "local")) as executors:
+        flow, lookup, _ = _prepare(
+            load_flow(path, all_cells=wishes.pop("all_cells", False)), store=wishes.pop("store", None),
+            params=wishes.pop("params", None) or {}, params_file=wishes.pop("params_file", None), executors=executors,
+            fresh=wishes.pop("fresh", False), steps=None, resume=None, run="",
+        )  # fmt: skip
+    return why_in(flow, lookup, step)
+
+
+# ---------------------------------------------------------------- parts that the kernel's session uses too
+
+
+class Executors:
+    """The executors of one or more runs by URL, made when first needed, closed together."""
+
+    def __init__(self, on: str = "local") -> None:
+        self.on = on
+        self._made: dict[str, Executor] = {}
+        self._lock = threading.Lock()
+
+    def get(self, url: str | None = None) -> Executor:
+        """The executor for a URL, None for the run's own; PlanError for a scheme that nobody serves."""
+        url = url or self.on
+        with self._lock:
+            if url not in self._made:
+                self._made[url] = self._factory(url)(url)
+            return self._made[url]
+
+    def check(self, urls: Iterable[str | None]) -> None:
+        """Raise PlanError for a URL that no executor serves."""
+        for url in urls:
+            self._factory(url or self.on)
+
+    def slots(self) -> int:
+        """Cores of the run's own executor."""
+        executor = self.get()
+        return executor.slots() if isinstance(executor, plugins.SupportsCapacity) else os.cpu_count() or 1
+
+    def close(self) -> None:
+        """End everything that was started."""
+        with self._lock:
+            for executor in self._made.values():
+                executor.close()
+            self._made.clear()
+
+    def __enter__(self) -> Executors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @staticmethod
+    def _factory(url: str) -> Any:
+        try:
+            return plugins.load("executors", url.partition(":")[0])
+        except OptionError as error:
+            raise PlanError(f"--on {url}: {error.message}", fix=error.fix) from None
+
+
+def load_flow(path: PathLike, *, all_cells: bool = False) -> Flow:
+    """A notebook's path in; its Flow out; NotebookError when it cannot be read."""
+    return build_flow(read_notebook(Path(path)), all_cells=all_cells)
+
+
+def begin(
+    flow: Flow,
+    *,
+    store: str | None,
+    executors: Executors,
+    params: Mapping[str, Any] | None = None,
+    params_file: PathLike | None = None,
+    workers: int | None = None,
+    fresh: bool | Sequence[str] = False,
+    steps: Sequence[str] | None = None,
+    tags: Iterable[str] = (),
+    resume: str | None = None,
+    watch: Watch | None = None,
+) -> Runner:
+    """A flow and what the user wants in; a Runner, checked and ready to `run()`, out."""
+    run_id = records.new_run_id()
+    tags = tuple(tags)
+    flow, lookup, given = _prepare(
+        flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
+        steps=steps, resume=resume, run=run_id, tags=tags,
+    )  # fmt: skip
+    started = run_started(
+        flow, run_id, parameters={name: _as_text(value) for name, value in given.values.items()},
+        given=given.places, tags=tags, origin=resume, on=executors.on,
+    )  # fmt: skip
+    return Runner(
+        flow, lookup, started, executors.get, workers or executors.slots(), watch,
+    )  # fmt: skip
+
+
+def _prepare(
+    flow: Flow,
+    *,
+    store: str | None,
+    params: Mapping[str, Any],
+    params_file: PathLike | None,
+    executors: Executors,
+    fresh: bool | Sequence[str],
+    steps: Sequence[str] | None,
+    resume: str | None,
+    run: str,
+    tags: tuple[str, ...] = (),
+) -> tuple[Flow, Lookup, Given]:
+    """Everything that may be wrong before a run, checked; parameters evaluated."""
+    check_flow(flow)
+    _refuse_missing(flow)
+    url = storage.store_url(store, flow.notebook.folder)
+    opened = storage.open_store(url)
+    executors.check([None, *(step.options.on for step in flow.steps)])
+    chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
+    params = {**_parameters_of(opened, flow.name, resume), **params} if resume else params
+    overrides = gather_overrides(flow.parameters, params, _read_params_file(params_file), os.environ)
+    if steps is not None:
+        flow = _with_ancestors(flow, [find_step(word, flow.steps) for word in steps])
+    flow, given = evaluate(flow, opened, overrides, executors.get, run)
+    facts = RunFacts(run=run, store_url=url, values=given.values, tags=tags, origin=resume, fresh=chosen)
+    return flow, Lookup(flow, opened, facts, given.records), given
+
+
+def check_flow(flow: Flow) -> None:
+    """A flow in; PlanError naming the first finding that keeps it from running, with the number of others."""
+    errors = [finding for finding in flow.findings if finding.level == "error"]
+    if errors:
+        raise as_error(errors)
+    if not any(step.kind != "params" for step in flow.steps):
+        raise NotebookError(
+            "the notebook declares no step" if flow.notebook.cells else "the notebook has no code cells",
+            fix="begin a cell with `%%step NAME`, or use --all-cells to take every cell as a step",
+        )
+
+
+def as_error(findings: Sequence[Finding]) -> PlanError:
+    """Findings of level error in; the first as a PlanError that carries all of them, out."""
+    first = findings[0]
+    more = f" (and {len(findings) - 1} more: `nbflow check` lists them)" if len(findings) > 1 else ""
+    error = PlanError(first.message + more, step=first.step, cell=first.cell, line=first.line, fix=first.fix)
+    error.findings = tuple(findings)
+    return error
+
+
+def _refuse_missing(flow: Flow) -> None:
+    default = StepOptions()
+    for step in flow.steps:
+        for name in ("foreach", "join", "condition", "until", "nodes", "env", "pip", "secret"):
+            if getattr(step.options, name) != getattr(default, name):
+                word = {"condition": "if"}.get(name, name)
+                raise PlanError(f"--{word} is not supported yet", step=step.name, cell=step.cell, line=1, fix="leave it out")
+
+
+def find_step(word: str, steps: Sequence[Step]) -> str:
+    """A step as people write it (`train`, `cell:ab12`, `cell 3`, a label) in; its name out; PlanError when unknown."""
+    for step in steps:
+        number = f"cell {step.position}"
+        if word in (step.name, step.label) or (step.kind == "cell" and word in (number, f"cell:{step.position}")):
+            return step.name
+    names = [step.name for step in steps if step.kind != "params"]
+    raise PlanError(f"there is no step named {word!r}{nearest(word, names)}", fix=f"known steps: {', '.join(names)}")
+
+
+def _with_ancestors(flow: Flow, wanted: Sequence[str]) -> Flow:
+    by_name = {step.name: step for step in flow.steps}
+    keep: set[str] = set()
+    queue = list(wanted)
+    while queue:
+        name = queue.pop()
+        if name not in keep:
+            keep.add(name)
+            queue.extend(by_name[name].needs)
+    kept = tuple(step for step in flow.steps if step.name in keep or step.kind == "params")
+    edges = tuple(edge for edge in flow.edges if edge.frm in keep and edge.to in keep)
+    return msgspec.structs.replace(flow, steps=kept, edges=edges)
+
+
+def _read_params_file(path: PathLike | None) -> Mapping[str, Any]:
+    if path is None:
+        return {}
+    place = Path(path)
+    try:
+        text = place.read_text(encoding="utf-8")
+        if place.suffix in (".yaml", ".yml"):
+            import yaml
+
+            found = yaml.safe_load(text)
+        else:
+            found = json.loads(text)
+    except OSError as error:
+        raise ParameterError(f"the parameter file {str(path)!r} cannot be read: {error.strerror}", fix="check the path") from None
+    except ImportError:
+        raise ParameterError("reading YAML needs the package pyyaml", fix="pip install pyyaml, or write JSON") from None
+    except Exception as error:  # the YAML reader's own kinds of error
+        raise ParameterError(f"the parameter file {str(path)!r} cannot be understood: {error}", fix="write YAML or JSON") from None
+    if not isinstance(found, dict):
+        raise ParameterError(f"the parameter file {str(path)!r} holds no names with values", fix="write `name: value` lines")
+    return {str(name): value for name, value in found.items()}
+
+
+def _parameters_of(store: Store, flow: str, run: str) -> dict[str, Any]:
+    """The overrides that an earlier run was started with."""
+    for event in records.read_events(store, flow, run.rpartition("/")[2]):
+        if isinstance(event, RunStarted):
+            return {name: _from_text(text) for name, text in event.parameters.items()}
+    raise PlanError(f"there is no run {run!r} of {flow} in this store", fix="`nbflow runs` lists them")
+
+
+def _as_text(value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def _from_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _run_until(runner: Runner, cancel: threading.Event | None) -> None:
+    """Run here; `cancel`, when set from elsewhere, stops the run."""
+    done = threading.Event()
+
+    def wait() -> None:
+        while not done.wait(0.05):
+            if cancel is not None and cancel.is_set():
+                runner.cancel()
+                return
+
+    if cancel is not None:
+        threading.Thread(target=wait, daemon=True, name="nbflow cancel").start()
+    try:
+        runner.run()
+    finally:
+        done.set()
+
+
+# ---------------------------------------------------------------- plans
+
+
+def _plan_rows(flow: Flow, lookup: Lookup) -> Iterable[PlanTask]:
+    """A flow's steps in document order in; a row for each out: reused only if all that it reads is reused."""
+    runs: dict[str, Step] = {}
+    for step in flow.steps:
+        task = TaskId(step=step.name)
+        above = [name for name in step.needs if name in runs]
+        if above:
+            runs[step.name] = step
+            reasons = tuple(("input", f"{runs[name].label} runs") for name in above)
+            yield PlanTask(step=step.name, index=(), action="run", reasons=reasons)
+            continue
+        prepared = lookup.prepare(task)
+        if prepared.action == "reuse":
+            yield PlanTask(step=step.name, index=(), action="reuse", reasons=prepared.reasons)
+            continue
+        runs[step.name] = step
+        yield PlanTask(step=step.name, index=(), action="run", reasons=prepared.reasons)
+
+
+def why_in(flow: Flow, lookup: Lookup, word: str) -> dict[str, Any]:
+    """A flow with its look-up and a step in; its action and what changed, as `why` gives it, out."""
+    name = find_step(word, flow.steps)
+    for row in _plan_rows(flow, lookup):
+        if row.step != name:
+            continue
+        changes: tuple[Change, ...] = tuple(Change(code=code, what=what) for code, what in row.reasons)
+        if row.action == "run" and row.reasons and row.reasons[0][0] != "fresh":
+            try:
+                detailed = lookup.changes(TaskId(step=name))
+            except KeyError:
+                detailed = ()
+            known = {change.what for change in detailed}
+            changes = (*detailed, *(change for change in changes if change.what not in known))
+        reasons = [{"code": c.code, "what": c.what, "before": c.before, "after": c.after} for c in changes]
+        return {"action": row.action, "reasons": reasons}
+    raise PlanError(f"{word} is not part of the flow")
+

@@ -1,0 +1,345 @@
+"""Performs what `state.apply` decides: looks up, submits, writes events and logs. The only threads of a run."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import queue
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from nbflow import records, state
+from nbflow.errors import ExecutorError, NbflowError
+from nbflow.lookup import Lookup
+from nbflow.model import (
+    Ended,
+    Flow,
+    Found,
+    Output,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+    RunStatus,
+    Snapshot,
+    Started,
+    TaskChanged,
+    TaskFailure,
+    TaskId,
+    TaskOutput,
+    TaskResult,
+)
+from nbflow.plugins import Executor, Handle
+
+Watch = Callable[[Snapshot, RunEvent | TaskOutput | None], None]
+DRAW_EVERY = 0.1
+BEAT_EVERY = 5.0
+GRACE = 3.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """An event of a running attempt, on its way from its thread to the loop."""
+
+    task: TaskId
+    event: Started | Output | Ended
+
+
+class Runner:
+    """One run: `run()` blocks until it has ended; `cancel()` may be called from any thread."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        lookup: Lookup,
+        started: RunStarted,
+        executor_of: Callable[[str | None], Executor],
+        slots: int,
+        watch: Watch | None = None,
+    ) -> None:
+        self.flow = flow
+        self.lookup = lookup
+        self.started = started
+        self.executor_of = executor_of
+        self.watch = watch
+        self.inbox: queue.SimpleQueue[state.Event | Progress] = queue.SimpleQueue()
+        self.handles: dict[TaskId, Handle] = {}
+        self.logs: dict[TaskId, records.LogWriter] = {}
+        self.findings: list[Found] = []
+        self.timers: list[threading.Timer] = []
+        self.writer_id = f"{started.host}-{started.pid}"
+        self.writer = records.EventWriter(lookup.store, flow.name, started.run, self.writer_id)
+        self.drawn_at = 0.0
+        self.state = state.State(
+            run=started.run, flow=flow.name, order={step.name: step.order for step in flow.steps},
+            labels={step.name: step.label for step in flow.steps},
+            options={step.name: step.options for step in flow.steps}, slots=slots, started_at=started.at,
+            edges=flow.edges, parameters=started.parameters, tags=started.tags,
+        )  # fmt: skip
+        self.drawn = state.snapshot(self.state)
+
+    # ------------------------------------------------------------ outside
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """Ask the run to stop; returns at once."""
+        self.inbox.put(state.Cancel(time.time(), reason))
+
+    def run(self) -> RunStatus:
+        """Run to the end; StoreError when the run's own events cannot be written."""
+        records.write_notebook(self.lookup.store, self.flow.name, self.started.run, self.flow.notebook.document)
+        self.tell(self.started)
+        for finding in self.flow.findings:
+            self.tell(Found(finding=finding, at=time.time()))
+        self.writer.flush()
+        beat = _Heartbeat(self)
+        beat.start()
+        try:
+            self.handle(state.Added(first_nodes(self.flow), time.time()))
+            while self.state.status == "running" and self.state.tasks:
+                self.take(self.inbox.get())
+        finally:
+            beat.stop()
+            self.close()
+        status = self.state.status if self.state.tasks else "done"
+        return status
+
+    def close(self) -> None:
+        """End what still runs, write what is left."""
+        for timer in self.timers:
+            timer.cancel()
+        for handle in self.handles.values():
+            handle.cancel(0)
+        for log in self.logs.values():
+            log.close()
+        status = self.state.status if self.state.status != "running" or not self.state.tasks else "failed"
+        status = "done" if status == "running" else status
+        self.tell(RunEnded(status=status, at=time.time(), error=self.state.error))
+        self.writer.close()
+        self.draw(None, force=True)
+
+    # ------------------------------------------------------------ the loop
+
+    def take(self, event: state.Event | Progress) -> None:
+        """One event from the inbox in; all that follows from it done."""
+        if not isinstance(event, Progress):
+            self.handle(event)
+            return
+        match event.event:
+            case Started(pid=pid, at=at):
+                self.handle(state.Began(event.task, at, pid))
+            case Output(output=output):
+                self.log(event.task).put(event.event)
+                self.draw(TaskOutput(task=event.task, output=output))
+            case Ended(result=result):
+                self.ended(event.task, result)
+
+    def handle(self, event: state.Event) -> None:
+        """A state event in; applied, and its actions performed."""
+        todo = [event]
+        while todo:
+            self.state, actions = state.apply(self.state, todo.pop(0))
+            for action in actions:
+                answer = self.perform(action)
+                if answer is not None:
+                    todo.append(answer)
+
+    def perform(self, action: state.Action) -> state.Event | None:
+        """One action in; done, with the event that answers it at once, if any, out."""
+        match action:
+            case state.Prepare(task=task):
+                return self.prepare(task)
+            case state.Submit(task=task, attempt=attempt):
+                return self.submit(task, attempt)
+            case state.Abort(task=task):
+                handle = self.handles.get(task)
+                if handle is not None:
+                    handle.cancel(GRACE)
+            case state.Delay(task=task, seconds=seconds):
+                if seconds <= 0:
+                    return state.Due(task, time.time())
+                timer = threading.Timer(seconds, lambda: self.inbox.put(state.Due(task, time.time())))
+                timer.daemon = True
+                self.timers.append(timer)
+                timer.start()
+            case state.Tell(event=event):
+                self.tell(event)
+            case state.End(status=status):
+                pass
+        return None
+
+    def prepare(self, task: TaskId) -> state.Event:
+        """A task in; what the look-up says of it out; a broken store fails the task, not the loop."""
+        try:
+            prepared = self.lookup.prepare(task)
+        except NbflowError as error:
+            failure = TaskFailure(type=type(error).__name__, message=error.message, fix=error.fix, kind="lost")
+            prepared = state.Prepared(task, time.time(), "fail", failure=failure)
+        if prepared.action in ("skip", "fail"):
+            self.lookup.settle(task, None)
+        return prepared
+
+    def submit(self, task: TaskId, attempt: int) -> state.Event | None:
+        """Start an attempt and a thread that carries its events here."""
+        step = self.flow.step(task.step)
+        alone = len(self.state.running) <= 1 and not self.state.queue
+        threads = int(step.options.cpu or 0) or (0 if alone else max(1, self.state.slots // max(1, len(self.state.running))))
+        spec = self.lookup.spec(task, attempt, threads)
+        try:
+            handle = self.executor_of(step.options.on).submit(spec)
+        except ExecutorError as error:
+            failure = TaskFailure(type="ExecutorError", message=error.message, kind="lost", fix=error.fix)
+            self.lookup.settle(task, None)
+            return state.Finished(task, time.time(), 0.0, failure=failure)
+        self.handles[task] = handle
+        threading.Thread(target=self.carry, args=(task, handle), daemon=True, name=f"nbflow {spec.execution}").start()
+        return None
+
+    def carry(self, task: TaskId, handle: Handle) -> None:
+        """Every event of a handle into the inbox; a handle that breaks off ends the attempt."""
+        ended = False
+        try:
+            for event in handle.events():
+                ended = ended or isinstance(event, Ended)
+                self.inbox.put(Progress(task, event))
+        finally:
+            if not ended:
+                failure = TaskFailure(type="WorkerLost", message="the executor broke off without a result", kind="lost")
+                self.inbox.put(Progress(task, Ended(result=TaskResult(failure=failure))))
+
+    def ended(self, task: TaskId, result: TaskResult) -> None:
+        """An attempt's result in; its record is known to the look-up, and the state moves on."""
+        self.handles.pop(task, None)
+        log = self.logs.pop(task, None)
+        if log is not None:
+            log.close()
+        for finding in result.findings:
+            self.tell(Found(finding=finding, at=time.time()))
+        record = result.record if result.failure is None else None
+        if record is not None:
+            self.lookup.settle(task, record)
+        self.handle(state.Finished(
+            task, time.time(), result.elapsed, execution=record.execution if record else "", failure=result.failure
+        ))  # fmt: skip
+
+    def log(self, task: TaskId) -> records.LogWriter:
+        """The writer of a task's output."""
+        if task not in self.logs:
+            execution = self.lookup.execution(task, self.state.tasks[task].attempt)
+            self.logs[task] = records.LogWriter(self.lookup.store, self.flow.name, self.started.run, execution)
+        return self.logs[task]
+
+    # ------------------------------------------------------------ telling
+
+    def tell(self, event: RunEvent) -> None:
+        """An event in; written to the run and shown."""
+        if isinstance(event, Found):
+            self.findings.append(event)
+        if isinstance(event, TaskChanged) and event.state in ("failed", "cancelled", "skipped"):
+            self.lookup.settle(event.task, None)
+        if isinstance(event, TaskChanged) and event.state in ("done", "failed", "caught") and not event.execution:
+            event = _with_execution(event, self.lookup)
+        self.writer.put(event)
+        self.draw(event)
+
+    def draw(self, event: RunEvent | TaskOutput | None, *, force: bool = False) -> None:
+        """Show the event, with a snapshot at most ten times a second."""
+        if self.watch is None:
+            return
+        now = time.monotonic()
+        if force or now - self.drawn_at >= DRAW_EVERY or self.state.status != "running":
+            self.drawn = state.snapshot(self.state, tuple(found.finding for found in self.findings))
+            self.drawn_at = now
+        self.watch(self.drawn, event)
+
+
+def _with_execution(event: TaskChanged, lookup: Lookup) -> TaskChanged:
+    return msgspec.structs.replace(event, execution=lookup.execution(event.task, event.attempt))
+
+
+def first_nodes(flow: Flow) -> tuple[state.Node, ...]:
+    """A flow in; the tasks that are known before anything has run out."""
+    return tuple(
+        state.Node(TaskId(step=step.name), tuple(TaskId(step=need) for need in step.needs)) for step in flow.steps
+    )
+
+
+class _Heartbeat(threading.Thread):
+    """Writes the run's heartbeat, and turns a cancel mark in the store into a cancel."""
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(daemon=True, name="nbflow heartbeat")
+        self.runner = runner
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        store, flow, run = self.runner.lookup.store, self.runner.flow.name, self.runner.started.run
+        beaten = 0.0
+        while True:
+            try:
+                if time.monotonic() - beaten >= BEAT_EVERY:
+                    records.beat(store, flow, run, self.runner.writer_id)
+                    beaten = time.monotonic()
+                if records.cancel_requested(store, flow, run) is not None:
+                    self.runner.cancel("cancelled from outside")
+                    return
+            except NbflowError:
+                beaten = 0.0  # the store is away for a moment: the next beat tries again
+            if self.done.wait(1.0):
+                return
+
+    def stop(self) -> None:
+        """End the thread."""
+        self.done.set()
+
+
+# ---------------------------------------------------------------- a run's first event
+
+
+def run_started(flow: Flow, run: str, **facts: Any) -> RunStarted:
+    """A flow and a run's id in; its first event, with who, where and from which commit, out."""
+    return RunStarted(
+        run=run, flow=flow.name, at=time.time(), notebook=flow.notebook.path, folder=flow.notebook.folder,
+        user=_user(), host=socket.gethostname(), pid=os.getpid(), commit=git_commit(flow.notebook.folder),
+        steps=tuple(step.name for step in flow.steps), labels={step.name: step.label for step in flow.steps},
+        edges=flow.edges, **facts,
+    )  # fmt: skip
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no entry for this uid, as in many containers
+        return str(os.getuid()) if hasattr(os, "getuid") else ""
+
+
+def git_commit(folder: str) -> str:
+    """A folder in; the commit that its work tree is at, `+` behind it when files differ, "" outside git, out."""
+    if not _in_work_tree(folder):
+        return ""
+    try:
+        found = subprocess.run(  # noqa: S603 - fixed words
+            ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty=+"],  # noqa: S607
+            capture_output=True, text=True, timeout=5, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
+
+
+def _in_work_tree(folder: str) -> bool:
+    """Whether a `.git` stands above: asking git itself costs a process."""
+    place = os.path.realpath(folder)
+    while True:
+        if os.path.exists(os.path.join(place, ".git")):
+            return True
+        above = os.path.dirname(place)
+        if above == place:
+            return False
+        place = above
+
