@@ -79,9 +79,9 @@ def _pooled(thread: threading.Thread) -> bool:
 
 def end_pools(patience: float = PATIENCE) -> None:
     """Let the pools that are still open finish what they were given, and end them; nothing can be given them after."""
-    calls = list(reversed(getattr(threading, "_threading_atexits", [])))
-    if not calls:
+    if not any(map(_pooled, threading.enumerate())):
         return
+    calls = list(reversed(getattr(threading, "_threading_atexits", [])))
 
     def end() -> None:
         for call in calls:

@@ -15,6 +15,7 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "POLARS_MAX_THREADS",
 )
+GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 NUMERIC = ("numpy", "scipy", "sklearn", "torch")
 
 
@@ -62,4 +63,4 @@ def _number(text: str | None) -> int:
 
 def hide_gpus() -> None:
     """No GPU for libraries that ask from now on."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ[GPU_VARIABLE] = ""

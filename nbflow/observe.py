@@ -1,29 +1,453 @@
-"""What an execution depends on, seen while it runs, and whether that still holds."""
+"""What an execution depends on, seen while it runs, and whether that still holds.
+
+Files come from Python's audit hook. A library that opens files in compiled code (polars, Arrow) escapes it; so every
+string in the cell that names a file counts too. Environment variables count when the nearest frame outside the
+standard library is the user's: what libraries look up for themselves is their distribution's business. Copying the
+whole environment, as for a child process, reads none.
+"""
 
 from __future__ import annotations
 
+import collections
+import glob
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from nbflow.environment import (
+    ABSENT,
+    distributions_of,
+    file_id,
+    is_installed,
+    origin_of,
+    path_id,
+    text_id,
+    top_of,
+    version_of,
+)
 from nbflow.model import Observations, Reason, TaskSpec
+
+SOCKET_EVENTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
+PROCESS_EVENTS = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.forkpty")
+TRANSPARENT = ("IPython", "pexpect", "ptyprocess")
+"""Packages that start processes on the user's word: `!command`."""
+
+IGNORED_PARTS = ("/__pycache__/", "/.ipynb_checkpoints/", "/site-packages/", "/dist-packages/", "/.nbflow/")
+IGNORED_ROOTS = ("/proc/", "/sys/", "/dev/")
+SYSTEM_ROOTS = ("/etc/", "/usr/", "/lib/", "/lib64/", "/opt/", "/run/", "/var/lib/")
+"""What libraries read there (time zones, certificates) comes with the system; what the user reads there counts."""
+
+START_UP = ("sitecustomize", "usercustomize")
+CACHES = ("/matplotlib/", "/fontconfig/", "/fontlist-", "/.ipython/", "/.jupyter/", "/.config/", "/.cache/")
+STRINGS = re.compile(r"""(?:"((?:[^"\\\n]|\\.)+)"|'((?:[^'\\\n]|\\.)+)')""")
+IMPORTS = re.compile(r"^[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTILINE)
+MOST_MATCHES = 1000
+
+
+class Hook:
+    """The process's one audit hook, which cannot be taken out again: idle unless an observer listens."""
+
+    def __init__(self) -> None:
+        self.listener: Callable[[str, tuple[Any, ...]], None] | None = None
+        self._installed = False
+
+    def install(self) -> None:
+        """Have it there, once."""
+        if not self._installed:
+            self._installed = True
+            sys.addaudithook(self._call)
+
+    def _call(self, event: str, arguments: tuple[Any, ...]) -> None:
+        listener = self.listener
+        if listener is not None:
+            listener(event, arguments)
+
+
+HOOK = Hook()
 
 
 class Observer:
     """Watches one task between `start` and `stop`."""
 
-    def __init__(self, spec: TaskSpec) -> None:
-        self._volatile: set[str] = set()
+    def __init__(self, spec: TaskSpec, ours: frozenset[str] = frozenset()) -> None:
+        """`ours` are environment variables that the worker sets: another process has other values for them."""
+        self.spec = spec
+        self.ours = ours | {*spec.secrets}
+        self.folder = os.path.realpath(spec.folder)
+        self.read: dict[str, tuple[int, int] | None] = {}  # path -> (mtime, size) when opened; None: absent
+        self.written: dict[str, bool] = {}  # path -> whether it was only added to
+        self.known: dict[str, str] = {}  # path -> id, where it had to be taken before the file changed
+        self.variables: dict[str, str] = {}
+        self.volatile: set[str] = set()
+        self._own_files = {spec.code_name, *(f"cell {each.position}" for each in spec.replay)}
+        self._set: set[str] = set()
+        self._modules = frozenset(sys.modules)
+        self._started_ns = 0
+        self._busy = threading.local()
+        self._restore: Callable[[], None] | None = None
+        self._handlers: dict[str, Callable[..., None]] = {
+            "open": self._on_open,
+            "os.listdir": self._on_list,
+            "os.scandir": self._on_list,
+            "os.rename": self._on_rename,
+            "os.remove": self._on_remove,
+            "sqlite3.connect": lambda *_: self.volatile.add("database"),
+            **dict.fromkeys(SOCKET_EVENTS, self._on_socket),
+            **dict.fromkeys(PROCESS_EVENTS, self._on_process),
+        }
+
+    # ------------------------------------------------------------ begin and end
 
     def start(self) -> None:
-        """Begin."""
+        """Watch from now on."""
+        HOOK.install()
+        self._modules = frozenset(sys.modules)
+        self._started_ns = time.time_ns()
+        self._restore = watch_environment(self._on_variable, self._set.add)
+        HOOK.listener = self._hear
 
-    def stop(self) -> Observations:
-        """What was seen."""
-        return Observations(volatile=tuple(sorted(self._volatile)))
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within the block nothing counts: it is our own work."""
+        before, HOOK.listener = HOOK.listener, None
+        try:
+            yield
+        finally:
+            HOOK.listener = before
+
+    def stop(self, namespace: dict[str, Any] | None = None) -> Observations:
+        """The namespace that the task ran in, in; what was seen out."""
+        HOOK.listener = None
+        if self._restore is None:
+            return Observations()
+        self._restore()
+        self._restore = None
+        self._see_strings()
+        modules = frozenset(sys.modules) - self._modules
+        local = local_modules()
+        tops = {top_of(name) for name in modules} - {top_of(name) for name in self._modules}
+        used = touched([namespace or {}, *(module.__dict__ for module in local.values())]) | self._named(local)
+        files = {self._name(path): self._read_id(path) for path in self.read if path not in self.written or path in self.known}
+        files |= {self._name(path): file_id(path) for path in local}
+        return Observations(
+            files=dict(sorted(files.items())),
+            distributions=distributions_of(tops | used),
+            environment=dict(sorted(self.variables.items())),
+            written={self._name(path): self._written_id(path) for path in sorted(self.written) if os.path.isfile(path)},
+            modules=tuple(sorted(filter(is_installed, tops))),
+            volatile=tuple(sorted(self.volatile)),
+        )
 
     def add_volatile(self, what: str) -> None:
         """Another execution would not do the same."""
-        self._volatile.add(what)
+        self.volatile.add(what)
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        handler = self._handlers.get(event)
+        if handler is None or getattr(self._busy, "now", False):
+            return
+        self._busy.now = True
+        try:
+            handler(*arguments)
+        finally:
+            self._busy.now = False
+
+    # ------------------------------------------------------------ files
+
+    def _on_open(self, path: Any, mode: Any, flags: Any) -> None:
+        full = self._full(path)
+        if full is None or not isinstance(flags, int):
+            return
+        if full.startswith(SYSTEM_ROOTS) and not self._by_user(sys._getframe(2), ("codecs.py", "pathlib.py")):
+            return
+        access = flags & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)
+        if access == os.O_RDONLY:
+            self._note_read(full)
+            return
+        if access == os.O_RDWR and not flags & os.O_TRUNC:
+            self._note_read(full)
+        self._note_written(full, added=bool(flags & os.O_APPEND))
+        del mode
+
+    def _note_read(self, path: str) -> None:
+        if path in self.written or path in self.read:
+            return
+        try:
+            status = os.stat(path)
+        except OSError:
+            self.read[path] = None
+            return
+        if not os.path.isdir(path):
+            self.read[path] = (status.st_mtime_ns, status.st_size)
+
+    def _note_written(self, path: str, *, added: bool) -> None:
+        if path in self.read and path not in self.written:
+            self.known.setdefault(path, self._read_id(path))
+        self.written[path] = added and self.written.get(path, True)
+
+    def _on_list(self, path: Any, *_: Any) -> None:
+        # Python's import looks into every folder of the path: that is not the user's
+        if "importlib" in sys._getframe(3).f_code.co_filename:
+            return
+        full = self._full("." if path is None else path)
+        if full is not None:
+            self.read.setdefault(full.rstrip("/") + "/", (0, 0))
+            self.known.setdefault(full.rstrip("/") + "/", path_id(full.rstrip("/") + "/"))
+
+    def _on_rename(self, old: Any, new: Any, *_: Any) -> None:
+        source, target = self._full(old), self._full(new)
+        if source is not None and self.written.pop(source, None) is not None and target is not None:
+            self._note_written(target, added=False)
+
+    def _on_remove(self, path: Any, *_: Any) -> None:
+        full = self._full(path)
+        if full is not None:
+            self.written.pop(full, None)
+
+    def _full(self, path: Any) -> str | None:
+        """What was opened in; its whole path out, None when it does not count."""
+        if isinstance(path, int) or path is None:
+            return None
+        try:
+            text = os.fsdecode(path)
+        except (TypeError, ValueError):
+            return None
+        return whole_path(text, self.folder, self.spec.store)
+
+    def _name(self, path: str) -> str:
+        inside = path.startswith(self.folder + os.sep)
+        return path[len(self.folder) + 1 :].replace(os.sep, "/") if inside else path
+
+    def _read_id(self, path: str) -> str:
+        """A file that was read in; the id of what was read out: of no content at all when it has changed since."""
+        if path in self.known:
+            return self.known[path]
+        opened = self.read[path]
+        if opened is None:
+            return ABSENT
+        try:
+            status = os.stat(path)
+        except OSError:
+            return "changed-while-read"
+        return file_id(path) if (status.st_mtime_ns, status.st_size) == opened else "changed-while-read"
+
+    def _written_id(self, path: str) -> str:
+        """A file that was only added to must be there, with whatever content: logs grow."""
+        return "" if self.written[path] else file_id(path)
+
+    def _see_strings(self) -> None:
+        """Files that the cell names, for libraries that open them where the audit hook cannot see it."""
+        sources = (self.spec.source, *(each.source for each in self.spec.replay))
+        found = {a or b for source in sources for a, b in STRINGS.findall(source)}
+        for text in found:
+            if len(text) > 300 or "\\" in text or "://" in text:
+                continue
+            path = os.path.join(self.folder, os.path.expanduser(text))
+            matches = glob.glob(path)[:MOST_MATCHES] if "*" in text else [path]
+            for match in filter(os.path.isfile, matches):
+                full = whole_path(match, self.folder, self.spec.store)
+                if full is None or full in self.read or full in self.written:
+                    continue
+                status = os.stat(full)
+                if status.st_mtime_ns >= self._started_ns:
+                    self.written[full] = False
+                else:
+                    self.read[full] = (status.st_mtime_ns, status.st_size)
+
+    # ------------------------------------------------------------ modules, variables, acts
+
+    def _named(self, local: dict[str, types.ModuleType]) -> set[str]:
+        """Top-level names of the import statements of the cell, of what was replayed, and of local modules."""
+        sources = [self.spec.source, *(each.source for each in self.spec.replay)]
+        for path in local:
+            try:
+                with open(path, encoding="utf-8", errors="replace") as file:
+                    sources.append(file.read())
+            except OSError:
+                continue
+        return {top_of(name) for source in sources for name in IMPORTS.findall(source)}
+
+    def _on_variable(self, name: str, value: str | None) -> None:
+        if name in self._set or name in self.variables or name in self.ours:
+            return
+        if self._by_user(sys._getframe(2), ("os.py", "_collections_abc.py")):
+            self.variables[name] = text_id(value)
+
+    def _by_user(self, frame: types.FrameType | None, through: tuple[str, ...] = ()) -> bool:
+        """Whether the nearest frame that is neither of `through`, the standard library's nor ours is the user's."""
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if file in self._own_files or file.startswith("<ipython-input"):
+                return True
+            origin = origin_of(file)
+            if through:
+                if not file.endswith(through) and origin != "none":
+                    return origin == "local"
+            elif origin == "local":
+                return True
+            elif origin == "installed" and not any(f"{os.sep}{name}{os.sep}" in file for name in TRANSPARENT):
+                return False
+            frame = frame.f_back
+        return False
+
+    def _on_socket(self, *arguments: Any) -> None:
+        # a name is the address of a socket on this machine: pools and managers talk through those
+        address = arguments[-1]
+        if not isinstance(address, (str, bytes)) or not os.fsdecode(address).startswith(("/", "\0")):
+            self.volatile.add("socket")
+
+    def _on_process(self, *_: Any) -> None:
+        if self._by_user(sys._getframe(2)):
+            self.volatile.add("subprocess")
+
+
+def whole_path(path: str, folder: str, store: str) -> str | None:
+    """A path as it was opened, the notebook's folder and the datastore in; its whole path out, None when ignored."""
+    full = os.path.realpath(path)
+    slashed = full.replace(os.sep, "/")
+    local_store = os.path.realpath(store.removeprefix("file://")) if "://" not in store or store.startswith("file://") else None
+    if local_store is not None and (full == local_store or full.startswith(local_store + os.sep)):
+        return None
+    if any(part in slashed + "/" for part in IGNORED_PARTS) or slashed.startswith(IGNORED_ROOTS):
+        return None
+    if full.startswith(folder + os.sep) or full == folder:
+        return full
+    if full.startswith(os.path.realpath(tempfile.gettempdir()) + os.sep) or any(part in slashed for part in CACHES):
+        return None
+    return None if origin_of(full) in ("standard", "none") else full
+
+
+def local_modules() -> dict[str, types.ModuleType]:
+    """The loaded modules that are neither installed, standard nor ours, by their source file's path."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if name not in START_UP and isinstance(path, str) and path.endswith(".py") and origin_of(path) == "local":
+            found[os.path.realpath(path)] = module
+    return found
+
+
+def warm() -> None:
+    """Look at what is loaded once, in a process that tasks are forked from: they find it looked up."""
+    HOOK.install()
+    local_modules()
+    distributions_of({top_of(name) for name in sys.modules})
+
+
+def touched(namespaces: list[dict[str, Any]]) -> set[str]:
+    """Namespaces in; top-level modules that their values, or the values' types, come from out."""
+    found: set[str] = set()
+    for namespace in namespaces:
+        for value in list(namespace.values()):
+            if isinstance(value, types.ModuleType):
+                found.add(top_of(value.__name__))
+                continue
+            own = getattr(value, "__module__", None) if isinstance(value, (type, types.FunctionType)) else None
+            found.add(top_of(own if isinstance(own, str) else type(value).__module__))
+    return found
+
+
+def watch_environment(read: Callable[[str, str | None], None], written: Callable[[str], object]) -> Callable[[], None]:
+    """Callbacks for each variable looked up, and for each one set or deleted, in; what ends the watch out."""
+    kind = type(os.environ)
+    originals = {name: kind.__dict__[name] for name in ("__getitem__", "__setitem__", "__delitem__", "__iter__")}
+    # variables that an iteration over all of them has named: looked up next and in that order, they are being copied
+    copied: collections.deque[Any] = collections.deque()
+
+    def get(self: Any, key: Any) -> Any:
+        try:
+            value = originals["__getitem__"](self, key)
+        except KeyError:
+            if isinstance(key, str):
+                read(key, None)
+            raise
+        if copied and copied[0] == key:
+            copied.popleft()
+            return value
+        copied.clear()
+        if isinstance(key, str):
+            read(key, value)
+        return value
+
+    def put(self: Any, key: Any, value: Any) -> None:
+        originals["__setitem__"](self, key, value)
+        written(key)
+
+    def remove(self: Any, key: Any) -> None:
+        originals["__delitem__"](self, key)
+        written(key)
+
+    def iterate(self: Any) -> Iterator[Any]:
+        copied.clear()
+        for key in originals["__iter__"](self):
+            copied.append(key)
+            yield key
+
+    for name, method in (("__getitem__", get), ("__setitem__", put), ("__delitem__", remove), ("__iter__", iterate)):
+        setattr(kind, name, method)
+
+    def end() -> None:
+        for name, method in originals.items():
+            setattr(kind, name, method)
+
+    return end
+
+
+# ---------------------------------------------------------------- later
 
 
 def holds(observations: Observations, folder: str) -> Reason | None:
     """Observations and the notebook's folder in; why they no longer hold, None where they do, out."""
-    del observations, folder
+    return (
+        _files_hold(observations.files, folder)
+        or _written_hold(observations.written, folder)
+        or _packages_hold(observations.distributions)
+        or _variables_hold(observations.environment)
+    )
+
+
+def _files_hold(files: dict[str, str], folder: str) -> Reason | None:
+    for name, known in files.items():
+        now = path_id(_join(folder, name))
+        if now != known:
+            change = "is there now" if known == ABSENT else "is gone" if now == ABSENT else "has changed"
+            return ("file", f"{name} {change}")
     return None
+
+
+def _written_hold(files: dict[str, str], folder: str) -> Reason | None:
+    for name, known in files.items():
+        path = _join(folder, name)
+        if not os.path.exists(path):
+            return ("file", f"{name}, which it wrote, is gone")
+        if known and file_id(path) != known:
+            return ("file", f"{name}, which it wrote, has changed")
+    return None
+
+
+def _packages_hold(distributions: dict[str, str]) -> Reason | None:
+    for name, known in distributions.items():
+        now = version_of(name)
+        if now != known:
+            return ("package", f"{name} {known} → {now}" if now else f"{name} {known} is no longer installed")
+    return None
+
+
+def _variables_hold(variables: dict[str, str]) -> Reason | None:
+    for name, known in variables.items():
+        now = text_id(os.environ.get(name))
+        if now != known:
+            change = "is set now" if known == ABSENT else "is no longer set" if now == ABSENT else "has changed"
+            return ("environment", f"{name} {change}")
+    return None
+
+
+def _join(folder: str, name: str) -> str:
+    return name if os.path.isabs(name) else os.path.join(folder, name)

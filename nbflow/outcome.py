@@ -48,6 +48,11 @@ def outputs_of(
     return values
 
 
+def users(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """A namespace in, without IPython's own names out."""
+    return {name: value for name, value in namespace.items() if name not in NEVER and not name.startswith("_")}
+
+
 def _check_bound(spec: TaskSpec, values: dict[str, Any], after: Mapping[str, Any]) -> None:
     for name in spec.outputs or ():
         if name not in after:

@@ -87,11 +87,8 @@ def loaded() -> dict[str, bytes]:
 
 def _bytes(value: Any) -> bytes:
     """A state in, bytes that are equal for equal states out."""
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and any(hasattr(part, "tobytes") for part in value):
         return b"(" + b",".join(map(_bytes, value)) + b")"
-    return bytes(value.tobytes()) if hasattr(value, "tobytes") else _plain_bytes(value)
-
-
-def _plain_bytes(value: Any) -> bytes:
-    numpy = getattr(value, "numpy", None)
-    return bytes(numpy().tobytes()) if callable(numpy) else repr(value).encode()
+    if hasattr(value, "numpy"):  # a tensor
+        value = value.numpy()
+    return bytes(value.tobytes()) if hasattr(value, "tobytes") else repr(value).encode()

@@ -29,6 +29,17 @@ Emit = Callable[[dict[str, Any]], None]
 
 NO_INPUT = "input() has nobody to ask in a step's process; declare the value in %%params or read it from a file"
 INLINE = "module://matplotlib_inline.backend_inline"
+COLOURS = {
+    "TERM": "xterm-color",
+    "CLICOLOR": "1",
+    "FORCE_COLOR": "1",
+    "CLICOLOR_FORCE": "1",
+    "PAGER": "cat",
+    "GIT_PAGER": "cat",
+}
+VARIABLES = frozenset({*COLOURS, "MPLBACKEND"})
+"""Environment variables that a shell sets for commands and libraries."""
+
 LATE_IMPORTS = ("bdb", "asyncio", "ctypes", "stack_data", "executing", "asttokens", "pure_eval", "pexpect")
 """What IPython imports at the first error, await and `!`: 100 ms each when it happens in a task."""
 
@@ -152,9 +163,7 @@ class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
 
     def init_environment(self) -> None:
         """Colours and pagers as a Jupyter kernel has them, so that commands print the same."""
-        os.environ.update(
-            TERM="xterm-color", CLICOLOR="1", FORCE_COLOR="1", CLICOLOR_FORCE="1", PAGER="cat", GIT_PAGER="cat"
-        )
+        os.environ.update(COLOURS)
         os.environ.setdefault("MPLBACKEND", INLINE)
 
     def init_virtualenv(self) -> None:

@@ -40,6 +40,8 @@ from nbflow.registry import Registry
 from nbflow.streams import Stream
 from nbflow.tracebacks import failure_of, text_of
 
+OURS = shell.VARIABLES | {*limits.THREAD_VARIABLES, limits.GPU_VARIABLE}
+
 Emit = Callable[[TaskEvent], None]
 
 
@@ -79,7 +81,7 @@ class _Task:
         self.registry = Registry()
         self.store = storage.open_store(spec.store)
         self.inputs = replay.Inputs(spec.groups, _refs(spec), self._load)
-        self.observer = Observer(spec)
+        self.observer = Observer(spec, OURS)
         self.findings: list[Finding] = []
         self.created_at = time.time()
         self.elapsed = 0.0
@@ -96,7 +98,7 @@ class _Task:
             record, failure = None, failed.failure
         except NbflowError as error:
             record, failure = None, self._failure_of_ours(error)
-        observations = self.observer.stop()
+        observations = self.observer.stop(outcome.users(self.module.__dict__))
         self._tidy()
         if record is not None:
             record = msgspec.structs.replace(record, observations=observations)
@@ -196,7 +198,8 @@ class _Task:
         for definition in spec.own:
             replay.register(definition, namespace, self.registry)
         values = outcome.outputs_of(spec, before, namespace)
-        groups, found = artifacts.save(self.store, serialize.dump(values, self.registry))
+        with self.observer.paused():
+            groups, found = artifacts.save(self.store, serialize.dump(values, self.registry))
         outcome.check_required(spec, found)
         unbound = tuple(name for name in spec.writes if name not in found and name not in namespace)
         return self._record(Outcome(groups, found, unbound))
@@ -223,7 +226,8 @@ class _Task:
         )
 
     def _load(self, group: Group, names: frozenset[str]) -> Mapping[str, Any]:
-        loaded: Mapping[str, Any] = artifacts.load(self.store, (group,), names, self.registry)
+        with self.observer.paused():
+            loaded: Mapping[str, Any] = artifacts.load(self.store, (group,), names, self.registry)
         return loaded
 
     def _tidy(self) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from nbflow import leftovers, limits, shell, wire
+from nbflow import leftovers, limits, observe, shell, wire
 from nbflow.executors import worker
 from nbflow.executors.supervise import Child, Supervisor, kill_tree
 from nbflow.task import Prepared
@@ -133,6 +133,7 @@ class Zygote:
         if not self.warmed:
             assert self.prepared is not None
             shell.warm(self.prepared.shell)
+            observe.warm()
             self.prepared.pools = limits.controller()
             self.warmed = True
             self._freeze()
