@@ -14,7 +14,7 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import cloudpickle
 
@@ -35,7 +35,7 @@ from nbflow.serialize_arrays import (
 from nbflow.serialize_frames import Mark, make_mark, reduce_pandas, reduce_polars
 from nbflow.serialize_functions import free_names, is_main_function, reduce_cell, reduce_function
 
-__all__ = ["Dumped", "Registry", "Unstorable", "dump", "load"]
+__all__ = ["Dumped", "Registry", "Unstorable", "dump", "load", "pickle_into"]
 
 SCALARS = frozenset({int, float, bool, complex, str, bytes, type(None)})
 """Types without parts that could be shared: no pickler of ours needed."""
@@ -110,6 +110,35 @@ def load(
     """
     value = _Unpickler(io.BytesIO(stream), buffers, registry).load()
     return dict(zip(names, value, strict=True)) if len(names) > 1 else {names[0]: value}
+
+
+def pickle_into(value: Any, digest: _Digest, registry: Registry) -> None:
+    """A value and a hash in; the hash has taken in the value's stream and memory, none of which is kept."""
+
+    def take(buffer: pickle.PickleBuffer) -> bool:
+        memory = buffer.raw()
+        if memory.nbytes < SMALL:
+            return True
+        digest.update(memory)
+        return False
+
+    _Pickler(_Session(registry), _Sink(digest), {}, take).dump(value)
+
+
+class _Digest(Protocol):
+    def update(self, data: Any, /) -> Any: ...
+
+
+class _Sink:
+    """A file that only hashes what is written to it."""
+
+    def __init__(self, digest: _Digest) -> None:
+        self._digest = digest
+
+    def write(self, data: Any) -> int:
+        """Take bytes in; how many out."""
+        self._digest.update(data)
+        return len(data) if isinstance(data, bytes) else memoryview(data).nbytes
 
 
 class _Session:
@@ -255,7 +284,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
     """cloudpickle with references to definitions, late-bound functions and memory out of band."""
 
     def __init__(
-        self, session: _Session, stream: io.BytesIO, regions: dict[int, list[Region]], take: Callable[..., bool]
+        self, session: _Session, stream: io.BytesIO | _Sink, regions: dict[int, list[Region]], take: Callable[..., bool]
     ) -> None:
         super().__init__(stream, protocol=5, buffer_callback=take)
         self.session = session
