@@ -162,7 +162,9 @@ def _classify(
 ) -> PieceKind:
     """One statement in; the first rule that fits decides; data is what is left."""
     if statement.kind == "magic":
-        name = statement.source.strip().lstrip("%").split(None, 1)[0] if statement.source.strip().startswith("%") else ""
+        name = (
+            statement.source.strip().lstrip("%").split(None, 1)[0] if statement.source.strip().startswith("%") else ""
+        )
         return "setup" if name in SETUP_MAGICS else "data"
     if statement.kind in ("import", "def", "class"):
         return "definition"
@@ -184,7 +186,11 @@ def _is_constant(tree: ast.stmt, origins: Mapping[str, str], defined: Callable[[
         names_only = all(isinstance(target, ast.Name) for target in tree.targets)
         return names_only and _constant_value(tree.value, origins, defined)
     if isinstance(tree, ast.AnnAssign):
-        return isinstance(tree.target, ast.Name) and tree.value is not None and _constant_value(tree.value, origins, defined)
+        return (
+            isinstance(tree.target, ast.Name)
+            and tree.value is not None
+            and _constant_value(tree.value, origins, defined)
+        )
     return False
 
 
@@ -237,7 +243,9 @@ def _plain_argument(value: ast.expr, origins: Mapping[str, str], defined: Callab
 
 def _is_type_alias(base: ast.expr, origins: Mapping[str, str]) -> bool:
     name = full_name(base, origins)
-    return name in ("list", "dict", "tuple", "set", "frozenset", "type") or name.startswith(("typing.", "collections.abc."))
+    return name in ("list", "dict", "tuple", "set", "frozenset", "type") or name.startswith(
+        ("typing.", "collections.abc.")
+    )
 
 
 def _alias_part(value: ast.expr, origins: Mapping[str, str], defined: Callable[[str], bool]) -> bool:
@@ -276,7 +284,9 @@ _BUILTINS = frozenset(dir(builtins))
 
 
 def _names(tree: ast.AST) -> frozenset[str]:
-    return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load))
+    return frozenset(
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    )
 
 
 def _touched(tree: ast.stmt, origins: Mapping[str, str]) -> str:
@@ -301,7 +311,11 @@ def _touched(tree: ast.stmt, origins: Mapping[str, str]) -> str:
 
 
 def _is_under(name: str, prefix: str) -> bool:
-    return name.startswith(prefix) if prefix.endswith(".") else name == prefix or name.startswith(prefix + ".") or name == prefix
+    return (
+        name.startswith(prefix)
+        if prefix.endswith(".")
+        else name == prefix or name.startswith(prefix + ".") or name == prefix
+    )
 
 
 def _is_plotting(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
@@ -328,9 +342,7 @@ def full_name(node: ast.expr, origins: Mapping[str, str]) -> str:
     return f"{origins.get(root, root)}{dot}{rest}"
 
 
-def random_uses(
-    tree: ast.AST, origins: Mapping[str, str]
-) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+def random_uses(tree: ast.AST, origins: Mapping[str, str]) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     """A statement in; random states that it seeds, draws from at once, and uses in bodies made here, out."""
     seeds: set[str] = set()
     draws: set[str] = set()
@@ -358,5 +370,5 @@ def _random_call(name: str) -> tuple[str, bool]:
             return state, True
         if prefix == "torch." and call.rsplit(".", 1)[-1] not in _TORCH_DRAWS:
             return "", False
-        return ("", False) if "." in call and prefix != "torch." or call in _NO_DRAW else (state, False)
+        return ("", False) if ("." in call and prefix != "torch.") or call in _NO_DRAW else (state, False)
     return "", False

@@ -96,7 +96,9 @@ class ParameterError(NbflowError):
 
 
 class PlanError(NbflowError):
-    """The flow's steps cannot be put together."""
+    """The flow's steps cannot be put together; `findings` holds every reason."""
+
+    findings: tuple[Any, ...] = ()
 
 
 class StoreError(NbflowError):

@@ -6,12 +6,11 @@ looking a name up is then the rule itself, "the value that the nearest earlier c
 
 from __future__ import annotations
 
-import ast
-import builtins
 import graphlib
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 
@@ -21,8 +20,6 @@ from nbflow.errors import nearest
 from nbflow.model import Binding, Cell, Definition, Edge, Finding, Flow, Notebook, Parameter, Source, Step, Writer
 from nbflow.parameters import read_parameters
 from nbflow.scope import Gathered, closed, gather
-
-_BUILTINS = frozenset(dir(builtins))
 
 
 @dataclass(frozen=True)
@@ -108,14 +105,17 @@ class _Builder:
         While a statement is looked up, what stands above it in the same cell is in the table too.
         """
         own: dict[str, list[int]] = {}
-        data_later = [frozenset[str]().union(*(q.writes | q.possible for q in pieces[at + 1 :] if q.kind == "data")) for at in range(len(pieces))]
+        data_later = [
+            frozenset[str]().union(*(q.writes | q.possible for q in pieces[at + 1 :] if q.kind == "data"))
+            for at in range(len(pieces))
+        ]
         data_above: set[str] = set()
         for at, piece in enumerate(pieces):
             if piece.kind == "data":
                 data_above |= piece.writes
                 continue
             inner = {name: (Source(step=_step_name(cell)),) for name in piece.reads & (data_above - data_later[at])}
-            need = self._gather({name: True for name in piece.reads}, inner, own)
+            need = self._gather(dict.fromkeys(piece.reads, True), inner, own)
             order = len(self.definitions)
             self.definitions.append(_definition(cell, piece, order, need))
             if piece.kind == "setup":
@@ -153,9 +153,11 @@ class _Builder:
     ) -> None:
         """A cell as a possible step: its inputs are looked up, then its writes enter the table."""
         options = cell.options
-        reads = {name: name in analysis.sure_reads for name in self._reads(cell, analysis, pieces)}
+        reads = {name: name in analysis.sure_reads for name in self._reads(analysis, pieces)}
         if options.inputs is not None:
-            reads = {name: name in options.inputs and sure for name, sure in reads.items() if self._definitions_of(name)}
+            reads = {
+                name: name in options.inputs and sure for name, sure in reads.items() if self._definitions_of(name)
+            }
             reads.update(dict.fromkeys(options.inputs, True))
         need = self._gather(reads)
         step = _step_name(cell)
@@ -166,15 +168,13 @@ class _Builder:
             self._note_missing(step, cell, need, writes)
         self._record_writes(cell, analysis, writes, own, step)
 
-    def _reads(self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...]) -> set[str]:
+    def _reads(self, analysis: Analysis, pieces: tuple[Piece, ...]) -> set[str]:
+        """Names that the cell takes from above: random states and builtins only where a cell above has set them."""
         reads = set(analysis.reads)
         for piece in pieces:
-            states = {name for name in piece.reads | piece.free if name.startswith("<") and name in self.writers}
-            reads |= states
-        shadowed = _BUILTINS & self.writers.keys()
-        if shadowed:
-            reads |= shadowed & _mentioned(analysis)
-        return reads
+            reads |= {name for name in piece.reads | piece.free if name.startswith("<") and name in self.writers}
+        reads |= {name for name in analysis.builtin_reads if name in self.writers}
+        return {name for name in reads if name not in analysis.optional_reads or name in self.writers}
 
     def _data_writes(
         self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...], need: Gathered, own: Mapping[str, list[int]]
@@ -186,8 +186,8 @@ class _Builder:
         bound = frozenset[str]().union(*(piece.writes for piece in data))
         by_definition = frozenset(own) - bound
         names = bound | (frozenset(analysis.writes) - by_definition if data else frozenset())
-        changed = frozenset[str]().union(*(piece.possible for piece in data)) | need.changes
-        changed = {name for name in changed if name not in by_definition and not self._is_replayed(name, bound)}
+        possible = frozenset[str]().union(*(piece.possible for piece in data)) | need.changes
+        changed = {name for name in possible if name not in by_definition and not self._is_replayed(name, bound)}
         states = {name for name in need.changes if name.startswith("<") and name in self.writers}
         return frozenset(name for name in names | changed | states if not name.startswith("_")) - analysis.deletes
 
@@ -273,7 +273,10 @@ class _Builder:
             if missing.step in names or missing.step.startswith("set-up"):
                 self.findings.append(self._missing_finding(missing))
         parameters = self._parameters()
-        steps = tuple(msgspec.structs.replace(step, order=order, needs=self._needs(step, names)) for order, step in enumerate(steps))
+        steps = tuple(
+            msgspec.structs.replace(step, order=order, needs=self._needs(step, names))
+            for order, step in enumerate(steps)
+        )
         return Flow(
             name=self.notebook.name,
             notebook=self.notebook,
@@ -302,7 +305,7 @@ class _Builder:
     def _resolve_step(self, word: str) -> str:
         """A step as people write it: its name, `cell:<id>`, or `cell 3`."""
         if word.startswith(("cell ", "cell:")):
-            tail = word[5:].split(":")[0].strip()
+            tail = word[5:].split(":", maxsplit=1)[0].strip()
             for step in self.candidates:
                 if step.name == f"cell:{tail}" or str(step.position) == tail:
                     return step.name
@@ -327,7 +330,7 @@ class _Builder:
         name, cell = missing.name, missing.cell
         line = _line_of(cell, name)
         later = [writer for writer in self.writers.get(name, ()) if writer.position > cell.position]
-        level = "error" if missing.sure else "warning"
+        level: Literal["error", "warning"] = "error" if missing.sure else "warning"
         if later:
             first = self._cell_at(later[0].position)
             return Finding(
@@ -418,14 +421,6 @@ def _definition(cell: Cell, piece: Piece, order: int, need: Gathered) -> Definit
         requires=tuple(sorted(need.definitions)),
         binds=_bindings(need),
     )
-
-
-def _mentioned(analysis: Analysis) -> frozenset[str]:
-    try:
-        tree = ast.parse(analysis.body)
-    except (SyntaxError, ValueError, RecursionError):
-        return frozenset()
-    return frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
 
 
 def _line_of(cell: Cell, name: str) -> int | None:

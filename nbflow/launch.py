@@ -257,7 +257,9 @@ def _refuse_missing(flow: Flow) -> None:
         for name in ("foreach", "join", "condition", "until", "nodes", "env", "pip", "secret"):
             if getattr(step.options, name) != getattr(default, name):
                 word = {"condition": "if"}.get(name, name)
-                raise PlanError(f"--{word} is not supported yet", step=step.name, cell=step.cell, line=1, fix="leave it out")
+                raise PlanError(
+                    f"--{word} is not supported yet", step=step.name, cell=step.cell, line=1, fix="leave it out"
+                )
 
 
 def find_step(word: str, steps: Sequence[Step]) -> str:
@@ -297,13 +299,19 @@ def _read_params_file(path: PathLike | None) -> Mapping[str, Any]:
         else:
             found = json.loads(text)
     except OSError as error:
-        raise ParameterError(f"the parameter file {str(path)!r} cannot be read: {error.strerror}", fix="check the path") from None
+        raise ParameterError(
+            f"the parameter file {str(path)!r} cannot be read: {error.strerror}", fix="check the path"
+        ) from None
     except ImportError:
         raise ParameterError("reading YAML needs the package pyyaml", fix="pip install pyyaml, or write JSON") from None
     except Exception as error:  # the YAML reader's own kinds of error
-        raise ParameterError(f"the parameter file {str(path)!r} cannot be understood: {error}", fix="write YAML or JSON") from None
+        raise ParameterError(
+            f"the parameter file {str(path)!r} cannot be understood: {error}", fix="write YAML or JSON"
+        ) from None
     if not isinstance(found, dict):
-        raise ParameterError(f"the parameter file {str(path)!r} holds no names with values", fix="write `name: value` lines")
+        raise ParameterError(
+            f"the parameter file {str(path)!r} holds no names with values", fix="write `name: value` lines"
+        )
     return {str(name): value for name, value in found.items()}
 
 
@@ -386,4 +394,3 @@ def why_in(flow: Flow, lookup: Lookup, word: str) -> dict[str, Any]:
         reasons = [{"code": c.code, "what": c.what, "before": c.before, "after": c.after} for c in changes]
         return {"action": row.action, "reasons": reasons}
     raise PlanError(f"{word} is not part of the flow")
-

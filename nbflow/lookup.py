@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ import msgspec
 
 from nbflow import observe, planning, records
 from nbflow.artifacts import is_whole
-from nbflow.model import Change, Flow, KeyParts, Reason, Record, Step, TaskChanged, TaskId, TaskSpec
+from nbflow.model import Change, Flow, KeyParts, Record, Step, TaskChanged, TaskId, TaskSpec
 from nbflow.state import Prepared
 from nbflow.storage import Store, safe_name
 
@@ -49,7 +49,9 @@ class Lookup:
         self.store = store
         self.facts = facts
         self._steps = {step.name: step for step in flow.steps}
-        self._records: dict[TaskId, Record | None] = {TaskId(step=name): record for name, record in (given or {}).items()}
+        self._records: dict[TaskId, Record | None] = {
+            TaskId(step=name): record for name, record in (given or {}).items()
+        }
         self._known: dict[TaskId, _Known] = {}
 
     # ------------------------------------------------------------ what has settled
@@ -169,7 +171,9 @@ class Lookup:
     def preload(self) -> tuple[str, ...]:
         """The modules that the flow's cells import at top level, in document order."""
         used = {order for step in self.flow.steps for order in (*step.definitions, *step.own_definitions)}
-        return imported_modules([self.flow.definitions[order].source for order in sorted(used) if self.flow.definitions[order].origins])
+        return imported_modules(
+            [self.flow.definitions[order].source for order in sorted(used) if self.flow.definitions[order].origins]
+        )
 
 
 def imported_modules(sources: list[str]) -> tuple[str, ...]:
@@ -217,5 +221,3 @@ def last_executions(
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Parameter values as JSON holds them; what JSON has no type for goes as text."""
     return {name: msgspec.to_builtins(value, enc_hook=str, str_keys=True) for name, value in values.items()}
-
-

@@ -36,14 +36,14 @@ class Frozen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 # ---------------------------------------------------------------- the notebook
 
 
-class Foreach(Frozen):
+class Foreach(Frozen, frozen=True, kw_only=True):
     """`--foreach TARGET in EXPR`."""
 
     target: str
     expr: str
 
 
-class StepOptions(Frozen):
+class StepOptions(Frozen, frozen=True, kw_only=True):
     """The options of a `%%step` line; times in seconds, memory in bytes."""
 
     foreach: Foreach | None = None
@@ -77,7 +77,7 @@ class StepOptions(Frozen):
     here: bool = False
 
 
-class Finding(Frozen):
+class Finding(Frozen, frozen=True, kw_only=True):
     """Something to tell the user about a cell: data, never raised by the file that finds it.
 
     `level` "error" keeps the flow from running; "warning" and "note" are shown.
@@ -93,7 +93,7 @@ class Finding(Frozen):
     fix: str | None = None
 
 
-class Cell(Frozen):
+class Cell(Frozen, frozen=True, kw_only=True):
     """One code cell as the document holds it; `position` counts code cells from 1."""
 
     id: str
@@ -106,7 +106,7 @@ class Cell(Frozen):
     markdown: str = ""  # the text cells right above
 
 
-class Notebook(Frozen):
+class Notebook(Frozen, frozen=True, kw_only=True):
     """A document's code cells in order; `folder` is where its relative paths start."""
 
     name: str
@@ -120,7 +120,7 @@ class Notebook(Frozen):
 # ---------------------------------------------------------------- the flow
 
 
-class Parameter(Frozen):
+class Parameter(Frozen, frozen=True, kw_only=True):
     """One assignment of a `%%params` cell; `default` is its source text, None when it has none."""
 
     name: str
@@ -131,7 +131,7 @@ class Parameter(Frozen):
     help: str = ""
 
 
-class Source(Frozen):
+class Source(Frozen, frozen=True, kw_only=True):
     """One place that a name may come from: a step's artifact, or a definition (its `order`)."""
 
     step: str | None = None
@@ -139,7 +139,7 @@ class Source(Frozen):
     sure: bool = True  # False: a conditional write; the next source is asked when it has none
 
 
-class Binding(Frozen):
+class Binding(Frozen, frozen=True, kw_only=True):
     """A name that must be bound, and where it may come from, nearest first; empty: nowhere above."""
 
     name: str
@@ -147,7 +147,7 @@ class Binding(Frozen):
     sure: bool = True  # surely read: a missing value is an error before the step runs
 
 
-class Definition(Frozen):
+class Definition(Frozen, frozen=True, kw_only=True):
     """A whole top-level statement that is replayed where it is needed: a definition or set-up.
 
     `id` is `name@hash` of the normalised source: the same text is the same definition wherever it stands.
@@ -169,7 +169,7 @@ class Definition(Frozen):
     binds: tuple[Binding, ...] = ()  # data that it reads while defining, resolved at its own place
 
 
-class Step(Frozen):
+class Step(Frozen, frozen=True, kw_only=True):
     """One cell of the flow as a node: what it reads and writes, and where its reads come from."""
 
     name: str
@@ -192,7 +192,7 @@ class Step(Frozen):
     label: str = ""  # as people read it: the step's name, or `cell 3: df`
 
 
-class Writer(Frozen):
+class Writer(Frozen, frozen=True, kw_only=True):
     """One cell that gives a name its value: as a step's artifact, by definitions, or by deleting it."""
 
     position: int
@@ -201,7 +201,7 @@ class Writer(Frozen):
     sure: bool = True
 
 
-class Edge(Frozen):
+class Edge(Frozen, frozen=True, kw_only=True):
     """`to` reads `names` from `frm`, or is ordered after it by `--after`."""
 
     frm: str
@@ -210,7 +210,7 @@ class Edge(Frozen):
     why: str = "reads"
 
 
-class Flow(Frozen):
+class Flow(Frozen, frozen=True, kw_only=True):
     """A notebook understood: every step in document order, definitions, edges and findings."""
 
     name: str
@@ -233,7 +233,7 @@ class Flow(Frozen):
 # ---------------------------------------------------------------- artifacts (written to the store)
 
 
-class Segment(Frozen):
+class Segment(Frozen, frozen=True, kw_only=True):
     """Immutable bytes in the store: `hash` is `algo:hex`; an empty hash is that many zero bytes."""
 
     hash: str
@@ -241,7 +241,7 @@ class Segment(Frozen):
     codec: str = ""
 
 
-class Buffer(Frozen):
+class Buffer(Frozen, frozen=True, kw_only=True):
     """A run of bytes: small ones inline, larger ones as segments."""
 
     length: int
@@ -249,14 +249,14 @@ class Buffer(Frozen):
     segments: tuple[Segment, ...] = ()
 
 
-class DefinitionRef(Frozen):
+class DefinitionRef(Frozen, frozen=True, kw_only=True):
     """A definition that a stored value refers to instead of holding its code."""
 
     id: str
     cell: str = ""
 
 
-class Group(Frozen):
+class Group(Frozen, frozen=True, kw_only=True):
     """Outputs of one task that share objects: one serialized stream, loaded together.
 
     `id` is the content id: a hash over the stream's and the buffers' bytes.
@@ -272,7 +272,7 @@ class Group(Frozen):
     free: tuple[str, ...] = ()  # global names that functions stored by value read when called
 
 
-class Artifact(Frozen):
+class Artifact(Frozen, frozen=True, kw_only=True):
     """One name that a task left, seen without loading it; `group` is -1 for a value that was not stored."""
 
     name: str
@@ -285,7 +285,7 @@ class Artifact(Frozen):
     error: str = ""  # why it was not stored
 
 
-class Observations(Frozen):
+class Observations(Frozen, frozen=True, kw_only=True):
     """What an execution was seen to depend on; file paths below the notebook's folder are relative to it."""
 
     files: dict[str, str] = {}  # path -> content hash, "" for a file that was looked for and absent
@@ -296,7 +296,7 @@ class Observations(Frozen):
     volatile: tuple[str, ...] = ()  # "socket", "subprocess", "clock", "random"
 
 
-class KeyParts(Frozen):
+class KeyParts(Frozen, frozen=True, kw_only=True):
     """Everything that a task's key is made of, kept so that `why` can name what changed."""
 
     code: str
@@ -310,7 +310,7 @@ class KeyParts(Frozen):
     files: dict[str, str] = {}
 
 
-class Record(Frozen):
+class Record(Frozen, frozen=True, kw_only=True):
     """What one execution produced and depended on: `results/<ab>/<key>/<execution>.json`."""
 
     format: int
@@ -338,14 +338,14 @@ class Record(Frozen):
 # ---------------------------------------------------------------- tasks (sent to workers)
 
 
-class Ref(Frozen):
+class Ref(Frozen, frozen=True, kw_only=True):
     """An input of a task: `name` in group number `group` of the TaskSpec."""
 
     name: str
     group: int
 
 
-class Replay(Frozen):
+class Replay(Frozen, frozen=True, kw_only=True):
     """One definition or set-up statement to run before the step, with names bound just for it."""
 
     id: str
@@ -358,7 +358,7 @@ class Replay(Frozen):
     binds: dict[str, Ref] = {}
 
 
-class TaskSpec(Frozen):
+class TaskSpec(Frozen, frozen=True, kw_only=True):
     """All that a worker needs to run one task: source text and references, never code of ours."""
 
     flow: str
@@ -395,7 +395,7 @@ class TaskSpec(Frozen):
     is_flow: bool = True  # False: a cell run by hand
 
 
-class TaskFailure(Frozen):
+class TaskFailure(Frozen, frozen=True, kw_only=True):
     """An error of the user's cell, or a worker's end, as text; `kind` is "error", "lost", "timeout", "memory", "cancelled"."""
 
     type: str
@@ -408,7 +408,7 @@ class TaskFailure(Frozen):
     bases: tuple[str, ...] = ()  # names of the exception's base classes, for --retry-on
 
 
-class TaskResult(Frozen):
+class TaskResult(Frozen, frozen=True, kw_only=True):
     """The end of an attempt: a record on success, a failure otherwise; outputs are there in both cases."""
 
     record: Record | None = None
@@ -420,21 +420,21 @@ class TaskResult(Frozen):
     findings: tuple[Finding, ...] = ()
 
 
-class Started(Frozen, tag="started"):
+class Started(Frozen, frozen=True, kw_only=True, tag="started"):
     """The task's process has begun with the cell."""
 
     pid: int
     at: float
 
 
-class Output(Frozen, tag="output"):
+class Output(Frozen, frozen=True, kw_only=True, tag="output"):
     """One nbformat output (a stream's text is a piece, not the whole), or an update of one."""
 
     output: dict[str, Any]
     at: float = 0.0
 
 
-class Ended(Frozen, tag="ended"):
+class Ended(Frozen, frozen=True, kw_only=True, tag="ended"):
     """Always the last event of a handle."""
 
     result: TaskResult
@@ -446,7 +446,7 @@ TaskEvent = Started | Output | Ended
 # ---------------------------------------------------------------- runs (written to the store)
 
 
-class TaskId(Frozen, order=True):
+class TaskId(Frozen, frozen=True, kw_only=True, order=True):
     """One task of a run: a step, its place in the fan-outs, and the turn of an --until."""
 
     step: str
@@ -454,7 +454,7 @@ class TaskId(Frozen, order=True):
     turn: int | None = None
 
 
-class RunStarted(Frozen, tag="run"):
+class RunStarted(Frozen, frozen=True, kw_only=True, tag="run"):
     """The first event of a run."""
 
     run: str
@@ -463,7 +463,7 @@ class RunStarted(Frozen, tag="run"):
     notebook: str | None = None
     folder: str = ""
     parameters: dict[str, str] = {}  # JSON text where the value is JSON, its repr otherwise
-    overrides: dict[str, Any] = {}
+    given: tuple[tuple[str, str], ...] = ()  # (key, execution) of the records that hold the parameters' values
     tags: tuple[str, ...] = ()
     user: str = ""
     host: str = ""
@@ -478,7 +478,7 @@ class RunStarted(Frozen, tag="run"):
     versions: dict[str, str] = {}
 
 
-class TaskChanged(Frozen, tag="task"):
+class TaskChanged(Frozen, frozen=True, kw_only=True, tag="task"):
     """A task is in a new state."""
 
     task: TaskId
@@ -495,14 +495,14 @@ class TaskChanged(Frozen, tag="task"):
     pid: int = 0
 
 
-class Found(Frozen, tag="finding"):
+class Found(Frozen, frozen=True, kw_only=True, tag="finding"):
     """A finding that a run brought to light."""
 
     finding: Finding
     at: float
 
 
-class Tagged(Frozen, tag="tag"):
+class Tagged(Frozen, frozen=True, kw_only=True, tag="tag"):
     """A tag was added or removed after the start."""
 
     name: str
@@ -510,7 +510,7 @@ class Tagged(Frozen, tag="tag"):
     at: float
 
 
-class RunEnded(Frozen, tag="end"):
+class RunEnded(Frozen, frozen=True, kw_only=True, tag="end"):
     """The last event of a run."""
 
     status: RunStatus
@@ -521,7 +521,7 @@ class RunEnded(Frozen, tag="end"):
 RunEvent = RunStarted | TaskChanged | Found | Tagged | RunEnded
 
 
-class TaskOutput(Frozen):
+class TaskOutput(Frozen, frozen=True, kw_only=True):
     """A piece of what a task displays, on its way to whoever watches the run; `output` is nbformat's."""
 
     task: TaskId
@@ -533,7 +533,7 @@ class TaskOutput(Frozen):
 # ---------------------------------------------------------------- what people are shown
 
 
-class PlanTask(Frozen):
+class PlanTask(Frozen, frozen=True, kw_only=True):
     """One row of a plan; index None: a fan-out whose list is not known yet."""
 
     step: str
@@ -542,7 +542,7 @@ class PlanTask(Frozen):
     reasons: tuple[Reason, ...] = ()
 
 
-class Change(Frozen):
+class Change(Frozen, frozen=True, kw_only=True):
     """One reason why a task runs, with what it was and what it is."""
 
     code: str
@@ -551,7 +551,7 @@ class Change(Frozen):
     after: str = ""
 
 
-class Plan(Frozen):
+class Plan(Frozen, frozen=True, kw_only=True):
     """What a run would do, in document order."""
 
     flow: str
@@ -559,7 +559,7 @@ class Plan(Frozen):
     findings: tuple[Finding, ...] = ()
 
 
-class TaskView(Frozen):
+class TaskView(Frozen, frozen=True, kw_only=True):
     """A task as the run table draws it."""
 
     task: TaskId
@@ -575,7 +575,7 @@ class TaskView(Frozen):
     item: str = ""
 
 
-class Snapshot(Frozen):
+class Snapshot(Frozen, frozen=True, kw_only=True):
     """A run at one moment: all that a table, a panel or the page draws from."""
 
     run: str

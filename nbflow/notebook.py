@@ -35,7 +35,11 @@ def read_notebook(path: str | Path) -> Notebook:
     """A path to an .ipynb or a percent-format .py in; its Notebook out; NotebookError when it cannot be read."""
     place = Path(path)
     if not place.exists():
-        near = sorted(other.name for other in place.parent.glob(f"*{place.suffix or '.ipynb'}")) if place.parent.is_dir() else []
+        near = (
+            sorted(other.name for other in place.parent.glob(f"*{place.suffix or '.ipynb'}"))
+            if place.parent.is_dir()
+            else []
+        )
         raise NotebookError(
             f"there is no notebook {str(path)!r}",
             fix=f"in that folder: {', '.join(near[:5])}" if near else "check the path",
@@ -58,9 +62,13 @@ def parse_document(text: str, *, name: str, folder: str, path: str | None = None
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise NotebookError(f"{path or name} is not a notebook: {_json_problem(text, error)}", fix="open it in Jupyter and save it") from None
+        raise NotebookError(
+            f"{path or name} is not a notebook: {_json_problem(text, error)}", fix="open it in Jupyter and save it"
+        ) from None
     if not isinstance(document, dict) or ("cells" not in document and "worksheets" not in document):
-        raise NotebookError(f"{path or name} is JSON but not a notebook: it has no list of cells", fix="name an .ipynb file")
+        raise NotebookError(
+            f"{path or name} is JSON but not a notebook: it has no list of cells", fix="name an .ipynb file"
+        )
     if document.get("nbformat") != 4:
         document = _upgrade(text, path or name)
     metadata = document.get("metadata") or {}
@@ -82,7 +90,9 @@ def _upgrade(text: str, where: str) -> dict[str, Any]:
     try:
         return dict(nbformat.reads(text, as_version=4))  # type: ignore[no-untyped-call]
     except Exception as error:  # nbformat raises many kinds for documents that it cannot convert
-        raise NotebookError(f"{where} has a notebook format that cannot be read: {error}", fix="save it with a current Jupyter") from None
+        raise NotebookError(
+            f"{where} has a notebook format that cannot be read: {error}", fix="save it with a current Jupyter"
+        ) from None
 
 
 def _document_cells(document: dict[str, Any], where: str) -> list[RawCell]:
@@ -92,7 +102,9 @@ def _document_cells(document: dict[str, Any], where: str) -> list[RawCell]:
         raise NotebookError(f"{where} is not a notebook: its cells are no list", fix="open it in Jupyter and save it")
     for cell in document["cells"]:
         if not isinstance(cell, dict):
-            raise NotebookError(f"{where} holds a cell that is no cell: {str(cell)[:40]!r}", fix="open it in Jupyter and save it")
+            raise NotebookError(
+                f"{where} holds a cell that is no cell: {str(cell)[:40]!r}", fix="open it in Jupyter and save it"
+            )
         source = cell.get("source", "")
         source = "".join(map(str, source)) if isinstance(source, list) else str(source)
         if cell.get("cell_type") == "markdown":
@@ -201,7 +213,13 @@ def split_header(source: str) -> tuple[tuple[str, str] | None, str]:
 
 def without_control_lines(source: str) -> str:
     """A cell's source in; the same with `%flow`, `%load_ext nbflow` and package installs emptied out."""
-    if "flow" not in source and "pip" not in source and "conda" not in source and "mamba" not in source and "uv" not in source:
+    if (
+        "flow" not in source
+        and "pip" not in source
+        and "conda" not in source
+        and "mamba" not in source
+        and "uv" not in source
+    ):
         return source
     return "\n".join("" if CONTROL.match(line) else line for line in source.split("\n"))
 
@@ -226,7 +244,14 @@ def document_of(cells: Iterable[tuple[str, str]], name: str) -> str:
     return json.dumps(
         {
             "cells": [
-                {"cell_type": "code", "id": identity, "metadata": {}, "source": source, "outputs": [], "execution_count": None}
+                {
+                    "cell_type": "code",
+                    "id": identity,
+                    "metadata": {},
+                    "source": source,
+                    "outputs": [],
+                    "execution_count": None,
+                }
                 for identity, source in cells
             ],
             "metadata": {"nbflow": {"flow": name}},

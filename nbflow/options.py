@@ -13,7 +13,17 @@ from nbflow.errors import OptionError, nearest
 from nbflow.model import Foreach, StepOptions
 
 _UNITS_TIME = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
-_UNITS_SIZE = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_UNITS_SIZE = {
+    "": 1,
+    "K": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "KI": 2**10,
+    "MI": 2**20,
+    "GI": 2**30,
+    "TI": 2**40,
+}
 _BAD_NAME = re.compile(r"[\x00-\x1f\x7f\"'`\\/<>|*?#{}\[\],;=]|\.\.|^-|^\.|\s")
 
 
@@ -139,7 +149,9 @@ def parse_header(line: str, *, cell: str | None = None) -> tuple[str, StepOption
     text = line.strip()
     head = re.match(r"\"[^\"]*\"|'[^']*'|\S+", text)
     if not head or head[0].startswith("--"):
-        raise OptionError("the step has no name", cell=cell, line=1, fix="write `%%step NAME`, for example `%%step load`")
+        raise OptionError(
+            "the step has no name", cell=cell, line=1, fix="write `%%step NAME`, for example `%%step load`"
+        )
     name = check_name(head[0].strip("\"'"), cell=cell)
     found: dict[str, Any] = {}
     for key, value in _split(text[head.end() :], name, cell):
@@ -166,17 +178,21 @@ def _parse_value(key: str, option: Option, value: str, step: str, cell: str | No
     if option.parse is None:
         if value:
             raise OptionError(
-                f"--{key} takes no value, but {value!r} follows it", step=step, cell=cell, line=1, fix=f"write `--{key}`"
+                f"--{key} takes no value, but {value!r} follows it",
+                step=step,
+                cell=cell,
+                line=1,
+                fix=f"write `--{key}`",
             )
         return True
     if not value:
-        raise OptionError(
-            f"--{key} needs a value", step=step, cell=cell, line=1, fix=f"write `--{key} {option.value}`"
-        )
+        raise OptionError(f"--{key} needs a value", step=step, cell=cell, line=1, fix=f"write `--{key} {option.value}`")
     try:
         return option.parse(value)
     except ValueError as error:
-        raise OptionError(f"--{key}: {error}", step=step, cell=cell, line=1, fix=f"write `--{key} {option.value}`") from None
+        raise OptionError(
+            f"--{key}: {error}", step=step, cell=cell, line=1, fix=f"write `--{key} {option.value}`"
+        ) from None
 
 
 def _split(text: str, step: str, cell: str | None) -> list[tuple[str, str]]:

@@ -112,7 +112,9 @@ def _computed_record(
             if event.result.record is None or failure is not None:
                 text = f"{failure.type}: {failure.message}" if failure else "its process ended"
                 raise ParameterError(
-                    f"the parameters cannot be evaluated: {text}", cell=step.cell, line=failure.line if failure else None
+                    f"the parameters cannot be evaluated: {text}",
+                    cell=step.cell,
+                    line=failure.line if failure else None,
                 )
             return event.result.record
     raise ParameterError("the parameters cannot be evaluated: the executor broke off", cell=step.cell)
@@ -120,7 +122,19 @@ def _computed_record(
 
 def _values_of(record: Record, store: Store, overrides: dict[str, Any]) -> dict[str, Any]:
     """A computed params record in; its values as far as they are plain, else their previews, out."""
-    plain = ("int", "float", "bool", "str", "NoneType", "list", "dict", "tuple", "pathlib.Path", "datetime.date", "datetime.datetime")
+    plain = (
+        "int",
+        "float",
+        "bool",
+        "str",
+        "NoneType",
+        "list",
+        "dict",
+        "tuple",
+        "pathlib.Path",
+        "datetime.date",
+        "datetime.datetime",
+    )
     values = dict(overrides)
     for name, artifact in record.artifacts.items():
         if artifact.group >= 0 and artifact.type in plain:

@@ -155,7 +155,7 @@ def _convert_generic(raw: Any, base: str, inner: ast.expr) -> Any:
     if base == "Literal":
         allowed = [ast.literal_eval(option) for option in options]
         for value in allowed:
-            if raw == value and type(raw) is type(value) or isinstance(raw, str) and raw == str(value):
+            if (raw == value and type(raw) is type(value)) or (isinstance(raw, str) and raw == str(value)):
                 return value
         raise ValueError(f"must be one of {', '.join(map(repr, allowed))}")
     if base in ("Annotated", "Final"):
@@ -305,7 +305,13 @@ def override_source(source: str, values: Mapping[str, Any]) -> str:
         return source
     lines = source.split("\n")
     for node in reversed(tree.body):
-        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
+        target = (
+            node.target
+            if isinstance(node, ast.AnnAssign)
+            else node.targets[0]
+            if isinstance(node, ast.Assign)
+            else None
+        )
         if not isinstance(target, ast.Name) or target.id not in values:
             continue
         assert isinstance(node, ast.AnnAssign | ast.Assign)

@@ -209,15 +209,15 @@ def replay_of(
     """A step with its inputs found in; what is replayed before it, and the definitions that it makes itself, out."""
 
     def entry(definition: Definition) -> Replay:
-        binds = {
-            name: ref(value) for (order, name), value in resolved.binds.items() if order == definition.order
-        }
+        binds = {name: ref(value) for (order, name), value in resolved.binds.items() if order == definition.order}
         return Replay(
             id=definition.id, kind=definition.kind, cell=definition.cell, position=definition.position,
             line=definition.line, source=definition.source, names=definition.names, binds=binds,
         )  # fmt: skip
 
-    before = tuple(entry(flow.definitions[order]) for order in resolved.definitions if flow.definitions[order].cell != step.cell)
+    before = tuple(
+        entry(flow.definitions[order]) for order in resolved.definitions if flow.definitions[order].cell != step.cell
+    )
     own = tuple(
         entry(definition) for definition in flow.definitions
         if definition.cell == step.cell and definition.kind == "definition"
@@ -236,7 +236,9 @@ def key_parts(flow: Flow, step: Step, resolved: Resolved, *, code: str | None = 
         if definition.kind == "setup":
             setup.append(definition.id)
         else:
-            definitions[f"{', '.join(definition.names)} (cell {definition.position}, line {definition.line})"] = definition.id
+            definitions[f"{', '.join(definition.names)} (cell {definition.position}, line {definition.line})"] = (
+                definition.id
+            )
     parameters = {parameter.name for parameter in flow.parameters}
     given: dict[str, str] = {}
     inputs: dict[str, str] = {}
@@ -299,9 +301,7 @@ class Wishes:
     now: float = 0.0
 
 
-def choose(
-    records: Sequence[Record], wishes: Wishes, holds: Callable[[Observations], Reason | None]
-) -> Choice:
+def choose(records: Sequence[Record], wishes: Wishes, holds: Callable[[Observations], Reason | None]) -> Choice:
     """The records under a task's key, newest first, in; the newest whose observations still hold out."""
     if wishes.fresh:
         return Choice(None, (("fresh", "run again because --fresh asked for it"),))
@@ -352,9 +352,20 @@ def changes(parts: KeyParts, source: str, previous: Record | None) -> tuple[Chan
     if parts.item != old.item:
         found.append(Change(code="input", what="the item changed"))
     if parts.environment != old.environment:
-        found.append(Change(code="environment", what="Python or the machine changed", before=old.environment, after=parts.environment))
+        found.append(
+            Change(
+                code="environment",
+                what="Python or the machine changed",
+                before=old.environment,
+                after=parts.environment,
+            )
+        )
     if parts.options != old.options:
-        found.append(Change(code="code", what="--out changed", before=old.options.get("out", ""), after=parts.options.get("out", "")))
+        found.append(
+            Change(
+                code="code", what="--out changed", before=old.options.get("out", ""), after=parts.options.get("out", "")
+            )
+        )
     found.extend(_named("file", old.files, parts.files))
     return tuple(found)
 

@@ -13,7 +13,9 @@ from typing import Any
 from nbflow.model import Notebook
 from nbflow.notebook import read_notebook
 from nbflow.parameters import File, gather_overrides, override_source, read_parameters
-from nbflow.shell import Shell, enter, is_own_name, prepare, run_cell
+from nbflow.shell import Compiler, Shell, enter, run_cell
+
+_SHELL_NAMES = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython", "display"})
 
 
 def run(path: str | os.PathLike[str], params: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -25,7 +27,8 @@ def run(path: str | os.PathLike[str], params: Mapping[str, Any] | None = None) -
     notebook = read_notebook(Path(path))
     overrides = _overrides(notebook, params or {})
     with _place(notebook.folder) as module:
-        shell = prepare(Shell())
+        shell = Shell()
+        shell.compile = Compiler()
         enter(shell, module)
         for cell in notebook.cells:
             if cell.kind in ("control", "empty"):
@@ -37,7 +40,8 @@ def run(path: str | os.PathLike[str], params: Mapping[str, Any] | None = None) -
             error = run_cell(shell, source, f"cell {cell.position}", cell.name or "").error
             if error is not None:
                 raise error
-        return {name: value for name, value in module.__dict__.items() if _is_left(name, value)}
+        own = set(types.ModuleType("x").__dict__) | _SHELL_NAMES
+        return {name: value for name, value in module.__dict__.items() if name not in own and _is_left(name, value)}
 
 
 def _overrides(notebook: Notebook, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +50,7 @@ def _overrides(notebook: Notebook, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_left(name: str, value: Any) -> bool:
-    return not name.startswith("_") and not is_own_name(name) and not isinstance(value, types.ModuleType) and value is not File
+    return not name.startswith("_") and not isinstance(value, types.ModuleType) and value is not File
 
 
 @contextlib.contextmanager

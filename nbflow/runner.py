@@ -188,7 +188,9 @@ class Runner:
         """Start an attempt and a thread that carries its events here."""
         step = self.flow.step(task.step)
         alone = len(self.state.running) <= 1 and not self.state.queue
-        threads = int(step.options.cpu or 0) or (0 if alone else max(1, self.state.slots // max(1, len(self.state.running))))
+        threads = int(step.options.cpu or 0) or (
+            0 if alone else max(1, self.state.slots // max(1, len(self.state.running)))
+        )
         spec = self.lookup.spec(task, attempt, threads)
         try:
             handle = self.executor_of(step.options.on).submit(spec)
@@ -323,8 +325,8 @@ def git_commit(folder: str) -> str:
     if not _in_work_tree(folder):
         return ""
     try:
-        found = subprocess.run(  # noqa: S603 - fixed words
-            ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty=+"],  # noqa: S607
+        found = subprocess.run(
+            ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty=+"],
             capture_output=True, text=True, timeout=5, check=False,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
@@ -342,4 +344,3 @@ def _in_work_tree(folder: str) -> bool:
         if above == place:
             return False
         place = above
-

@@ -42,7 +42,9 @@ def gather(
         if inner and name in inner:
             found.bindings[name] = Binding(name=name, sources=inner[name], sure=sure)
             continue
-        steps, orders = sources_of(writers.get(name, ()), position) if not own or name not in own else ((), tuple(own[name]))
+        steps, orders = (
+            sources_of(writers.get(name, ()), position) if not own or name not in own else ((), tuple(own[name]))
+        )
         if not steps and not orders:
             found.missing[name] = sure
             continue

@@ -201,20 +201,23 @@ Step = tuple[State, tuple[Action, ...]]
 
 def apply(state: State, event: Event) -> Step:
     """A state and what happened in; the next state and what is to be done out."""
+    return _then(_apply(state, event), _end(event.at))
+
+
+def _apply(state: State, event: Event) -> Step:
     match event:
         case Added():
-            step = _added(state, event)
+            return _added(state, event)
         case Prepared():
-            step = _prepared(state, event)
+            return _prepared(state, event)
         case Began():
-            step = _began(state, event)
+            return _began(state, event)
         case Finished():
-            step = _finished(state, event)
+            return _finished(state, event)
         case Due():
-            step = _due(state, event)
+            return _due(state, event)
         case Cancel():
-            step = _cancel(state, event)
-    return _then(step, _end(event.at))
+            return _cancel(state, event)
 
 
 def _then(step: Step, change: Callable[[State], Step]) -> Step:
@@ -254,9 +257,7 @@ def _added(state: State, event: Added) -> Step:
         tasks[node.task] = Entry(node=node, left=left)
         if left == 0 and state.cancelled is None:
             actions.append(Prepare(node.task))
-    state = replace(
-        state, tasks=tasks.finish(), dependents=dependents.finish(), open=state.open + len(event.nodes)
-    )
+    state = replace(state, tasks=tasks.finish(), dependents=dependents.finish(), open=state.open + len(event.nodes))
     return (state, tuple(actions)) if state.cancelled is None else _cancel(state, Cancel(event.at, state.cancelled))
 
 
@@ -396,7 +397,7 @@ def _settle(state: State, entry: Entry, at: float) -> Step:
             if dependent.state != "pending":
                 continue
             if settled.state in ("failed", "cancelled"):
-                why = ("upstream", f"{state.labels.get(settled.node.task.step, settled.node.task.step)} {_did(settled)}")
+                why = ("upstream", f"{_label(state, settled)} {_did(settled)}")
                 given_up = replace(dependent, state="cancelled", reasons=(why,))
                 state = replace(_put(state, given_up), open=state.open - 1)
                 actions.append(_tell(given_up, at))
@@ -409,6 +410,10 @@ def _settle(state: State, entry: Entry, at: float) -> Step:
     return state, tuple(actions)
 
 
+def _label(state: State, entry: Entry) -> str:
+    return state.labels.get(entry.node.task.step, entry.node.task.step)
+
+
 def _did(entry: Entry) -> str:
     return "failed" if entry.state == "failed" else "did not run"
 
@@ -418,9 +423,9 @@ def _cancel(state: State, event: Cancel) -> Step:
     actions: list[Action] = [Abort(task) for task in state.running]
     for task, entry in list(state.tasks.items()):
         if entry.state in ("pending", "queued") and task not in state.running:
-            entry = replace(entry, state="cancelled", reasons=(("cancelled", event.reason),))
-            state = replace(_put(state, entry), open=state.open - 1)
-            actions.append(_tell(entry, event.at))
+            stopped = replace(entry, state="cancelled", reasons=(("cancelled", event.reason),))
+            state = replace(_put(state, stopped), open=state.open - 1)
+            actions.append(_tell(stopped, event.at))
     return state, tuple(actions)
 
 
@@ -434,8 +439,7 @@ def _end(at: float) -> Callable[[State], Step]:
         status: RunStatus = "cancelled" if state.cancelled is not None else "failed" if failed else "done"
         error = None
         if failed is not None and failed.failure is not None:
-            label = state.labels.get(failed.node.task.step, failed.node.task.step)
-            error = f"{label}: {failed.failure.type}: {failed.failure.message}"
+            error = f"{_label(state, failed)}: {failed.failure.type}: {failed.failure.message}"
         elif state.cancelled is not None:
             error = state.cancelled
         return replace(state, status=status, finished_at=at, error=error), (End(status, error),)
@@ -451,7 +455,9 @@ def first_failure(entries: Iterable[Entry], order: Mapping[str, int]) -> Entry |
 
 def snapshot(state: State, findings: tuple[Finding, ...] = ()) -> Snapshot:
     """A state in; all that a table or a page draws from out."""
-    views = sorted(state.tasks.values(), key=lambda e: (state.order[e.node.task.step], e.node.task.index, e.node.task.turn or 0))
+    views = sorted(
+        state.tasks.values(), key=lambda e: (state.order[e.node.task.step], e.node.task.index, e.node.task.turn or 0)
+    )
     return Snapshot(
         run=state.run, flow=state.flow, status=state.status, started_at=state.started_at,
         steps=tuple(sorted(state.order, key=lambda name: state.order[name])), labels=dict(state.labels),
