@@ -179,8 +179,7 @@ class Values:
             if earlier.kind == "setup" and "sys.path" in earlier.source and earlier.order not in self._made
         ]
         for earlier in found:
-            self._made[earlier.order] = {}
-            self._made[earlier.order] = self._replayed(earlier)
+            self._define(earlier.order)
         return bool(found)
 
     def _settle_names(self) -> None:

@@ -300,12 +300,13 @@ class Task(_Executed):
         record = self._record
         if record is None:
             return {}
-        return {name: self._artifact(record, name) for name in sorted(record.artifacts)}
+        return {one.name: self._artifact(record, one.name) for one in self._manifests}
 
     @property
     def _manifests(self) -> list[model.Artifact]:
         record = self._record
-        return [record.artifacts[name] for name in sorted(record.artifacts)] if record else []
+        # `<random>` and its like are states that travel, not names of the user
+        return [record.artifacts[name] for name in sorted(record.artifacts) if name[0] != "<"] if record else []
 
     def _artifact(self, record: Record, name: str) -> Artifact:
         return Artifact(record.artifacts[name], lambda: self._past.values.load(record, name))
