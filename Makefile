@@ -51,7 +51,7 @@ running: $(READY) ## kernels and worker processes
 	$(TEST_ENV) $(PYTEST) -q -m running $(NONE_IS_FINE)
 
 notebooks: $(READY) ## whole notebooks against a plain kernel
-	$(TEST_ENV) $(PYTEST) -q -n 2 -m notebooks $(NONE_IS_FINE)
+	$(TEST_ENV) $(PYTEST) -q -n 2 --dist loadgroup -m notebooks $(NONE_IS_FINE)
 
 remote: $(READY) ## stores and executors elsewhere, on servers that the tests start
 	$(TEST_ENV) $(PYTEST) -q -m remote $(NONE_IS_FINE)

@@ -1,8 +1,9 @@
 """What *equal* means (DESIGN, section 1), as code: two values in, the first difference or None out.
 
 Same type, and exact for numbers, strings and containers; frames by values, dtypes and index; figures by their rendered
-pixels; estimators by parameters and everything that fitting left; functions by their code. A value of a kind that has
-no equality (a generator, an open file, a lock) gives a Difference that says so: it is listed, never passed over.
+pixels; estimators by parameters and everything that fitting left; functions by their source: code, defaults and
+closed-over values, not attributes set on them. A value of a kind that has no equality (a generator, an open file, a
+lock) gives a Difference that says so: it is listed, never passed over.
 """
 
 from __future__ import annotations
@@ -223,7 +224,7 @@ class _Walk:
         found = self._code(a.__code__, b.__code__, f"{where}.__code__") or self.attributes(a, b, names, where)
         if found is not None:
             return found
-        return self._cells(a, b, where) or self.compare(vars(a), vars(b), f"vars({where})")
+        return self._cells(a, b, where)
 
     def _cells(self, a: types.FunctionType, b: types.FunctionType, where: str) -> Difference | None:
         pairs = zip(a.__code__.co_freevars, a.__closure__ or (), b.__closure__ or (), strict=True)

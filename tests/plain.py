@@ -11,6 +11,8 @@ import os
 import pickle
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ def _collect(space, hidden, target):
         if isinstance(value, types.ModuleType):
             left["modules"][name] = value.__name__
             continue
-        if isinstance(value, (types.FunctionType, type)) and value.__module__ == "__main__":
+        if getattr(value, "__module__", None) == "__main__" and hasattr(value, "__qualname__"):
             try:
                 left["sources"][name] = inspect.getsource(value)
             except (OSError, TypeError):
@@ -105,11 +107,35 @@ def run_plainly(path: Path, folder: Path, *, timeout: int = 120) -> Plain:
     document.cells.append(nbformat.v4.new_code_cell(f"{COLLECT}\n{call}"))
     environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    client = NotebookClient(document, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": folder}})
+    client = NotebookClient(
+        document, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    )
     client.execute(env=environment)
     nbformat.write(document, folder / ("plain-" + path.name))
-    left = pickle.loads(target.read_bytes())
-    return Plain(**left | {"values": {name: pickle.loads(data) for name, data in left["values"].items()}})
+    return _loaded(pickle.loads(target.read_bytes()), folder)
+
+
+def run_reference(path: Path, folder: Path, *, timeout: int = 120) -> Plain:
+    """What `nbflow.reference.run` leaves, in a process of its own; CalledProcessError when that fails."""
+    copy, target = copy_with_data(path, folder), folder / ".left.pickle"
+    code = f"{COLLECT}\nimport nbflow.reference\n_collect(nbflow.reference.run({str(copy)!r}), (), {str(target)!r})\n"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=timeout, cwd=folder, stdout=subprocess.DEVNULL)
+    return _loaded(pickle.loads(target.read_bytes()), folder)
+
+
+def _loaded(left: dict[str, Any], folder: Path) -> Plain:
+    """What the kernel collected, its values loaded with the notebook's folder on the path."""
+    values, unpicklable = {}, dict(left["unpicklable"])
+    sys.path.insert(0, str(folder))
+    try:
+        for name, data in left["values"].items():
+            try:
+                values[name] = pickle.loads(data)
+            except Exception as error:  # any class may refuse to be loaded
+                unpicklable[name] = f"{type(error).__name__}: {error}"
+    finally:
+        sys.path.remove(str(folder))
+    return Plain(values, left["modules"], left["sources"], unpicklable)
 
 
 class PlainRuns:
