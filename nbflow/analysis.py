@@ -10,7 +10,6 @@ import ast
 import sys
 from functools import lru_cache
 
-from nbflow.analysis_calls import discarded_calls
 from nbflow.analysis_cells import Cell, Problem, read_cell, transform
 from nbflow.analysis_facts import (
     ADVICE,
@@ -25,7 +24,6 @@ from nbflow.analysis_facts import (
 from nbflow.analysis_flow import Flow
 from nbflow.analysis_names import Facts, Session
 from nbflow.analysis_normal import normalise
-from nbflow.analysis_scopes import import_pairs
 from nbflow.analysis_state import GONE, UNTOUCHED, State, is_surely_bound
 from nbflow.analysis_statements import deleted_names, read_statements, source_lines, written_names
 
@@ -48,16 +46,13 @@ def _analyse(cell: Cell) -> Analysis:
     tree = cell.tree if cell.tree is not None else ast.Module([], [])
     session = _open_session(cell, tree)
     flow = Flow(session)
-    flow.discarded = discarded_calls(tree)
     flow.place = (cell.magic_line, 0) if cell.magics else None
     flow.expand(cell.expansions)
     for name in cell.uses:
         flow.load(name)
     flow.place = None
     if cell.shape == "function":
-        body = flow.summarise_block(tree.body, tree)
-        flow.resolve([body])
-        flow.call_surely(body)
+        flow.call_surely(flow.summarise_block(tree.body, tree))
     else:
         flow.run(tree.body)
     if not flow.dead:
@@ -71,22 +66,16 @@ def _analyse(cell: Cell) -> Analysis:
 
 
 def _open_session(cell: Cell, tree: ast.Module) -> Session:
-    origins: dict[str, str] = {}
-    lazy = _LAZY_ANNOTATIONS
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            origins.update(import_pairs(node))
-            lazy = lazy or (
-                isinstance(node, ast.ImportFrom) and node.module == "__future__" and node.names[0].name == "annotations"
-            )
-    return Session(origins=origins, forks=":=" in cell.python, lazy_annotations=lazy)
+    futures = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    postponed = any(alias.name == "annotations" for node in futures for alias in node.names)
+    return Session(forks=":=" in cell.python, lazy_annotations=postponed or _LAZY_ANNOTATIONS)
 
 
 def _conclude(cell: Cell, flow: Flow, state: State, sure: frozenset[str]) -> Analysis:
     facts = flow.facts
     writes, deletes = written_names(state, facts.changed), deleted_names(state)
     diagnostics = [*flow.diagnostics.values(), *(_diagnostic(problem) for problem in cell.problems)]
-    statements = read_statements(cell, flow.session, flow.discarded) or _whole(cell, facts, writes)
+    statements = read_statements(cell, flow.session) or _whole(cell, facts, writes)
     possible = frozenset(name for name in facts.possible if not is_hidden_state(name))
     python = cell.python if cell.tree is not None and cell.shape == "module" else ""
     if cell.shape == "function" and cell.tree is not None:

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from nbflow.analysis_calls import is_inert
+from nbflow.analysis_calls import discarded_calls, is_inert
 from nbflow.analysis_expressions import ExpressionFlow
 from nbflow.analysis_facts import NO_NAMES
 from nbflow.analysis_names import ClassFrame, Session
@@ -14,6 +14,7 @@ from nbflow.analysis_scopes import (
     Scope,
     arguments_of,
     block_names,
+    descend,
     import_pairs,
     mangle,
     root_name,
@@ -53,7 +54,7 @@ class BlockFlow(ExpressionFlow):
         self.in_loop = 0
         self.loose: list[Body] = []  # annotations that are evaluated on request
         for name in scope.own:
-            self.state.slots[name] = UNBOUND
+            self.state.slots["\2" + name] = UNBOUND
 
     # ---------------------------------------------------------------- blocks and functions
 
@@ -78,7 +79,7 @@ class BlockFlow(ExpressionFlow):
         """A function in; what its body does to the names around it out. Found once for each function."""
         if (known := self.session.bodies.get(id(node))) is not None:
             return known
-        statements: list[ast.stmt] = [ast.Expr(node.body)] if isinstance(node, ast.Lambda) else node.body
+        statements: list[ast.stmt] = [ast.Return(node.body)] if isinstance(node, ast.Lambda) else node.body
         parameters = frozenset(mangle(arg.arg, self.class_name) for arg in arguments_of(node))
         body = self._summarise(statements, parameters)
         if isinstance(node, ast.AsyncFunctionDef):
@@ -98,8 +99,8 @@ class BlockFlow(ExpressionFlow):
         own = parameters.union(mangle(name, self.class_name) for name in names.bound)
         outer = (self.scope.outer | self.scope.own | self.hidden) - declared
         flow = type(self)(self.session, Scope(True, own, outer, declared), self.class_name)
-        flow.state.slots.update(dict.fromkeys(parameters, BOUND))
-        flow.discarded, flow.place = self.discarded, self.place
+        flow.state.slots.update(dict.fromkeys(("\2" + name for name in parameters), BOUND))
+        flow.place = self.place
         flow.run(statements)
         end = flow.finish()
         facts = flow.facts
@@ -121,7 +122,7 @@ class BlockFlow(ExpressionFlow):
         names = {
             mangle(part.id, self.class_name)
             for node in nodes
-            for part in ast.walk(node)
+            for part in descend(node)
             if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)
         }
         loads = frozenset(name for name in names - hidden if self.is_global(name))
@@ -140,11 +141,9 @@ class BlockFlow(ExpressionFlow):
         """Any statement without a rule of its own (pass, global, nonlocal) does nothing."""
 
     def do_expr(self, node: ast.Expr) -> None:
-        """A value is dropped, or returned by a lambda."""
-        content = self.expr(node.value)
-        self.use(content)
-        if self.scope.is_function:
-            self.facts.escapes |= content.all_roots
+        """A value is dropped, the last one shown: what a call was for is then its effect."""
+        self.discarded.update(discarded_calls(node.value))
+        self.value(node.value)
 
     def do_assign(self, node: ast.Assign) -> None:
         """Values are bound from left to right; `a, b = x, y` pairwise."""
@@ -257,7 +256,8 @@ class BlockFlow(ExpressionFlow):
 
     def do_import(self, node: ast.Import | ast.ImportFrom) -> None:
         """An import binds names; `*` binds names that nobody sees."""
-        for name, _ in import_pairs(node):
+        for name, origin in import_pairs(node):
+            self.session.origins[name] = origin
             self.define(name, NOTHING)
         for alias in node.names:
             if alias.name == "*":

@@ -1,7 +1,7 @@
 """Calls and attributes → what is known of them without running: exempt from mutation, dynamic, discarded."""
 
 import ast
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from nbflow.analysis_facts import (
     EXEMPT_FUNCTIONS,
@@ -74,28 +74,21 @@ def is_inert(decorator: ast.expr) -> bool:
     return (dotted_name(func) or "").rpartition(".")[2] in INERT_DECORATORS
 
 
-def discarded_calls(tree: ast.AST) -> set[int]:
-    """A tree in; the ids of the calls whose results are dropped out, the cell's last expression included."""
-    found: set[int] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Expr):
-            _collect([node.value], found)
-    return found
-
-
-def _collect(nodes: Iterable[ast.expr], found: set[int]) -> None:
-    """Expressions whose values are dropped in; the calls that give those values are added to `found`."""
-    for node in nodes:
-        match node:
-            case ast.Call():
-                found.add(id(node))
-            case ast.Await(inner):
-                _collect([inner], found)
-            case ast.BoolOp():
-                _collect(node.values[-1:], found)
-            case ast.IfExp():
-                _collect([node.body, node.orelse], found)
-            case ast.Tuple() | ast.List() | ast.Set():
-                _collect(node.elts, found)
-            case ast.ListComp() | ast.SetComp():
-                _collect([node.elt], found)
+def discarded_calls(node: ast.expr) -> Iterator[int]:
+    """An expression whose value is dropped in; the ids of the calls that give this value out."""
+    inner: list[ast.expr] = []
+    match node:
+        case ast.Call():
+            yield id(node)
+        case ast.Await():
+            inner = [node.value]
+        case ast.BoolOp():
+            inner = node.values[-1:]
+        case ast.IfExp():
+            inner = [node.body, node.orelse]
+        case ast.Tuple() | ast.List() | ast.Set():
+            inner = node.elts
+        case ast.ListComp() | ast.SetComp():
+            inner = [node.elt]
+    for each in inner:
+        yield from discarded_calls(each)

@@ -18,6 +18,7 @@ Shape = Literal["module", "function", "none"]
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _HEADER = re.compile(r"\s*(?:#\s*)?%%(?:step|params|setup)(?!\w)")
 _HELP = re.compile(r"%%\w+\?")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
 
 # Cell magics that run their body in the user's namespace.
@@ -203,18 +204,12 @@ def _compile_problem(python: str) -> Problem | None:
 def _problem(error: BaseException, text: str, more: str = "") -> Problem:
     line, column = 1, 0
     message = str(error)
-    if isinstance(error, SyntaxError):
-        line, column, message = error.lineno or 1, max((error.offset or 1) - 1, 0), error.msg or message
-    elif "\0" in text:
-        before = text[: text.index("\0")]
+    if found := _NO_TEXT.search(text):
+        before = text[: found.start()]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n") - 1
-    elif isinstance(error, UnicodeEncodeError):
-        before = text[: error.start]
-        line, column, message = (
-            before.count("\n") + 1,
-            len(before) - before.rfind("\n") - 1,
-            "lone surrogate in the source",
-        )
+        message = "the source holds a character that is no text (a null byte or a lone surrogate)"
+    elif isinstance(error, SyntaxError):
+        line, column, message = error.lineno or 1, max((error.offset or 1) - 1, 0), error.msg or message
     elif isinstance(error, RecursionError | MemoryError):
         message = "the code is nested too deeply to be analysed"
     last = max(len(_LINE.findall(text)), 1)

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterable, Iterator
 
-from nbflow.analysis_calls import discarded_calls, dynamic_attribute, dynamic_call, is_exempt
+from nbflow.analysis_calls import dynamic_attribute, dynamic_call, is_exempt
 from nbflow.analysis_cells import parse_python
 from nbflow.analysis_facts import BUILTINS, NO_NAMES, USUAL_MODULES, DiscardedCall
 from nbflow.analysis_magics import LineMagic, is_shell, read_magic
@@ -13,6 +13,7 @@ from nbflow.analysis_state import (
     HERE,
     NOTHING,
     UNTOUCHED,
+    Body,
     Content,
     Slot,
     State,
@@ -242,7 +243,7 @@ class ExpressionFlow(NameFlow):
                     content = self.iterated(each.iter)
                 for name in target_names(each.target):
                     slot = Slot(HERE, *content)
-                    self.state.slots[mangle(name, self.class_name)] = slot
+                    self.state.slots["\1" + mangle(name, self.class_name)] = slot
                 for condition in each.ifs:
                     self.value(condition)
             contents = merge_contents([self.expr(result) for result in results])
@@ -271,18 +272,24 @@ class ExpressionFlow(NameFlow):
         passed += [(keyword.arg, self.expr(keyword.value)) for keyword in node.keywords]
         arguments = merge_contents(content for _, content in passed)
         self.use(arguments)
-        self.use(callee)
+        if (surely := self._sole_body(func, callee)) is not None:
+            self.call_surely(surely)
+        else:
+            self.use(callee)
         if not is_exempt(node, self.session.origins, self.is_free):
             self._hand_to_call(node, callee, arguments, is_method=is_method)
         self._note_in_place(node, callee, passed)
-        if isinstance(func, ast.Name) and not self.unsure and len(callee.bodies) == 1:
-            (body,) = callee.bodies
-            slot = self.state.slots.get(self.key(mangle(func.id, self.class_name)))
-            if body.plain and slot is not None and is_surely_bound(slot):
-                self.call_surely(body)
         if message := dynamic_call(node, self.session.origins, self.is_free, in_function=self.scope.is_function):
             self.diagnose(node, "dynamic", root_name(func) or "", message)
         return NOTHING
+
+    def _sole_body(self, func: ast.expr, callee: Content) -> Body | None:
+        """A callee in; the one function that it surely is out, None where it may be others or is not surely called."""
+        if self.unsure or len(callee.bodies) != 1 or not isinstance(func, ast.Name):
+            return None
+        (body,) = callee.bodies
+        slot = self.state.slots.get(self.key(mangle(func.id, self.class_name)), UNTOUCHED)
+        return body if body.plain and is_surely_bound(slot) else None
 
     def is_free(self, name: str) -> bool:
         """A name in, whether it still means what it meant before this code."""
@@ -341,12 +348,9 @@ class ExpressionFlow(NameFlow):
             tree = self.session.parsed.get(id(node)) or parse_python(magic.code).tree or ast.Module([], [])
             self.session.parsed[id(node)] = tree
             if magic.leaks and not self.scope.is_function and self.frame is None and not self.hidden:
-                self.discarded |= discarded_calls(tree)
                 self.run(tree.body)
             else:
-                body = self.summarise_block(tree.body, tree)
-                self.resolve([body])
-                self.call_surely(body)
+                self.call_surely(self.summarise_block(tree.body, tree))
         for name in magic.binds:
             self.bind(name)
         self.place = before

@@ -39,7 +39,7 @@ class Flow(BlockFlow):
             self._pattern(case.pattern, subject)
             if case.guard is not None:
                 holds, fails = self.test(case.guard)
-                missed = join_states([missed, fails])
+                missed = fails if _is_irrefutable(case.pattern) else join_states([missed, fails])
                 self.go(holds)
             elif _is_irrefutable(case.pattern):
                 missed = None

@@ -68,9 +68,9 @@ class Facts:
 class Session:
     """What all walks over one cell share: bodies seen, imports of the cell, diagnostics found in bodies."""
 
-    origins: dict[str, str]  # name bound by an import in the cell -> where from
     forks: bool  # whether expressions bind names (`:=`), so that their branches matter
     lazy_annotations: bool
+    origins: dict[str, str] = field(default_factory=dict)  # name bound by an import in the cell -> where from
     bodies: dict[int, Body] = field(default_factory=dict)
     parsed: dict[int, ast.Module] = field(default_factory=dict)
     diagnostics: Diagnostics = field(default_factory=dict)
@@ -138,30 +138,29 @@ class NameFlow:
 
     # ---------------------------------------------------------------- names
 
+    def key(self, name: str) -> str:
+        """A mangled name in; the key of its slot out: the name itself only where it means the module's name here."""
+        if name in self.hidden:
+            return "\1" + name
+        frame, scope = self.frame, self.scope
+        if frame is not None and name in frame.names:
+            return frame.prefix + name
+        if scope.is_function and name not in scope.declared_global and (name in scope.own or name in scope.outer):
+            return "\2" + name
+        return name
+
     def is_global(self, name: str) -> bool:
         """A mangled name in, whether it means the module's name here."""
-        if name in self.hidden or (self.frame is not None and name in self.frame.names):
-            return False
-        scope = self.scope
-        return not scope.is_function or name in scope.declared_global or not (name in scope.own or name in scope.outer)
-
-    def key(self, name: str) -> str:
-        """A mangled name in; the key of its slot out."""
-        frame = self.frame
-        return frame.prefix + name if frame is not None and name in frame.names and name not in self.hidden else name
+        return self.key(name) is name
 
     def load(self, name: str, node: ast.AST | None = None) -> Content:
         """A mangled name that is loaded in; what it may be out."""
         slot = UNBOUND
-        if (key := self.key(name)) != name:
+        if (key := self.key(name)) is not name:
             slot = self.state.slots.get(key, UNBOUND)
-            if not slot.bits & GONE:
-                return Content(slot.bodies, slot.roots, slot.held)
-        elif not self.is_global(name):
-            slot = self.state.slots.get(name, UNBOUND)
-            return Content(slot.bodies, slot.roots, slot.held) if slot is not BOUND else NOTHING
-        elsewhere = self.scope.is_function and (name in self.scope.own or name in self.scope.outer)
-        found = UNTOUCHED if elsewhere else self.state.slots.get(name, UNTOUCHED)
+            if not (key[0] == "\0" and slot.bits & GONE):  # a class body falls back on the module's name
+                return Content(*slot[1:]) if slot is not BOUND else NOTHING
+        found = self.state.slots.get(name, UNTOUCHED)
         if found.bits & PREVIOUS:
             self.take(name, found, node, sure=not is_bound(slot))
             if found is UNTOUCHED and name in BUILTINS:
@@ -214,19 +213,18 @@ class NameFlow:
 
     @contextmanager
     def hide(self, names: Iterable[str]) -> Iterator[None]:
-        """Names of an inner scope (comprehension targets, type parameters) in; hidden while the block runs."""
-        names = list(names)
-        before, frame, saved = self.hidden, self.frame, {name: self.state.slots.get(name) for name in names}
-        self.hidden = before.union(names)
-        for name in names:
-            self.state.slots[name] = BOUND
+        """Names of an inner scope (comprehension targets, type parameters) in; they hide others while the block runs."""
+        keys = ["\1" + name for name in names]
+        before, frame, saved = self.hidden, self.frame, [self.state.slots.get(key) for key in keys]
+        self.hidden = before.union(key[1:] for key in keys)
+        self.state.slots.update(dict.fromkeys(keys, BOUND))
         yield
         self.hidden, self.frame = before, frame
-        for name, slot in saved.items():
+        for key, slot in zip(keys, saved, strict=True):
             if slot is None:
-                self.state.slots.pop(name, None)
+                self.state.slots.pop(key, None)
             else:
-                self.state.slots[name] = slot
+                self.state.slots[key] = slot
 
     # ---------------------------------------------------------------- functions made here
 
@@ -274,11 +272,12 @@ class NameFlow:
         return NO_NAMES.union(*(slots[name].roots for name in names if name in slots))
 
     def call_surely(self, body: Body) -> None:
-        """The one function that a call surely runs in; its sure effects are kept."""
+        """The one function that surely runs now in; its effects are kept, the sure ones as such."""
         for name in body.sure_loads:
             slot = self.state.slots.get(name, UNTOUCHED)
-            if slot.bits == PREVIOUS:
+            if slot.bits & PREVIOUS:
                 self.take(name, slot, None)
+        self.resolve([body])
         for name in body.sure_stores:
             self._set(name, BOUND._replace(bits=AGAIN) if name in self.state.read else BOUND)
 

@@ -8,14 +8,14 @@ from nbflow.analysis_facts import BUILTINS, MODULE_GLOBALS, NO_NAMES, Statement,
 from nbflow.analysis_flow import Flow
 from nbflow.analysis_magics import read_magic
 from nbflow.analysis_names import Session
-from nbflow.analysis_scopes import dotted_name, import_pairs
+from nbflow.analysis_scopes import descend, dotted_name, import_pairs
 from nbflow.analysis_state import GONE, State, is_bound
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
-def read_statements(cell: Cell, session: Session, discarded: set[int]) -> tuple[Statement, ...]:
-    """A cell, what its walks share and its discarded calls in; its statements out, each analysed by itself."""
+def read_statements(cell: Cell, session: Session) -> tuple[Statement, ...]:
+    """A cell and what its walks share in; its statements out, each analysed by itself."""
     if cell.tree is None or cell.shape != "module":
         return ()
     nodes = cell.tree.body
@@ -25,7 +25,7 @@ def read_statements(cell: Cell, session: Session, discarded: set[int]) -> tuple[
         line, end = spans[index]
         shared = (index > 0 and spans[index - 1][1] >= line) or (index + 1 < len(nodes) and spans[index + 1][0] <= end)
         source = (ast.get_source_segment(cell.python, node) if shared else None) or source_lines(cell, line, end)
-        statements.append(_read_statement(node, (line, end, source), session, discarded))
+        statements.append(_read_statement(node, (line, end, source), session))
     return tuple(statements)
 
 
@@ -44,10 +44,9 @@ def source_lines(cell: Cell, line: int, end: int) -> str:
     return "".join(each.removeprefix(indent) for each in lines).rstrip()
 
 
-def _read_statement(node: ast.stmt, place: tuple[int, int, str], session: Session, discarded: set[int]) -> Statement:
+def _read_statement(node: ast.stmt, place: tuple[int, int, str], session: Session) -> Statement:
     flow = Flow(session)
     flow.diagnostics = {}  # judged with the whole cell in view
-    flow.discarded = discarded
     flow.run([node])
     state, facts = flow.finish(), flow.facts
     deferred = NO_NAMES.union(*(body.loads for body in facts.made))
@@ -76,13 +75,13 @@ def _is_call(node: ast.stmt) -> bool:
 
 def written_names(state: State, changed: set[str]) -> frozenset[str]:
     """The state at an end and the names changed in place in; the names written, those bound no more left out."""
-    written = {name for name, slot in state.slots.items() if is_bound(slot) and name[0] != "\0"}
+    written = {name for name, slot in state.slots.items() if is_bound(slot) and name[0] > "\2"}
     return frozenset(written | {name for name in changed if name not in state.slots or state.slots[name].bits != GONE})
 
 
 def deleted_names(state: State) -> frozenset[str]:
     """The state at an end in; the names that are, or may be, unbound there out."""
-    return frozenset(name for name, slot in state.slots.items() if slot.bits & GONE and name[0] != "\0")
+    return frozenset(name for name, slot in state.slots.items() if slot.bits & GONE and name[0] > "\2")
 
 
 # ---------------------------------------------------------------- kinds
@@ -161,7 +160,7 @@ def _is_plain(target: ast.expr) -> bool:
 
 def classify(node: ast.expr) -> Value:
     """A right-hand side in; literal, name, call of a dotted name, or something else, out."""
-    names = frozenset(part.id for part in ast.walk(node) if isinstance(part, ast.Name))
+    names = frozenset(part.id for part in descend(node) if isinstance(part, ast.Name))
     if isinstance(node, ast.Call):
         callee = dotted_name(node.func)
         simple = callee is not None and _is_simple_call(node)
