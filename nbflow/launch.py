@@ -90,11 +90,10 @@ def plan(
     """
     del workers, tags
     with Executors(on) as executors:
-        flow, lookup, _ = _prepare(
-            load_flow(path, all_cells=all_cells), store=store, params=params or {}, params_file=params_file,
-            executors=executors, fresh=fresh, steps=steps, resume=resume, run="",
+        return plan_flow(
+            load_flow(path, all_cells=all_cells), executors, store=store, params=params, params_file=params_file,
+            fresh=fresh, steps=steps, resume=resume,
         )  # fmt: skip
-    return Plan(flow=flow.name, tasks=tuple(_plan_rows(flow, lookup)), findings=flow.findings)
 
 
 def check(path: PathLike, *, all_cells: bool = False) -> Flow:
@@ -108,12 +107,7 @@ def why(path: PathLike, step: str, **wishes: Any) -> dict[str, Any]:
     The keys are "action" ("run" or "reuse") and "reasons", a list of {code, what, before, after}.
     """
     with Executors(wishes.pop("on", "local")) as executors:
-        flow, lookup, _ = _prepare(
-            load_flow(path, all_cells=wishes.pop("all_cells", False)), store=wishes.pop("store", None),
-            params=wishes.pop("params", None) or {}, params_file=wishes.pop("params_file", None), executors=executors,
-            fresh=wishes.pop("fresh", False), steps=None, resume=None, run="",
-        )  # fmt: skip
-    return why_in(flow, lookup, step)
+        return why_flow(load_flow(path, all_cells=wishes.pop("all_cells", False)), step, executors, **wishes)
 
 
 # ---------------------------------------------------------------- parts that the kernel's session uses too
@@ -164,6 +158,43 @@ class Executors:
             return plugins.load("executors", url.partition(":")[0])
         except OptionError as error:
             raise PlanError(f"--on {url}: {error.message}", fix=error.fix) from None
+
+
+def plan_flow(
+    flow: Flow,
+    executors: Executors,
+    *,
+    store: str | None,
+    params: Mapping[str, Any] | None = None,
+    params_file: PathLike | None = None,
+    fresh: bool | Sequence[str] = False,
+    steps: Sequence[str] | None = None,
+    resume: str | None = None,
+) -> Plan:
+    """A flow and what the user wants in; what a run would do out."""
+    flow, lookup, _ = _prepare(
+        flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
+        steps=steps, resume=resume, run="",
+    )  # fmt: skip
+    return Plan(flow=flow.name, tasks=tuple(_plan_rows(flow, lookup)), findings=flow.findings)
+
+
+def why_flow(
+    flow: Flow,
+    step: str,
+    executors: Executors,
+    *,
+    store: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    params_file: PathLike | None = None,
+    fresh: bool | Sequence[str] = False,
+) -> dict[str, Any]:
+    """A flow and a step in; whether it would run or be reused, and what changed, as `why` gives it, out."""
+    flow, lookup, _ = _prepare(
+        flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
+        steps=None, resume=None, run="",
+    )  # fmt: skip
+    return why_in(flow, lookup, step)
 
 
 def load_flow(path: PathLike, *, all_cells: bool = False) -> Flow:
