@@ -51,6 +51,9 @@ IMMUTABLE_MODULES = frozenset(
 """Modules whose instances never change, or are looked up by name when loaded."""
 
 
+PANDAS_OWN = ("pandas._libs", "pandas.core.internals", "pandas.core.indexes")
+
+
 @dataclass(frozen=True, slots=True)
 class Dumped:
     """Names that are stored together: their stream and buffers, and what they need to be loaded.
@@ -194,7 +197,7 @@ def _groups(trials: list[_Trial]) -> list[tuple[list[_Trial], dict[int, list[Reg
             place = parent[place]
         return place
 
-    memos = [trial.pickler.memo.copy() for trial in trials] if len(trials) > 1 else []
+    memos = [trial.pickler.met() for trial in trials] if len(trials) > 1 else []
     owner: dict[int, int] = {}
     for place in sorted(range(len(memos)), key=lambda each: len(memos[each])):
         memo = memos[place]
@@ -273,7 +276,7 @@ def _is_mutable(value: Any) -> bool:
         return False
     if pandas is not None and kind.__module__.startswith("pandas"):
         fixed = (pandas.Index, pandas.api.extensions.ExtensionDtype, pandas.offsets.BaseOffset)
-        return not (isinstance(value, fixed) or kind.__module__.startswith(("pandas._libs", "pandas.core.internals")))
+        return not (isinstance(value, fixed) or kind.__module__.startswith(PANDAS_OWN))
     return True
 
 
@@ -293,6 +296,14 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         self.definitions: set[str] = set()
         self.free: set[str] = set()
         self.inside = 0
+        self.hidden: list[int] = []
+
+    def met(self) -> dict[int, tuple[int, Any]]:
+        """Every object that others could share: by id, without the arrays that frames keep to themselves."""
+        memo: dict[int, tuple[int, Any]] = self.memo.copy()
+        for key in self.hidden:
+            memo.pop(key, None)
+        return memo
 
     def reducer_override(self, value: Any) -> Any:
         """Any object but the plainest in; its reduction, or NotImplemented for pickle's own way, out."""
@@ -317,7 +328,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
 
     def array(self, value: Any) -> Any:
         """A NumPy array in; its reduction out: over shared memory where several arrays look into it."""
-        if self.inside == 0 and value.size and not value.dtype.hasobject:
+        if self.inside:
+            self.hidden.append(id(value))
+        elif value.size and not value.dtype.hasobject:
             root = root_of(value)
             for region in self.regions.get(id(root), ()):
                 if region.low <= value.__array_interface__["data"][0] < region.high:
@@ -329,6 +342,13 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         """The begin or end of a frame's parts."""
         self.inside += value.step
         return make_mark, ()
+
+    def pandas(self, value: Any) -> Any:
+        """A pandas object in; its reduction out."""
+        pandas = sys.modules["pandas"]
+        if self.inside and not isinstance(value, (pandas.DataFrame, pandas.Series)):
+            self.hidden.append(id(value))
+        return reduce_pandas(value)
 
     def tensor(self, value: Any) -> Any:
         """A torch tensor in; its reduction out."""
@@ -364,7 +384,7 @@ def _route(kind: type, registry: Registry) -> Callable[[_Pickler, Any], Any] | N
         return _polars
     pandas = sys.modules.get("pandas")
     if pandas is not None and issubclass(kind, _pandas_holders(pandas)):
-        return _pandas
+        return _Pickler.pandas
     return _Pickler.plugged if registry.serializers and package != "builtins" else None
 
 
@@ -388,10 +408,6 @@ def _masked(_: _Pickler, value: Any) -> Any:
 
 def _storage(_: _Pickler, value: Any) -> Any:
     return reduce_storage(value)
-
-
-def _pandas(_: _Pickler, value: Any) -> Any:
-    return reduce_pandas(value)
 
 
 def _polars(_: _Pickler, value: Any) -> Any:
