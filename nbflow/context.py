@@ -79,76 +79,79 @@ class Context:
 
 
 class Current:
-    """The task that runs now: `from nbflow import current`; every attribute is None outside a step, `is_flow` False."""
+    """The task that runs now: `from nbflow import current`; every attribute is None outside a step, `is_flow` False.
 
-    __slots__ = ("_context",)
+    One task runs in a process at a time, its threads included: `running` sets `context`.
+    """
+
+    __slots__ = ("context",)
 
     def __init__(self) -> None:
-        self._context: Context | None = None
+        self.context: Context | None = None
 
     @property
     def flow(self) -> str | None:
         """The flow's name."""
-        return self._context and self._context.flow
+        return None if self.context is None else self.context.flow
 
     @property
     def run(self) -> str | None:
         """The run's id."""
-        return self._context and self._context.run
+        return None if self.context is None else self.context.run
 
     @property
     def step(self) -> str | None:
         """The step's name."""
-        return self._context and self._context.step
+        return None if self.context is None else self.context.step
 
     @property
     def task(self) -> str | None:
         """The task's name within its run: the step's, and the place in its fan-outs."""
-        return self._context and self._context.task
+        return None if self.context is None else self.context.task
 
     @property
     def attempt(self) -> int | None:
         """The attempt, from 1."""
-        return self._context and self._context.attempt
+        return None if self.context is None else self.context.attempt
 
     @property
     def item(self) -> Any:
         """The value of the innermost foreach."""
-        return self._context and self._context.item
+        return None if self.context is None else self.context.item
 
     @property
     def index(self) -> int | None:
         """The place of the item in the innermost foreach, from 0."""
-        return self._context.indices[-1] if self._context and self._context.indices else None
+        return self.context.indices[-1] if self.context and self.context.indices else None
 
     @property
     def parameters(self) -> Parameters | None:
         """The run's parameters, by attribute and by key."""
-        return None if self._context is None else self._context.parameters
+        return None if self.context is None else self.context.parameters
 
     @property
     def tags(self) -> tuple[str, ...] | None:
         """The run's tags when the task began."""
-        return None if self._context is None else self._context.tags
+        return None if self.context is None else self.context.tags
 
     @property
     def tempdir(self) -> str | None:
         """A folder of this task's own, made when first asked for and removed after the task."""
-        if self._context is None:
+        if self.context is None:
             return None
-        if self._context.folder is None:
-            self._context.folder = tempfile.mkdtemp(prefix=f"nbflow-{os.getpid()}-")
-        return self._context.folder
+        if self.context.folder is None:
+            self.context.folder = tempfile.mkdtemp(prefix=f"nbflow-{os.getpid()}-")
+        return self.context.folder
 
     @property
     def is_flow(self) -> bool:
         """Whether the task belongs to a flow run; False for a cell run by hand."""
-        return self._context is not None and self._context.is_flow
+        return self.context is not None and self.context.is_flow
 
     def __repr__(self) -> str:
-        if self._context is None:
+        if self.context is None:
             return "<current: no step is running>"
-        return f"<current: task {self._context.task}, attempt {self._context.attempt}, run {self._context.run}>"
+        return f"<current: task {self.context.task}, attempt {self.context.attempt}, run {self.context.run}>"
 
 
 current = Current()
@@ -157,18 +160,18 @@ current = Current()
 @contextmanager
 def running(context: Context) -> Iterator[Context]:
     """A context in; `current` shows it within the block, and its temporary folder is removed after it."""
-    before = current._context
-    current._context = context
+    before = current.context
+    current.context = context
     try:
         yield context
     finally:
-        current._context = before
+        current.context = before
         if context.folder is not None:
             shutil.rmtree(context.folder, ignore_errors=True)
 
 
 def emit(event: TaskEvent) -> None:
     """An event of the running task in, sent to whoever watches the run; RuntimeError outside a step."""
-    if current._context is None:
+    if current.context is None:
         raise RuntimeError("no step is running")
-    current._context.emit(event)
+    current.context.emit(event)

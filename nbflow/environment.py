@@ -1,4 +1,6 @@
 """Files, folders, installed distributions and environment variables → ids that change exactly when they do."""
+# ruff: noqa: PTH116, PTH117, PTH120, PTH123, PTH208
+# Paths are text here: the audit hook and the modules give them so, thousands a task.
 
 from __future__ import annotations
 
@@ -98,7 +100,7 @@ def _standard_folders() -> tuple[str, ...]:
 @functools.lru_cache(maxsize=20_000)
 def origin_of(path: str) -> Origin:
     """The file of a module or of code in; where it comes from out: "none" for what is no file, and for nbflow."""
-    if not path or path.startswith("<") or path.startswith(OURS):
+    if not path or path.startswith(("<", OURS)):
         return "none"
     if not any(f"{os.sep}{site}{os.sep}" in path for site in SITE):
         real = os.path.realpath(path)

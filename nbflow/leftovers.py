@@ -1,4 +1,4 @@
-"""What a cell leaves running in its process: asyncio tasks, threads and child processes, awaited or ended, and named."""
+"""What a cell leaves running in its process: asyncio tasks, threads, child processes; awaited or ended, and named."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _loop() -> asyncio.AbstractEventLoop | None:
     helpers = sys.modules["IPython.core.async_helpers"]
     if getattr(helpers, "_asyncio_event_loop", None) is None:
         return None
-    found: asyncio.AbstractEventLoop = get_asyncio_loop()
+    found: asyncio.AbstractEventLoop = get_asyncio_loop()  # type: ignore[no-untyped-call]
     return found
 
 
@@ -117,7 +117,7 @@ def descendants(pid: int) -> list[int]:
 def children(pid: int) -> list[int]:
     """A process in, its children out (Linux)."""
     try:
-        threads = os.listdir(f"/proc/{pid}/task")
+        threads = [entry.name for entry in Path(f"/proc/{pid}/task").iterdir()]
     except OSError:
         return []
     found = []

@@ -27,11 +27,11 @@ def cores() -> int:
 
 
 def controller() -> Any:
-    """What sets the thread pools of the libraries that are loaded by now, or None; made ahead it costs a task nothing."""
+    """What sets the thread pools of the libraries that are loaded by now, or None; made ahead it costs nothing."""
     if not any(name in sys.modules for name in NUMERIC):
         return None
     try:
-        from threadpoolctl import ThreadpoolController
+        from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
     except ImportError:
         return None
     return ThreadpoolController()

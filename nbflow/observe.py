@@ -5,6 +5,8 @@ string in the cell that names a file counts too. Environment variables count whe
 standard library is the user's: what libraries look up for themselves is their distribution's business. Copying the
 whole environment, as for a child process, reads none.
 """
+# ruff: noqa: PTH110, PTH111, PTH112, PTH113, PTH116, PTH117, PTH118, PTH123, PTH207, SLF001
+# Paths are text here: the audit hook gives them so. Frames are only reached by `_getframe`.
 
 from __future__ import annotations
 
@@ -134,7 +136,8 @@ class Observer:
         local = local_modules()
         tops = {top_of(name) for name in modules} - {top_of(name) for name in self._modules}
         used = touched([namespace or {}, *(module.__dict__ for module in local.values())]) | self._named(local)
-        files = {self._name(path): self._read_id(path) for path in self.read if path not in self.written or path in self.known}
+        inputs = [path for path in self.read if path not in self.written or path in self.known]
+        files = {self._name(path): self._read_id(path) for path in inputs}
         files |= {self._name(path): file_id(path) for path in local}
         return Observations(
             files=dict(sorted(files.items())),
@@ -312,8 +315,8 @@ def whole_path(path: str, folder: str, store: str) -> str | None:
     """A path as it was opened, the notebook's folder and the datastore in; its whole path out, None when ignored."""
     full = os.path.realpath(path)
     slashed = full.replace(os.sep, "/")
-    local_store = os.path.realpath(store.removeprefix("file://")) if "://" not in store or store.startswith("file://") else None
-    if local_store is not None and (full == local_store or full.startswith(local_store + os.sep)):
+    place = store.removeprefix("file://")
+    if "://" not in place and (full + os.sep).startswith(os.path.realpath(place) + os.sep):
         return None
     if any(part in slashed + "/" for part in IGNORED_PARTS) or slashed.startswith(IGNORED_ROOTS):
         return None
@@ -334,11 +337,15 @@ def local_modules() -> dict[str, types.ModuleType]:
     return found
 
 
-def warm() -> None:
-    """Look at what is loaded once, in a process that tasks are forked from: they find it looked up."""
+def warming() -> Iterator[None]:
+    """Look at what is loaded once, in a process that tasks are forked from: they find it looked up. In pieces."""
     HOOK.install()
     local_modules()
-    distributions_of({top_of(name) for name in sys.modules})
+    yield
+    for name in list(sys.modules):
+        if "." not in name:
+            distributions_of([name])
+            yield
 
 
 def touched(namespaces: list[dict[str, Any]]) -> set[str]:

@@ -21,6 +21,7 @@ class Outcome:
     groups: tuple[Group, ...]
     artifacts: dict[str, Artifact]
     unbound: tuple[str, ...]
+    changed: tuple[str, ...] = ()  # inputs changed in place
 
 
 def outputs_of(

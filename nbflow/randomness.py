@@ -1,4 +1,4 @@
-"""The global random states of `random`, NumPy and torch: fresh entropy for a task, or the state that an earlier step left."""
+"""The global random states of `random`, NumPy and torch: fresh for a task, or as an earlier step left them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import hashlib
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nbflow.model import Index
+from nbflow.model import Index, TaskSpec
 
 
 def _numpy() -> Any:
@@ -43,8 +43,8 @@ STATES: dict[str, State] = {
     "<random>": State("random", random.getstate, random.setstate, random.seed),
     "<numpy.random>": State(
         "numpy",
-        lambda: _numpy().random.get_state(),
-        lambda state: _numpy().random.set_state(state),
+        lambda: _numpy().random.get_state(),  # noqa: PLW0108  # NumPy is loaded when it is called
+        lambda state: _numpy().random.set_state(state),  # noqa: PLW0108
         _seed_numpy,
     ),
     "<torch>": State(
@@ -83,6 +83,19 @@ def read(name: str) -> Any:
 def loaded() -> dict[str, bytes]:
     """Each loaded library's state as bytes to compare: equal before and after means that nothing was drawn."""
     return {name: _bytes(state.get()) for name, state in STATES.items() if state.module in sys.modules}
+
+
+def drew(spec: TaskSpec, before: Mapping[str, bytes]) -> bool:
+    """A task and what `loaded` gave before its cell in; whether the cell drew numbers that another one would not draw.
+
+    States that travel as inputs or outputs, and those that a cell seeds itself, give the same numbers again.
+    """
+    sources = (spec.source, *(statement.source for statement in spec.replay))
+    if any("seed(" in source or "set_state(" in source for source in sources):
+        return False
+    known = {*spec.inputs, *(name for name in spec.writes if name in STATES)}
+    now = loaded()
+    return any(now[name] != state for name, state in before.items() if name not in known)
 
 
 def _bytes(value: Any) -> bytes:

@@ -25,7 +25,7 @@ class ReplayFailed(Exception):
 
 
 class Inputs:
-    """A task's inputs, loaded when first asked for, each group once, so that objects shared between names stay shared."""
+    """A task's inputs, loaded when first asked for, each group once: objects shared between names stay shared."""
 
     def __init__(self, groups: tuple[Group, ...], refs: Iterable[Ref], load: Load) -> None:
         self._groups = groups

@@ -10,16 +10,17 @@ import os
 import sys
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from IPython.core.compilerop import CachingCompiler
+from IPython.core.display_trap import DisplayTrap
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.error import StdinNotImplementedError
-from IPython.core.interactiveshell import DisplayTrap, InteractiveShell
+from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Any as AnyTrait
 from traitlets.config import Config
 
@@ -55,7 +56,7 @@ class Compiler(CachingCompiler):
     """IPython's compiler, which gives the task's cell the name that its document knows it by."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: dict[str, str] = {}  # source text -> file name
         self.cells: dict[str, str] = {}  # file name -> what a traceback calls it
 
@@ -90,7 +91,7 @@ class Publisher(DisplayPublisher):  # type: ignore[misc,unused-ignore]
         """A MIME bundle in, emitted after what was printed before it."""
         _flush()
         metadata = metadata or {}
-        self._validate_data(data, metadata)
+        self._validate_data(data, metadata)  # type: ignore[no-untyped-call]
         kind = "update_display_data" if update else "display_data"
         output = {"output_type": kind, "data": plain(data), "metadata": plain(metadata)}
         if transient:
@@ -135,28 +136,28 @@ class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
         config = Config()
         config.HistoryManager.enabled = False
         config.HistoryManager.hist_file = ":memory:"
-        super().__init__(config=config, **options)
+        super().__init__(config=config, **options)  # type: ignore[no-untyped-call]
         # IPython's own end-of-process hook empties the namespace under threads that still run
         atexit.unregister(self.atexit_operations)
 
-    emit: Emit = staticmethod(lambda output: None)
+    emit: Emit = staticmethod(lambda _: None)
 
     def use(self, emit: Emit) -> None:
         """Where outputs go from now on."""
         self.emit = emit
-        self.display_pub.emit = emit
-        self.displayhook.emit = emit
+        for part in (self.display_pub, self.displayhook):
+            part.set_trait("emit", emit)
 
     def init_display_pub(self) -> None:
         """Displays come to us."""
-        self.display_pub = Publisher(parent=self, shell=self)
-        self.display_pub.emit = self.emit
+        self.display_pub = Publisher(parent=self, shell=self, emit=self.emit)  # type: ignore[no-untyped-call]
 
     def init_displayhook(self) -> None:
         """Results come to us."""
-        self.displayhook = ResultHook(parent=self, shell=self, cache_size=self.cache_size)
-        self.displayhook.emit = self.emit
-        self.display_trap = DisplayTrap(hook=self.displayhook)
+        self.displayhook = ResultHook(  # type: ignore[no-untyped-call]
+            parent=self, shell=self, cache_size=self.cache_size, emit=self.emit
+        )
+        self.display_trap = DisplayTrap(hook=self.displayhook)  # type: ignore[no-untyped-call]
 
     def init_sys_modules(self) -> None:
         """Each task's module goes into `sys.modules`; the shell's own does not."""
@@ -182,7 +183,7 @@ class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
         return contextlib.nullcontext()
 
     def _get_exc_info(self, exc_tuple: Any = None) -> Any:
-        kind, value, trace = super()._get_exc_info(exc_tuple)
+        kind, value, trace = super()._get_exc_info(exc_tuple)  # type: ignore[no-untyped-call]
         trace = without_ours(trace)
         if value is not None:
             value.__traceback__ = trace
@@ -194,6 +195,9 @@ class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
         self.emit({"output_type": "error", "ename": etype.__name__, "evalue": text_of(evalue), "traceback": lines})
 
 
+# From here on a shell is Any: most of IPython's own methods have no types.
+
+
 def make_shell() -> Shell:
     """The process's one shell out; `display` and `get_ipython` find it. About 0.2 s with IPython's import."""
     shell: Shell = Shell.instance()
@@ -203,27 +207,30 @@ def make_shell() -> Shell:
     return shell
 
 
-def warm(shell: Shell) -> None:
-    """Pay ahead, in a process that tasks are forked from, for the first cell, error, await and `!` of a task."""
+def warming(shell: Any) -> Iterator[None]:
+    """Pay ahead, in a process that tasks are forked from, for the first cell, error, await and `!` of a task.
+
+    In pieces, so that whoever does this can look at something else in between.
+    """
     for name in LATE_IMPORTS:
-        try:
+        with contextlib.suppress(ImportError):
             importlib.import_module(name)
-        except ImportError:
-            continue
+        yield
     rehearse(shell)
+    yield
     try:
         raise ValueError
-    except ValueError:
-        shell.InteractiveTB.structured_traceback(*sys.exc_info(), tb_offset=0)
+    except ValueError as error:
+        shell.InteractiveTB.structured_traceback(type(error), error, error.__traceback__)
 
 
-def rehearse(shell: Shell) -> None:
+def rehearse(shell: Any) -> None:
     """Run a cell of no effect, so that what the first cell of a process costs is paid before a task comes."""
     enter(shell, types.ModuleType("__main__"))
     shell.run_cell("1", store_history=False, silent=True)
 
 
-def enter(shell: Shell, module: types.ModuleType) -> None:
+def enter(shell: Any, module: types.ModuleType) -> None:
     """The shell's cells run in this module from now on, as `__main__`."""
     shell.user_module, shell.user_ns = shell.prepare_user_module(module)
     shell.ns_table.update(user_global=module.__dict__, user_local=module.__dict__)
@@ -233,7 +240,7 @@ def enter(shell: Shell, module: types.ModuleType) -> None:
     sys.modules["__main__"] = module
 
 
-def run_cell(shell: Shell, source: str, file: str, title: str = "") -> CellResult:
+def run_cell(shell: Any, source: str, file: str, title: str = "") -> CellResult:
     """One cell's source in, run as Jupyter would; outputs are emitted, the error it ended with comes out.
 
     `file` is the file name of its code, `title` ("step train") what tracebacks call it.
@@ -266,5 +273,5 @@ def _flush() -> None:
     sys.stderr.flush()
 
 
-def _no_input(prompt: object = "", /) -> str:
+def _no_input(_: object = "", /) -> str:
     raise StdinNotImplementedError(NO_INPUT)

@@ -1,4 +1,4 @@
-"""A task's standard streams: text in, `stream` outputs out, in exact order with what comes through descriptors 1 and 2."""
+"""A task's standard streams: text in, outputs out, in exact order with what comes through descriptors 1 and 2."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Drained:
 
 
 class Stream(io.TextIOBase):
-    """`sys.stdout` or `sys.stderr` of a task: emits at each newline, so that nothing printed is lost with the process."""
+    """`sys.stdout` or `sys.stderr` of a task: emits at each newline; nothing printed is lost with the process."""
 
     def __init__(self, name: str, fd: int, emit: Emit) -> None:
         super().__init__()
@@ -108,19 +108,24 @@ class Stream(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
+        """Always UTF-8."""
         return "utf-8"
 
     @property
     def errors(self) -> str:  # type: ignore[override]
+        """What cannot be encoded is replaced."""
         return "replace"
 
     def writable(self) -> bool:
+        """Yes."""
         return True
 
     def isatty(self) -> bool:
+        """No."""
         return False
 
     def fileno(self) -> int:
+        """The raw descriptor, for subprocesses."""
         return self._fd
 
     def write(self, text: str, /) -> int:

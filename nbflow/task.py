@@ -14,6 +14,7 @@ import time
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -34,6 +35,7 @@ from nbflow.model import (
     TaskResult,
     TaskSpec,
 )
+from nbflow.mutation import BaseLine
 from nbflow.observe import Observer
 from nbflow.outcome import Outcome
 from nbflow.registry import Registry
@@ -118,14 +120,15 @@ class _Task:
             self._replay()
             self._bind()
             before = dict(self.shell.user_ns)
+            inputs = self._base_line()
             self._run_cell()
             self._await()
-            return self._collect(before)
+            return self._collect(before, inputs)
 
     def _enter_process(self) -> None:
         """Folder, path, environment, threads, randomness and streams as the task must find them."""
         spec = self.spec
-        if os.path.isdir(spec.folder):
+        if Path(spec.folder).is_dir():
             os.chdir(spec.folder)
             sys.path.insert(0, spec.folder)
         sys.argv = [""]
@@ -155,6 +158,14 @@ class _Task:
             else:
                 self.shell.user_ns[name] = value
         self.shell.user_ns.update(self.spec.values)
+
+    def _base_line(self) -> BaseLine:
+        """Inputs that the cell is not known to write, as they are now."""
+        spec = self.spec
+        names = [name for name in spec.inputs if name not in spec.writes and name not in randomness.STATES]
+        values = {} if spec.options.pure else {name: self.shell.user_ns[name] for name in names}
+        sizes = {name: _size(spec.groups[spec.inputs[name].group]) for name in values}
+        return BaseLine(values, sizes, self.registry)
 
     def _run_cell(self) -> None:
         states = randomness.loaded()
@@ -192,17 +203,25 @@ class _Task:
         self.findings += leftovers.await_tasks(spec.step, spec.cell)
         self.findings += leftovers.join_threads(spec.step, spec.cell, self.threads)
 
-    def _collect(self, before: Mapping[str, Any]) -> Record:
+    def _collect(self, before: Mapping[str, Any], inputs: BaseLine) -> Record:
         spec = self.spec
         namespace = self.shell.user_ns
         for definition in spec.own:
             replay.register(definition, namespace, self.registry)
-        values = outcome.outputs_of(spec, before, namespace)
+        verdict = inputs.compare(namespace)
+        values = outcome.outputs_of(spec, before, namespace, verdict.changed | verdict.unknown)
         with self.observer.paused():
             groups, found = artifacts.save(self.store, serialize.dump(values, self.registry))
+        same = {name for name in verdict.unknown & found.keys() if found[name].content_id == self._input_id(name)}
+        found = {name: artifact for name, artifact in found.items() if name not in same}
         outcome.check_required(spec, found)
         unbound = tuple(name for name in spec.writes if name not in found and name not in namespace)
-        return self._record(Outcome(groups, found, unbound))
+        changed = verdict.changed | (verdict.unknown - same)
+        return self._record(Outcome(groups, found, unbound, tuple(sorted(changed))))
+
+    def _input_id(self, name: str) -> str:
+        ref = self.spec.inputs[name]
+        return artifacts.content_id(self.spec.groups[ref.group], ref.name)
 
     def _record(self, left: Outcome) -> Record:
         spec = self.spec
@@ -223,6 +242,7 @@ class _Task:
             groups=left.groups,
             artifacts=left.artifacts,
             unbound=left.unbound,
+            changed=left.changed,
         )
 
     def _load(self, group: Group, names: frozenset[str]) -> Mapping[str, Any]:
@@ -233,7 +253,7 @@ class _Task:
     def _tidy(self) -> None:
         """Pools, exit hooks and child processes end with the task; what they print still counts."""
         leftovers.end_pools()
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # noqa: SLF001  # `os._exit` ends the process: nobody else runs them
         self.findings += leftovers.end_children(self.spec.step, self.spec.cell)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -253,6 +273,11 @@ def _refs(spec: TaskSpec) -> list[Ref]:
     """Every value that a task needs from the store."""
     refs = [*spec.inputs.values(), *(ref for statement in spec.replay for ref in statement.binds.values())]
     return refs if spec.item is None else [*refs, spec.item]
+
+
+def _size(group: Group) -> int:
+    """A stored group in, its bytes out."""
+    return group.stream.length + sum(buffer.length for buffer in group.buffers)
 
 
 class _Failed(Exception):

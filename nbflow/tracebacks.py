@@ -1,4 +1,4 @@
-"""What user code raised, as text that starts in the user's cell: no frame of ours, real line numbers and source lines."""
+"""What user code raised, as text that starts in the user's cell: no frame of ours, real lines."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def failure_of(
 
 
 def text_of(error: object) -> str:
+    """An exception in, its message out, also when its class cannot say."""
     try:
         return str(error)
-    except Exception as broken:  # noqa: BLE001 - the user's __str__
+    except Exception as broken:  # the user's own __str__
         return f"<unprintable: {type(broken).__name__}>"

@@ -24,7 +24,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """What goes between the driver and a supervisor."""
 
 
-class Submit(Message, tag="submit"):
+class Submit(Message, frozen=True, tag="submit"):
     """Driver → supervisor: run this task; `spec` is a TaskSpec as msgpack, opened only by the task's process."""
 
     task: int
@@ -34,39 +34,39 @@ class Submit(Message, tag="submit"):
     environment: dict[str, str] = {}  # secrets: they are in no spec, which may be stored and shown
 
 
-class Cancel(Message, tag="cancel"):
+class Cancel(Message, frozen=True, tag="cancel"):
     """Driver → supervisor: interrupt the task, end its whole tree after `grace` seconds."""
 
     task: int
     grace: float
 
 
-class Close(Message, tag="close"):
+class Close(Message, frozen=True, tag="close"):
     """Driver → supervisor: no more tasks will come; end when the running ones have ended."""
 
 
-class Ready(Message, tag="ready"):
+class Ready(Message, frozen=True, tag="ready"):
     """Supervisor → driver: imports are done; `unsafe` were left out because they start threads of their own."""
 
     pid: int
     unsafe: tuple[str, ...] = ()
 
 
-class Born(Message, tag="born"):
+class Born(Message, frozen=True, tag="born"):
     """Supervisor → driver: the task has this process, leader of a group of the same number."""
 
     task: int
     pid: int
 
 
-class Frames(Message, tag="frames"):
+class Frames(Message, frozen=True, tag="frames"):
     """Supervisor → driver: a piece of what the task wrote as frames."""
 
     task: int
     data: bytes
 
 
-class Raw(Message, tag="raw"):
+class Raw(Message, frozen=True, tag="raw"):
     """Supervisor → driver: a piece of what came through the task's descriptor 1 or 2."""
 
     task: int
@@ -74,14 +74,14 @@ class Raw(Message, tag="raw"):
     data: bytes
 
 
-class Ending(Message, tag="ending"):
+class Ending(Message, frozen=True, tag="ending"):
     """Supervisor → driver: the task is being ended; `why` is "timeout", "memory" or "cancelled"."""
 
     task: int
     why: str
 
 
-class Gone(Message, tag="gone"):
+class Gone(Message, frozen=True, tag="gone"):
     """Supervisor → driver: the task's process has ended; `status` as `os.waitstatus_to_exitcode` gives it."""
 
     task: int
@@ -92,9 +92,9 @@ Order = Submit | Cancel | Close
 Report = Ready | Born | Frames | Raw | Ending | Gone
 
 _ENCODE = msgspec.msgpack.Encoder().encode
-_ORDER = msgspec.msgpack.Decoder(Order)
-_REPORT = msgspec.msgpack.Decoder(Report)
-_EVENT = msgspec.msgpack.Decoder(TaskEvent)
+_ORDER: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
+_REPORT: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
+_EVENT: msgspec.msgpack.Decoder[TaskEvent] = msgspec.msgpack.Decoder(TaskEvent)
 _SPEC = msgspec.msgpack.Decoder(TaskSpec)
 
 

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nbflow.model import Ended, Output, TaskEvent, TaskFailure, TaskResult, TaskSpec
 from nbflow.collected import Outputs, finish
+from nbflow.model import Ended, Output, TaskEvent, TaskFailure, TaskResult, TaskSpec
 from nbflow.wire import Assembler, Born, Ending, Frames, Gone, Raw, Report, parse_event
 
 Publish = Callable[[TaskSpec, TaskResult], TaskResult]
@@ -31,7 +31,7 @@ class Attempt:
         self.spec = spec
         self.pid = 0
         self.over = threading.Event()
-        self._cancel: Callable[[float], None] = lambda grace: None
+        self._cancel: Callable[[float], None] = lambda _: None
         self._publish = publish
         self._queue: queue.SimpleQueue[TaskEvent] = queue.SimpleQueue()
         self._assembler = Assembler()

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
+from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
 from nbflow import limits, plugins, records, storage, wire
 from nbflow.errors import ExecutorError, NbflowError
 from nbflow.executors.attempt import Attempt
-from nbflow.executors.zygote import Zygote
+from nbflow.executors.spare import SpareLane
+from nbflow.executors.zygote import ZygoteLane
 from nbflow.model import TaskFailure, TaskResult, TaskSpec
 
-LANES = ("zygote", "spare")
+
+class Lane(Protocol):
+    """A way to run tasks as processes of this machine; safe to call from several threads."""
+
+    def submit(self, attempt: Attempt, order: wire.Submit, preload: frozenset[str]) -> None:
+        """Run a task: its events go to the attempt."""
+
+    def prepare(self, preload: frozenset[str]) -> None:
+        """Have what the next task starts from, with these modules."""
+
+    def close(self) -> None:
+        """End everything that it started."""
+
+
+LANES: dict[str, Callable[[], Lane]] = {"zygote": ZygoteLane, "spare": SpareLane}
 
 
 class LocalExecutor:
@@ -22,59 +38,29 @@ class LocalExecutor:
 
     def __init__(self, url: str = "local", lane: str | None = None) -> None:
         self.url = url
-        self.lane = lane or os.environ.get("NBFLOW_LANE") or ("zygote" if sys.platform == "linux" else "spare")
-        if self.lane not in LANES:
-            raise ExecutorError(f"no lane named {self.lane!r}", fix=f"NBFLOW_LANE is one of: {', '.join(LANES)}")
-        self._lock = threading.Lock()
-        self._zygotes: list[Zygote] = []
-        self._unsafe: frozenset[str] = frozenset()
-        self._closed = False
+        name = lane or os.environ.get("NBFLOW_LANE") or ("zygote" if sys.platform == "linux" else "spare")
+        if name not in LANES:
+            raise ExecutorError(f"no lane named {name!r}", fix=f"NBFLOW_LANE is one of: {', '.join(LANES)}")
+        self.lane: Lane = LANES[name]()
 
     def slots(self) -> int:
         """Tasks of one core each that fit at the same time."""
         return limits.cores()
 
     def prepare(self, preload: tuple[str, ...] = ()) -> None:
-        """Start what tasks will be forked from, so that the first one does not wait for it."""
-        with self._lock:
-            self._zygote(frozenset(preload))
+        """Start what tasks come from, so that the first one does not wait for it."""
+        self.lane.prepare(frozenset(preload))
 
     def submit(self, spec: TaskSpec) -> Attempt:
         """Start one attempt; ExecutorError when the executor is closed or a secret is missing."""
         attempt = Attempt(spec, publish)
         order = wire.Submit(0, wire.pack(spec), spec.options.timeout, spec.options.memory, _secrets(spec))
-        with self._lock:
-            while not self._zygote(frozenset(spec.preload)).submit(attempt, order):
-                pass
+        self.lane.submit(attempt, order, frozenset(spec.preload))
         return attempt
-
-    def _zygote(self, preload: frozenset[str]) -> Zygote:
-        """The newest zygote that is ready; when it lacks modules, another one is started beside it.
-
-        Until that one is ready the old one serves: what it lacks, the task imports itself.
-        """
-        if self._closed:
-            raise ExecutorError("the executor is closed")
-        self._zygotes = [zygote for zygote in self._zygotes if zygote.alive]
-        for zygote in self._zygotes:
-            self._unsafe |= zygote.unsafe
-        known = frozenset().union(*(zygote.preload for zygote in self._zygotes))
-        if not self._zygotes or preload - known - self._unsafe:
-            self._zygotes.append(Zygote((known | preload) - self._unsafe))
-        ready = [zygote for zygote in self._zygotes if zygote.ready.is_set()]
-        if not ready:
-            return self._zygotes[0]
-        for old in self._zygotes[: self._zygotes.index(ready[-1])]:
-            old.retire()
-        return ready[-1]
 
     def close(self) -> None:
         """End everything that it started."""
-        with self._lock:
-            self._closed = True
-            zygotes, self._zygotes = self._zygotes, []
-        for zygote in zygotes:
-            zygote.close()
+        self.lane.close()
 
 
 def publish(spec: TaskSpec, result: TaskResult) -> TaskResult:

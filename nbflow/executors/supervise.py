@@ -1,4 +1,4 @@
-"""Task processes watched: their output in exact order, their end, interrupts, time and memory limits, whole trees killed.
+"""Task processes watched: output in exact order, their end, interrupts, time and memory limits, whole trees killed.
 
 Used by the zygote for the children that it forks, and by the spare lane for the workers that it starts.
 """

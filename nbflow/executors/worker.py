@@ -39,7 +39,7 @@ def run(order: wire.Submit, frames: int, prepared: Prepared) -> NoReturn:
         result = execute(spec, emit, prepared)
     except KeyboardInterrupt:
         result = _failed("Cancelled", "the task was interrupted", spec, started, "cancelled")
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the driver must hear of it
+    except BaseException as error:
         if os.getpid() == home:
             sys.excepthook(type(error), error, error.__traceback__)
         result = _failed(type(error).__name__, f"the task could not be run: {error}", spec, started, "error")
@@ -60,6 +60,15 @@ def _failed(name: str, message: str, spec: TaskSpec | None, started: float, kind
     cell = spec.cell if spec is not None else None
     failure = TaskFailure(type=name, message=message, cell=cell, kind=kind)
     return TaskResult(failure=failure, elapsed=time.monotonic() - started)
+
+
+def await_order(fd: int) -> wire.Submit:
+    """The descriptor that the driver writes to in; the task out; the process ends when the driver does before."""
+    body = wire.read_frame(fd)
+    order = wire.parse_order(body) if body is not None else None
+    if not isinstance(order, wire.Submit):
+        os._exit(0)
+    return order
 
 
 def lead_group() -> None:

@@ -10,24 +10,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
-from pathlib import Path
 
-from nbflow import limits, wire
+from nbflow import wire
 from nbflow.errors import ExecutorError
 from nbflow.executors.attempt import Attempt, lost_supervisor
+from nbflow.executors.launching import command, environment
 from nbflow.model import TaskResult
-
-CODE = """\
-import sys
-home = sys.argv[3]
-try:
-    import nbflow
-except ImportError:
-    sys.path.append(home)
-from nbflow.executors.zygote_main import main
-main(int(sys.argv[1]), sys.argv[2])
-"""
 
 
 class Zygote:
@@ -46,12 +34,12 @@ class Zygote:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process ends before it is ready
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", CODE, str(theirs.fileno()), ",".join(sorted(preload)), _home()],
+                command("nbflow.executors.zygote_main", theirs.fileno(), preload),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._log,
-                env=_environment(os.environ),
+                env=environment(os.environ),
                 cwd="/",
                 start_new_session=True,
             )
@@ -148,17 +136,52 @@ class Zygote:
         return lines[-1] if lines else f"exit status {self.process.returncode}"
 
 
-def _home() -> str:
-    return str(Path(__file__).parents[2])
+class ZygoteLane:
+    """The zygotes of one executor: one at a time but for the moments when the modules to preload change."""
 
+    def __init__(self) -> None:
+        if sys.platform != "linux":
+            raise ExecutorError("tasks can be forked from a zygote on Linux only", fix="use NBFLOW_LANE=spare")
+        self._lock = threading.Lock()
+        self._zygotes: list[Zygote] = []
+        self._unsafe: frozenset[str] = frozenset()
+        self._closed = False
 
-def _environment(own: Mapping[str, str]) -> dict[str, str]:
-    """The driver's environment in; the zygote's out: one thread for numeric libraries, the user's wishes kept aside."""
-    kept = {f"NBFLOW_OWN_{name}": own[name] for name in limits.THREAD_VARIABLES if name in own}
-    return {**own, **kept, **dict.fromkeys(limits.THREAD_VARIABLES, "1")}
+    def prepare(self, preload: frozenset[str]) -> None:
+        """Start a zygote with these modules, unless there is one."""
+        with self._lock:
+            self._choose(preload)
 
+    def submit(self, attempt: Attempt, order: wire.Submit, preload: frozenset[str]) -> None:
+        """A new attempt, what to run and the modules that its flow imports, in."""
+        with self._lock:
+            while not self._choose(preload).submit(attempt, order):
+                pass
 
-def check() -> None:
-    """ExecutorError when this system cannot fork from a zygote."""
-    if sys.platform != "linux":
-        raise ExecutorError("the zygote needs Linux", fix="use NBFLOW_LANE=spare")
+    def _choose(self, preload: frozenset[str]) -> Zygote:
+        """The newest zygote that is ready; when it lacks modules, another one is started beside it.
+
+        Until that one is ready the old one serves: what it lacks, the task imports itself.
+        """
+        if self._closed:
+            raise ExecutorError("the executor is closed")
+        self._zygotes = [zygote for zygote in self._zygotes if zygote.alive]
+        for zygote in self._zygotes:
+            self._unsafe |= zygote.unsafe
+        known = frozenset().union(*(zygote.preload for zygote in self._zygotes))
+        if not self._zygotes or preload - known - self._unsafe:
+            self._zygotes.append(Zygote((known | preload) - self._unsafe))
+        ready = [zygote for zygote in self._zygotes if zygote.ready.is_set()]
+        if not ready:
+            return self._zygotes[0]
+        for old in self._zygotes[: self._zygotes.index(ready[-1])]:
+            old.retire()
+        return ready[-1]
+
+    def close(self) -> None:
+        """End everything that it started."""
+        with self._lock:
+            self._closed = True
+            zygotes, self._zygotes = self._zygotes, []
+        for zygote in zygotes:
+            zygote.close()

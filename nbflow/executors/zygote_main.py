@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import itertools
 import os
 import select
 import selectors
@@ -17,12 +18,14 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from nbflow import leftovers, limits, observe, shell, wire
 from nbflow.executors import worker
+from nbflow.executors.launching import OWN
 from nbflow.executors.supervise import Child, Supervisor, kill_tree
 from nbflow.task import Prepared
 
@@ -74,8 +77,7 @@ class Zygote:
         self.spares: list[Spare] = []
         self.last_task = time.monotonic()
         self.closing = False
-        self.warmed = False
-        self.prepared: Prepared | None = None
+        self.warming: Iterator[None] | None = None
 
     # ------------------------------------------------------------ the loop
 
@@ -94,9 +96,10 @@ class Zygote:
 
     def _prepare(self) -> None:
         unsafe = self._import()
-        own = {name: value or None for name, value in _own_threads().items()}
+        own = {name: os.environ.pop(OWN + name, None) for name in limits.THREAD_VARIABLES}
         self.prepared = Prepared(shell.make_shell(), limits.controller(), own)
         self._freeze()
+        self.warming = itertools.chain(shell.warming(self.prepared.shell), observe.warming())
         self.report(wire.Ready(os.getpid(), unsafe))
 
     def _import(self) -> tuple[str, ...]:
@@ -110,7 +113,7 @@ class Zygote:
             if strange_threads():
                 os.environ["NBFLOW_ZYGOTE_UNSAFE"] = ",".join((*unsafe, name))
                 os.set_inheritable(self.socket.fileno(), True)
-                os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+                os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # our own command line
         os.environ.pop("NBFLOW_ZYGOTE_UNSAFE", None)
         return unsafe
 
@@ -120,26 +123,25 @@ class Zygote:
         gc.freeze()
 
     def _idle_time(self) -> float | None:
-        if not self.warmed:
-            return 0.0 if not self.supervisor.children else QUIET
-        if len(self.spares) < SPARES and len(self.supervisor.children) <= 1:
-            return QUIET
-        return None
+        """Seconds after which there is something to do for ourselves."""
+        if len(self.supervisor.children) > 1 or self.closing:
+            return None
+        if self.warming is None and len(self.spares) >= SPARES:
+            return None
+        return max(0.0, QUIET - (time.monotonic() - self.last_task))
 
     def _when_quiet(self) -> None:
-        """Pay ahead for what the next tasks need, when none is being started."""
-        if self.closing or time.monotonic() - self.last_task < QUIET or len(self.supervisor.children) > 1:
+        """Pay ahead, a piece at a time, for what the next tasks need, when none is being started."""
+        self._reap_strays()
+        if len(self.supervisor.children) > 1 or self.closing or time.monotonic() - self.last_task < QUIET:
             return
-        if not self.warmed:
-            assert self.prepared is not None
-            shell.warm(self.prepared.shell)
-            observe.warm()
-            self.prepared.pools = limits.controller()
-            self.warmed = True
-            self._freeze()
+        if self.warming is not None:
+            if next(self.warming, self) is self:
+                self.warming = None
+                self.prepared.pools = limits.controller()
+                self._freeze()
         elif len(self.spares) < SPARES:
             self.spares.append(self._fork_spare())
-        self._reap_strays()
 
     # ------------------------------------------------------------ the driver
 
@@ -251,21 +253,14 @@ class Zygote:
         pipes = Pipes.make()
         pid = self._fork(pipes)
         if pid == 0:
-            assert self.prepared is not None
             # its page faults are paid for before the task comes
             shell.rehearse(self.prepared.shell)
-            body = wire.read_frame(pipes.theirs[0])
-            if body is None:
-                os._exit(0)
-            order = wire.parse_order(body)
-            assert isinstance(order, wire.Submit)
-            self._be_child(pipes, order)
+            self._be_child(pipes, worker.await_order(pipes.theirs[0]))
         for fd in pipes.theirs:
             os.close(fd)
         return Spare(pid, pipes)
 
     def _be_child(self, pipes: Pipes, order: wire.Submit) -> NoReturn:
-        assert self.prepared is not None
         order_fd, frames, _, _ = pipes.theirs
         os.close(order_fd)
         gc.enable()
@@ -305,18 +300,13 @@ def _reap(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if done else None
 
 
-def _own_threads() -> dict[str, str]:
-    """The user's thread variables, which `zygote.py` put aside under our prefix."""
-    return {name: os.environ.pop(f"NBFLOW_OWN_{name}", "") for name in limits.THREAD_VARIABLES}
-
-
 def strange_threads() -> list[str]:
     """Names of this process's threads that a fork would lose and that may matter."""
     found = []
-    for thread in os.listdir("/proc/self/task"):
+    for thread in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
-            name = Path(f"/proc/self/task/{thread}/comm").read_text().strip()
-            if int(thread) != os.getpid() and not name.startswith(SAFE_THREADS):
+            name = (thread / "comm").read_text().strip()
+            if int(thread.name) != os.getpid() and not name.startswith(SAFE_THREADS):
                 found.append(name)
     return found
 

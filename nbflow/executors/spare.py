@@ -1,0 +1,182 @@
+"""Tasks in workers started ahead, one task each: for systems without a safe fork, and in tests on Linux."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import IO
+
+from nbflow import wire
+from nbflow.errors import ExecutorError
+from nbflow.executors.attempt import Attempt
+from nbflow.executors.launching import command, environment
+from nbflow.executors.supervise import Child, Supervisor, kill_tree
+
+SPARES = 2
+
+
+@dataclass
+class Worker:
+    """A process that waits for its task on a socket, or has it already."""
+
+    process: subprocess.Popen[bytes]
+    socket: socket.socket
+
+    @classmethod
+    def start(cls, preload: frozenset[str]) -> Worker:
+        """A new process, which imports IPython and `preload` before it asks for a task."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                command("nbflow.executors.spare_main", theirs.fileno(), preload),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment(os.environ),
+                cwd=os.sep,
+                process_group=0,
+            )
+        return cls(process, ours)
+
+
+class SpareLane:
+    """Workers, and one thread that supervises those with a task."""
+
+    def __init__(self) -> None:
+        if sys.platform == "win32":
+            raise ExecutorError("local tasks need Linux or macOS", fix="run nbflow under WSL, or with --on ray://…")
+        self._lock = threading.Lock()
+        self._idle: deque[Worker] = deque()
+        self._preload: frozenset[str] = frozenset()
+        self._attempts: dict[int, Attempt] = {}
+        self._workers: dict[int, Worker] = {}
+        self._next = 0
+        self._closed = False
+        self._todo: deque[tuple[wire.Submit, Worker] | wire.Cancel] = deque()
+        self._wake, self._woken = socket.socketpair()
+        self._supervisor = Supervisor(self._take)
+        self._supervisor.selector.register(self._woken, selectors.EVENT_READ, "wake")
+        self._thread = threading.Thread(target=self._supervise, name="nbflow-spare", daemon=True)
+        self._thread.start()
+
+    def prepare(self, preload: frozenset[str]) -> None:
+        """Have spare workers with these modules; those that lack some are replaced."""
+        with self._lock:
+            self._check_open()
+            self._fill(preload)
+
+    def submit(self, attempt: Attempt, order: wire.Submit, preload: frozenset[str]) -> None:
+        """A new attempt, what to run and the modules that its flow imports, in."""
+        with self._lock:
+            self._check_open()
+            worker = self._idle.popleft() if self._idle else Worker.start(preload)
+            self._next += 1
+            number = self._next
+            self._attempts[number] = attempt
+            self._workers[number] = worker
+            attempt.bind(lambda grace: self._tell(wire.Cancel(number, grace)))
+            numbered = wire.Submit(number, order.spec, order.timeout, order.memory, order.environment)
+            self._tell((numbered, worker))
+            self._fill(preload)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ExecutorError("the executor is closed")
+
+    def _fill(self, preload: frozenset[str]) -> None:
+        if preload - self._preload:
+            self._preload |= preload
+            while self._idle:
+                _discard(self._idle.popleft())
+        while len(self._idle) < SPARES:
+            self._idle.append(Worker.start(self._preload))
+
+    def _tell(self, what: tuple[wire.Submit, Worker] | wire.Cancel) -> None:
+        self._todo.append(what)
+        with contextlib.suppress(OSError):
+            self._wake.send(b"x")
+
+    def close(self) -> None:
+        """End everything that it started."""
+        with self._lock:
+            self._closed = True
+        with contextlib.suppress(OSError):
+            self._wake.shutdown(socket.SHUT_RDWR)
+        self._thread.join(10.0)
+
+    # ------------------------------------------------------------ the supervising thread
+
+    def _supervise(self) -> None:
+        while True:
+            for _ in self._supervisor.wait(None):
+                if not self._woken.recv(1024):
+                    self._end()
+                    return
+            while self._todo:
+                what = self._todo.popleft()
+                if isinstance(what, wire.Cancel):
+                    self._supervisor.cancel(what.task, what.grace)
+                else:
+                    self._begin(*what)
+
+    def _begin(self, order: wire.Submit, worker: Worker) -> None:
+        process = worker.process
+        with contextlib.suppress(OSError):  # it has died: its end is reported as the task's
+            worker.socket.sendall(wire.frame(order))
+        self._take(wire.Born(order.task, process.pid))
+        self._supervisor.watch(
+            Child(
+                task=order.task,
+                pid=process.pid,
+                frames=worker.socket.detach(),
+                raw={_own(process.stdout): 1, _own(process.stderr): 2},
+                ended=process.poll,
+                timeout=order.timeout,
+                memory=order.memory,
+            )
+        )
+
+    def _take(self, report: wire.Report) -> None:
+        if isinstance(report, wire.Ready):
+            return
+        self._attempts[report.task].feed(report)
+        if isinstance(report, wire.Gone):
+            with self._lock:
+                del self._attempts[report.task], self._workers[report.task]
+
+    def _end(self) -> None:
+        self._supervisor.kill_all()
+        for worker in self._idle:
+            _discard(worker)
+        while self._supervisor.children:
+            self._supervisor.wait(0.1)
+        self._supervisor.selector.close()
+        self._wake.close()
+        self._woken.close()
+
+
+def _own(stream: IO[bytes] | None) -> int:
+    """A pipe's file object in; a descriptor of our own for it out, the object closed."""
+    if stream is None:
+        raise ValueError("the worker was started without pipes")
+    fd = os.dup(stream.fileno())
+    stream.close()
+    return fd
+
+
+def _discard(worker: Worker) -> None:
+    """End a worker that had no task."""
+    worker.socket.close()
+    kill_tree(worker.process.pid)
+    worker.process.wait()
+    for stream in (worker.process.stdout, worker.process.stderr):
+        if stream is not None:
+            stream.close()

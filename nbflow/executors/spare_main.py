@@ -1,0 +1,47 @@
+"""The process of a spare worker: imports, waits for its one task, runs it and ends."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import importlib
+import itertools
+import os
+import select
+import signal
+import socket
+from typing import NoReturn
+
+from nbflow import limits, observe, shell
+from nbflow.executors import worker
+from nbflow.executors.launching import OWN
+from nbflow.task import Prepared
+
+
+def main(fd: int, preload: str) -> NoReturn:
+    """The driver's socket and the modules to import, separated by commas, in; ends with its task, or the driver."""
+    out, err = os.dup(1), os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    for place in (1, 2):
+        # what imports say is not the task's
+        os.dup2(null, place)
+    own = {name: os.environ.pop(OWN + name, None) for name in limits.THREAD_VARIABLES}
+    for name in filter(None, preload.split(",")):
+        with contextlib.suppress(Exception):  # the task's own import will say what is wrong
+            importlib.import_module(name)
+    prepared = Prepared(shell.make_shell(), limits.controller(), own)
+    for _ in itertools.chain(shell.warming(prepared.shell), observe.warming()):
+        if select.select([fd], [], [], 0)[0]:
+            break
+    order = worker.await_order(fd)
+    worker.take_output(out, err)
+    # a thread that no list of threads shows, and the only one that hears of the driver's end while the task computes
+    _thread.start_new_thread(_end_with_driver, (fd,))
+    worker.run(order, fd, prepared)
+
+
+def _end_with_driver(fd: int) -> None:
+    driver = socket.socket(fileno=os.dup(fd))
+    with contextlib.suppress(OSError):
+        driver.recv(1)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
