@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import itertools
 import re
 import sys
 import tomllib
@@ -43,10 +44,9 @@ def _table(heading_cell: str) -> Iterator[list[str]]:
 
 LEVELS = {name: int(row[0]) for row in _table("level") for name in re.findall(r"`([^`]+)`", row[1])}
 SPLITS = {
-    (importer, imported)
-    for row in _table("file")
-    for importer in re.findall(r"`([^`]+)`", row[0])
-    for imported in re.findall(r"`([^`]+)`", row[1])
+    pair
+    for row in _table("each may import those after it")
+    for pair in itertools.combinations(re.findall(r"`([^`]+)`", row[0]), 2)
 }
 
 
