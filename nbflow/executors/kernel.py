@@ -70,7 +70,6 @@ class KernelTask:
         Without `isolated` the user's other names stay where they are: somebody else may be reading them.
         """
         spec = self.spec
-        self.created_at = time.time()
         stale = [statement for statement in spec.replay if statement.id not in before.live]
         if isolated:
             kept = {name for statement in spec.replay if statement.id in before.live for name in statement.names}
@@ -79,7 +78,12 @@ class KernelTask:
         for statement in stale:
             self._replay(statement, inputs)
         self._bind(inputs, before.values)
-        self._context.enter_context(running(Context.of(spec, _ignore)))
+        self.watch()
+
+    def watch(self) -> None:
+        """From here on the cell's own code runs; for a plain cell this is all that there is to do."""
+        self.created_at = time.time()
+        self._context.enter_context(running(Context.of(self.spec, _ignore)))
         self._before = dict(self.namespace)
         self._states = randomness.loaded()
         self.observer.start()
@@ -99,6 +103,8 @@ class KernelTask:
         """One definition or set-up statement, run in the user's namespace with what it reads bound just for it."""
         binds = {name: inputs.value(ref) for name, ref in statement.binds.items()}
         hidden = {name: self.namespace[name] for name in binds if name in self.namespace}
+        for name in statement.names:
+            self.aside.hold(name)
         self.namespace.update(binds)
         try:
             execute(self.ip, statement)
@@ -169,7 +175,7 @@ def _await(coroutine: Any) -> None:
     def run() -> None:
         try:
             asyncio.run(coroutine)
-        except BaseException as error:  # noqa: BLE001 - raised again in the cell
+        except BaseException as error:
             ended.append(error)
 
     thread = threading.Thread(target=run, name="nbflow-await")

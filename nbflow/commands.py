@@ -1,0 +1,312 @@
+"""What `%flow` understands: one function a sub-command, each given the session and its words."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbflow.document import ORIGINS
+from nbflow.errors import OptionError, nearest
+from nbflow.render import dag, table
+
+if TYPE_CHECKING:
+    from nbflow.session import Session
+
+
+@dataclass
+class Words:
+    """A command line's words, sorted: what stands by itself, options with their values, parameters."""
+
+    plain: list[str] = field(default_factory=list)
+    options: dict[str, list[str]] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+
+    def option(self, name: str) -> str | None:
+        """The last value given to an option, None when it was not given."""
+        return self.options[name][-1] if name in self.options else None
+
+
+VALUED = ("store", "on", "workers", "tag", "params", "depth")
+FLAGS = ("background", "all-cells")
+SHORT = {"-p": "--param"}
+
+
+def parse(words: list[str], command: str, known: tuple[str, ...]) -> Words:
+    """The words behind a sub-command in; sorted out; OptionError for an option that it does not know."""
+    found = Words()
+    queue = [SHORT.get(word, word) for word in words]
+    while queue:
+        word = queue.pop(0)
+        if not word.startswith("--"):
+            name, equals, value = word.partition("=")
+            if equals and name.isidentifier():
+                found.params[name] = value
+            else:
+                found.plain.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        if name not in known:
+            raise OptionError(
+                f"%flow {command} has no option --{name}{nearest(name, known)}",
+                fix=f"known options: {', '.join('--' + each for each in known) or 'none'}",
+            )
+        if name in FLAGS or (name == "fresh" and not equals and (not queue or queue[0].startswith("-") or "=" in queue[0])):
+            found.options.setdefault(name, []).append(value)
+            continue
+        if not equals:
+            if not queue:
+                raise OptionError(f"--{name} needs a value")
+            value = queue.pop(0)
+        if name == "param":
+            key, _, text = value.partition("=")
+            found.params[key] = text
+        else:
+            found.options.setdefault(name, []).append(value)
+    return found
+
+
+def perform(session: Session, line: str) -> Any:
+    """What stands behind `%flow` in; done; what is to be shown out."""
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise OptionError(f"the line cannot be read: {error}", fix="close the quotes") from None
+    if not words:
+        return show_commands()
+    name, *rest = words
+    if name not in COMMANDS:
+        raise OptionError(
+            f"%flow has no {name!r}{nearest(name, COMMANDS)}", fix=f"known: {', '.join(sorted(COMMANDS))}"
+        )
+    command = COMMANDS[name]
+    return command.perform(session, parse(rest, name, command.options))
+
+
+# ---------------------------------------------------------------- runs
+
+
+def run(session: Session, words: Words) -> Any:
+    """`%flow run [STEP …] [name=value …]`: the whole flow, or these steps with all that they need."""
+    fresh = words.options.get("fresh")
+    named = [name for name in fresh or () if name]
+    steps = words.plain
+    known = {step.name for step in session.flow().steps}
+    if fresh and named and named[-1] not in known and not steps:
+        steps, named = named, []
+    workers = words.option("workers")
+    tags = tuple(words.options.get("tag", ()))
+    return session.run_flow(
+        steps=steps or None, fresh=(named or True) if fresh is not None else False, params=words.params,
+        params_file=words.option("params"), workers=int(workers) if workers else None, tags=tags,
+        on=words.option("on"), background="background" in words.options, all_cells="all-cells" in words.options,
+    )  # fmt: skip
+
+
+def resume(session: Session, words: Words) -> Any:
+    """`%flow resume [RUN]`: run again with the parameters of that run, the last failed one by default."""
+    from nbflow import client
+
+    flow = session.flow()
+    if words.plain:
+        past = words.plain[0].rpartition("/")[2]
+    else:
+        runs = client.Flow(flow.name, store=session.lane.store().url).runs()
+        unfinished = [each for each in runs if each.status in ("failed", "cancelled", "lost")]
+        if not unfinished:
+            raise OptionError("no run has failed", fix="`%flow run` runs the flow")
+        past = unfinished[0].id.rpartition("/")[2]
+    return session.run_flow(resume=past, params=words.params)
+
+
+def cancel(session: Session, words: Words) -> None:
+    """`%flow cancel`: end the run that goes on in the background."""
+    del words
+    if not session.cancel():
+        print("no run is going on")
+
+
+# ---------------------------------------------------------------- what is known before a run
+
+
+def check(session: Session, words: Words) -> None:
+    """`%flow check`: everything that is wrong with the notebook as a flow."""
+    del words
+    flow = session.flow()
+    for finding in flow.findings:
+        print("\n".join(table.finding_text(finding)))
+    errors = sum(finding.level == "error" for finding in flow.findings)
+    steps = sum(step.kind != "params" for step in flow.steps)
+    print(f"{flow.name}: {steps} steps, {errors} errors, {len(flow.findings) - errors} other findings")
+
+
+def draw_dag(session: Session, words: Words) -> Any:
+    """`%flow dag`: the steps and what flows between them."""
+    del words
+    graph = dag.of_flow(session.flow())
+    return Shown(dag.text(graph), dag.as_html(graph))
+
+
+def plan(session: Session, words: Words) -> Any:
+    """`%flow plan`: what `%flow run` would execute and reuse, and why."""
+    found = session.plan(params=words.params, fresh=words.options.get("fresh", False) and True)
+    return Shown(table.plan_text(found))
+
+
+def why(session: Session, words: Words) -> Any:
+    """`%flow why STEP`: whether a step would run, and what changed."""
+    if not words.plain:
+        raise OptionError("%flow why needs a step", fix="write `%flow why STEP`")
+    found = session.why(words.plain[0], params=words.params)
+    lines = [f"{words.plain[0]}: {found['action']}"]
+    for reason in found["reasons"]:
+        lines.append(f"  {reason['code']}: {reason['what']}")
+        if reason.get("before") or reason.get("after"):
+            lines += [f"    - {line}" for line in str(reason.get("before", "")).splitlines()]
+            lines += [f"    + {line}" for line in str(reason.get("after", "")).splitlines()]
+    return Shown("\n".join(lines))
+
+
+# ---------------------------------------------------------------- what was
+
+
+def show(session: Session, words: Words) -> Any:
+    """`%flow show RUN/STEP/NAME`: a run, a step, a task or an artifact."""
+    from nbflow import client
+
+    path = words.plain[0] if words.plain else f"{session.flow().name}/latest"
+    found = client.locate(path, store=session.lane.store().url)
+    return found.value if isinstance(found, _artifact_type()) else found
+
+
+def _artifact_type() -> type:
+    from nbflow.past_tasks import Artifact
+
+    return Artifact
+
+
+def load_values(session: Session, words: Words) -> None:
+    """`%flow load RUN/STEP[/ITEM]`: a past task's artifacts become names of this notebook."""
+    from nbflow import client
+
+    if not words.plain:
+        raise OptionError("%flow load needs a task", fix="write `%flow load RUN/STEP`")
+    found: Any = client.locate(words.plain[0], store=session.lane.store().url)
+    task = found.task if hasattr(found, "task") else found
+    values = {name: artifact.value for name, artifact in task.artifacts.items() if not artifact.error}
+    session.ip.user_ns.update(values)
+    print(f"loaded {', '.join(values) or 'nothing'}")
+
+
+def runs(session: Session, words: Words) -> Any:
+    """`%flow runs [--tag T]`: the runs of this flow."""
+    from nbflow import client
+
+    flow = client.Flow(session.flow().name, store=session.lane.store().url)
+    tags = words.options.get("tag", ())
+    return flow.runs(*tags) if tags else flow
+
+
+def status(session: Session, words: Words) -> Any:
+    """`%flow status`: the run that goes on or was last, the document in use, and what names wait or are bound."""
+    del words
+    return Shown("\n".join(session.status()))
+
+
+# ---------------------------------------------------------------- settings
+
+
+def config(session: Session, words: Words) -> None:
+    """`%flow config [notebook PATH | store URL]`: which notebook this kernel belongs to, and where its runs are kept."""
+    if not words.plain:
+        print("\n".join(session.settings()))
+        return
+    if len(words.plain) < 2 or words.plain[0] not in ("notebook", "store"):
+        raise OptionError("%flow config sets `notebook PATH` or `store URL`", fix="write one of the two")
+    name, value = words.plain[:2]
+    if name == "notebook":
+        session.use_notebook(Path(value))
+    else:
+        session.use_store(value)
+        write_setting(session.flow().notebook.folder, "store", value)
+
+
+def write_setting(folder: str, name: str, value: str) -> None:
+    """A setting in `.nbflow/config.json` beside the notebook, as `storage.store_url` reads it."""
+    place = Path(folder) / ".nbflow" / "config.json"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        known = json.loads(place.read_text())
+    except (OSError, ValueError):
+        known = {}
+    place.write_text(json.dumps({**known, name: value}, indent=2) + "\n")
+
+
+def doctor(session: Session, words: Words) -> None:
+    """`%flow doctor`: what is installed and works, as seen from this kernel."""
+    del words
+    print(f"document: {ORIGINS[session.document.origin]}" + (f" ({session.document.path})" if session.document.path else ""))
+    if session.document.problem:
+        print(f"  {session.document.problem}")
+    print(f"python: {sys.version.split()[0]}, process {os.getpid()}")
+    print("\n".join(session.settings()))
+
+
+# ---------------------------------------------------------------- showing
+
+
+class Shown:
+    """Text for terminals and saved notebooks, and HTML where there is a page."""
+
+    def __init__(self, text: str, html: str = "") -> None:
+        self.text = text
+        self.html = html
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str | None:
+        return self.html or None
+
+
+def show_commands() -> Shown:
+    """What `%flow` knows."""
+    return Shown("\n".join(_doc(command) for command in COMMANDS.values()))
+
+
+def _doc(command: Command) -> str:
+    return (command.perform.__doc__ or "").split("\n")[0]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command: what it does and the options that it takes."""
+
+    perform: Callable[[Session, Words], Any]
+    options: tuple[str, ...] = ()
+
+
+RUN_OPTIONS = ("fresh", "param", "params", "workers", "tag", "on", "background", "all-cells")
+
+COMMANDS: Mapping[str, Command] = {
+    "run": Command(run, RUN_OPTIONS),
+    "resume": Command(resume, ("param",)),
+    "cancel": Command(cancel),
+    "check": Command(check),
+    "dag": Command(draw_dag),
+    "plan": Command(plan, ("param", "fresh")),
+    "why": Command(why, ("param",)),
+    "show": Command(show),
+    "load": Command(load_values),
+    "runs": Command(runs, ("tag",)),
+    "status": Command(status),
+    "config": Command(config),
+    "doctor": Command(doctor),
+}
+"""Every sub-command by its name."""
+

@@ -1,0 +1,137 @@
+"""A run of the flow from the kernel: in a worker thread, drawn in the cell that asked for it, ended by an interrupt."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+import uuid
+from typing import Any
+
+from nbflow import outputs
+from nbflow.errors import NbflowError, RunFailed
+from nbflow.model import RunEvent, RunStatus, Snapshot, TaskOutput
+from nbflow.render import table
+from nbflow.runner import Runner
+
+EVERY = 0.1
+"""Seconds between two drawings."""
+
+
+class FlowRun:
+    """One run on its way; `watch` is given to the runner and called from its thread, all else belongs to the kernel's."""
+
+    def __init__(self, ip: Any) -> None:
+        self.ip = ip
+        self.runner: Runner | None = None
+        self.error: BaseException | None = None
+        self.shown: queue.SimpleQueue[TaskOutput] = queue.SimpleQueue()
+        self.snapshot: Snapshot | None = None
+        self._over = threading.Event()
+
+    def watch(self, snapshot: Snapshot, event: RunEvent | TaskOutput | None) -> None:
+        """The run now, and what made it so."""
+        self.snapshot = snapshot
+        if isinstance(event, TaskOutput):
+            self.shown.put(event)
+
+    def start(self, runner: Runner) -> None:
+        """Let a runner run; returns at once."""
+        self.runner = runner
+        threading.Thread(target=self._work, args=(runner,), name="nbflow-run", daemon=True).start()
+
+    def _work(self, runner: Runner) -> None:
+        try:
+            runner.run()
+        except Exception as error:
+            self.error = error
+        finally:
+            self._over.set()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._over.is_set()
+
+    @property
+    def status(self) -> RunStatus:
+        """How it stands."""
+        return self.snapshot.status if self.snapshot is not None else "running"
+
+    def wait(self, drawing: Drawing | None) -> None:
+        """Draw until the run has ended; an interrupt cancels it, and is waited for. What broke the runner is raised."""
+        while not self._over.wait(EVERY):
+            try:
+                self._draw(drawing)
+            except KeyboardInterrupt:
+                self._cancel()
+        try:
+            self._draw(drawing, last=True)
+        except KeyboardInterrupt:
+            self._cancel()
+        if self.error is not None:
+            raise self.error
+
+    def _cancel(self) -> None:
+        if self.runner is not None:
+            self.runner.cancel("interrupted")
+
+    def _draw(self, drawing: Drawing | None, *, last: bool = False) -> None:
+        try:
+            while True:
+                outputs.show(self.ip, [self.shown.get_nowait().output])
+        except queue.Empty:
+            pass
+        if drawing is not None and self.snapshot is not None:
+            drawing.update(self.snapshot, last=last)
+
+
+class Drawing:
+    """A run's table in a cell: one display, updated in place; plain text where there is no page to update."""
+
+    def __init__(self, ip: Any) -> None:
+        self.ip = ip
+        self._page = getattr(ip, "kernel", None) is not None
+        self._identity = f"nbflow-{uuid.uuid4().hex[:12]}"
+        self._begun = False
+        self._drawn: str = ""
+
+    def update(self, snapshot: Snapshot, *, last: bool) -> None:
+        """The run now in; drawn where something has changed."""
+        text = table.text(snapshot, time.time())
+        if text == self._drawn or not (self._page or last):
+            return
+        self._drawn = text
+        if not self._page:
+            print(text)
+            return
+        data = {"text/plain": text, "text/html": table.as_html(snapshot, time.time())}
+        sys.stdout.flush()
+        self.ip.display_pub.publish(data=data, metadata={}, transient={"display_id": self._identity}, update=self._begun)
+        self._begun = True
+
+
+def failed(snapshot: Snapshot) -> RunFailed:
+    """A run that did not succeed in; the error that names the first step that failed out."""
+    for view in snapshot.tasks:
+        if view.state != "failed" or view.failure is None:
+            continue
+        failure = view.failure
+        return RunFailed(
+            f"{snapshot.labels.get(view.task.step, view.task.step)} failed: {failure.type}: {failure.message}",
+            step=view.task.step, cell=failure.cell, line=failure.line, fix=failure.fix,
+        )  # fmt: skip
+    word = "was cancelled" if snapshot.status == "cancelled" else f"ended as {snapshot.status}"
+    return RunFailed(f"the run {snapshot.run} {word}", fix="`%flow resume` goes on with what is left")
+
+
+def told(snapshot: Snapshot) -> list[str]:
+    """A failed run in; the user's traceback of each task that failed out."""
+    return [view.failure.traceback for view in snapshot.tasks if view.failure is not None and view.state == "failed"]
+
+
+def say(error: NbflowError) -> None:
+    """An error that must not stop the cell, shown below it."""
+    print("\n".join(error.report()), file=sys.stderr)
+

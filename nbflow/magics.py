@@ -1,0 +1,163 @@
+"""The way into IPython: `%%step`, `%%params` and `%%setup` lines become calls, `%flow` a line magic."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, Any
+
+from nbflow.errors import OptionError
+from nbflow.notebook import HEADER
+
+if TYPE_CHECKING:
+    from nbflow.session import Session
+
+ENTER = "nbflow_enter"
+_KEY = "nbflow_extension"  # the attribute of the shell that holds what is loaded
+
+
+def transform(lines: list[str]) -> list[str]:
+    """A cell's lines in; the same with a header line turned into a plain call out, the body left in its place.
+
+    The call resolves through `get_ipython()`, so nothing is added to the user's names. No side effects: IPython
+    transforms cells for completeness checks and nested cells, too.
+    """
+    match = HEADER.match(lines[0].rstrip()) if lines else None
+    if match is None:
+        return lines
+    body = lines[1:]
+    if _unbalanced(match[2]):
+        # the rest of the header would be a syntax error in the body: the call says what is wrong with it
+        return [_call(match[1], match[2])]
+    first = next((at for at, line in enumerate(body) if line.strip()), len(body))
+    if first < len(body) and body[first].startswith("%%"):
+        from IPython.core.inputtransformer2 import cell_magic
+
+        body = [*body[:first], *cell_magic(body[first:])]
+    return [_call(match[1], match[2]), *body]
+
+
+def _call(kind: str, header: str) -> str:
+    return f"get_ipython().{ENTER}({kind!r}, {header.strip()!r})\n"
+
+
+def _unbalanced(header: str) -> bool:
+    """Whether the header line ends inside brackets; quotes and their contents are skipped."""
+    depth, quote, skip = 0, "", False
+    for char in header:
+        if skip:
+            skip = False
+        elif quote:
+            skip = char == "\\"
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        else:
+            depth += (char in "([{") - (char in ")]}")
+    return depth > 0
+
+
+def entry_of(tree: ast.AST) -> ast.Call | None:
+    """A cell's module in; our call in its first statement out, None where there is none."""
+    body = getattr(tree, "body", None)
+    if not isinstance(body, list) or not body or not isinstance(body[0], ast.Expr):
+        return None
+    call = body[0].value
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == ENTER:
+        return call
+    return None
+
+
+class Decider(ast.NodeTransformer):
+    """The AST transformer: IPython asks it after compiling and before anything of the cell has run.
+
+    It leaves a step's body alone, or keeps only our call when the task is reused or runs elsewhere.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        """A cell's module in; what IPython runs out. Never raises: IPython would drop this transformer for good."""
+        if not isinstance(node, ast.Module):
+            return node
+        call = entry_of(node)
+        if call is None:
+            header = self.session.tagged()
+            if header is None:
+                return node
+            call = _insert_call(node, header)
+        kind, header = (ast.literal_eval(argument) for argument in call.args[:2])
+        if not self.session.decide(kind, header, node):
+            del node.body[1:]
+        return node
+
+
+def _insert_call(node: ast.Module, header: str) -> ast.Call:
+    """A module and the header that a cell's tags spell in; the call that now stands first out."""
+    statement = ast.parse(_call("step", header)).body[0]
+    assert isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
+    node.body.insert(0, statement)
+    return statement.value
+
+
+def load(ip: Any) -> None:
+    """Put the magics, transformers and hooks into an IPython; a second time changes nothing."""
+    if getattr(ip, _KEY, None) is not None:
+        return
+    from nbflow.session import Session
+
+    session = Session(ip)
+    decider = Decider(session)
+    ip.input_transformer_manager.line_transforms.insert(0, transform)
+    ip.ast_transformers.append(decider)
+    setattr(ip, ENTER, session.enter)
+    for event, hook in session.hooks().items():
+        ip.events.register(event, hook)
+    ip.register_magic_function(session_magic(session), "line", "flow")
+    for word in ("step", "params", "setup"):
+        for name in (word, f"%{word}"):  # IPython looks up `%%step` below the first line as the line magic `%step`
+            ip.register_magic_function(misplaced(word), "line", name)
+    session.attach()
+    setattr(ip, _KEY, (session, decider))
+
+
+def unload(ip: Any) -> None:
+    """Take out what `load` put in; without it nothing happens."""
+    loaded = getattr(ip, _KEY, None)
+    if loaded is None:
+        return
+    session, decider = loaded
+    ip.input_transformer_manager.line_transforms.remove(transform)
+    if decider in ip.ast_transformers:
+        ip.ast_transformers.remove(decider)
+    for event, hook in session.hooks().items():
+        ip.events.unregister(event, hook)
+    for name in ("flow", "step", "%step", "params", "%params", "setup", "%setup"):
+        ip.magics_manager.magics["line"].pop(name, None)
+    session.close()
+    delattr(ip, ENTER)
+    delattr(ip, _KEY)
+
+
+def misplaced(word: str) -> Any:
+    """`step`, `params` or `setup` in; the line magic that says where the line belongs out."""
+
+    def magic(line: str) -> None:
+        raise OptionError(
+            f"`%%{word}` must be the first line of its cell", line=None, fix=f"move `%%{word} {line}`".rstrip() + "` to the top"
+        )
+
+    magic.__doc__ = f"`%%{word}` belongs on the first line of a cell."
+    return magic
+
+
+def session_magic(session: Session) -> Any:
+    """A session in; the function behind `%flow` out."""
+
+    def flow(line: str) -> Any:
+        """The flow as a whole: `%flow run`, `%flow check`, `%flow dag`, `%flow why STEP`, …; `%flow` alone lists them."""
+        from nbflow.commands import perform
+
+        return perform(session, line)
+
+    return flow

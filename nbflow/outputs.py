@@ -1,0 +1,117 @@
+"""What a cell shows in the live kernel: recorded as it is sent, and shown again."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nbflow.collected import Outputs
+
+_KINDS = frozenset({"stream", "display_data", "update_display_data", "execute_result", "clear_output", "error"})
+
+
+class Recorder:
+    """Everything that the kernel sends for one request at a time, in the order sent, from every thread.
+
+    It stands at `Session.send`, the one layer that sees streams (sent by the IOPub thread) and displays alike.
+    In an IPython without a kernel it records nothing.
+    """
+
+    def __init__(self, ip: Any) -> None:
+        self._kernel = getattr(ip, "kernel", None)
+        self._lock = threading.Lock()
+        self._parent: str | None = None
+        self._messages: list[tuple[str, dict[str, Any]]] = []
+        self._send: Any = None
+
+    def attach(self) -> None:
+        """Stand at the kernel's session."""
+        if self._kernel is not None and self._send is None:
+            self._send = self._kernel.session.send
+            self._kernel.session.send = self._observe
+
+    def detach(self) -> None:
+        """Leave the kernel's session as it was."""
+        if self._kernel is not None and self._send is not None:
+            # the method was looked up on the class before; a wrapper put over ours by someone else stays
+            if self._kernel.session.__dict__.get("send") == self._observe:
+                del self._kernel.session.send
+            self._send = None
+
+    def start(self) -> None:
+        """Record what is sent for the request that runs now."""
+        with self._lock:
+            self._messages = []
+            self._parent = self._request()
+
+    def _request(self) -> str | None:
+        if self._kernel is None:
+            return None
+        header = (self._kernel.get_parent() or {}).get("header") or {}
+        return header.get("msg_id")
+
+    def stop(self) -> Outputs:
+        """Wait for what is under way; the nbformat outputs since `start` out."""
+        outputs = Outputs()
+        if self._parent is None:
+            return outputs
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with self._lock:
+            messages, self._messages, self._parent = self._messages, [], None
+        for kind, content in messages:
+            outputs.add(as_output(kind, content))
+        return outputs
+
+    def _observe(self, stream: Any, kind: Any, content: Any = None, parent: Any = None, *args: Any, **options: Any) -> Any:
+        if self._parent is not None:
+            self._keep(kind, content, parent)
+        return self._send(stream, kind, content, parent, *args, **options)
+
+    def _keep(self, kind: Any, content: Any, parent: Any) -> None:
+        if isinstance(kind, dict):  # a whole message
+            content, header, kind = kind.get("content"), kind.get("parent_header"), kind["header"]["msg_type"]
+        else:
+            header = (parent or {}).get("header", parent)
+        if kind in _KINDS and isinstance(content, dict) and header and header.get("msg_id") == self._parent:
+            with self._lock:
+                self._messages.append((kind, content))
+
+
+def as_output(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """A message's type and content in; the nbformat output, an update or a clear as an event of a task has it, out."""
+    kept = ("name", "text", "ename", "evalue", "traceback", "wait", "execution_count", "data", "metadata", "transient")
+    return {"output_type": kind, **{key: content[key] for key in kept if key in content}}
+
+
+def show(ip: Any, outputs: Iterable[dict[str, Any]]) -> None:
+    """Recorded nbformat outputs in; the cell that runs now shows them as its own."""
+    for output in outputs:
+        kind = output.get("output_type")
+        if kind == "stream":
+            print(_text(output["text"]), end="", file=sys.stderr if output.get("name") == "stderr" else sys.stdout)
+        elif kind in ("display_data", "execute_result"):
+            _publish(ip, kind, output.get("data") or {}, output.get("metadata") or {})
+        elif kind == "error":
+            print("\n".join(output.get("traceback") or [f"{output.get('ename')}: {output.get('evalue')}"]), file=sys.stderr)
+
+
+def _text(value: Any) -> str:
+    return "".join(value) if isinstance(value, list) else str(value)
+
+
+def _publish(ip: Any, kind: str, data: dict[str, Any], metadata: dict[str, Any]) -> None:
+    kernel = getattr(ip, "kernel", None)
+    if kernel is None:
+        print(_text(data.get("text/plain", "")))
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if kind == "display_data":
+        ip.display_pub.publish(data=data, metadata=metadata)
+        return
+    content = {"data": data, "metadata": metadata, "execution_count": ip.execution_count}
+    hook = ip.displayhook
+    kernel.session.send(hook.pub_socket, "execute_result", content, parent=hook.parent_header, ident=hook.topic)

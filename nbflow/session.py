@@ -1,0 +1,392 @@
+"""The live kernel: the one owner of what is known about it, driven by IPython's hooks and the first line of each cell."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nbflow import storage
+from nbflow.client import Run
+from nbflow.document import ORIGINS, Document, find_path
+from nbflow.errors import NbflowError, PlanError
+from nbflow.executors.kernel import KernelTask
+from nbflow.flowrun import Drawing, FlowRun, failed, told
+from nbflow.lane import Decision, Lane
+from nbflow.launch import begin, plan_flow, why_flow
+from nbflow.model import Cell, Finding, Flow, Plan, Step
+from nbflow.namespace import running_elsewhere, waiting_elsewhere
+from nbflow.notebook import RawCell, read_notebook
+from nbflow.options import parse_header
+from nbflow.outputs import Recorder
+from nbflow.registry import Registry
+from nbflow.render import table
+
+
+@dataclass
+class Request:
+    """One cell that runs, seen from its first hook to its last."""
+
+    source: str
+    cell: str | None  # its id in the document
+    info: Any = None  # IPython's ExecutionInfo; None for a silent request
+    names: Mapping[str, Any] = field(default_factory=dict)  # the namespace before it
+    decision: Decision | None = None
+    task: KernelTask | None = None
+
+
+class Session:
+    """One kernel with nbflow loaded."""
+
+    def __init__(self, ip: Any) -> None:
+        self.ip = ip
+        self.registry = Registry()
+        self.document = Document(find_path(ip.user_ns, os.environ), Path.cwd())
+        self.recorder = Recorder(ip)
+        self.lane = Lane(ip, self.document, self.registry, self.recorder)
+        self._stacks: dict[int, list[Any]] = {}
+        self._request: Request | None = None
+        self._run: FlowRun | None = None
+        self._shown: set[tuple[str, str, str]] = set()
+
+    # ------------------------------------------------------------ in and out of IPython
+
+    def hooks(self) -> dict[str, Callable[..., None]]:
+        """IPython's events and what of ours belongs to each."""
+        return {
+            "pre_run_cell": self.before_cell,
+            "post_execute": self.after_execute,
+            "post_run_cell": self.after_cell,
+        }
+
+    def attach(self) -> None:
+        """Begin to record what cells show; the cell that loads nbflow counts as begun."""
+        self.recorder.attach()
+
+    def close(self) -> None:
+        """Write what is left and leave the kernel as it was."""
+        self.recorder.detach()
+        self.lane.close()
+
+    def update_document(self, cells: Iterable[tuple[str, str, tuple[str, ...]]]) -> None:
+        """The front end's code cells (id, source, tags) in their order: they are the document from now on."""
+        self.document.update_live(RawCell(identity, source, tags) for identity, source, tags in cells)
+
+    # ------------------------------------------------------------ hooks
+
+    def before_cell(self, info: Any) -> None:
+        """A cell is about to run: what it needs and is not bound yet is bound, what it finds is noted."""
+        stack = self._stacks.setdefault(threading.get_ident(), [])
+        stack.append(info)
+        if len(stack) > 1 or threading.current_thread() is not threading.main_thread():
+            return
+        if self._request is not None:
+            self._finish(None)  # a cell whose end was never told
+        self._request = self._begin(info.raw_cell, getattr(info, "cell_id", None), info)
+
+    def after_execute(self) -> None:
+        """A request has ended; silent ones get no other hook."""
+        if self._request is not None and self._request.info is None:
+            self._finish(None)
+
+    def after_cell(self, result: Any) -> None:
+        """A cell has ended, whatever happened in it."""
+        stack = self._stacks.get(threading.get_ident(), [])
+        if not stack or (result is not None and not _belongs(result, stack[-1])):
+            return  # an empty cell: it had no beginning
+        info = stack.pop()
+        if not stack:
+            self._stacks.pop(threading.get_ident(), None)
+        if self._request is not None and self._request.info is info:
+            self._finish(result)
+
+    def _begin(self, source: str, cell_id: str | None, info: Any) -> Request:
+        self.lane.settle()
+        metadata = self._metadata()
+        self.document.forget(metadata.get("deletedCells") or ())
+        tags = tuple(map(str, metadata.get("tags") or ()))
+        cell = self.document.note(source, cell_id, tags)
+        request = Request(source=source, cell=cell, info=info)
+        found = self._cell(cell)
+        if found is None or found.kind in ("plain", "setup", "control", "empty"):
+            self.lane.before_plain(source, found)
+        request.names = dict(self.ip.user_ns)
+        return request
+
+    def _metadata(self) -> Mapping[str, Any]:
+        kernel = getattr(self.ip, "kernel", None)
+        parent = kernel.get_parent() if kernel is not None else None
+        return (parent or {}).get("metadata") or {}
+
+    def _cell(self, identity: str | None) -> Cell | None:
+        if identity is None:
+            return None
+        return next((cell for cell in self.document.notebook().cells if cell.id == identity), None)
+
+    # ------------------------------------------------------------ a step's first line
+
+    def tagged(self) -> str | None:
+        """What the running cell's tags say after `step:`, None where its source or nothing declares a step."""
+        request = self._request
+        if request is None or request.decision is not None or len(self._stacks.get(threading.get_ident(), [])) != 1:
+            return None
+        cell = self._cell(request.cell)
+        return cell.name if cell is not None and cell.kind == "step" and cell.body == cell.source else None
+
+    def decide(self, kind: str, header: str, tree: ast.Module) -> bool:
+        """A header in, before anything of its cell has run; whether the body runs here; never raises.
+
+        What is to be done, errors included, waits for `enter`.
+        """
+        try:
+            decision = self._decide(kind, header, tree)
+        except Exception as error:
+            decision = Decision(error=error)
+        request = self._request
+        if request is not None and request.decision is None:
+            request.decision = decision
+        else:
+            self._refused = decision
+        return decision.in_place
+
+    def _decide(self, kind: str, header: str, tree: ast.Module) -> Decision:
+        if self._request is None:
+            self._request = self._begin(self._source(kind, header), self._metadata().get("cellId"), None)
+        request = self._request
+        if request.decision is not None or len(self._stacks.get(threading.get_ident(), [])) > 1:
+            raise PlanError(f"`%%{kind}` inside another cell's code cannot run", fix="run it as a cell of its own")
+        if threading.current_thread() is not threading.main_thread():
+            raise PlanError("a step cannot run in a subshell", fix="run it when the other cell has ended")
+        if kind == "step":
+            parse_header(header, cell=request.cell)
+        cell = self._cell(request.cell)
+        if kind == "setup" or cell is None:
+            return Decision(in_place=True)
+        flow = self.lane.flow()
+        step = next((step for step in flow.steps if step.cell == cell.id), None)
+        self._tell_findings(flow, cell)
+        if step is None:
+            return Decision(in_place=True)
+        return replace(self.lane.decide(step), awaits=_awaits(tree))
+
+    def _source(self, kind: str, header: str) -> str:
+        """A silent request's source: no hook tells it."""
+        kernel = getattr(self.ip, "kernel", None)
+        parent = kernel.get_parent() if kernel is not None else None
+        return str(((parent or {}).get("content") or {}).get("code") or f"%%{kind} {header}")
+
+    def _tell_findings(self, flow: Flow, cell: Cell) -> None:
+        """What is wrong with this cell: errors are raised, warnings shown once."""
+        mine = [finding for finding in flow.findings if finding.cell == cell.id]
+        errors = [finding for finding in mine if finding.level == "error"]
+        if errors:
+            first = errors[0]
+            raise PlanError(first.message, step=first.step, cell=_place(cell), line=first.line, fix=first.fix)
+        for finding in mine:
+            mark = (cell.id, finding.code, finding.message)
+            if finding.level == "warning" and mark not in self._shown:
+                self._shown.add(mark)
+                self.say(finding)
+
+    def say(self, finding: Finding) -> None:
+        """A finding shown under the cell."""
+        line = f", line {finding.line}" if finding.line else ""
+        print(f"nbflow: {finding.message} ({finding.code}{line})", file=sys.stderr)
+
+    def enter(self, kind: str, header: str) -> None:
+        """The call that stands in a header line's place: does what was decided, or raises what was wrong."""
+        del kind
+        request = self._request
+        decision = self._refused or (request.decision if request is not None else None)
+        self._refused = None
+        if decision is None or request is None:
+            raise PlanError("a step was entered without being planned", fix="run `%reload_ext nbflow`, then the cell again")
+        if decision.error is not None:
+            raise decision.error
+        file = sys._getframe(1).f_code.co_filename
+        _restore_line(file, request.source)
+        if decision.step is None:
+            return
+        if decision.reuse is not None:
+            self.lane.reuse(decision)
+        elif decision.in_place:
+            self._enter_here(request, decision, file)
+        else:
+            self.lane.elsewhere(decision)
+
+    def _enter_here(self, request: Request, decision: Decision, file: str) -> None:
+        assert decision.step is not None
+        namespace = self.ip.user_ns
+        reason = running_elsewhere(namespace) or (waiting_elsewhere(namespace) if decision.awaits else "")
+        if reason:
+            self.say(_shared(decision.step, reason))
+        request.task = self.lane.start(decision, file)
+        self.lane.enter(request.task, isolated=not reason)
+
+    _refused: Decision | None = None
+
+    # ------------------------------------------------------------ after a cell
+
+    def _finish(self, result: Any) -> None:
+        """The outermost cell of the main thread is over."""
+        request, self._request = self._request, None
+        if request is None:
+            return
+        failed = _error_of(result) if result is not None else None
+        succeeded = failed is None if result is not None else bool(self.ip.last_execution_succeeded)
+        if request.task is not None:
+            problem = self.lane.finish(request.task, succeeded=succeeded, error=failed)
+            if problem is not None:
+                self._fail(result, problem)
+            return
+        if request.decision is None or request.decision.step is None:
+            self.lane.after_plain(self._cell(request.cell), request.names, succeeded=succeeded)
+
+    def _fail(self, result: Any, error: NbflowError) -> None:
+        """The cell has run, but what it left cannot be used: its reply is an error, so that Run All stops."""
+        if result is not None and result.error_in_exec is None:
+            result.error_in_exec = error
+        self.ip.last_execution_succeeded = False
+        self.ip.showtraceback((type(error), error, None))
+
+    # ------------------------------------------------------------ what others ask
+
+    def flow(self) -> Flow:
+        """The notebook as it stands, as a flow."""
+        self.document.refresh()
+        return self.lane.flow()
+
+    def run_flow(self, *, background: bool = False, on: str | None = None, all_cells: bool = False, **wishes: Any) -> Run | None:
+        """What `%flow run` was told in; the finished Run out; None for one that goes on in the background.
+
+        RunFailed when it did not succeed, whatever `launch.begin` raises before anything ran.
+        """
+        self._refuse_second()
+        self.document.refresh()
+        self.lane.settle()
+        executors = self.lane.executors(on)
+        flow = self.lane.whole_flow(all_cells=all_cells)
+        run = FlowRun(self.ip)
+        runner = begin(flow, store=self.lane.store_option, executors=executors, watch=run.watch, **wishes)
+        self._run = run
+        run.start(runner)
+        if background:
+            print(f"{runner.flow.name}/{runner.started.run} runs in the background: `%flow status` tells how it stands")
+            return None
+        run.wait(Drawing(self.ip))
+        return self._end(run)
+
+    def _refuse_second(self) -> None:
+        if self._run is not None and not self._run.over:
+            raise PlanError("a run is going on", fix="wait for it (`%flow status`), or end it with `%flow cancel`")
+        if self._run is not None:
+            self.lane.absorb(self._run)
+            self._run = None
+
+    def _end(self, run: FlowRun) -> Run:
+        assert run.runner is not None and run.snapshot is not None
+        self.lane.absorb(run)
+        self._run = None
+        if run.status != "done":
+            for text in told(run.snapshot):
+                print(text, file=sys.stderr)
+            raise failed(run.snapshot)
+        return Run(f"{run.runner.flow.name}/{run.runner.started.run}", store=run.runner.lookup.store.url)
+
+    def cancel(self) -> bool:
+        """End the run that goes on in the background; whether there was one."""
+        if self._run is None or self._run.over or self._run.runner is None:
+            return False
+        self._run.runner.cancel()
+        return True
+
+    def plan(self, **wishes: Any) -> Plan:
+        """What `%flow run` would do."""
+        self.lane.settle()
+        return plan_flow(self.flow(), self.lane.executors(), store=self.lane.store_option, **wishes)
+
+    def why(self, step: str, **wishes: Any) -> dict[str, Any]:
+        """Whether a step would run, and what changed."""
+        self.lane.settle()
+        return why_flow(self.flow(), step, self.lane.executors(), store=self.lane.store_option, **wishes)
+
+    def status(self) -> list[str]:
+        """How the run stands, where the document comes from, which names wait to be read."""
+        lines = []
+        if self._run is not None and self._run.snapshot is not None:
+            lines.append(table.text(self._run.snapshot))
+        lines += self.settings()
+        lines += [f"{finding.message} (cell {finding.cell})" for finding in self.flow().findings if finding.code == "source-differs"]
+        if self.lane.pending:
+            lines.append(f"loaded when a cell reads them: {', '.join(sorted(self.lane.pending))}")
+        known = {name: entry.step for name, entry in self.lane.ledger.names().items() if entry.step}
+        lines += [f"{name}: of {step}" for name, step in sorted(known.items())]
+        return lines
+
+    def settings(self) -> list[str]:
+        """The document and the datastore in use."""
+        path = f" ({self.document.path})" if self.document.path is not None else ""
+        problem = f"; {self.document.problem}" if self.document.problem else ""
+        lines = [f"document order: {ORIGINS[self.document.origin]}{path}{problem}"]
+        return [*lines, f"datastore: {storage.store_url(self.lane.store_option, self.flow().notebook.folder)}"]
+
+    def use_notebook(self, path: Path) -> None:
+        """This kernel belongs to another notebook from now on."""
+        read_notebook(path)  # says what is wrong with it
+        self.document.follow(path.absolute())
+
+    def use_store(self, url: str) -> None:
+        """Another datastore from now on."""
+        self.lane.use_store(url)
+
+
+def _belongs(result: Any, info: Any) -> bool:
+    """Whether a result is that of the cell on top: IPython makes a new info for a cell that was broken off."""
+    return result.info is info or result.info.raw_cell == info.raw_cell
+
+
+def _error_of(result: Any) -> BaseException | None:
+    return result.error_before_exec if result.error_before_exec is not None else result.error_in_exec
+
+
+def _awaits(tree: ast.Module) -> bool:
+    """Whether a cell awaits at top level."""
+    queue: list[ast.AST] = [*tree.body]
+    while queue:
+        node = queue.pop()
+        if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith):
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            queue.extend(ast.iter_child_nodes(node))
+    return False
+
+
+def _place(cell: Cell) -> str:
+    return f"cell {cell.position}"
+
+
+def _shared(step: Step, reason: str) -> Finding:
+    return Finding(
+        code="left-running", step=step.name, cell=step.cell,
+        message=f"{reason}: the names of other cells stay visible in {step.name}",
+    )  # fmt: skip
+
+
+def _restore_line(file: str, source: str) -> None:
+    """Tracebacks and `inspect` show the user's first line, as a comment, instead of our call."""
+    entry = linecache.cache.get(file)
+    if entry is None or len(entry) != 4 or not entry[2]:
+        return
+    lines = list(entry[2])
+    first = next((line for line in source.split("\n") if line.strip()), "")
+    at = next((at for at, line in enumerate(lines) if line.startswith("get_ipython().nbflow_enter(")), None)
+    if at is None:
+        return
+    lines[at] = (first if first.startswith("#") else f"#{first}") + "\n"
+    linecache.cache[file] = (sum(map(len, lines)), None, lines, entry[3])
