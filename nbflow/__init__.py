@@ -10,6 +10,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nbflow.client import Flow, Run, Step
+    from nbflow.context import current
     from nbflow.errors import (
         AmbiguousTask,
         ExecutorError,
@@ -27,10 +29,16 @@ if TYPE_CHECKING:
         TaskError,
         WorkerLost,
     )
+    from nbflow.launch import plan, run
+    from nbflow.parameters import File
+    from nbflow.past_tasks import Artifact, Task
 
 __all__ = [
     "AmbiguousTask",
+    "Artifact",
     "ExecutorError",
+    "File",
+    "Flow",
     "FormatError",
     "NbflowError",
     "NotFoundError",
@@ -39,14 +47,22 @@ __all__ = [
     "OutdatedError",
     "ParameterError",
     "PlanError",
+    "Run",
     "RunFailed",
     "SerializationError",
+    "Step",
     "StoreError",
+    "Task",
     "TaskError",
     "WorkerLost",
+    "current",
+    "plan",
+    "run",
 ]
 
 _HOMES: dict[str, tuple[str, ...]] = {
+    "client": ("Flow", "Run", "Step"),
+    "context": ("current",),
     "errors": (
         "AmbiguousTask",
         "ExecutorError",
@@ -64,8 +80,11 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "TaskError",
         "WorkerLost",
     ),
+    "launch": ("plan", "run"),
+    "parameters": ("File",),
+    "past_tasks": ("Artifact", "Task"),
 }
-"""Public name's module -> its names."""
+"""Module -> its public names."""
 
 _HOME: dict[str, str] = {name: module for module, names in _HOMES.items() for name in names}
 _MODULES: frozenset[str] = frozenset({"analysis", "reference"})  # public as `nbflow.reference.run`

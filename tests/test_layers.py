@@ -24,7 +24,7 @@ MAX_FILE, MAX_FUNCTION = 500, 60
 # Imported only when the user has them, inside functions: never a dependency.
 GUESTS = set(
     "IPython ipykernel matplotlib matplotlib_inline numpy pandas polars psutil pyarrow "
-    "scipy sklearn threadpoolctl torch".split()
+    "scipy sklearn threadpoolctl torch yaml".split()
 )
 
 
