@@ -106,7 +106,9 @@ def _conclude(cell: Cell, flow: Flow, state: State, sure: frozenset[str]) -> Ana
 def _is_sure(name: str, state: State) -> bool:
     """A name written or deleted in, whether that happens on every path."""
     slot = state.slots.get(name, UNTOUCHED)
-    return name in state.changed or slot.bits == GONE or is_surely_bound(slot)
+    if slot.bits & GONE:
+        return slot.bits == GONE
+    return name in state.changed or is_surely_bound(slot)
 
 
 def _whole(cell: Cell, facts: Facts, writes: frozenset[str]) -> tuple[Statement, ...]:

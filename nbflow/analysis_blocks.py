@@ -68,7 +68,11 @@ class BlockFlow(ExpressionFlow):
     def finish(self) -> State:
         """The state at the end of the block, out: what all ways out have in common, normal ones before raised ones."""
         ends = [*self.jumps.returns, self.end()]
-        state = join_states(ends) or join_states(self.raised) or self.state
+        state = join_states(ends)
+        if state is None:  # it never ends by itself: what it had bound by the time it stops is not known
+            state = join_states(self.raised) or self.state
+            for name in self.facts.stores:
+                state.weaken(name, BOUND)
         for other in (*ends, *self.raised):
             if other is not None:
                 state.read &= other.read
@@ -101,6 +105,7 @@ class BlockFlow(ExpressionFlow):
         flow = type(self)(self.session, Scope(True, own, outer, declared), self.class_name)
         flow.state.slots.update(dict.fromkeys(("\2" + name for name in parameters), BOUND))
         flow.place = self.place
+        flow.origins = {name: origin for name, origin in self.origins.items() if name not in own}
         flow.run(statements)
         end = flow.finish()
         facts = flow.facts
@@ -158,6 +163,7 @@ class BlockFlow(ExpressionFlow):
             )
         else:
             content = self.expr(value)
+        known = self.origins.copy() if isinstance(value, ast.Constant) else None
         for target in node.targets:
             pairs = target.elts if isinstance(target, ast.Tuple | ast.List) else []
             if parts is not None and len(pairs) == len(parts) and not any(isinstance(t, ast.Starred) for t in pairs):
@@ -165,6 +171,8 @@ class BlockFlow(ExpressionFlow):
                     self.assign(each, part)
             else:
                 self.assign(target, content)
+        if known is not None:  # `x = None` where an import fails: what is called on x is still the module
+            self.origins.update(known)
 
     def do_annassign(self, node: ast.AnnAssign) -> None:
         """An annotation without a value binds nothing."""
@@ -191,15 +199,18 @@ class BlockFlow(ExpressionFlow):
         """`x += y` reads and writes x, and may change the object in place."""
         target = node.target
         if not isinstance(target, ast.Name):
-            self.value(node.value)
-            self.change(target)
+            base = self.look_up(target)
+            added = self.expr(node.value)
+            self.use(added)
+            self.mark_change(target, base, added)
             return
         name = mangle(target.id, self.class_name)
         before = self.load(name, target)
         self.use(before)
         added = self.expr(node.value)
         self.use(added)
-        self.facts.possible |= before.roots - {name}
+        # in a class body the object may be the module's, the new name is the class's
+        self.facts.possible |= before.roots - {name} if self.is_global(name) else before.roots
         self.bind(name, Content(before.bodies, before.roots - {name}, before.held | added.all_roots))
 
     def assign(self, target: ast.expr, content: Content) -> None:
@@ -218,12 +229,21 @@ class BlockFlow(ExpressionFlow):
 
     def change(self, target: ast.expr, content: Content = NOTHING) -> None:
         """`x[k]`, `x.a` as a target in; x is read and written, and may hold the content from now on."""
-        if not isinstance(target, ast.Attribute | ast.Subscript):
-            return
-        base = self.receiver(target) if isinstance(target, ast.Attribute) else self.expr(target.value)
-        if isinstance(target, ast.Subscript):
+        if isinstance(target, ast.Attribute | ast.Subscript):
+            self.mark_change(target, self.look_up(target), content)
+
+    def look_up(self, target: ast.Attribute | ast.Subscript) -> Content:
+        """A target in; what it is looked up on walked, and its content out."""
+        if isinstance(target, ast.Attribute):
+            base = self.receiver(target)
+        else:
+            base = self.expr(target.value)
             self.value(target.slice)
         self.use(base)
+        return base
+
+    def mark_change(self, target: ast.Attribute | ast.Subscript, base: Content, content: Content) -> None:
+        """A target, what it is looked up on and what it is given in; the change is kept."""
         root = root_name(target.value)
         if root is None:
             self.facts.possible |= base.roots
@@ -233,7 +253,7 @@ class BlockFlow(ExpressionFlow):
             self.facts.changed.add(root)
             if not self.unsure:
                 self.state.changed.add(root)
-        self.facts.possible |= base.roots - {root}
+        self.facts.possible |= base.roots - {root} if self.is_global(root) else base.roots
         slot = self.state.slots.get(key := self.key(root), UNTOUCHED if self.is_global(root) else BOUND)
         if content.all_roots:
             self.state.slots[key] = slot._replace(held=slot.held | content.all_roots)
@@ -257,8 +277,8 @@ class BlockFlow(ExpressionFlow):
     def do_import(self, node: ast.Import | ast.ImportFrom) -> None:
         """An import binds names; `*` binds names that nobody sees."""
         for name, origin in import_pairs(node):
-            self.session.origins[name] = origin
             self.define(name, NOTHING)
+            self.origins[mangle(name, self.class_name)] = origin
         for alias in node.names:
             if alias.name == "*":
                 module = getattr(node, "module", None) or "."

@@ -276,10 +276,10 @@ class ExpressionFlow(NameFlow):
             self.call_surely(surely)
         else:
             self.use(callee)
-        if not is_exempt(node, self.session.origins, self.is_free):
+        if not is_exempt(node, self.origins, self.is_free):
             self._hand_to_call(node, callee, arguments, is_method=is_method)
         self._note_in_place(node, callee, passed)
-        if message := dynamic_call(node, self.session.origins, self.is_free, in_function=self.scope.is_function):
+        if message := dynamic_call(node, self.origins, self.is_free, in_function=self.scope.is_function):
             self.diagnose(node, "dynamic", root_name(func) or "", message)
         return NOTHING
 
@@ -297,9 +297,7 @@ class ExpressionFlow(NameFlow):
 
     def _hand_to_call(self, node: ast.Call, callee: Content, arguments: Content, *, is_method: bool) -> None:
         facts, root = self.facts, root_name(node.func, through_calls=True)
-        is_module = root is not None and (
-            root in self.session.origins or (root in USUAL_MODULES and self.is_free(root))
-        )
+        is_module = root is not None and (root in self.origins or (root in USUAL_MODULES and self.is_free(root)))
         facts.escapes |= arguments.all_roots
         if not is_module and not callee.bodies:
             facts.escapes |= callee.all_roots

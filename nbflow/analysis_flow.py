@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from nbflow.analysis_blocks import BlockFlow, Jumps
 from nbflow.analysis_scopes import mangle
-from nbflow.analysis_state import Content, Slot, State, join_states
+from nbflow.analysis_state import UNBOUND, Content, Slot, State, join_states
 
 _DEEP = 4  # nested loops and finally blocks walked more than once; deeper ones are walked once
 _SUPPRESSORS = frozenset({"suppress", "raises", "assertRaises", "assertRaisesRegex", "ExitStack", "AsyncExitStack"})
@@ -235,14 +235,25 @@ class Flow(BlockFlow):
             self.go(stopped.copy())
             if handler.type is not None:
                 self.value(handler.type)
-            name = mangle(handler.name, self.class_name) if handler.name is not None else None
-            if name is not None:
-                self.bind(name)
-            self.run(handler.body)
-            if name is not None and not self.dead:
-                self.unbind(name)
+            self._handle(handler)
             ends.append(self.end())
         self.go(join_states(ends))
+
+    def _handle(self, handler: ast.ExceptHandler) -> None:
+        """A handler in; its body walked. The name of the exception ends with it, on jumps out of it too."""
+        if handler.name is None:
+            self.run(handler.body)
+            return
+        name = mangle(handler.name, self.class_name)
+        self.bind(name)
+        ways_out = (self.jumps.breaks, self.jumps.continues, self.jumps.returns, self.raised)
+        before = [len(states) for states in ways_out]
+        self.run(handler.body)
+        for states, count in zip(ways_out, before, strict=True):
+            for state in states[count:]:
+                if state is not None:
+                    state.slots[self.key(name)] = UNBOUND
+        self.unbind(name)  # also where nothing goes on from here: an exception may be on its way out
 
 
 def _is_irrefutable(pattern: ast.pattern) -> bool:

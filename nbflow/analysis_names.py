@@ -103,6 +103,7 @@ class NameFlow:
         self.catchers: list[dict[str, Slot]] = []
         self.discarded: set[int] = set()
         self.escaped: set[str] = set()
+        self.origins = session.origins
         self.place: tuple[int, int] | None = None
 
     @abstractmethod
@@ -196,6 +197,7 @@ class NameFlow:
         self._set(key, Slot(bits, *content))
         if key is name and self.is_global(name):
             self.facts.stores.add(name)
+            self.origins.pop(name, None)
             if content.bodies and name in self.escaped:
                 self.use(content)
 
@@ -213,7 +215,7 @@ class NameFlow:
 
     @contextmanager
     def hide(self, names: Iterable[str]) -> Iterator[None]:
-        """Names of an inner scope (comprehension targets, type parameters) in; they hide others while the block runs."""
+        """Names of an inner scope in (comprehension targets, type parameters); they hide others meanwhile."""
         keys = ["\1" + name for name in names]
         before, frame, saved = self.hidden, self.frame, [self.state.slots.get(key) for key in keys]
         self.hidden = before.union(key[1:] for key in keys)
