@@ -238,6 +238,14 @@ class Run:
         """The text of the notebook as it was run."""
         return self._past.document
 
+    def notebook_with_outputs(self) -> str:
+        """That notebook as an .ipynb whose cells show what their tasks displayed and printed."""
+        shown: dict[str, list[dict[str, Any]]] = {}
+        for step in self.steps():
+            for task in step.tasks:
+                shown.setdefault(step.name, []).extend(task.outputs)
+        return self._past.document_with(shown)
+
     # ------------------------------------------------------------ what it holds
 
     def steps(self) -> list[Step]:
@@ -405,6 +413,14 @@ class Step:
         head = html.join((html.tag("b", self.label), " ", html.state(self.state)))
         heads = ("item", "value", "turn", "state", "time", "why")
         return html.block(html.tag("div", head, cls="nbflow-head"), html.table(heads, body, numbers=(4,)))
+
+
+def list_runs(
+    store: str | os.PathLike[str] | None = None, flow: str | None = None, tags: Iterable[str] = ()
+) -> list[RunSummary]:
+    """A store, a flow (None: all) and tags in; summaries of the runs that have all of them, newest first, out."""
+    opened = open_store(store_url(store, Path.cwd()))
+    return summaries(opened, flow, tags)
 
 
 def row(summary: RunSummary) -> listing.RunRow:

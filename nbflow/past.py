@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -18,7 +19,7 @@ from nbflow.history import snapshot
 from nbflow.index import Index, RunSummary
 from nbflow.loading import Values, live_registry
 from nbflow.model import Flow, Record, RunEnded, RunEvent, RunStarted, Snapshot, TaskChanged, TaskId, TaskView
-from nbflow.notebook import parse_document
+from nbflow.notebook import document_of, parse_document
 from nbflow.storage import Store, open_store
 
 
@@ -105,6 +106,20 @@ class PastRun:
         notebook = parse_document(self.document, name=self.flow, folder=started.folder, path=started.notebook)
         return build_flow(notebook)
 
+    def document_with(self, shown: Mapping[str, list[dict[str, Any]]]) -> str:
+        """Outputs by step in; the notebook's JSON with them in its cells out."""
+        notebook = self.graph.notebook
+        text = self.document
+        if not text.lstrip().startswith("{"):  # percent format
+            text = document_of(((cell.id, cell.source) for cell in notebook.cells), notebook.name)
+        document = json.loads(text)
+        cells = [cell for cell in document["cells"] if cell.get("cell_type") == "code"]
+        named = {step.cell: step.name for step in self.graph.steps}
+        for known, cell in zip(notebook.cells, cells, strict=False):
+            cell["outputs"] = [_saved(output) for output in shown.get(named.get(known.id, ""), ())]
+            cell["execution_count"] = None
+        return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
     @property
     def values(self) -> Values:
         """Its values, one object for each run in a process: `isinstance` holds between all values of a run."""
@@ -113,8 +128,6 @@ class PastRun:
     @property
     def parameters(self) -> dict[str, Any]:
         """Parameters by name with their real values: those that JSON has no word for are loaded."""
-        import json
-
         found: dict[str, Any] = {}
         stored = {
             name: record
@@ -165,6 +178,16 @@ class PastRun:
     def changes(self, task: TaskId) -> list[TaskChanged]:
         """A task in; everything that happened to it, in order, out."""
         return [event for event in self.events if isinstance(event, TaskChanged) and event.task == task]
+
+
+def _saved(output: Mapping[str, Any]) -> dict[str, Any]:
+    """An output in; the same as a saved notebook holds it out."""
+    kept = {name: value for name, value in output.items() if name != "transient"}
+    if kept["output_type"] == "execute_result":
+        kept["execution_count"] = None
+    if kept["output_type"] in ("execute_result", "display_data"):
+        kept.setdefault("metadata", {})
+    return kept
 
 
 @lru_cache(maxsize=64)

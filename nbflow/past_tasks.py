@@ -98,6 +98,7 @@ class Artifact:
         self._found = found
         self._load = load
 
+    manifest = property(lambda self: self._found, doc="All that is known of it without loading it.")
     name = property(lambda self: self._found.name, doc="The variable's name.")
     type = property(lambda self: self._found.type, doc="Its type's full name, such as `pandas.DataFrame`.")
     shape = property(lambda self: self._found.shape, doc="Lengths along its axes, None for what has none.")
@@ -122,24 +123,25 @@ class Artifact:
 class _Executed:
     """What the outputs of an execution look like from outside; `_pieces` gives them in order."""
 
-    def _pieces(self) -> list[Mapping[str, Any]]:
+    def pieces(self) -> list[Mapping[str, Any]]:
+        """The nbformat outputs in order as they came, streams in pieces."""
         raise NotImplementedError
 
     @property
     def stdout(self) -> str:
         """What was printed to standard output."""
-        return _stream(self._pieces(), "stdout")
+        return _stream(self.pieces(), "stdout")
 
     @property
     def stderr(self) -> str:
         """What was printed to standard error."""
-        return _stream(self._pieces(), "stderr")
+        return _stream(self.pieces(), "stderr")
 
     @property
     def outputs(self) -> list[dict[str, Any]]:
         """What was displayed and printed, as nbformat outputs in order; very long text is cut, `.stdout` has it all."""
         collected = Outputs()
-        for piece in self._pieces():
+        for piece in self.pieces():
             collected.add(dict(piece))
         return list(collected.items())
 
@@ -158,7 +160,8 @@ class Attempt(_Executed):
         self.finished_at = moment(last.at) if last.state in model.SETTLED else None
         self.elapsed: float | None = last.elapsed
 
-    def _pieces(self) -> list[Mapping[str, Any]]:
+    def pieces(self) -> list[Mapping[str, Any]]:
+        """What this attempt printed and displayed, as it came."""
         return self._past.outputs(self._view, self.attempt)
 
     def __repr__(self) -> str:
@@ -339,7 +342,8 @@ class Task(_Executed):
         record = self._record
         return super().outputs if record is None else [dict(output) for output in record.outputs]
 
-    def _pieces(self) -> list[Mapping[str, Any]]:
+    def pieces(self) -> list[Mapping[str, Any]]:
+        """What its last attempt printed and displayed, as it came."""
         return self._past.outputs(self._view)
 
     # ------------------------------------------------------------ as people see it

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
@@ -14,7 +15,18 @@ from rich.table import Table
 from rich.text import Text
 
 from nbflow.errors import NbflowError
-from nbflow.model import SETTLED, Found, Plan, RunEvent, RunStarted, Snapshot, TaskChanged, TaskId, TaskOutput
+from nbflow.model import (
+    SETTLED,
+    Artifact,
+    Found,
+    Plan,
+    RunEvent,
+    RunStarted,
+    Snapshot,
+    TaskChanged,
+    TaskId,
+    TaskOutput,
+)
 from nbflow.render import lines, preview, table
 
 STYLES = {
@@ -29,6 +41,9 @@ STYLES = {
     "pending": "dim",
     "skipped": "dim",
 }
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""What sets colours in a terminal, and is left out where output goes elsewhere."""
+
 FRAMES = 10.0
 """Drawings a second."""
 
@@ -104,7 +119,8 @@ class Pieces:
     def lines(self, snapshot: Snapshot, event: Event) -> list[tuple[str, str]]:
         """What happened in; (task's name, line) for each line that is whole now out: all of them once a task ends."""
         if isinstance(event, TaskOutput):
-            text = output_text(event.output)
+            # the traceback of a failed task is shown at the end, once
+            text = "" if event.output.get("output_type") == "error" else output_text(event.output)
             key = (event.task, str(event.output.get("name", "")))
             *whole, rest = (self._open.pop(key, "") + text).split("\n")
             if rest:
@@ -220,19 +236,60 @@ def task_line(snapshot: Snapshot, event: TaskChanged) -> str:
         parts.append(preview.duration(event.elapsed))
     if event.failure is not None:
         parts.append(preview.failure(event.failure))
-    elif event.reasons and event.state != "done":
-        parts.append(preview.reasons(event.reasons))
-    return "  ".join(parts)
+    elif event.state != "done":
+        parts.append(preview.reasons(reason for reason in event.reasons if reason[0] != "new"))
+    return "  ".join(part for part in parts if part)
 
 
-def output_text(output: dict[str, Any]) -> str:
+def output_text(output: Mapping[str, Any]) -> str:
     """One nbformat output in; its plain text out, an empty string where it has none."""
     if output.get("output_type") == "stream":
         return _joined(output.get("text", ""))
     if output.get("output_type") == "error":
-        return "\n".join(output.get("traceback") or ())
+        return "\n".join(output.get("traceback") or ()) + "\n"
     data = output.get("data")
     return _joined(data.get("text/plain", "")) + "\n" if isinstance(data, dict) and "text/plain" in data else ""
+
+
+def show_outputs(pieces: Iterable[Mapping[str, Any]]) -> None:
+    """A task's outputs in order in; text goes to standard output, what went to standard error there, out."""
+    for piece in pieces:
+        stderr = piece.get("output_type") == "error" or piece.get("name") == "stderr"
+        target = sys.stderr if stderr else sys.stdout
+        text = output_text(piece)
+        target.write(text if target.isatty() else COLOURS.sub("", text))
+        target.flush()
+
+
+def artifact_text(manifest: Artifact) -> str:
+    """An artifact in; one line of what is known without loading it, and why it was not stored, out."""
+    parts = [manifest.name, manifest.type, preview.shape(manifest.shape)]
+    parts.append(preview.size(manifest.nbytes) if manifest.group >= 0 else preview.artifact(manifest, 200))
+    return "  ".join(part for part in parts if part)
+
+
+def facts_text(params: Mapping[str, Any], tags: Iterable[str], metadata: Mapping[str, Any]) -> str:
+    """A run's parameters, tags and metadata in; a line for each that there is out."""
+    facts = {
+        "parameters": ", ".join(f"{name} = {preview.clip(repr(value), 40)}" for name, value in params.items()),
+        "tags": ", ".join(tags),
+        "notebook": metadata.get("notebook"),
+        "by": "@".join(filter(None, (metadata.get("user"), metadata.get("host")))),
+        "commit": metadata.get("commit"),
+        "resumes": metadata.get("origin"),
+    }
+    return "\n".join(preview.grid((f"  {name}", str(value)) for name, value in facts.items() if value))
+
+
+def why_text(step: str, told: Mapping[str, Any]) -> str:
+    """A step and what `launch.why` says of it in; sentences out, with what was and what is where both are short."""
+    said = [f"{step}: {'would be reused' if told['action'] == 'reuse' else 'would run'}"]
+    for reason in told["reasons"]:
+        said.append(f"  {reason['code']}: {reason['what']}")
+        if reason["code"] == "code" and (reason["before"] or reason["after"]):
+            said += [f"    - {line}" for line in reason["before"].splitlines()]
+            said += [f"    + {line}" for line in reason["after"].splitlines()]
+    return "\n".join(said)
 
 
 def show_error(error: NbflowError) -> None:

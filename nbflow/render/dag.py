@@ -93,7 +93,7 @@ def text(graph: Graph, width: int = 0) -> str:
     reads: dict[str, list[Edge]] = {}
     for edge in graph.edges:
         reads.setdefault(edge.to, []).append(edge)
-    labels = {node.name: node.label for node in graph.nodes}
+    labels = _short_labels(graph)
     margin = _margin([node.name for node in graph.nodes], _direct(graph))
     room = max((preview.columns(rail) for _, rail in margin), default=0)
     longest = max((preview.columns(_caption(node)) for node in graph.nodes), default=0)
@@ -118,7 +118,7 @@ def svg(graph: Graph) -> str:
     widths = {name: max(64.0, *(_text_width(line, small) for line, small in lines)) for name, lines in texts.items()}
     pairs = list(dict.fromkeys((edge.frm, edge.to) for edge in graph.edges))
     layout = lay_out([node.name for node in graph.nodes], pairs, widths, NODE_HEIGHT, GAP)
-    drawn = [_edge(edge, layout, {node.name: node.label for node in graph.nodes}) for edge in graph.edges]
+    drawn = [_edge(edge, layout, _short_labels(graph)) for edge in graph.edges]
     drawn += [_node(node, layout.nodes[node.name], widths[node.name], texts[node.name], graph) for node in graph.nodes]
     pad = 3
     width, height = round(layout.width + 2 * pad), round(layout.height + 2 * pad)
@@ -194,7 +194,7 @@ def _edge(edge: Edge, layout: Layout, labels: Mapping[str, str]) -> html.Html:
 
 def _described(node: Node, graph: Graph) -> str:
     """A node in; what a screen reader says of it out."""
-    labels = {other.name: other.label for other in graph.nodes}
+    labels = _short_labels(graph)
     told = [_told(edge, labels) for edge in graph.edges if edge.to == node.name]
     parts = [node.label, node.state or "", node.detail, f"reads {'; '.join(told)}" if told else ""]
     return "; ".join(part for part in parts if part)
@@ -211,6 +211,13 @@ def _n(number: float) -> str:
 def _caption(node: Node) -> str:
     """A node in; its mark, when its state is known, and its label out."""
     return f"{preview.mark(node.state)} {node.label}" if node.state else node.label
+
+
+def _short_labels(graph: Graph) -> dict[str, str]:
+    """A graph in; what its nodes are called inside a sentence out: `cell 3` for `cell 3: df`."""
+    return {
+        node.name: node.label if node.kind == "step" else node.label.partition(":")[0] for node in graph.nodes
+    }
 
 
 def _told(edge: Edge, labels: Mapping[str, str]) -> str:

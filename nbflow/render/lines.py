@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from nbflow.model import (
-    Change,
     Finding,
     Flow,
     Plan,
@@ -33,6 +32,11 @@ def line(kind: str, at: float, run: str | None, content: dict[str, Any]) -> str:
     # anything that JSON has no word for is shown, not refused: a line must never be lost
     whole = {"v": VERSION, "t": at, "run": run, "kind": kind, **content}
     return msgspec.json.encode(whole, enc_hook=repr).decode()
+
+
+def plain(content: dict[str, Any]) -> str:
+    """An object that stands alone in; its line of JSON out."""
+    return msgspec.json.encode(content, enc_hook=repr).decode()
 
 
 def plan(planned: Plan) -> dict[str, Any]:
@@ -129,17 +133,6 @@ def options(given: StepOptions) -> dict[str, Any]:
     """A step's options in; those that differ from their defaults out."""
     content = msgspec.to_builtins(given)
     return content if isinstance(content, dict) else {}
-
-
-def why(action: str, changes: tuple[Change, ...]) -> dict[str, Any]:
-    """What would happen to a step and what changed in; `{action, reasons: [{code, what, before, after}]}` out."""
-    return {
-        "action": action,
-        "reasons": [
-            {"code": change.code, "what": change.what, "before": change.before, "after": change.after}
-            for change in changes
-        ],
-    }
 
 
 def reasons(told: tuple[Reason, ...]) -> list[dict[str, str]]:

@@ -159,7 +159,8 @@ def _note(state: TaskState, tasks: Sequence[TaskView]) -> str:
     tries = f"attempt {telling.attempt}: " if telling.attempt > 1 else ""
     if telling.failure is not None:
         return preview.clip(tries + preview.failure(telling.failure), NOTE)
-    told = preview.reasons(telling.reasons)
+    # on a first run every step is new: saying so at each would only be noise
+    told = preview.reasons(reason for reason in telling.reasons if reason[0] != "new")
     if not told and telling.reused_from:
         told = f"from {telling.reused_from}"
     return preview.clip(f"{tries}{told}".removesuffix(": "), NOTE)

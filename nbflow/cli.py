@@ -1,0 +1,402 @@
+"""The command line: options in, `launch` and `client` called, what came of it shown, an exit code out.
+
+Exit codes: 0 success; 1 a step failed; 2 usage, notebook, parameter or plan error, nothing ran; 3 store or executor
+unusable; 130 cancelled. Errors go to standard error as `error: WHAT`, `  where: …`, `  fix: …`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from nbflow import client, diagnosis, launch, terminal
+from nbflow.cli_notebook import NotebookCommand, usage_error
+from nbflow.errors import ExecutorError, NbflowError, NotFoundError, PlanError, RunFailed, StoreError, TaskError
+from nbflow.model import Snapshot
+from nbflow.render import dag, lines, listing, table
+
+DONE, FAILED, USAGE, UNUSABLE, CANCELLED = 0, 1, 2, 3, 130
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="nbflow", message="nbflow %(version)s")
+def cli() -> None:
+    """Run Jupyter notebooks as flows: versioned, cached, resumable and parallel.
+
+    RUN is ID, FLOW/ID or FLOW/latest.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """A command line in (None: this process's), its exit code out; never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a mark must not end the run
+    try:
+        code = cli.main(args=arguments, prog_name="nbflow", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else DONE
+    except click.ClickException as error:
+        terminal.show_error(usage_error(error))
+        return USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return CANCELLED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has gone; nothing more can be told
+        return DONE
+    except NbflowError as error:
+        terminal.show_error(error)
+        return code_of(error)
+    except Exception as error:  # the last resort: a fault of nbflow's own is told in one line, too
+        terminal.show_error(
+            NbflowError(f"nbflow itself failed: {type(error).__name__}: {error}", fix="please report it with this line")
+        )
+        return UNUSABLE
+
+
+def code_of(error: NbflowError) -> int:
+    """An error in, its exit code out."""
+    if isinstance(error, StoreError | ExecutorError):
+        return UNUSABLE
+    return FAILED if isinstance(error, RunFailed | TaskError) else USAGE
+
+
+# ---------------------------------------------------------------- options that several commands share
+
+store_option = click.option("--store", metavar="URL", help="The datastore: a folder or an fsspec URL.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, and nothing else.")
+
+
+def plan_options(command: _F) -> _F:
+    """A command in; it with the options that say what a run would be, out."""
+    for option in reversed((
+        click.option("-p", "params", multiple=True, metavar="NAME=VALUE", help="Set a parameter; again for others."),
+        click.option("--params", "params_file", metavar="FILE", help="Parameters from a YAML or JSON file."),
+        click.option("--on", metavar="URL", default="local", show_default=True, help="Where steps run."),
+        store_option,
+        click.option("--workers", type=click.IntRange(1), metavar="N", help="Tasks at once; default: one a core."),
+        click.option("--fresh", is_flag=True, help="Reuse nothing; `--fresh STEP`: run that step again."),
+        click.option("--fresh-step", "fresh_steps", multiple=True, hidden=True),
+        click.option("--all-cells", is_flag=True, help="Take every cell that computes as a step."),
+        click.option("--tag", "tags", multiple=True, metavar="T", help="Tag the run; again for others."),
+        json_option,
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def steps_option(command: _F) -> _F:
+    """A command in; it with `--step` out."""
+    return click.option("--step", "steps", multiple=True, metavar="STEP", help="Up to this step; again for others.")(
+        command
+    )
+
+
+# ---------------------------------------------------------------- running
+
+
+@cli.command(cls=NotebookCommand)
+@click.argument("notebook", metavar="NB", required=False)
+@plan_options
+@steps_option
+def run(notebook: str | None, as_json: bool, **options: Any) -> int:
+    """Run a notebook, reusing what has not changed.
+
+    `nbflow run NB --help` lists the notebook's parameters.
+    """
+    path, wishes = _wishes(notebook, **options)
+    return _run(path, wishes, as_json)
+
+
+@cli.command(cls=NotebookCommand)
+@click.argument("name", metavar="RUN", required=False)
+@plan_options
+def resume(name: str | None, as_json: bool, fresh_steps: tuple[str, ...], **options: Any) -> int:
+    """Run again what has failed.
+
+    Without RUN it is the last run that did not end well. The parameters are that run's, the notebook is taken as it
+    is now.
+    """
+    if name is None and fresh_steps and not _is_step_of(_last_failed(options["store"]), fresh_steps[0]):
+        name, fresh_steps, options["fresh"] = fresh_steps[0], fresh_steps[1:], True
+    earlier = client.Run(name, options["store"]) if name else _last_failed(options["store"])
+    path = earlier.metadata["notebook"]
+    if not path:
+        raise PlanError(f"run {earlier.id} has no notebook file", fix="save the notebook, then `nbflow run NB`")
+    path, wishes = _wishes(path, fresh_steps=fresh_steps, **{**options, "store": earlier.store})
+    wishes["resume"] = earlier.id
+    if not as_json:
+        print(f"resume of {earlier.flow}/{earlier.id}, {earlier.status}")
+        print(table.plan_text(launch.plan(path, **wishes)), flush=True)
+    return _run(path, wishes, as_json)
+
+
+def _last_failed(store: str | None) -> client.Run:
+    """A store in; its newest run that did not end well out."""
+    ended_badly = ("failed", "cancelled", "lost")
+    found = next((one for one in client.list_runs(store) if one.status in ended_badly and not one.session), None)
+    if found is None:
+        raise NotFoundError("no run has failed in this store", fix="`nbflow runs` lists all runs")
+    return client.Run(f"{found.flow}/{found.run}", store)
+
+
+def _is_step_of(run: client.Run, word: str) -> bool:
+    return any(word in (step.name, step.label) for step in run.steps())
+
+
+def _wishes(
+    notebook: str | None, *, params: Sequence[str], fresh: bool, fresh_steps: Sequence[str], **options: Any
+) -> tuple[str, dict[str, Any]]:
+    """A command's words in; the notebook's path and the arguments of `launch.run` out.
+
+    A word after `--fresh` is its step only if there is another word for the notebook.
+    """
+    if notebook is None and fresh_steps:
+        notebook, fresh_steps, fresh = fresh_steps[0], fresh_steps[1:], True
+    if notebook is None:
+        raise click.UsageError("no notebook was named")
+    values = {}
+    for word in params:
+        name, separator, value = word.partition("=")
+        if not separator or not name.strip():
+            raise click.UsageError(f"-p {word}: a parameter is written NAME=VALUE")
+        values[name.strip()] = value
+    if "steps" in options:
+        options["steps"] = list(options["steps"]) or None
+    return notebook, {**options, "params": values, "fresh": list(fresh_steps) or fresh}
+
+
+def _run(path: str, wishes: dict[str, Any], as_json: bool) -> int:
+    """A notebook and what is wished in; it is run and shown; the exit code out."""
+    cancel = threading.Event()
+    watcher = terminal.watcher(as_json, lambda: launch.plan(path, **wishes))
+    with interrupts(cancel), watcher:
+        finished = launch.run(path, **wishes, watch=watcher, cancel=cancel)
+    seen = finished.snapshot
+    if isinstance(watcher, terminal.JsonLines):
+        watcher.finish(seen, finished.store)
+    else:
+        print(table.text(seen))
+        print(f"{table.summary(table.counts(seen))}; details: nbflow show {finished.flow}/{finished.id}", flush=True)
+        terminal.show_failures(seen)
+    return exit_code(seen)
+
+
+def exit_code(seen: Snapshot) -> int:
+    """A run that has ended in; its exit code out."""
+    if seen.status == "done":
+        return DONE
+    if seen.status == "cancelled":
+        return CANCELLED
+    failures = [view.failure for view in seen.tasks if view.failure is not None and view.failure.kind == "lost"]
+    return UNUSABLE if any(failure.type in ("ExecutorError", "StoreError") for failure in failures) else FAILED
+
+
+@contextmanager
+def interrupts(cancel: threading.Event) -> Iterator[None]:
+    """Inside, the first Ctrl-C (or SIGTERM) sets `cancel`, and the second one ends this process at once.
+
+    Workers notice that their parent has gone and end themselves.
+    """
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        del signum, frame
+        if cancel.is_set():
+            os.write(2, b"\x1b[?25h" if os.isatty(2) else b"")  # the live table hides the cursor
+            os._exit(CANCELLED)
+        cancel.set()
+        os.write(2, b"cancelling; press Ctrl-C again to kill\n")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@cli.command()
+@click.argument("name", metavar="RUN")
+@store_option
+def cancel(name: str, store: str | None) -> int:
+    """Ask a run to stop, wherever it runs."""
+    found = client.Run(name, store)
+    if found.finished:
+        print(f"{found.flow}/{found.id} has ended already: {found.status}")
+        return DONE
+    found.cancel()
+    print(f"{found.flow}/{found.id} was asked to stop")
+    return DONE
+
+
+# ---------------------------------------------------------------- a notebook, without running it
+
+
+@cli.command(cls=NotebookCommand)
+@click.argument("notebook", metavar="NB")
+@click.option("--all-cells", is_flag=True, help="Take every cell that computes as a step.")
+@json_option
+def check(notebook: str, all_cells: bool, as_json: bool) -> int:
+    """Say what is wrong with a notebook."""
+    flow = launch.check(notebook, all_cells=all_cells)
+    told = lines.check(flow)
+    if told["ok"]:
+        launch.check_flow(flow)  # a notebook without steps has no finding, and nothing to run either
+    if as_json:
+        print(lines.plain(told))
+    else:
+        for finding in flow.findings:
+            print("\n".join(table.finding_text(finding)))
+        serious = sum(finding.level == "error" for finding in flow.findings)
+        verdict = f"{serious} error{'s' if serious > 1 else ''}" if serious else "ok"
+        steps = sum(step.kind != "params" for step in flow.steps)
+        print(f"{verdict}: {flow.name}, {steps} steps, {len(flow.parameters)} parameters")
+    return DONE if told["ok"] else USAGE
+
+
+@cli.command("dag", cls=NotebookCommand)
+@click.argument("notebook", metavar="NB")
+@click.option("--all-cells", is_flag=True, help="Take every cell that computes as a step.")
+@json_option
+def dag_command(notebook: str, all_cells: bool, as_json: bool) -> int:
+    """Draw steps and what they read from each other."""
+    flow = launch.check(notebook, all_cells=all_cells)
+    width = os.get_terminal_size().columns if sys.stdout.isatty() else 0
+    print(lines.plain(lines.dag(flow)) if as_json else dag.text(dag.of_flow(flow), width))
+    return DONE
+
+
+@cli.command(cls=NotebookCommand)
+@click.argument("notebook", metavar="NB", required=False)
+@plan_options
+@steps_option
+def plan(notebook: str | None, as_json: bool, **options: Any) -> int:
+    """Say which steps would run, and why."""
+    path, wishes = _wishes(notebook, **options)
+    found = launch.plan(path, **wishes)
+    print(lines.line("plan", time.time(), None, lines.plan(found)) if as_json else table.plan_text(found))
+    return DONE
+
+
+@cli.command(cls=NotebookCommand)
+@click.argument("notebook", metavar="NB")
+@click.argument("step", metavar="STEP")
+@plan_options
+def why(notebook: str, step: str, as_json: bool, **options: Any) -> int:
+    """Say why a step would run or be reused.
+
+    Names what changed: the line, input, parameter, file or package.
+    """
+    path, wishes = _wishes(notebook, **options)
+    for name in ("workers", "tags"):
+        wishes.pop(name)
+    found = launch.why(path, step, **wishes)
+    print(lines.plain(found) if as_json else terminal.why_text(step, found))
+    return DONE
+
+
+# ---------------------------------------------------------------- runs
+
+
+@cli.command()
+@click.option("--tag", "tags", multiple=True, metavar="T", help="Only runs with this tag; again for others.")
+@click.option("--flow", metavar="FLOW", help="Only runs of this flow.")
+@click.option("--status", type=click.Choice(["running", "done", "failed", "cancelled", "lost"]))
+@store_option
+@json_option
+def runs(tags: tuple[str, ...], flow: str | None, status: str | None, store: str | None, as_json: bool) -> int:
+    """List runs, newest first."""
+    found = [one for one in client.list_runs(store, flow, tags) if status in (None, one.status)]
+    if as_json:
+        for one in found:
+            print(lines.line("run", one.created_at, one.run, msgspec.to_builtins(one)))
+    else:
+        print(listing.runs_text([client.row(one) for one in found], time.time()))
+    return DONE
+
+
+@cli.command()
+@click.argument("name", metavar="RUN[/STEP[/ITEM]][/NAME]")
+@click.option("--notebook", "target", metavar="FILE", help="Write the run's notebook, with outputs, to FILE.")
+@store_option
+def show(name: str, target: str | None, store: str | None) -> int:
+    """Show a run, a step or an artifact's value."""
+    found = client.locate(name, store)
+    if isinstance(found, client.Step) and len(found) == 1:
+        found = found.task
+    if target is not None:
+        if not isinstance(found, client.Run):
+            raise click.UsageError("--notebook needs a run, not a part of it")
+        _write(target, found.notebook_with_outputs())
+        print(f"wrote {target}")
+    elif isinstance(found, client.Artifact):
+        print(terminal.artifact_text(found.manifest))
+        if found.stored:
+            print(found.value)
+    else:
+        print(repr(found))
+        if isinstance(found, client.Run):
+            print(terminal.facts_text(found.params, found.tags, found.metadata))
+    return DONE
+
+
+def _write(target: str, text: str) -> None:
+    try:
+        Path(target).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.UsageError(f"{target} cannot be written: {error.strerror}") from None
+
+
+@cli.command()
+@click.argument("name", metavar="RUN/STEP[/ITEM]")
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Not the last attempt but this one.")
+@store_option
+def logs(name: str, attempt: int | None, store: str | None) -> int:
+    """Print what a step printed and displayed.
+
+    What it wrote to standard error goes there.
+    """
+    found = client.locate(name, store)
+    if not isinstance(found, client.Step | client.Task):
+        raise NotFoundError(f"{name!r} names no step", fix="write RUN/STEP or RUN/STEP/ITEM")
+    tasks = found.tasks if isinstance(found, client.Step) else [found]
+    for task in tasks:
+        if len(tasks) > 1:
+            print(f"== {task.name}{'' if task.turn is None else f', turn {task.turn}'}")
+        numbers = {one.attempt: one for one in task.attempts}
+        if attempt is not None and attempt not in numbers:
+            raise NotFoundError(f"{task.name} has no attempt {attempt}", fix=f"it has {len(numbers)}")
+        pieces = (numbers[attempt] if attempt is not None else task).pieces()
+        terminal.show_outputs(pieces)
+        error = numbers[attempt].error if attempt is not None else task.error
+        if error is not None and not any(piece.get("output_type") == "error" for piece in pieces):
+            print((error.traceback or str(error)).rstrip(), file=sys.stderr, flush=True)
+    return DONE
+
+
+@cli.command()
+@store_option
+def doctor(store: str | None) -> int:
+    """Say what works and what is missing."""
+    checks = diagnosis.diagnose(store, Path.cwd())
+    print(f"nbflow {version('nbflow')}")
+    print(diagnosis.text(checks))
+    return DONE if diagnosis.is_well(checks) else FAILED
+
