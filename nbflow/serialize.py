@@ -24,6 +24,7 @@ from nbflow.registry import NAMED_KINDS, Registry
 from nbflow.serialize_arrays import (
     SMALL,
     Region,
+    memory_key,
     reduce_array,
     reduce_masked,
     reduce_storage,
@@ -31,6 +32,7 @@ from nbflow.serialize_arrays import (
     reduce_view,
     regions_of,
     root_of,
+    storage_bytes,
 )
 from nbflow.serialize_frames import Mark, make_mark, reduce_pandas, reduce_polars
 from nbflow.serialize_functions import free_names, is_main_function, reduce_cell, reduce_function
@@ -51,6 +53,7 @@ IMMUTABLE_MODULES = frozenset(
 """Modules whose instances never change, or are looked up by name when loaded."""
 
 
+TORCH_FIXED = frozenset({("torch", "dtype"), ("torch", "device"), ("torch", "layout"), ("torch", "Size")})
 PANDAS_OWN = ("pandas._libs", "pandas.core.internals", "pandas.core.indexes")
 
 
@@ -209,7 +212,7 @@ def _groups(trials: list[_Trial]) -> list[tuple[list[_Trial], dict[int, list[Reg
     for root, places, arrays in _same_memory(trials):
         found = regions_of(arrays, root)
         if found:
-            regions[id(root)] = found
+            regions[memory_key(root)] = found
             for place in places[1:]:
                 parent[find(place)] = find(places[0])
     joined: dict[int, list[int]] = {}
@@ -269,7 +272,7 @@ def _is_mutable(value: Any) -> bool:
     kind = type(value)
     if kind in IMMUTABLE or isinstance(value, (*NAMED_KINDS, enum.Enum)) or hasattr(value, "__qualname__"):
         return False
-    if kind.__module__.partition(".")[0] in IMMUTABLE_MODULES:
+    if kind.__module__.partition(".")[0] in IMMUTABLE_MODULES or (kind.__module__, kind.__name__) in TORCH_FIXED:
         return False
     numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
     if numpy is not None and isinstance(value, (numpy.dtype, numpy.generic)):
@@ -331,12 +334,26 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         if self.inside:
             self.hidden.append(id(value))
         elif value.size and not value.dtype.hasobject:
-            root = root_of(value)
-            for region in self.regions.get(id(root), ()):
-                if region.low <= value.__array_interface__["data"][0] < region.high:
-                    return reduce_view(value, region)
-            self.roots.setdefault(id(root), (root, []))[1].append(value)
+            region = self.region(value, root_of(value))
+            if region is not None:
+                return reduce_view(value, region)
         return reduce_array(value)
+
+    def storage(self, value: Any) -> Any:
+        """A torch storage in; its reduction out."""
+        flat = storage_bytes(value)
+        if flat is None:
+            return NotImplemented
+        return reduce_storage(flat, self.region(flat, flat.base) if flat.size else None)
+
+    def region(self, array: Any, root: Any) -> Region | None:
+        """An array and the owner of its memory in; the shared region that it lies in, None when it is alone, out."""
+        key = memory_key(root)
+        for region in self.regions.get(key, ()):
+            if region.low <= array.__array_interface__["data"][0] < region.high:
+                return region
+        self.roots.setdefault(key, (root, []))[1].append(array)
+        return None
 
     def mark(self, value: Mark) -> Any:
         """The begin or end of a frame's parts."""
@@ -379,7 +396,7 @@ def _route(kind: type, registry: Registry) -> Callable[[_Pickler, Any], Any] | N
     if package == "torch" and library is not None:
         if issubclass(kind, library.Tensor):
             return _Pickler.tensor
-        return _storage if kind is library.UntypedStorage else None
+        return _Pickler.storage if kind is library.UntypedStorage else None
     if package == "polars" and library is not None and kind in {library.DataFrame, library.Series}:
         return _polars
     pandas = sys.modules.get("pandas")
@@ -404,10 +421,6 @@ def _region(_: _Pickler, value: Region) -> Any:
 
 def _masked(_: _Pickler, value: Any) -> Any:
     return reduce_masked(value)
-
-
-def _storage(_: _Pickler, value: Any) -> Any:
-    return reduce_storage(value)
 
 
 def _polars(_: _Pickler, value: Any) -> Any:

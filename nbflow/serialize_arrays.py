@@ -46,6 +46,21 @@ def root_of(array: Any) -> Any:
         owner = below
 
 
+def memory_key(root: Any) -> int:
+    """What owns some memory in; a number that is the same for whatever else looks into that memory out.
+
+    With torch loaded that is the address: `torch.from_numpy(a)` and `a` have different owners of one memory.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "Tensor"):
+        return id(root)
+    if isinstance(root, torch.Tensor) and root.device.type == "cpu":
+        return int(root.untyped_storage().data_ptr())
+    if isinstance(root, sys.modules["numpy"].ndarray):
+        return int(root.__array_interface__["data"][0])
+    return id(root)
+
+
 def span(array: Any) -> tuple[int, int]:
     """An array in; the first and one past the last address that it reaches out."""
     low = high = array.__array_interface__["data"][0]
@@ -142,31 +157,37 @@ def reduce_tensor(tensor: Any, storages: dict[int, Any]) -> Any:
     plain = tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.is_quantized
     if not plain or tensor.is_conj() or tensor.is_neg() or type(tensor) not in {torch.Tensor, torch.nn.Parameter}:
         return NotImplemented
-    if tensor.grad_fn is not None or tensor.dtype.itemsize == 0:
-        return NotImplemented  # torch says why a tensor inside a graph cannot be stored
     found = tensor.untyped_storage()
     storage = storages.setdefault(found.data_ptr() or id(found), found)
     layout = (tensor.storage_offset(), tuple(tensor.size()), tensor.stride())
-    kind = type(tensor) is torch.nn.Parameter
+    kind = "parameter" if type(tensor) is torch.nn.Parameter else "result" if tensor.grad_fn is not None else ""
     return make_tensor, (storage, tensor.dtype, *layout, tensor.requires_grad, kind, dict(tensor.__dict__))
 
 
-def reduce_storage(storage: Any) -> Any:
-    """A torch storage in main memory in; a reduction over its bytes, or NotImplemented, out."""
+def storage_bytes(storage: Any) -> Any:
+    """A torch storage in main memory in; its bytes as a NumPy array, None where it lies elsewhere, out."""
     torch = sys.modules["torch"]
-    if storage.device.type != "cpu" or storage.nbytes() == 0:
-        return NotImplemented
-    flat = torch.empty(0, dtype=torch.uint8).set_(storage)
-    return make_storage, (pickle.PickleBuffer(flat.numpy()),)
+    if storage.device.type != "cpu":
+        return None
+    return torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
 
 
-def make_storage(buffer: Any) -> Any:
-    """Bytes in; a torch storage over them out."""
+def reduce_storage(flat: Any, region: Region | None) -> tuple[Any, ...]:
+    """A storage's bytes, and the region that they lie in, in; a reduction out."""
+    if region is not None:
+        return make_storage, (region, flat.__array_interface__["data"][0] - region.low, flat.nbytes)
+    return make_storage, (pickle.PickleBuffer(flat), 0, flat.nbytes)
+
+
+def make_storage(buffer: Any, offset: int, length: int) -> Any:
+    """Memory and a place in it in; a torch storage over it out."""
     import torch
 
+    if length == 0:
+        return torch.UntypedStorage(0)
     if memoryview(buffer).readonly:
         buffer = bytearray(buffer)
-    return torch.frombuffer(buffer, dtype=torch.uint8).untyped_storage()
+    return torch.frombuffer(buffer, dtype=torch.uint8, offset=offset, count=length).untyped_storage()
 
 
 def make_tensor(
@@ -176,16 +197,37 @@ def make_tensor(
     size: tuple[int, ...],
     stride: tuple[int, ...],
     gradient: bool,
-    parameter: bool,
+    kind: str,
     attributes: dict[str, Any],
 ) -> Any:
-    """A storage and a layout in; the tensor (or parameter) over it out."""
+    """A storage and a layout in; the tensor over it, a parameter or a computation's result where it was one, out."""
     import torch
 
     tensor = torch.empty(0, dtype=dtype).set_(storage, offset, size, stride)
-    if parameter:
+    if kind == "parameter":
         tensor = torch.nn.Parameter(tensor, requires_grad=gradient)
+    elif kind == "result":
+        tensor = _without_graph(tensor)
     elif gradient:
         tensor.requires_grad_(True)
     tensor.__dict__.update(attributes)
     return tensor
+
+
+def _without_graph(tensor: Any) -> Any:
+    """A result's values in; a tensor that refuses `backward` out: the graph it came from stayed in its process."""
+    import torch
+
+    class LostGraph(torch.autograd.Function):
+        @staticmethod
+        def forward(_: Any, values: Any) -> Any:
+            return values.view_as(values)
+
+        @staticmethod
+        def backward(_: Any, *_gradients: Any) -> Any:
+            raise RuntimeError(
+                "this tensor was computed in another step, and its autograd graph stayed there: "
+                "call backward() in the step that computes it"
+            )
+
+    return LostGraph.apply(tensor.requires_grad_(True))

@@ -32,7 +32,17 @@ from nbflow.storage_interface import (
 )
 from nbflow.storage_local import LocalStore
 
-__all__ = ["Entry", "LocalStore", "RemoteStore", "Store", "cache_folder", "name_of", "open_store", "safe_name", "store_url"]
+__all__ = [
+    "Entry",
+    "LocalStore",
+    "RemoteStore",
+    "Store",
+    "cache_folder",
+    "name_of",
+    "open_store",
+    "safe_name",
+    "store_url",
+]
 
 WHOLE_PUTS = frozenset("s3 s3a gs gcs az abfs abfss adl oci oss memory".split())
 """Protocols whose single put is seen whole or not at all; elsewhere a file is written beside and moved."""
@@ -105,7 +115,7 @@ class RemoteStore(Store):
             try:
                 import fsspec
 
-                system, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+                system, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
             except (
                 Exception
             ) as error:  # the drivers raise errors of their own, an ImportError when one is not installed
@@ -115,7 +125,7 @@ class RemoteStore(Store):
 
     def _at(self, path: str) -> tuple[Any, str]:
         system, root = self._open()
-        return system, f"{root}/{check_path(path)}" if path else root
+        return system, f"{root}/{check_path(path)}"
 
     def local_path(self, path: str) -> str | None:  # noqa: ARG002  # the answer is the same for all
         """None: the file lies elsewhere."""
@@ -197,8 +207,8 @@ class RemoteStore(Store):
 
     def list(self, prefix: str) -> Entries:
         """A folder in; every file below it out."""
-        system, place = self._at(prefix)
-        root = self._open()[1]
+        system, root = self._open()
+        place = self._at(prefix)[1] if prefix else root
         try:
             found = system.find(place, detail=True)
         except FileNotFoundError:
@@ -213,7 +223,8 @@ class RemoteStore(Store):
 
     def children(self, prefix: str) -> Names:
         """A folder in; the names right below it out."""
-        system, place = self._at(prefix)
+        system, root = self._open()
+        place = self._at(prefix)[1] if prefix else root
         try:
             names = {item["name"].rstrip("/").rpartition("/")[2] for item in system.ls(place, detail=True)}
         except FileNotFoundError:

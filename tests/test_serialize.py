@@ -844,3 +844,27 @@ def test_fingerprint_of_what_cannot_be_told_is_none() -> None:
     assert fingerprint(float("nan")) == fingerprint(float("nan"))
     assert fingerprint(1) != fingerprint(True)
     assert fingerprint(-0.0) != fingerprint(0.0)
+
+
+def test_torch_shares_storages() -> None:
+    torch = pytest.importorskip("torch")
+    tensor, array = torch.arange(100_000.0), np.arange(50_000.0)
+    model = torch.nn.Sequential(torch.nn.Linear(9, 9), torch.nn.Linear(9, 9))
+    model[1].weight = model[0].weight
+    optimizer = torch.optim.Adam(model.parameters())
+    data = torch.randn(2, 9)
+    values = {"t": tensor, "part": tensor[:5], "a": array, "over": torch.from_numpy(array)}
+    values |= {"model": model, "opt": optimizer}
+    values["loss"] = model(data).sum()
+    values["other"] = torch.ones(3)
+    groups = dumped(**values)
+    assert sorted(groups) == [("a", "over"), ("loss",), ("model", "opt"), ("other",), ("part", "t")]
+    result = loaded(groups)
+    result["t"][0] = result["over"][0] = -1
+    assert result["part"][0] == result["a"][0] == -1
+    assert torch.equal(result["model"](data), model(data))
+    assert result["model"][1].weight is result["model"][0].weight
+    assert result["opt"].param_groups[0]["params"][0] is result["model"][0].weight
+    assert result["loss"].item() == values["loss"].item()
+    with pytest.raises(RuntimeError, match="another step"):
+        result["loss"].backward()
