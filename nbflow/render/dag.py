@@ -262,7 +262,7 @@ def _margin(names: Sequence[str], sources: Mapping[str, Sequence[str]]) -> list[
             left[source] -= 1
         closing = [column for column in joined if left[open_columns[column] or ""] == 0]
         if closing:
-            at = closing[0]
+            at = min(closing)
         else:
             at = open_columns.index(None) if None in open_columns else len(open_columns)
             if at == len(open_columns):
