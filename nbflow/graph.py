@@ -6,6 +6,7 @@ looking a name up is then the rule itself, "the value that the nearest earlier c
 
 from __future__ import annotations
 
+import ast
 import graphlib
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -17,8 +18,22 @@ import msgspec
 from nbflow.analysis import Analysis, analyse, normalise
 from nbflow.definitions import Piece, Surroundings, split_cell
 from nbflow.errors import nearest
-from nbflow.model import Binding, Cell, Definition, Edge, Finding, Flow, Notebook, Parameter, Source, Step, Writer
+from nbflow.model import (
+    Binding,
+    Cell,
+    Definition,
+    Edge,
+    Finding,
+    Flow,
+    Notebook,
+    Parameter,
+    Source,
+    Step,
+    StepOptions,
+    Writer,
+)
 from nbflow.parameters import read_parameters
+from nbflow.regions import carried_names, place_steps
 from nbflow.scope import Gathered, closed, gather
 
 
@@ -52,6 +67,7 @@ class _Builder:
         self.missing: list[_Missing] = []
         self.origins: dict[str, str] = {}
         self.setup: list[int] = []
+        self.lists: dict[str, Step] = {}
         self.vague = False  # a star import or the like above: a missing name may be there after all
 
     # ------------------------------------------------------------ one cell
@@ -153,7 +169,7 @@ class _Builder:
     ) -> None:
         """A cell as a possible step: its inputs are looked up, then its writes enter the table."""
         options = cell.options
-        reads = {name: name in analysis.sure_reads for name in self._reads(analysis, pieces)}
+        reads = self._reads(cell, analysis, pieces)
         if options.inputs is not None:
             reads = {
                 name: name in options.inputs and sure for name, sure in reads.items() if self._definitions_of(name)
@@ -164,24 +180,44 @@ class _Builder:
         writes = self._data_writes(cell, analysis, pieces, need, own)
         data = [piece for piece in pieces if piece.kind == "data"]
         if cell.kind != "plain" or writes or (self.all_cells and data):
+            self._add_list(cell)
             self.candidates.append(self._step(cell, analysis, need, writes, own))
             self._note_missing(step, cell, need, writes)
         self._record_writes(cell, analysis, writes, own, step)
 
-    def _reads(self, analysis: Analysis, pieces: tuple[Piece, ...]) -> set[str]:
-        """Names that the cell takes from above: random states and builtins only where a cell above has set them."""
+    def _reads(self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...]) -> dict[str, bool]:
+        """Names that a cell takes from above, each with whether it surely does.
+
+        Random states and builtins count only where a cell above has set them; `inputs` is the join's own.
+        """
         reads = set(analysis.reads)
         for piece in pieces:
             reads |= {name for name in piece.reads | piece.free if name.startswith("<") and name in self.writers}
         reads |= {name for name in analysis.builtin_reads if name in self.writers}
-        return {name for name in reads if name not in analysis.optional_reads or name in self.writers}
+        found = {
+            name: name in analysis.sure_reads
+            for name in reads if name not in analysis.optional_reads or name in self.writers
+        }  # fmt: skip
+        options = cell.options
+        if options.foreach is not None:
+            found = {name: sure for name, sure in found.items() if name not in target_names(options.foreach.target)}
+        if options.join:
+            found.pop("inputs", None)
+        if options.condition is not None:
+            found.update(dict.fromkeys(analyse(options.condition).reads, True))
+        if options.until is not None:
+            made = analysis.writes - analysis.conditional
+            found.update((name, name in analysis.writes or True) for name in analyse(options.until).reads - made)
+        return found
 
     def _data_writes(
         self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...], need: Gathered, own: Mapping[str, list[int]]
     ) -> frozenset[str]:
         """The names whose versions travel from this cell on: what its data statements bind or may change."""
+        given = frozenset(target_names(cell.options.foreach.target)) if cell.options.foreach is not None else frozenset()
+        given |= {cell.options.catch} if cell.options.catch is not None else set()
         if cell.options.outputs is not None:
-            return frozenset(cell.options.outputs)
+            return frozenset(cell.options.outputs) | given
         data = [piece for piece in pieces if piece.kind == "data"]
         bound = frozenset[str]().union(*(piece.writes for piece in data))
         by_definition = frozenset(own) - bound
@@ -189,7 +225,7 @@ class _Builder:
         possible = frozenset[str]().union(*(piece.possible for piece in data)) | need.changes
         changed = {name for name in possible if name not in by_definition and not self._is_replayed(name, bound)}
         states = {name for name in need.changes if name.startswith("<") and name in self.writers}
-        return frozenset(name for name in names | changed | states if not name.startswith("_")) - analysis.deletes
+        return frozenset(name for name in names | changed | states if not name.startswith("_")) - analysis.deletes | given
 
     def _is_replayed(self, name: str, bound: frozenset[str]) -> bool:
         """Whether a changed name is no data here: an import, a class, a constant, or nothing known at all."""
@@ -197,6 +233,27 @@ class _Builder:
             return False
         writers = self.writers.get(name)
         return not writers or bool(writers[-1].definitions)
+
+    def _add_list(self, cell: Cell) -> None:
+        """A foreach cell's expression as a step of its own, which is evaluated before there are any items."""
+        if cell.options.foreach is None:
+            return
+        expression = cell.options.foreach.expr
+        analysis = analyse(expression)
+        need = self._gather({**dict.fromkeys(analysis.reads, True), **self._shadowed(analysis)})
+        name = _step_name(cell)
+        self._note_missing(name, cell, need, frozenset())
+        replayed = need.definitions | set(self.setup)
+        bindings = _bindings(need)
+        self.lists[name] = Step(
+            name=name, kind="step", cell=f"{cell.id}#list", position=cell.position, order=len(self.candidates),
+            options=StepOptions(), source=expression, code=_hash("list of items", normalise(expression)),
+            reads=tuple(sorted(need.bindings)), writes=(), definitions=tuple(sorted(replayed)), bindings=bindings,
+            needs=self._producers(bindings, replayed, name), label=f"{name}: the list of its items",
+        )  # fmt: skip
+
+    def _shadowed(self, analysis: Analysis) -> dict[str, bool]:
+        return {name: False for name in analysis.builtin_reads if name in self.writers}
 
     def _step(
         self, cell: Cell, analysis: Analysis, need: Gathered, writes: frozenset[str], own: Mapping[str, list[int]]
@@ -215,7 +272,7 @@ class _Builder:
             order=len(self.candidates),
             options=cell.options,
             source=cell.body,
-            code=hashlib.blake2b(normalise(cell.body).encode(), digest_size=16).hexdigest(),
+            code=_hash(normalise(cell.body), *_behaviour(cell.options)),
             reads=tuple(sorted(need.bindings)),
             writes=tuple(sorted(writes)),
             conditional=tuple(sorted(analysis.conditional & writes)),
@@ -224,7 +281,10 @@ class _Builder:
             definitions=tuple(sorted(every)),
             own_definitions=mine,
             bindings=bindings,
-            needs=self._producers(bindings, every, name),
+            needs=tuple(
+                sorted({*self._producers(bindings, every, name), *(self.lists[name].needs if name in self.lists else ())})
+            ),
+            targets=target_names(cell.options.foreach.target) if cell.options.foreach is not None else (),
             label=name if cell.kind == "step" else _label(cell, writes),
         )
 
@@ -266,7 +326,8 @@ class _Builder:
     # ------------------------------------------------------------ the whole
 
     def finish(self) -> Flow:
-        steps = self._needed()
+        steps, crossings = place_steps(self._needed(), self.lists, self.definitions, self._resolve_step)
+        self.findings.extend(crossings)
         names = {step.name for step in steps}
         self._check_after(steps)
         for missing in self.missing:
@@ -283,8 +344,12 @@ class _Builder:
             steps=steps,
             definitions=tuple(self.definitions),
             parameters=parameters,
-            edges=_edges(steps, self.definitions),
-            findings=(*self.findings, *_cycles(steps)),
+            edges=_edges(steps, self.lists, self.definitions),
+            findings=(*self.findings, *_cycles(steps), *_carried(steps)),
+            lists={
+                step.name: msgspec.structs.replace(self.lists[step.name], scope=step.scope[:-1], order=step.order)
+                for step in steps if step.name in self.lists
+            },
             writers={name: tuple(writers) for name, writers in self.writers.items()},
         )
 
@@ -432,11 +497,51 @@ def _line_of(cell: Cell, name: str) -> int | None:
     return None
 
 
-def _edges(steps: tuple[Step, ...], definitions: list[Definition]) -> tuple[Edge, ...]:
+def _hash(*texts: str) -> str:
+    return hashlib.blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
+
+
+def _behaviour(options: StepOptions) -> list[str]:
+    """What of a step's options belongs to its code: the loops and conditions that they stand for."""
+    texts = {
+        "foreach": options.foreach.target if options.foreach is not None else None,
+        "if": options.condition and normalise(options.condition),
+        "until": options.until and f"{normalise(options.until)} {options.max}",
+        "catch": options.catch,
+        "join": "join" if options.join else None,
+    }
+    return [f"{name} {text}" for name, text in texts.items() if text]
+
+
+def target_names(target: str) -> tuple[str, ...]:
+    """A loop target (`x`, `a, (b, c)`) in; the names that it binds out."""
+    return tuple(node.id for node in ast.walk(ast.parse(target, mode="eval")) if isinstance(node, ast.Name))
+
+
+def _carried(steps: tuple[Step, ...]) -> list[Finding]:
+    """One line for each fan-out whose items hand something on to the next."""
+    by_name = {step.name: step for step in steps}
+    findings = []
+    for head, names in carried_names(steps).items():
+        listing = ", ".join(name.strip("<>") for name in names)
+        findings.append(
+            Finding(
+                code="carried", level="note", step=head, cell=by_name[head].cell, line=1, name=names[0],
+                message=f"the items of {head} run one after another, because each takes {listing} from the one before",
+                fix="gather it in a step with --join to let them run side by side",
+            )  # fmt: skip
+        )
+    return findings
+
+
+def _edges(
+    steps: tuple[Step, ...], lists: Mapping[str, Step], definitions: list[Definition]
+) -> tuple[Edge, ...]:
     names: dict[tuple[str, str], set[str]] = {}
     present = {step.name for step in steps}
     for step in steps:
-        binds = [*step.bindings, *(bind for order in step.definitions for bind in definitions[order].binds)]
+        listed = lists[step.name].bindings if step.name in lists else ()
+        binds = [*step.bindings, *listed, *(b for order in step.definitions for b in definitions[order].binds)]
         for bind in binds:
             for source in bind.sources:
                 if source.step in present and source.step != step.name:

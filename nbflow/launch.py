@@ -285,7 +285,7 @@ def as_error(findings: Sequence[Finding]) -> PlanError:
 def _refuse_missing(flow: Flow) -> None:
     default = StepOptions()
     for step in flow.steps:
-        for name in ("foreach", "join", "condition", "until", "nodes", "env", "pip", "secret"):
+        for name in ("nodes", "env", "pip", "secret"):
             if getattr(step.options, name) != getattr(default, name):
                 word = {"condition": "if"}.get(name, name)
                 raise PlanError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,8 +13,9 @@ import msgspec
 
 from nbflow import observe, planning, records
 from nbflow.artifacts import is_whole
-from nbflow.model import Change, Flow, KeyParts, Record, Step, TaskChanged, TaskId, TaskSpec
-from nbflow.state import Prepared
+from nbflow.looping import Loops, settled_id
+from nbflow.model import Change, Flow, Index, JoinItem, KeyParts, Record, Step, TaskChanged, TaskId, TaskSpec
+from nbflow.state import Node, Prepared
 from nbflow.storage import Store, safe_name
 
 
@@ -33,12 +34,22 @@ class RunFacts:
 
 
 @dataclass(frozen=True)
+class _JoinedItem:
+    """One item as a join sees it: its value, and its body's tasks in order."""
+
+    index: int
+    item: planning.Value
+    tasks: tuple[tuple[TaskId, Record], ...]
+
+
+@dataclass(frozen=True)
 class _Known:
     """A task whose inputs were all found."""
 
     resolved: planning.Resolved
     parts: KeyParts
     key: str
+    joined: tuple[_JoinedItem, ...] | None = None
 
 
 class Lookup:
@@ -48,62 +59,195 @@ class Lookup:
         self.flow = flow
         self.store = store
         self.facts = facts
-        self._steps = {step.name: step for step in flow.steps}
+        self.loops = Loops(flow)
         self._records: dict[TaskId, Record | None] = {
             TaskId(step=name): record for name, record in (given or {}).items()
         }
+        self._given = frozenset(given or {})
+        self._sizes: dict[tuple[str, Index], int] = {}
         self._known: dict[TaskId, _Known] = {}
+        self._waited: set[TaskId] = set()
+        self._above = planning.Settled(has=self._has, record=self._records.get, sizes=self._sizes)
 
     # ------------------------------------------------------------ what has settled
 
     def settle(self, task: TaskId, record: Record | None) -> None:
         """A task ended with this record; None: skipped, failed or cancelled."""
         self._records[task] = record
+        if task.part == "list" and record is not None:
+            self._sizes[task.step, task.index] = len(record.artifacts)
 
     def record(self, task: TaskId) -> Record | None:
         """The record of a settled task."""
         return self._records.get(task)
 
-    def _look(self, step: str) -> Record | None:
-        return self._records.get(TaskId(step=step))
+    def _has(self, task: TaskId) -> bool:
+        return task in self._records or task.step not in self.loops.steps
 
-    def _settled(self, step: str) -> bool:
-        return TaskId(step=step) in self._records or step not in self._steps
+    def first(self) -> tuple[Node, ...]:
+        """The tasks that are known before anything has run."""
+        return self._nodes(self.loops.first())
+
+    def unfold(self, task: TaskId) -> tuple[Node, ...]:
+        """A settled task in; the tasks that are known because of it out: a list's items, another turn."""
+        record = self._records.get(task)
+        if record is None:
+            return ()
+        if task.part == "list":
+            return self._nodes(self.loops.items(task.step, task.index, len(record.artifacts)))
+        options = self.loops.steps[task.step].options
+        if task.turn is not None and record.until is False and task.turn + 1 < options.max:
+            return self._nodes((msgspec.structs.replace(task, turn=task.turn + 1),))
+        return ()
+
+    def _nodes(self, tasks: Iterable[TaskId]) -> tuple[Node, ...]:
+        return tuple(Node(task, self.loops.needs(task, self._sizes), self._item_preview(task)) for task in tasks)
 
     # ------------------------------------------------------------ prepare
 
     def prepare(self, task: TaskId) -> Prepared:
         """A task whose needs have settled in; what to do with it, and why, out."""
-        step = self._steps[task.step]
-        resolved = planning.resolve(self.flow, step, self._look, self._settled)
+        if task.part in ("all", "last"):
+            return self._gate(task)
+        step = self.loops.step_of(task)
+        resolved = planning.resolve(self.loops, task, self._above)
         now = time.time()
         if resolved.waits:
-            return Prepared(task, now, "wait", waits=tuple(TaskId(step=name) for name in resolved.waits))
+            return Prepared(task, now, "wait", waits=resolved.waits)
         if resolved.failure is not None:
             return Prepared(task, now, "fail", failure=resolved.failure)
         if resolved.skip is not None:
             return Prepared(task, now, "skip", reasons=(("skipped", resolved.skip),))
-        parts = planning.key_parts(self.flow, step, resolved)
+        joined = self._joined(task, step)
+        parts = self._parts(task, step, resolved, joined)
         key = planning.task_key(parts)
-        self._known[task] = _Known(resolved, parts, key)
-        choice = self.choose(step, key)
-        if choice.record is not None:
-            self.settle(task, choice.record)
+        self._known[task] = _Known(resolved, parts, key, joined)
+        choice = self.choose(step, key, listing=task.part == "list")
+        record = choice.record
+        if record is not None:
+            self.settle(task, record)
+            if record.skipped is not None:
+                self.settle(task, None)
+                return Prepared(task, now, "skip", key=key, reasons=(("condition", record.skipped),))
             return Prepared(
-                task, now, "reuse", key=key, execution=choice.record.execution,
-                reused_from=choice.record.run, reasons=choice.reasons,
-            )  # fmt: skip
+                task, now, "reuse", key=key, execution=record.execution, reused_from=record.run, reasons=choice.reasons
+            )
         reasons = choice.reasons or planning.as_reasons(self.changes(task)) or (("new", "it has not run before"),)
         return Prepared(task, now, "run", key=key, reasons=reasons)
 
-    def choose(self, step: Step, key: str) -> planning.Choice:
+    def _gate(self, task: TaskId) -> Prepared:
+        """The end of a fan-out waits for its items, the end of an --until for its last turn."""
+        now = time.time()
+        if task.part == "all":
+            if task in self._waited:
+                self.settle(task, None)
+                return Prepared(task, now, "settle")
+            self._waited.add(task)
+            return Prepared(task, now, "wait", waits=self.loops.gate_needs(task, self._sizes[task.step, task.index]))
+        turns = [known for known in self._records if (known.step, known.index) == (task.step, task.index) and known.turn is not None]
+        last = max(turns, key=lambda known: known.turn or 0)
+        record = self._records[last]
+        follows = msgspec.structs.replace(last, turn=(last.turn or 0) + 1)
+        if record is not None and record.until is False and (follows.turn or 0) < self.loops.steps[task.step].options.max:
+            return Prepared(task, now, "wait", waits=(follows,))
+        self.settle(task, record)
+        return Prepared(task, now, "settle")
+
+    # ------------------------------------------------------------ items and joins
+
+    def _item(self, task: TaskId, depth: int = -1) -> planning.Value | None:
+        """The item of a task's innermost fan-out, or of an outer one."""
+        scope = self.loops.step_of(task).scope
+        if not scope or task.part == "list" and depth == -1 and not task.index:
+            return None
+        at = len(scope) - 1 if depth == -1 else depth
+        record = self._records.get(TaskId(step=scope[at], index=task.index[:at], part="list"))
+        if record is None:
+            return None
+        artifact = record.artifacts[str(task.index[at])]
+        return planning.Value(record.groups[artifact.group], artifact, scope[at])
+
+    def _item_preview(self, task: TaskId) -> str:
+        item = self._item(task) if not task.part else None
+        return item.artifact.preview if item is not None else ""
+
+    def _joined(self, task: TaskId, step: Step) -> tuple[_JoinedItem, ...] | None:
+        """What a join sees of each item that is done."""
+        head = self.loops.joined(step) if not task.part else None
+        if head is None:
+            return None
+        place = task.index[: len(head.scope) - 1]
+        listing = self._records[TaskId(step=head.name, index=place, part="list")]
+        found = []
+        for at in range(self._sizes[head.name, place]):
+            index = (*place, at)
+            named = [self.loops.steps[name] for name in step.options.join if name in self.loops.steps]
+            if any(not self._settled_below(other, index) for other in named):
+                continue
+            artifact = listing.artifacts[str(at)] if listing is not None else None
+            if listing is None or artifact is None:
+                continue
+            item = planning.Value(listing.groups[artifact.group], artifact, head.name)
+            found.append(_JoinedItem(at, item, tuple(self._body_tasks(head, index))))
+        return tuple(found)
+
+    def _settled_below(self, step: Step, index: Index) -> bool:
+        """Whether a step of the body was done for an item (in an inner fan-out: in any place)."""
+        return any(
+            record is not None and task.step == step.name and task.index[: len(index)] == index and not task.part
+            for task, record in self._body_records(step, index)
+        )
+
+    def _body_records(self, step: Step, index: Index) -> Iterator[tuple[TaskId, Record | None]]:
+        for place in self._places(step.scope, index):
+            task = settled_id(step, place)
+            turns = msgspec.structs.replace(task, part="")
+            yield turns, self._records.get(task)
+
+    def _places(self, scope: tuple[str, ...], index: Index) -> Iterator[Index]:
+        """Every index of a scope that begins with this one."""
+        if len(index) == len(scope):
+            yield index
+            return
+        for at in range(self._sizes.get((scope[len(index)], index), 0)):
+            yield from self._places(scope, (*index, at))
+
+    def _body_tasks(self, head: Step, index: Index) -> Iterator[tuple[TaskId, Record]]:
+        for step in self.loops.bodies[head.name]:
+            for task, record in self._body_records(step, index):
+                if record is not None:
+                    yield task, record
+
+    def _parts(
+        self, task: TaskId, step: Step, resolved: planning.Resolved, joined: tuple[_JoinedItem, ...] | None
+    ) -> KeyParts:
+        """Everything that a task's key is made of: its inputs, its item where it sees one, its join's items."""
+        item = ""
+        if task.part != "list" and step.scope:
+            own = self._item(task) if step.options.foreach is not None else None
+            item = own.artifact.content_id if own is not None else ""
+            if "current" in step.source:
+                whole = self._item(task)
+                item = f"{whole.artifact.content_id if whole else ''} {task.index}"
+        parts = planning.key_parts(self.flow, step, resolved, item=item)
+        if joined is None:
+            return parts
+        content = [
+            [entry.item.artifact.content_id, [[n, a.content_id] for _, r in entry.tasks for n, a in sorted(r.artifacts.items())]]
+            for entry in joined
+        ]
+        known = {**parts.inputs, "inputs": f"{len(content)} items {planning.digest(content)}"}
+        return msgspec.structs.replace(parts, inputs=known)
+
+    def choose(self, step: Step, key: str, *, listing: bool = False) -> planning.Choice:
         """A step and its key in; the past execution that stands for it, if any, out."""
         fresh = self.facts.fresh
         wishes = planning.Wishes(
             fresh=fresh is True or (fresh is not False and step.name in fresh),
             no_cache=step.options.no_cache,
             expires=step.options.expires,
-            required=self.required(step.name),
+            required=frozenset() if listing else self.required(step.name),
+            empty=listing,
             now=time.time(),
         )
         found = [] if wishes.fresh or wishes.no_cache else records.find(self.store, key)
@@ -115,7 +259,7 @@ class Lookup:
     def changes(self, task: TaskId) -> tuple[Change, ...]:
         """A prepared task in; what differs from the execution that stood for it last time, out."""
         known = self._known[task]
-        step = self._steps[task.step]
+        step = self.loops.step_of(task)
         return planning.changes(known.parts, step.source, self.previous(task))
 
     def previous(self, task: TaskId) -> Record | None:
@@ -150,22 +294,46 @@ class Lookup:
 
     def spec(self, task: TaskId, attempt: int, threads: int) -> TaskSpec:
         """A prepared task in; everything that a worker needs out."""
-        step = self._steps[task.step]
+        step = self.loops.step_of(task)
         known = self._known[task]
         resolved = known.resolved
-        groups, ref = planning.pack([*resolved.inputs.values(), *resolved.binds.values()])
+        item = self._item(task) if task.part != "list" else None
+        reads = [self._outside_reads(entry) for entry in known.joined or ()]
+        values = [*resolved.inputs.values(), *resolved.binds.values(), *([item] if item else [])]
+        values += [entry.item for entry in known.joined or ()]
+        values += [value for found in reads for value in found.values()]
+        groups, ref = planning.pack(values)
         replay, own = planning.replay_of(self.flow, step, resolved, ref)
+        joined = None if known.joined is None else tuple(
+            JoinItem(
+                index=entry.index, item=ref(entry.item), reads={name: ref(value) for name, value in outside.items()},
+                places=tuple((record.key, record.execution) for _, record in entry.tasks),
+            )
+            for entry, outside in zip(known.joined, reads, strict=True)
+        )  # fmt: skip
         return TaskSpec(
-            flow=self.flow.name, run=self.facts.run, step=step.name,
-            execution=self.execution(task, attempt), key=known.key, parts=known.parts,
-            source=step.source, code_name=step.label, cell=step.cell, position=step.position,
-            store=self.facts.store_url, folder=self.flow.notebook.folder, index=task.index, turn=task.turn,
-            attempt=attempt, replay=replay, own=own, groups=groups,
-            inputs={name: ref(value) for name, value in resolved.inputs.items()},
-            writes=step.writes, outputs=step.options.outputs, required=tuple(sorted(self.required(step.name))),
+            flow=self.flow.name, run=self.facts.run, step=step.name, execution=self.execution(task, attempt),
+            key=known.key, parts=known.parts, source=step.source, code_name=step.label,
+            cell=step.cell.partition("#")[0], position=step.position, store=self.facts.store_url,
+            folder=self.flow.notebook.folder, index=task.index, turn=task.turn, attempt=attempt, replay=replay,
+            own=own, groups=groups, inputs={name: ref(value) for name, value in resolved.inputs.items()},
+            writes=step.writes, outputs=step.options.outputs,
+            required=() if task.part else tuple(sorted(self.required(step.name))),
             parameters=_plain(self.facts.values), tags=self.facts.tags, origin=self.facts.origin, threads=threads,
             preload=self.preload, options=step.options, secrets=step.options.secret,
+            evaluate=step.source if task.part == "list" else None, item=ref(item) if item is not None else None,
+            targets=step.targets, joined=joined,
         )  # fmt: skip
+
+    def _outside_reads(self, entry: _JoinedItem) -> dict[str, planning.Value]:
+        """Names that an item's tasks took from outside: what they did not write themselves."""
+        written = {name for _, record in entry.tasks for name in record.artifacts}
+        found: dict[str, planning.Value] = {}
+        for task, _ in entry.tasks:
+            known = self._known.get(task)
+            if known is not None:
+                found.update((name, value) for name, value in known.resolved.inputs.items() if name not in written)
+        return found
 
     @cached_property
     def preload(self) -> tuple[str, ...]:
@@ -196,7 +364,7 @@ def execution_id(run: str, task: TaskId, attempt: int) -> str:
     """A run, a task and an attempt in; the name under which this attempt may publish once, out."""
     index = "-".join(map(str, task.index))
     turn = "" if task.turn is None else str(task.turn)
-    return safe_name(f"{run}.{task.step}.{index}.{turn}.{attempt}")
+    return safe_name(f"{run}.{task.step}{'[]' if task.part else ''}.{index}.{turn}.{attempt}")
 
 
 def last_executions(

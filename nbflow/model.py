@@ -189,6 +189,8 @@ class Step(Frozen, frozen=True, kw_only=True):
     own_definitions: tuple[int, ...] = ()  # made by this very cell
     bindings: tuple[Binding, ...] = ()
     needs: tuple[str, ...] = ()  # steps that must have settled before: producers and --after
+    scope: tuple[str, ...] = ()  # the foreach steps around it, outermost first; its own name last if it is one
+    targets: tuple[str, ...] = ()  # names that its --foreach binds
     label: str = ""  # as people read it: the step's name, or `cell 3: df`
 
 
@@ -220,6 +222,7 @@ class Flow(Frozen, frozen=True, kw_only=True):
     parameters: tuple[Parameter, ...] = ()
     edges: tuple[Edge, ...] = ()
     findings: tuple[Finding, ...] = ()
+    lists: dict[str, Step] = {}  # of a foreach step: what its list is evaluated from, as a step of its own
     writers: dict[str, tuple[Writer, ...]] = {}  # every name's writers in document order, scratch cells included
 
     def step(self, name: str) -> Step:
@@ -331,6 +334,9 @@ class Record(Frozen, frozen=True, kw_only=True):
     unbound: tuple[str, ...] = ()  # names that it might have written and did not
     outputs: tuple[dict[str, Any], ...] = ()  # nbformat outputs, capped
     truncated: bool = False
+    skipped: str | None = None  # its --if was false: the expression
+    until: bool | None = None  # what its --until came to
+    caught: bool = False  # it failed, and --catch kept what it had left
     observations: Observations = Observations()
     changed: tuple[str, ...] = ()  # inputs that it changed in place
 
@@ -356,6 +362,15 @@ class Replay(Frozen, frozen=True, kw_only=True):
     source: str
     names: tuple[str, ...]
     binds: dict[str, Ref] = {}
+
+
+class JoinItem(Frozen, frozen=True, kw_only=True):
+    """One item of a fan-out as its join sees it: where its tasks' records lie, in the order of the body."""
+
+    index: int
+    item: Ref
+    places: tuple[tuple[str, str], ...] = ()  # (key, execution)
+    reads: dict[str, Ref] = {}  # names that its tasks took from outside the body
 
 
 class TaskSpec(Frozen, frozen=True, kw_only=True):
@@ -391,6 +406,10 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     preload: tuple[str, ...] = ()  # installed modules that the flow imports
     options: StepOptions = StepOptions()
     secrets: tuple[str, ...] = ()
+    evaluate: str | None = None  # only this expression, whose items are stored as 0, 1, …: the list of a --foreach
+    item: Ref | None = None  # the innermost item
+    targets: tuple[str, ...] = ()
+    joined: tuple[JoinItem, ...] | None = None  # of a --join
     item: Ref | None = None  # the innermost foreach's item, for `current.item`
     is_flow: bool = True  # False: a cell run by hand
 
@@ -447,11 +466,16 @@ TaskEvent = Started | Output | Ended
 
 
 class TaskId(Frozen, frozen=True, kw_only=True, order=True):
-    """One task of a run: a step, its place in the fan-outs, and the turn of an --until."""
+    """One task of a run: a step, its place in the fan-outs, and the turn of an --until.
+
+    With a `part` it is something else that a run has to settle: the evaluation of a foreach's list, the end of all
+    its items, the end of an --until.
+    """
 
     step: str
     index: Index = ()
     turn: int | None = None
+    part: Literal["", "list", "all", "last"] = ""  # not the step itself: its items' list, all of its items, its last turn
 
 
 class RunStarted(Frozen, frozen=True, kw_only=True, tag="run"):

@@ -7,11 +7,13 @@ import hashlib
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
+from nbflow.looping import Candidate, Gate, Loops, Sizes
 from nbflow.model import (
     FORMAT,
     Artifact,
@@ -28,6 +30,7 @@ from nbflow.model import (
     Replay,
     Step,
     TaskFailure,
+    TaskId,
 )
 from nbflow.scope import closed, gather
 
@@ -43,30 +46,36 @@ class Value:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A step's inputs and replay, found; `waits` names steps that must settle before all of it is known."""
+    """A step's inputs and replay, found; `waits` names tasks that must settle before all of it is known."""
 
     inputs: Mapping[str, Value] = field(default_factory=dict)
     binds: Mapping[tuple[int, str], Value] = field(default_factory=dict)  # (definition, name) -> value while defining
     definitions: tuple[int, ...] = ()
-    waits: tuple[str, ...] = ()
+    waits: tuple[TaskId, ...] = ()
     failure: TaskFailure | None = None
     skip: str | None = None  # why: a name that it surely reads has no version
 
 
-Look = Callable[[str], Record | None]
-"""A step's name in; the record of its task that this task reads from, None where it was skipped or failed, out."""
+@dataclass(frozen=True)
+class Settled:
+    """What is known of the tasks above: which have settled, with which record, and how long fan-outs are."""
+
+    has: Callable[[TaskId], bool]
+    record: Callable[[TaskId], Record | None]  # None where it was skipped or failed
+    sizes: Sizes
 
 
 # ---------------------------------------------------------------- inputs
 
 
-def resolve(flow: Flow, step: Step, look: Look, settled: Callable[[str], bool]) -> Resolved:
-    """A step, the records above it and which steps have settled in; its inputs and replay out.
+def resolve(loops: Loops, task: TaskId, settled: Settled) -> Resolved:
+    """A task and what has settled above it in; its inputs and replay out.
 
     Values that refer to definitions, and functions stored by value, need more names at this step's place: those are
     looked up as if the step had read them, until nothing new appears.
     """
-    finding = _Resolving(flow, step, look, settled)
+    finding = _Resolving(loops, task, settled)
+    step = finding.step
     finding.bind(step.bindings)
     finding.define(step.definitions)
     seen: set[str] = set()
@@ -80,27 +89,28 @@ def resolve(flow: Flow, step: Step, look: Look, settled: Callable[[str], bool]) 
         inputs=finding.inputs,
         binds=finding.binds,
         definitions=tuple(sorted(finding.definitions)),
-        waits=tuple(sorted(finding.waits)),
+        waits=tuple(sorted(finding.waits, key=lambda need: (need.step, need.index, need.part))),
         failure=finding.failure,
         skip=finding.skip,
     )
 
 
 class _Resolving:
-    def __init__(self, flow: Flow, step: Step, look: Look, settled: Callable[[str], bool]) -> None:
-        self.flow, self.step, self.look, self.settled = flow, step, look, settled
+    def __init__(self, loops: Loops, task: TaskId, settled: Settled) -> None:
+        self.loops, self.task, self.settled = loops, task, settled
+        self.flow = loops.flow
+        self.step = loops.step_of(task)
         self.inputs: dict[str, Value] = {}
         self.binds: dict[tuple[int, str], Value] = {}
         self.definitions: set[int] = set()
-        self.waits: set[str] = set()
+        self.waits: set[TaskId] = set()
         self.failure: TaskFailure | None = None
         self.skip: str | None = None
-        self._by_id = {definition.id: definition for definition in flow.definitions}
 
     def bind(self, bindings: Sequence[Binding]) -> None:
-        """Each name from the nearest source that has it."""
+        """Each name from the nearest task that has it."""
         for binding in bindings:
-            value = self._value(binding)
+            value = self._value(binding, self.loops.candidates(self.task, binding.name, self.settled.sizes))
             if value is not None:
                 self.inputs[binding.name] = value
 
@@ -111,25 +121,27 @@ class _Resolving:
                 continue
             self.definitions.add(order)
             for binding in self.flow.definitions[order].binds:
-                value = self._value(binding)
+                value = self._value(binding, self.loops.of_sources(self.task, binding.sources, self.settled.sizes))
                 if value is not None:
                     self.binds[order, binding.name] = value
 
-    def _value(self, binding: Binding) -> Value | None:
-        for source in binding.sources:
-            if source.step is None:
-                return None  # a definition, replayed
-            if not self.settled(source.step):
-                self.waits.add(source.step)
+    def _value(self, binding: Binding, candidates: Iterable[Candidate | Gate]) -> Value | None:
+        for candidate in candidates:
+            if not self.settled.has(candidate.task):
+                self.waits.add(candidate.task)
                 return None
-            record = self.look(source.step)
+            if isinstance(candidate, Gate):
+                continue
+            record = self.settled.record(candidate.task)
             if record is None or binding.name not in record.artifacts:
                 continue
             artifact = record.artifacts[binding.name]
             if artifact.group < 0:
-                self._unstored(binding.name, artifact, source.step)
+                self._unstored(binding.name, artifact, candidate.task.step)
                 return None
-            return Value(record.groups[artifact.group], artifact, source.step)
+            return Value(record.groups[artifact.group], artifact, candidate.task.step)
+        if any(source.definition is not None for source in binding.sources):
+            return None  # replayed
         if binding.sure and binding.name not in self.step.conditional:
             self.skip = self.skip or f"{binding.name} has no value: {self._why_none(binding)}"
         return None
@@ -169,7 +181,7 @@ class _Resolving:
         self.bind([binding for name, binding in sorted(need.bindings.items()) if name not in self.inputs])
 
     def _definition(self, identity: str) -> Definition | None:
-        found = self._by_id.get(identity)
+        found = self.loops.definitions_by_id.get(identity)
         if found is not None and found.cell == self.step.cell:
             return None  # this very cell makes it
         if found is not None:
@@ -276,6 +288,11 @@ def task_key(parts: KeyParts) -> str:
         sorted(parts.options.items()),
         sorted(parts.files.items()),
     ]
+    return digest(material)
+
+
+def digest(material: Any) -> str:
+    """Anything that JSON holds in; its hash out."""
     return hashlib.blake2b(msgspec.json.encode(material), digest_size=20).hexdigest()
 
 
@@ -298,6 +315,7 @@ class Wishes:
     no_cache: bool = False
     expires: float | None = None
     required: frozenset[str] = frozenset()
+    empty: bool = False  # an execution that left nothing may be reused too: a list without items
     now: float = 0.0
 
 
@@ -320,7 +338,11 @@ def choose(records: Sequence[Record], wishes: Wishes, holds: Callable[[Observati
 def _refusal(record: Record, wishes: Wishes) -> Reason | None:
     if wishes.expires is not None and (wishes.now or time.time()) - record.created_at > wishes.expires:
         return ("expired", f"older than --expires: {describe_age((wishes.now or time.time()) - record.created_at)}")
-    if not record.outputs and not any(artifact.group >= 0 for artifact in record.artifacts.values()):
+    if record.skipped is not None:
+        return None
+    if record.caught:
+        return ("failed", f"it failed in {record.run}, and was caught")
+    if not wishes.empty and not record.outputs and not any(artifact.group >= 0 for artifact in record.artifacts.values()):
         return ("no-output", "it left nothing that could be reused: no artifact, nothing shown")
     lost = [name for name in sorted(wishes.required) if name in record.artifacts and record.artifacts[name].group < 0]
     if lost:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +100,7 @@ class Runner:
         beat = _Heartbeat(self)
         beat.start()
         try:
-            self.handle(state.Added(first_nodes(self.flow), time.time()))
+            self.handle(state.Added(self.lookup.first(), time.time()))
             while self.state.status == "running" and self.state.tasks:
                 self.take(self.inbox.get())
         finally:
@@ -145,12 +145,10 @@ class Runner:
         while todo:
             self.state, actions = state.apply(self.state, todo.pop(0))
             for action in actions:
-                answer = self.perform(action)
-                if answer is not None:
-                    todo.append(answer)
+                todo.extend(self.perform(action))
 
-    def perform(self, action: state.Action) -> state.Event | None:
-        """One action in; done, with the event that answers it at once, if any, out."""
+    def perform(self, action: state.Action) -> Iterable[state.Event]:
+        """One action in; done, with the events that answer it at once out."""
         match action:
             case state.Prepare(task=task):
                 return self.prepare(task)
@@ -162,18 +160,18 @@ class Runner:
                     handle.cancel(GRACE)
             case state.Delay(task=task, seconds=seconds):
                 if seconds <= 0:
-                    return state.Due(task, time.time())
+                    return (state.Due(task, time.time()),)
                 timer = threading.Timer(seconds, lambda: self.inbox.put(state.Due(task, time.time())))
                 timer.daemon = True
                 self.timers.append(timer)
                 timer.start()
             case state.Tell(event=event):
                 self.tell(event)
-            case state.End(status=status):
+            case state.End():
                 pass
-        return None
+        return ()
 
-    def prepare(self, task: TaskId) -> state.Event:
+    def prepare(self, task: TaskId) -> Iterable[state.Event]:
         """A task in; what the look-up says of it out; a broken store fails the task, not the loop."""
         try:
             prepared = self.lookup.prepare(task)
@@ -182,9 +180,14 @@ class Runner:
             prepared = state.Prepared(task, time.time(), "fail", failure=failure)
         if prepared.action in ("skip", "fail"):
             self.lookup.settle(task, None)
-        return prepared
+        return (*self.unfold(task), prepared) if prepared.action == "reuse" else (prepared,)
 
-    def submit(self, task: TaskId, attempt: int) -> state.Event | None:
+    def unfold(self, task: TaskId) -> tuple[state.Event, ...]:
+        """The tasks that are known now that this one has a record."""
+        nodes = self.lookup.unfold(task)
+        return (state.Added(nodes, time.time()),) if nodes else ()
+
+    def submit(self, task: TaskId, attempt: int) -> Iterable[state.Event]:
         """Start an attempt and a thread that carries its events here."""
         step = self.flow.step(task.step)
         alone = len(self.state.running) <= 1 and not self.state.queue
@@ -197,10 +200,10 @@ class Runner:
         except ExecutorError as error:
             failure = TaskFailure(type="ExecutorError", message=error.message, kind="lost", fix=error.fix)
             self.lookup.settle(task, None)
-            return state.Finished(task, time.time(), 0.0, failure=failure)
+            return (state.Finished(task, time.time(), 0.0, failure=failure),)
         self.handles[task] = handle
         threading.Thread(target=self.carry, args=(task, handle), daemon=True, name=f"nbflow {spec.execution}").start()
-        return None
+        return ()
 
     def carry(self, task: TaskId, handle: Handle) -> None:
         """Every event of a handle into the inbox; a handle that breaks off ends the attempt."""
@@ -222,11 +225,14 @@ class Runner:
             log.close()
         for finding in result.findings:
             self.tell(Found(finding=finding, at=time.time()))
-        record = result.record if result.failure is None else None
+        record = result.record
         if record is not None:
-            self.lookup.settle(task, record)
+            self.lookup.settle(task, None if record.skipped is not None else record)
+            for event in self.unfold(task):
+                self.handle(event)
         self.handle(state.Finished(
-            task, time.time(), result.elapsed, execution=record.execution if record else "", failure=result.failure
+            task, time.time(), result.elapsed, execution=record.execution if record else "",
+                skipped=record.skipped if record else None, failure=result.failure
         ))  # fmt: skip
 
     def log(self, task: TaskId) -> records.LogWriter:
@@ -242,7 +248,7 @@ class Runner:
         """An event in; written to the run and shown."""
         if isinstance(event, Found):
             self.findings.append(event)
-        if isinstance(event, TaskChanged) and event.state in ("failed", "cancelled", "skipped"):
+        if isinstance(event, TaskChanged) and event.state in ("failed", "cancelled", "skipped") and event.task.turn is None:
             self.lookup.settle(event.task, None)
         if isinstance(event, TaskChanged) and event.state in ("done", "failed", "caught") and not event.execution:
             event = _with_execution(event, self.lookup)
@@ -262,13 +268,6 @@ class Runner:
 
 def _with_execution(event: TaskChanged, lookup: Lookup) -> TaskChanged:
     return msgspec.structs.replace(event, execution=lookup.execution(event.task, event.attempt))
-
-
-def first_nodes(flow: Flow) -> tuple[state.Node, ...]:
-    """A flow in; the tasks that are known before anything has run out."""
-    return tuple(
-        state.Node(TaskId(step=step.name), tuple(TaskId(step=need) for need in step.needs)) for step in flow.steps
-    )
 
 
 class _Heartbeat(threading.Thread):

@@ -53,7 +53,7 @@ class Prepared:
 
     task: TaskId
     at: float
-    action: Literal["run", "reuse", "skip", "fail", "wait"]
+    action: Literal["run", "reuse", "skip", "fail", "wait", "settle"]
     key: str = ""
     execution: str = ""
     reused_from: str | None = None
@@ -230,12 +230,20 @@ def _put(state: State, entry: Entry) -> State:
     return replace(state, tasks=state.tasks.set(entry.node.task, entry))
 
 
-def _tell(entry: Entry, at: float) -> Tell:
-    return Tell(TaskChanged(
+def _tell(entry: Entry, at: float) -> tuple[Action, ...]:
+    """The event for an entry out; none for what only holds others together."""
+    if not _is_shown(entry):
+        return ()
+    return (Tell(TaskChanged(
         task=entry.node.task, state=entry.state, at=at, attempt=entry.attempt, key=entry.key, execution=entry.execution,
         reasons=entry.reasons, failure=entry.failure, elapsed=entry.elapsed, reused_from=entry.reused_from,
         item=entry.node.item,
-    ))  # fmt: skip
+    )),)  # fmt: skip
+
+
+def _is_shown(entry: Entry) -> bool:
+    """A step's own tasks, and a list that could not be evaluated."""
+    return not entry.node.task.part or (entry.node.task.part == "list" and entry.state == "failed")
 
 
 def _is_settled(state: State, task: TaskId) -> bool:
@@ -255,10 +263,38 @@ def _added(state: State, event: Added) -> Step:
                 left += 1
                 dependents[need] = (*dependents.get(need, ()), node.task)
         tasks[node.task] = Entry(node=node, left=left)
-        if left == 0 and state.cancelled is None:
+        if left == 0:
             actions.append(Prepare(node.task))
     state = replace(state, tasks=tasks.finish(), dependents=dependents.finish(), open=state.open + len(event.nodes))
-    return (state, tuple(actions)) if state.cancelled is None else _cancel(state, Cancel(event.at, state.cancelled))
+    if state.cancelled is not None:
+        return _cancel(state, Cancel(event.at, state.cancelled))
+    return _give_up_hopeless(state, event, tuple(actions))
+
+
+def _give_up_hopeless(state: State, event: Added, actions: tuple[Action, ...]) -> Step:
+    """New tasks some of whose needs have already failed do not run."""
+    for node in event.nodes:
+        lost = _lost_need(state, node.needs)
+        entry = state.tasks[node.task]
+        if lost is not None and entry.state == "pending":
+            state, more = _settle(state, _given_up(state, entry, lost), event.at)
+            actions = (*actions, *more)
+    return state, actions
+
+
+def _lost_need(state: State, needs: Iterable[TaskId]) -> Entry | None:
+    for need in needs:
+        entry = state.tasks.get(need)
+        if entry is not None and entry.state in ("failed", "cancelled"):
+            return entry
+    return None
+
+
+def _given_up(state: State, entry: Entry, because: Entry) -> Entry:
+    """A task that cannot run because of another one; a chain of such tasks names its first cause."""
+    passed_on = because.reasons[:1] if because.state == "cancelled" and because.reasons else ()
+    reasons = passed_on or (("upstream", f"{_label(state, because)} {_did(because)}"),)
+    return replace(entry, state="cancelled", reasons=reasons)
 
 
 def _prepared(state: State, event: Prepared) -> Step:
@@ -268,9 +304,11 @@ def _prepared(state: State, event: Prepared) -> Step:
     entry = replace(entry, key=event.key, reasons=event.reasons)
     match event.action:
         case "wait":
-            return _wait(state, entry, event.waits)
+            return _wait(state, entry, event)
         case "reuse":
             entry = replace(entry, state="reused", execution=event.execution, reused_from=event.reused_from)
+        case "settle":
+            entry = replace(entry, state="done")
         case "skip":
             entry = replace(entry, state="skipped")
         case "fail":
@@ -278,13 +316,17 @@ def _prepared(state: State, event: Prepared) -> Step:
         case "run":
             entry = replace(entry, state="queued")
             state = replace(_put(state, entry), queue=_enqueue(state, event.task))
-            return _then((state, (_tell(entry, event.at),)), _fill)
+            return _then((state, _tell(entry, event.at)), _fill)
     return _settle(state, entry, event.at)
 
 
-def _wait(state: State, entry: Entry, needs: tuple[TaskId, ...]) -> Step:
-    open_needs = [need for need in needs if not _is_settled(state, need)]
+def _wait(state: State, entry: Entry, event: Prepared) -> Step:
+    """More needs came to light: the task waits for those that have not settled."""
     task = entry.node.task
+    lost = _lost_need(state, event.waits)
+    if lost is not None:
+        return _settle(state, _given_up(state, entry, lost), event.at)
+    open_needs = [need for need in event.waits if not _is_settled(state, need)]
     if not open_needs:
         return state, (Prepare(task),)
     dependents = state.dependents
@@ -306,7 +348,12 @@ def _enqueue(state: State, task: TaskId) -> tuple[TaskId, ...]:
 
 
 def _cores(state: State, task: TaskId) -> float:
-    return min(max(state.options[task.step].cpu or 1.0, 0.01), float(state.slots))
+    return min(max(_options(state, task).cpu or 1.0, 0.01), float(state.slots))
+
+
+def _options(state: State, task: TaskId) -> StepOptions:
+    """A step's options count for its own tasks, not for the evaluation of its list."""
+    return StepOptions() if task.part else state.options[task.step]
 
 
 def _fill(state: State) -> Step:
@@ -322,7 +369,7 @@ def _fill(state: State) -> Step:
         if used >= state.slots:
             waiting.extend(state.queue[at:])
             break
-        options = state.options[task.step]
+        options = _options(state, task)
         limit = 1 if options.serial else options.workers
         cores = _cores(state, task)
         if used + cores > state.slots + 1e-9 or (limit is not None and counts.get(task.step, 0) >= limit):
@@ -340,7 +387,7 @@ def _began(state: State, event: Began) -> Step:
     if entry.state != "queued":
         return state, ()
     entry = replace(entry, state="running", started_at=event.at)
-    return _put(state, entry), (_tell(entry, event.at),)
+    return _put(state, entry), _tell(entry, event.at)
 
 
 def _finished(state: State, event: Finished) -> Step:
@@ -348,7 +395,7 @@ def _finished(state: State, event: Finished) -> Step:
     state = replace(state, running=state.running.delete(event.task) if event.task in state.running else state.running)
     if entry.state in SETTLED:
         return _fill(state)
-    options = state.options[event.task.step]
+    options = _options(state, event.task)
     entry = replace(entry, elapsed=event.elapsed, started_at=entry.started_at or event.at - event.elapsed)
     if event.skipped is not None:
         entry = replace(entry, state="skipped", reasons=(("condition", event.skipped),))
@@ -373,7 +420,7 @@ def _may_retry(options: StepOptions, failure: TaskFailure) -> bool:
 def _again(state: State, entry: Entry, event: Finished, options: StepOptions) -> Step:
     told = _tell(replace(entry, state="failed", failure=event.failure), event.at)
     entry = replace(entry, state="pending", attempt=entry.attempt + 1, failure=event.failure, started_at=None)
-    return _then((_put(state, entry), (told, Delay(event.task, options.backoff))), _fill)
+    return _then((_put(state, entry), (*told, Delay(event.task, options.backoff))), _fill)
 
 
 def _due(state: State, event: Due) -> Step:
@@ -382,13 +429,13 @@ def _due(state: State, event: Due) -> Step:
         return state, ()
     entry = replace(entry, state="queued")
     state = replace(_put(state, entry), queue=_enqueue(state, event.task))
-    return _then((state, (_tell(entry, event.at),)), _fill)
+    return _then((state, _tell(entry, event.at)), _fill)
 
 
 def _settle(state: State, entry: Entry, at: float) -> Step:
     """An entry in its last state in; its dependents one need nearer, those of a failure given up, out."""
     state = replace(_put(state, entry), open=state.open - 1)
-    actions: list[Action] = [_tell(entry, at)]
+    actions = [*_tell(entry, at)]
     stack = [entry]
     while stack:
         settled = stack.pop()
@@ -397,10 +444,9 @@ def _settle(state: State, entry: Entry, at: float) -> Step:
             if dependent.state != "pending":
                 continue
             if settled.state in ("failed", "cancelled"):
-                why = ("upstream", f"{_label(state, settled)} {_did(settled)}")
-                given_up = replace(dependent, state="cancelled", reasons=(why,))
+                given_up = _given_up(state, dependent, settled)
                 state = replace(_put(state, given_up), open=state.open - 1)
-                actions.append(_tell(given_up, at))
+                actions.extend(_tell(given_up, at))
                 stack.append(given_up)
                 continue
             dependent = replace(dependent, left=dependent.left - 1)
@@ -425,7 +471,7 @@ def _cancel(state: State, event: Cancel) -> Step:
         if entry.state in ("pending", "queued") and task not in state.running:
             stopped = replace(entry, state="cancelled", reasons=(("cancelled", event.reason),))
             state = replace(_put(state, stopped), open=state.open - 1)
-            actions.append(_tell(stopped, event.at))
+            actions.extend(_tell(stopped, event.at))
     return state, tuple(actions)
 
 
@@ -461,7 +507,7 @@ def snapshot(state: State, findings: tuple[Finding, ...] = ()) -> Snapshot:
     return Snapshot(
         run=state.run, flow=state.flow, status=state.status, started_at=state.started_at,
         steps=tuple(sorted(state.order, key=lambda name: state.order[name])), labels=dict(state.labels),
-        tasks=tuple(_view(entry) for entry in views), edges=state.edges, finished_at=state.finished_at,
+        tasks=tuple(_view(entry) for entry in views if _is_shown(entry)), edges=state.edges, finished_at=state.finished_at,
         error=state.error, parameters=dict(state.parameters), tags=state.tags, findings=findings,
     )  # fmt: skip
 

@@ -1,0 +1,248 @@
+"""Tasks in the order that the plain loops would run them in: what a task reads from, what it waits for. Pure.
+
+A flow with fan-outs means nested for loops, `--until` a loop in its step. A name that a task reads has the value
+that the nearest task before it, in that order, gave it. Everything here is that one sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import msgspec
+
+from nbflow.model import Definition, Flow, Index, Source, Step, TaskId, Writer
+
+Sizes = Mapping[tuple[str, Index], int]
+"""(foreach step, its own place) -> number of items, as far as known."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A task that may have given a name its value; `sure`: no other is asked when it has settled."""
+
+    task: TaskId
+    sure: bool
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A fan-out that must have settled before the tasks in it are known."""
+
+    task: TaskId
+
+
+Walk = Generator[Candidate | Gate, None, bool]
+"""Candidates, nearest first; it returns whether one of them was sure."""
+
+
+class Loops:
+    """A flow as loops."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.steps = {step.name: step for step in flow.steps}
+
+    @cached_property
+    def bodies(self) -> Mapping[str, tuple[Step, ...]]:
+        """Each foreach step's body in document order, inner bodies included."""
+        heads = [step for step in self.flow.steps if step.options.foreach is not None]
+        return {head.name: tuple(s for s in self.flow.steps if s.scope[: len(head.scope)] == head.scope) for head in heads}
+
+    def step_of(self, task: TaskId) -> Step:
+        """What a task is made of: its step, or the list that a foreach step runs over."""
+        return self.flow.lists[task.step] if task.part == "list" else self.steps[task.step]
+
+    @cached_property
+    def definitions_by_id(self) -> Mapping[str, Definition]:
+        """Each definition by its id; the first of several alike."""
+        return {definition.id: definition for definition in reversed(self.flow.definitions)}
+
+    # ------------------------------------------------------------ which task a name comes from
+
+    def candidates(self, task: TaskId, name: str, sizes: Sizes) -> Iterator[Candidate | Gate]:
+        """The tasks that may have given a name the value that this task reads, nearest first, up to a sure one."""
+        step = self.step_of(task)
+        writers = self.flow.writers.get(name, ())
+        if task.turn and name in step.writes:
+            for turn in range(task.turn - 1, -1, -1):
+                sure = name not in step.conditional
+                yield Candidate(TaskId(step=step.name, index=task.index, turn=turn), sure)
+                if sure:
+                    return
+        position = step.position
+        for depth in range(len(step.scope), -1, -1):
+            frame = step.scope[:depth]
+            inner = step.scope[depth] if depth < len(step.scope) else None
+            if inner is not None:
+                for before in range(task.index[depth] - 1, -1, -1):
+                    place = (*task.index[:depth], before)
+                    if (yield from self._block(name, step.scope[: depth + 1], place, sizes)):
+                        return
+            low = self.steps[frame[-1]].position if frame else 0
+            nearby = tuple(writer for writer in writers if low <= writer.position < position)
+            if (yield from self._above(nearby, frame, inner, task.index[:depth], sizes)):
+                return
+
+    def _above(
+        self,
+        writers: tuple[Writer, ...],
+        frame: tuple[str, ...],
+        besides: str | None,
+        index: Index,
+        sizes: Sizes,
+    ) -> Walk:
+        """Writers that are in this frame, nearest first; true when what stands behind does not count any more."""
+        for writer in reversed(writers):
+            if writer.step is None:
+                return True  # a definition, or a deletion: nothing behind it counts
+            step = self.steps.get(writer.step)
+            if step is None:
+                yield Candidate(TaskId(step=writer.step), writer.sure)
+                if writer.sure:
+                    return True
+                continue
+            if step.scope[: len(frame)] != frame or (besides is not None and besides in step.scope):
+                continue
+            if (yield from self._last_of(step, len(frame), index, writer.sure, sizes)):
+                return True
+        return False
+
+    def _block(self, name: str, frame: tuple[str, ...], index: Index, sizes: Sizes) -> Walk:
+        """Every writer of a name in one item of a body, last first."""
+        body = self.bodies[frame[-1]]
+        for step in reversed(body):
+            if name not in step.writes:
+                continue
+            sure = name not in step.conditional and step.options.condition is None
+            if (yield from self._last_of(step, len(frame), index, sure, sizes)):
+                return True
+        return False
+
+    def _last_of(
+        self, step: Step, depth: int, index: Index, sure: bool, sizes: Sizes
+    ) -> Walk:
+        """A step's tasks below a place, the last item's first."""
+        if len(step.scope) == depth:
+            yield Candidate(settled_id(step, index), sure)
+            return sure
+        head = step.scope[depth]
+        gate = TaskId(step=head, index=index, part="all")
+        size = sizes.get((head, index))
+        yield Gate(gate)
+        for item in range((size or 0) - 1, -1, -1):
+            if (yield from self._last_of(step, depth + 1, (*index, item), sure, sizes)):
+                return True
+        return False
+
+    def of_sources(self, task: TaskId, sources: Sequence[Source], sizes: Sizes) -> Iterator[Candidate | Gate]:
+        """The same for steps that are known: those that a definition reads from while defining."""
+        scope = self.step_of(task).scope
+        for source in sources:
+            if source.step is None:
+                return
+            step = self.steps.get(source.step)
+            if step is None:
+                yield Candidate(TaskId(step=source.step), source.sure)
+                continue
+            shared = _shared(step.scope, scope)
+            if (yield from self._last_of(step, shared, task.index[:shared], source.sure, sizes)):
+                return
+
+    # ------------------------------------------------------------ what must settle first
+
+    def needs(self, task: TaskId, sizes: Sizes) -> tuple[TaskId, ...]:
+        """The tasks that must have settled before this one's inputs can be looked up."""
+        if task.part == "all":
+            return (msgspec.structs.replace(task, part="list"),)
+        if task.part == "last":
+            return (TaskId(step=task.step, index=task.index, turn=0),)
+        step = self.step_of(task)
+        found: dict[TaskId, None] = {}
+        binds = [*step.bindings, *(b for order in step.definitions for b in self.flow.definitions[order].binds)]
+        names = sorted({bind.name for bind in step.bindings})
+        looks = [self.candidates(task, name, sizes) for name in names]
+        looks += [self.of_sources(task, bind.sources, sizes) for bind in binds[len(step.bindings) :]]
+        for look in looks:
+            found.update((c.task, None) for c in look if c.task.step in self.steps)
+        for word in step.options.after:
+            found[self._whole(word, task)] = None
+        for head in self._joined(step):
+            found[TaskId(step=head.name, index=task.index[: len(head.scope) - 1], part="all")] = None
+        if step.options.until is not None and task.turn:
+            found[TaskId(step=step.name, index=task.index, turn=task.turn - 1)] = None
+        found.pop(task, None)
+        return tuple(found)
+
+    def _whole(self, word: str, task: TaskId) -> TaskId:
+        """All of a step that `--after` names, as far as it concerns this task."""
+        name = next((s.name for s in self.flow.steps if word in (s.name, f"cell {s.position}", f"cell:{s.position}")), word)
+        other, step = self.steps[name], self.step_of(task)
+        shared = _shared(other.scope, step.scope)
+        if shared == len(other.scope):
+            return settled_id(other, task.index[:shared])
+        return TaskId(step=other.scope[shared], index=task.index[:shared], part="all")
+
+    def _joined(self, step: Step) -> tuple[Step, ...]:
+        """The foreach step whose fan-out a join closes."""
+        heads = {self.steps[name].scope[-1] for name in step.options.join if name in self.steps and self.steps[name].scope}
+        return tuple(self.steps[head] for head in sorted(heads))
+
+    def joined(self, step: Step) -> Step | None:
+        """The foreach step whose fan-out this step closes; None when it is no join."""
+        return next(iter(self._joined(step)), None)
+
+    # ------------------------------------------------------------ which tasks there are
+
+    def first(self) -> tuple[TaskId, ...]:
+        """The tasks outside every fan-out, and the lists of the outermost ones."""
+        return self._tasks_in((), ())
+
+    def items(self, head: str, index: Index, size: int) -> tuple[TaskId, ...]:
+        """The tasks of a fan-out whose list is known."""
+        scope = self.steps[head].scope
+        return tuple(task for item in range(size) for task in self._tasks_in(scope, (*index, item)))
+
+    def gate_needs(self, gate: TaskId, size: int) -> tuple[TaskId, ...]:
+        """What the end of a fan-out waits for: every task of every item, inner fan-outs as a whole."""
+        scope = self.steps[gate.step].scope
+        found: list[TaskId] = []
+        for item in range(size):
+            index = (*gate.index, item)
+            for step in self.bodies[gate.step]:
+                if step.scope == scope:
+                    found.append(settled_id(step, index))
+                elif len(step.scope) == len(scope) + 1 and step.scope[-1] == step.name:
+                    found.append(TaskId(step=step.name, index=index, part="all"))
+        return tuple(found)
+
+    def _tasks_in(self, scope: tuple[str, ...], index: Index) -> tuple[TaskId, ...]:
+        found = []
+        for step in self.flow.steps:
+            if step.scope == scope:
+                found.extend(own_tasks(step, index))
+            elif step.options.foreach is not None and step.scope[:-1] == scope:
+                found.append(TaskId(step=step.name, index=index, part="list"))
+                found.append(TaskId(step=step.name, index=index, part="all"))
+        return tuple(found)
+
+
+def settled_id(step: Step, index: Index) -> TaskId:
+    """The task whose end is the step's end at this place: of an --until, the gate after its last turn."""
+    return TaskId(step=step.name, index=index, part="last" if step.options.until is not None else "")
+
+
+def own_tasks(step: Step, index: Index) -> tuple[TaskId, ...]:
+    """A step's tasks at one place that are known before it has run."""
+    if step.options.until is None:
+        return (TaskId(step=step.name, index=index),)
+    return (TaskId(step=step.name, index=index, turn=0), TaskId(step=step.name, index=index, part="last"))
+
+
+def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """How many fan-outs two scopes have in common."""
+    shared = 0
+    while shared < min(len(one), len(other)) and one[shared] == other[shared]:
+        shared += 1
+    return shared

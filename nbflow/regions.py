@@ -1,0 +1,133 @@
+"""Steps in document order → which fan-outs each of them is in: a foreach's body, up to a join. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from nbflow.model import Definition, Finding, Step
+
+
+@dataclass
+class _Reading:
+    """What is known above the step that is being placed."""
+
+    scopes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    joined: set[str] = field(default_factory=set)  # heads whose join stands above
+    findings: list[Finding] = field(default_factory=list)
+
+
+def place_steps(
+    steps: Sequence[Step],
+    lists: Mapping[str, Step],
+    definitions: Sequence[Definition],
+    resolve: Callable[[str], str],
+) -> tuple[tuple[Step, ...], tuple[Finding, ...]]:
+    """Steps and a function from a step as people write it to its name in; the steps with their `scope` out.
+
+    A step that reads, directly or not, what a fan-out's body writes is in the body too, until the fan-out is joined;
+    below the join the names hold the last item's values.
+    """
+    reading = _Reading()
+    placed = []
+    for step in steps:
+        producers = _producers(step, definitions)
+        if step.name in lists:
+            producers += _producers(lists[step.name], definitions)
+        scope = _scope(step, producers, resolve, reading)
+        if step.options.foreach is not None:
+            scope = (*scope, step.name)
+        reading.scopes[step.name] = scope
+        placed.append(msgspec.structs.replace(step, scope=scope))
+    return tuple(placed), tuple(reading.findings)
+
+
+def _scope(
+    step: Step, producers: Sequence[str], resolve: Callable[[str], str], reading: _Reading
+) -> tuple[str, ...]:
+    closed = _close(step, resolve, reading)
+    longest: tuple[str, ...] = closed if closed is not None else ()
+    for producer in producers:
+        scope = _open_part(reading.scopes.get(producer, ()), reading.joined)
+        if scope[: len(longest)] == longest:
+            longest = scope
+        elif longest[: len(scope)] != scope:
+            reading.findings.append(_crossed(step, longest[-1], scope[-1]))
+    return longest
+
+
+def _open_part(scope: tuple[str, ...], joined: set[str]) -> tuple[str, ...]:
+    """The fan-outs of a producer that are still open: up to the first that has been joined."""
+    for at, head in enumerate(scope):
+        if head in joined:
+            return scope[:at]
+    return scope
+
+
+def _close(step: Step, resolve: Callable[[str], str], reading: _Reading) -> tuple[str, ...] | None:
+    """A join's scope, that of its fan-out without the innermost; None for any other step."""
+    scopes = set()
+    for word in step.options.join:
+        name = resolve(word)
+        if name not in reading.scopes:
+            continue  # an unknown step is a finding of its own
+        scope = reading.scopes[name]
+        if not scope:
+            reading.findings.append(
+                Finding(
+                    code="join", level="error", step=step.name, cell=step.cell, line=1, name=word,
+                    message=f"--join {word}: {word} is in no fan-out",
+                    fix="name a step of a --foreach's body that stands above",
+                )  # fmt: skip
+            )
+            continue
+        scopes.add(scope)
+    if not scopes:
+        return None
+    if len({scope[-1] for scope in scopes}) > 1:
+        heads = " and ".join(sorted({scope[-1] for scope in scopes}))
+        reading.findings.append(
+            Finding(
+                code="join", level="error", step=step.name, cell=step.cell, line=1,
+                message=f"--join names steps of different fan-outs: {heads}",
+                fix="join the inner one first, in a step of its own",
+            )  # fmt: skip
+        )
+    scope = min(scopes)
+    reading.joined.add(scope[-1])
+    return scope[:-1]
+
+
+def _producers(step: Step, definitions: Sequence[Definition]) -> list[str]:
+    binds = [*step.bindings, *(bind for order in step.definitions for bind in definitions[order].binds)]
+    found = {source.step: None for bind in binds for source in bind.sources if source.step is not None}
+    return [name for name in found if name != step.name]
+
+
+def _crossed(step: Step, one: str, other: str) -> Finding:
+    return Finding(
+        code="join", level="error", step=step.name, cell=step.cell, line=1,
+        message=f"{step.label} reads from two fan-outs that are not nested: {one} and {other}",
+        fix=f"join one of them first: a step with --join {other}",
+    )  # fmt: skip
+
+
+def carried_names(steps: Sequence[Step]) -> Mapping[str, tuple[str, ...]]:
+    """Placed steps in; for each fan-out the names that its items hand on to the next one out.
+
+    A name is carried when a step of the body may read it before the body has surely written it, and a step of the
+    body writes it.
+    """
+    found: dict[str, set[str]] = {}
+    by_name = {step.name: step for step in steps}
+    for step in steps:
+        for depth, head in enumerate(step.scope):
+            body = {other.name for other in steps if other.scope[: depth + 1] == step.scope[: depth + 1]}
+            for binding in step.bindings:
+                sure_inside = any(source.sure and source.step in body and source.step != step.name for source in binding.sources)
+                written = any(binding.name in by_name[name].writes for name in body)
+                if written and not sure_inside:
+                    found.setdefault(head, set()).add(binding.name)
+    return {head: tuple(sorted(names)) for head, names in found.items()}
