@@ -261,6 +261,11 @@ class _Walk:
         names = [name for name in ("fget", "fset", "fdel", "__func__", "func", "attrname") if hasattr(a, name)]
         return self.attributes(a, b, names, where)
 
+    def _partial(self, a: Any, b: Any, where: str) -> Difference | None:
+        return self.attributes(a, b, ("func", "args", "keywords"), where) or self.compare(
+            vars(a), vars(b), f"vars({where})"
+        )
+
     def _wrapper(self, a: Any, b: Any, where: str) -> Difference | None:
         """functools.lru_cache: the function and the limits; what is cached is no part of the value."""
         return self.compare(a.cache_parameters(), b.cache_parameters(), f"{where}.cache_parameters()") or self.compare(
@@ -546,6 +551,7 @@ RULES: tuple[tuple[Callable[[Any], bool], Rule], ...] = (
     (_is(types.BuiltinFunctionType, types.MethodWrapperType), _Walk._builtin),
     (_is(functools._lru_cache_wrapper), _Walk._wrapper),
     (_is(property, staticmethod, classmethod, functools.cached_property), _Walk._descriptor),
+    (_is(functools.partial), _Walk._partial),
     (_is(type), _Walk._class),
     (_of("numpy:ndarray"), _array),
     (_of("numpy:dtype", "pandas.core.dtypes.base:ExtensionDtype", "pandas.api.extensions:ExtensionDtype"), _dtype),

@@ -268,6 +268,8 @@ def test_a_difference_is_found_from_both_sides(left: Any, right: Any) -> None:
         assert "!=" in str(difference)
 
 
+twice_loaded = fresh(fresh(functools.partial(max, key=abs)))
+
 SAME: dict[str, tuple[Any, Any]] = {
     "order of a dict": ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
     "order of a set": ({1, 2, 3}, {3, 2, 1}),
@@ -277,6 +279,7 @@ SAME: dict[str, tuple[Any, Any]] = {
         from_cell("\n\n# a\ndef thing(x):\n    return  x+1  # b"),
     ),
     "value under a mask": (np.ma.array([1, 2], mask=[0, 1]), np.ma.array([1, 9], mask=[0, 1])),
+    "a partial loaded once and twice": (functools.partial(max, key=abs), twice_loaded),
     "two loads of a class": (
         from_cell("class A:\n    n = 1\nthing = A()"),
         from_cell("class A:\n    n = 1\nthing = A()"),
