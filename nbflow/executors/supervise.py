@@ -20,6 +20,9 @@ from nbflow.wire import CHUNK, Ending, Frames, Gone, Raw, Report
 TURN = 1 << 20
 """Bytes of frames read from one task before the others get their turn."""
 
+STARTING = 10.0
+"""Seconds that a task may take, beyond its --timeout, until it says that its cell begins: processes have to start."""
+
 TIMEOUT_GRACE = 5.0
 """Seconds between the interrupt and the end of a task that takes longer than its --timeout."""
 
@@ -44,6 +47,7 @@ class Child:
     timeout: float | None = None
     memory: int | None = None
     why: str = ""
+    begun: bool = False  # it has said something
     deadline: float | None = field(default=None)
     kill_at: float | None = None
     open: set[int] = field(default_factory=set)
@@ -69,7 +73,7 @@ class Supervisor:
         if child.pidfd >= 0:
             self.selector.register(child.pidfd, selectors.EVENT_READ, child)
         if child.timeout is not None:
-            child.deadline = time.monotonic() + child.timeout
+            child.deadline = time.monotonic() + child.timeout + STARTING
         if child.memory is not None:
             self._own_memory = _anonymous(os.getpid())
 
@@ -140,6 +144,9 @@ class Supervisor:
                 self._shut(child, child.frames)
                 return True
             limit -= len(data)
+            if child.timeout is not None and not child.begun:
+                child.deadline = time.monotonic() + child.timeout
+            child.begun = True
             self.report(Frames(child.task, data))
         return limit > 0
 

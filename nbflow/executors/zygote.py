@@ -126,6 +126,7 @@ class Zygote:
         self.process.wait()
         self._socket.close()
         problem = None if self.ready.is_set() else self._problem()
+        self._log.close()
         self.ready.set()
         for attempt in attempts:
             attempt.end(TaskResult(failure=lost_supervisor(attempt.spec, problem)))
