@@ -133,7 +133,7 @@ FLOW = (
         "\n".join("    " * d + f"for i{d} in r{d}:" for d in range(9)) + "\n" + "    " * 9 + "x = y",
         "y " + " ".join(f"r{d}" for d in range(9)),
         "x " + " ".join(f"i{d}" for d in range(9)),
-    ),  # fmt: skip
+    ),
     Case("try may stop anywhere", "try:\n    x = f()\n    y = g()\nexcept E:\n    print(x)", "E f g x", "x y"),
     Case("try bound on all ways", "try:\n    x = f()\nexcept E:\n    x = None\nx", "E f", "x", conditional=""),
     Case("handler raises", "try:\n    x = f()\nexcept E:\n    raise\nx", "E f", "x", conditional=""),
@@ -168,7 +168,7 @@ FLOW = (
         "v x",
         "a b c d x",
         conditional="a b c d x",
-    ),  # fmt: skip
+    ),
     Case(
         "match exhaustive",
         "match v:\n    case 1:\n        x = 1\n    case _:\n        x = 2\nx",
@@ -181,7 +181,7 @@ FLOW = (
         "match v:\n    case P(x=q) if q > t:\n        pass\n    case m.K:\n        pass",
         "P m t v",
         "q",
-    ),  # fmt: skip
+    ),
     Case("match alternatives", "match v:\n    case 1 | 2 as n:\n        y = n", "v", "n y"),
     Case("failed guard leaves the capture", "match v:\n    case n if c:\n        pass\nn", "c v", "n", conditional=""),
     Case("assert", "assert c, m\nx = 1", "c m", "x", sure="c"),
@@ -236,13 +236,13 @@ SCOPES = (
         "import functools\n@functools.lru_cache\ndef f():\n    return g()\ndef g():\n    return 1",
         "",
         "f functools g",
-    ),  # fmt: skip
+    ),
     Case(
         "later helper of a function that left",
         "def f():\n    return g()\nrun(f)\ndef g():\n    return z\nz = 1",
         "g run z",
         "f g z",
-    ),  # fmt: skip
+    ),
     Case("local names", "def f(a):\n    b = a\n    for c in b:\n        d = c\n    return d", "", "f"),
     Case("global in function", "def f():\n    global x\n    x = y", "y", "f"),
     Case(
@@ -311,10 +311,10 @@ SCOPES = (
     ),
     Case(
         "property",
-        "class C:\n    @property\n    def x(self):\n        return a\n    @x.setter\n    def x(self, v):\n        b[0] = v\na = 1",
+        "class C:\n    @property\n    def x(self): return a\n    @x.setter\n    def x(self, v): b[0] = v\na = 1",
         "b",
         "C a",
-    ),  # fmt: skip
+    ),
     Case("global in a class", "class C:\n    global x\n    x = 1", "", "C x"),
     Case("star-args and defaults", "def f(*, a=b, c: d = e): ...", "b d e", "f"),
     Case("try in function", "def f():\n    try:\n        return x\n    finally:\n        y()", "x y", "f"),
@@ -466,7 +466,7 @@ PROBLEMS = (
     Case("underscore", "x = _", "", "x", codes="hidden-state"),
     Case("underscore as a target", "for _ in r:\n    pass\na, _ = b", "b r", "_ a"),
     Case("underscore bound here", "_ = f\n_(x)", "f x", "_"),
-    Case("history", "Out[3] + In[2] + _3 + _i2 + __", codes="hidden-state hidden-state hidden-state hidden-state hidden-state"),
+    Case("history", "Out[3] + In[2] + _3 + _i2 + __", codes="hidden-state " * 5),
     Case("underscore in a function", "def f():\n    return _", "", "f", codes="hidden-state"),
     Case("plain private name", "x = _y + __z", "_y __z", "x"),
     Case("two problems", "from a import *\nexec(x)", "x", codes="star-import dynamic"),
