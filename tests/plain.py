@@ -26,7 +26,8 @@ NOT_PLAIN = re.compile(r"--(foreach|join|if|until|catch)\b")
 COPIED = (".csv", ".tsv", ".txt", ".json", ".py", ".log")
 
 # Runs in the kernel after the last cell, in a dict of its own. Values are pickled one by one; classes and functions of
-# the notebook go by value, so that they can be looked at from outside.
+# the notebook go by value, so that they can be looked at from outside. (cloudpickle loses a Flag's zero member on the
+# way; no notebook here has one.)
 COLLECT = """
 def _collect(space, hidden, target):
     import inspect, pickle, types
