@@ -129,7 +129,7 @@ def _save_buffers(store: Store, parts: Sequence[memoryview], mapper: _Map) -> li
 
 def segment_length(nbytes: int) -> int:
     """A buffer's length in; the length of its segments out: a power of two, so that a grown buffer shares them."""
-    return min(max(1 << max((nbytes // 64 - 1).bit_length(), 0), SEGMENT_MIN), SEGMENT_MAX)
+    return min(max(1 << max(-(-nbytes // 64) - 1, 0).bit_length(), SEGMENT_MIN), SEGMENT_MAX)
 
 
 def save_segment(store: Store, piece: memoryview) -> Segment:

@@ -6,6 +6,7 @@ Object stores have no append, and several processes write at the same time; so e
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from typing import NamedTuple
@@ -26,6 +27,7 @@ FULL_FILE = 4 << 20
 """A joined file of this many bytes is left as it is; later lines go into another one."""
 
 SUFFIX = ".jsonl"
+CHUNK_NAME = re.compile(r"(.+)-(\d+)-(\d+)\.jsonl")
 
 
 class Chunk(NamedTuple):
@@ -192,7 +194,8 @@ class ChunkReader:
 
 def parse_name(folder: str, name: str) -> Chunk | None:
     """A folder and a file's name in; the chunk that it is, None when it is none of ours, out."""
-    writer, first, last = (["", *name.removesuffix(SUFFIX).rsplit("-", 2)])[-3:]
-    if not (name.endswith(SUFFIX) and writer and first.isdecimal() and last.isdecimal()):
+    found = CHUNK_NAME.fullmatch(name)
+    if found is None:
         return None
+    writer, first, last = found.groups()
     return Chunk(name_of(writer), int(first), int(last), f"{folder}/{name}")

@@ -209,7 +209,7 @@ class Index:
                     raise sqlite3.DatabaseError(f"layout {version}")
                 db.execute("PRAGMA journal_mode = WAL")
                 db.executescript(SCHEMA)
-            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA synchronous = OFF")  # what a power cut damages is made anew
         except BaseException:
             db.close()
             raise

@@ -115,7 +115,7 @@ class RemoteStore(Store):
             try:
                 import fsspec
 
-                system, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
+                system, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
             except (
                 Exception
             ) as error:  # the drivers raise errors of their own, an ImportError when one is not installed
@@ -191,8 +191,7 @@ class RemoteStore(Store):
         if self.exists(path):
             return False
         if self._scheme not in WHOLE_PUTS:
-            self._put(path, data)
-            return True
+            return self._claim(path, data)
         try:
             system.pipe_file(place, bytes(data), mode="create")
         except FileExistsError:
@@ -204,6 +203,26 @@ class RemoteStore(Store):
                 return False
             raise self.trouble("write to", error, path) from error
         return True
+
+    def _claim(self, path: str, data: bytes | memoryview) -> bool:
+        """As `_create` where a put is not seen whole: who makes a mark beside the file may write it."""
+        system, place = self._at(path)
+        folder, _, name = place.rpartition("/")
+        mark = f"{folder}/{TEMPORARY}claim-{name}"
+        try:
+            system.makedirs(folder, exist_ok=True)
+            system.pipe_file(mark, b"", mode="create")
+        except FileExistsError:
+            return False
+        except Exception as error:  # as above
+            raise self.trouble("write to", error, path) from error
+        try:
+            if self.exists(path):
+                return False
+            self._put(path, data)
+            return True
+        finally:
+            system.rm_file(mark)
 
     def list(self, prefix: str) -> Entries:
         """A folder in; every file below it out."""

@@ -131,16 +131,16 @@ class LocalStore(Store):
         return sorted(item.name for item in self._scan(self._place(prefix) if prefix else self._folder))
 
     def delete(self, path: str) -> None:
-        """Remove a file, if there is one, and its folder when that is empty now."""
+        """Remove a file, if there is one, and the folders that are empty now."""
         place = self._place(path)
         try:
             _unlink(place)
         except OSError as error:
             raise self.trouble("write to", error, path) from error
-        folder = os.path.dirname(place)
-        if folder != self._folder:
+        for _ in range(path.count("/")):
+            place = os.path.dirname(place)
             try:
-                os.rmdir(folder)
+                os.rmdir(place)
             except OSError:  # not empty: the usual case
                 return
 
@@ -188,7 +188,8 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 def _claim(temporary: str, final: str) -> bool:
     """A written file and its name to be in; whether the name was free: the first of several to claim it wins."""
-    mark = f"{final}.claim"
+    folder, _, name = final.rpartition("/")
+    mark = f"{folder}/{TEMPORARY}claim-{name}"
     try:
         os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:
