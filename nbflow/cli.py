@@ -399,4 +399,3 @@ def doctor(store: str | None) -> int:
     print(f"nbflow {version('nbflow')}")
     print(diagnosis.text(checks))
     return DONE if diagnosis.is_well(checks) else FAILED
-

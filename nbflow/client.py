@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +25,9 @@ from nbflow.render import html, listing, preview, table
 from nbflow.storage import open_store, store_url
 
 __all__ = ["Artifact", "Attempt", "Data", "Failure", "Flow", "Run", "Step", "Task", "locate"]
+
+RUN_ID = re.compile(r"\d{8}-\d{6}-")
+"""How run ids begin."""
 
 SHOWN_RUNS = 20
 """Runs that a flow's repr lists."""
@@ -446,7 +450,9 @@ def locate(path: str, store: str | os.PathLike[str] | None = None) -> Run | Step
     parts = path.strip("/").split("/")
     flows = records.list_flows(opened)
     whole = len(parts) > 1 and parts[0] in flows
-    run = Run(find_run(opened, "/".join(parts[:2]) if whole else parts[0]))
+    # without such a flow, two parts are ID/STEP only if they begin like an id
+    named = len(parts) > 1 and not RUN_ID.match(parts[0])
+    run = Run(find_run(opened, "/".join(parts[:2]) if whole or named else parts[0]))
     rest = parts[2:] if whole else parts[1:]
     if not rest:
         return run

@@ -135,9 +135,7 @@ def step_state(snapshot: Snapshot, step: str) -> TaskState:
     return state or ("done" if snapshot.status == "done" else "pending")
 
 
-def _status(
-    start: RunStarted, begun: float, now: float, heartbeat: float | None, alive: bool | None
-) -> RunStatus:
+def _status(start: RunStarted, begun: float, now: float, heartbeat: float | None, alive: bool | None) -> RunStatus:
     """Signs of life of a run that has not ended in; running or lost out."""
     if alive is False:
         return "lost"

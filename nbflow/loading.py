@@ -278,4 +278,3 @@ def live_registry() -> Registry | None:
     loaded = getattr(shell, "nbflow_extension", None)  # level 14 puts its session there
     registry = getattr(loaded[0], "registry", None) if loaded else None
     return registry if isinstance(registry, Registry) else None
-

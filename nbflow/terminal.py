@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -189,7 +189,7 @@ class LiveTable:
             self._live.update(rich_table(snapshot, time.time(), self._console.height), refresh=True)
 
 
-def rich_table(snapshot: Snapshot, now: float, height: int) -> Table:
+def rich_table(snapshot: Snapshot, now: float, height: int) -> Group:
     """A run, the time and the screen's lines in; the table that fits them out: settled steps give way first."""
     rows = list(table.rows(snapshot))
     room = max(4, height - 5)
@@ -200,11 +200,9 @@ def rich_table(snapshot: Snapshot, now: float, height: int) -> Table:
         kept = {row.step for row in (busy + rest)[: room - 1]}
         left_out = len(rows) - len(kept)
         rows = [row for row in rows if row.step in kept]
-    drawn = Table(title=table.title(snapshot, now), title_justify="left", box=None, pad_edge=False, title_style="bold")
+    drawn = Table(box=None, pad_edge=False)
     for heading in ("step", "state", "tasks", "time"):
-        drawn.add_column(
-            heading, header_style="dim", no_wrap=True, justify="right" if heading == "time" else "left"
-        )
+        drawn.add_column(heading, header_style="dim", no_wrap=True, justify="right" if heading == "time" else "left")
     drawn.add_column("why", header_style="dim", no_wrap=True, overflow="ellipsis", ratio=1)
     for row in rows:
         style = STYLES.get(row.state, "")
@@ -218,7 +216,7 @@ def rich_table(snapshot: Snapshot, now: float, height: int) -> Table:
         )
     if left_out:
         drawn.add_row(Text(f"  and {left_out} more", style="dim"))
-    return drawn
+    return Group(Text(table.title(snapshot, now), style="bold", no_wrap=True, overflow="ellipsis"), drawn)
 
 
 def task_name(snapshot: Snapshot, step: str, index: tuple[int, ...]) -> str:
@@ -234,7 +232,7 @@ def task_line(snapshot: Snapshot, event: TaskChanged) -> str:
         parts.append(f"attempt {event.attempt}")
     if event.elapsed is not None and event.state != "running":
         parts.append(preview.duration(event.elapsed))
-    if event.failure is not None:
+    if event.failure is not None and event.failure.kind != "cancelled":
         parts.append(preview.failure(event.failure))
     elif event.state != "done":
         parts.append(preview.reasons(reason for reason in event.reasons if reason[0] != "new"))

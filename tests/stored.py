@@ -106,8 +106,8 @@ class StoredRun:
             running = TaskChanged(task=TaskId(step=step, index=index), state="running", at=time.time(), attempt=attempt)
             self.put(running)
         self.put(TaskChanged(
-            task=TaskId(step=step, index=index), state=state, at=time.time(), attempt=attempt, failure=failure, item=item,
-            key=record.key if record else "", execution=record.execution if record else execution,
+            task=TaskId(step=step, index=index), state=state, at=time.time(), attempt=attempt, item=item,
+            failure=failure, key=record.key if record else "", execution=record.execution if record else execution,
             elapsed=0.25 if state in ("done", "failed") else None, **more,
         ))  # fmt: skip
 

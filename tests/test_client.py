@@ -20,7 +20,8 @@ from tests.stored import StoredRun
 CELLS = [
     "import math\nfrom dataclasses import dataclass",
     "SCALE = 3\ndef scaled(x):\n    return x * SCALE",
-    "@dataclass\nclass Point:\n    x: int\n    y: int\n    def size(self):\n        return scaled(math.hypot(self.x, self.y)) + offset",
+    "@dataclass\nclass Point:\n    x: int\n    y: int\n"
+    "    def size(self):\n        return scaled(math.hypot(self.x, self.y)) + offset",
     "%%step load\nprint('loading')\noffset = 100\npoints = [Point(3, 4), Point(6, 8)]\ntable = {'a': 1}",
     "%%step work\nbest = max(points, key=lambda p: p.size())\nshift = lambda v: v + offset\nfirst = points[0]",
     "%%step late\ntable = {'a': 2}\nhandle = (n for n in range(3))",
@@ -29,7 +30,9 @@ CELLS = [
 
 @pytest.fixture
 def stored(tmp_path: Path) -> StoredRun:
-    made = StoredRun(tmp_path, CELLS, tags=("nightly",), parameters={"lr": "0.5", "name": '"a\\"b"', "when": "2025-01-02"})
+    made = StoredRun(
+        tmp_path, CELLS, tags=("nightly",), parameters={"lr": "0.5", "name": '"a\\"b"', "when": "2025-01-02"}
+    )
     for step in ("load", "work", "late"):
         made.execute(step)
     return made
@@ -104,7 +107,7 @@ def test_names_that_are_not_there_name_the_near_ones(run: client.Run) -> None:
         run["wrok"]
     assert not hasattr(run.data, "_repr_html_")
     assert not hasattr(run.data, "nothing")
-    with pytest.raises(NotFoundError, match="no flow 'dmo'.*did you mean 'demo'"):
+    with pytest.raises(NotFoundError, match=r"no flow 'dmo'.*did you mean 'demo'"):
         client.Flow("dmo", store=run.store)
     with pytest.raises(NotFoundError, match="no run 'x'"):
         client.Run("demo/x", store=run.store)
@@ -156,7 +159,9 @@ def test_only_values_unpickle(tmp_path: Path) -> None:
 def test_failed_task_has_error_logs_and_attempts(tmp_path: Path) -> None:
     made = StoredRun(tmp_path, ["%%step a\nx = 1", "%%step b\ny = x"])
     made.execute("a")
-    failure = TaskFailure(type="ValueError", message="no <b>", traceback="cell b, line 1\nValueError", cell="c2", line=1)
+    failure = TaskFailure(
+        type="ValueError", message="no <b>", traceback="cell b, line 1\nValueError", cell="c2", line=1
+    )
     for attempt in (1, 2):
         made.log(f"e{attempt}",
                  {"output_type": "stream", "name": "stdout", "text": f"try {attempt}\n"},
@@ -206,7 +211,9 @@ def test_step_with_items(tmp_path: Path) -> None:
 
 def test_runs_are_listed_filtered_and_tagged(tmp_path: Path) -> None:
     for number, (tags, status) in enumerate([(("x",), "done"), (("x", "y"), "failed"), ((), "done")]):
-        made = StoredRun(tmp_path, ["%%step a\nx = 1"], run=f"2025010{number + 1}-120000-aaaaaa", tags=tags, at=1e9 + number)
+        made = StoredRun(
+            tmp_path, ["%%step a\nx = 1"], run=f"2025010{number + 1}-120000-aaaaaa", tags=tags, at=1e9 + number
+        )
         made.execute("a")
         made.end(status)
     by_hand = StoredRun(tmp_path, ["%%step a\nx = 1"], run="20250109-120000-aaaaaa", session=True)
@@ -254,7 +261,10 @@ def test_running_lost_cancelled(tmp_path: Path) -> None:
 def test_definition_that_cannot_be_replayed_says_so(tmp_path: Path) -> None:
     counter = tmp_path / "gone.txt"
     counter.write_text("2")
-    made = StoredRun(tmp_path, [f"import pathlib\nclass A:\n    size = int(pathlib.Path({str(counter)!r}).read_text())", "%%step a\nx = A()"])
+    made = StoredRun(
+        tmp_path,
+        [f"import pathlib\nclass A:\n    size = int(pathlib.Path({str(counter)!r}).read_text())", "%%step a\nx = A()"],
+    )
     made.execute("a")
     run = client.Run(made.end(), store=made.store.url)
     counter.unlink()

@@ -25,7 +25,9 @@ START = RunStarted(run="r", flow="f", at=100.0, steps=("a", "b"), labels={"a": "
 FAILURE = TaskFailure(type="ValueError", message="no")
 
 
-def told(step: str, state: Any, at: float, *, index: tuple[int, ...] = (), turn: int | None = None, **more: Any) -> TaskChanged:
+def told(
+    step: str, state: Any, at: float, *, index: tuple[int, ...] = (), turn: int | None = None, **more: Any
+) -> TaskChanged:
     return TaskChanged(task=TaskId(step=step, index=index, turn=turn), state=state, at=at, **more)
 
 
@@ -57,7 +59,9 @@ CASES = {
     "no sign of life": Case([told("a", "running", 103)], {"a": "failed"}, status="lost", now=200.0),
     "a heartbeat keeps it": Case([told("a", "running", 103)], {"a": "running"}, now=200.0, beat=185.0),
     "its process is gone": Case([told("a", "running", 103)], {"a": "failed"}, status="lost", beat=109.0, alive=False),
-    "its process is there but does not beat": Case([told("a", "done", 103)], {"a": "done"}, status="lost", now=200.0, alive=True),
+    "its process is there but does not beat": Case(
+        [told("a", "done", 103)], {"a": "done"}, status="lost", now=200.0, alive=True
+    ),
     "a second attempt": Case(
         [told("a", "running", 101), told("a", "failed", 102, failure=FAILURE), told("a", "running", 104, attempt=2)],
         {"a": "running"}, elapsed={"a": 6.0},
@@ -91,7 +95,12 @@ def test_fold(case: Case) -> None:
 
 
 def test_order_is_the_documents_then_the_items() -> None:
-    events = [told("b", "done", 1, index=(10,)), told("b", "done", 1, index=(9,)), told("a", "done", 2), told("zz", "done", 0)]
+    events = [
+        told("b", "done", 1, index=(10,)),
+        told("b", "done", 1, index=(9,)),
+        told("a", "done", 2),
+        told("zz", "done", 0),
+    ]
     seen = history.snapshot([START, *events], 3)
     assert [name(view.task) for view in seen.tasks] == ["a", "b/9", "b/10", "zz"]
 

@@ -44,7 +44,8 @@ def test_durations(seconds: float | None, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("nbytes", "text"),
-    [(0, "0 B"), (999, "999 B"), (4210, "4.2 kB"), (99_960, "100 kB"), (1_300_000_000, "1.3 GB"), (5 * 10**15, "5000.0 TB")],
+    [(0, "0 B"), (999, "999 B"), (4210, "4.2 kB"), (99_960, "100 kB"), (1_300_000_000, "1.3 GB"),
+     (5 * 10**15, "5000.0 TB")],
 )  # fmt: skip
 def test_sizes(nbytes: int, text: str) -> None:
     assert preview.size(nbytes) == text
@@ -70,7 +71,14 @@ def view(step: str, state: Any, index: tuple[int, ...] = (), turn: int | None = 
 
 
 def snapshot(*tasks: TaskView, **more: Any) -> Snapshot:
-    facts: dict[str, Any] = {"run": "r1", "flow": "f", "status": "running", "started_at": 100.0, "steps": (), "labels": {}}
+    facts: dict[str, Any] = {
+        "run": "r1",
+        "flow": "f",
+        "status": "running",
+        "started_at": 100.0,
+        "steps": (),
+        "labels": {},
+    }
     return Snapshot(**(facts | more), tasks=tasks)
 
 
@@ -101,7 +109,8 @@ def test_rows_say_what_matters() -> None:
 
 def test_text_table() -> None:
     seen = snapshot(
-        view("load", "done", elapsed=0.012), view("train", "failed", elapsed=75.0, failure=TaskFailure(type="OSError", message="x")),
+        view("load", "done", elapsed=0.012),
+        view("train", "failed", elapsed=75.0, failure=TaskFailure(type="OSError", message="x")),
         status="failed", finished_at=176.0, error="train: OSError: x", steps=("load", "train"),
         findings=(Finding(code="mutation", message="clean changed df", step="clean", cell="3", line=4, fix="copy it"),),
     )  # fmt: skip
@@ -132,7 +141,9 @@ def test_html_is_well_formed_and_escaped() -> None:
         steps=(NASTY,), labels={NASTY: NASTY}, findings=(Finding(code="x", message=NASTY, fix=NASTY),),
     )  # fmt: skip
     one = Artifact(name=NASTY, type=NASTY, group=0, preview=NASTY, nbytes=3, shape=(2, 3))
-    row = listing.RunRow(flow=NASTY, run=NASTY, status="failed", started_at=1.0, elapsed=2.0, tasks="1", tags=(NASTY,), note=NASTY)
+    row = listing.RunRow(
+        flow=NASTY, run=NASTY, status="failed", started_at=1.0, elapsed=2.0, tasks="1", tags=(NASTY,), note=NASTY
+    )
     for markup in (
         table.as_html(seen, 102.0), dag.as_html(dag.of_snapshot(seen)), listing.artifacts_html(NASTY, [one]),
         listing.runs_html(NASTY, [row], 10.0),
@@ -151,10 +162,12 @@ def test_html_has_one_style_and_no_fixed_text_colour() -> None:
 
 
 def test_listing_of_artifacts() -> None:
-    text = listing.artifacts_text([
-        Artifact(name="df", type="pandas.DataFrame", group=0, nbytes=4800, shape=(150, 4), preview="a b\n1 2"),
-        Artifact(name="gen", type="generator", group=-1, error="cannot pickle 'generator' object"),
-    ])
+    text = listing.artifacts_text(
+        [
+            Artifact(name="df", type="pandas.DataFrame", group=0, nbytes=4800, shape=(150, 4), preview="a b\n1 2"),
+            Artifact(name="gen", type="generator", group=-1, error="cannot pickle 'generator' object"),
+        ]
+    )
     assert text.splitlines() == [
         "  df   pandas.DataFrame  150 x 4  4.8 kB  a b 1 2",
         "  gen  generator                          not stored: cannot pickle 'generator' object",
@@ -201,8 +214,11 @@ def test_text_graph_connects_what_reads(seed: int) -> None:
     drawn = random_graph(seed, 25)
     names = {node.name for node in drawn.nodes}
     text = dag.text(drawn).splitlines()
-    assert [word for line in text for word in line.split("←")[0].split() if word in names] == [node.name for node in drawn.nodes]
-    sides = {"│": "ud", "─": "lr", "╭": "dr", "╮": "dl", "╰": "ur", "╯": "ul", "├": "udr", "┤": "udl", "┬": "dlr", "┴": "ulr", "┼": "udlr"}  # fmt: skip
+    assert [word for line in text for word in line.split("←")[0].split() if word in names] == [
+        node.name for node in drawn.nodes
+    ]
+    sides = {"│": "ud", "─": "lr", "╭": "dr", "╮": "dl", "╰": "ur", "╯": "ul", "├": "udr",
+             "┤": "udl", "┬": "dlr", "┴": "ulr", "┼": "udlr"}  # fmt: skip
     cells = {(y, x): char for y, line in enumerate(text) for x, char in enumerate(line.split("s")[0]) if char != " "}
     for (y, x), char in cells.items():
         here = sides.get(char, "")
@@ -243,7 +259,9 @@ def test_layout_is_quick_and_straight() -> None:
 
 
 def test_svg_names_everything_for_screen_readers() -> None:
-    drawn = graph([("load", "train")], train=dag.Node(name="train", label="train", detail="foreach d in [2, 4]", state="failed"))
+    drawn = graph(
+        [("load", "train")], train=dag.Node(name="train", label="train", detail="foreach d in [2, 4]", state="failed")
+    )
     tree = balanced(dag.svg(drawn))
     space = "{http://www.w3.org/2000/svg}"
     titles = [title.text for title in tree.iter(f"{space}title")]

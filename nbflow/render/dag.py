@@ -215,9 +215,7 @@ def _caption(node: Node) -> str:
 
 def _short_labels(graph: Graph) -> dict[str, str]:
     """A graph in; what its nodes are called inside a sentence out: `cell 3` for `cell 3: df`."""
-    return {
-        node.name: node.label if node.kind == "step" else node.label.partition(":")[0] for node in graph.nodes
-    }
+    return {node.name: node.label if node.kind == "step" else node.label.partition(":")[0] for node in graph.nodes}
 
 
 def _told(edge: Edge, labels: Mapping[str, str]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-STYLE = """
+STYLE = (
+    """
 .nbflow{color:var(--jp-ui-font-color1,var(--vscode-foreground,inherit));font-size:13px;line-height:1.45;
  --nbflow-line:var(--jp-border-color2,rgba(128,128,128,.4));
  --nbflow-back:var(--jp-layout-color1,var(--vscode-editor-background,Canvas));
@@ -44,7 +45,10 @@ STYLE = """
 .nbflow .nbflow-edge.nbflow-order path{stroke-dasharray:3 3}
 .nbflow .nbflow-edge:hover path{stroke-opacity:1;stroke-width:2}
 .nbflow .nbflow-arrow{fill:currentColor;fill-opacity:.6}
-""".strip().replace("\n ", "").replace("\n", "")
+""".strip()
+    .replace("\n ", "")
+    .replace("\n", "")
+)
 """Every rule that our HTML and SVG need. Colours come from JupyterLab's and VS Code's variables; the values behind them
 are for other pages and read on white and on black. Without styles everything stays readable as words."""
 

@@ -115,9 +115,7 @@ def _neighbours(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
     return found
 
 
-def _uncross(
-    rows: list[list[str]], above: Mapping[str, list[str]], below: Mapping[str, list[str]]
-) -> list[list[str]]:
+def _uncross(rows: list[list[str]], above: Mapping[str, list[str]], below: Mapping[str, list[str]]) -> list[list[str]]:
     """Layers in; the same in the order with the fewest crossings that sweeping down and up has found, out."""
     best, fewest = rows, _crossings(rows, below)
     current = rows

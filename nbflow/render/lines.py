@@ -123,9 +123,7 @@ def dag(flow: Flow) -> dict[str, Any]:
             }
             for step in flow.steps
         ],
-        "edges": [
-            {"from": edge.frm, "to": edge.to, "names": list(edge.names), "why": edge.why} for edge in flow.edges
-        ],
+        "edges": [{"from": edge.frm, "to": edge.to, "names": list(edge.names), "why": edge.why} for edge in flow.edges],
     }
 
 

@@ -54,8 +54,8 @@ def text(snapshot: Snapshot, now: float | None = None, width: int = 0) -> str:
     lines = [title(snapshot, now)]
     lines += [f"  {line}" for line in preview.grid(_cells(row) for row in rows(snapshot))]
     lines += [line for finding in snapshot.findings for line in finding_text(finding)]
-    if snapshot.error and not any(row.state == "failed" for row in rows(snapshot)):
-        lines.append(f"error: {snapshot.error}")
+    if _error(snapshot) and not any(row.state == "failed" for row in rows(snapshot)):
+        lines.append(f"error: {_error(snapshot)}")
     return "\n".join(preview.clip_line(line, width) if width else line for line in lines)
 
 
@@ -75,8 +75,8 @@ def as_html(snapshot: Snapshot, now: float | None = None) -> str:
     if snapshot.findings:
         items = [html.tag("li", html.join(finding_text(finding), "; ")) for finding in snapshot.findings]
         parts.append(html.tag("ul", *items, cls="nbflow-list"))
-    if snapshot.error:
-        parts.append(html.tag("div", snapshot.error, cls="nbflow-failed"))
+    if _error(snapshot):
+        parts.append(html.tag("div", _error(snapshot), cls="nbflow-failed"))
     return html.block(*parts)
 
 
@@ -157,13 +157,18 @@ def _note(state: TaskState, tasks: Sequence[TaskView]) -> str:
     if telling is None:
         return ""
     tries = f"attempt {telling.attempt}: " if telling.attempt > 1 else ""
-    if telling.failure is not None:
+    if telling.failure is not None and telling.failure.kind != "cancelled":
         return preview.clip(tries + preview.failure(telling.failure), NOTE)
     # on a first run every step is new: saying so at each would only be noise
     told = preview.reasons(reason for reason in telling.reasons if reason[0] != "new")
     if not told and telling.reused_from:
         told = f"from {telling.reused_from}"
     return preview.clip(f"{tries}{told}".removesuffix(": "), NOTE)
+
+
+def _error(snapshot: Snapshot) -> str:
+    """A run in; its error out, empty where that says no more than its status."""
+    return "" if not snapshot.error or snapshot.error == snapshot.status else snapshot.error
 
 
 def _status(snapshot: Snapshot, now: float | None) -> str:

@@ -1,0 +1,214 @@
+"""A flow and its runs → what a page draws from, as the messages hold it: pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from nbflow.messages import (
+    CellView,
+    EdgeView,
+    FailureView,
+    FindingView,
+    ParameterView,
+    RunView,
+    SnapshotMessage,
+    StepView,
+    TaskItem,
+)
+from nbflow.model import SETTLED, Cell, Edge, Finding, Flow, Frozen, Parameter, Snapshot, Step, TaskFailure, TaskView
+from nbflow.render import dag, preview, table
+
+ITEMS = 100
+"""Tasks of a step that are listed one by one."""
+TRACEBACKS = 20
+"""Failed steps whose traceback is sent along."""
+TRACEBACK = 6000
+TITLE = 48
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_HEADING = re.compile(r"^#+\s+(.+)$", re.MULTILINE)
+
+
+class Seen(Frozen, frozen=True):
+    """A run as a page sees it; `by_hand` marks the kernel's own run of single cells."""
+
+    snapshot: Snapshot
+    by_hand: bool = False
+
+
+def page(
+    flow: Flow, run: Seen | None, hand: Seen | None = None, *, order: str = "", busy: bool = False
+) -> SnapshotMessage:
+    """A flow, its newest run and the cells run by hand in; a snapshot message, without its place in the series, out.
+
+    A step's state is that of whatever ran it last; while a run is under way (`busy`) it is the run's.
+    """
+    known = [seen.snapshot for seen in (run, None if busy else hand) if seen is not None]
+    rows = [_by_step(snapshot) for snapshot in known]
+    steps = [_newest(step, rows) for step in flow.steps]
+    shown = run or hand
+    return _message(flow.name, shown, [view for view in steps if view], flow, order=order, busy=busy)
+
+
+def past(flow: Flow, run: Seen) -> SnapshotMessage:
+    """An earlier run in; its own steps, with what the flow of today says of those that it still has, out."""
+    today = {step.name: step for step in flow.steps}
+    found = _by_step(run.snapshot)
+    steps = [
+        _view(today.get(name), row, tasks) if row else _unknown(today.get(name), name)
+        for name, (row, tasks) in found.items()
+    ]
+    edges = run.snapshot.edges
+    return _message(run.snapshot.flow, run, steps, flow, order="", busy=False, edges=edges)
+
+
+def _message(
+    name: str, run: Seen | None, steps: list[StepView], flow: Flow, *, order: str, busy: bool,
+    edges: Sequence[Edge] | None = None,
+) -> SnapshotMessage:  # fmt: skip
+    values = run.snapshot.parameters if run is not None else {}
+    findings = list(flow.findings)
+    if run is not None:
+        findings += [finding for finding in run.snapshot.findings if finding not in findings]
+    _limit_tracebacks(steps)
+    return SnapshotMessage(
+        nbflow=1, kind="snapshot", session="", seq=0, now=0.0, flow=name, order=order, busy=busy,
+        run=_run(run) if run is not None else None, steps=steps,
+        edges=[_edge(edge) for edge in (flow.edges if edges is None else edges)],
+        parameters=[_parameter(parameter, values) for parameter in flow.parameters],
+        findings=[_finding(finding) for finding in findings],
+        cells=list(_declarable(flow)),
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- steps
+
+_Found = tuple[table.Row | None, list[TaskView]]
+
+
+def _by_step(snapshot: Snapshot) -> dict[str, _Found]:
+    """A run in; each of its steps' row and tasks out, the row None where the run knows nothing of the step yet."""
+    tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
+    for view in snapshot.tasks:
+        tasks.setdefault(view.task.step, []).append(view)
+    return {row.step: (row, tasks[row.step]) for row in table.rows(snapshot)}
+
+
+def _newest(step: Step, runs: Sequence[Mapping[str, _Found]]) -> StepView:
+    """A step and the runs that may have run it in; it with the state of whichever ran it last out."""
+    found = [run[step.name] for run in runs if step.name in run]
+    ran = [one for one in found if one[1] and any(view.state != "pending" for view in one[1])]
+    if len(ran) > 1:
+        ran.sort(key=lambda one: max((view.started_at or 0.0 for view in one[1]), default=0.0), reverse=True)
+    row, tasks = (ran or found or [(None, [])])[0]
+    return _view(step, row, tasks) if row is not None else _unknown(step, step.name)
+
+
+def _unknown(step: Step | None, name: str) -> StepView:
+    return _view(step, table.Row(step=name, label=name, state="pending"), [])
+
+
+def _view(step: Step | None, row: table.Row, tasks: Sequence[TaskView]) -> StepView:
+    settled = len({view.task.index for view in tasks if view.state in SETTLED})
+    started = [view.started_at for view in tasks if view.started_at is not None]
+    failed = next((view.failure for view in tasks if view.failure is not None and view.state == row.state), None)
+    by_cell = row.step.startswith("cell:")
+    return StepView(
+        name=row.step,
+        label=(step.label if step else "") or row.label,
+        kind=step.kind if step else "cell" if by_cell else "step",
+        cell=step.cell if step else "",
+        position=step.position if step else 0,
+        detail=dag.detail(step.options) if step else "",
+        reads=list(step.reads) if step else [],
+        writes=list(step.writes) if step else [],
+        state=row.state,
+        count=row.count,
+        settled=settled,
+        total=len({view.task.index for view in tasks}),
+        started_at=min(started) if started else None,
+        elapsed=row.elapsed,
+        note=row.note,
+        failure=_failure(failed) if failed is not None else None,
+        tasks=[_item(view) for view in tasks[:ITEMS]],
+    )
+
+
+def _item(view: TaskView) -> TaskItem:
+    note = preview.failure(view.failure) if view.failure is not None else preview.reasons(view.reasons)
+    return TaskItem(
+        index=list(view.task.index), turn=view.task.turn, item=preview.clip(view.item, TITLE), state=view.state,
+        attempt=view.attempt, started_at=view.started_at, elapsed=view.elapsed, note=preview.clip(note, table.NOTE),
+    )  # fmt: skip
+
+
+def _failure(failure: TaskFailure) -> FailureView:
+    text = _COLOUR.sub("", failure.traceback)
+    return FailureView(
+        type=failure.type, message=preview.clip(failure.message, 500),
+        traceback=text if len(text) <= TRACEBACK else "…\n" + text[-TRACEBACK:],
+        cell=failure.cell, line=failure.line, fix=failure.fix,
+    )  # fmt: skip
+
+
+def _limit_tracebacks(steps: Iterable[StepView]) -> None:
+    failures = [step["failure"] for step in steps if step["failure"] is not None]
+    for failure in failures[TRACEBACKS:]:
+        failure["traceback"] = ""
+
+
+# ---------------------------------------------------------------- the rest
+
+
+def _run(seen: Seen) -> RunView:
+    found = seen.snapshot
+    return RunView(
+        run=found.run, status=found.status, by_hand=seen.by_hand, started_at=found.started_at,
+        finished_at=found.finished_at, error=found.error, tags=list(found.tags),
+    )  # fmt: skip
+
+
+def _edge(edge: Edge) -> EdgeView:
+    return EdgeView(frm=edge.frm, to=edge.to, names=list(edge.names), why=edge.why)
+
+
+def _parameter(parameter: Parameter, values: Mapping[str, str]) -> ParameterView:
+    return ParameterView(
+        name=parameter.name, annotation=parameter.annotation or "", default=parameter.default or "",
+        help=parameter.help, value=values.get(parameter.name, ""),
+    )  # fmt: skip
+
+
+def _finding(finding: Finding) -> FindingView:
+    return FindingView(
+        level=finding.level, code=finding.code, message=finding.message, step=finding.step, cell=finding.cell,
+        line=finding.line, fix=finding.fix,
+    )  # fmt: skip
+
+
+def _declarable(flow: Flow) -> Iterable[CellView]:
+    """A flow in; its plain cells, each with what it writes and a free name for a step, out."""
+    taken = {step.name for step in flow.steps}
+    for cell in flow.notebook.cells:
+        if cell.kind != "plain" or not cell.source.strip():
+            continue
+        names = [name for name, found in flow.writers.items() if any(one.position == cell.position for one in found)]
+        yield CellView(
+            id=cell.id, position=cell.position, title=_title(cell), names=names[:8], name=_free_name(cell, names, taken)
+        )
+
+
+def _title(cell: Cell) -> str:
+    lines = [line.strip() for line in cell.source.splitlines() if line.strip()]
+    return preview.clip(next((line for line in lines if not line.startswith("#")), lines[0]), TITLE)
+
+
+def _free_name(cell: Cell, names: Sequence[str], taken: set[str]) -> str:
+    """A cell and what it writes in; a step's name from the heading above it, else from its first name, out."""
+    heading = _HEADING.search(cell.markdown)
+    words = re.findall(r"[a-z0-9]+", heading[1].lower()) if heading else []
+    name = "_".join(words[:3]) if words and not words[0].isdigit() else next(iter(names), "step")
+    free, number = name, 2
+    while free in taken:
+        free, number = f"{name}_{number}", number + 1
+    return free
