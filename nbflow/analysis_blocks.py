@@ -166,7 +166,12 @@ class BlockFlow(ExpressionFlow):
         known = self.origins.copy() if isinstance(value, ast.Constant) else None
         for target in node.targets:
             pairs = target.elts if isinstance(target, ast.Tuple | ast.List) else []
-            if parts is not None and len(pairs) == len(parts) and not any(isinstance(t, ast.Starred) for t in pairs):
+            if (
+                pairs
+                and parts is not None
+                and len(pairs) == len(parts)
+                and not any(isinstance(t, ast.Starred) for t in pairs)
+            ):
                 for each, part in zip(pairs, parts, strict=True):
                     self.assign(each, part)
             else:
@@ -332,7 +337,7 @@ class BlockFlow(ExpressionFlow):
 
     def do_functiondef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         """A function: decorators and defaults now, its body later; a decorator may call it at once."""
-        inner = self._decorate(node.decorator_list)
+        inner, decorators = self._decorators(node.decorator_list)
         held = self.defaults(node)
         parameters = {mangle(str(getattr(each, "name", "")), self.class_name) for each in type_params(node)}
         bounds = [self.later(type_params(node), frozenset(parameters))] if parameters else []
@@ -350,26 +355,32 @@ class BlockFlow(ExpressionFlow):
         content = self.keep_function(body, held=held)
         if content.bodies:
             content = content._replace(bodies=content.bodies.union(inner, bounds, [late] if late else []))
-        if not all(is_inert(decorator) for decorator in node.decorator_list):
-            self.use(content)
+        self._decorate(content, decorators)
         self.define(node.name, content)
 
     do_asyncfunctiondef = do_functiondef
 
-    def _decorate(self, decorators: Sequence[ast.expr]) -> frozenset[Body]:
-        """Decorators in; walked, and the functions that go on living in what they make (`x.setter`) out."""
+    def _decorators(self, decorators: Sequence[ast.expr]) -> tuple[frozenset[Body], list[Content]]:
+        """Decorators in; functions that go on living in what they make (`x.setter`), and those to be called, out."""
         kept = NO_BODIES
+        called = []
         for decorator in decorators:
             content = self.expr(decorator)
             if is_inert(decorator):
                 kept |= content.bodies
             else:
-                self.hand_over(content)
-        return kept
+                called.append(content)
+        return kept, called
+
+    def _decorate(self, content: Content, decorators: list[Content]) -> None:
+        """What has been defined and the decorators that are called with it in; they may do anything with it."""
+        for decorator in decorators:
+            self.use(content)
+            self.hand_over(decorator)
 
     def do_classdef(self, node: ast.ClassDef) -> None:
         """A class: its body runs now in a scope that its methods do not see."""
-        self._decorate(node.decorator_list)
+        _, decorators = self._decorators(node.decorator_list)
         parameters = {mangle(str(getattr(each, "name", "")), self.class_name) for each in type_params(node)}
         if parameters:
             with self.hide(parameters):
@@ -378,8 +389,7 @@ class BlockFlow(ExpressionFlow):
         else:
             bodies = self._class_body(node)
         content = Content(bodies, NO_NAMES, NO_NAMES) if bodies else NOTHING
-        if not all(is_inert(decorator) for decorator in node.decorator_list):
-            self.use(content)
+        self._decorate(content, decorators)
         self.define(node.name, content)
 
     def _class_body(self, node: ast.ClassDef) -> frozenset[Body]:

@@ -14,6 +14,8 @@ from nbflow.analysis_facts import (
 from nbflow.analysis_magics import is_shell
 from nbflow.analysis_scopes import dotted_name, root_name
 
+LOGGERS = frozenset({"log", "logger", "_log", "_logger", "LOG", "LOGGER"})
+LOG_METHODS = frozenset("debug info warning warn error exception critical log setLevel addHandler".split())
 _NAMESPACE_ATTRIBUTES = frozenset({"user_ns", "user_global_ns", "f_globals", "f_locals", "__globals__"})
 _SHELL_CALLS = frozenset(
     {"run_cell", "run_cell_async", "run_code", "ex", "ev", "push", "del_var", "reset", "drop_by_id"}
@@ -37,6 +39,8 @@ def is_exempt(node: ast.Call, origins: Mapping[str, str], is_free: Callable[[str
         return True
     if func.attr in PLOT_METHODS and not node.args:  # a frame's own plot; axes are given what to draw
         return True
+    if root in LOGGERS and func.attr not in LOG_METHODS:  # a list that somebody calls log
+        return False
     return root in EXEMPT_ROOTS and dotted_name(func) is not None and is_free(root or "")
 
 

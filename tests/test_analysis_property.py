@@ -1,6 +1,6 @@
 """Random cells, run and analysed: whatever a run takes, binds or changes must have been foreseen.
 
-NBFLOW_CELLS sets how many cells are drawn (600). `python -m tests.test_analysis_property [N]` runs N (10,000) alone.
+NBFLOW_CELLS sets how many cells are drawn (600). `python -m tests.test_analysis_property [N [SEED]]` runs N (10,000) alone.
 """
 
 import builtins
@@ -290,10 +290,10 @@ def test_it_needs_no_main_thread() -> None:
     assert found[0].writes == {"x"}
 
 
-def main(count: int) -> int:
-    """How many cells to draw in; the first that fails is printed, shortened; 0 out if none does."""
+def main(count: int, start: int = 0) -> int:
+    """How many cells to draw, from which seed on, in; the first that fails is printed, shortened; 0 out if none does."""
     ended = 0
-    for seed in range(count):
+    for seed in range(start, start + count):
         chance = random.Random(seed)
         source = CellWriter(chance.randrange).cell()
         row = [chance.randrange(1000) for _ in range(97)]
@@ -312,4 +312,4 @@ def main(count: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000))
+    sys.exit(main(*(int(word) for word in sys.argv[1:] or ["10000"])))
