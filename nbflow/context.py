@@ -40,6 +40,15 @@ class Parameters(Mapping[str, Any]):
         return f"Parameters({', '.join(f'{name}={value!r}' for name, value in self._values.items())})"
 
 
+@dataclass(frozen=True)
+class Caught:
+    """What `--catch NAME` leaves in NAME: the exception as text; None stands where nothing failed."""
+
+    type: str
+    message: str
+    traceback: str
+
+
 @dataclass
 class Context:
     """One task as the code that runs in it may see it; `emit` sends an event to whoever watches the run."""

@@ -43,6 +43,7 @@ class _Missing:
     step: str
     cell: Cell
     sure: bool
+    writes: frozenset[str]
 
 
 def build_flow(notebook: Notebook, *, all_cells: bool = False) -> Flow:
@@ -319,18 +320,21 @@ class _Builder:
 
     def _note_missing(self, step: str, cell: Cell, need: Gathered, writes: frozenset[str]) -> None:
         for name, sure in need.missing.items():
-            if name.startswith("<") or (not sure and name in writes):
+            if name.startswith("<"):
                 continue
-            self.missing.append(_Missing(name, step, cell, sure and not self.vague))
+            self.missing.append(_Missing(name, step, cell, sure and not self.vague, writes))
 
     # ------------------------------------------------------------ the whole
 
     def finish(self) -> Flow:
+        self._bind_turns()
         steps, crossings = place_steps(self._needed(), self.lists, self.definitions, self._resolve_step)
         self.findings.extend(crossings)
         names = {step.name for step in steps}
         self._check_after(steps)
         for missing in self.missing:
+            if not missing.sure and missing.name in missing.writes:
+                continue  # bound by the cell itself, on some path
             if missing.step in names or missing.step.startswith("set-up"):
                 self.findings.append(self._missing_finding(missing))
         parameters = self._parameters()
@@ -352,6 +356,18 @@ class _Builder:
             },
             writers={name: tuple(writers) for name, writers in self.writers.items()},
         )
+
+    def _bind_turns(self) -> None:
+        """A name that only the step itself, or its fan-out, may have written before: an earlier turn or item did."""
+        own: dict[str, set[str]] = {}
+        for missing in self.missing:
+            if not missing.sure and missing.name in self.writers:
+                own.setdefault(missing.step, set()).add(missing.name)
+        for at, step in enumerate(self.candidates):
+            names = own.get(step.name)
+            if names:
+                more = (Binding(name=name, sources=(), sure=False) for name in sorted(names))
+                self.candidates[at] = msgspec.structs.replace(step, bindings=(*step.bindings, *more))
 
     def _needed(self) -> tuple[Step, ...]:
         """Declared steps and parameters, and every plain cell that one of them needs, in document order."""

@@ -110,15 +110,17 @@ class Lookup:
         if task.part in ("all", "last"):
             return self._gate(task)
         step = self.loops.step_of(task)
-        resolved = planning.resolve(self.loops, task, self._above)
         now = time.time()
+        joined = self._joined(task, step)
+        below = [group for entry in joined or () for _, record in entry.tasks for group in record.groups]
+        items = [item.group for item in (self._item(task),) if item is not None]
+        resolved = planning.resolve(self.loops, task, self._above, [*below, *items], self._body_definitions(task, step))
         if resolved.waits:
             return Prepared(task, now, "wait", waits=resolved.waits)
         if resolved.failure is not None:
             return Prepared(task, now, "fail", failure=resolved.failure)
         if resolved.skip is not None:
             return Prepared(task, now, "skip", reasons=(("skipped", resolved.skip),))
-        joined = self._joined(task, step)
         parts = self._parts(task, step, resolved, joined)
         key = planning.task_key(parts)
         self._known[task] = _Known(resolved, parts, key, joined)
@@ -190,6 +192,15 @@ class Lookup:
             item = planning.Value(listing.groups[artifact.group], artifact, head.name)
             found.append(_JoinedItem(at, item, tuple(self._body_tasks(head, index))))
         return tuple(found)
+
+    def _body_definitions(self, task: TaskId, step: Step) -> tuple[int, ...]:
+        """Constants, functions and classes that the body of a join's fan-out reads: its items have them too."""
+        head = self.loops.joined(step) if not task.part else None
+        if head is None:
+            return ()
+        orders = {order for other in self.loops.bodies[head.name] for order in other.definitions}
+        found = [self.flow.definitions[order] for order in sorted(orders)]
+        return tuple(d.order for d in found if d.kind == "definition" and not d.origins and d.position < step.position)
 
     def _settled_below(self, step: Step, index: Index) -> bool:
         """Whether a step of the body was done for an item (in an inner fan-out: in any place)."""
@@ -323,6 +334,9 @@ class Lookup:
             preload=self.preload, options=step.options, secrets=step.options.secret,
             evaluate=step.source if task.part == "list" else None, item=ref(item) if item is not None else None,
             targets=step.targets, joined=joined,
+            constants=tuple(
+                name for order in self._body_definitions(task, step) for name in self.flow.definitions[order].names
+            ),
         )  # fmt: skip
 
     def _outside_reads(self, entry: _JoinedItem) -> dict[str, planning.Value]:

@@ -410,6 +410,7 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     item: Ref | None = None  # the innermost item
     targets: tuple[str, ...] = ()
     joined: tuple[JoinItem, ...] | None = None  # of a --join
+    constants: tuple[str, ...] = ()  # names that the joined body read, and that are replayed
     item: Ref | None = None  # the innermost foreach's item, for `current.item`
     is_flow: bool = True  # False: a cell run by hand
 

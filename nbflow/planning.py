@@ -68,8 +68,12 @@ class Settled:
 # ---------------------------------------------------------------- inputs
 
 
-def resolve(loops: Loops, task: TaskId, settled: Settled) -> Resolved:
+def resolve(
+    loops: Loops, task: TaskId, settled: Settled, also: Sequence[Group] = (), extra: Sequence[int] = ()
+) -> Resolved:
     """A task and what has settled above it in; its inputs and replay out.
+
+    `also` are values that it may load itself, `extra` definitions that it needs besides those that it names.
 
     Values that refer to definitions, and functions stored by value, need more names at this step's place: those are
     looked up as if the step had read them, until nothing new appears.
@@ -77,10 +81,10 @@ def resolve(loops: Loops, task: TaskId, settled: Settled) -> Resolved:
     finding = _Resolving(loops, task, settled)
     step = finding.step
     finding.bind(step.bindings)
-    finding.define(step.definitions)
+    finding.define([*step.definitions, *extra])
     seen: set[str] = set()
     while not finding.failure:
-        wanted = finding.wanted() - seen
+        wanted = finding.wanted(also) - seen
         if not wanted:
             break
         seen |= wanted
@@ -158,11 +162,11 @@ class _Resolving:
             fix=f"make it in a %%setup cell, or keep it inside {maker} with --out",
         )
 
-    def wanted(self) -> set[str]:
+    def wanted(self, also: Sequence[Group]) -> set[str]:
         """Definitions (by id) and global names that the values found so far refer to."""
-        values = [*self.inputs.values(), *self.binds.values()]
-        ids = {f"@{ref.id}" for value in values for ref in value.group.definitions}
-        return ids | {name for value in values for name in value.group.free}
+        groups = [*also, *(value.group for value in (*self.inputs.values(), *self.binds.values()))]
+        ids = {f"@{ref.id}" for group in groups for ref in group.definitions}
+        return ids | {name for group in groups for name in group.free}
 
     def follow(self, wanted: set[str]) -> None:
         """Bind and replay what values refer to, at this step's place."""

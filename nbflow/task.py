@@ -20,8 +20,9 @@ from typing import Any
 import msgspec
 
 from nbflow import artifacts, leftovers, limits, outcome, randomness, replay, serialize, shell, storage
-from nbflow.context import Context, running
-from nbflow.errors import NbflowError
+from nbflow.context import Caught, Context, running
+from nbflow.errors import NbflowError, SerializationError
+from nbflow.joining import open_inputs
 from nbflow.model import (
     FORMAT,
     Finding,
@@ -85,6 +86,7 @@ class _Task:
         self.inputs = replay.Inputs(spec.groups, _refs(spec), self._load)
         self.observer = Observer(spec, OURS)
         self.findings: list[Finding] = []
+        self.failure: TaskFailure | None = None  # that was caught
         self.created_at = time.time()
         self.elapsed = 0.0
 
@@ -93,7 +95,7 @@ class _Task:
         started = time.monotonic()
         try:
             record = self._stages()
-            failure = None
+            failure = self.failure
         except _Failed as failed:
             record, failure = None, failed.failure
         except replay.ReplayFailed as failed:
@@ -119,11 +121,80 @@ class _Task:
             self.observer.start()
             self._replay()
             self._bind()
+            if self.spec.evaluate is not None:
+                return self._evaluate_list(self.spec.evaluate)
+            self._bind_loop(item)
+            if self.spec.options.condition is not None and not self._evaluate(self.spec.options.condition):
+                return msgspec.structs.replace(self._record(Outcome((), {}, ())), skipped=self.spec.options.condition)
             before = dict(self.shell.user_ns)
             inputs = self._base_line()
-            self._run_cell()
+            caught = self._run_caught()
             self._await()
-            return self._collect(before, inputs)
+            record = self._collect(before, inputs)
+            if caught is None and self.spec.options.until is not None:
+                record = msgspec.structs.replace(record, until=bool(self._evaluate(self.spec.options.until)))
+            return msgspec.structs.replace(record, caught=caught is not None)
+
+    def _bind_loop(self, item: Any) -> None:
+        """The loop variable of a foreach, `inputs` of a join."""
+        options = self.spec.options
+        namespace = self.shell.user_ns
+        if options.foreach is not None:
+            namespace["__item"] = item
+            try:
+                self._guarded(lambda: exec(f"{options.foreach.target} = __item", namespace))
+            finally:
+                del namespace["__item"]
+        if self.spec.joined is not None:
+            constants = {name: namespace[name] for name in self.spec.constants if name in namespace}
+            namespace["inputs"] = open_inputs(
+                self.spec.joined, self.inputs.value, self.store, self.registry, constants
+            )
+
+    def _evaluate(self, expression: str) -> Any:
+        """An option's expression in, its value in the task's namespace out."""
+        code = compile(expression.strip(), self.spec.code_name, "eval")
+        return self._guarded(lambda: eval(code, self.shell.user_ns))  # noqa: S307  # the user's own line
+
+    def _guarded(self, call: Callable[[], Any]) -> Any:
+        """User code outside the cell: what it raises is the task's failure."""
+        try:
+            return call()
+        except BaseException as error:  # the user's code
+            raise _Failed(failure_of(error, self._files(), self.spec.cell)) from error
+
+    def _evaluate_list(self, expression: str) -> Record:
+        """A foreach's expression in; the record of its items, named 0, 1, …, out."""
+        self.emit(Started(pid=os.getpid(), at=time.time()))
+        items = self._evaluate(f"[*({expression})]")
+        with self.observer.paused():
+            # each item by itself: what items share is copied, as each has its own copy of everything
+            dumped = [part for at, item in enumerate(items) for part in serialize.dump({str(at): item}, self.registry)]
+            groups, found = artifacts.save(self.store, dumped)
+        for name, artifact in found.items():
+            if artifact.error:
+                raise SerializationError(
+                    f"item {name} of --foreach (a {artifact.type}) cannot be stored: {artifact.error}",
+                    step=self.spec.step, cell=self.spec.cell, line=1, fix="loop over names or numbers, and make the object in the step",
+                )  # fmt: skip
+        return self._record(Outcome(groups, found, ()))
+
+    def _run_caught(self) -> Caught | None:
+        """The cell run; with `--catch`, in its last attempt, what it raised, bound to that name, out."""
+        options = self.spec.options
+        try:
+            self._run_cell()
+        except _Failed as failed:
+            last = self.spec.attempt > options.retry
+            if options.catch is None or not last or failed.failure.kind == "cancelled":
+                raise
+            self.failure = failed.failure
+            caught = Caught(failed.failure.type, failed.failure.message, failed.failure.traceback)
+            self.shell.user_ns[options.catch] = caught
+            return caught
+        if options.catch is not None:
+            self.shell.user_ns[options.catch] = None
+        return None
 
     def _enter_process(self) -> None:
         """Folder, path, environment, threads, randomness and streams as the task must find them."""
@@ -272,6 +343,8 @@ class _Task:
 def _refs(spec: TaskSpec) -> list[Ref]:
     """Every value that a task needs from the store."""
     refs = [*spec.inputs.values(), *(ref for statement in spec.replay for ref in statement.binds.values())]
+    for entry in spec.joined or ():
+        refs += [entry.item, *entry.reads.values()]
     return refs if spec.item is None else [*refs, spec.item]
 
 
