@@ -1,21 +1,29 @@
-"""The rule as code: a notebook run top to bottom in a fresh namespace. Plain, sequential, no cache, no processes."""
+"""The rule as code: a notebook run top to bottom in a fresh namespace. Plain, sequential, no cache, no processes.
+
+`--foreach` is a for loop around its body, `--if` an if, `--until` a do-until loop, `--catch` a try.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import sys
+import traceback
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nbflow.model import Notebook
+from nbflow.context import Caught
+from nbflow.graph import build_flow
+from nbflow.joining import Entry, Inputs, kept_entry
+from nbflow.model import Cell, Flow, Step
 from nbflow.notebook import read_notebook
-from nbflow.parameters import File, gather_overrides, override_source, read_parameters
+from nbflow.parameters import File, gather_overrides, override_source
 from nbflow.shell import Compiler, Shell, enter, run_cell
 
-_SHELL_NAMES = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython", "display"})
+_SHELL_NAMES = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython", "display", "inputs"})
 
 
 def run(path: str | os.PathLike[str], params: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -24,40 +32,124 @@ def run(path: str | os.PathLike[str], params: Mapping[str, Any] | None = None) -
     Raises what a cell raises, NotebookError and ParameterError. The working directory is the notebook's folder
     while it runs, and `__main__` is a module of its own.
     """
-    notebook = read_notebook(Path(path))
-    overrides = _overrides(notebook, params or {})
-    with _place(notebook.folder) as module:
+    flow = build_flow(read_notebook(Path(path)))
+    overrides = gather_overrides(flow.parameters, params or {}, {}, os.environ)
+    with _place(flow.notebook.folder) as module:
         shell = Shell()
         shell.compile = Compiler()
         enter(shell, module)
-        for cell in notebook.cells:
-            if cell.kind in ("control", "empty"):
+        plain = _Plain(flow, shell, overrides)
+        plain.block([cell for cell in flow.notebook.cells if cell.kind not in ("control", "empty")], ())
+        return {name: value for name, value in module.__dict__.items() if _is_left(name, value)}
+
+
+class _Plain:
+    """Cells run one after another, fan-outs as loops."""
+
+    def __init__(self, flow: Flow, shell: Shell, overrides: Mapping[str, Any]) -> None:
+        self.flow, self.shell, self.overrides = flow, shell, overrides
+        self.steps = {step.position: step for step in flow.steps}
+        self.space: dict[str, Any] = shell.user_ns
+        self.done: dict[str, list[Entry]] = {}  # of each fan-out, its last time round
+
+    def scope(self, cell: Cell) -> tuple[str, ...]:
+        step = self.steps.get(cell.position)
+        return step.scope if step is not None else ()
+
+    def block(self, cells: Sequence[Cell], scope: tuple[str, ...]) -> None:
+        """Cells of one body; a foreach's own body becomes a loop where the foreach stands."""
+        looped: set[int] = set()
+        for cell in cells:
+            inner = self.scope(cell)
+            if cell.position in looped:
                 continue
-            source = cell.body
-            if cell.kind == "params":
-                module.__dict__.setdefault("File", File)
-                source = override_source(source, overrides)
-            error = run_cell(shell, source, f"cell {cell.position}", cell.name or "").error
-            if error is not None:
-                raise error
-        own = set(types.ModuleType("x").__dict__) | _SHELL_NAMES
-        return {name: value for name, value in module.__dict__.items() if name not in own and _is_left(name, value)}
+            if len(inner) <= len(scope):
+                self.cell(cell)
+                continue
+            head = inner[: len(scope) + 1]
+            body = [other for other in cells if self.scope(other)[: len(head)] == head]
+            for other in self.between(cells, body, head):
+                self.cell(other)
+                looped.add(other.position)
+            looped.update(other.position for other in body)
+            self.loop(self.flow.step(head[-1]), body, head)
 
+    def between(self, cells: Sequence[Cell], body: Sequence[Cell], head: tuple[str, ...]) -> list[Cell]:
+        """Cells that stand among a body's without belonging to it: the loop needs them done before."""
+        inside = range(body[0].position, body[-1].position)
+        return [c for c in cells if c.position in inside and self.scope(c)[: len(head)] != head]
 
-def _overrides(notebook: Notebook, params: Mapping[str, Any]) -> dict[str, Any]:
-    found = [parameter for cell in notebook.cells if cell.kind == "params" for parameter in read_parameters(cell)]
-    return gather_overrides(tuple(found), params, {}, os.environ)
+    def loop(self, head: Step, body: Sequence[Cell], scope: tuple[str, ...]) -> None:
+        foreach = head.options.foreach
+        assert foreach is not None  # noqa: S101  # only foreach steps open a scope
+        entries = self.done[head.name] = []
+        steps = [self.steps[cell.position] for cell in body]
+        names = {name for step in steps for name in (*step.reads, *step.writes)} | self.constants(steps)
+        for index, item in enumerate([*self.evaluate(foreach.expr)]):
+            self.space["__item"] = item
+            self.run(f"{foreach.target} = __item", "the loop variable")
+            del self.space["__item"]
+            self.block(body, scope)
+            left = {name: copy.deepcopy(self.space[name]) for name in names if name in self.space}
+            entries.append(kept_entry(index, item, left))
+
+    def constants(self, steps: Sequence[Step]) -> set[str]:
+        """What a body reads that is a definition."""
+        found = [self.flow.definitions[order] for step in steps for order in step.definitions]
+        return {name for d in found if d.kind == "definition" and not d.origins for name in d.names}
+
+    def cell(self, cell: Cell) -> None:
+        """One cell, with what its options say."""
+        step = self.steps.get(cell.position)
+        if cell.kind == "params":
+            self.space.setdefault("File", File)
+            self.run(override_source(cell.body, self.overrides), f"cell {cell.position}")
+            return
+        if step is None:
+            self.run(cell.body, f"cell {cell.position}")
+            return
+        options = step.options
+        lost = [bind.name for bind in step.bindings if bind.sure and bind.name not in self.space]
+        if lost or (options.condition is not None and not self.evaluate(options.condition)):
+            return  # skipped
+        if options.join:
+            self.space["inputs"] = Inputs(self.done[self.flow.step(options.join[0]).scope[-1]])
+        for _ in range(options.max if options.until is not None else 1):
+            self.caught(step, options.catch)
+            if options.until is None or self.evaluate(options.until):
+                break
+
+    def caught(self, step: Step, name: str | None) -> None:
+        try:
+            self.run(step.source, step.label)
+        except Exception as error:
+            if name is None:
+                raise
+            self.space[name] = Caught(type(error).__name__, str(error), traceback.format_exc())
+            return
+        if name is not None:
+            self.space[name] = None
+
+    def evaluate(self, expression: str) -> Any:
+        return eval(compile(expression, "option", "eval"), self.space)  # noqa: S307  # the user's own line
+
+    def run(self, source: str, name: str) -> None:
+        error = run_cell(self.shell, source, name, name).error
+        if error is not None:
+            raise error
 
 
 def _is_left(name: str, value: Any) -> bool:
-    return not name.startswith("_") and not isinstance(value, types.ModuleType) and value is not File
+    if name.startswith("_") or name in _SHELL_NAMES:
+        return False
+    return not isinstance(value, types.ModuleType) and value is not File
 
 
 @contextlib.contextmanager
 def _place(folder: str) -> Iterator[types.ModuleType]:
     """The notebook's folder as working directory and first import place, and a `__main__` of its own."""
     module = types.ModuleType("__main__")
-    before = sys.modules["__main__"], os.getcwd(), list(sys.path)
+    before = sys.modules["__main__"], Path.cwd(), list(sys.path)
     sys.path.insert(0, folder)
     os.chdir(folder)
     try:
