@@ -153,7 +153,7 @@ class _Stored:
     def scalars(self) -> list[str]:
         """The names that fit into a table, told by their types alone."""
         return [
-            name for name, (_, artifact) in self.written.items()
+            name for name, (_, artifact) in sorted(self.written.items())
             if artifact.type in SCALARS or (artifact.type.startswith("numpy.") and artifact.shape in (None, ()) and "array" not in artifact.type)
         ]  # fmt: skip
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from nbflow.context import Caught
 from nbflow.graph import build_flow
-from nbflow.joining import Entry, Inputs, kept_entry
+from nbflow.joining import Entry, Inputs, is_scalar, kept_entry
 from nbflow.model import Cell, Flow, Step
 from nbflow.notebook import read_notebook
 from nbflow.parameters import File, gather_overrides, override_source
@@ -98,6 +98,11 @@ class _Plain:
         found = [self.flow.definitions[order] for step in steps for order in step.definitions]
         return {name for d in found if d.kind == "definition" and not d.origins for name in d.names}
 
+    def columns(self, head: str, entry: Entry) -> list[str]:
+        """The names that the body writes and that fit into a table."""
+        written = {name for step in self.flow.steps if head in step.scope for name in step.writes}
+        return [name for name in entry.names() if name in written and is_scalar(getattr(entry, name))]
+
     def cell(self, cell: Cell) -> None:
         """One cell, with what its options say."""
         step = self.steps.get(cell.position)
@@ -113,7 +118,8 @@ class _Plain:
         if lost or (options.condition is not None and not self.evaluate(options.condition)):
             return  # skipped
         if options.join:
-            self.space["inputs"] = Inputs(self.done[self.flow.step(options.join[0]).scope[-1]])
+            head = self.flow.step(options.join[0]).scope[-1]
+            self.space["inputs"] = Inputs(self.done[head], lambda entry: self.columns(head, entry))
         for _ in range(options.max if options.until is not None else 1):
             self.caught(step, options.catch)
             if options.until is None or self.evaluate(options.until):
