@@ -341,6 +341,7 @@ class BlockFlow(ExpressionFlow):
         held = self.defaults(node)
         parameters = {mangle(str(getattr(each, "name", "")), self.class_name) for each in type_params(node)}
         bounds = [self.later(type_params(node), frozenset(parameters))] if parameters else []
+        self.facts.made.extend(bounds)
         annotations = [arg.annotation for arg in arguments_of(node) if arg.annotation is not None]
         annotations += [node.returns] if node.returns is not None else []
         if parameters:
@@ -385,7 +386,8 @@ class BlockFlow(ExpressionFlow):
         if parameters:
             with self.hide(parameters):
                 bodies = self._class_body(node)
-            bodies |= {self.later(type_params(node), frozenset(parameters))}
+            bodies |= {bounds := self.later(type_params(node), frozenset(parameters))}
+            self.facts.made.append(bounds)
         else:
             bodies = self._class_body(node)
         content = Content(bodies, NO_NAMES, NO_NAMES) if bodies else NOTHING

@@ -35,6 +35,8 @@ def _dump(node: ast.AST) -> Iterator[str]:
             continue
         if name == "body" and isinstance(node, _DOCUMENTED):
             value = _with_clean_docstring(value)  # noqa: PLW2901 - the same field, tidied
+        if name == "values" and isinstance(node, ast.JoinedStr):
+            value = _with_joined_texts(value)  # noqa: PLW2901 - the same field, tidied
         yield f"{name}="
         yield from _dump_field(value)
         yield ","
@@ -59,6 +61,20 @@ def _dump_field(value: object) -> Iterator[str]:
 def _constant(value: object) -> str:
     # repr refuses integers of more than 4300 digits
     return hex(value) if type(value) is int else repr(value)
+
+
+def _with_joined_texts(values: list[ast.expr]) -> list[ast.expr]:
+    """An f-string's parts in; the same with neighbouring texts as one, which Python 3.12 leaves apart, out."""
+    parts: list[ast.expr] = []
+    for value in values:
+        match parts[-1:], value:
+            case [ast.Constant(str(before))], ast.Constant(str(after)):
+                parts[-1] = ast.Constant(before + after)
+            case _, ast.Constant(""):
+                pass
+            case _:
+                parts.append(value)
+    return parts
 
 
 def _with_clean_docstring(body: list[ast.stmt]) -> list[ast.stmt]:

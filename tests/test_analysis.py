@@ -1,5 +1,6 @@
 """nbflow.analysis: the table of cells, and what the table cannot hold: statements, places, values, normal form."""
 
+import json
 import subprocess
 import sys
 import time
@@ -253,6 +254,74 @@ def test_normal_form_is_the_same_in_every_process() -> None:
         for seed in ("1", "2")
     }
     assert outputs == {normalise(source) + "\nTrue\n"}
+
+
+IPYTHON_CELLS = (
+    "%time x = f(1)",
+    "y = %time f(1)",
+    "%timeit -n1 -r1 x = f(1)",
+    "%timeit -n1 -r1 -v r f(1)",
+    "r = %timeit -n1 -r1 -o f(1)",
+    "%prun -q x = f(1)",
+    "%%time\nx = f(1)\ny = x",
+    "%%timeit -n1 -r1 a = 1\nc = a + f(1)",
+    "%%capture out\nx = f(1)",
+    "%%capture --no-stderr out\nx = f(1)",
+    "%%time\n%%capture out\nx = !echo {f(1)}",
+    "%%prun -q\nx = f(1)",
+    "%%bash --out o --err e\necho 1",
+    "%%script cat --out o\n1",
+    "%%python --out o\nx = 1",
+    "%%sx --out o\necho 1",
+    "%%writefile {path}\nx = 1",
+    "x = !echo 1",
+    "x = %env HOME",
+    "%sc v = echo 1",
+    "if f(0) == 0:\n    %time x = 1",
+    "!echo \\\n  1\nx = f(1)",
+    "f?",
+    ">>> x = f(1)\n>>> y = x",
+)
+
+RUN_IN_IPYTHON = """
+import json, sys, tempfile
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+shell = InteractiveShell(config=Config(HistoryManager={"enabled": False}))
+answers = []
+for cell in json.load(sys.stdin):
+    shell.reset(new_session=False)
+    shell.user_ns.update(f=lambda n: n, path=tempfile.mktemp())
+    before = set(shell.user_ns)
+    result = shell.run_cell(cell)
+    known = {name for name in shell.user_ns if name not in before and not name.startswith("_")}
+    answers.append([result.success, sorted(known)])
+print("\\n" + json.dumps(answers))
+"""
+
+
+def test_names_bound_are_those_that_ipython_binds() -> None:
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", RUN_IN_IPYTHON], input=json.dumps(IPYTHON_CELLS), capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    answers = json.loads(result.stdout.splitlines()[-1])
+    assert answers == [[True, sorted(analyse(cell).writes)] for cell in IPYTHON_CELLS], result.stdout
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="syntax of Python 3.12")
+@pytest.mark.parametrize(
+    ("source", "reads", "definitions"),
+    [
+        ("def f[T: (A, B)](x: T, y: U = d) -> T:\n    return T, z", "A B U d z", "f"),
+        ("class C[T](B[T]):\n    x: T = v\n    def m(self) -> T: return w", "B v w", "C"),
+        ("type X[T] = list[T] | Y", "Y", "X"),
+        ("type X = Z\nclass Z: ...", "", "X Z"),
+    ],
+)
+def test_type_parameters(source: str, reads: str, definitions: str) -> None:
+    found = analyse(source)
+    assert (found.reads, found.definitions) == (names(reads), names(definitions))
 
 
 def test_analysis_is_frozen_and_cached() -> None:

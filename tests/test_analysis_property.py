@@ -1,6 +1,6 @@
 """Random cells, run and analysed: whatever a run takes, binds or changes must have been foreseen.
 
-NBFLOW_CELLS sets how many cells are drawn (600). `python -m tests.test_analysis_property [N [SEED]]` runs N (10,000) alone.
+NBFLOW_CELLS sets how many cells are drawn (600); `python -m tests.test_analysis_property [N [SEED]]` draws N (10,000).
 """
 
 import builtins
@@ -291,7 +291,7 @@ def test_it_needs_no_main_thread() -> None:
 
 
 def main(count: int, start: int = 0) -> int:
-    """How many cells to draw, from which seed on, in; the first that fails is printed, shortened; 0 out if none does."""
+    """How many cells to draw, and the first seed, in; the first that fails is printed, shortened; 0 out for none."""
     ended = 0
     for seed in range(start, start + count):
         chance = random.Random(seed)
