@@ -76,7 +76,7 @@ def no_traceback_of_ours(err: str) -> bool:
         (["run", "nope.ipynb"], 2, r"error: there is no notebook 'nope.ipynb'\n  fix: .*demo.ipynb"),
         (["run"], 2, r"error: no notebook was named"),
         (["rnu", "demo.ipynb"], 2, r"error: no command 'rnu'; did you mean 'run'\?\n  fix: known: cancel, check"),
-        (["run", "demo.ipynb", "--worker", "2"], 2, r"error: no option --worker; did you mean '--workers'\?\n  fix: .*--store"),
+        (["run", "demo.ipynb", "--worker", "2"], 2, r"error: no option --worker; .*'--workers'\?\n  fix: .*--store"),
         (["run", "demo.ipynb", "--workers", "0"], 2, r"error: .*--workers"),
         (["run", "demo.ipynb", "-p", "lr"], 2, r"error: -p lr: a parameter is written NAME=VALUE"),
         (["run", "demo.ipynb", "-p", "rl=1", "-p", "lr=fast"], 2, r"error: unknown parameter 'rl'.*lr = 'fast'"),
@@ -274,7 +274,7 @@ def test_failing_run_and_resume(folder: Path) -> None:
     assert resumed.returncode == 0
     assert re.search(r"resume of failing/.*, failed\nplan of failing\n  ↺ load", resumed.stdout)
     assert "2 done, 2 reused" in resumed.stdout
-    assert nbflow("resume").returncode == 2
+    assert "4 reused" in nbflow("resume").stdout
 
 
 @running

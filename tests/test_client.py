@@ -20,8 +20,12 @@ from tests.stored import StoredRun
 CELLS = [
     "import math\nfrom dataclasses import dataclass",
     "SCALE = 3\ndef scaled(x):\n    return x * SCALE",
-    "@dataclass\nclass Point:\n    x: int\n    y: int\n"
-    "    def size(self):\n        return scaled(math.hypot(self.x, self.y)) + offset",
+    """@dataclass
+class Point:
+    x: int
+    y: int
+    def size(self):
+        return scaled(math.hypot(self.x, self.y)) + offset""",
     "%%step load\nprint('loading')\noffset = 100\npoints = [Point(3, 4), Point(6, 8)]\ntable = {'a': 1}",
     "%%step work\nbest = max(points, key=lambda p: p.size())\nshift = lambda v: v + offset\nfirst = points[0]",
     "%%step late\ntable = {'a': 2}\nhandle = (n for n in range(3))",

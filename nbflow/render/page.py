@@ -130,7 +130,7 @@ def _view(step: Step | None, row: table.Row, tasks: Sequence[TaskView]) -> StepV
         elapsed=row.elapsed,
         note=row.note,
         failure=_failure(failed) if failed is not None else None,
-        tasks=[_item(view) for view in tasks[:ITEMS]],
+        tasks=[_item(view) for view in tasks[:ITEMS]] if len(tasks) > 1 else [],
     )
 
 
