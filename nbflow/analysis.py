@@ -2,8 +2,10 @@ r"""A cell's source → the names that it reads, writes, changes and defines, wi
 
     analyse("y = [x for x in xs]\nimport re").reads    # frozenset({"xs"})
 
-Source may hold IPython syntax, a `%%step` header and cell magics. Rules: docs/design.md, section 1; what cannot be
-seen statically (`exec`, star imports, `%run`) is a diagnostic.
+Source may hold IPython syntax, a `%%step` header and cell magics. What cannot be seen without running (`exec`, star
+imports, `%run`) is a diagnostic. The parts, each importing only from those before it: `analysis_facts` (types and
+tables), `_magics`, `_cells` (source to Python), `_scopes`, `_state`, `_calls`, `_names`, `_expressions`, `_blocks`,
+`_flow` (the walk), `_statements`, `_normal`.
 """
 
 import ast

@@ -133,16 +133,18 @@ class ExpressionFlow(NameFlow):
         return merge_contents(contents).as_container()
 
     def on_binop(self, node: ast.BinOp) -> Content:
-        """An operator makes a new object, which may hold the operands' elements; long sums stand in a row."""
+        """An operator makes a new object; sums and unions may hold the operands' elements. Long sums stand in a row."""
         chain: list[ast.expr] = []
         left: ast.expr = node
+        joins = False
         while isinstance(left, ast.BinOp):
+            joins = joins or isinstance(left.op, ast.Add | ast.BitOr)
             chain.append(left.right)
             left = left.left
         contents = [self.expr(part) for part in (left, *reversed(chain))]
-        merged = merge_contents(contents).as_container()
+        merged = merge_contents(contents)
         self.use(merged)
-        return merged
+        return merged.as_container() if joins else Content(merged.bodies, NO_NAMES, merged.held)
 
     def on_boolop(self, node: ast.BoolOp) -> Content:
         """`and`, `or` give one of their operands."""
@@ -325,12 +327,12 @@ class ExpressionFlow(NameFlow):
         return slot.roots | {root} if self.is_global(root) else slot.roots
 
     def _note_in_place(self, node: ast.Call, callee: Content, passed: list[tuple[str | None, Content]]) -> None:
-        """`inplace=True` changes the receiver, `out=x` changes x, whatever becomes of the result."""
+        """`inplace=True` changes the receiver, `out=x` and `file=x` change x, whatever becomes of the result."""
         for keyword in node.keywords:
             if keyword.arg == "inplace" and not (isinstance(keyword.value, ast.Constant) and not keyword.value.value):
                 self.facts.possible |= callee.roots
         for name, content in passed:
-            if name == "out":
+            if name in {"out", "file"}:
                 self.facts.possible |= content.all_roots
 
     def _on_magic(self, node: ast.Call, magic: LineMagic) -> Content:

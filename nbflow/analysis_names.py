@@ -29,6 +29,7 @@ from nbflow.analysis_state import (
     BOUND,
     GONE,
     HERE,
+    NO_BODIES,
     NOTHING,
     PREVIOUS,
     UNBOUND,
@@ -166,8 +167,11 @@ class NameFlow:
             self.take(name, found, node, sure=not is_bound(slot))
             if found is UNTOUCHED and name in BUILTINS:
                 return NOTHING
-        slot = join_slots(slot, found)
-        return Content(slot.bodies, slot.roots | {name}, slot.held)
+        if slot is not UNBOUND:
+            found = join_slots(slot, found)
+        if found is UNTOUCHED or found is BOUND:
+            return Content(NO_BODIES, frozenset((name,)), NO_NAMES)
+        return Content(found.bodies, found.roots | {name}, found.held)
 
     def take(self, name: str, slot: Slot, node: ast.AST | None, *, sure: bool = True) -> None:
         """A global name whose earlier value may be loaded here in; kept as a read, or as what is wrong with it."""
@@ -193,9 +197,11 @@ class NameFlow:
     def bind(self, name: str, content: Content = NOTHING) -> None:
         """A mangled name and what it is bound to in; kept in the state."""
         key = self.key(name)
-        bits = AGAIN if name in self.state.read else HERE
-        self._set(key, Slot(bits, *content))
-        if key is name and self.is_global(name):
+        if name in self.state.read:
+            self._set(key, Slot(AGAIN, *content))
+        else:
+            self._set(key, BOUND if content is NOTHING else Slot(HERE, *content))
+        if key is name:
             self.facts.stores.add(name)
             self.origins.pop(name, None)
             if content.bodies and name in self.escaped:
@@ -205,7 +211,7 @@ class NameFlow:
         """A mangled name that is deleted in; kept in the state."""
         key = self.key(name)
         self._set(key, UNBOUND)
-        if key is name and self.is_global(name):
+        if key is name:
             self.facts.drops.add(name)
 
     def _set(self, key: str, slot: Slot) -> None:

@@ -347,6 +347,7 @@ MUTATION = (
         may_mutate="",
     ),
     Case("imported plotting", "import matplotlib.pyplot as p\np.plot(x)", "x", "p", possible="", may_mutate=""),
+    Case("print into a file", "print(x, file=f)", "f x", possible="f", may_mutate="f"),
     Case("axes are drawn on", "ax.plot(x)", "ax x", possible="ax"),
     Case("logging", "logger.info(x)\nlogging.warning(y)", "logger logging x y", possible="", may_mutate=""),
     Case("builtins that look", "n = len(x) + int(isinstance(y, int))", "x y", "n", may_mutate=""),
