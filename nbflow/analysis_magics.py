@@ -6,7 +6,7 @@ Behaviour as in IPython 8 and 9: core/magics/{execution,osm,script,namespace}.py
 import ast
 import re
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,7 +25,7 @@ class LineMagic:
 
 
 # The options that take a value, of magics whose other words are Python code, and whether its names stay.
-_CODE_MAGICS: dict[str, tuple[str, bool]] = {
+_CODE_MAGICS: Mapping[str, tuple[str, bool]] = {
     "time": ("", True),
     "timeit": ("nrpv", False),
     "prun": ("DlsT", True),
