@@ -364,7 +364,7 @@ class Step:
         views = self._views()
         if not views:
             raise NotFoundError(f"step {self.name} has no task: it is {self.state}")
-        if len({view.task.index for view in views}) > 1 or views[-1].task.index:
+        if len({view.task.index for view in views}) > 1:
             raise AmbiguousTask(
                 f"step {self.name} has {len(views)} tasks", step=self.name, fix="name one: step[0], or use step.tasks"
             )

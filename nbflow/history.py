@@ -111,6 +111,8 @@ def advance(view: TaskView | None, event: TaskChanged) -> TaskView:
 
 def settle(view: TaskView, status: RunStatus, now: float) -> TaskView:
     """A task and its run's status in; the task with the time that it runs, or failed where its run is gone, out."""
+    if view.state == "queued" and status == "lost":
+        return msgspec.structs.replace(view, state="pending")
     if view.state != "running":
         return view
     if status == "lost":

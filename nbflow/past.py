@@ -32,6 +32,7 @@ class PastRun:
         self.run = run
         self._ended: list[RunEvent] | None = None
         self._final: Snapshot | None = None
+        self._changes: dict[TaskId, list[TaskChanged]] | None = None
         self._records: dict[tuple[str, str], Record] = {}
 
     @property
@@ -156,17 +157,8 @@ class PastRun:
         record = self.record(view)
         if attempt is None and record is not None and record.run != self.run:
             return self._log(record.flow, record.run, record.execution) or list(record.outputs)
-        execution = next(
-            (
-                event.execution
-                for event in reversed(self.events)
-                if isinstance(event, TaskChanged)
-                and event.task == view.task
-                and event.attempt == (attempt or view.attempt)
-                and event.execution
-            ),
-            "",
-        )
+        told = [change for change in self.changes(view.task) if change.attempt == (attempt or view.attempt)]
+        execution = next((change.execution for change in reversed(told) if change.execution), "")
         logged = self._log(self.flow, self.run, execution) if execution else []
         if logged or record is None or attempt not in (None, view.attempt):
             return logged
@@ -177,7 +169,13 @@ class PastRun:
 
     def changes(self, task: TaskId) -> list[TaskChanged]:
         """A task in; everything that happened to it, in order, out."""
-        return [event for event in self.events if isinstance(event, TaskChanged) and event.task == task]
+        events = self.events
+        if self._changes is None or self._ended is None:
+            self._changes = {}
+            for event in events:
+                if isinstance(event, TaskChanged):
+                    self._changes.setdefault(event.task, []).append(event)
+        return self._changes.get(task, [])
 
 
 def _saved(output: Mapping[str, Any]) -> dict[str, Any]:

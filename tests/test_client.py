@@ -15,6 +15,7 @@ from nbflow import client, records
 from nbflow.errors import AmbiguousTask, NotFoundError, TaskError
 from nbflow.model import TaskFailure
 from nbflow.storage import open_store
+from tests.kernel import Kernel, NotebookFile
 from tests.stored import StoredRun
 
 CELLS = [
@@ -328,3 +329,29 @@ def test_reused_task_shows_the_logs_of_its_origin(tmp_path: Path) -> None:
     assert task.reused_from == first.partition("/")[2]
     assert task.reasons == (("reused", "from there, 3 h old"),)
     assert task.data.x == 1
+
+
+@pytest.mark.running
+def test_a_kernel_gives_its_own_class_for_the_same_definition(tmp_path: Path) -> None:
+    cells = {
+        "setup": "class Point:\n    def __init__(self, x):\n        self.x = x",
+        "make": "%%step make\nprint('made')\np = Point(3)",
+        "read": "%%step read\nq = Point(p.x + 1)",
+    }
+    notebook = NotebookFile(tmp_path / "points.ipynb", cells)
+    with Kernel(notebook) as kernel:
+        for name, source in cells.items():
+            assert kernel.execute(source, name).status == "ok"
+        ran = kernel.execute("import nbflow, json\nrun = nbflow.run('points.ipynb')\nprint(run.status)")
+        assert ran.stdout == "done\n", ran.text
+        seen = kernel.execute(
+            "print(type(run.data.q) is Point, isinstance(run.data.p, Point), run.data.Point is Point)"
+        )
+        assert seen.stdout.split() == ["True"] * 3, seen.text
+        changed = cells["setup"] + "\n    def twice(self):\n        return self.x * 2"
+        notebook.edit("setup", changed)
+        assert kernel.execute(changed, "setup").status == "ok"
+        seen = kernel.execute("print(isinstance(nbflow.Run('points/latest').data.q, Point), run.data.q.x)")
+        assert seen.stdout.split()[1] == "4", seen.text
+        by_hand = kernel.execute("print([r.metadata['session'] for r in nbflow.Flow('points').runs()])")
+        assert "True" in by_hand.stdout, by_hand.text

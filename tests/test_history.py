@@ -57,6 +57,9 @@ CASES = {
     "running ahead of the clock": Case([told("a", "running", 120)], {"a": "running"}, elapsed={"a": 0.0}),
     "ended": Case([told("a", "done", 101), RunEnded(status="done", at=102.0)], {"a": "done"}, status="done", now=1e6),
     "no sign of life": Case([told("a", "running", 103)], {"a": "failed"}, status="lost", now=200.0),
+    "what waited in a lost run never began": Case(
+        [told("a", "queued", 103)], {"a": "pending"}, status="lost", now=200.0
+    ),
     "a heartbeat keeps it": Case([told("a", "running", 103)], {"a": "running"}, now=200.0, beat=185.0),
     "its process is gone": Case([told("a", "running", 103)], {"a": "failed"}, status="lost", beat=109.0, alive=False),
     "its process is there but does not beat": Case(

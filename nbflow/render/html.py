@@ -88,6 +88,11 @@ def state(word: str, mark: str = "") -> Html:
     return tag("span", *shown, word, cls=f"nbflow-{word}")
 
 
+def marked(text: object, word: str, mark: str) -> Html:
+    """A text, a state and its mark in; the mark in the state's colour before the text out."""
+    return join((tag("span", mark, cls=f"nbflow-mark nbflow-{word}", aria_hidden="true"), text))
+
+
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], numbers: Iterable[int] = ()) -> Html:
     """Column heads and rows of cells in; a table out, the columns `numbers` aligned to the right.
 

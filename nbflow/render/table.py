@@ -54,15 +54,15 @@ def text(snapshot: Snapshot, now: float | None = None, width: int = 0) -> str:
     lines = [title(snapshot, now)]
     lines += [f"  {line}" for line in preview.grid(_cells(row) for row in rows(snapshot))]
     lines += [line for finding in snapshot.findings for line in finding_text(finding)]
-    if _error(snapshot) and not any(row.state == "failed" for row in rows(snapshot)):
-        lines.append(f"error: {_error(snapshot)}")
+    if _untold(snapshot):
+        lines.append(f"error: {_untold(snapshot)}")
     return "\n".join(preview.clip_line(line, width) if width else line for line in lines)
 
 
 def as_html(snapshot: Snapshot, now: float | None = None) -> str:
     """A run in; the same as a block of HTML out."""
     body = [
-        (html.state(row.label, preview.mark(row.state)), html.state(row.state), row.count,
+        (html.marked(row.label, row.state, preview.mark(row.state)), html.state(row.state), row.count,
          preview.duration(row.elapsed), row.note)
         for row in rows(snapshot)
     ]  # fmt: skip
@@ -75,8 +75,8 @@ def as_html(snapshot: Snapshot, now: float | None = None) -> str:
     if snapshot.findings:
         items = [html.tag("li", html.join(finding_text(finding), "; ")) for finding in snapshot.findings]
         parts.append(html.tag("ul", *items, cls="nbflow-list"))
-    if _error(snapshot):
-        parts.append(html.tag("div", _error(snapshot), cls="nbflow-failed"))
+    if _untold(snapshot):
+        parts.append(html.tag("div", _untold(snapshot), cls="nbflow-failed"))
     return html.block(*parts)
 
 
@@ -166,9 +166,10 @@ def _note(state: TaskState, tasks: Sequence[TaskView]) -> str:
     return preview.clip(f"{tries}{told}".removesuffix(": "), NOTE)
 
 
-def _error(snapshot: Snapshot) -> str:
-    """A run in; its error out, empty where that says no more than its status."""
-    return "" if not snapshot.error or snapshot.error == snapshot.status else snapshot.error
+def _untold(snapshot: Snapshot) -> str:
+    """A run in; its error out, empty where its status or a failed step's row says as much."""
+    told = snapshot.error == snapshot.status or any(view.state == "failed" for view in snapshot.tasks)
+    return "" if told or not snapshot.error else snapshot.error
 
 
 def _status(snapshot: Snapshot, now: float | None) -> str:
