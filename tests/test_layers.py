@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import itertools
 import re
@@ -67,7 +68,7 @@ MODULES = {_module(path): path for path in FILES}
 def _imported(path: Path) -> Iterator[tuple[int, str]]:
     """Every module of nbflow that the file names in an import, anywhere in it: (line, dotted name)."""
     package = _module(path) if path.name == "__init__.py" else _module(path).rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -80,6 +81,11 @@ def _imported(path: Path) -> Iterator[tuple[int, str]]:
         else:
             continue
         yield from ((node.lineno, name) for name in names if name.split(".")[0] == "nbflow")
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def _ids(path: Path) -> str:
@@ -123,14 +129,15 @@ def test_splits_stay_on_their_level_and_point_one_way() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=_ids)
 def test_file_is_short(path: Path) -> None:
-    assert len(path.read_text().splitlines()) < MAX_FILE, f"split {_ids(path)}: a level may gain a file"
+    lines = path.read_text().count("\n")
+    assert lines < MAX_FILE, f"{_ids(path)} has {lines} lines: split it, a level may gain a file"
 
 
 @pytest.mark.parametrize("path", FILES, ids=_ids)
 def test_functions_are_short(path: Path) -> None:
     long = [
         f"{node.name}, line {node.lineno}: {node.end_lineno - node.lineno + 1} lines"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(_tree(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or 0) - node.lineno + 1 >= MAX_FUNCTION
     ]
@@ -154,7 +161,7 @@ def test_third_party_imports_are_declared(path: Path) -> None:
         return {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in lines} | {"nbflow"}  # type: ignore[index]
 
     declared = tops(project["dependencies"]) | {"IPython"}
-    tree = ast.parse(path.read_text())
+    tree = _tree(path)
     at_top = {id(node) for node in tree.body}
     wrong = []
     for node in ast.walk(tree):
