@@ -61,15 +61,15 @@ class FlowRun:
 
     def wait(self, drawing: Drawing | None) -> None:
         """Draw until the run has ended; an interrupt cancels it, and is waited for. What broke the runner is raised."""
-        while not self._over.wait(EVERY):
+        while True:
             try:
-                self._draw(drawing)
+                over = self._over.wait(EVERY)
+                self._draw(drawing, last=over)
             except KeyboardInterrupt:
                 self._cancel()
-        try:
-            self._draw(drawing, last=True)
-        except KeyboardInterrupt:
-            self._cancel()
+                continue
+            if over:
+                break
         if self.error is not None:
             raise self.error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -12,9 +12,10 @@ import msgspec
 
 from nbflow import artifacts, outcome, outputs, replay, serialize, storage
 from nbflow.analysis import analyse
+from nbflow.collected import Outputs
 from nbflow.document import Document
 from nbflow.errors import NbflowError
-from nbflow.executors.kernel import Before, KernelTask, execute
+from nbflow.executors.kernel import Before, KernelTask, Left
 from nbflow.flowrun import FlowRun, failed, told
 from nbflow.graph import build_flow
 from nbflow.journal import Journal
@@ -23,7 +24,6 @@ from nbflow.lookup import Lookup
 from nbflow.model import (
     Artifact,
     Cell,
-    Definition,
     Flow,
     Group,
     Reason,
@@ -37,19 +37,22 @@ from nbflow.model import (
 )
 from nbflow.namespace import MISSING, is_own
 from nbflow.planning import Value
+from nbflow.plugins import Executor
 from nbflow.registry import Registry
-from nbflow.scope import gather
+from nbflow.scratch import VAGUE, Scratch
 from nbflow.serialize import Dumped, Unstorable
 from nbflow.state import Prepared
 from nbflow.storage import Store
 from nbflow.tracebacks import failure_of
-from nbflow.upstream import Upstream, refuse
+from nbflow.upstream import Known, Upstream, refuse
 from nbflow.versions import Ledger
+from nbflow.waiting import Waiting, as_replay
 
-NOT_HERE = ("foreach", "join", "retry", "timeout", "memory", "catch", "gpu", "nodes", "env", "pip", "on", "secret", "workers")
+NOT_HERE = (
+    "foreach", "join", "condition", "until", "retry", "timeout", "memory", "catch", "gpu", "nodes", "env", "pip", "on",
+    "secret",
+)  # fmt: skip
 """Options that a cell in the kernel cannot honour: its step goes to a process."""
-
-VAGUE = frozenset({"dynamic", "star-import", "hidden-state", "run-magic"})
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,12 @@ class Lane:
         self.recorder = recorder
         self.ledger = Ledger(ip.user_ns, registry, self._same_content)
         self._executors: dict[str, Executors] = {}
-        self.pending: dict[str, Value | tuple[int, ...]] = {}  # names that a later cell gets when it reads them
+        self.waiting = Waiting(ip, self.ledger, registry, self.flow, self._load)
+        self.scratch = Scratch(ip.user_ns, self.ledger, registry)
         self.done: dict[str, Record] = {}  # key -> the newest execution of this kernel, or of a run that it started
         self.store_option: str | None = None
         self._seen: set[tuple[str, str]] = set()
+        self._elsewhere: set[str] = set()
         self._notebook: Any = None
         self._flow: Flow | None = None
         self._journal: Journal | None = None
@@ -102,18 +107,24 @@ class Lane:
     def journal(self) -> Journal:
         """The session run; made with the first thing that it has to tell."""
         if self._journal is None:
-            flow = self.flow()
-            url = storage.store_url(self.store_option, flow.notebook.folder)
-            self._journal = Journal(storage.open_store(url), flow)
+            self._journal = Journal(storage.open_store(self._store_url()), self.flow())
         return self._journal
+
+    def _store_url(self) -> str:
+        return storage.store_url(self.store_option, self.flow().notebook.folder)
 
     def upstream(self) -> Upstream:
         """What stands for each step of the flow as it is now."""
         flow = self.flow()
         if self._upstream is None:
             journal = self.journal()
-            self._upstream = Upstream(flow, journal.store, journal.run, self.done, self._adopt, lambda url: self.executors().get(url))
+            self._upstream = Upstream(
+                flow, journal.store, journal.run, Known(self.done, self._seen), self._adopt, self._executor
+            )
         return self._upstream
+
+    def _executor(self, url: str | None) -> Executor:
+        return self.executors().get(url)
 
     def executors(self, on: str | None = None) -> Executors:
         """The executors of this kernel's runs at one place; what they start stays warm between runs."""
@@ -165,24 +176,22 @@ class Lane:
 
     def decide(self, step: Step) -> Decision:
         """A step whose cell is about to run in; what is to be done out; errors name the steps to run first."""
+        if (elsewhere_options(step.options) or step.scope) and not step.options.here:
+            return Decision(step=step)
         upstream = self.upstream()
         prepared = upstream.prepare(step.name)
         if prepared.action not in ("run", "reuse"):
             upstream.retry()
             prepared = upstream.prepare(step.name)
         if prepared.action not in ("run", "reuse"):
-            raise refuse(step, upstream.missing(step.name), prepared)
+            raise refuse(step, upstream.missing(), prepared)
         decision = Decision(step=step, key=prepared.key, reasons=prepared.reasons)
         record = upstream.lookup.record(TaskId(step=step.name)) if prepared.action == "reuse" else None
-        if record is not None and self._may_reuse(step, record):
+        if record is not None and step.kind == "step" and not record.observations.volatile:
             return replace(decision, reuse=record)
         if record is not None:
             decision = replace(decision, reasons=(("fresh", "executed by hand"),))
-        return replace(decision, in_place=step.options.here or not elsewhere_options(step.options))
-
-    def _may_reuse(self, step: Step, record: Record) -> bool:
-        """Whether a past execution stands for this one: the first time in this kernel, and nothing volatile in it."""
-        return step.kind == "step" and (step.name, record.key) not in self._seen and not record.observations.volatile
+        return replace(decision, in_place=True)
 
     def start(self, decision: Decision, file: str) -> KernelTask:
         """A decision to run here in; the task, ready to be entered, out."""
@@ -252,9 +261,9 @@ class Lane:
         self._seen.add((step.name, decision.key))
         outputs.show(self.ip, record.outputs)
         self.done[record.key] = record
-        self.bind_later({name: Value(record.groups[a.group], a, step.name) for name, a in record.artifacts.items() if a.group >= 0})
+        self.waiting.add(values_of(record))
         for order in step.own_definitions:
-            self._define_later(self.flow().definitions[order])
+            self.waiting.add_definition(self.flow().definitions[order])
         journal = self.journal()
         journal.announce(self.flow(), self.document.text)
         identity = TaskId(step=step.name)
@@ -266,30 +275,18 @@ class Lane:
         milliseconds = (time.perf_counter() - began) * 1000
         print(f"reused from {record.run}, {age} ({milliseconds:.0f} ms); run the cell once more to execute it")
 
-    def bind_later(self, values: Mapping[str, Value]) -> None:
-        """Names with stored values in; bound when a cell reads them, at once where the namespace holds them already."""
-        namespace = self.ip.user_ns
-        current = self.ledger.current(values)
-        for name, value in values.items():
-            if name.startswith("<"):
-                continue
-            if name in current:
-                self.pending.pop(name, None)
-                continue
-            namespace.pop(name, None)
-            self.pending[name] = value
-
     # ------------------------------------------------------------ runs and processes
 
     def elsewhere(self, decision: Decision) -> None:
         """A step whose options the kernel cannot honour: it runs in a process, and what it shows is shown here."""
         step = decision.step
         assert step is not None
-        self._seen.add((step.name, decision.key))
+        again = step.name in self._elsewhere
+        self._elsewhere.add(step.name)
         run = FlowRun(self.ip)
         runner = begin(
-            self.whole_flow(), store=self.store_option, executors=self.executors(), steps=[step.name], fresh=[step.name],
-            watch=run.watch,
+            self.whole_flow(), store=self.store_option, executors=self.executors(), steps=[step.name],
+            fresh=[step.name] if again else False, watch=run.watch,
         )  # fmt: skip
         run.start(runner)
         run.wait(None)
@@ -305,25 +302,19 @@ class Lane:
             return
         lookup = run.runner.lookup
         values: dict[str, Value] = {}
-        for step in run.runner.flow.steps:
-            record = lookup.record(TaskId(step=step.name))
-            view = next((view for view in run.snapshot.tasks if view.task.step == step.name), None)
-            if record is None or view is None or view.state not in ("done", "reused"):
+        for view in run.snapshot.tasks:  # in document order, then item order: the last version of a name counts
+            record = lookup.record(view.task)
+            if record is None or view.state not in ("done", "reused"):
                 continue
             self.done[record.key] = record
-            found = {name: Value(record.groups[a.group], a, step.name) for name, a in record.artifacts.items() if a.group >= 0}
-            known = {name for name in found if name in self.ip.user_ns and view.state == "reused"}
-            values.update({name: value for name, value in found.items() if name not in known})
+            for name, value in values_of(record).items():
+                if view.state == "done" or name not in self.ip.user_ns:
+                    values[name] = value
         self._upstream = None
-        self.bind_later(values)
+        self.waiting.add(values)
         for definition in run.runner.flow.definitions:
             if definition.kind == "definition":
-                self._define_later(definition)
-
-    def _define_later(self, definition: Definition) -> None:
-        for name in definition.names:
-            if name not in self.ip.user_ns and name not in self.pending:
-                self.pending[name] = (definition.order,)
+                self.waiting.add_definition(definition)
 
     # ------------------------------------------------------------ after a step
 
@@ -341,8 +332,7 @@ class Lane:
         if not succeeded:
             self._tell_failure(task, error, left.elapsed)
             return None
-        for name in left.values:
-            self.pending.pop(name, None)
+        self.waiting.drop(left.values)
         for statement in spec.own:
             self._know_replayed(statement, {})
         dumped = serialize.dump(left.values, self.registry)
@@ -359,14 +349,13 @@ class Lane:
             if self.ip.user_ns.get(name, MISSING) is value:
                 group = task.spec.groups[task.spec.inputs[name].group]
                 self.ledger.bind_value(name, value, Value(group, as_artifact(group, name), ""), touched=True)
-                self.pending.pop(name, None)
+                self.waiting.drop([name])
 
     def _know_replayed(self, statement: Replay, binds: Mapping[str, str]) -> None:
         self.ledger.bind_definition(statement.id, statement.names, binds)
         if statement.kind == "setup":
             self.ledger.setup.append(statement.id)
-        for name in statement.names:
-            self.pending.pop(name, None)
+        self.waiting.drop(statement.names)
 
     def _tell_failure(self, task: KernelTask, error: BaseException | None, elapsed: float) -> None:
         spec = task.spec
@@ -374,7 +363,7 @@ class Lane:
         if error is not None:
             kind = "cancelled" if isinstance(error, KeyboardInterrupt) else "error"
             failure = failure_of(error, (spec.code_name,), spec.cell, kind=kind)
-        state = "cancelled" if failure.kind == "cancelled" else "failed"
+        state: TaskState = "cancelled" if failure.kind == "cancelled" else "failed"
         self.journal().tell(
             TaskId(step=spec.step), state, attempt=spec.attempt, key=spec.key, failure=failure, elapsed=elapsed,
             reasons=self._reasons,
@@ -385,10 +374,15 @@ class Lane:
     def before_plain(self, source: str, cell: Cell | None) -> None:
         """A cell that is no step is about to run: what it reads is bound; where the flow needs it, it is watched."""
         self._plain = None
-        if self.pending:
-            self.bind_now(analyse(source).reads, cell)
-        step = self._step_of(cell)
-        if step is None or VAGUE & {problem.code for problem in analyse(source).diagnostics}:
+        if self.waiting:
+            self.waiting.bind(analyse(source).reads, cell)
+        if cell is None or cell.kind != "plain":
+            return
+        step = next((step for step in self.flow().steps if step.cell == cell.id), None)
+        if step is None:
+            self.scratch.before(cell, analyse(cell.body), self.flow(), self._store_url())
+            return
+        if VAGUE & {problem.code for problem in analyse(cell.body).diagnostics}:
             return
         try:
             prepared = self.upstream().prepare(step.name)
@@ -407,11 +401,6 @@ class Lane:
             self.recorder.start()
             task.watch()
 
-    def _step_of(self, cell: Cell | None) -> Step | None:
-        if cell is None or cell.kind != "plain":
-            return None
-        return next((step for step in self.flow().steps if step.cell == cell.id), None)
-
     def after_plain(self, cell: Cell | None, before: Mapping[str, Any], *, succeeded: bool) -> None:
         """A cell that is no step has ended: names that it changed hold new versions."""
         task, self._plain = self._plain, None
@@ -422,12 +411,13 @@ class Lane:
         analysis = analyse(cell.body) if cell is not None else None
         if analysis is not None:
             ledger.forget((analysis.writes | analysis.may_mutate) - analysis.definitions)
-        for name in changed:
-            self.pending.pop(name, None)
+        self.waiting.drop(changed)
         if cell is not None and cell.kind in ("plain", "setup"):
             self._know_definitions(cell, changed, succeeded=succeeded)
         if task is not None:
             self._finish_plain(task, succeeded=succeeded)
+        elif cell is not None and analysis is not None:
+            self.scratch.after(cell, analysis, changed, succeeded=succeeded)
 
     def _know_definitions(self, cell: Cell, changed: set[str], *, succeeded: bool) -> None:
         for definition in self.flow().definitions:
@@ -451,60 +441,28 @@ class Lane:
         journal.save(task, left, dumped, shown, self._reasons)
 
     def _adopt(self, step: Step, prepared: Prepared, lookup: Lookup) -> Record | None:
-        """A plain cell's execution from before the flow needed it: not known yet."""
-        del step, prepared, lookup
-        return None
-
-    # ------------------------------------------------------------ names that wait
-
-    def bind_now(self, names: Iterable[str], cell: Cell | None = None) -> None:
-        """Names that a cell reads in; those that wait are bound, with the definitions that they need."""
-        flow = self.flow()
-        reads = dict.fromkeys(names, False)
-        known = {name: False for name in reads if name in flow.writers}
-        need = gather(flow.writers, flow.definitions, known, position=cell.position if cell else None)
-        wanted = [name for name in (*reads, *need.bindings) if name in self.pending]
-        for name in dict.fromkeys(wanted):
-            if name in self.pending:
-                self._bind_pending(name)
-        for order in sorted(need.definitions):
-            if any(name in self.pending for name in flow.definitions[order].names):
-                self._define(flow.definitions[order])
-
-    def _bind_pending(self, name: str) -> None:
-        found = self.pending[name]
-        if isinstance(found, tuple):
-            for order in found:
-                self._define(self.flow().definitions[order])
-            self.pending.pop(name, None)
-            return
-        by_id = {definition.id: definition for definition in self.flow().definitions}
-        for reference in found.group.definitions:
-            definition = by_id.get(reference.id)
-            if definition is not None and not self.ledger.holds(definition.id, definition.names):
-                self._define(definition)
-        values = self._load(found.group, frozenset(found.group.names))
-        for each, value in values.items():
-            waiting = self.pending.get(each)
-            if isinstance(waiting, Value) and waiting.group.id == found.group.id:
-                del self.pending[each]
-                self.ip.user_ns[each] = value
-                self.ledger.bind_value(each, value, waiting)
-
-    def _define(self, definition: Definition) -> None:
-        """Replay a definition in the user's namespace, after what it requires."""
-        definitions = self.flow().definitions
-        for order in sorted({*definition.requires, definition.order}):
-            each = definitions[order]
-            if each.kind != "definition" or self.ledger.holds(each.id, each.names):
-                continue
-            for binding in each.binds:
-                if binding.name in self.pending:
-                    self._bind_pending(binding.name)
-            statement = as_replay(each)
-            execute(self.ip, statement)
-            self._know_replayed(statement, {bind.name: self.ledger.content_of(bind.name) for bind in each.binds})
-            replay.register(statement, self.ip.user_ns, self.registry)
+        """A plain cell that the flow needs now in; the record of its last execution, if that still counts, out."""
+        if step.kind != "cell":
+            return None
+        identity = TaskId(step=step.name)
+        journal = self.journal()
+        spec = msgspec.structs.replace(lookup.spec(identity, journal.attempt(identity), 0), is_flow=False)
+        found = self.scratch.adopt(spec)
+        if found is None:
+            return None
+        trace, values = found
+        unbound = tuple(name for name in spec.writes if name not in values)
+        left = Left(values, unbound, trace.observations, trace.began, trace.elapsed)
+        journal.announce(self.flow(), self.document.text)
+        task = KernelTask(spec, self.ip, self.registry, self._load)
+        journal.save(task, left, serialize.dump(values, self.registry), Outputs(), prepared.reasons)
+        (saving, record), *_ = journal.settled()
+        if isinstance(record, NbflowError):
+            raise record
+        trace.record = record
+        self.done[record.key] = record
+        self.ledger.bind_record(record, saving.values)
+        return record
 
 
 class _Present:
@@ -524,17 +482,15 @@ def as_artifact(group: Group, name: str) -> Artifact:
     return Artifact(name=name, type="", group=0, content_id=artifacts.content_id(group, name))
 
 
+def values_of(record: Record) -> dict[str, Value]:
+    """A record in; its names that were stored, with their values as they are read, out."""
+    found = {name: artifact for name, artifact in record.artifacts.items() if artifact.group >= 0}
+    return {name: Value(record.groups[artifact.group], artifact, record.step) for name, artifact in found.items()}
+
+
 def content_ids(spec: TaskSpec, statement: Replay) -> dict[str, str]:
     """The data that a replayed statement reads, each with its content id."""
     return {name: artifacts.content_id(spec.groups[ref.group], ref.name) for name, ref in statement.binds.items()}
-
-
-def as_replay(definition: Definition) -> Replay:
-    """A definition in; what replays it, with nothing bound just for it, out."""
-    return Replay(
-        id=definition.id, kind=definition.kind, cell=definition.cell, position=definition.position,
-        line=definition.line, source=definition.source, names=definition.names,
-    )  # fmt: skip
 
 
 def elsewhere_options(options: StepOptions) -> list[str]:

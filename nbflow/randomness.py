@@ -57,6 +57,13 @@ STATES: dict[str, State] = {
 """The name that a state goes by in a flow -> the state; named in `definitions.RANDOM_STATES` too."""
 
 
+SEEDING = ("seed", "set_state", "setstate", "manual_seed", "set_rng_state")
+"""Names of the calls after which draws are the same in every execution."""
+
+UNUSED = 624
+"""The position of NumPy's global generator while nothing has been drawn from it."""
+
+
 def refresh() -> None:
     """Fresh entropy for every library that is loaded: forked processes would draw equal numbers."""
     for state in STATES.values():
@@ -88,14 +95,21 @@ def loaded() -> dict[str, bytes]:
 def drew(spec: TaskSpec, before: Mapping[str, bytes]) -> bool:
     """A task and what `loaded` gave before its cell in; whether the cell drew numbers that another one would not draw.
 
-    States that travel as inputs or outputs, and those that a cell seeds itself, give the same numbers again.
+    States that travel as inputs, and those that a cell seeds itself, give the same numbers again.
     """
     sources = (spec.source, *(statement.source for statement in spec.replay))
     if any("seed(" in source or "set_state(" in source for source in sources):
         return False
-    known = {*spec.inputs, *(name for name in spec.writes if name in STATES)}
     now = loaded()
-    return any(now[name] != state for name, state in before.items() if name not in known)
+    return any(now[name] != state for name, state in before.items() if name not in spec.inputs)
+
+
+def drawn(before: Mapping[str, bytes]) -> set[str]:
+    """What `loaded` gave before, in; the states from which numbers were drawn since, or that were seeded, out."""
+    found = {name for name, state in loaded().items() if before.get(name, state) != state}
+    if "<numpy.random>" not in before and "numpy" in sys.modules and read("<numpy.random>")[2] != UNUSED:
+        found.add("<numpy.random>")
+    return found
 
 
 def _bytes(value: Any) -> bytes:

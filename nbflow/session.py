@@ -17,7 +17,7 @@ from nbflow.client import Run
 from nbflow.document import ORIGINS, Document, find_path
 from nbflow.errors import NbflowError, PlanError
 from nbflow.executors.kernel import KernelTask
-from nbflow.flowrun import Drawing, FlowRun, failed, told
+from nbflow.flowrun import Drawing, FlowRun, failed, say, told
 from nbflow.lane import Decision, Lane
 from nbflow.launch import begin, plan_flow, why_flow
 from nbflow.model import Cell, Finding, Flow, Plan, Step
@@ -25,6 +25,7 @@ from nbflow.namespace import running_elsewhere, waiting_elsewhere
 from nbflow.notebook import RawCell, read_notebook
 from nbflow.options import parse_header
 from nbflow.outputs import Recorder
+from nbflow.parameters import gather_overrides, override_source
 from nbflow.registry import Registry
 from nbflow.render import table
 
@@ -115,7 +116,10 @@ class Session:
         request = Request(source=source, cell=cell, info=info)
         found = self._cell(cell)
         if found is None or found.kind in ("plain", "setup", "control", "empty"):
-            self.lane.before_plain(source, found)
+            try:
+                self.lane.before_plain(source, found)
+            except NbflowError as error:  # the cell is none of ours: it runs all the same
+                say(error)
         request.names = dict(self.ip.user_ns)
         return request
 
@@ -173,6 +177,8 @@ class Session:
         self._tell_findings(flow, cell)
         if step is None:
             return Decision(in_place=True)
+        if step.kind == "params":
+            _override(tree, step, flow)
         return replace(self.lane.decide(step), awaits=_awaits(tree))
 
     def _source(self, kind: str, header: str) -> str:
@@ -246,7 +252,10 @@ class Session:
                 self._fail(result, problem)
             return
         if request.decision is None or request.decision.step is None:
-            self.lane.after_plain(self._cell(request.cell), request.names, succeeded=succeeded)
+            try:
+                self.lane.after_plain(self._cell(request.cell), request.names, succeeded=succeeded)
+            except NbflowError as error:
+                say(error)
 
     def _fail(self, result: Any, error: NbflowError) -> None:
         """The cell has run, but what it left cannot be used: its reply is an error, so that Run All stops."""
@@ -323,8 +332,8 @@ class Session:
             lines.append(table.text(self._run.snapshot))
         lines += self.settings()
         lines += [f"{finding.message} (cell {finding.cell})" for finding in self.flow().findings if finding.code == "source-differs"]
-        if self.lane.pending:
-            lines.append(f"loaded when a cell reads them: {', '.join(sorted(self.lane.pending))}")
+        if self.lane.waiting:
+            lines.append(f"loaded when a cell reads them: {', '.join(self.lane.waiting.names())}")
         known = {name: entry.step for name, entry in self.lane.ledger.names().items() if entry.step}
         lines += [f"{name}: of {step}" for name, step in sorted(known.items())]
         return lines
@@ -352,7 +361,8 @@ def _belongs(result: Any, info: Any) -> bool:
 
 
 def _error_of(result: Any) -> BaseException | None:
-    return result.error_before_exec if result.error_before_exec is not None else result.error_in_exec
+    error: BaseException | None = result.error_before_exec if result.error_before_exec is not None else result.error_in_exec
+    return error
 
 
 def _awaits(tree: ast.Module) -> bool:
@@ -365,6 +375,14 @@ def _awaits(tree: ast.Module) -> bool:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             queue.extend(ast.iter_child_nodes(node))
     return False
+
+
+def _override(tree: ast.Module, step: Step, flow: Flow) -> None:
+    """A params cell's module: what the environment says of a parameter takes the place of its default."""
+    values = gather_overrides(flow.parameters, {}, {}, os.environ)
+    source = override_source(step.source, values)
+    if source != step.source:
+        tree.body[1:] = ast.parse(source).body
 
 
 def _place(cell: Cell) -> str:

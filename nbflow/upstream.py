@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 
 import msgspec
 
+from nbflow import planning
 from nbflow.errors import NbflowError, PlanError
 from nbflow.lookup import Lookup, RunFacts
 from nbflow.model import Flow, Record, Step, TaskId
@@ -16,6 +17,9 @@ from nbflow.parameters import gather_overrides
 from nbflow.plugins import Executor
 from nbflow.state import Prepared
 from nbflow.storage import Store
+
+MOST_ROUNDS = 100_000
+"""Turns and waits of one task after which something is wrong with us."""
 
 
 @dataclass(frozen=True)
@@ -27,89 +31,141 @@ class Missing:
     why: str
 
 
+Adopt = Callable[[Step, Prepared, Lookup], Record | None]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a kernel has executed so far: shared with it, so always as it is now."""
+
+    executed: Mapping[str, Record]  # key -> the newest execution, of this kernel or of a run that it started
+    seen: Set[tuple[str, str]]  # (step, key) that ran or was reused by hand: the next time it is executed
+
+
+class HandLookup(Lookup):
+    """A look-up that asks this kernel's executions before the store."""
+
+    known: Known
+    target: str = ""  # the step that is to run now
+
+    def choose(self, step: Step, key: str, *, listing: bool = False) -> planning.Choice:
+        """A step and its key in; the past execution that stands for it, if any, out."""
+        if step.name == self.target and (step.name, key) in self.known.seen:
+            return planning.Choice(None, (("fresh", "executed by hand once more"),))
+        record = self.known.executed.get(key)
+        if record is not None and step.name != self.target:
+            return planning.Choice(record, ())
+        return super().choose(step, key, listing=listing)
+
+    def previous(self, task: TaskId) -> Record | None:
+        """The last execution of the task in this kernel, else that of the newest run."""
+        mine = [record for record in self.known.executed.values() if record.step == task.step]
+        return max(mine, key=lambda record: record.created_at) if mine else super().previous(task)
+
+
 class Upstream:
-    """One version of the flow and all that was executed; what stands for a step is worked out once."""
+    """One version of the flow and all that was executed; what stands for a task is worked out once."""
 
     def __init__(
-        self, flow: Flow, store: Store, run: str, executed: Mapping[str, Record],
-        adopt: Callable[[Step, Prepared, Lookup], Record | None], executor_of: Callable[[str | None], Executor],
-    ) -> None:  # fmt: skip
+        self,
+        flow: Flow,
+        store: Store,
+        run: str,
+        known: Known,
+        adopt: Adopt,
+        executor_of: Callable[[str | None], Executor],
+    ) -> None:
         self.flow = flow
         self.store = store
         self._facts = RunFacts(run=run, store_url=store.url, session=True)
-        self._executed = executed
+        self._known = known
         self._adopt = adopt
         self._executor_of = executor_of
         self._steps = {step.name: step for step in flow.steps}
-        self._standing: dict[str, Record] = {}
-        self._missing: dict[str, str] = {}
-        self._above: dict[str, tuple[Step, ...]] = {}
-        self.lookup = Lookup(flow, store, self._facts)
+        self._standing: dict[TaskId, Record | None] = {}
+        self._missing: dict[TaskId, str] = {}
+        self._blocked: set[TaskId] = set()
+        self.lookup = self._new_lookup()
+
+    def _new_lookup(self) -> HandLookup:
+        lookup = HandLookup(self.flow, self.store, self._facts)
+        lookup.known = self._known
+        for task, record in self._standing.items():
+            lookup.settle(task, record)
+        return lookup
 
     def executed(self, record: Record) -> None:
         """A step was executed: what was worked out below it no longer counts."""
-        self._missing = {}
-        self._standing[record.step] = record
-        stale = self._below(record.step)
-        self._standing = {name: standing for name, standing in self._standing.items() if name not in stale}
-        self.lookup = Lookup(self.flow, self.store, self._facts, self._standing)
+        stale = {record.step, *self._below(record.step)}
+        self._standing = {task: standing for task, standing in self._standing.items() if task.step not in stale}
+        self.retry()
+        self.lookup = self._new_lookup()
+
+    def _below(self, name: str) -> set[str]:
+        below: set[str] = set()
+        for step in self.flow.steps:
+            if name in step.needs or below & set(step.needs):
+                below.add(step.name)
+        return below
 
     def retry(self) -> None:
         """Look again for what was missing: others may have written to the store."""
-        self._missing = {}
+        self._missing, self._blocked = {}, set()
+
+    # ------------------------------------------------------------ the step that is to run
 
     def prepare(self, name: str) -> Prepared:
         """A step in; whether its inputs are there, its key, and a past execution of it, out."""
-        if name in self._standing:
+        task = TaskId(step=name)
+        if task in self._standing:
             # asked for anew: the look-up must not find the step's own last execution among what has settled
-            self._standing.pop(name)
-            self.lookup = Lookup(self.flow, self.store, self._facts, self._standing)
-        for step in self.above(name):
-            self._stand(step)
-        return self.lookup.prepare(TaskId(step=name))
+            del self._standing[task]
+            self.lookup = self._new_lookup()
+        self.lookup.target = name
+        try:
+            return self._ask(task)
+        finally:
+            self.lookup.target = ""
 
-    def above(self, name: str) -> tuple[Step, ...]:
-        """A step in; every step that it reads from, directly or not, in document order, out."""
-        if name not in self._above:
-            found: set[str] = set()
-            queue = list(self._steps[name].needs)
-            while queue:
-                need = queue.pop()
-                if need not in found:
-                    found.add(need)
-                    queue.extend(self._steps[need].needs)
-            self._above[name] = tuple(step for step in self.flow.steps if step.name in found)
-        return self._above[name]
+    def _ask(self, task: TaskId) -> Prepared:
+        """A task in; what the look-up says of it when all that can be settled above it has been, out."""
+        for _ in range(MOST_ROUNDS):
+            prepared = self.lookup.prepare(task)
+            if prepared.action != "wait" or not all([self._settle(need) for need in prepared.waits]):
+                return prepared
+        raise PlanError(f"what {task.step} waits for does not settle", step=task.step)
 
-    def missing(self, name: str) -> list[Missing]:
-        """A step that cannot run in; the steps that have to run first, topmost first, out."""
-        absent = [step for step in self.above(name) if step.name not in self._standing]
-        names = {step.name for step in absent}
-        roots = [step for step in absent if not names & set(step.needs)] or absent
-        return [Missing(step.name, step.label, self._missing.get(step.name, "it has not run")) for step in roots]
-
-    def record(self, name: str) -> Record | None:
-        """The execution that stands for a step now."""
-        if name not in self._standing:
-            for step in (*self.above(name), self._steps[name]):
-                self._stand(step)
-        return self._standing.get(name)
-
-    def _stand(self, step: Step) -> None:
-        if step.name in self._standing or step.name in self._missing:
-            return
-        task = TaskId(step=step.name)
-        prepared = self.lookup.prepare(task)
-        record = self._executed.get(prepared.key) if prepared.key else None
-        if record is None and prepared.action == "reuse":
-            record = self.lookup.record(task)
-        if record is None and prepared.key:
-            record = self._given(step) if step.kind == "params" else self._adopt(step, prepared, self.lookup)
-        if record is None:
-            self._missing.setdefault(step.name, _why(prepared))
-            return
+    def _settle(self, task: TaskId) -> bool:
+        """A task above in; whether it is known what stands for it."""
+        if task in self._standing:
+            return True
+        if task in self._missing or task in self._blocked:
+            return False
+        first = _before(task)
+        if first is not None and not self._settle(first):
+            self._blocked.add(task)
+            return False
+        target, self.lookup.target = self.lookup.target, ""
+        prepared = self._ask(task)
+        record = self._record(task, prepared)
+        self.lookup.target = target
+        if record is None and prepared.action not in ("skip", "settle"):
+            if prepared.action == "wait":
+                self._blocked.add(task)
+            else:
+                self._missing.setdefault(task, _why(prepared))
+            return False
         self.lookup.settle(task, record)
-        self._standing[step.name] = record
+        self._standing[task] = record
+        return True
+
+    def _record(self, task: TaskId, prepared: Prepared) -> Record | None:
+        if prepared.action in ("reuse", "settle"):
+            return self.lookup.record(task)
+        if prepared.action != "run" or task.part:
+            return None
+        step = self._steps[task.step]
+        return self._given(step) if step.kind == "params" else self._adopt(step, prepared, self.lookup)
 
     def _given(self, step: Step) -> Record | None:
         """Parameters need no cell to be run by hand: their values are in the notebook and the environment."""
@@ -118,16 +174,25 @@ class Upstream:
         try:
             _, given = evaluate(alone, self.store, overrides, self._executor_of, self._facts.run)
         except NbflowError as error:
-            self._missing[step.name] = error.message
+            self._missing[TaskId(step=step.name)] = error.message
             return None
         return given.records.get(step.name)
 
-    def _below(self, name: str) -> set[str]:
-        below: set[str] = set()
-        for step in self.flow.steps:
-            if name in step.needs or below & set(step.needs):
-                below.add(step.name)
-        return below
+    # ------------------------------------------------------------ what has to run first
+
+    def missing(self) -> list[Missing]:
+        """The steps that have to run before the one that was asked for last, topmost first."""
+        whys = {task.step: why for task, why in reversed(self._missing.items())}
+        return [Missing(step.name, step.label, whys[step.name]) for step in self.flow.steps if step.name in whys]
+
+
+def _before(task: TaskId) -> TaskId | None:
+    """What must have settled before a gate can say what it waits for."""
+    if task.part == "all":
+        return msgspec.structs.replace(task, part="list")
+    if task.part == "last":
+        return msgspec.structs.replace(task, part="", turn=0)
+    return None
 
 
 def _why(prepared: Prepared) -> str:
@@ -141,16 +206,18 @@ def _why(prepared: Prepared) -> str:
 def refuse(step: Step, missing: Iterable[Missing], prepared: Prepared) -> PlanError:
     """A step and what it lacks in; the error that names the steps to run, out."""
     missing = list(missing)
-    if missing:
+    if prepared.action == "wait" and missing:
         what = "; ".join(f"{each.label} has to run first ({each.why})" for each in missing)
         cells = ", ".join(each.label for each in missing)
         return PlanError(
             f"{step.label} cannot run yet: {what}",
-            step=step.name, cell=step.cell,
+            step=step.name,
+            cell=step.cell,
             fix=f"run {cells}, or `%flow run {step.name}`, which runs {step.name} with all that it needs",
-        )  # fmt: skip
+        )
     if prepared.failure is not None:
         failure = prepared.failure
-        return PlanError(failure.message, step=step.name, cell=failure.cell or step.cell, line=failure.line, fix=failure.fix)
+        cell = failure.cell or step.cell
+        return PlanError(failure.message, step=step.name, cell=cell, line=failure.line, fix=failure.fix)
     reasons = "; ".join(what for _, what in prepared.reasons) or "an input has no value"
     return PlanError(f"{step.label} cannot run: {reasons}", step=step.name, cell=step.cell)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbflow.model import Definition, Group, Record
+from nbflow.model import Artifact, Definition, Group, Record
 from nbflow.namespace import MISSING
 from nbflow.planning import Value
 from nbflow.registry import Registry
@@ -109,6 +109,14 @@ class Ledger:
         """The content id of what a name holds, as far as it is known; an empty string when it is not."""
         entry = self._entry(name)
         return entry.content_id if entry is not None else ""
+
+    def verified(self, name: str) -> str:
+        """The content id of what a name holds, looked at again; an empty string when it is not known or has changed."""
+        entry = self._entry(name)
+        if entry is None or entry.group is None:
+            return ""
+        artifact = Artifact(name=name, type="", group=0, content_id=entry.content_id)
+        return entry.content_id if self.current({name: Value(entry.group, artifact, entry.step)}) else ""
 
     def holds(self, definition_id: str, names: Iterable[str]) -> bool:
         """Whether every one of these names holds what that definition gave it."""

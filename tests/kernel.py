@@ -129,14 +129,17 @@ class Kernel:
     ) -> None:
         self.notebook = notebook
         self.load = load
-        self.manager = KernelManager(kernel_name="python3")
-        self.manager.kernel_spec.argv[:] = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        self.python = python
         self.env = {
             **os.environ, "JPY_SESSION_NAME": str(notebook.path), "IPYTHONDIR": str(notebook.path.parent / ".ipython"), **(env or {}),
         }  # fmt: skip
         self.start()
 
     def start(self) -> None:
+        self.manager = KernelManager(kernel_name="python3")
+        spec = self.manager.kernel_spec
+        assert spec is not None
+        spec.argv[:] = [self.python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         self.manager.start_kernel(cwd=str(self.notebook.path.parent), env=self.env)
         self._connect()
 
