@@ -49,7 +49,8 @@ def type_name(value: Any) -> str:
     parts = module.split(".")
     for end in range(1, len(parts)):
         prefix = ".".join(parts[:end])
-        if getattr(sys.modules.get(prefix), name, None) is kind:
+        holder = sys.modules.get(prefix)
+        if holder is not None and vars(holder).get(name) is kind:  # no getattr: lazy modules would import and warn
             return f"{prefix}.{name}"
     return f"{module}.{name}"
 
@@ -198,7 +199,7 @@ def _show_array(value: Any) -> str:
     label = f"{str(name)[:TEXT]}: " if isinstance(name, str) and name else ""
     shape = tuple(value.shape)
     dtype = str(value.dtype).removeprefix("torch.")
-    if not shape:
+    if not shape and dtype != "object":
         return f"{value!r}"[:PREVIEW]
     head = f"{label}{dtype} × {_by(shape)}" if len(shape) == 1 else f"{label}{_by(shape)} {dtype}"
     if len(shape) == 1 and shape[0] <= 2 * ITEMS and hasattr(value, "tolist") and dtype != "object":

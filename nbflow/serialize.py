@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import cloudpickle
 
+from nbflow.culprit import find_culprit
 from nbflow.describe import Description, describe, type_name
 from nbflow.model import DefinitionRef
 from nbflow.registry import NAMED_KINDS, Registry
@@ -100,7 +101,7 @@ def dump(values: Mapping[str, Any], registry: Registry) -> list[Dumped | Unstora
         if isinstance(trial, _Trial):
             trials.append(trial)
         else:
-            results.append(Unstorable(name, type_name(value), trial, described[name]))
+            results.append(Unstorable(name, type_name(value), _blame(session, name, value, trial), described[name]))
     for members, regions in _groups(trials):
         results.extend(_finish(session, members, regions, values, described))
     return results
@@ -171,11 +172,18 @@ def _try(session: _Session, names: tuple[str, ...], value: Any, regions: dict[in
     buffers: list[memoryview] = []
     stream = io.BytesIO()
     pickler = _Pickler(session, stream, regions, _taker(buffers))
+    pickler.alone = len(names) < 2
     try:
         pickler.dump(value)
     except Exception as error:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
         return f"{type(error).__name__}: {error}"
     return _Trial(names, pickler, buffers, stream.getvalue())
+
+
+def _blame(session: _Session, name: str, value: Any, reason: str) -> str:
+    """A value that cannot be pickled and the reason in; the reason with the part that is at fault out."""
+    path = find_culprit(name, value, lambda part: isinstance(_try(session, (), part, {}), str))
+    return reason if path == name else f"{reason} (in {path})"
 
 
 def _taker(buffers: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
@@ -298,6 +306,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         self.roots: dict[int, tuple[Any, list[Any]]] = {}
         self.definitions: set[str] = set()
         self.free: set[str] = set()
+        self.alone = True
         self.inside = 0
         self.hidden: list[int] = []
 
@@ -365,7 +374,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         pandas = sys.modules["pandas"]
         if self.inside and not isinstance(value, (pandas.DataFrame, pandas.Series)):
             self.hidden.append(id(value))
-        return reduce_pandas(value)
+        return reduce_pandas(value, alone=self.alone)
 
     def tensor(self, value: Any) -> Any:
         """A torch tensor in; its reduction out."""

@@ -31,16 +31,18 @@ def make_mark() -> None:
 # ---------------------------------------------------------------- pandas
 
 
-def reduce_pandas(value: Any) -> Any:
-    """A pandas object in; its reduction, or NotImplemented for what holds no data of its own, out."""
+def reduce_pandas(value: Any, *, alone: bool) -> Any:
+    """A pandas object, and whether no other value is in its stream, in; its reduction out."""
     pandas = sys.modules["pandas"]
     kind = type(value)
     if kind is pandas.DataFrame and hasattr(pandas.api, "internals"):
         return reduce_frame(value)
     if kind is pandas.Series:
         return reduce_series(value)
-    holders = (pandas.DataFrame, pandas.Series, pandas.Index, pandas.api.extensions.ExtensionArray)
-    return reduce_apart(value) if isinstance(value, holders) else NotImplemented
+    if not alone and isinstance(value, (pandas.DataFrame, pandas.Series)):
+        # A subclass pickles pandas' own blocks; two values that hold the same one would be loaded as one memory.
+        value = value.copy()
+    return reduce_apart(value)
 
 
 def reduce_frame(frame: Any) -> Any:

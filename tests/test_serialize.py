@@ -144,6 +144,27 @@ def test_frames(name: str) -> None:
         assert frame["i"].iloc[0] != 77
 
 
+class Marked(pd.DataFrame):
+    """A frame with a fact of its own, as libraries make them."""
+
+    _metadata = ["fact"]
+
+    @property
+    def _constructor(self) -> Any:
+        return Marked
+
+
+def test_subclasses_keep_their_own_way() -> None:
+    frame = Marked({"a": np.arange(20_000.0), "s": ["x"] * 20_000})
+    frame.fact = {"k": 1}
+    result = loaded(dumped(frame=frame, part=frame[["a"]]))
+    assert type(result["frame"]) is type(result["part"]) is Marked
+    assert result["frame"].fact == {"k": 1}
+    pd.testing.assert_frame_equal(result["frame"], frame)
+    result["part"].loc[0, "a"] = -1
+    assert result["frame"].loc[0, "a"] == 0
+
+
 SERIES = {
     "ints": pd.Series([1, 2], name="n"),
     "strings": pd.Series(["a", None]),
@@ -469,6 +490,8 @@ def test_bad_values_do_not_hide_good_ones() -> None:
         def __reduce__(self) -> Any:
             raise RuntimeError("not today")
 
+    point = Point(1.0, [])
+    point.inner = {"k": [0, threading.Lock()]}  # type: ignore[attr-defined]
     shared = [1]
     with pathlib.Path(__file__).open(encoding="utf-8") as file:
         found = dump(
@@ -480,14 +503,16 @@ def test_bad_values_do_not_hide_good_ones() -> None:
                 "bad": [shared, Refuses()],
                 "x": [shared],
                 "y": shared,
+                "point": point,
             },
             Registry(),
         )
     failed = {each.name: each for each in found if isinstance(each, Unstorable)}
-    assert set(failed) == {"lock", "file", "gen", "bad"}
+    assert set(failed) == {"lock", "file", "gen", "bad", "point"}
+    assert failed["point"].reason == "TypeError: cannot pickle '_thread.lock' object (in point.inner['k'][1])"
     assert "_thread.lock" in failed["lock"].reason
     assert "open file" in failed["file"].reason
-    assert failed["bad"].reason == "RuntimeError: not today"
+    assert failed["bad"].reason == "RuntimeError: not today (in bad[1])"
     assert failed["gen"].type == "generator"
     good = {each.names: each for each in found if isinstance(each, Dumped)}
     assert sorted(good) == [("good",), ("x", "y")]
