@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -164,34 +164,51 @@ class PlainLines:
 
 
 class LiveTable:
-    """The table of steps drawn in place, at most ten times a second; what tasks print scrolls by above it."""
+    """The table of steps drawn in place, ten times a second; what tasks print scrolls by above it."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = Live(console=console, auto_refresh=False, transient=True)
-        self._drawn = 0.0
+        self._seen: Snapshot | None = None
+        self._live = Live(console=console, refresh_per_second=FRAMES, transient=True, get_renderable=self._draw)
         self._pieces = Pieces()
+        self._lines: list[tuple[str, str]] = []
+        self._printed = 0.0
 
     def __enter__(self) -> Self:
         self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._print()
         self._live.stop()
 
     def __call__(self, snapshot: Snapshot, event: Event) -> None:
-        """The run now and what happened in; the table is drawn anew if it is time."""
-        for name, text in self._pieces.lines(snapshot, event):
-            self._live.console.print(Text.assemble((f"{name} │ ", "dim"), text), soft_wrap=True)
-        now = time.monotonic()
-        if event is None or now - self._drawn >= 1 / FRAMES or snapshot.status != "running":
-            self._drawn = now
-            self._live.update(rich_table(snapshot, time.time(), self._console.height), refresh=True)
+        """The run now and what happened in; drawn the next time that it is due."""
+        self._seen = snapshot
+        self._lines += self._pieces.lines(snapshot, event)
+        if time.monotonic() - self._printed >= 1 / FRAMES:
+            self._print()
+
+    def _draw(self) -> RenderableType:
+        seen = self._seen
+        return "" if seen is None else rich_table(seen, time.time(), self._console.height)
+
+    def _print(self) -> None:
+        """Write the lines that have gathered, all at once: one by one they would take longer than the tasks."""
+        self._printed = time.monotonic()
+        whole = Text()
+        for name, line in self._lines:
+            whole.append(f"{name} │ ", "dim")
+            whole.append_text(Text.from_ansi(line)) if "\x1b" in line else whole.append(line)
+            whole.append("\n")
+        self._lines.clear()
+        if whole:
+            self._live.console.print(whole, end="", soft_wrap=True)
 
 
 def rich_table(snapshot: Snapshot, now: float, height: int) -> Group:
     """A run, the time and the screen's lines in; the table that fits them out: settled steps give way first."""
-    rows = list(table.rows(snapshot))
+    rows = list(table.rows(snapshot, now))
     room = max(4, height - 5)
     left_out = 0
     if len(rows) > room:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from nbflow.model import SETTLED, WORST_FIRST, Finding, Frozen, Plan, Snapshot, TaskState, TaskView
 from nbflow.render import html, preview
 
@@ -22,11 +24,11 @@ class Row(Frozen, frozen=True):
     note: str = ""
 
 
-def rows(snapshot: Snapshot) -> tuple[Row, ...]:
-    """A run in; its steps in document order out."""
+def rows(snapshot: Snapshot, now: float | None = None) -> tuple[Row, ...]:
+    """A run, and the time while it runs, in; its steps in document order out."""
     tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
     for view in snapshot.tasks:
-        tasks.setdefault(view.task.step, []).append(view)
+        tasks.setdefault(view.task.step, []).append(_timed(view, now))
     empty: TaskState = "done" if snapshot.status == "done" else "pending"
     return tuple(_row(name, snapshot.labels.get(name) or name, found, empty) for name, found in tasks.items())
 
@@ -52,7 +54,7 @@ def counts(snapshot: Snapshot) -> dict[TaskState, int]:
 def text(snapshot: Snapshot, now: float | None = None, width: int = 0) -> str:
     """A run in; its title, table, error and findings as plain text out, lines clipped to `width` columns if given."""
     lines = [title(snapshot, now)]
-    lines += [f"  {line}" for line in preview.grid(_cells(row) for row in rows(snapshot))]
+    lines += [f"  {line}" for line in preview.grid(_cells(row) for row in rows(snapshot, now))]
     lines += [line for finding in snapshot.findings for line in finding_text(finding)]
     if _untold(snapshot):
         lines.append(f"error: {_untold(snapshot)}")
@@ -64,7 +66,7 @@ def as_html(snapshot: Snapshot, now: float | None = None) -> str:
     body = [
         (html.marked(row.label, row.state, preview.mark(row.state)), html.state(row.state), row.count,
          preview.duration(row.elapsed), row.note)
-        for row in rows(snapshot)
+        for row in rows(snapshot, now)
     ]  # fmt: skip
     head = html.join(
         (html.tag("b", snapshot.flow), " ", html.tag("code", snapshot.run), " ", html.state(snapshot.status),
@@ -119,6 +121,13 @@ def _cells(row: Row) -> tuple[str, ...]:
     """A row in; its cells as plain text out."""
     time = preview.duration(row.elapsed)
     return (f"{preview.mark(row.state)} {row.label}", row.state, row.count, time, row.note)
+
+
+def _timed(view: TaskView, now: float | None) -> TaskView:
+    """A task in; with the time that it has been running by `now` out."""
+    if view.state != "running" or view.started_at is None or now is None:
+        return view
+    return msgspec.structs.replace(view, elapsed=max(0.0, now - view.started_at))
 
 
 def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState) -> Row:
