@@ -172,7 +172,6 @@ def _try(session: _Session, names: tuple[str, ...], value: Any, regions: dict[in
     buffers: list[memoryview] = []
     stream = io.BytesIO()
     pickler = _Pickler(session, stream, regions, _taker(buffers))
-    pickler.alone = len(names) < 2
     try:
         pickler.dump(value)
     except Exception as error:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
@@ -306,7 +305,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         self.roots: dict[int, tuple[Any, list[Any]]] = {}
         self.definitions: set[str] = set()
         self.free: set[str] = set()
-        self.alone = True
+        self.first = True
         self.inside = 0
         self.hidden: list[int] = []
 
@@ -374,7 +373,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         pandas = sys.modules["pandas"]
         if self.inside and not isinstance(value, (pandas.DataFrame, pandas.Series)):
             self.hidden.append(id(value))
-        return reduce_pandas(value, alone=self.alone)
+        first, self.first = self.first, False
+        return reduce_pandas(value, alone=first)
 
     def tensor(self, value: Any) -> Any:
         """A torch tensor in; its reduction out."""

@@ -32,7 +32,7 @@ def make_mark() -> None:
 
 
 def reduce_pandas(value: Any, *, alone: bool) -> Any:
-    """A pandas object, and whether no other value is in its stream, in; its reduction out."""
+    """A pandas object, and whether none came before it in its stream, in; its reduction out."""
     pandas = sys.modules["pandas"]
     kind = type(value)
     if kind is pandas.DataFrame and hasattr(pandas.api, "internals"):

@@ -163,6 +163,9 @@ def test_subclasses_keep_their_own_way() -> None:
     pd.testing.assert_frame_equal(result["frame"], frame)
     result["part"].loc[0, "a"] = -1
     assert result["frame"].loc[0, "a"] == 0
+    first, second = through([frame, frame[["a"]]])
+    first.loc[0, "a"] = -1
+    assert second.loc[0, "a"] == 0
 
 
 SERIES = {
