@@ -42,7 +42,7 @@ TRANSPARENT = ("IPython", "pexpect", "ptyprocess")
 """Packages that start processes on the user's word: `!command`."""
 
 IGNORED_PARTS = ("/__pycache__/", "/.ipynb_checkpoints/", "/site-packages/", "/dist-packages/", "/.nbflow/")
-IGNORED_ROOTS = ("/proc/", "/sys/", "/dev/")
+IGNORED_ROOTS = ("/proc/", "/sys/", "/dev/", *(os.path.realpath(p) + "/" for p in (sys.prefix, sys.base_prefix)))
 SYSTEM_ROOTS = ("/etc/", "/usr/", "/lib/", "/lib64/", "/opt/", "/run/", "/var/lib/")
 """What libraries read there (time zones, certificates) comes with the system; what the user reads there counts."""
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from IPython.core import page
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.display_trap import DisplayTrap
 from IPython.core.displayhook import DisplayHook
@@ -169,6 +170,11 @@ class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
 
     def init_virtualenv(self) -> None:
         """The process was started by the right interpreter already."""
+
+    def init_hooks(self) -> None:
+        """What a front end shows in its pager (`len?`) is no output."""
+        super().init_hooks()  # type: ignore[no-untyped-call]
+        self.set_hook("show_in_pager", page.as_hook(lambda *_, **__: None), 99)  # type: ignore[no-untyped-call]
 
     def enable_gui(self, gui: Any = None) -> None:
         """No event loop of a user interface runs in a worker."""

@@ -140,16 +140,15 @@ class _Task:
         options = self.spec.options
         namespace = self.shell.user_ns
         if options.foreach is not None:
+            binding = f"{options.foreach.target} = __item"
             namespace["__item"] = item
             try:
-                self._guarded(lambda: exec(f"{options.foreach.target} = __item", namespace))
+                self._guarded(lambda: exec(binding, namespace))
             finally:
                 del namespace["__item"]
         if self.spec.joined is not None:
             constants = {name: namespace[name] for name in self.spec.constants if name in namespace}
-            namespace["inputs"] = open_inputs(
-                self.spec.joined, self.inputs.value, self.store, self.registry, constants
-            )
+            namespace["inputs"] = open_inputs(self.spec.joined, self.inputs.value, self.store, self.registry, constants)
 
     def _evaluate(self, expression: str) -> Any:
         """An option's expression in, its value in the task's namespace out."""
@@ -262,12 +261,10 @@ class _Task:
 
     def _drew(self, states: Mapping[str, bytes]) -> bool:
         """Whether numbers were drawn that another execution would not draw again."""
-        known = {*self.spec.inputs, *(name for name in self.spec.writes if name in randomness.STATES)}
-        now = randomness.loaded()
         sources = (self.spec.source, *(statement.source for statement in self.spec.replay))
-        if any("seed(" in source or "set_state(" in source for source in sources):
+        if any(f"{call}(" in source for source in sources for call in randomness.SEEDING):
             return False
-        return any(now[name] != state for name, state in states.items() if name not in known)
+        return bool(randomness.drawn(states) - {*self.spec.inputs, *self.spec.writes})
 
     def _await(self) -> None:
         spec = self.spec

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,8 +34,8 @@ class ExecutorConformance:
     """Subclass with a fixture `executor`, best of the module's or class's scope."""
 
     @pytest.fixture
-    def tasks(self, executor: Executor, tmp_path: Path) -> Iterator[Tasks]:
-        yield Tasks(executor, tmp_path)
+    def tasks(self, executor: Executor, tmp_path: Path) -> Tasks:
+        return Tasks(executor, tmp_path)
 
     # ------------------------------------------------------------ protocol
 
@@ -265,8 +264,14 @@ class ExecutorConformance:
     @pytest.mark.parametrize(
         ("source", "said"),
         [
-            ("import os\nprint('before')\nos._exit(3)", "the process ended with exit status 3 before the cell finished"),
-            ("import os\nprint('before')\nos._exit(0)", "the process ended with exit status 0 before the cell finished"),
+            (
+                "import os\nprint('before')\nos._exit(3)",
+                "the process ended with exit status 3 before the cell finished",
+            ),
+            (
+                "import os\nprint('before')\nos._exit(0)",
+                "the process ended with exit status 0 before the cell finished",
+            ),
             ("import os\nprint('before')\nos.kill(os.getpid(), 9)", "SIGKILL (kill -9 or out of memory)"),
             ("import ctypes\nprint('before')\nctypes.string_at(0)", "segmentation fault"),
             ("import os\nprint('before')\nos.abort()", "SIGABRT"),
@@ -308,7 +313,7 @@ class ExecutorConformance:
 
     def test_cancel_lets_the_cell_tidy_up(self, tasks: Tasks) -> None:
         done = tasks.cancel_when(
-            "go", 5.0, "import time\nprint('go')\ntry:\n    time.sleep(60)\nfinally:\n    print('tidied')"
+            "go", 5.0, "import time\ntry:\n    print('go')\n    time.sleep(60)\nfinally:\n    print('tidied')"
         )
         assert done.failure.kind == "cancelled"
         assert done.live() == "go\ntidied\n"
@@ -316,7 +321,8 @@ class ExecutorConformance:
     def test_cancel_of_a_task_that_will_not_hear(self, tasks: Tasks) -> None:
         source = (
             "import subprocess, time\np = subprocess.Popen(['sh', '-c', 'trap \"\" INT; sleep 60'])\n"
-            "print('go', p.pid)\nwhile True:\n    try:\n        time.sleep(60)\n    except KeyboardInterrupt:\n        pass"
+            "said = False\nwhile True:\n    try:\n        said = said or print('go', p.pid) or True\n"
+            "        time.sleep(60)\n    except KeyboardInterrupt:\n        pass"
         )
         done = tasks.cancel_when("go", 0.5, source)
         assert done.failure.kind == "cancelled"
@@ -386,7 +392,9 @@ class ExecutorConformance:
         assert done.seconds < 10
 
     def test_a_fork_that_falls_through_gives_one_result(self, tasks: Tasks) -> None:
-        done = tasks.run("import os\nprint('once')\npid = os.fork()\nif pid:\n    os.waitpid(pid, 0)\nelse:\n    print('child')")
+        done = tasks.run(
+            "import os\nprint('once')\npid = os.fork()\nif pid:\n    os.waitpid(pid, 0)\nelse:\n    print('child')"
+        )
         assert sum(isinstance(event, Ended) for event in done.events) == 1
         assert done.result.failure is None
         assert sorted(done.live().split()) == ["child", "once"]

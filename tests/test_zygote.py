@@ -81,7 +81,9 @@ def test_a_module_that_starts_threads_is_left_out(own: Tasks, tmp_path: Path, mo
         "import threading, time\nthreading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
-    done = own.run("import sys\n('threadful' in sys.modules, 'decimal' in sys.modules)", preload=("decimal", "threadful"))
+    done = own.run(
+        "import sys\n('threadful' in sys.modules, 'decimal' in sys.modules)", preload=("decimal", "threadful")
+    )
     assert done.shown == "(False, True)"
     assert isinstance(own.executor, LocalExecutor)
     assert isinstance(own.executor.lane, ZygoteLane)
@@ -117,7 +119,8 @@ from nbflow.executors.local import LocalExecutor
 from nbflow.model import Output, Started
 from tests.tasks import Tasks
 tasks = Tasks(LocalExecutor(lane=sys.argv[1]), Path(sys.argv[2]))
-spec, handle = tasks.submit("import subprocess, time\\np = subprocess.Popen(['sleep', '60'])\\nprint(p.pid)\\ntime.sleep(60)")
+cell = "import subprocess, time\\np = subprocess.Popen(['sleep', '60'])\\nprint(p.pid)\\ntime.sleep(60)"
+spec, handle = tasks.submit(cell)
 for event in handle.events():
     if isinstance(event, Started):
         print(event.pid, flush=True)
@@ -130,7 +133,10 @@ for event in handle.events():
 def test_the_driver_killed(lane: str, tmp_path: Path) -> None:
     root = Path(__file__).parent.parent
     driver = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(DRIVER), lane, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=root
+        [sys.executable, "-c", textwrap.dedent(DRIVER), lane, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=root,
     )
     assert driver.stdout is not None
     pids = [int(driver.stdout.readline()) for _ in range(2)]
