@@ -45,11 +45,13 @@ NO_SETUP = (
 
 PLOTTING = ("matplotlib.pyplot.", "pylab.", "seaborn.", "plotly.", "bokeh.", "altair.", "holoviews.")
 PLOT_SETUP = frozenset(
-    "use set_theme set set_style set_palette set_context rc rcdefaults ion ioff switch_backend output_notebook extension"
+    "use set_theme set set_style set_palette set_context"
+    " rc rcdefaults ion ioff switch_backend output_notebook extension"
     " renderers register_theme".split()
 )
 SETUP_MAGICS = frozenset(
-    "matplotlib config load_ext reload_ext autoreload aimport env set_env cd pylab precision xmode colors pprint alias".split()
+    "matplotlib config load_ext reload_ext autoreload aimport env"
+    " set_env cd pylab precision xmode colors pprint alias".split()
 )
 
 RANDOM_STATES: Mapping[str, tuple[str, frozenset[str]]] = {
@@ -311,11 +313,7 @@ def _touched(tree: ast.stmt, origins: Mapping[str, str]) -> str:
 
 
 def _is_under(name: str, prefix: str) -> bool:
-    return (
-        name.startswith(prefix)
-        if prefix.endswith(".")
-        else name == prefix or name.startswith(prefix + ".") or name == prefix
-    )
+    return name == prefix or name.startswith(prefix if prefix.endswith(".") else f"{prefix}.")
 
 
 def _is_plotting(tree: ast.stmt, origins: Mapping[str, str]) -> bool:

@@ -7,22 +7,18 @@ looking a name up is then the rule itself, "the value that the nearest earlier c
 from __future__ import annotations
 
 import ast
-import graphlib
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
 
+from nbflow import problems
 from nbflow.analysis import Analysis, analyse, normalise
 from nbflow.definitions import Piece, Surroundings, split_cell
-from nbflow.errors import nearest
 from nbflow.model import (
     Binding,
     Cell,
     Definition,
-    Edge,
     Finding,
     Flow,
     Notebook,
@@ -33,17 +29,8 @@ from nbflow.model import (
     Writer,
 )
 from nbflow.parameters import read_parameters
-from nbflow.regions import carried_names, place_steps
+from nbflow.regions import edges_of, place_steps
 from nbflow.scope import Gathered, closed, gather
-
-
-@dataclass(frozen=True)
-class _Missing:
-    name: str
-    step: str
-    cell: Cell
-    sure: bool
-    writes: frozenset[str]
 
 
 def build_flow(notebook: Notebook, *, all_cells: bool = False) -> Flow:
@@ -65,7 +52,7 @@ class _Builder:
         self.candidates: list[Step] = []
         self.declared: dict[str, Cell] = {}
         self.findings: list[Finding] = list(notebook.findings)
-        self.missing: list[_Missing] = []
+        self.missing: list[problems.Missing] = []
         self.origins: dict[str, str] = {}
         self.setup: list[int] = []
         self.lists: dict[str, Step] = {}
@@ -94,11 +81,7 @@ class _Builder:
         name = cell.name or ""
         other = self.declared.get(name)
         if other is not None:
-            self.findings.append(Finding(
-                code="duplicate-step", level="error", step=name, cell=cell.id, line=1, name=name,
-                message=f"cell {other.position} and cell {cell.position} both declare the step {name!r}",
-                fix="give one of them another name",
-            ))  # fmt: skip
+            self.findings.append(problems.duplicate_step(name, other, cell))
             return False
         self.declared[name] = cell
         return True
@@ -215,7 +198,9 @@ class _Builder:
         self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...], need: Gathered, own: Mapping[str, list[int]]
     ) -> frozenset[str]:
         """The names whose versions travel from this cell on: what its data statements bind or may change."""
-        given = frozenset(target_names(cell.options.foreach.target)) if cell.options.foreach is not None else frozenset()
+        given = (
+            frozenset(target_names(cell.options.foreach.target)) if cell.options.foreach is not None else frozenset()
+        )
         given |= {cell.options.catch} if cell.options.catch is not None else set()
         if cell.options.outputs is not None:
             return frozenset(cell.options.outputs) | given
@@ -226,7 +211,9 @@ class _Builder:
         possible = frozenset[str]().union(*(piece.possible for piece in data)) | need.changes
         changed = {name for name in possible if name not in by_definition and not self._is_replayed(name, bound)}
         states = {name for name in need.changes if name.startswith("<") and name in self.writers}
-        return frozenset(name for name in names | changed | states if not name.startswith("_")) - analysis.deletes | given
+        return (
+            frozenset(name for name in names | changed | states if not name.startswith("_")) - analysis.deletes | given
+        )
 
     def _is_replayed(self, name: str, bound: frozenset[str]) -> bool:
         """Whether a changed name is no data here: an import, a class, a constant, or nothing known at all."""
@@ -283,7 +270,9 @@ class _Builder:
             own_definitions=mine,
             bindings=bindings,
             needs=tuple(
-                sorted({*self._producers(bindings, every, name), *(self.lists[name].needs if name in self.lists else ())})
+                sorted(
+                    {*self._producers(bindings, every, name), *(self.lists[name].needs if name in self.lists else ())}
+                )
             ),
             targets=target_names(cell.options.foreach.target) if cell.options.foreach is not None else (),
             label=name if cell.kind == "step" else _label(cell, writes),
@@ -322,7 +311,7 @@ class _Builder:
         for name, sure in need.missing.items():
             if name.startswith("<"):
                 continue
-            self.missing.append(_Missing(name, step, cell, sure and not self.vague, writes))
+            self.missing.append(problems.Missing(name, step, cell, sure and not self.vague, writes))
 
     # ------------------------------------------------------------ the whole
 
@@ -336,7 +325,7 @@ class _Builder:
             if not missing.sure and missing.name in missing.writes:
                 continue  # bound by the cell itself, on some path
             if missing.step in names or missing.step.startswith("set-up"):
-                self.findings.append(self._missing_finding(missing))
+                self.findings.append(problems.missing_name(missing, self.writers, self.notebook.cells))
         parameters = self._parameters()
         steps = tuple(
             msgspec.structs.replace(step, order=order, needs=self._needs(step, names))
@@ -348,11 +337,12 @@ class _Builder:
             steps=steps,
             definitions=tuple(self.definitions),
             parameters=parameters,
-            edges=_edges(steps, self.lists, self.definitions),
-            findings=(*self.findings, *_cycles(steps), *_carried(steps)),
+            edges=edges_of(steps, self.lists, self.definitions),
+            findings=(*self.findings, *problems.cycles(steps), *problems.carried(steps)),
             lists={
                 step.name: msgspec.structs.replace(self.lists[step.name], scope=step.scope[:-1], order=step.order)
-                for step in steps if step.name in self.lists
+                for step in steps
+                if step.name in self.lists
             },
             writers={name: tuple(writers) for name, writers in self.writers.items()},
         )
@@ -401,31 +391,7 @@ class _Builder:
         for step in steps:
             for word in (*step.options.after, *step.options.join):
                 if self._resolve_step(word) not in known:
-                    self.findings.append(Finding(
-                        code="missing-name", level="error", step=step.name, cell=step.cell, line=1, name=word,
-                        message=f"there is no step named {word!r}{nearest(word, known)}",
-                        fix=f"known steps: {', '.join(known)}",
-                    ))  # fmt: skip
-
-    def _missing_finding(self, missing: _Missing) -> Finding:
-        name, cell = missing.name, missing.cell
-        line = _line_of(cell, name)
-        later = [writer for writer in self.writers.get(name, ()) if writer.position > cell.position]
-        level: Literal["error", "warning"] = "error" if missing.sure else "warning"
-        if later:
-            first = self._cell_at(later[0].position)
-            return Finding(
-                code="later-only", level=level, step=missing.step, cell=cell.id, line=line, name=name,
-                message=f"cell {cell.position} ({missing.step}) reads {name!r}, which only cell {first.position}"
-                f"{f' ({first.name})' if first.name else ''} below it writes",
-                fix=f"move cell {first.position} above cell {cell.position}, or rename one of the two",
-            )  # fmt: skip
-        known = [other for other, writers in self.writers.items() if any(w.position < cell.position for w in writers)]
-        return Finding(
-            code="missing-name", level=level, step=missing.step, cell=cell.id, line=line, name=name,
-            message=f"{missing.step} reads {name!r}, which no cell above writes{nearest(name, known)}",
-            fix="define it in a cell above, or correct the name",
-        )  # fmt: skip
+                    self.findings.append(problems.unknown_step(step, word, known))
 
     def _cell_at(self, position: int) -> Cell:
         return self.notebook.cells[position - 1]
@@ -437,11 +403,7 @@ class _Builder:
                 continue
             for parameter in read_parameters(cell):
                 if parameter.name in found:
-                    self.findings.append(Finding(
-                        code="duplicate-parameter", level="error", cell=cell.id, line=parameter.line, name=parameter.name,
-                        message=f"the parameter {parameter.name!r} is defined twice, in cell {found[parameter.name].cell} and in cell {cell.id}",
-                        fix="keep one of the two lines",
-                    ))  # fmt: skip
+                    self.findings.append(problems.duplicate_parameter(found[parameter.name], parameter))
                     continue
                 found[parameter.name] = parameter
                 self._check_unassigned(parameter.name, cell)
@@ -451,12 +413,7 @@ class _Builder:
         for writer in self.writers.get(name, ()):
             other = self._cell_at(writer.position)
             if writer.position > cell.position and other.kind != "params" and name in analyse(other.body).writes:
-                self.findings.append(Finding(
-                    code="parameter-assigned", level="error", step=other.name, cell=other.id,
-                    line=_line_of(other, name), name=name,
-                    message=f"cell {other.position} assigns {name!r}, which is a parameter",
-                    fix="give the new value another name",
-                ))  # fmt: skip
+                self.findings.append(problems.assigned_parameter(name, other))
 
 
 # ---------------------------------------------------------------- small pure parts
@@ -504,15 +461,6 @@ def _definition(cell: Cell, piece: Piece, order: int, need: Gathered) -> Definit
     )
 
 
-def _line_of(cell: Cell, name: str) -> int | None:
-    """The first line of the cell that mentions a name."""
-    for at, line in enumerate(cell.body.split("\n"), start=1):
-        words = "".join(char if char.isalnum() or char == "_" else " " for char in line.split("#")[0]).split()
-        if name in words:
-            return at
-    return None
-
-
 def _hash(*texts: str) -> str:
     return hashlib.blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
 
@@ -532,53 +480,3 @@ def _behaviour(options: StepOptions) -> list[str]:
 def target_names(target: str) -> tuple[str, ...]:
     """A loop target (`x`, `a, (b, c)`) in; the names that it binds out."""
     return tuple(node.id for node in ast.walk(ast.parse(target, mode="eval")) if isinstance(node, ast.Name))
-
-
-def _carried(steps: tuple[Step, ...]) -> list[Finding]:
-    """One line for each fan-out whose items hand something on to the next."""
-    by_name = {step.name: step for step in steps}
-    findings = []
-    for head, names in carried_names(steps).items():
-        listing = ", ".join(name.strip("<>") for name in names)
-        findings.append(
-            Finding(
-                code="carried", level="note", step=head, cell=by_name[head].cell, line=1, name=names[0],
-                message=f"the items of {head} run one after another, because each takes {listing} from the one before",
-                fix="gather it in a step with --join to let them run side by side",
-            )  # fmt: skip
-        )
-    return findings
-
-
-def _edges(
-    steps: tuple[Step, ...], lists: Mapping[str, Step], definitions: list[Definition]
-) -> tuple[Edge, ...]:
-    names: dict[tuple[str, str], set[str]] = {}
-    present = {step.name for step in steps}
-    for step in steps:
-        listed = lists[step.name].bindings if step.name in lists else ()
-        binds = [*step.bindings, *listed, *(b for order in step.definitions for b in definitions[order].binds)]
-        for bind in binds:
-            for source in bind.sources:
-                if source.step in present and source.step != step.name:
-                    names.setdefault((source.step or "", step.name), set()).add(bind.name)
-    edges = [Edge(frm=frm, to=to, names=tuple(sorted(found))) for (frm, to), found in names.items()]
-    after = [
-        Edge(frm=need, to=step.name, why="after")
-        for step in steps for need in step.needs if (need, step.name) not in names
-    ]  # fmt: skip
-    place = {step.name: step.order for step in steps}
-    return tuple(sorted([*edges, *after], key=lambda edge: (place[edge.frm], place[edge.to])))
-
-
-def _cycles(steps: tuple[Step, ...]) -> list[Finding]:
-    try:
-        graphlib.TopologicalSorter({step.name: step.needs for step in steps}).prepare()
-    except graphlib.CycleError as error:
-        ring = [*error.args[1]]
-        return [Finding(
-            code="cycle", level="error", step=ring[0], name=None,
-            message=f"these steps wait for each other: {' → '.join(ring)}",
-            fix="remove one of their --after options",
-        )]  # fmt: skip
-    return []

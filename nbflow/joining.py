@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, overload
 
 from nbflow import artifacts, records
@@ -18,7 +18,9 @@ SCALARS = frozenset({"int", "float", "bool", "str", "complex", "NoneType", "date
 class Entry:
     """One item: `.item`, `.index`, and every name as the item left it, read or written in whichever step."""
 
-    def __init__(self, index: int, item: Callable[[], Any], names: Callable[[], Mapping[str, Callable[[], Any]]]) -> None:
+    def __init__(
+        self, index: int, item: Callable[[], Any], names: Callable[[], Mapping[str, Callable[[], Any]]]
+    ) -> None:
         self._index = index
         self._item = item
         self._names = names
@@ -44,7 +46,9 @@ class Entry:
         if name not in self._loaded:
             known = self._names()
             if name not in known:
-                raise AttributeError(f"item {self._index} has no {name!r}{nearest(name, known)}; it has {', '.join(sorted(known))}")
+                raise AttributeError(
+                    f"item {self._index} has no {name!r}{nearest(name, known)}; it has {', '.join(sorted(known))}"
+                )
             self._loaded[name] = known[name]()
         return self._loaded[name]
 
@@ -61,7 +65,15 @@ class Entry:
 
 def kept_entry(index: int, item: Any, values: dict[str, Any]) -> Entry:
     """An item's place, value and names with their values in; the entry out."""
-    return Entry(index, lambda: item, lambda: {name: (lambda value=value: value) for name, value in values.items()})
+    return Entry(index, partial(_same, item), partial(_constants, values))
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _constants(values: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:
+    return {name: partial(_same, value) for name, value in values.items()}
 
 
 class Inputs(Sequence[Entry]):
@@ -98,7 +110,9 @@ class Inputs(Sequence[Entry]):
 
         rows = []
         for entry in self._entries:
-            names = self._scalars(entry) if self._scalars else [n for n in entry.names() if is_scalar(getattr(entry, n))]
+            names = (
+                self._scalars(entry) if self._scalars else [n for n in entry.names() if is_scalar(getattr(entry, n))]
+            )
             rows.append({name: getattr(entry, name) for name in names})
         return pd.DataFrame(rows, index=pd.Index([entry.index for entry in self._entries], name="index"))
 
@@ -129,15 +143,15 @@ class _Stored:
         found: dict[str, tuple[Record, Artifact]] = {}
         for key, execution in self.entry.places:
             record = records.read_record(self.store, key, execution)
-            found.update((name, (record, artifact)) for name, artifact in record.artifacts.items() if not name.startswith("<"))
+            found.update(
+                (name, (record, artifact)) for name, artifact in record.artifacts.items() if not name.startswith("<")
+            )
         return found
 
     def names(self) -> Mapping[str, Callable[[], Any]]:
         """How each name is loaded."""
-        found: dict[str, Callable[[], Any]] = {
-            name: (lambda value=value: value) for name, value in self.constants.items()
-        }
-        found.update((name, (lambda ref=ref: self.value_of(ref))) for name, ref in self.entry.reads.items())
+        found = _constants(self.constants)
+        found.update((name, partial(self.value_of, ref)) for name, ref in self.entry.reads.items())
         found.update((name, self._loader(name)) for name in self.written)
         return found
 
@@ -154,7 +168,8 @@ class _Stored:
         """The names that fit into a table, told by their types alone."""
         return [
             name for name, (_, artifact) in sorted(self.written.items())
-            if artifact.type in SCALARS or (artifact.type.startswith("numpy.") and artifact.shape in (None, ()) and "array" not in artifact.type)
+            if artifact.type in SCALARS
+            or (artifact.type.startswith("numpy.") and not artifact.shape and "array" not in artifact.type)
         ]  # fmt: skip
 
 
@@ -167,7 +182,5 @@ def open_inputs(
 ) -> Inputs:
     """A join's items as its spec names them in; `inputs` out; nothing is read before it is asked for."""
     stored = {entry.index: _Stored(entry, value_of, store, registry, constants) for entry in items}
-    entries = [
-        Entry(entry.index, (lambda ref=entry.item: value_of(ref)), stored[entry.index].names) for entry in items
-    ]
+    entries = [Entry(entry.index, partial(value_of, entry.item), stored[entry.index].names) for entry in items]
     return Inputs(entries, lambda entry: stored[entry.index].scalars())

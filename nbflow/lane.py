@@ -41,7 +41,7 @@ from nbflow.plugins import Executor
 from nbflow.registry import Registry
 from nbflow.scratch import VAGUE, Scratch
 from nbflow.serialize import Dumped, Unstorable
-from nbflow.state import Prepared
+from nbflow.happenings import Prepared
 from nbflow.storage import Store
 from nbflow.tracebacks import failure_of
 from nbflow.upstream import Known, Upstream, refuse

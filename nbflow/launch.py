@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -146,7 +146,7 @@ class Executors:
                 executor.close()
             self._made.clear()
 
-    def __enter__(self) -> Executors:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

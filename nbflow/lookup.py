@@ -12,10 +12,26 @@ from typing import Any
 import msgspec
 
 from nbflow import observe, planning, records
-from nbflow.artifacts import is_whole
+from nbflow.artifacts import is_whole, save
+from nbflow.context import Caught
+from nbflow.happenings import Node, Prepared
 from nbflow.looping import Loops, settled_id
-from nbflow.model import Change, Flow, Index, JoinItem, KeyParts, Record, Step, TaskChanged, TaskId, TaskSpec
-from nbflow.state import Node, Prepared
+from nbflow.model import (
+    FORMAT,
+    Change,
+    Flow,
+    Index,
+    JoinItem,
+    KeyParts,
+    Record,
+    Step,
+    TaskChanged,
+    TaskFailure,
+    TaskId,
+    TaskSpec,
+)
+from nbflow.registry import Registry
+from nbflow.serialize import dump
 from nbflow.storage import Store, safe_name
 
 
@@ -146,11 +162,19 @@ class Lookup:
                 return Prepared(task, now, "settle")
             self._waited.add(task)
             return Prepared(task, now, "wait", waits=self.loops.gate_needs(task, self._sizes[task.step, task.index]))
-        turns = [known for known in self._records if (known.step, known.index) == (task.step, task.index) and known.turn is not None]
+        turns = [
+            known
+            for known in self._records
+            if (known.step, known.index) == (task.step, task.index) and known.turn is not None
+        ]
         last = max(turns, key=lambda known: known.turn or 0)
         record = self._records[last]
         follows = msgspec.structs.replace(last, turn=(last.turn or 0) + 1)
-        if record is not None and record.until is False and (follows.turn or 0) < self.loops.steps[task.step].options.max:
+        if (
+            record is not None
+            and record.until is False
+            and (follows.turn or 0) < self.loops.steps[task.step].options.max
+        ):
             return Prepared(task, now, "wait", waits=(follows,))
         self.settle(task, record)
         return Prepared(task, now, "settle")
@@ -160,7 +184,7 @@ class Lookup:
     def _item(self, task: TaskId, depth: int = -1) -> planning.Value | None:
         """The item of a task's innermost fan-out, or of an outer one."""
         scope = self.loops.step_of(task).scope
-        if not scope or task.part == "list" and depth == -1 and not task.index:
+        if not scope or (task.part == "list" and depth == -1 and not task.index):
             return None
         at = len(scope) - 1 if depth == -1 else depth
         record = self._records.get(TaskId(step=scope[at], index=task.index[:at], part="list"))
@@ -244,7 +268,10 @@ class Lookup:
         if joined is None:
             return parts
         content = [
-            [entry.item.artifact.content_id, [[n, a.content_id] for _, r in entry.tasks for n, a in sorted(r.artifacts.items())]]
+            [
+                entry.item.artifact.content_id,
+                [[n, a.content_id] for _, r in entry.tasks for n, a in sorted(r.artifacts.items())],
+            ]
             for entry in joined
         ]
         known = {**parts.inputs, "inputs": f"{len(content)} items {planning.digest(content)}"}
@@ -338,6 +365,20 @@ class Lookup:
                 name for order in self._body_definitions(task, step) for name in self.flow.definitions[order].names
             ),
         )  # fmt: skip
+
+    def caught(self, task: TaskId, attempt: int, failure: TaskFailure) -> Record:
+        """A task that its worker left without a word in; the published record that holds its `--catch` out."""
+        step, known = self.loops.step_of(task), self._known[task]
+        left = {step.options.catch or "": Caught(failure.type, failure.message, failure.traceback)}
+        groups, entries = save(self.store, dump(left, Registry()))
+        record = Record(
+            format=FORMAT, key=known.key, execution=self.execution(task, attempt), flow=self.flow.name,
+            run=self.facts.run, step=step.name, index=task.index, turn=task.turn, attempt=attempt,
+            created_at=time.time(), elapsed=0.0, source=step.source, parts=known.parts, groups=groups,
+            artifacts=entries, caught=True,
+        )  # fmt: skip
+        records.publish(self.store, record)
+        return record
 
     def _outside_reads(self, entry: _JoinedItem) -> dict[str, planning.Value]:
         """Names that an item's tasks took from outside: what they did not write themselves."""

@@ -48,7 +48,9 @@ class Loops:
     def bodies(self) -> Mapping[str, tuple[Step, ...]]:
         """Each foreach step's body in document order, inner bodies included."""
         heads = [step for step in self.flow.steps if step.options.foreach is not None]
-        return {head.name: tuple(s for s in self.flow.steps if s.scope[: len(head.scope)] == head.scope) for head in heads}
+        return {
+            head.name: tuple(s for s in self.flow.steps if s.scope[: len(head.scope)] == head.scope) for head in heads
+        }
 
     def step_of(self, task: TaskId) -> Step:
         """What a task is made of: its step, or the list that a foreach step runs over."""
@@ -120,9 +122,7 @@ class Loops:
                 return True
         return False
 
-    def _last_of(
-        self, step: Step, depth: int, index: Index, sure: bool, sizes: Sizes
-    ) -> Walk:
+    def _last_of(self, step: Step, depth: int, index: Index, sure: bool, sizes: Sizes) -> Walk:
         """A step's tasks below a place, the last item's first."""
         if len(step.scope) == depth:
             yield Candidate(settled_id(step, index), sure)
@@ -177,7 +177,9 @@ class Loops:
 
     def _whole(self, word: str, task: TaskId) -> TaskId:
         """All of a step that `--after` names, as far as it concerns this task."""
-        name = next((s.name for s in self.flow.steps if word in (s.name, f"cell {s.position}", f"cell:{s.position}")), word)
+        name = next(
+            (s.name for s in self.flow.steps if word in (s.name, f"cell {s.position}", f"cell:{s.position}")), word
+        )
         other, step = self.steps[name], self.step_of(task)
         shared = _shared(other.scope, step.scope)
         if shared == len(other.scope):
@@ -186,7 +188,9 @@ class Loops:
 
     def _joined(self, step: Step) -> tuple[Step, ...]:
         """The foreach step whose fan-out a join closes."""
-        heads = {self.steps[name].scope[-1] for name in step.options.join if name in self.steps and self.steps[name].scope}
+        heads = {
+            self.steps[name].scope[-1] for name in step.options.join if name in self.steps and self.steps[name].scope
+        }
         return tuple(self.steps[head] for head in sorted(heads))
 
     def joined(self, step: Step) -> Step | None:
@@ -218,7 +222,7 @@ class Loops:
         return tuple(found)
 
     def _tasks_in(self, scope: tuple[str, ...], index: Index) -> tuple[TaskId, ...]:
-        found = []
+        found: list[TaskId] = []
         for step in self.flow.steps:
             if step.scope == scope:
                 found.extend(own_tasks(step, index))

@@ -407,7 +407,6 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     options: StepOptions = StepOptions()
     secrets: tuple[str, ...] = ()
     evaluate: str | None = None  # only this expression, whose items are stored as 0, 1, …: the list of a --foreach
-    item: Ref | None = None  # the innermost item
     targets: tuple[str, ...] = ()
     joined: tuple[JoinItem, ...] | None = None  # of a --join
     constants: tuple[str, ...] = ()  # names that the joined body read, and that are replayed
@@ -416,7 +415,10 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
 
 
 class TaskFailure(Frozen, frozen=True, kw_only=True):
-    """An error of the user's cell, or a worker's end, as text; `kind` is "error", "lost", "timeout", "memory", "cancelled"."""
+    """An error of the user's cell, or a worker's end, as text.
+
+    `kind` is "error", "lost", "timeout", "memory" or "cancelled".
+    """
 
     type: str
     message: str
@@ -476,7 +478,7 @@ class TaskId(Frozen, frozen=True, kw_only=True, order=True):
     step: str
     index: Index = ()
     turn: int | None = None
-    part: Literal["", "list", "all", "last"] = ""  # not the step itself: its items' list, all of its items, its last turn
+    part: Literal["", "list", "all", "last"] = ""
 
 
 class RunStarted(Frozen, frozen=True, kw_only=True, tag="run"):

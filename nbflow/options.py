@@ -106,7 +106,7 @@ def _foreach(text: str) -> Foreach:
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"{text.strip()!r} is not `NAME in EXPRESSION`: {getattr(error, 'msg', error)}") from None
     if not isinstance(loop, ast.For):
-        raise ValueError(f"{text.strip()!r} is not `NAME in EXPRESSION`")
+        raise ValueError(f"{text.strip()!r} is not `NAME in EXPRESSION`")  # noqa: TRY004  # the text is wrong
     return Foreach(target=ast.unparse(loop.target), expr=ast.unparse(loop.iter))
 
 
@@ -250,7 +250,7 @@ def _dashes(text: str) -> list[int]:
 
 
 def _inside_expression(text: str, at: int) -> bool:
-    """Whether the `--` here belongs to an expression (`x - --y`): a word that is no option, after an expression option."""
+    """Whether the `--` here belongs to an expression (`x - --y`): no option's name, behind an expression option."""
     word = re.match(r"--([\w-]*)", text[at:])
     if word is None or word[1] in OPTIONS:
         return False

@@ -48,12 +48,12 @@ def evaluate(
     """
     found: dict[str, Record] = {}
     values: dict[str, Any] = {}
-    for step in flow.steps:
-        if step.kind != "params":
+    for declared in flow.steps:
+        if declared.kind != "params":
             continue
-        source = override_source(step.source, overrides)
+        source = override_source(declared.source, overrides)
         step = msgspec.structs.replace(
-            step, source=source, code=hashlib.blake2b(normalise(source).encode(), digest_size=16).hexdigest()
+            declared, source=source, code=hashlib.blake2b(normalise(source).encode(), digest_size=16).hexdigest()
         )
         literal = literal_values(source)
         if literal is not None:

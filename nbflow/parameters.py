@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
-import datetime
+import datetime as dt
 import io
 import json
+import math
 import tokenize
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -93,11 +94,9 @@ def gather_overrides(
     unknown names, values of the wrong type, parameters without a value.
     """
     known = {parameter.name: parameter for parameter in parameters}
-    problems: list[str] = []
     values: dict[str, Any] = {}
-    for name in [*given, *(name for name in from_file if name not in given)]:
-        if name not in known:
-            problems.append(f"unknown parameter {name!r}{nearest(name, known)}")
+    named = {**from_file, **given}
+    problems = [f"unknown parameter {name!r}{nearest(name, known)}" for name in named if name not in known]
     for name, parameter in known.items():
         if name in given:
             raw: Any = given[name]
@@ -198,7 +197,7 @@ def _int(raw: Any) -> int:
         except ValueError:
             raise ValueError("expected a whole number (int)") from None
     if isinstance(raw, bool) or not isinstance(raw, int):
-        raise ValueError(f"expected a whole number (int), not {type(raw).__name__}")
+        raise ValueError(f"expected a whole number (int), not {type(raw).__name__}")  # noqa: TRY004  # one kind of error for all
     return raw
 
 
@@ -209,7 +208,7 @@ def _float(raw: Any) -> float:
         except ValueError:
             raise ValueError("expected a number (float)") from None
     if isinstance(raw, bool) or not isinstance(raw, int | float):
-        raise ValueError(f"expected a number (float), not {type(raw).__name__}")
+        raise ValueError(f"expected a number (float), not {type(raw).__name__}")  # noqa: TRY004  # one kind of error for all
     return float(raw)
 
 
@@ -223,7 +222,7 @@ def _bool(raw: Any) -> bool:
 
 def _str(raw: Any) -> str:
     if not isinstance(raw, str):
-        raise ValueError(f"expected text (str), not {type(raw).__name__}")
+        raise ValueError(f"expected text (str), not {type(raw).__name__}")  # noqa: TRY004  # one kind of error for all
     return raw
 
 
@@ -233,7 +232,7 @@ def _of(kind: type, what: str) -> Callable[[Any], Any]:
         if kind is tuple or kind is set or kind is frozenset:
             value = kind(value) if isinstance(value, list | tuple | set | frozenset) else value
         if not isinstance(value, kind):
-            raise ValueError(f"expected {what}")
+            raise ValueError(f"expected {what}")  # noqa: TRY004  # as above
         return value
 
     return converter
@@ -241,20 +240,20 @@ def _of(kind: type, what: str) -> Callable[[Any], Any]:
 
 def _path(raw: Any) -> Path:
     if not isinstance(raw, str | Path):
-        raise ValueError(f"expected a path, not {type(raw).__name__}")
+        raise ValueError(f"expected a path, not {type(raw).__name__}")  # noqa: TRY004  # one kind of error for all
     return Path(raw)
 
 
-def _date(raw: Any) -> datetime.date:
-    if isinstance(raw, datetime.date):
+def _date(raw: Any) -> dt.date:
+    if isinstance(raw, dt.date):
         return raw
-    return datetime.date.fromisoformat(str(raw))
+    return dt.date.fromisoformat(str(raw))
 
 
-def _datetime(raw: Any) -> datetime.datetime:
-    if isinstance(raw, datetime.datetime):
+def _datetime(raw: Any) -> dt.datetime:
+    if isinstance(raw, dt.datetime):
         return raw
-    return datetime.datetime.fromisoformat(str(raw))
+    return dt.datetime.fromisoformat(str(raw))
 
 
 def _anything(raw: Any) -> Any:
@@ -290,9 +289,9 @@ def source_of(value: Any) -> str:
             return f"__import__('nbflow').File({str.__repr__(value)})"
         case Path():
             return f"__import__('pathlib').Path({str(value)!r})"
-        case datetime.datetime() | datetime.date():
+        case dt.datetime() | dt.date():
             return f"__import__('datetime').{repr(value).removeprefix('datetime.')}"
-        case float() if value != value or value in (float("inf"), float("-inf")):
+        case float() if not math.isfinite(value):
             return f"float({str(value)!r})"
     return repr(value)
 
@@ -314,7 +313,6 @@ def override_source(source: str, values: Mapping[str, Any]) -> str:
         )
         if not isinstance(target, ast.Name) or target.id not in values:
             continue
-        assert isinstance(node, ast.AnnAssign | ast.Assign)
         annotation = f": {ast.unparse(node.annotation)}" if isinstance(node, ast.AnnAssign) else ""
         end = node.end_lineno or node.lineno
         text = f"{target.id}{annotation} = {source_of(values[target.id])}"

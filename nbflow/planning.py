@@ -346,7 +346,11 @@ def _refusal(record: Record, wishes: Wishes) -> Reason | None:
         return None
     if record.caught:
         return ("failed", f"it failed in {record.run}, and was caught")
-    if not wishes.empty and not record.outputs and not any(artifact.group >= 0 for artifact in record.artifacts.values()):
+    if (
+        not wishes.empty
+        and not record.outputs
+        and not any(artifact.group >= 0 for artifact in record.artifacts.values())
+    ):
         return ("no-output", "it left nothing that could be reused: no artifact, nothing shown")
     lost = [name for name in sorted(wishes.required) if name in record.artifacts and record.artifacts[name].group < 0]
     if lost:

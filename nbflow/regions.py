@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from nbflow.model import Definition, Finding, Step
+from nbflow.model import Definition, Edge, Finding, Step
 
 
 @dataclass
@@ -44,9 +44,7 @@ def place_steps(
     return tuple(placed), tuple(reading.findings)
 
 
-def _scope(
-    step: Step, producers: Sequence[str], resolve: Callable[[str], str], reading: _Reading
-) -> tuple[str, ...]:
+def _scope(step: Step, producers: Sequence[str], resolve: Callable[[str], str], reading: _Reading) -> tuple[str, ...]:
     closed = _close(step, resolve, reading)
     longest: tuple[str, ...] = closed if closed is not None else ()
     for producer in producers:
@@ -77,10 +75,15 @@ def _close(step: Step, resolve: Callable[[str], str], reading: _Reading) -> tupl
         if not scope:
             reading.findings.append(
                 Finding(
-                    code="join", level="error", step=step.name, cell=step.cell, line=1, name=word,
+                    code="join",
+                    level="error",
+                    step=step.name,
+                    cell=step.cell,
+                    line=1,
+                    name=word,
                     message=f"--join {word}: {word} is in no fan-out",
                     fix="name a step of a --foreach's body that stands above",
-                )  # fmt: skip
+                )
             )
             continue
         scopes.add(scope)
@@ -90,10 +93,14 @@ def _close(step: Step, resolve: Callable[[str], str], reading: _Reading) -> tupl
         heads = " and ".join(sorted({scope[-1] for scope in scopes}))
         reading.findings.append(
             Finding(
-                code="join", level="error", step=step.name, cell=step.cell, line=1,
+                code="join",
+                level="error",
+                step=step.name,
+                cell=step.cell,
+                line=1,
                 message=f"--join names steps of different fan-outs: {heads}",
                 fix="join the inner one first, in a step of its own",
-            )  # fmt: skip
+            )
         )
     scope = min(scopes)
     reading.joined.add(scope[-1])
@@ -126,8 +133,30 @@ def carried_names(steps: Sequence[Step]) -> Mapping[str, tuple[str, ...]]:
         for depth, head in enumerate(step.scope):
             body = {other.name for other in steps if other.scope[: depth + 1] == step.scope[: depth + 1]}
             for binding in step.bindings:
-                sure_inside = any(source.sure and source.step in body and source.step != step.name for source in binding.sources)
+                sure_inside = any(
+                    source.sure and source.step in body and source.step != step.name for source in binding.sources
+                )
                 written = any(binding.name in by_name[name].writes for name in body)
                 if written and not sure_inside:
                     found.setdefault(head, set()).add(binding.name)
     return {head: tuple(sorted(names)) for head, names in found.items()}
+
+
+def edges_of(steps: Sequence[Step], lists: Mapping[str, Step], definitions: Sequence[Definition]) -> tuple[Edge, ...]:
+    """Steps in; who reads what from whom, in document order, out."""
+    names: dict[tuple[str, str], set[str]] = {}
+    present = {step.name for step in steps}
+    for step in steps:
+        listed = lists[step.name].bindings if step.name in lists else ()
+        binds = [*step.bindings, *listed, *(b for order in step.definitions for b in definitions[order].binds)]
+        for bind in binds:
+            for source in bind.sources:
+                if source.step in present and source.step != step.name:
+                    names.setdefault((source.step or "", step.name), set()).add(bind.name)
+    edges = [Edge(frm=frm, to=to, names=tuple(sorted(found))) for (frm, to), found in names.items()]
+    after = [
+        Edge(frm=need, to=step.name, why="after")
+        for step in steps for need in step.needs if (need, step.name) not in names
+    ]  # fmt: skip
+    place = {step.name: step.order for step in steps}
+    return tuple(sorted([*edges, *after], key=lambda edge: (place[edge.frm], place[edge.to])))

@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from nbflow import records, state
+from nbflow import happenings, records, state
 from nbflow.errors import ExecutorError, NbflowError
 from nbflow.lookup import Lookup
 from nbflow.model import (
@@ -23,6 +24,7 @@ from nbflow.model import (
     Flow,
     Found,
     Output,
+    Record,
     RunEnded,
     RunEvent,
     RunStarted,
@@ -68,7 +70,7 @@ class Runner:
         self.started = started
         self.executor_of = executor_of
         self.watch = watch
-        self.inbox: queue.SimpleQueue[state.Event | Progress] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[happenings.Event | Progress] = queue.SimpleQueue()
         self.handles: dict[TaskId, Handle] = {}
         self.logs: dict[TaskId, records.LogWriter] = {}
         self.findings: list[Found] = []
@@ -88,7 +90,7 @@ class Runner:
 
     def cancel(self, reason: str = "cancelled") -> None:
         """Ask the run to stop; returns at once."""
-        self.inbox.put(state.Cancel(time.time(), reason))
+        self.inbox.put(happenings.Cancel(time.time(), reason))
 
     def run(self) -> RunStatus:
         """Run to the end; StoreError when the run's own events cannot be written."""
@@ -100,14 +102,13 @@ class Runner:
         beat = _Heartbeat(self)
         beat.start()
         try:
-            self.handle(state.Added(self.lookup.first(), time.time()))
+            self.handle(happenings.Added(self.lookup.first(), time.time()))
             while self.state.status == "running" and self.state.tasks:
                 self.take(self.inbox.get())
         finally:
             beat.stop()
             self.close()
-        status = self.state.status if self.state.tasks else "done"
-        return status
+        return self.state.status if self.state.tasks else "done"
 
     def close(self) -> None:
         """End what still runs, write what is left."""
@@ -125,21 +126,21 @@ class Runner:
 
     # ------------------------------------------------------------ the loop
 
-    def take(self, event: state.Event | Progress) -> None:
+    def take(self, event: happenings.Event | Progress) -> None:
         """One event from the inbox in; all that follows from it done."""
         if not isinstance(event, Progress):
             self.handle(event)
             return
         match event.event:
             case Started(pid=pid, at=at):
-                self.handle(state.Began(event.task, at, pid))
+                self.handle(happenings.Began(event.task, at, pid))
             case Output(output=output):
                 self.log(event.task).put(event.event)
                 self.draw(TaskOutput(task=event.task, output=output))
             case Ended(result=result):
                 self.ended(event.task, result)
 
-    def handle(self, event: state.Event) -> None:
+    def handle(self, event: happenings.Event) -> None:
         """A state event in; applied, and its actions performed."""
         todo = [event]
         while todo:
@@ -147,47 +148,47 @@ class Runner:
             for action in actions:
                 todo.extend(self.perform(action))
 
-    def perform(self, action: state.Action) -> Iterable[state.Event]:
+    def perform(self, action: happenings.Action) -> Iterable[happenings.Event]:
         """One action in; done, with the events that answer it at once out."""
         match action:
-            case state.Prepare(task=task):
+            case happenings.Prepare(task=task):
                 return self.prepare(task)
-            case state.Submit(task=task, attempt=attempt):
+            case happenings.Submit(task=task, attempt=attempt):
                 return self.submit(task, attempt)
-            case state.Abort(task=task):
+            case happenings.Abort(task=task):
                 handle = self.handles.get(task)
                 if handle is not None:
                     handle.cancel(GRACE)
-            case state.Delay(task=task, seconds=seconds):
+            case happenings.Delay(task=task, seconds=seconds):
                 if seconds <= 0:
-                    return (state.Due(task, time.time()),)
-                timer = threading.Timer(seconds, lambda: self.inbox.put(state.Due(task, time.time())))
+                    return (happenings.Due(task, time.time()),)
+                timer = threading.Timer(seconds, lambda: self.inbox.put(happenings.Due(task, time.time())))
                 timer.daemon = True
                 self.timers.append(timer)
                 timer.start()
-            case state.Tell(event=event):
+            case happenings.Tell(event=event):
                 self.tell(event)
-            case state.End():
+            case happenings.End():
                 pass
         return ()
 
-    def prepare(self, task: TaskId) -> Iterable[state.Event]:
+    def prepare(self, task: TaskId) -> Iterable[happenings.Event]:
         """A task in; what the look-up says of it out; a broken store fails the task, not the loop."""
         try:
             prepared = self.lookup.prepare(task)
         except NbflowError as error:
             failure = TaskFailure(type=type(error).__name__, message=error.message, fix=error.fix, kind="lost")
-            prepared = state.Prepared(task, time.time(), "fail", failure=failure)
+            prepared = happenings.Prepared(task, time.time(), "fail", failure=failure)
         if prepared.action in ("skip", "fail"):
             self.lookup.settle(task, None)
         return (*self.unfold(task), prepared) if prepared.action == "reuse" else (prepared,)
 
-    def unfold(self, task: TaskId) -> tuple[state.Event, ...]:
+    def unfold(self, task: TaskId) -> tuple[happenings.Event, ...]:
         """The tasks that are known now that this one has a record."""
         nodes = self.lookup.unfold(task)
-        return (state.Added(nodes, time.time()),) if nodes else ()
+        return (happenings.Added(nodes, time.time()),) if nodes else ()
 
-    def submit(self, task: TaskId, attempt: int) -> Iterable[state.Event]:
+    def submit(self, task: TaskId, attempt: int) -> Iterable[happenings.Event]:
         """Start an attempt and a thread that carries its events here."""
         step = self.flow.step(task.step)
         alone = len(self.state.running) <= 1 and not self.state.queue
@@ -200,7 +201,7 @@ class Runner:
         except ExecutorError as error:
             failure = TaskFailure(type="ExecutorError", message=error.message, kind="lost", fix=error.fix)
             self.lookup.settle(task, None)
-            return (state.Finished(task, time.time(), 0.0, failure=failure),)
+            return (happenings.Finished(task, time.time(), 0.0, failure=failure),)
         self.handles[task] = handle
         threading.Thread(target=self.carry, args=(task, handle), daemon=True, name=f"nbflow {spec.execution}").start()
         return ()
@@ -226,14 +227,29 @@ class Runner:
         for finding in result.findings:
             self.tell(Found(finding=finding, at=time.time()))
         record = result.record
+        if record is None and result.failure is not None:
+            record = self.caught(task, result.failure)
         if record is not None:
             self.lookup.settle(task, None if record.skipped is not None else record)
             for event in self.unfold(task):
                 self.handle(event)
-        self.handle(state.Finished(
+        self.handle(happenings.Finished(
             task, time.time(), result.elapsed, execution=record.execution if record else "",
                 skipped=record.skipped if record else None, failure=result.failure
         ))  # fmt: skip
+
+    def caught(self, task: TaskId, failure: TaskFailure) -> Record | None:
+        """What `--catch` leaves of a task whose process could not say it itself; None where nothing is caught."""
+        step = self.flow.step(task.step)
+        entry = self.state.tasks[task]
+        if (
+            step.options.catch is None
+            or task.part
+            or failure.kind == "cancelled"
+            or entry.attempt <= step.options.retry
+        ):
+            return None
+        return self.lookup.caught(task, entry.attempt, failure)
 
     def log(self, task: TaskId) -> records.LogWriter:
         """The writer of a task's output."""
@@ -248,7 +264,11 @@ class Runner:
         """An event in; written to the run and shown."""
         if isinstance(event, Found):
             self.findings.append(event)
-        if isinstance(event, TaskChanged) and event.state in ("failed", "cancelled", "skipped") and event.task.turn is None:
+        if (
+            isinstance(event, TaskChanged)
+            and event.state in ("failed", "cancelled", "skipped")
+            and event.task.turn is None
+        ):
             self.lookup.settle(event.task, None)
         if isinstance(event, TaskChanged) and event.state in ("done", "failed", "caught") and not event.execution:
             event = _with_execution(event, self.lookup)
@@ -335,11 +355,5 @@ def git_commit(folder: str) -> str:
 
 def _in_work_tree(folder: str) -> bool:
     """Whether a `.git` stands above: asking git itself costs a process."""
-    place = os.path.realpath(folder)
-    while True:
-        if os.path.exists(os.path.join(place, ".git")):
-            return True
-        above = os.path.dirname(place)
-        if above == place:
-            return False
-        place = above
+    place = Path(folder).resolve()
+    return any((above / ".git").exists() for above in (place, *place.parents))

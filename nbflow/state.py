@@ -8,10 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from immutables import Map
 
+from nbflow.happenings import (
+    Abort,
+    Action,
+    Added,
+    Began,
+    Cancel,
+    Delay,
+    Due,
+    End,
+    Event,
+    Finished,
+    Node,
+    Prepare,
+    Prepared,
+    Submit,
+    Tell,
+)
 from nbflow.model import (
     SETTLED,
     Edge,
@@ -26,130 +42,6 @@ from nbflow.model import (
     TaskState,
     TaskView,
 )
-
-# ---------------------------------------------------------------- events
-
-
-@dataclass(frozen=True)
-class Node:
-    """A task that the run has to settle, after `needs` have."""
-
-    task: TaskId
-    needs: tuple[TaskId, ...] = ()
-    item: str = ""
-
-
-@dataclass(frozen=True)
-class Added:
-    """Tasks became known: at the start, or when a fan-out's list was evaluated."""
-
-    nodes: tuple[Node, ...]
-    at: float
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A task's inputs were looked up: what to do with it."""
-
-    task: TaskId
-    at: float
-    action: Literal["run", "reuse", "skip", "fail", "wait", "settle"]
-    key: str = ""
-    execution: str = ""
-    reused_from: str | None = None
-    reasons: tuple[Reason, ...] = ()
-    failure: TaskFailure | None = None
-    waits: tuple[TaskId, ...] = ()
-
-
-@dataclass(frozen=True)
-class Began:
-    """A submitted task's process runs the cell."""
-
-    task: TaskId
-    at: float
-    pid: int = 0
-
-
-@dataclass(frozen=True)
-class Finished:
-    """An attempt ended: with an execution's record, or with a failure."""
-
-    task: TaskId
-    at: float
-    elapsed: float
-    execution: str = ""
-    failure: TaskFailure | None = None
-    skipped: str | None = None  # its --if was false
-
-
-@dataclass(frozen=True)
-class Due:
-    """The time before another attempt is over."""
-
-    task: TaskId
-    at: float
-
-
-@dataclass(frozen=True)
-class Cancel:
-    """The user wants the run to stop."""
-
-    at: float
-    reason: str = "cancelled"
-
-
-Event = Added | Prepared | Began | Finished | Due | Cancel
-
-# ---------------------------------------------------------------- actions
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """Look the task's inputs and key up; answer with Prepared."""
-
-    task: TaskId
-
-
-@dataclass(frozen=True)
-class Submit:
-    """Start this attempt; answer with Began and Finished."""
-
-    task: TaskId
-    attempt: int
-
-
-@dataclass(frozen=True)
-class Abort:
-    """End a running task."""
-
-    task: TaskId
-
-
-@dataclass(frozen=True)
-class Delay:
-    """Answer with Due after so many seconds."""
-
-    task: TaskId
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Tell:
-    """Write the event to the run and show it."""
-
-    event: TaskChanged
-
-
-@dataclass(frozen=True)
-class End:
-    """Every task has settled."""
-
-    status: RunStatus
-    error: str | None
-
-
-Action = Prepare | Submit | Abort | Delay | Tell | End
 
 # ---------------------------------------------------------------- state
 
@@ -337,14 +229,19 @@ def _wait(state: State, entry: Entry, event: Prepared) -> Step:
 
 def _enqueue(state: State, task: TaskId) -> tuple[TaskId, ...]:
     """The queue is kept in document order, then item order."""
-    place = (state.order[task.step], task.index, task.turn or 0)
+    place = _place(state, task)
     at = len(state.queue)
     while at > 0:
         before = state.queue[at - 1]
-        if (state.order[before.step], before.index, before.turn or 0) <= place:
+        if _place(state, before) <= place:
             break
         at -= 1
     return (*state.queue[:at], task, *state.queue[at:])
+
+
+def _place(state: State, task: TaskId) -> tuple[int, tuple[int, ...], int]:
+    """Document order, then item order, then turn."""
+    return state.order[task.step], task.index, task.turn or 0
 
 
 def _cores(state: State, task: TaskId) -> float:
@@ -501,9 +398,7 @@ def first_failure(entries: Iterable[Entry], order: Mapping[str, int]) -> Entry |
 
 def snapshot(state: State, findings: tuple[Finding, ...] = ()) -> Snapshot:
     """A state in; all that a table or a page draws from out."""
-    views = sorted(
-        state.tasks.values(), key=lambda e: (state.order[e.node.task.step], e.node.task.index, e.node.task.turn or 0)
-    )
+    views = sorted(state.tasks.values(), key=lambda entry: _place(state, entry.node.task))
     return Snapshot(
         run=state.run, flow=state.flow, status=state.status, started_at=state.started_at,
         steps=tuple(sorted(state.order, key=lambda name: state.order[name])), labels=dict(state.labels),

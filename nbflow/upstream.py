@@ -15,7 +15,7 @@ from nbflow.model import Flow, Record, Step, TaskId
 from nbflow.parameter_values import evaluate
 from nbflow.parameters import gather_overrides
 from nbflow.plugins import Executor
-from nbflow.state import Prepared
+from nbflow.happenings import Prepared
 from nbflow.storage import Store
 
 MOST_ROUNDS = 100_000

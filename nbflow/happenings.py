@@ -1,0 +1,132 @@
+"""What happens in a run and what is to be done about it: the events and actions of its state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nbflow.model import Reason, RunStatus, TaskChanged, TaskFailure, TaskId
+
+# ---------------------------------------------------------------- events
+
+
+@dataclass(frozen=True)
+class Node:
+    """A task that the run has to settle, after `needs` have."""
+
+    task: TaskId
+    needs: tuple[TaskId, ...] = ()
+    item: str = ""
+
+
+@dataclass(frozen=True)
+class Added:
+    """Tasks became known: at the start, or when a fan-out's list was evaluated."""
+
+    nodes: tuple[Node, ...]
+    at: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task's inputs were looked up: what to do with it."""
+
+    task: TaskId
+    at: float
+    action: Literal["run", "reuse", "skip", "fail", "wait", "settle"]
+    key: str = ""
+    execution: str = ""
+    reused_from: str | None = None
+    reasons: tuple[Reason, ...] = ()
+    failure: TaskFailure | None = None
+    waits: tuple[TaskId, ...] = ()
+
+
+@dataclass(frozen=True)
+class Began:
+    """A submitted task's process runs the cell."""
+
+    task: TaskId
+    at: float
+    pid: int = 0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An attempt ended: with an execution's record, or with a failure."""
+
+    task: TaskId
+    at: float
+    elapsed: float
+    execution: str = ""
+    failure: TaskFailure | None = None
+    skipped: str | None = None  # its --if was false
+
+
+@dataclass(frozen=True)
+class Due:
+    """The time before another attempt is over."""
+
+    task: TaskId
+    at: float
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """The user wants the run to stop."""
+
+    at: float
+    reason: str = "cancelled"
+
+
+Event = Added | Prepared | Began | Finished | Due | Cancel
+
+# ---------------------------------------------------------------- actions
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Look the task's inputs and key up; answer with Prepared."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Start this attempt; answer with Began and Finished."""
+
+    task: TaskId
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Abort:
+    """End a running task."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True)
+class Delay:
+    """Answer with Due after so many seconds."""
+
+    task: TaskId
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Write the event to the run and show it."""
+
+    event: TaskChanged
+
+
+@dataclass(frozen=True)
+class End:
+    """Every task has settled."""
+
+    status: RunStatus
+    error: str | None
+
+
+Action = Prepare | Submit | Abort | Delay | Tell | End

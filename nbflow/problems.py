@@ -1,0 +1,123 @@
+"""What is wrong, or worth saying, about a flow: each problem one small function that words its finding."""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from nbflow.errors import nearest
+from nbflow.model import Cell, Finding, Parameter, Step, Writer
+from nbflow.regions import carried_names
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A name that a step reads and that no cell above gives it."""
+
+    name: str
+    step: str
+    cell: Cell
+    sure: bool
+    writes: frozenset[str]  # by the step itself
+
+
+def duplicate_step(name: str, first: Cell, second: Cell) -> Finding:
+    """Two cells that declare one name."""
+    return Finding(
+        code="duplicate-step", level="error", step=name, cell=second.id, line=1, name=name,
+        message=f"cell {first.position} and cell {second.position} both declare the step {name!r}",
+        fix="give one of them another name",
+    )  # fmt: skip
+
+
+def unknown_step(step: Step, word: str, known: Sequence[str]) -> Finding:
+    """`--after` or `--join` with a name that no step has."""
+    return Finding(
+        code="missing-name", level="error", step=step.name, cell=step.cell, line=1, name=word,
+        message=f"there is no step named {word!r}{nearest(word, known)}", fix=f"known steps: {', '.join(known)}",
+    )  # fmt: skip
+
+
+def missing_name(missing: Missing, writers: Mapping[str, Sequence[Writer]], cells: Sequence[Cell]) -> Finding:
+    """A name that only a cell below writes, or none at all."""
+    name, cell = missing.name, missing.cell
+    level: Literal["error", "warning"] = "error" if missing.sure else "warning"
+    line = line_of(cell, name)
+    later = [writer for writer in writers.get(name, ()) if writer.position > cell.position]
+    if later:
+        first = cells[later[0].position - 1]
+        return Finding(
+            code="later-only", level=level, step=missing.step, cell=cell.id, line=line, name=name,
+            message=f"cell {cell.position} ({missing.step}) reads {name!r}, which only cell {first.position}"
+            f"{f' ({first.name})' if first.name else ''} below it writes",
+            fix=f"move cell {first.position} above cell {cell.position}, or rename one of the two",
+        )  # fmt: skip
+    known = [other for other, by in writers.items() if any(w.position < cell.position for w in by)]
+    return Finding(
+        code="missing-name", level=level, step=missing.step, cell=cell.id, line=line, name=name,
+        message=f"{missing.step} reads {name!r}, which no cell above writes{nearest(name, known)}",
+        fix="define it in a cell above, or correct the name",
+    )  # fmt: skip
+
+
+def duplicate_parameter(first: Parameter, second: Parameter) -> Finding:
+    """Two `%%params` lines for one name."""
+    return Finding(
+        code="duplicate-parameter", level="error", cell=second.cell, line=second.line, name=second.name,
+        message=f"the parameter {second.name!r} is defined twice, in cell {first.cell} and in cell {second.cell}",
+        fix="keep one of the two lines",
+    )  # fmt: skip
+
+
+def assigned_parameter(name: str, cell: Cell) -> Finding:
+    """A cell below `%%params` that gives a parameter another value."""
+    return Finding(
+        code="parameter-assigned", level="error", step=cell.name, cell=cell.id, line=line_of(cell, name), name=name,
+        message=f"cell {cell.position} assigns {name!r}, which is a parameter", fix="give the new value another name",
+    )  # fmt: skip
+
+
+def carried(steps: Sequence[Step]) -> list[Finding]:
+    """One line for each fan-out whose items hand something on to the next."""
+    by_name = {step.name: step for step in steps}
+    findings = []
+    for head, names in carried_names(steps).items():
+        listing = ", ".join(name.strip("<>") for name in names)
+        findings.append(
+            Finding(
+                code="carried",
+                level="note",
+                step=head,
+                cell=by_name[head].cell,
+                line=1,
+                name=names[0],
+                message=f"the items of {head} run one after another, because each takes {listing} from the one before",
+                fix="gather it in a step with --join to let them run side by side",
+            )
+        )
+    return findings
+
+
+def cycles(steps: Sequence[Step]) -> list[Finding]:
+    """Steps that wait for each other."""
+    try:
+        graphlib.TopologicalSorter({step.name: step.needs for step in steps}).prepare()
+    except graphlib.CycleError as error:
+        ring = [*error.args[1]]
+        return [Finding(
+            code="cycle", level="error", step=ring[0], name=None,
+            message=f"these steps wait for each other: {' → '.join(ring)}",
+            fix="remove one of their --after options",
+        )]  # fmt: skip
+    return []
+
+
+def line_of(cell: Cell, name: str) -> int | None:
+    """The first line of the cell that mentions a name."""
+    for at, line in enumerate(cell.body.split("\n"), start=1):
+        words = "".join(char if char.isalnum() or char == "_" else " " for char in line.split("#")[0]).split()
+        if name in words:
+            return at
+    return None
