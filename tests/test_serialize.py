@@ -896,3 +896,60 @@ def test_torch_shares_storages() -> None:
     assert result["loss"].item() == values["loss"].item()
     with pytest.raises(RuntimeError, match="another step"):
         result["loss"].backward()
+
+
+def build(rng: random.Random, pool: list[Any], depth: int) -> Any:
+    """A random value of lists, dicts, tuples, arrays and views, some of it met before."""
+    kind = rng.random()
+    if pool and kind < 0.3:
+        return rng.choice(pool)
+    if depth == 0 or kind < 0.45:
+        return rng.choice([1, "a", 2.5, None, (1, 2), b"x"])
+    value: Any
+    if kind < 0.6:
+        value = [build(rng, pool, depth - 1) for _ in range(rng.randint(0, 3))]
+    elif kind < 0.7:
+        value = {rng.choice("abc"): build(rng, pool, depth - 1) for _ in range(2)}
+    elif kind < 0.8:
+        value = (build(rng, pool, depth - 1), build(rng, pool, depth - 1))
+    else:
+        base = np.arange(float(rng.choice([20, 20_000]))).reshape(-1, 2)
+        pool.append(base)
+        value = rng.choice([base, base[2:5], base[:, 1], base[::-1], base.T, base[1:]])
+    pool.append(value)
+    return value
+
+
+def structure(values: dict[str, Any]) -> tuple[list[Any], list[tuple[int, int]]]:
+    """Named values in; what they are, which parts are one object, and which arrays share memory, out."""
+    seen: dict[int, int] = {}
+    found: list[Any] = []
+    held: list[Any] = []
+
+    def visit(value: Any) -> None:
+        if isinstance(value, list | dict | np.ndarray):
+            if id(value) in seen:
+                found.append(("again", seen[id(value)]))
+                return
+            seen[id(value)] = len(seen)
+        found.append(type(value).__name__)
+        if isinstance(value, np.ndarray):
+            held.append(value)
+            found.append((value.shape, value.tobytes()))
+        elif isinstance(value, dict | list | tuple):
+            found.append(tuple(value) if isinstance(value, dict) else len(value))
+            for part in value.values() if isinstance(value, dict) else value:
+                visit(part)
+        else:
+            found.append(value)
+
+    for name in sorted(values):
+        visit(values[name])
+    return found, [(i, j) for i in range(len(held)) for j in range(i) if np.shares_memory(held[i], held[j])]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_values_keep_what_they_share(seed: int) -> None:
+    rng, pool = random.Random(seed), []  # type: ignore[var-annotated]
+    values = {f"v{number}": build(rng, pool, 3) for number in range(rng.randint(1, 6))}
+    assert structure(loaded(dumped(**values))) == structure(values)
