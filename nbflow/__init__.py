@@ -109,6 +109,11 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, *_MODULES, "__version__"})
 
 
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Where JupyterLab finds the side panel of an editable install."""
+    return [{"src": "labextension", "dest": "nbflow"}]
+
+
 def load_ipython_extension(ip: Any) -> None:
     """`%load_ext nbflow`: the magics, transformers and hooks go into this IPython."""
     importlib.import_module("nbflow.magics").load(ip)

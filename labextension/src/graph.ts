@@ -1,0 +1,379 @@
+/** The flow as a graph in SVG, with scroll and zoom of its own; nodes outside the view are not in the page. */
+
+import { drawn, element, setAttribute, setText } from './elements';
+import type { Layout, Line, Place } from './layout';
+import { layout, neighbour, widthOf } from './layout';
+import type { SnapshotMessage, StepView } from './messages';
+import type { Choice } from './steps';
+import { MARKS, elapsed, spoken } from './words';
+
+const SMALLEST = 0.2;
+const LARGEST = 2.5;
+const MARGIN = 300;
+const EMPTY: Layout = { nodes: new Map(), lines: [], width: 0, height: 0 };
+
+interface Node {
+  root: SVGGElement;
+  text: SVGTextElement;
+  state: SVGTextElement;
+}
+
+interface Bounds {
+  left: number;
+  right: number;
+  top: number;
+  bottom: number;
+}
+
+/** Nodes are buttons; one of them is a stop of Tab, arrows walk along the edges. */
+export class FlowGraph {
+  readonly root: HTMLElement;
+  private readonly frame: HTMLElement;
+  private readonly svg: SVGSVGElement;
+  private readonly edges: SVGGElement;
+  private readonly boxes: SVGGElement;
+  private readonly level: HTMLElement;
+  private readonly nodes = new Map<string, Node>();
+  private readonly lines = new Map<Line, SVGElement>();
+  private bounds = new Map<Line, Bounds>();
+  private plan: Layout = EMPTY;
+  private structure = '';
+  private steps = new Map<string, StepView>();
+  private sources = new Map<string, string>();
+  private selected: string | null = null;
+  private now = 0;
+  private zoom = 0;
+  private fitted = true;
+
+  constructor(private readonly choice: Choice) {
+    this.edges = drawn('g', { class: 'nbf-edges', 'aria-hidden': 'true' });
+    this.boxes = drawn('g', { role: 'presentation' });
+    this.svg = drawn('svg', { class: 'nbf-svg', role: 'group', 'aria-label': 'Graph of the flow' }, this.edges, this.boxes);
+    this.frame = element(
+      'div',
+      {
+        class: 'nbf-frame',
+        on: {
+          scroll: () => this.paint(),
+          wheel: event => this.wheeled(event as WheelEvent),
+          keydown: event => this.pressed(event as KeyboardEvent)
+        }
+      },
+      this.svg
+    );
+    this.level = element('span', { class: 'nbf-zoom-level', 'aria-live': 'off' });
+    this.root = element(
+      'div',
+      { class: 'nbf-graph' },
+      element(
+        'div',
+        { class: 'nbf-zoom', role: 'toolbar', 'aria-label': 'Zoom' },
+        this.zoomButton('−', 'Zoom out', () => this.scale(this.zoom / 1.25)),
+        this.level,
+        this.zoomButton('+', 'Zoom in', () => this.scale(this.zoom * 1.25)),
+        this.zoomButton('Fit', 'Fit the graph to the width', () => this.fit())
+      ),
+      this.frame
+    );
+  }
+
+  private zoomButton(text: string, name: string, press: () => void): HTMLElement {
+    return element('button', {
+      type: 'button',
+      class: 'nbf-button nbf-quiet',
+      title: name,
+      'aria-label': name,
+      text,
+      on: { click: press }
+    });
+  }
+
+  /** A snapshot, the selected step and the kernel's time in; drawn. Places are computed only when the steps change. */
+  update(snapshot: SnapshotMessage, selected: string | null, now: number): void {
+    const moved = selected !== this.selected;
+    this.selected = selected;
+    this.now = now;
+    this.steps = new Map(snapshot.steps.map(step => [step.name, step]));
+    const structure = JSON.stringify([
+      snapshot.steps.map(step => [step.name, step.label]),
+      snapshot.edges.map(edge => [edge.frm, edge.to])
+    ]);
+    if (structure !== this.structure) {
+      this.structure = structure;
+      this.lay(snapshot);
+    }
+    if (moved && selected !== null) {
+      this.bringIntoSight(selected);
+    }
+    this.paint();
+  }
+
+  private lay(snapshot: SnapshotMessage): void {
+    const boxes = snapshot.steps.map(step => ({ name: step.name, columns: Math.min(30, step.label.length + 2) }));
+    this.plan = layout(boxes, snapshot.edges);
+    const labels = new Map(snapshot.steps.map(step => [step.name, step.label]));
+    this.sources = new Map();
+    for (const edge of snapshot.edges) {
+      const told = `${edge.names.join(', ') || 'after'} from ${labels.get(edge.frm) ?? edge.frm}`;
+      const before = this.sources.get(edge.to);
+      this.sources.set(edge.to, before ? `${before}; ${told}` : told);
+    }
+    this.bounds = new Map(this.plan.lines.map(line => [line, boundsOf(line)]));
+    this.boxes.replaceChildren();
+    this.edges.replaceChildren();
+    this.nodes.clear();
+    this.lines.clear();
+    if (this.fitted || this.zoom === 0) {
+      this.fit();
+    } else {
+      this.scale(this.zoom);
+    }
+  }
+
+  /** As large as fits the width, but never so small that names cannot be read: then it scrolls. */
+  private fit(): void {
+    const room = this.frame.clientWidth - 4;
+    this.scale(room > 0 && this.plan.width ? Math.min(1, Math.max(0.75, room / this.plan.width)) : 1);
+    this.fitted = true;
+  }
+
+  private scale(zoom: number): void {
+    const { frame } = this;
+    const middle = { x: frame.scrollLeft + frame.clientWidth / 2, y: frame.scrollTop + frame.clientHeight / 2 };
+    const before = this.zoom || 1;
+    this.zoom = Math.min(LARGEST, Math.max(SMALLEST, zoom));
+    this.fitted = false;
+    const { width, height } = this.plan;
+    setAttribute(this.svg, 'viewBox', `0 0 ${Math.max(1, width)} ${Math.max(1, height)}`);
+    setAttribute(this.svg, 'width', String(Math.round(width * this.zoom)));
+    setAttribute(this.svg, 'height', String(Math.round(height * this.zoom)));
+    setText(this.level, `${Math.round(this.zoom * 100)} %`);
+    const ratio = this.zoom / before;
+    frame.scrollLeft = middle.x * ratio - frame.clientWidth / 2;
+    frame.scrollTop = middle.y * ratio - frame.clientHeight / 2;
+    this.paint();
+  }
+
+  /** The frame has another size. */
+  resized(): void {
+    if (this.fitted) {
+      this.fit();
+    } else {
+      this.paint();
+    }
+  }
+
+  // ------------------------------------------------------------ what is in sight
+
+  private paint(): void {
+    const { frame, zoom } = this;
+    if (!frame.clientWidth) {
+      return;
+    }
+    const view = {
+      left: frame.scrollLeft / zoom - MARGIN,
+      right: (frame.scrollLeft + frame.clientWidth) / zoom + MARGIN,
+      top: frame.scrollTop / zoom - MARGIN,
+      bottom: (frame.scrollTop + frame.clientHeight) / zoom + MARGIN
+    };
+    const [first = null] = this.plan.nodes.keys();
+    const stop = this.selected !== null && this.plan.nodes.has(this.selected) ? this.selected : first;
+    for (const place of this.plan.nodes.values()) {
+      const inSight =
+        place.x > view.left && place.x < view.right && place.y > view.top && place.y < view.bottom;
+      if (inSight || place.name === stop) {
+        this.node(place, place.name === stop);
+      } else {
+        this.nodes.get(place.name)?.root.remove();
+        this.nodes.delete(place.name);
+      }
+    }
+    for (const [line, box] of this.bounds) {
+      const inSight =
+        box.right > view.left && box.left < view.right && box.bottom > view.top && box.top < view.bottom;
+      this.line(line, inSight);
+    }
+  }
+
+  private node(place: Place, stop: boolean): void {
+    const step = this.steps.get(place.name);
+    if (!step) {
+      return;
+    }
+    const node = this.nodes.get(place.name) ?? this.make(place, step);
+    const chosen = place.name === this.selected;
+    const classes = ['nbf-node', `nbf-${step.kind}`, `nbf-is-${step.state}`, ...(chosen ? ['nbf-chosen'] : [])];
+    setAttribute(node.root, 'class', classes.join(' '));
+    setAttribute(node.root, 'tabindex', stop ? '0' : '-1');
+    setAttribute(node.root, 'aria-pressed', String(chosen));
+    setAttribute(node.root, 'data-state', step.state);
+    const from = this.sources.get(place.name);
+    setAttribute(node.root, 'aria-label', spoken(step, this.now) + (from ? `; reads ${from}` : ''));
+    setText(node.text, `${MARKS[step.state] ?? ''} ${clipped(step.label)}`);
+    setText(node.state, [step.state, step.count || elapsed(step, this.now)].filter(Boolean).join(' · '));
+  }
+
+  private make(place: Place, step: StepView): Node {
+    const text = drawn('text', { class: 'nbf-name', x: 0, y: -3 });
+    const state = drawn('text', { class: 'nbf-word', x: 0, y: 12 });
+    const width = widthOf({ name: place.name, columns: Math.min(30, step.label.length + 2) });
+    const root = drawn(
+      'g',
+      {
+        role: 'button',
+        'data-step': place.name,
+        transform: `translate(${place.x} ${place.y})`,
+        on: {
+          click: () => this.choice.select(place.name),
+          dblclick: () => this.choice.open(place.name)
+        }
+      },
+      drawn('title', { text: step.label }),
+      drawn('rect', { x: -width / 2, y: -place.height / 2, width, height: place.height, rx: 6 }),
+      text,
+      state
+    );
+    this.boxes.append(root);
+    const node = { root, text, state };
+    this.nodes.set(place.name, node);
+    return node;
+  }
+
+  private line(line: Line, inSight: boolean): void {
+    const known = this.lines.get(line);
+    if (!inSight) {
+      known?.remove();
+      this.lines.delete(line);
+      return;
+    }
+    const near = line.frm === this.selected || line.to === this.selected;
+    if (known) {
+      setAttribute(known, 'class', near ? 'nbf-edge nbf-near' : 'nbf-edge');
+      return;
+    }
+    const made = drawn(
+      'g',
+      { class: near ? 'nbf-edge nbf-near' : 'nbf-edge' },
+      drawn('path', { d: curve(line) }),
+      drawn('path', { class: 'nbf-tip', d: tip(line) })
+    );
+    this.lines.set(line, made);
+    this.edges.append(made);
+  }
+
+  private bringIntoSight(name: string): void {
+    const place = this.plan.nodes.get(name);
+    const { frame, zoom } = this;
+    if (!place || !frame.clientWidth) {
+      return;
+    }
+    const pad = 16;
+    const left = (place.x - place.width / 2) * zoom - pad;
+    const right = (place.x + place.width / 2) * zoom + pad;
+    const top = (place.y - place.height / 2) * zoom - pad;
+    const bottom = (place.y + place.height / 2) * zoom + pad;
+    if (left < frame.scrollLeft || right > frame.scrollLeft + frame.clientWidth) {
+      frame.scrollLeft = (left + right - frame.clientWidth) / 2;
+    }
+    if (top < frame.scrollTop || bottom > frame.scrollTop + frame.clientHeight) {
+      frame.scrollTop = (top + bottom - frame.clientHeight) / 2;
+    }
+  }
+
+  // ------------------------------------------------------------ mouse and keys
+
+  private wheeled(event: WheelEvent): void {
+    if (event.ctrlKey || event.metaKey) {
+      event.preventDefault();
+      this.scale(this.zoom * (event.deltaY < 0 ? 1.1 : 1 / 1.1));
+    }
+  }
+
+  private pressed(event: KeyboardEvent): void {
+    if (event.ctrlKey || event.metaKey || event.altKey) {
+      return;
+    }
+    const here = (event.target as Element).closest('[data-step]')?.getAttribute('data-step') ?? null;
+    switch (event.key) {
+      case 'ArrowUp':
+      case 'ArrowDown':
+      case 'ArrowLeft':
+      case 'ArrowRight': {
+        const next = here === null ? null : neighbour(this.plan, here, event.key);
+        if (next !== null) {
+          this.choice.select(next);
+          this.nodes.get(next)?.root.focus({ preventScroll: true });
+        }
+        break;
+      }
+      case 'Enter':
+        if (here !== null && here === this.selected) {
+          this.choice.open(here);
+        } else if (here !== null) {
+          this.choice.select(here);
+        }
+        break;
+      case ' ':
+        if (here !== null) {
+          this.choice.select(here);
+        }
+        break;
+      case '+':
+      case '=':
+        this.scale(this.zoom * 1.25);
+        break;
+      case '-':
+        this.scale(this.zoom / 1.25);
+        break;
+      case '0':
+        this.fit();
+        break;
+      default:
+        return;
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  }
+}
+
+function clipped(label: string): string {
+  return label.length > 26 ? `${label.slice(0, 25)}…` : label;
+}
+
+function boundsOf(line: Line): Bounds {
+  const xs = line.points.map(point => point.x);
+  const ys = line.points.map(point => point.y);
+  return { left: Math.min(...xs), right: Math.max(...xs), top: Math.min(...ys), bottom: Math.max(...ys) };
+}
+
+/** A line's points in; a path that leaves and arrives upright out. */
+function curve(line: Line): string {
+  const [start, ...rest] = line.points;
+  if (!start) {
+    return '';
+  }
+  let path = `M${round(start.x)} ${round(start.y)}`;
+  let { x, y } = start;
+  for (const [at, point] of rest.entries()) {
+    const end = at === rest.length - 1 ? { x: point.x, y: point.y - (point.y >= y ? 5 : -5) } : point;
+    const bend = (end.y - y) / 2;
+    path += `C${round(x)} ${round(y + bend)} ${round(end.x)} ${round(end.y - bend)} ${round(end.x)} ${round(end.y)}`;
+    ({ x, y } = end);
+  }
+  return path;
+}
+
+/** A line in; the head of its arrow out. */
+function tip(line: Line): string {
+  const end = line.points[line.points.length - 1];
+  const before = line.points[line.points.length - 2] ?? end;
+  if (!end || !before) {
+    return '';
+  }
+  const side = end.y >= before.y ? -6 : 6;
+  return `M${round(end.x)} ${round(end.y)}l-3.5 ${side}h7z`;
+}
+
+function round(value: number): number {
+  return Math.round(value * 10) / 10;
+}

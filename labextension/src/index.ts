@@ -1,0 +1,46 @@
+/** The extension of JupyterLab and Notebook 7: a side panel that shows the flow of the notebook in front. */
+
+import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
+import { ILayoutRestorer } from '@jupyterlab/application';
+import { ICommandPalette } from '@jupyterlab/apputils';
+import { INotebookTracker } from '@jupyterlab/notebook';
+import { LabIcon } from '@jupyterlab/ui-components';
+
+import { FlowPanel, Links, answerWidgets } from './panel';
+
+const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">
+<g class="jp-icon3" fill="#616161"><circle cx="6" cy="4.5" r="3"/><circle cx="18" cy="9" r="3"/><circle cx="6" cy="19.5" r="3"/>
+<path d="M5 7h2v10H5zM6.4 14.2l-.8-1.8 9.6-4.2.8 1.8z"/></g></svg>`;
+
+const SHOW = 'nbflow:show';
+
+const plugin: JupyterFrontEndPlugin<void> = {
+  id: 'nbflow:plugin',
+  description: 'The flow of the current notebook in a side panel.',
+  autoStart: true,
+  requires: [INotebookTracker],
+  optional: [ILayoutRestorer, ICommandPalette],
+  activate: (
+    app: JupyterFrontEnd,
+    tracker: INotebookTracker,
+    restorer: ILayoutRestorer | null,
+    palette: ICommandPalette | null
+  ) => {
+    const links = new Links();
+    tracker.forEach(panel => links.of(panel));
+    tracker.widgetAdded.connect((_, panel) => links.of(panel));
+    const panel = new FlowPanel(tracker, links);
+    panel.title.icon = new LabIcon({ name: 'nbflow:flow', svgstr: ICON });
+    app.shell.add(panel, 'right', { rank: 900, type: 'Flow' });
+    restorer?.add(panel, panel.id);
+    answerWidgets(tracker, links);
+    app.commands.addCommand(SHOW, {
+      label: 'Show the Flow of the Notebook',
+      describedBy: { args: { type: 'object', properties: {} } },
+      execute: () => app.shell.activateById(panel.id)
+    });
+    palette?.addItem({ command: SHOW, category: 'nbflow' });
+  }
+};
+
+export default plugin;

@@ -1,0 +1,274 @@
+/**
+ * The messages between the kernel and a page: the mirror of `nbflow/messages.py`, which says what they mean.
+ * `tests/test_messages.py` compares the two, field by field.
+ */
+
+/** The value of `nbflow` in every message of the kernel. */
+export const PROTOCOL = 1;
+/** The comm target on which the kernel speaks. */
+export const EVENTS = 'nbflow.events';
+/** The comm target on which a page sends commands. */
+export const CONTROL = 'nbflow.control';
+
+// ---------------------------------------------------------------- what messages hold
+
+export interface FailureView {
+  type: string;
+  message: string;
+  traceback: string;
+  cell: string | null;
+  line: number | null;
+  fix: string | null;
+}
+
+export interface TaskItem {
+  index: number[];
+  turn: number | null;
+  item: string;
+  state: string;
+  attempt: number;
+  started_at: number | null;
+  elapsed: number | null;
+  note: string;
+}
+
+export interface StepView {
+  name: string;
+  label: string;
+  kind: string;
+  cell: string;
+  position: number;
+  detail: string;
+  reads: string[];
+  writes: string[];
+  state: string;
+  count: string;
+  settled: number;
+  total: number;
+  started_at: number | null;
+  elapsed: number | null;
+  note: string;
+  failure: FailureView | null;
+  tasks: TaskItem[];
+}
+
+export interface EdgeView {
+  frm: string;
+  to: string;
+  names: string[];
+  why: string;
+}
+
+export interface ParameterView {
+  name: string;
+  annotation: string;
+  default: string;
+  help: string;
+  value: string;
+}
+
+export interface FindingView {
+  level: string;
+  code: string;
+  message: string;
+  step: string | null;
+  cell: string | null;
+  line: number | null;
+  fix: string | null;
+}
+
+export interface CellView {
+  id: string;
+  position: number;
+  title: string;
+  names: string[];
+  name: string;
+}
+
+export interface RunView {
+  run: string;
+  status: string;
+  by_hand: boolean;
+  started_at: number;
+  finished_at: number | null;
+  error: string | null;
+  tags: string[];
+}
+
+export interface RunRow {
+  run: string;
+  status: string;
+  by_hand: boolean;
+  started_at: number;
+  elapsed: number | null;
+  tasks: string;
+  tags: string[];
+  note: string;
+}
+
+export interface ArtifactView {
+  name: string;
+  type: string;
+  shape: string;
+  size: string;
+  preview: string;
+}
+
+export interface CellText {
+  id: string;
+  source: string;
+  tags: string[];
+}
+
+// ---------------------------------------------------------------- kernel to page
+
+export interface SnapshotMessage {
+  nbflow: number;
+  kind: 'snapshot';
+  session: string;
+  seq: number;
+  now: number;
+  flow: string;
+  order: string;
+  busy: boolean;
+  run: RunView | null;
+  steps: StepView[];
+  edges: EdgeView[];
+  parameters: ParameterView[];
+  findings: FindingView[];
+  cells: CellView[];
+}
+
+export interface ChangeMessage {
+  nbflow: number;
+  kind: 'change';
+  session: string;
+  seq: number;
+  base: number;
+  now: number;
+  busy: boolean;
+  run: RunView | null;
+  steps: StepView[];
+}
+
+export interface AckMessage {
+  nbflow: number;
+  kind: 'ack';
+  session: string;
+  seq: number;
+  reply_to: string;
+  ok: boolean;
+  error: string;
+  fix: string;
+}
+
+export interface DetailMessage {
+  nbflow: number;
+  kind: 'detail';
+  session: string;
+  seq: number;
+  reply_to: string;
+  run: string;
+  step: string;
+  index: number[];
+  log: string;
+  truncated: boolean;
+  artifacts: ArtifactView[];
+}
+
+export interface RunsMessage {
+  nbflow: number;
+  kind: 'runs';
+  session: string;
+  seq: number;
+  reply_to: string;
+  runs: RunRow[];
+}
+
+export interface PastMessage {
+  nbflow: number;
+  kind: 'past';
+  session: string;
+  seq: number;
+  reply_to: string;
+  snapshot: SnapshotMessage;
+}
+
+export type KernelMessage =
+  | SnapshotMessage
+  | ChangeMessage
+  | AckMessage
+  | DetailMessage
+  | RunsMessage
+  | PastMessage;
+
+// ---------------------------------------------------------------- page to kernel
+
+export interface HelloCommand {
+  kind: 'hello';
+  id: string;
+}
+
+export interface DocumentCommand {
+  kind: 'document';
+  id: string;
+  cells: CellText[];
+}
+
+export interface RunCommand {
+  kind: 'run';
+  id: string;
+  steps: string[];
+  params: Record<string, string>;
+  fresh: boolean;
+}
+
+export interface ResumeCommand {
+  kind: 'resume';
+  id: string;
+  run: string;
+}
+
+export interface CancelCommand {
+  kind: 'cancel';
+  id: string;
+}
+
+export interface DetailCommand {
+  kind: 'detail';
+  id: string;
+  run: string;
+  step: string;
+  index: number[];
+}
+
+export interface RunsCommand {
+  kind: 'runs';
+  id: string;
+}
+
+export interface PastCommand {
+  kind: 'past';
+  id: string;
+  run: string;
+}
+
+export interface CheckCommand {
+  kind: 'check';
+  id: string;
+  header: string;
+}
+
+export type Command =
+  | HelloCommand
+  | DocumentCommand
+  | RunCommand
+  | ResumeCommand
+  | CancelCommand
+  | DetailCommand
+  | RunsCommand
+  | PastCommand
+  | CheckCommand;
+
+/** A command without its id, as the panel makes it; whoever sends it adds the id. */
+export type Wish = Command extends infer C ? (C extends Command ? Omit<C, 'id'> : never) : never;

@@ -1,0 +1,147 @@
+/** The sidebar: the drawing, following the notebook in front. */
+
+import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
+import { Widget } from '@lumino/widgets';
+
+import type { Request } from './bridge';
+import { BRIDGE } from './bridge';
+import { Drawing } from './drawing';
+import type { Host } from './host';
+import { Link } from './link';
+import { cellsOf, declare, reveal } from './notebook';
+import { START } from './reduce';
+
+const SETTLES = 400;
+
+/** One link for each notebook that is open. */
+export class Links {
+  private readonly known = new WeakMap<NotebookPanel, Link>();
+
+  /** A notebook in; its link out, made on first use. */
+  of(panel: NotebookPanel): Link {
+    const known = this.known.get(panel);
+    if (known) {
+      return known;
+    }
+    const link = new Link(panel.sessionContext, () => cellsOf(panel));
+    this.known.set(panel, link);
+    this.watchDocument(panel, link);
+    panel.disposed.connect(() => {
+      this.known.delete(panel);
+      link.dispose();
+    });
+    return link;
+  }
+
+  /** Cells that are edited, moved or deleted are told once typing has paused. */
+  private watchDocument(panel: NotebookPanel, link: Link): void {
+    let timer: number | null = null;
+    const changed = (): void => {
+      if (timer !== null) {
+        window.clearTimeout(timer);
+      }
+      timer = window.setTimeout(() => {
+        timer = null;
+        if (!panel.isDisposed) {
+          link.tellDocument();
+        }
+      }, SETTLES);
+    };
+    void panel.context.ready.then(() => {
+      panel.context.model.contentChanged.connect(changed);
+      link.tellDocument();
+    });
+  }
+}
+
+/** The panel of the side area. */
+export class FlowPanel extends Widget {
+  private readonly drawing: Drawing;
+  private notebook: NotebookPanel | null = null;
+  private leave: () => void = () => undefined;
+
+  constructor(
+    private readonly tracker: INotebookTracker,
+    private readonly links: Links
+  ) {
+    super();
+    this.id = 'nbflow-panel';
+    this.title.caption = 'Flow of the current notebook';
+    this.addClass('nbf-sidebar');
+    this.node.setAttribute('role', 'region');
+    this.node.setAttribute('aria-label', 'Flow');
+    const root = document.createElement('div');
+    this.node.append(root);
+    this.drawing = new Drawing(root, this.host());
+    this.drawing.onNotice = notice => this.link?.store.dispatch({ type: 'notice', notice });
+    this.drawing.onPresent = () => this.link?.store.dispatch({ type: 'present' });
+    tracker.currentChanged.connect(this.follow, this);
+    this.follow();
+  }
+
+  override dispose(): void {
+    if (!this.isDisposed) {
+      this.tracker.currentChanged.disconnect(this.follow, this);
+      this.leave();
+      this.drawing.dispose();
+      super.dispose();
+    }
+  }
+
+  private get link(): Link | null {
+    return this.notebook && !this.notebook.isDisposed ? this.links.of(this.notebook) : null;
+  }
+
+  private host(): Host {
+    return {
+      send: wish => this.link?.send(wish) ?? '',
+      reveal: cell => this.notebook !== null && reveal(this.notebook, cell),
+      declare: (cell, header) =>
+        this.notebook
+          ? declare(this.notebook, cell, header)
+          : { level: 'error', text: 'There is no notebook.', fix: '' },
+      load: () => this.link?.load()
+    };
+  }
+
+  private follow(): void {
+    const notebook = this.tracker.currentWidget;
+    if (notebook === this.notebook) {
+      return;
+    }
+    this.leave();
+    this.leave = () => undefined;
+    this.notebook = notebook;
+    this.node.dataset['notebook'] = notebook?.context.path ?? '';
+    this.drawing.update(START);
+    const link = this.link;
+    if (link) {
+      this.leave = link.store.watch(state => this.drawing.update(state));
+    }
+  }
+}
+
+/** Widgets inside notebooks ask the page for what only it can do. */
+export function answerWidgets(tracker: INotebookTracker, links: Links): void {
+  document.addEventListener(BRIDGE, event => {
+    const request = (event as CustomEvent<Request>).detail;
+    const panel = tracker.find(one => one.node.contains(event.target as Node));
+    if (!panel) {
+      return;
+    }
+    switch (request.kind) {
+      case 'reveal':
+        if (!reveal(panel, request.cell)) {
+          return;
+        }
+        break;
+      case 'declare':
+        request.notice = declare(panel, request.cell, request.header);
+        break;
+      case 'interrupt':
+        links.of(panel).interrupt();
+        break;
+    }
+    event.preventDefault();
+  });
+}

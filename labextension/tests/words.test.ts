@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { announcement } from '../src/announce';
+import { headerOf, nameProblem, withHeader } from '../src/header';
+import { age, duration, share, tally, ticking } from '../src/words';
+import { run, snapshot, step } from './sample';
+
+test('times in words', () => {
+  const cases: [number | null, string][] = [
+    [null, ''], [0.0123, '12 ms'], [3.21, '3.2 s'], [59.97, '1 min 00 s'], [245, '4 min 05 s'], [7620, '2 h 07 min']
+  ];
+  for (const [seconds, words] of cases) {
+    assert.equal(duration(seconds), words);
+  }
+  assert.equal(ticking(7.9), '7 s');
+  assert.equal(age(10), 'just now');
+  assert.equal(age(600), '10 min ago');
+  assert.equal(age(86400 * 5), '5 days ago');
+});
+
+test('a run in numbers', () => {
+  const steps = [step('a', 'done', { settled: 1 }), step('b', 'running', { settled: 1, total: 4 }), step('c')];
+  assert.equal(tally(steps), '1 running, 1 pending, 1 done');
+  assert.equal(share(snapshot(1, steps)), (1 + 0.25) / 3);
+});
+
+test('what changed, said once and short', () => {
+  const before = snapshot(1, [step('a'), step('b'), step('c'), step('d'), step('e')], { run: run('running') });
+  const one = snapshot(2, [step('a', 'done'), step('b', 'running'), step('c'), step('d'), step('e')], { run: run('running') });
+  assert.equal(announcement(before, one), 'b running. a done');
+  const all = snapshot(3, 'abcde'.split('').map(name => step(name, 'done')), { run: run('done') });
+  assert.equal(announcement(before, all), 'Run done after 5.0 s: 5 done. 5 steps done');
+  assert.equal(announcement(all, all), '');
+  assert.equal(announcement(null, all), '');
+});
+
+test('a form becomes a header line', () => {
+  const fields = { name: ' train ', foreach: 'x in [1, 2]', after: 'load , clean', retry: '2', timeout: '', on: '', noCache: true, more: '--cpu 2' };
+  assert.equal(headerOf(fields), '%%step train --foreach x in [1, 2] --after load,clean --retry 2 --no-cache --cpu 2');
+  assert.equal(withHeader('\n  \nx = 1\n', '%%step a'), '%%step a\nx = 1\n');
+});
+
+test('names that no step may have', () => {
+  for (const name of ['', 'two words', '-x', '.x', 'a/b', 'a..b', 'taken']) {
+    assert.notEqual(nameProblem(name, ['taken']), '');
+  }
+  for (const name of ['load', 'größe', 'a.b', 'a-b_2']) {
+    assert.equal(nameProblem(name, ['taken']), '');
+  }
+});

@@ -1,0 +1,338 @@
+"""The messages between the kernel and a page: JSON objects, mirrored by `labextension/src/messages.ts`.
+
+Two comms carry them. On `nbflow.events` the kernel speaks: what has changed, and a whole snapshot every two seconds
+while a run is under way, so that a page that was loaded in mid-run can draw. On `nbflow.control` a page sends
+commands, and the kernel answers each with an acknowledgement from inside its handler, never with anything else: the
+channel's replies decide which thread of the kernel hears the page's next command. What a command asks for comes on
+`nbflow.events`. A widget carries the same messages in its `snapshot` trait and its custom messages.
+
+Times are unix seconds of the kernel's clock, durations seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+PROTOCOL = 1
+"""The value of `nbflow` in every message of the kernel; a page ignores any other."""
+
+EVENTS = "nbflow.events"
+"""The comm target on which the kernel speaks."""
+
+CONTROL = "nbflow.control"
+"""The comm target on which a page sends commands."""
+
+
+# ---------------------------------------------------------------- what messages hold
+
+
+class FailureView(TypedDict):
+    """A task's failure; `cell` is an id, `traceback` text without colours."""
+
+    type: str
+    message: str
+    traceback: str
+    cell: str | None
+    line: int | None
+    fix: str | None
+
+
+class TaskItem(TypedDict):
+    """One item or turn of a step."""
+
+    index: list[int]
+    turn: int | None
+    item: str
+    state: str
+    attempt: int
+    started_at: float | None
+    elapsed: float | None
+    note: str
+
+
+class StepView(TypedDict):
+    """One step with its state; `count` says how many items are done, `tasks` lists the first of several."""
+
+    name: str
+    label: str
+    kind: str
+    cell: str
+    position: int
+    detail: str
+    reads: list[str]
+    writes: list[str]
+    state: str
+    count: str
+    settled: int
+    total: int
+    started_at: float | None
+    elapsed: float | None
+    note: str
+    failure: FailureView | None
+    tasks: list[TaskItem]
+
+
+class EdgeView(TypedDict):
+    """`to` reads `names` from `frm`, or is ordered after it."""
+
+    frm: str
+    to: str
+    names: list[str]
+    why: str
+
+
+class ParameterView(TypedDict):
+    """A parameter with its default's source text, and its value in the run that is shown, as text."""
+
+    name: str
+    annotation: str
+    default: str
+    help: str
+    value: str
+
+
+class FindingView(TypedDict):
+    """Something that a person should know about a cell."""
+
+    level: str
+    code: str
+    message: str
+    step: str | None
+    cell: str | None
+    line: int | None
+    fix: str | None
+
+
+class CellView(TypedDict):
+    """A plain cell that a header line would make a step; `name` is a step name that is free."""
+
+    id: str
+    position: int
+    title: str
+    names: list[str]
+    name: str
+
+
+class RunView(TypedDict):
+    """The run that is shown; `by_hand` is the kernel's own run of single cells."""
+
+    run: str
+    status: str
+    by_hand: bool
+    started_at: float
+    finished_at: float | None
+    error: str | None
+    tags: list[str]
+
+
+class RunRow(TypedDict):
+    """A past run in a list."""
+
+    run: str
+    status: str
+    by_hand: bool
+    started_at: float
+    elapsed: float | None
+    tasks: str
+    tags: list[str]
+    note: str
+
+
+class ArtifactView(TypedDict):
+    """An artifact as its manifest tells it."""
+
+    name: str
+    type: str
+    shape: str
+    size: str
+    preview: str
+
+
+class CellText(TypedDict):
+    """One code cell of the front end."""
+
+    id: str
+    source: str
+    tags: list[str]
+
+
+# ---------------------------------------------------------------- kernel to page
+
+
+class SnapshotMessage(TypedDict):
+    """Everything that a page draws from, whole; `busy` while a run is under way, `order` says whose order it is."""
+
+    nbflow: int
+    kind: Literal["snapshot"]
+    session: str
+    seq: int
+    now: float
+    flow: str
+    order: str
+    busy: bool
+    run: RunView | None
+    steps: list[StepView]
+    edges: list[EdgeView]
+    parameters: list[ParameterView]
+    findings: list[FindingView]
+    cells: list[CellView]
+
+
+class ChangeMessage(TypedDict):
+    """What is new since the message `base`, a snapshot or a change: the run, and the steps that differ.
+
+    A page that does not hold `base` waits for the next snapshot.
+    """
+
+    nbflow: int
+    kind: Literal["change"]
+    session: str
+    seq: int
+    base: int
+    now: float
+    busy: bool
+    run: RunView | None
+    steps: list[StepView]
+
+
+class AckMessage(TypedDict):
+    """A command was taken (`ok`) or refused, with what is wrong and what to do."""
+
+    nbflow: int
+    kind: Literal["ack"]
+    session: str
+    seq: int
+    reply_to: str
+    ok: bool
+    error: str
+    fix: str
+
+
+class DetailMessage(TypedDict):
+    """What a task printed, without colours, and what it left; `truncated` when the beginning of the log is left out."""
+
+    nbflow: int
+    kind: Literal["detail"]
+    session: str
+    seq: int
+    reply_to: str
+    run: str
+    step: str
+    index: list[int]
+    log: str
+    truncated: bool
+    artifacts: list[ArtifactView]
+
+
+class RunsMessage(TypedDict):
+    """The flow's runs, newest first."""
+
+    nbflow: int
+    kind: Literal["runs"]
+    session: str
+    seq: int
+    reply_to: str
+    runs: list[RunRow]
+
+
+class PastMessage(TypedDict):
+    """An earlier run as a page draws it."""
+
+    nbflow: int
+    kind: Literal["past"]
+    session: str
+    seq: int
+    reply_to: str
+    snapshot: SnapshotMessage
+
+
+KernelMessage = SnapshotMessage | ChangeMessage | AckMessage | DetailMessage | RunsMessage | PastMessage
+
+
+# ---------------------------------------------------------------- page to kernel
+
+
+class HelloCommand(TypedDict):
+    """A page is there and wants a snapshot."""
+
+    kind: Literal["hello"]
+    id: str
+
+
+class DocumentCommand(TypedDict):
+    """The front end's code cells in their order."""
+
+    kind: Literal["document"]
+    id: str
+    cells: list[CellText]
+
+
+class RunCommand(TypedDict):
+    """Run the flow in the background: `steps` with their ancestors, or all; `fresh` executes those steps anew."""
+
+    kind: Literal["run"]
+    id: str
+    steps: list[str]
+    params: dict[str, str]
+    fresh: bool
+
+
+class ResumeCommand(TypedDict):
+    """Run again with the parameters of a run, the last failed one where `run` is empty."""
+
+    kind: Literal["resume"]
+    id: str
+    run: str
+
+
+class CancelCommand(TypedDict):
+    """Stop the run that is under way."""
+
+    kind: Literal["cancel"]
+    id: str
+
+
+class DetailCommand(TypedDict):
+    """A task's log and artifacts, of the run that is shown."""
+
+    kind: Literal["detail"]
+    id: str
+    run: str
+    step: str
+    index: list[int]
+
+
+class RunsCommand(TypedDict):
+    """The flow's runs."""
+
+    kind: Literal["runs"]
+    id: str
+
+
+class PastCommand(TypedDict):
+    """An earlier run."""
+
+    kind: Literal["past"]
+    id: str
+    run: str
+
+
+class CheckCommand(TypedDict):
+    """Whether a header line can be understood: the answer is the acknowledgement."""
+
+    kind: Literal["check"]
+    id: str
+    header: str
+
+
+Command = (
+    HelloCommand
+    | DocumentCommand
+    | RunCommand
+    | ResumeCommand
+    | CancelCommand
+    | DetailCommand
+    | RunsCommand
+    | PastCommand
+    | CheckCommand
+)
