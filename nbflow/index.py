@@ -27,15 +27,12 @@ from nbflow.storage import LocalStore, Store, cache_folder
 LAYOUT = 1
 KEPT_DURATIONS = 20
 
-SCHEMA = f"""
-PRAGMA user_version = {LAYOUT};
-CREATE TABLE IF NOT EXISTS runs (
-    flow TEXT, run TEXT, created REAL, stamp INTEGER, summary BLOB, PRIMARY KEY (flow, run)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS by_time ON runs (created);
-CREATE TABLE IF NOT EXISTS durations (flow TEXT, step TEXT, at REAL, seconds REAL);
-CREATE INDEX IF NOT EXISTS by_step ON durations (flow, step, at);
-"""
+SCHEMA = (
+    "CREATE TABLE runs (flow TEXT, run TEXT, created REAL, stamp INTEGER, summary BLOB, PRIMARY KEY (flow, run))",
+    "CREATE TABLE durations (flow TEXT, step TEXT, at REAL, seconds REAL)",
+    "CREATE INDEX by_step ON durations (flow, step, at)",
+    f"PRAGMA user_version = {LAYOUT}",
+)
 
 _T = TypeVar("_T")
 
@@ -188,9 +185,11 @@ class Index:
             for last in (False, True):
                 try:
                     with closing(self._connect()) as db, db:
+                        db.execute("BEGIN")
                         return act(db)
-                except sqlite3.OperationalError:  # locked for long, read-only folder, full disk: go without
-                    if last or self._is_sound():
+                except sqlite3.OperationalError as error:
+                    # Locked for long, a read-only folder, a full disk: go without. A missing table is damage.
+                    if last or "no such table" not in str(error):
                         return otherwise
                     self._remove()
                 except (sqlite3.DatabaseError, OSError):
@@ -201,35 +200,35 @@ class Index:
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(self._path, timeout=10)
+        db = sqlite3.connect(self._path, timeout=10, isolation_level=None)
         try:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version != LAYOUT:
-                if version:
-                    raise sqlite3.DatabaseError(f"layout {version}")
-                db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(SCHEMA)
             db.execute("PRAGMA synchronous = OFF")  # what a power cut damages is made anew
+            if _layout(db) != LAYOUT:
+                _create(db)
         except BaseException:
             db.close()
             raise
         return db
 
-    def _is_sound(self) -> bool:
-        """Whether the file has the tables that it should have."""
-        try:
-            with closing(sqlite3.connect(self._path, timeout=1)) as db:
-                db.execute("SELECT 1 FROM runs, durations LIMIT 1")
-                return True
-        except sqlite3.OperationalError as error:
-            return "no such table" not in str(error)
-        except sqlite3.DatabaseError:
-            return False
-
     def _remove(self) -> None:
-        for suffix in ("", "-wal", "-shm", "-journal"):
+        for suffix in ("", "-journal"):
             with suppress(OSError):  # absent, or in use on Windows: the next attempt finds out
                 self._path.with_name(self._path.name + suffix).unlink()
+
+
+def _layout(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _create(db: sqlite3.Connection) -> None:
+    """An empty file in; its tables are there, made by this process or by another one at the same time."""
+    db.execute("BEGIN IMMEDIATE")
+    found = _layout(db)
+    if found not in {0, LAYOUT}:
+        raise sqlite3.DatabaseError(f"layout {found}")
+    for statement in SCHEMA if found == 0 else ():
+        db.execute(statement)
+    db.execute("COMMIT")
 
 
 def _stamp(store: Store, flow: str, run: str) -> int:
