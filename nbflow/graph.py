@@ -56,6 +56,7 @@ class _Builder:
         self.origins: dict[str, str] = {}
         self.setup: list[int] = []
         self.lists: dict[str, Step] = {}
+        self.replayed: dict[str, dict[str, tuple[int, ...]]] = {}  # step -> what it takes from definitions
         self.vague = False  # a star import or the like above: a missing name may be there after all
 
     # ------------------------------------------------------------ one cell
@@ -165,6 +166,7 @@ class _Builder:
         data = [piece for piece in pieces if piece.kind == "data"]
         if cell.kind != "plain" or writes or (self.all_cells and data):
             self._add_list(cell)
+            self.replayed[step] = need.replayed
             self.candidates.append(self._step(cell, analysis, need, writes, own))
             self._note_missing(step, cell, need, writes)
         self._record_writes(cell, analysis, writes, own, step)
@@ -349,15 +351,19 @@ class _Builder:
 
     def _bind_turns(self) -> None:
         """A name that only the step itself, or its fan-out, may have written before: an earlier turn or item did."""
-        own: dict[str, set[str]] = {}
+        own: dict[str, dict[str, tuple[Source, ...]]] = {}
         for missing in self.missing:
             if not missing.sure and missing.name in self.writers:
-                own.setdefault(missing.step, set()).add(missing.name)
+                own.setdefault(missing.step, {})[missing.name] = ()
+        for name, replayed in self.replayed.items():
+            for constant, orders in replayed.items():
+                if any(writer.step is not None for writer in self.writers[constant]):
+                    sources = tuple(Source(definition=order) for order in orders)
+                    own.setdefault(name, {})[constant] = sources
         for at, step in enumerate(self.candidates):
-            names = own.get(step.name)
-            if names:
-                more = (Binding(name=name, sources=(), sure=False) for name in sorted(names))
-                self.candidates[at] = msgspec.structs.replace(step, bindings=(*step.bindings, *more))
+            found = sorted(own.get(step.name, {}).items())
+            more = (Binding(name=name, sources=sources, sure=False) for name, sources in found)
+            self.candidates[at] = msgspec.structs.replace(step, bindings=(*step.bindings, *more))
 
     def _needed(self) -> tuple[Step, ...]:
         """Declared steps and parameters, and every plain cell that one of them needs, in document order."""

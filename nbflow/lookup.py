@@ -207,14 +207,14 @@ class Lookup:
         found = []
         for at in range(self._sizes[head.name, place]):
             index = (*place, at)
-            named = [self.loops.steps[name] for name in step.options.join if name in self.loops.steps]
-            if any(not self._settled_below(other, index) for other in named):
-                continue
+            tasks = tuple(self._body_tasks(head, index))
+            if not tasks:
+                continue  # every step of the body was skipped
             artifact = listing.artifacts[str(at)] if listing is not None else None
             if listing is None or artifact is None:
                 continue
             item = planning.Value(listing.groups[artifact.group], artifact, head.name)
-            found.append(_JoinedItem(at, item, tuple(self._body_tasks(head, index))))
+            found.append(_JoinedItem(at, item, tasks))
         return tuple(found)
 
     def _body_definitions(self, task: TaskId, step: Step) -> tuple[int, ...]:
@@ -225,13 +225,6 @@ class Lookup:
         orders = {order for other in self.loops.bodies[head.name] for order in other.definitions}
         found = [self.flow.definitions[order] for order in sorted(orders)]
         return tuple(d.order for d in found if d.kind == "definition" and not d.origins and d.position < step.position)
-
-    def _settled_below(self, step: Step, index: Index) -> bool:
-        """Whether a step of the body was done for an item (in an inner fan-out: in any place)."""
-        return any(
-            record is not None and task.step == step.name and task.index[: len(index)] == index and not task.part
-            for task, record in self._body_records(step, index)
-        )
 
     def _body_records(self, step: Step, index: Index) -> Iterator[tuple[TaskId, Record | None]]:
         for place in self._places(step.scope, index):

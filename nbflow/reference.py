@@ -50,6 +50,7 @@ class _Plain:
         self.flow, self.shell, self.overrides = flow, shell, overrides
         self.steps = {step.position: step for step in flow.steps}
         self.space: dict[str, Any] = shell.user_ns
+        self.ran = 0
         self.done: dict[str, list[Entry]] = {}  # of each fan-out, its last time round
 
     def scope(self, cell: Cell) -> tuple[str, ...]:
@@ -89,7 +90,10 @@ class _Plain:
             self.space["__item"] = item
             self.run(f"{foreach.target} = __item", "the loop variable")
             del self.space["__item"]
+            before = self.ran
             self.block(body, scope)
+            if self.ran == before:
+                continue  # every step of the body was skipped
             left = {name: copy.deepcopy(self.space[name]) for name in names if name in self.space}
             entries.append(kept_entry(index, item, left))
 
@@ -120,6 +124,7 @@ class _Plain:
         if options.join:
             head = self.flow.step(options.join[0]).scope[-1]
             self.space["inputs"] = Inputs(self.done[head], lambda entry: self.columns(head, entry))
+        self.ran += 1
         for _ in range(options.max if options.until is not None else 1):
             self.caught(step, options.catch)
             if options.until is None or self.evaluate(options.until):

@@ -15,6 +15,7 @@ class Gathered:
     definitions: set[int] = field(default_factory=set)
     bindings: dict[str, Binding] = field(default_factory=dict)
     missing: dict[str, bool] = field(default_factory=dict)  # name -> surely read
+    replayed: dict[str, tuple[int, ...]] = field(default_factory=dict)  # name -> the definitions that give it
     changes: set[str] = field(default_factory=set)  # names that the bodies of those definitions write
 
 
@@ -37,7 +38,7 @@ def gather(
     queue = sorted(names.items())
     while queue:
         name, sure = queue.pop()
-        if name in found.bindings or name in found.missing:
+        if name in found.bindings or name in found.missing or name in found.replayed:
             continue
         if inner and name in inner:
             found.bindings[name] = Binding(name=name, sources=inner[name], sure=sure)
@@ -51,6 +52,8 @@ def gather(
         if steps:
             everything = (*steps, *(Source(definition=order) for order in orders))
             found.bindings[name] = Binding(name=name, sources=everything, sure=sure)
+        else:
+            found.replayed[name] = orders
         for order in orders:
             if order not in followed:
                 followed.add(order)
