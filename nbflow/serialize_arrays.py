@@ -218,16 +218,15 @@ def _without_graph(tensor: Any) -> Any:
     """A result's values in; a tensor that refuses `backward` out: the graph it came from stayed in its process."""
     import torch
 
-    class LostGraph(torch.autograd.Function):
-        @staticmethod
-        def forward(_: Any, values: Any) -> Any:
-            return values.view_as(values)
+    def forward(_: Any, values: Any) -> Any:
+        return values.view_as(values)
 
-        @staticmethod
-        def backward(_: Any, *_gradients: Any) -> Any:
-            raise RuntimeError(
-                "this tensor was computed in another step, and its autograd graph stayed there: "
-                "call backward() in the step that computes it"
-            )
+    def backward(_: Any, *_gradients: Any) -> Any:
+        raise RuntimeError(
+            "this tensor was computed in another step, and its autograd graph stayed there: "
+            "call backward() in the step that computes it"
+        )
 
-    return LostGraph.apply(tensor.requires_grad_(True))
+    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    lost_graph: Any = type("LostGraph", (torch.autograd.Function,), members)
+    return lost_graph.apply(tensor.requires_grad_(True))
