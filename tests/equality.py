@@ -311,6 +311,11 @@ CLASS_NOISE = {
     "__dataclass_params__",
     "__dataclass_fields__",
     "__annotate__",
+    # look-up tables of enums, which grow when combinations are first used
+    "_value2member_map_",
+    "_hashable_values_",
+    "_unhashable_values_",
+    "_unhashable_values_map_",
 }
 
 

@@ -242,6 +242,10 @@ DIFFERENT: dict[str, tuple[Any, Any]] = {
     "partial": (functools.partial(max, 1), functools.partial(max, 2)),
     "bound method": ([1].append, [2].append),
     "class": (from_cell("class thing:\n    n = 1"), from_cell("class thing:\n    n = 2")),
+    "enum's members": (
+        from_cell("from enum import Enum\nclass thing(Enum):\n    A = 1"),
+        from_cell("from enum import Enum\nclass thing(Enum):\n    A = 2"),
+    ),
     "class's method": (
         from_cell("class thing:\n    def f(self): return 1"),
         from_cell("class thing:\n    def f(self): return 2"),
@@ -270,6 +274,9 @@ def test_a_difference_is_found_from_both_sides(left: Any, right: Any) -> None:
 
 twice_loaded = fresh(fresh(functools.partial(max, key=abs)))
 
+used_flags, fresh_flags = (from_cell("from enum import Flag\nclass thing(Flag):\n    A = 1\n    B = 2") for _ in "ab")
+used_flags.A | used_flags.B
+
 SAME: dict[str, tuple[Any, Any]] = {
     "order of a dict": ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
     "order of a set": ({1, 2, 3}, {3, 2, 1}),
@@ -280,6 +287,7 @@ SAME: dict[str, tuple[Any, Any]] = {
     ),
     "value under a mask": (np.ma.array([1, 2], mask=[0, 1]), np.ma.array([1, 9], mask=[0, 1])),
     "a partial loaded once and twice": (functools.partial(max, key=abs), twice_loaded),
+    "combinations of flags that were used": (used_flags, fresh_flags),
     "two loads of a class": (
         from_cell("class A:\n    n = 1\nthing = A()"),
         from_cell("class A:\n    n = 1\nthing = A()"),

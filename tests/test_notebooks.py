@@ -98,13 +98,15 @@ def test_a_flow_leaves_what_a_plain_run_leaves(
 
     first = nbflow.run(copy, store=store)
     assert first.successful, failures(first)
-    assert disagreements(path, first, left) == {}, _lines(disagreements(path, first, left))
+    found = disagreements(path, first, left)
+    assert found == {}, _lines(found)
 
     second = nbflow.run(copy, store=store)
     assert second.successful, failures(second)
     executed = {name: reasons(second, name) for name in step_names(second) if not is_reused(second, name)}
     assert executed == {}, "steps of the second run that were not reused:\n" + _lines(executed)
-    assert disagreements(path, second, left) == {}, _lines(disagreements(path, second, left))
+    found = disagreements(path, second, left)
+    assert found == {}, _lines(found)
 
 
 @pytest.mark.notebooks
@@ -196,4 +198,4 @@ def reasons(run: Any, step: str) -> str:
 
 
 def _lines(found: dict[str, str]) -> str:
-    return "\n".join(f"  {name}: {text}" for name, text in found.items())
+    return "\n" + "\n".join(f"  {name}: {text}" for name, text in found.items())
