@@ -346,6 +346,7 @@ class _Builder:
                 for step in steps
                 if step.name in self.lists
             },
+            all_cells=self.all_cells,
             writers={name: tuple(writers) for name, writers in self.writers.items()},
         )
 

@@ -11,14 +11,15 @@ import linecache
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from nbflow import artifacts
 from nbflow.analysis import transform
 from nbflow.errors import NbflowError, NotFoundError, TaskError, nearest
-from nbflow.model import Binding, Definition, Flow, Record
+from nbflow.looping import Loops, Sizes
+from nbflow.model import Binding, Definition, Flow, Record, TaskId
 from nbflow.scope import closed, gather
 from nbflow.serialize import Registry
 from nbflow.storage import Store
@@ -26,17 +27,29 @@ from nbflow.storage import Store
 _MAIN_LOCK = threading.RLock()
 """Held while `__main__` is a run's namespace: pickles and dataclasses look their module up by name."""
 
-RecordOf = Callable[[str], Record | None]
-"""A step's name in; the record of its last task out, None where it left none."""
+
+class Records(Protocol):
+    """What is left of a run's tasks."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """How many items each fan-out had."""
+
+    def of(self, task: TaskId) -> Record | None:
+        """A task, or the end of an --until, in; the record that stands for it, None where there is none, out."""
+
+    def last(self, step: str) -> Record | None:
+        """A step's name in; the record of its last task out, None where it left none."""
 
 
 class Values:
     """The values of one run; made once for each run, so that what is replayed is replayed once."""
 
-    def __init__(self, store: Store, flow: Flow, record_of: RecordOf, live: Registry | None = None) -> None:
+    def __init__(self, store: Store, flow: Flow, records: Records, live: Registry | None = None) -> None:
         self._store = store
         self._flow = flow
-        self._record_of = record_of
+        self._records = records
+        self._loops = Loops(flow)
         self._live = live
         self._registry = Registry()
         self._module = types.ModuleType("__main__")
@@ -84,16 +97,14 @@ class Values:
 
         NotFoundError when no cell of the run gave it a value.
         """
-        for writer in reversed(self._flow.writers.get(name, ())):
-            if writer.definitions:
+        for version in self._loops.versions(name, self._records.sizes):
+            if isinstance(version, tuple):
                 with self._as_main():
-                    for order in writer.definitions:
+                    for order in version:
                         self._define(order)
                         self._follow(self._flow.definitions[order].free)
-                return self._made[max(writer.definitions)][name]
-            if writer.step is None:
-                raise NotFoundError(f"{name!r} is deleted at the end of the notebook (cell {writer.position})")
-            record = self._record_of(writer.step)
+                return self._made[max(version)][name]
+            record = self._records.of(version)
             if record is not None and name in record.artifacts:
                 return self.load(record, name)
         raise NotFoundError(f"no step of this run left {name!r}")
@@ -117,18 +128,18 @@ class Values:
     def names(self) -> list[str]:
         """The public names that have a value, sorted; nothing is loaded."""
         found = []
-        for name, writers in self._flow.writers.items():
+        for name in self._flow.writers:
             if name.startswith(("_", "<")):
                 continue
-            for writer in reversed(writers):
-                if writer.definitions:
-                    found.append(name)
-                    break
-                record = self._record_of(writer.step) if writer.step else None
-                if writer.step is None or (record is not None and name in record.artifacts):
-                    found += [name] if record is not None else []
-                    break
+            if any(self._has(version, name) for version in self._loops.versions(name, self._records.sizes)):
+                found.append(name)
         return sorted(found)
+
+    def _has(self, version: TaskId | tuple[int, ...], name: str) -> bool:
+        if isinstance(version, tuple):
+            return True
+        record = self._records.of(version)
+        return record is not None and name in record.artifacts
 
     # ------------------------------------------------------------ definitions
 
@@ -211,7 +222,7 @@ class Values:
     def _bound(self, binding: Binding) -> Iterator[tuple[str, Any]]:
         """A binding in; its name and value from the nearest source that has one out; none where none has."""
         for source in binding.sources:
-            record = self._record_of(source.step) if source.step is not None else None
+            record = self._records.last(source.step) if source.step is not None else None
             artifact = record.artifacts.get(binding.name) if record is not None else None
             if record is not None and artifact is not None and artifact.group >= 0:
                 yield binding.name, self.load(record, binding.name)

@@ -84,11 +84,12 @@ class Loops:
                         return
             low = self.steps[frame[-1]].position if frame else 0
             nearby = tuple(writer for writer in writers if low <= writer.position < position)
-            if (yield from self._above(nearby, frame, inner, task.index[:depth], sizes)):
+            if (yield from self._above(name, nearby, frame, inner, task.index[:depth], sizes)):
                 return
 
     def _above(
         self,
+        name: str,
         writers: tuple[Writer, ...],
         frame: tuple[str, ...],
         besides: str | None,
@@ -96,6 +97,7 @@ class Loops:
         sizes: Sizes,
     ) -> Walk:
         """Writers that are in this frame, nearest first; true when what stands behind does not count any more."""
+        seen: set[str] = set()
         for writer in reversed(writers):
             if writer.step is None:
                 return True  # a definition, or a deletion: nothing behind it counts
@@ -107,36 +109,49 @@ class Loops:
                 continue
             if step.scope[: len(frame)] != frame or (besides is not None and besides in step.scope):
                 continue
-            if (yield from self._last_of(step, len(frame), index, writer.sure, sizes)):
+            if (yield from self._writer(name, step, writer.sure, frame, index, sizes, seen)):
+                return True
+        return False
+
+    def _writer(
+        self,
+        name: str,
+        step: Step,
+        sure: bool,
+        frame: tuple[str, ...],
+        index: Index,
+        sizes: Sizes,
+        seen: set[str],
+    ) -> Walk:
+        """One writer in a frame; the first in a fan-out below stands for all of it: its items, the last one first."""
+        depth = len(frame)
+        if len(step.scope) == depth:
+            yield Candidate(settled_id(step, index), sure)
+            return sure
+        head = step.scope[depth]
+        if head in seen:
+            return False
+        seen.add(head)
+        yield Gate(TaskId(step=head, index=index, part="all"))
+        for item in range(sizes.get((head, index), 0) - 1, -1, -1):
+            if (yield from self._block(name, (*frame, head), (*index, item), sizes)):
                 return True
         return False
 
     def _block(self, name: str, frame: tuple[str, ...], index: Index, sizes: Sizes) -> Walk:
         """Every writer of a name in one item of a body, last first."""
-        body = self.bodies[frame[-1]]
-        for step in reversed(body):
+        seen: set[str] = set()
+        for step in reversed(self.bodies[frame[-1]]):
             if name not in step.writes:
                 continue
             sure = name not in step.conditional and step.options.condition is None
-            if (yield from self._last_of(step, len(frame), index, sure, sizes)):
+            if (yield from self._writer(name, step, sure, frame, index, sizes, seen)):
                 return True
         return False
 
-    def _last_of(self, step: Step, depth: int, index: Index, sure: bool, sizes: Sizes) -> Walk:
-        """A step's tasks below a place, the last item's first."""
-        if len(step.scope) == depth:
-            yield Candidate(settled_id(step, index), sure)
-            return sure
-        head = step.scope[depth]
-        gate = TaskId(step=head, index=index, part="all")
-        size = sizes.get((head, index))
-        yield Gate(gate)
-        for item in range((size or 0) - 1, -1, -1):
-            if (yield from self._last_of(step, depth + 1, (*index, item), sure, sizes)):
-                return True
-        return False
-
-    def of_sources(self, task: TaskId, sources: Sequence[Source], sizes: Sizes) -> Iterator[Candidate | Gate]:
+    def of_sources(
+        self, task: TaskId, name: str, sources: Sequence[Source], sizes: Sizes
+    ) -> Iterator[Candidate | Gate]:
         """The same for steps that are known: those that a definition reads from while defining."""
         scope = self.step_of(task).scope
         for source in sources:
@@ -147,8 +162,25 @@ class Loops:
                 yield Candidate(TaskId(step=source.step), source.sure)
                 continue
             shared = _shared(step.scope, scope)
-            if (yield from self._last_of(step, shared, task.index[:shared], source.sure, sizes)):
+            frame, index = scope[:shared], task.index[:shared]
+            if (yield from self._writer(name, step, source.sure, frame, index, sizes, set())):
                 return
+
+    def versions(self, name: str, sizes: Sizes) -> Iterator[TaskId | tuple[int, ...]]:
+        """Where a name's value at the end of the notebook may lie: tasks, nearest first, or definitions (by order)."""
+        seen: set[str] = set()
+        for writer in reversed(self.flow.writers.get(name, ())):
+            if writer.definitions:
+                yield writer.definitions
+                return
+            if writer.step is None:
+                return
+            step = self.steps.get(writer.step)
+            if step is None:
+                yield TaskId(step=writer.step)
+                continue
+            found = self._writer(name, step, False, (), (), sizes, seen)
+            yield from (candidate.task for candidate in found if isinstance(candidate, Candidate))
 
     # ------------------------------------------------------------ what must settle first
 
@@ -163,7 +195,7 @@ class Loops:
         binds = [*step.bindings, *(b for order in step.definitions for b in self.flow.definitions[order].binds)]
         names = sorted({bind.name for bind in step.bindings})
         looks = [self.candidates(task, name, sizes) for name in names]
-        looks += [self.of_sources(task, bind.sources, sizes) for bind in binds[len(step.bindings) :]]
+        looks += [self.of_sources(task, bind.name, bind.sources, sizes) for bind in binds[len(step.bindings) :]]
         for look in looks:
             found.update((c.task, None) for c in look if c.task.step in self.steps)
         for word in step.options.after:

@@ -223,6 +223,7 @@ class Flow(Frozen, frozen=True, kw_only=True):
     edges: tuple[Edge, ...] = ()
     findings: tuple[Finding, ...] = ()
     lists: dict[str, Step] = {}  # of a foreach step: what its list is evaluated from, as a step of its own
+    all_cells: bool = False  # every code cell that computes was taken as a step
     writers: dict[str, tuple[Writer, ...]] = {}  # every name's writers in document order, scratch cells included
 
     def step(self, name: str) -> Step:
@@ -500,6 +501,7 @@ class RunStarted(Frozen, frozen=True, kw_only=True, tag="run"):
     session: bool = False  # cells run by hand, not a flow run
     steps: tuple[str, ...] = ()  # in document order
     labels: dict[str, str] = {}
+    all_cells: bool = False
     edges: tuple[Edge, ...] = ()
     on: str = "local"
     versions: dict[str, str] = {}

@@ -16,9 +16,10 @@ from nbflow import records
 from nbflow.errors import NotFoundError, nearest
 from nbflow.graph import build_flow
 from nbflow.history import snapshot
-from nbflow.index import Index, RunSummary
+from nbflow.index import Index as RunIndex
+from nbflow.index import RunSummary
 from nbflow.loading import Values, live_registry
-from nbflow.model import Flow, Record, RunEnded, RunEvent, RunStarted, Snapshot, TaskChanged, TaskId, TaskView
+from nbflow.model import Flow, Index, Record, RunEnded, RunEvent, RunStarted, Snapshot, TaskChanged, TaskId, TaskView
 from nbflow.notebook import document_of, parse_document
 from nbflow.storage import Store, open_store
 
@@ -105,7 +106,7 @@ class PastRun:
         """The notebook as it was run, understood again."""
         started = self.started
         notebook = parse_document(self.document, name=self.flow, folder=started.folder, path=started.notebook)
-        return build_flow(notebook)
+        return build_flow(notebook, all_cells=started.all_cells)
 
     def document_with(self, shown: Mapping[str, list[dict[str, Any]]]) -> str:
         """Outputs by step in; the notebook's JSON with them in its cells out."""
@@ -194,10 +195,38 @@ def _values(url: str, flow: str, run: str, document: str) -> Values:
     del document  # part of what makes it the same: by hand a notebook grows while it runs
     past = PastRun(open_store(url), flow, run)
 
-    def record_of(step: str) -> Record | None:
-        return past.last_record(step) or past.given_record(step)
+    return Values(past.store, past.graph, _Left(past), live_registry())
 
-    return Values(past.store, past.graph, record_of, live_registry())
+
+class _Left:
+    """The records of a run's tasks, as its values are looked up."""
+
+    def __init__(self, past: PastRun) -> None:
+        self._past = past
+
+    @property
+    def sizes(self) -> dict[tuple[str, Index], int]:
+        """How many items each fan-out had, as far as its tasks show."""
+        past = self._past
+        found: dict[tuple[str, Index], int] = {}
+        heads = {step.name: len(step.scope) for step in past.graph.steps if step.options.foreach is not None}
+        for view in past.snapshot.tasks:
+            depth = heads.get(view.task.step, 0)
+            if depth and len(view.task.index) == depth:
+                place = (view.task.step, view.task.index[:-1])
+                found[place] = max(found.get(place, 0), view.task.index[-1] + 1)
+        return found
+
+    def of(self, task: TaskId) -> Record | None:
+        """A task, or the end of an --until, in; its record out."""
+        views = [v for v in self._past.snapshot.tasks if (v.task.step, v.task.index) == (task.step, task.index)]
+        if not views:
+            return self._past.given_record(task.step)
+        return self._past.record(max(views, key=lambda view: view.task.turn or 0))
+
+    def last(self, step: str) -> Record | None:
+        """A step's name in; the record of its last task out."""
+        return self._past.last_record(step) or self._past.given_record(step)
 
 
 def is_alive(started: RunStarted) -> bool | None:
@@ -234,7 +263,7 @@ def find_run(store: Store, name: str) -> PastRun:
         )
     runs = records.list_runs(store, flow)
     if run == "latest":
-        newest = next((one for one in Index(store.url).runs(store, flow) if not one.session), None)
+        newest = next((one for one in RunIndex(store.url).runs(store, flow) if not one.session), None)
         if newest is None:
             raise NotFoundError(f"the flow {flow!r} has no run in {store.url}")
         return PastRun(store, flow, newest.run)
@@ -251,7 +280,7 @@ def summaries(store: Store, flow: str | None = None, tags: Iterable[str] = ()) -
 
     The status of a run that has not ended is looked up: it may be lost.
     """
-    found = Index(store.url).runs(store, flow, tags)
+    found = RunIndex(store.url).runs(store, flow, tags)
     return [one if one.finished_at is not None else _looked_up(store, one) for one in found]
 
 

@@ -125,7 +125,9 @@ class _Resolving:
                 continue
             self.definitions.add(order)
             for binding in self.flow.definitions[order].binds:
-                value = self._value(binding, self.loops.of_sources(self.task, binding.sources, self.settled.sizes))
+                value = self._value(
+                    binding, self.loops.of_sources(self.task, binding.name, binding.sources, self.settled.sizes)
+                )
                 if value is not None:
                     self.binds[order, binding.name] = value
 

@@ -328,7 +328,7 @@ def run_started(flow: Flow, run: str, **facts: Any) -> RunStarted:
         run=run, flow=flow.name, at=time.time(), notebook=flow.notebook.path, folder=flow.notebook.folder,
         user=_user(), host=socket.gethostname(), pid=os.getpid(), commit=git_commit(flow.notebook.folder),
         steps=tuple(step.name for step in flow.steps), labels={step.name: step.label for step in flow.steps},
-        edges=flow.edges, **facts,
+        edges=flow.edges, all_cells=flow.all_cells, **facts,
     )  # fmt: skip
 
 
