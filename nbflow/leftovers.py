@@ -94,6 +94,8 @@ def end_pools(patience: float = PATIENCE) -> None:
 
 def end_children(step: str, cell: str) -> list[Finding]:
     """Kill the processes that the cell has left behind, their children too, and name them."""
+    if not _has_children():
+        return []
     named = []
     for pid in descendants(os.getpid()):
         command = command_of(pid)
@@ -104,6 +106,17 @@ def end_children(step: str, cell: str) -> list[Finding]:
     if not named:
         return []
     return [_finding(step, cell, f"processes left by the cell were ended: {'; '.join(named)}")]
+
+
+def _has_children() -> bool:
+    """Whether this process has any child, ended ones included."""
+    if not hasattr(os, "waitid"):
+        return True
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def descendants(pid: int) -> list[int]:

@@ -15,6 +15,9 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
     "POLARS_MAX_THREADS",
 )
+TASK_VARIABLE = "NBFLOW_TASK"
+"""Set in a task's process, so that what it starts can be told from what others start."""
+
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 NUMERIC = ("numpy", "scipy", "sklearn", "torch")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import glob
+import itertools
 import os
 import re
 import sys
@@ -19,7 +20,7 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -78,9 +79,13 @@ HOOK = Hook()
 class Observer:
     """Watches one task between `start` and `stop`."""
 
-    def __init__(self, spec: TaskSpec, ours: frozenset[str] = frozenset()) -> None:
-        """`ours` are environment variables that the worker sets: another process has other values for them."""
+    def __init__(self, spec: TaskSpec, ours: frozenset[str] = frozenset(), *, fresh: bool = False) -> None:
+        """`ours`: environment variables that a worker sets; `fresh`: no module of the notebook's own is loaded yet.
+
+        Looking at every loaded module would copy thousands of memory pages in a forked process, 0.2 s with pandas.
+        """
         self.spec = spec
+        self.fresh = fresh
         self.ours = ours | {*spec.secrets}
         self.folder = os.path.realpath(spec.folder)
         self.read: dict[str, tuple[int, int] | None] = {}  # path -> (mtime, size) when opened; None: absent
@@ -90,7 +95,7 @@ class Observer:
         self.volatile: set[str] = set()
         self._own_files = {spec.code_name, *(f"cell {each.position}" for each in spec.replay)}
         self._set: set[str] = set()
-        self._modules = frozenset(sys.modules)
+        self._last_module = ""
         self._started_ns = 0
         self._busy = threading.local()
         self._restore: Callable[[], None] | None = None
@@ -110,7 +115,7 @@ class Observer:
     def start(self) -> None:
         """Watch from now on."""
         HOOK.install()
-        self._modules = frozenset(sys.modules)
+        self._last_module = next(reversed(sys.modules))
         self._started_ns = time.time_ns()
         self._restore = watch_environment(self._on_variable, self._set.add)
         HOOK.listener = self._hear
@@ -132,9 +137,9 @@ class Observer:
         self._restore()
         self._restore = None
         self._see_strings()
-        modules = frozenset(sys.modules) - self._modules
-        local = local_modules()
-        tops = {top_of(name) for name in modules} - {top_of(name) for name in self._modules}
+        new = self._new_modules()
+        local = local_modules(new if self.fresh else list(sys.modules))
+        tops = {name for name in new if "." not in name}
         used = touched([namespace or {}, *(module.__dict__ for module in local.values())]) | self._named(local)
         inputs = [path for path in self.read if path not in self.written or path in self.known]
         files = {self._name(path): self._read_id(path) for path in inputs}
@@ -147,6 +152,10 @@ class Observer:
             modules=tuple(sorted(filter(is_installed, tops))),
             volatile=tuple(sorted(self.volatile)),
         )
+
+    def _new_modules(self) -> list[str]:
+        """The modules loaded since the start: `sys.modules` keeps the order of loading."""
+        return list(itertools.takewhile(lambda name: name != self._last_module, reversed(sys.modules)))
 
     def add_volatile(self, what: str) -> None:
         """Another execution would not do the same."""
@@ -327,20 +336,20 @@ def whole_path(path: str, folder: str, store: str) -> str | None:
     return None if origin_of(full) in ("standard", "none") else full
 
 
-def local_modules() -> dict[str, types.ModuleType]:
-    """The loaded modules that are neither installed, standard nor ours, by their source file's path."""
+def local_modules(names: Iterable[str]) -> dict[str, types.ModuleType]:
+    """Names of loaded modules in; those that are neither installed, standard nor ours, by their source's path, out."""
     found = {}
-    for name, module in list(sys.modules.items()):
+    for name in names:
+        module = sys.modules.get(name)
         path = getattr(module, "__file__", None)
         if name not in START_UP and isinstance(path, str) and path.endswith(".py") and origin_of(path) == "local":
-            found[os.path.realpath(path)] = module
+            found[os.path.realpath(path)] = sys.modules[name]
     return found
 
 
 def warming() -> Iterator[None]:
     """Look at what is loaded once, in a process that tasks are forked from: they find it looked up. In pieces."""
     HOOK.install()
-    local_modules()
     yield
     for name in list(sys.modules):
         if "." not in name:

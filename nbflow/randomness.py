@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import marshal
 import os
 import random
 import sys
@@ -98,10 +99,9 @@ def drew(spec: TaskSpec, before: Mapping[str, bytes]) -> bool:
     States that travel as inputs, and those that a cell seeds itself, give the same numbers again.
     """
     sources = (spec.source, *(statement.source for statement in spec.replay))
-    if any("seed(" in source or "set_state(" in source for source in sources):
+    if any(f"{call}(" in source for source in sources for call in SEEDING):
         return False
-    now = loaded()
-    return any(now[name] != state for name, state in before.items() if name not in spec.inputs)
+    return bool(drawn(before) - spec.inputs.keys())
 
 
 def drawn(before: Mapping[str, bytes]) -> set[str]:
@@ -118,4 +118,4 @@ def _bytes(value: Any) -> bytes:
         return b"(" + b",".join(map(_bytes, value)) + b")"
     if hasattr(value, "numpy"):  # a tensor
         value = value.numpy()
-    return bytes(value.tobytes()) if hasattr(value, "tobytes") else repr(value).encode()
+    return bytes(value.tobytes()) if hasattr(value, "tobytes") else marshal.dumps(value)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+
+from IPython.core.displaypub import CapturingDisplayPublisher
 
 from nbflow.model import Group, Ref, Replay, TaskFailure
 from nbflow.registry import Registry
@@ -61,7 +64,7 @@ def run(replay: Replay, file: str, shell: Any, inputs: Inputs, registry: Registr
     before = {name: namespace[name] for name in bound if name in namespace}
     namespace.update(bound)
     try:
-        with silent():
+        with silent(), _undisplayed(shell):
             _execute(replay, file, shell)
     except BaseException as error:  # the user's code
         if isinstance(error, KeyboardInterrupt):
@@ -80,6 +83,17 @@ def register(replay: Replay, namespace: Mapping[str, Any], registry: Registry) -
     """Classes and functions that a definition has bound go into the registry under its id."""
     bound = {name: namespace[name] for name in replay.names if name in namespace}
     registry.add(replay.id, bound, replay.cell)
+
+
+@contextlib.contextmanager
+def _undisplayed(shell: Any) -> Iterator[None]:
+    """Within the block what is displayed goes nowhere."""
+    publisher = shell.display_pub
+    shell.display_pub = CapturingDisplayPublisher()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        shell.display_pub = publisher
 
 
 def _execute(replay: Replay, file: str, shell: Any) -> None:

@@ -42,7 +42,17 @@ COLOURS = {
 VARIABLES = frozenset({*COLOURS, "MPLBACKEND"})
 """Environment variables that a shell sets for commands and libraries."""
 
-LATE_IMPORTS = ("bdb", "asyncio", "ctypes", "stack_data", "executing", "asttokens", "pure_eval", "pexpect")
+LATE_IMPORTS = (
+    "IPython.core.logger",
+    "bdb",
+    "asyncio",
+    "ctypes",
+    "stack_data",
+    "executing",
+    "asttokens",
+    "pure_eval",
+    "pexpect",
+)
 """What IPython imports at the first error, await and `!`: 100 ms each when it happens in a task."""
 
 
@@ -275,8 +285,10 @@ def _plainer(value: Any) -> Any:
 
 
 def _flush() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    """The streams may be whatever the cell has put there."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
 
 
 def _no_input(_: object = "", /) -> str:

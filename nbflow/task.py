@@ -43,7 +43,7 @@ from nbflow.registry import Registry
 from nbflow.streams import Stream
 from nbflow.tracebacks import failure_of, text_of
 
-OURS = shell.VARIABLES | {*limits.THREAD_VARIABLES, limits.GPU_VARIABLE}
+OURS = shell.VARIABLES | {*limits.THREAD_VARIABLES, limits.GPU_VARIABLE, limits.TASK_VARIABLE}
 
 Emit = Callable[[TaskEvent], None]
 
@@ -84,7 +84,7 @@ class _Task:
         self.registry = Registry()
         self.store = storage.open_store(spec.store)
         self.inputs = replay.Inputs(spec.groups, _refs(spec), self._load)
-        self.observer = Observer(spec, OURS)
+        self.observer = Observer(spec, OURS, fresh=True)
         self.findings: list[Finding] = []
         self.failure: TaskFailure | None = None  # that was caught
         self.created_at = time.time()
@@ -174,8 +174,11 @@ class _Task:
             if artifact.error:
                 raise SerializationError(
                     f"item {name} of --foreach (a {artifact.type}) cannot be stored: {artifact.error}",
-                    step=self.spec.step, cell=self.spec.cell, line=1, fix="loop over names or numbers, and make the object in the step",
-                )  # fmt: skip
+                    step=self.spec.step,
+                    cell=self.spec.cell,
+                    line=1,
+                    fix="loop over names or numbers, and make the object in the step",
+                )
         return self._record(Outcome(groups, found, ()))
 
     def _run_caught(self) -> Caught | None:
@@ -208,8 +211,8 @@ class _Task:
         randomness.refresh()
         shell.enter(self.shell, self.module)
         self.shell.use(self._show)
-        sys.stdout = Stream("stdout", 1, self._show)
-        sys.stderr = Stream("stderr", 2, self._show)
+        self.streams = Stream("stdout", 1, self._show), Stream("stderr", 2, self._show)
+        sys.stdout, sys.stderr = self.streams
 
     def _show(self, output: dict[str, Any]) -> None:
         self.emit(Output(output=output, at=time.time()))
@@ -323,8 +326,8 @@ class _Task:
         leftovers.end_pools()
         atexit._run_exitfuncs()  # noqa: SLF001  # `os._exit` ends the process: nobody else runs them
         self.findings += leftovers.end_children(self.spec.step, self.spec.cell)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in self.streams:
+            stream.flush()
 
     def _failure_of_ours(self, error: NbflowError) -> TaskFailure:
         return TaskFailure(

@@ -142,7 +142,7 @@ class ExecutorConformance:
     def test_set_up_is_replayed_in_silence(self, tasks: Tasks) -> None:
         steps = (
             setup("import os\nprint('not shown')\nos.system('echo nor this')"),
-            setup("%env MARK=5", line=2),
+            setup("%env MARK=5\ndisplay('nor this')", line=2),
             setup("import sys; sys.path.append('/somewhere')", line=3),
         )
         done = tasks.run("import os, sys\n(os.environ['MARK'], '/somewhere' in sys.path)", replay=steps)
@@ -227,6 +227,16 @@ class ExecutorConformance:
         for event in handle.events():
             at["first" if isinstance(event, Output) else type(event).__name__] = time.monotonic()
         assert at["Ended"] - at["first"] > 0.8, spec
+
+    def test_secrets_are_neither_shown_nor_kept(self, tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TOKEN", "s3cr3t-value")
+        source = (
+            "import os\nprint(os.environ['TOKEN'])\ndisplay(os.environ['TOKEN'])\nraise ValueError(os.environ['TOKEN'])"
+        )
+        done = tasks.run(source, secrets=("TOKEN",))
+        assert done.stdout == "***\n"
+        assert done.failure.message == "***"
+        assert "s3cr3t-value" not in repr(done.events)
 
     # ------------------------------------------------------------ failures
 
@@ -335,6 +345,13 @@ class ExecutorConformance:
         done = tasks.cancel_when("go", 0.5, source)
         assert done.failure.kind == "cancelled"
         assert done.seconds < 3.0
+
+    def test_cancel_before_the_beginning(self, tasks: Tasks) -> None:
+        spec, handle = tasks.submit("import time\ntime.sleep(60)")
+        handle.cancel(30.0)
+        done = tasks.finish(spec, handle)
+        assert done.failure.kind == "cancelled"
+        assert done.seconds < 5.0
 
     def test_cancel_after_the_end_does_nothing(self, tasks: Tasks) -> None:
         spec, handle = tasks.submit("x = 1")

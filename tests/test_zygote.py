@@ -90,6 +90,16 @@ def test_a_module_that_starts_threads_is_left_out(own: Tasks, tmp_path: Path, mo
     assert own.executor.lane._zygotes[-1].unsafe == {"threadful"}
 
 
+def test_a_module_that_breaks_the_zygote_is_left_out(
+    own: Tasks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "deadly.py").write_text("import os\nos._exit(7)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "lib"))
+    assert own.run("6 * 7", preload=("deadly",)).shown == "42"
+    assert own.run("6 * 8", preload=("deadly",)).shown == "48"
+
+
 def test_the_zygote_killed(own: Tasks) -> None:
     executor = own.executor
     assert isinstance(executor, LocalExecutor)
@@ -169,6 +179,14 @@ def test_strays_that_left_the_group_are_ended(own: Tasks) -> None:
     done = own.run("import os, subprocess\np = subprocess.Popen(['setsid', 'sleep', '88'])\nprint(p.pid)\nos._exit(1)")
     pid = int(done.stdout)
     assert wait_gone(pid)
+
+
+def test_strays_are_ended_while_other_tasks_run(own: Tasks) -> None:
+    spec, other = own.submit("import subprocess, time\np = subprocess.Popen(['sleep', '1.5'])\nprint(p.wait())")
+    own_spec, handle = own.submit("import os, subprocess\np = subprocess.Popen(['setsid', 'sleep', '99'])\n"
+                                  "print(p.pid, flush=True)\nos._exit(1)")  # fmt: skip
+    assert wait_gone(int(own.finish(own_spec, handle).stdout))
+    assert own.finish(spec, other).stdout == "0\n"
 
 
 def test_latency(own: Tasks) -> None:

@@ -7,8 +7,10 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
+
+import msgspec
 
 from nbflow.collected import Outputs, finish
 from nbflow.model import Ended, Output, TaskEvent, TaskFailure, TaskResult, TaskSpec
@@ -27,8 +29,10 @@ ENDINGS = {
 class Attempt:
     """A handle: events as they come, the record published before `Ended`; fed by one thread, read by another."""
 
-    def __init__(self, spec: TaskSpec, publish: Publish) -> None:
+    def __init__(self, spec: TaskSpec, publish: Publish, secrets: Iterable[str] = ()) -> None:
+        """`secrets` are values that must not be shown, kept or logged."""
         self.spec = spec
+        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
         self.pid = 0
         self.over = threading.Event()
         self._cancel: Callable[[float], None] = lambda _: None
@@ -46,7 +50,7 @@ class Attempt:
         """Its events as they come; a record is in the store when `Ended` is given."""
         outputs = Outputs()
         while True:
-            event = self._queue.get()
+            event = self._masked(self._queue.get())
             if isinstance(event, Ended):
                 result = finish(self.spec, event.result, outputs)
                 yield Ended(result=self._publish(self.spec, result))
@@ -54,6 +58,17 @@ class Attempt:
             if isinstance(event, Output):
                 outputs.add(event.output)
             yield event
+
+    def _masked(self, event: TaskEvent) -> TaskEvent:
+        """An event in, `***` for every secret in it out."""
+        if not self._secrets:
+            return event
+        if isinstance(event, Output):
+            return msgspec.structs.replace(event, output=hide(event.output, self._secrets))
+        if isinstance(event, Ended) and event.result.failure is not None:
+            failure = hide(msgspec.to_builtins(event.result.failure), self._secrets)
+            return Ended(result=msgspec.structs.replace(event.result, failure=msgspec.convert(failure, TaskFailure)))
+        return event
 
     def cancel(self, grace: float) -> None:
         """Interrupt the task, and end its whole process tree after `grace` seconds; returns at once."""
@@ -148,6 +163,17 @@ class Attempt:
         if not self.over.is_set():
             self.over.set()
             self._queue.put(Ended(result=result))
+
+
+def hide(value: Any, secrets: Sequence[str]) -> Any:
+    """Text, or lists and dicts of it, and the secrets, longest first, in; the same with `***` for each out."""
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, "***")
+        return value
+    if isinstance(value, dict):
+        return {name: hide(part, secrets) for name, part in value.items()}
+    return [hide(part, secrets) for part in value] if isinstance(value, list | tuple) else value
 
 
 def lost(status: int, spec: TaskSpec) -> TaskFailure:

@@ -53,8 +53,9 @@ class LocalExecutor:
 
     def submit(self, spec: TaskSpec) -> Attempt:
         """Start one attempt; ExecutorError when the executor is closed or a secret is missing."""
-        attempt = Attempt(spec, publish)
-        order = wire.Submit(0, wire.pack(spec), spec.options.timeout, spec.options.memory, _secrets(spec))
+        secrets = _secrets(spec)
+        attempt = Attempt(spec, publish, secrets.values())
+        order = wire.Submit(0, wire.pack(spec), spec.options.timeout, spec.options.memory, secrets)
         self.lane.submit(attempt, order, frozenset(spec.preload))
         return attempt
 

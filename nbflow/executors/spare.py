@@ -13,6 +13,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import IO
 
+import msgspec
+
 from nbflow import wire
 from nbflow.errors import ExecutorError
 from nbflow.executors.attempt import Attempt
@@ -83,8 +85,7 @@ class SpareLane:
             self._attempts[number] = attempt
             self._workers[number] = worker
             attempt.bind(lambda grace: self._tell(wire.Cancel(number, grace)))
-            numbered = wire.Submit(number, order.spec, order.timeout, order.memory, order.environment)
-            self._tell((numbered, worker))
+            self._tell((msgspec.structs.replace(order, task=number), worker))
             self._fill(preload)
 
     def _check_open(self) -> None:

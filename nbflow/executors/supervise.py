@@ -81,7 +81,8 @@ class Supervisor:
         """Interrupt a task, and end its tree after `grace` seconds; unknown ones have ended already."""
         child = self.children.get(task)
         if child is not None:
-            self._end(child, "cancelled", grace)
+            # before its cell has begun there is nothing to tidy up, and nobody yet to hear of an interrupt
+            self._end(child, "cancelled", grace if child.begun else 0.0)
 
     def _end(self, child: Child, why: str, grace: float) -> None:
         if not child.why:

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import NoReturn
 
-from nbflow import wire
+from nbflow import limits, wire
 from nbflow.model import Ended, TaskEvent, TaskFailure, TaskResult, TaskSpec
 from nbflow.streams import Drained, Interrupts
 from nbflow.task import Prepared, execute
@@ -32,6 +32,7 @@ def run(order: wire.Submit, frames: int, prepared: Prepared) -> NoReturn:
 
     faulthandler.enable(2)
     os.environ.update(order.environment)
+    os.environ[limits.TASK_VARIABLE] = str(order.task)
     started = time.monotonic()
     spec: TaskSpec | None = None
     try:

@@ -10,6 +10,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
+
+import msgspec
 
 from nbflow import wire
 from nbflow.errors import ExecutorError
@@ -21,12 +24,14 @@ from nbflow.model import TaskResult
 class Zygote:
     """A zygote that has imported `preload`; tasks given to it before it is ready wait in its socket."""
 
-    def __init__(self, preload: frozenset[str]) -> None:
+    def __init__(self, preload: frozenset[str], again: Callable[[Attempt, wire.Submit], None]) -> None:
+        """`again` gets the tasks that wait when it breaks while it imports."""
         self.preload = preload
+        self._again = again
         self.ready = threading.Event()
         self.unsafe: frozenset[str] = frozenset()
         self.closing = False
-        self._attempts: dict[int, Attempt] = {}
+        self._attempts: dict[int, tuple[Attempt, wire.Submit]] = {}
         self._lock = threading.Lock()
         self._next = 0
         self._alive = True
@@ -60,9 +65,10 @@ class Zygote:
                 return False
             self._next += 1
             number = self._next
-            self._attempts[number] = attempt
+            order = msgspec.structs.replace(order, task=number)
+            self._attempts[number] = attempt, order
         attempt.bind(lambda grace: self._send(wire.Cancel(number, grace)))
-        self._send(wire.Submit(number, order.spec, order.timeout, order.memory, order.environment))
+        self._send(order)
         return True
 
     def _send(self, message: wire.Order) -> None:
@@ -107,9 +113,9 @@ class Zygote:
             self.unsafe = frozenset(report.unsafe)
             self.ready.set()
             return
-        attempt = self._attempts.get(report.task)
-        if attempt is not None:
-            attempt.feed(report)
+        found = self._attempts.get(report.task)
+        if found is not None:
+            found[0].feed(report)
             if isinstance(report, wire.Gone):
                 del self._attempts[report.task]
 
@@ -117,9 +123,9 @@ class Zygote:
         """The zygote has ended: its children died with it, theirs are ended here, and the attempts are told."""
         with self._lock:
             self._alive = False
-            attempts = list(self._attempts.values())
+            waiting = list(self._attempts.values())
             self._attempts.clear()
-        for attempt in attempts:
+        for attempt, _ in waiting:
             if attempt.pid:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(attempt.pid, signal.SIGKILL)
@@ -127,9 +133,14 @@ class Zygote:
         self._socket.close()
         problem = None if self.ready.is_set() else self._problem()
         self._log.close()
+        if problem is not None:
+            self.unsafe = self.preload
         self.ready.set()
-        for attempt in attempts:
-            attempt.end(TaskResult(failure=lost_supervisor(attempt.spec, problem)))
+        for attempt, order in waiting:
+            if problem is not None and self.preload and not self.closing:
+                self._again(attempt, order)
+            else:
+                attempt.end(TaskResult(failure=lost_supervisor(attempt.spec, problem)))
 
     def _problem(self) -> str:
         self._log.seek(0)
@@ -159,6 +170,13 @@ class ZygoteLane:
             while not self._choose(preload).submit(attempt, order):
                 pass
 
+    def _again(self, attempt: Attempt, order: wire.Submit) -> None:
+        """A zygote broke while it imported: its tasks go to one that imports nothing of that."""
+        try:
+            self.submit(attempt, order, frozenset())
+        except ExecutorError as error:
+            attempt.end(TaskResult(failure=lost_supervisor(attempt.spec, error.message)))
+
     def _choose(self, preload: frozenset[str]) -> Zygote:
         """The newest zygote that is ready; when it lacks modules, another one is started beside it.
 
@@ -166,12 +184,12 @@ class ZygoteLane:
         """
         if self._closed:
             raise ExecutorError("the executor is closed")
-        self._zygotes = [zygote for zygote in self._zygotes if zygote.alive]
         for zygote in self._zygotes:
             self._unsafe |= zygote.unsafe
+        self._zygotes = [zygote for zygote in self._zygotes if zygote.alive]
         known = frozenset().union(*(zygote.preload for zygote in self._zygotes))
         if not self._zygotes or preload - known - self._unsafe:
-            self._zygotes.append(Zygote((known | preload) - self._unsafe))
+            self._zygotes.append(Zygote((known | preload) - self._unsafe, self._again))
         ready = [zygote for zygote in self._zygotes if zygote.ready.is_set()]
         if not ready:
             return self._zygotes[0]

@@ -77,6 +77,7 @@ class Zygote:
         self.spares: list[Spare] = []
         self.last_task = time.monotonic()
         self.closing = False
+        self.strays = False  # there may be some
         self.warming: Iterator[None] | None = None
 
     # ------------------------------------------------------------ the loop
@@ -124,6 +125,8 @@ class Zygote:
 
     def _idle_time(self) -> float | None:
         """Seconds after which there is something to do for ourselves."""
+        if self.strays:
+            return QUIET
         if len(self.supervisor.children) > 1 or self.closing:
             return None
         if self.warming is None and len(self.spares) >= SPARES:
@@ -147,6 +150,7 @@ class Zygote:
 
     def report(self, message: wire.Report) -> None:
         """Something for the driver: sent now as far as it takes it, kept else."""
+        self.strays = self.strays or isinstance(message, wire.Gone)
         self.waiting += wire.frame(message)
         self._send()
         while len(self.waiting) > ROOM:
@@ -269,17 +273,34 @@ class Zygote:
     def _reap_strays(self) -> None:
         """Processes that left a task's group come back here when their parent ends: nobody else ends them.
 
-        Which task they are of is unknown, so this waits until no task runs.
+        Their environment tells whose they are; those without a mark wait until no task runs.
         """
-        if self.supervisor.children:
+        if not self.strays:
             return
-        known = {spare.pid for spare in self.spares}
+        self.strays = False
+        running = self.supervisor.children
+        known = {spare.pid for spare in self.spares} | {child.pid for child in running.values()}
         for pid in leftovers.children(os.getpid()):
-            if pid not in known:
+            if pid in known:
+                continue
+            mark = _mark(pid)
+            if not running or (mark is not None and mark not in running):
                 kill_tree(pid)
-                with contextlib.suppress(ChildProcessError, ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
+            self.strays = True
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def _mark(pid: int) -> int | None:
+    """A process in, the task that it was started by out; None when that cannot be told."""
+    with contextlib.suppress(OSError, ValueError):
+        for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            name, _, value = word.partition(b"=")
+            if name == limits.TASK_VARIABLE.encode():
+                return int(value)
+    return None
 
 
 def _hand_over(fd: int, body: bytes) -> None:
