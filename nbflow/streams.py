@@ -168,19 +168,41 @@ def _write_raw(fd: int, text: str) -> None:
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Within the block nothing that reaches descriptors 1 and 2 or the streams is shown."""
+    """Within the block nothing that reaches descriptors 1 and 2 or the streams is shown.
+
+    The streams stay the same objects: a logging handler made here must write to them afterwards.
+    """
+    streams = [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
+    for stream in streams:
+        stream.flush()
     kept = [os.dup(fd) for fd in (1, 2)]
-    streams = sys.stdout, sys.stderr
     null = os.open(os.devnull, os.O_WRONLY)
+    restore = [_hush(stream) for stream in streams]
     try:
         for fd in (1, 2):
             os.dup2(null, fd)
-        sys.stdout = sys.stderr = open(null, "w", closefd=False)  # noqa: SIM115
         yield
     finally:
-        sys.stdout.flush()
-        sys.stdout, sys.stderr = streams
+        for put_back in restore:
+            put_back()
         for fd, old in zip((1, 2), kept, strict=True):
             os.dup2(old, fd)
             os.close(old)
         os.close(null)
+
+
+def _hush(stream: Any) -> Callable[[], None]:
+    """A stream in, which drops what is written; what undoes that out."""
+    own = vars(stream).get("write") if hasattr(stream, "__dict__") else None
+
+    def put_back() -> None:
+        if own is None:
+            del stream.write
+        else:
+            stream.write = own
+
+    try:
+        stream.write = len
+    except AttributeError:  # one of Python's own, which writes to a descriptor: silent already
+        return stream.flush  # type: ignore[no-any-return]
+    return put_back

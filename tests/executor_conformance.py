@@ -149,6 +149,11 @@ class ExecutorConformance:
         assert done.shown == "('5', True)"
         assert done.live() == ""
 
+    def test_logging_set_up_by_replay_is_shown(self, tasks: Tasks) -> None:
+        steps = (setup("import logging, sys\nlogging.basicConfig(level='INFO')\nlogging.info('not this')"),)
+        done = tasks.run("import logging\nlogging.info('this')", replay=steps)
+        assert done.live("stderr") == "INFO:root:this\n"
+
     def test_a_replayed_cell_that_fails_is_named(self, tasks: Tasks) -> None:
         done = tasks.run("1", replay=(definition("f", "x = 1\nf = 1 / 0", line=4, cell="other", position=2),))
         assert done.failure.type == "ZeroDivisionError"

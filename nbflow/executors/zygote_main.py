@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,8 @@ class Zygote:
     def run(self) -> NoReturn:
         """Prepare, then serve until the driver is gone."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Python 3.12 warns of every fork beside a thread, those of compiled libraries included
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"nbflow\.executors\.zygote_main")
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans of tasks come back here
         self._prepare()
         while True:
