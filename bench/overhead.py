@@ -57,43 +57,39 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 @contextlib.contextmanager
-def shell(cells: dict[str, str]) -> Iterator[Any]:
-    """Sources by cell id in; an IPython that belongs to a notebook with these cells out."""
+def shells(cells: dict[str, str]) -> Iterator[tuple[Any, Any]]:
+    """Sources by cell id in; a plain IPython, and one with nbflow that belongs to a notebook with these cells, out."""
     from IPython.core.interactiveshell import InteractiveShell
 
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JPY_SESSION_NAME"] = str(write_notebook(Path(folder), cells))
         os.chdir(folder)
-        ip = InteractiveShell.instance()
-        ip.history_manager.enabled = False
-        yield ip
-        os.chdir(before)
-        InteractiveShell.clear_instance()
+        both = InteractiveShell(), InteractiveShell()
+        for ip in both:
+            ip.history_manager.enabled = False
+        both[1].run_line_magic("load_ext", "nbflow")
+        try:
+            yield both
+        finally:
+            both[1].run_line_magic("unload_ext", "nbflow")
+            os.chdir(before)
 
 
-def compare(ip: Any, body: str, name: str, rounds: int) -> tuple[float, float, float]:
-    """A cell's body in; ms of the plain cell, ms of the step, the median of the differences, out."""
-    took: dict[str, list[float]] = {"plain": [], "step": []}
-    sources = {"plain": (body, "scratch"), "step": (f"%%step {name}\n{body}", name)}
+def compare(ips: tuple[Any, Any], body: str, name: str, rounds: int, *, new: bool) -> tuple[float, float, float]:
+    """A cell's body in; ms of the plain cell, ms of the step, the median of the differences, out.
+
+    With `new` its text is another one each time; the two are run in turns.
+    """
+    took: tuple[list[float], list[float]] = ([], [])
     for number in range(rounds + WARM):
-        for which in sorted(sources, reverse=bool(number % 2)):
-            source, cell = sources[which]
-            took[which].append(timed(lambda: ip.run_cell(source, cell_id=cell, store_history=True)))  # noqa: B023
-    plain, step = (found[WARM:] for found in took.values())
+        text = f"{body}\nnew = {number}" if new else body
+        sources = (text, f"%%step {name}\n{text}")
+        for which in (0, 1) if number % 2 else (1, 0):
+            took[which].append(timed(lambda: ips[which].run_cell(sources[which], cell_id=name, store_history=True)))  # noqa: B023
+    plain, step = (found[WARM:] for found in took)
     between = [b - a for a, b in zip(plain, step, strict=True)]
     return statistics.median(plain), statistics.median(step), statistics.median(between)
-
-
-def first_run(ip: Any, body: str, name: str, rounds: int) -> float:
-    """A cell's body in; the median ms between a step whose text is new each time and the same plain cell, out."""
-    between = []
-    for number in range(rounds):
-        changed = f"{body}\nnew = {number}"
-        plain = timed(lambda: ip.run_cell(changed, cell_id="scratch", store_history=True))  # noqa: B023
-        step = timed(lambda: ip.run_cell(f"%%step {name}\n{changed}", cell_id=name, store_history=True))  # noqa: B023
-        between.append(step - plain)
-    return statistics.median(between)
 
 
 def load_time(rounds: int = 5) -> float:
@@ -103,22 +99,25 @@ def load_time(rounds: int = 5) -> float:
         "ip = InteractiveShell.instance()\nbegan = time.perf_counter()\nip.run_line_magic('load_ext', 'nbflow')\n"
         "print((time.perf_counter() - began) * 1000)"
     )
-    done = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(rounds)]
+    # with compiled files, as installed packages have them
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        for _ in range(rounds)
+    ]
     return statistics.median(float(each.stdout.split()[-1]) for each in done)
 
 
 def measure(rounds: int = ROUNDS) -> list[tuple[str, float, float, float]]:
-    """(what, ms plain, ms as step, ms between) for a small and a 100-line cell, run again and again."""
+    """(what, ms plain, ms as step, ms between) for a small and a 100-line cell, unchanged and edited."""
     bodies = {"small": SMALL, "long": long_cell()}
-    cells = {"scratch": "pass", **{name: f"%%step {name}\n{body}" for name, body in bodies.items()}}
+    cells = {name: f"%%step {name}\n{body}" for name, body in bodies.items()}
     rows = []
-    with shell(cells) as ip:
-        ip.run_line_magic("load_ext", "nbflow")
-        for name, body in bodies.items():
-            lines = len(body.splitlines())
-            rows.append((f"{lines} lines, unchanged", *compare(ip, body, name, rounds)))
-            rows.append((f"{lines} lines, new text", 0.0, 0.0, first_run(ip, body, name, rounds)))
-        ip.run_line_magic("unload_ext", "nbflow")
+    for name, body in bodies.items():
+        for new in (False, True):
+            with shells(cells) as ips:
+                what = f"{len(body.splitlines())} lines, {'new text' if new else 'unchanged'}"
+                rows.append((what, *compare(ips, body, name, rounds, new=new)))
     return rows
 
 
@@ -129,8 +128,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     print(f"{'cell':28}{'plain':>12}{'%%step':>12}{'overhead':>12}")
     for what, plain, step, between in measure(rounds):
-        shown = [f"{ms:>9.2f} ms" if ms else f"{'':>12}" for ms in (plain, step)]
-        print(f"{what:28}{''.join(shown)}{between:>9.2f} ms")
+        print(f"{what:28}{plain:>9.2f} ms{step:>9.2f} ms{between:>9.2f} ms")
     print(f"{'%load_ext nbflow':52}{load_time():>9.0f} ms")
 
 

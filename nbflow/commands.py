@@ -85,6 +85,7 @@ def perform(session: Session, line: str) -> Any:
             f"%flow has no {name!r}{nearest(name, COMMANDS)}", fix=f"known: {', '.join(sorted(COMMANDS))}"
         )
     command = COMMANDS[name]
+    session.lane.flush()
     return command.perform(session, parse(rest, name, command.options))
 
 
@@ -181,13 +182,7 @@ def show(session: Session, words: Words) -> Any:
 
     path = words.plain[0] if words.plain else f"{session.flow().name}/latest"
     found = client.locate(path, store=session.lane.store().url)
-    return found.value if isinstance(found, _artifact_type()) else found
-
-
-def _artifact_type() -> type:
-    from nbflow.past_tasks import Artifact
-
-    return Artifact
+    return getattr(found, "value", found)
 
 
 def load_values(session: Session, words: Words) -> None:

@@ -10,6 +10,7 @@ import uuid
 from typing import Any
 
 from nbflow import outputs
+from nbflow.audience import Audience
 from nbflow.errors import NbflowError, RunFailed
 from nbflow.model import RunEvent, RunStatus, Snapshot, TaskOutput
 from nbflow.render import table
@@ -22,10 +23,12 @@ EVERY = 0.1
 class FlowRun:
     """One run on its way; `watch` is given to the runner and called from its thread, all else belongs to the kernel's."""
 
-    def __init__(self, ip: Any) -> None:
+    def __init__(self, ip: Any, audience: Audience) -> None:
         self.ip = ip
+        self.audience = audience
         self.runner: Runner | None = None
         self.error: BaseException | None = None
+        self.absorbed = False  # its records are known to the kernel
         self.shown: queue.SimpleQueue[TaskOutput] = queue.SimpleQueue()
         self.snapshot: Snapshot | None = None
         self._over = threading.Event()
@@ -33,6 +36,7 @@ class FlowRun:
     def watch(self, snapshot: Snapshot, event: RunEvent | TaskOutput | None) -> None:
         """The run now, and what made it so."""
         self.snapshot = snapshot
+        self.audience.see_run(snapshot, event)
         if isinstance(event, TaskOutput):
             self.shown.put(event)
 
@@ -48,6 +52,11 @@ class FlowRun:
             self.error = error
         finally:
             self._over.set()
+
+    @property
+    def name(self) -> str:
+        """Its flow's name and its id."""
+        return f"{self.runner.flow.name}/{self.runner.started.run}" if self.runner is not None else ""
 
     @property
     def over(self) -> bool:

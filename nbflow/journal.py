@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from nbflow import artifacts, records
+from nbflow.audience import Audience
+from nbflow.collected import Outputs
 from nbflow.errors import NbflowError
 from nbflow.executors.kernel import KernelTask, Left
 from nbflow.model import Finding, Flow, Found, Reason, Record, RunEnded, TaskChanged, TaskFailure, TaskId, TaskState
 from nbflow.runner import run_started
+from nbflow.serialize import Dumped, Unstorable
 from nbflow.storage import Store
 
 
 @dataclass(frozen=True)
 class Saving:
-    """One execution that is being stored: its record, or what kept it from being stored, and the values it left."""
+    """One execution that is being stored: its record, or what keeps it from being stored, and the values it left."""
 
     task: KernelTask
     values: Mapping[str, Any]
@@ -29,13 +32,15 @@ class Saving:
 class Journal:
     """The one session run of a kernel in one store; made when the first cell is run by hand."""
 
-    def __init__(self, store: Store, flow: Flow) -> None:
+    def __init__(self, store: Store, flow: Flow, audience: Audience) -> None:
         self.store = store
+        self.audience = audience
         self.flow = flow.name
         self.run = records.new_run_id()
-        self.pending: list[Saving] = []
+        self.pending: list[Saving] = []  # values that must not change before they are stored
         self._attempts: dict[TaskId, int] = {}
         self._steps: tuple[str, ...] = ()
+        self._jobs: list[Future[Any]] = []
         # one thread: what it does stands in the store in the order in which it was asked for
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nbflow-store")
         self._writer = records.EventWriter(store, flow.name, self.run, f"kernel-{os.getpid()}")
@@ -46,11 +51,13 @@ class Journal:
 
     def announce(self, flow: Flow, document: Callable[[], str]) -> None:
         """Tell the run's steps, at first and whenever the notebook has others."""
+        self.audience.see_flow(flow)
         steps = tuple(step.name for step in flow.steps)
         if steps == self._steps:
             return
         self._steps = steps
         started = run_started(flow, self.run, session=True)
+        self.audience.see_by_hand(started)
         text = document()
 
         def work() -> None:
@@ -60,44 +67,72 @@ class Journal:
         self._submit(work)
 
     def tell(
-        self, task: TaskId, state: TaskState, *, attempt: int, key: str = "", execution: str = "",
-        reasons: tuple[Reason, ...] = (), failure: TaskFailure | None = None, elapsed: float | None = None,
+        self,
+        task: TaskId,
+        state: TaskState,
+        *,
+        attempt: int,
+        key: str = "",
+        execution: str = "",
+        reasons: tuple[Reason, ...] = (),
+        failure: TaskFailure | None = None,
+        elapsed: float | None = None,
         reused_from: str | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """A task's new state, written behind whatever is being stored."""
         event = TaskChanged(
             task=task, state=state, at=time.time(), attempt=attempt, key=key, execution=execution, reasons=reasons,
             failure=failure, elapsed=elapsed, reused_from=reused_from, pid=os.getpid(),
         )  # fmt: skip
         self._attempts[task] = max(attempt, self._attempts.get(task, 0))
+        self.audience.see_by_hand(event)
         self._submit(lambda: self._writer.put(event))
 
     def find(self, finding: Finding) -> None:
         """A finding that an execution brought to light."""
         event = Found(finding=finding, at=time.time())
+        self.audience.see_by_hand(event)
         self._submit(lambda: self._writer.put(event))
 
-    def save(self, task: KernelTask, left: Left, dumped: Any, outputs: Any, reasons: tuple[Reason, ...]) -> Saving:
-        """What a cell left, already taken apart, in; stored in the background: segments, then the record, then the event."""
+    def save(
+        self,
+        task: KernelTask,
+        left: Left,
+        dumped: Sequence[Dumped | Unstorable],
+        outputs: Outputs,
+        reasons: tuple[Reason, ...],
+    ) -> Record | None:
+        """What a cell left, already taken apart, in; its record out, None while its values are still being read.
+
+        Small values are in the record itself and need no waiting. Of large ones the memory is read in the background,
+        before anything may change it: `settled` waits for that.
+        """
         identity = TaskId(step=task.spec.step, index=task.spec.index)
         self._attempts[identity] = max(task.spec.attempt, self._attempts.get(identity, 0))
 
-        def work() -> Record:
+        def finish() -> Record:
             groups, found = artifacts.save(self.store, dumped)
-            record = task.record(left, tuple(groups), found, outputs)
+            return task.record(left, groups, found, outputs)
+
+        def publish(record: Record) -> Record:
             records.publish(self.store, record)
-            self._writer.put(TaskChanged(
+            event = TaskChanged(
                 task=identity, state="done", at=time.time(), attempt=task.spec.attempt, key=record.key,
                 execution=record.execution, reasons=reasons, elapsed=left.elapsed, pid=os.getpid(),
-            ))  # fmt: skip
+            )  # fmt: skip
+            self._writer.put(event)
+            self.audience.see_by_hand(event)
             return record
 
-        saving = Saving(task, left.values, self._thread.submit(work))
-        self.pending.append(saving)
-        return saving
+        if all(isinstance(each, Unstorable) or _is_small(each) for each in dumped):
+            record = finish()
+            self._submit(lambda: publish(record))
+            return record
+        self.pending.append(Saving(task, left.values, self._thread.submit(lambda: publish(finish()))))
+        return None
 
     def settled(self) -> list[tuple[Saving, Record | NbflowError]]:
-        """Wait for all that is being stored; each execution with its record, or with what kept it from being stored."""
+        """Wait for values that are being stored; each execution with its record, or with what kept it from being stored."""
         pending, self.pending = self.pending, []
         ended: list[tuple[Saving, Record | NbflowError]] = []
         for saving in pending:
@@ -107,13 +142,30 @@ class Journal:
                 ended.append((saving, error))
         return ended
 
-    def _submit(self, work: Callable[[], None]) -> None:
-        self._thread.submit(work)
+    def problems(self, *, wait: bool = False) -> list[BaseException]:
+        """What went wrong in the background since the last call; with `wait` everything asked for has been done."""
+        jobs = self._jobs
+        self._jobs = [] if wait else [job for job in jobs if not job.done()]
+        ended = jobs if wait else [job for job in jobs if job.done()]
+        errors = [error for job in ended if (error := job.exception()) is not None]
+        if wait and not errors:
+            try:
+                self._writer.flush()
+            except NbflowError as error:
+                errors.append(error)
+        return errors
+
+    def _submit(self, work: Callable[[], Any]) -> None:
+        self._jobs.append(self._thread.submit(work))
 
     def close(self) -> None:
         """Write what is left, and end the run."""
-        if self._steps:
-            self._submit(lambda: self._writer.put(RunEnded(status="done", at=time.time())))
-        self._submit(self._writer.close)
         self._thread.shutdown(wait=True)
+        if self._steps:
+            self._writer.put(RunEnded(status="done", at=time.time()))
+        self._writer.close()
 
+
+def _is_small(dumped: Dumped) -> bool:
+    """Whether a group stands in its record, so that nothing refers to the values' own memory."""
+    return len(dumped.stream) + sum(buffer.nbytes for buffer in dumped.buffers) < artifacts.INLINE

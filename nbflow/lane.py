@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from nbflow import artifacts, outcome, outputs, replay, serialize, storage
 from nbflow.analysis import analyse
+from nbflow.audience import Audience
 from nbflow.collected import Outputs
 from nbflow.document import Document
 from nbflow.errors import NbflowError
 from nbflow.executors.kernel import Before, KernelTask, Left
-from nbflow.flowrun import FlowRun, failed, told
+from nbflow.flowrun import FlowRun, failed, say, told
 from nbflow.graph import build_flow
+from nbflow.happenings import Prepared
 from nbflow.journal import Journal
-from nbflow.launch import Executors, begin
 from nbflow.lookup import Lookup
 from nbflow.model import (
     Artifact,
@@ -34,6 +35,7 @@ from nbflow.model import (
     TaskFailure,
     TaskId,
     TaskSpec,
+    TaskState,
 )
 from nbflow.namespace import MISSING, is_own
 from nbflow.planning import Value
@@ -41,12 +43,14 @@ from nbflow.plugins import Executor
 from nbflow.registry import Registry
 from nbflow.scratch import VAGUE, Scratch
 from nbflow.serialize import Dumped, Unstorable
-from nbflow.happenings import Prepared
 from nbflow.storage import Store
 from nbflow.tracebacks import failure_of
 from nbflow.upstream import Known, Upstream, refuse
 from nbflow.versions import Ledger
 from nbflow.waiting import Waiting, as_replay
+
+if TYPE_CHECKING:
+    from nbflow.launch import Executors
 
 NOT_HERE = (
     "foreach", "join", "condition", "until", "retry", "timeout", "memory", "catch", "gpu", "nodes", "env", "pip", "on",
@@ -65,14 +69,14 @@ class Decision:
     reasons: tuple[Reason, ...] = ()
     reuse: Record | None = None
     error: Exception | None = None
-    awaits: bool = False
 
 
 class Lane:
     """The kernel lane of one session."""
 
-    def __init__(self, ip: Any, document: Document, registry: Registry, recorder: outputs.Recorder) -> None:
+    def __init__(self, ip: Any, document: Document, registry: Registry, recorder: outputs.Recorder, audience: Audience) -> None:
         self.ip = ip
+        self.audience = audience
         self.document = document
         self.registry = registry
         self.recorder = recorder
@@ -107,7 +111,7 @@ class Lane:
     def journal(self) -> Journal:
         """The session run; made with the first thing that it has to tell."""
         if self._journal is None:
-            self._journal = Journal(storage.open_store(self._store_url()), self.flow())
+            self._journal = Journal(storage.open_store(self._store_url()), self.flow(), self.audience)
         return self._journal
 
     def _store_url(self) -> str:
@@ -128,6 +132,8 @@ class Lane:
 
     def executors(self, on: str | None = None) -> Executors:
         """The executors of this kernel's runs at one place; what they start stays warm between runs."""
+        from nbflow.launch import Executors
+
         return self._executors.setdefault(on or "local", Executors(on or "local"))
 
     def whole_flow(self, *, all_cells: bool = False) -> Flow:
@@ -147,22 +153,40 @@ class Lane:
         self.settle()
         if self._journal is not None:
             self._journal.close()
+            self._journal = None
         for executors in self._executors.values():
             executors.close()
         self._executors.clear()
 
     def settle(self) -> None:
-        """Wait for what earlier cells left to be stored: from here on it may change."""
-        if self._journal is None or not self._journal.pending:
+        """Wait until what earlier cells left may change, and say what went wrong meanwhile."""
+        if self._journal is None:
             return
         for saving, ended in self._journal.settled():
             if isinstance(ended, NbflowError):
-                print("\n".join(ended.report()), file=sys.stderr)
-                continue
-            self.done[ended.key] = ended
-            if self._upstream is not None:
-                self._upstream.executed(ended)
-            self.ledger.bind_record(ended, saving.values)
+                say(ended)
+            else:
+                self._know(ended, saving.values)
+        self._report(self._journal.problems())
+
+    def flush(self) -> None:
+        """Everything that cells run by hand have left is in the store."""
+        self.settle()
+        if self._journal is not None:
+            self._report(self._journal.problems(wait=True))
+
+    def _report(self, problems: Iterable[BaseException]) -> None:
+        for problem in problems:
+            if not isinstance(problem, NbflowError):
+                raise problem
+            say(problem)
+
+    def _know(self, record: Record, values: Mapping[str, Any]) -> None:
+        """An execution that is stored counts from now on; its names hold its values."""
+        self.done[record.key] = record
+        if self._upstream is not None:
+            self._upstream.executed(record)
+        self.ledger.bind_record(record, values)
 
     def _same_content(self, group: Group, values: Mapping[str, Any]) -> bool:
         """A stored group and the objects that its names hold now in; whether they would be stored as the same bytes."""
@@ -281,9 +305,11 @@ class Lane:
         """A step whose options the kernel cannot honour: it runs in a process, and what it shows is shown here."""
         step = decision.step
         assert step is not None
+        from nbflow.launch import begin
+
         again = step.name in self._elsewhere
         self._elsewhere.add(step.name)
-        run = FlowRun(self.ip)
+        run = FlowRun(self.ip, self.audience)
         runner = begin(
             self.whole_flow(), store=self.store_option, executors=self.executors(), steps=[step.name],
             fresh=[step.name] if again else False, watch=run.watch,
@@ -298,8 +324,9 @@ class Lane:
 
     def absorb(self, run: FlowRun) -> None:
         """A run that has ended in: what it executed counts here, and its names are bound when they are read."""
-        if run.runner is None or run.snapshot is None:
+        if run.runner is None or run.snapshot is None or run.absorbed:
             return
+        run.absorbed = True
         lookup = run.runner.lookup
         values: dict[str, Value] = {}
         for view in run.snapshot.tasks:  # in document order, then item order: the last version of a name counts
@@ -341,8 +368,13 @@ class Lane:
         except NbflowError as problem:
             self._tell_failure(task, problem, left.elapsed)
             return problem
-        self.journal().save(task, left, dumped, shown, self._reasons)
+        self._save(task, left, dumped, shown)
         return None
+
+    def _save(self, task: KernelTask, left: Left, dumped: Any, shown: Outputs) -> None:
+        record = self.journal().save(task, left, dumped, shown, self._reasons)
+        if record is not None:
+            self._know(record, left.values)
 
     def _know_loaded(self, task: KernelTask, loaded: Mapping[str, Any]) -> None:
         for name, value in loaded.items():
@@ -438,7 +470,7 @@ class Lane:
         journal = self.journal()
         journal.announce(self.flow(), self.document.text)
         dumped = serialize.dump(left.values, self.registry)
-        journal.save(task, left, dumped, shown, self._reasons)
+        self._save(task, left, dumped, shown)
 
     def _adopt(self, step: Step, prepared: Prepared, lookup: Lookup) -> Record | None:
         """A plain cell that the flow needs now in; the record of its last execution, if that still counts, out."""
@@ -455,13 +487,15 @@ class Lane:
         left = Left(values, unbound, trace.observations, trace.began, trace.elapsed)
         journal.announce(self.flow(), self.document.text)
         task = KernelTask(spec, self.ip, self.registry, self._load)
-        journal.save(task, left, serialize.dump(values, self.registry), Outputs(), prepared.reasons)
-        (saving, record), *_ = journal.settled()
-        if isinstance(record, NbflowError):
-            raise record
+        record = journal.save(task, left, serialize.dump(values, self.registry), Outputs(), prepared.reasons)
+        if record is None:
+            _, saved = journal.settled()[0]
+            if isinstance(saved, NbflowError):
+                raise saved
+            record = saved
         trace.record = record
         self.done[record.key] = record
-        self.ledger.bind_record(record, saving.values)
+        self.ledger.bind_record(record, values)
         return record
 
 

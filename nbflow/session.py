@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import ast
+import atexit
 import linecache
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbflow import storage
-from nbflow.client import Run
+from nbflow.audience import Audience
 from nbflow.document import ORIGINS, Document, find_path
 from nbflow.errors import NbflowError, PlanError
 from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import Drawing, FlowRun, failed, say, told
 from nbflow.lane import Decision, Lane
-from nbflow.launch import begin, plan_flow, why_flow
 from nbflow.model import Cell, Finding, Flow, Plan, Step
 from nbflow.namespace import running_elsewhere, waiting_elsewhere
 from nbflow.notebook import RawCell, read_notebook
@@ -28,6 +28,9 @@ from nbflow.outputs import Recorder
 from nbflow.parameters import gather_overrides, override_source
 from nbflow.registry import Registry
 from nbflow.render import table
+
+if TYPE_CHECKING:
+    from nbflow.client import Run
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Request:
     cell: str | None  # its id in the document
     info: Any = None  # IPython's ExecutionInfo; None for a silent request
     names: Mapping[str, Any] = field(default_factory=dict)  # the namespace before it
+    tree: ast.Module | None = None
     decision: Decision | None = None
     task: KernelTask | None = None
 
@@ -50,7 +54,8 @@ class Session:
         self.registry = Registry()
         self.document = Document(find_path(ip.user_ns, os.environ), Path.cwd())
         self.recorder = Recorder(ip)
-        self.lane = Lane(ip, self.document, self.registry, self.recorder)
+        self.audience = Audience()
+        self.lane = Lane(ip, self.document, self.registry, self.recorder, self.audience)
         self._stacks: dict[int, list[Any]] = {}
         self._request: Request | None = None
         self._run: FlowRun | None = None
@@ -69,9 +74,11 @@ class Session:
     def attach(self) -> None:
         """Begin to record what cells show; the cell that loads nbflow counts as begun."""
         self.recorder.attach()
+        atexit.register(self.close)
 
     def close(self) -> None:
         """Write what is left and leave the kernel as it was."""
+        atexit.unregister(self.close)
         self.recorder.detach()
         self.lane.close()
 
@@ -109,6 +116,8 @@ class Session:
 
     def _begin(self, source: str, cell_id: str | None, info: Any) -> Request:
         self.lane.settle()
+        if self._run is not None and self._run.over:
+            self.lane.absorb(self._run)  # it went on in the background
         metadata = self._metadata()
         self.document.forget(metadata.get("deletedCells") or ())
         tags = tuple(map(str, metadata.get("tags") or ()))
@@ -179,7 +188,8 @@ class Session:
             return Decision(in_place=True)
         if step.kind == "params":
             _override(tree, step, flow)
-        return replace(self.lane.decide(step), awaits=_awaits(tree))
+        request.tree = tree
+        return self.lane.decide(step)
 
     def _source(self, kind: str, header: str) -> str:
         """A silent request's source: no hook tells it."""
@@ -229,7 +239,8 @@ class Session:
     def _enter_here(self, request: Request, decision: Decision, file: str) -> None:
         assert decision.step is not None
         namespace = self.ip.user_ns
-        reason = running_elsewhere(namespace) or (waiting_elsewhere(namespace) if decision.awaits else "")
+        waiting = waiting_elsewhere(namespace)
+        reason = running_elsewhere(namespace) or (waiting if waiting and _awaits(request.tree) else "")
         if reason:
             self.say(_shared(decision.step, reason))
         request.task = self.lane.start(decision, file)
@@ -276,37 +287,47 @@ class Session:
 
         RunFailed when it did not succeed, whatever `launch.begin` raises before anything ran.
         """
-        self._refuse_second()
-        self.document.refresh()
-        self.lane.settle()
-        executors = self.lane.executors(on)
-        flow = self.lane.whole_flow(all_cells=all_cells)
-        run = FlowRun(self.ip)
-        runner = begin(flow, store=self.lane.store_option, executors=executors, watch=run.watch, **wishes)
-        self._run = run
-        run.start(runner)
+        run = self.start_run(on=on, all_cells=all_cells, **wishes)
         if background:
-            print(f"{runner.flow.name}/{runner.started.run} runs in the background: `%flow status` tells how it stands")
+            print(f"{run.name} runs in the background: `%flow status` tells how it stands")
             return None
         run.wait(Drawing(self.ip))
         return self._end(run)
 
+    def start_run(self, *, on: str | None = None, all_cells: bool = False, **wishes: Any) -> FlowRun:
+        """What a run is told in; the run, on its way, out; whatever `launch.begin` raises before anything ran."""
+        from nbflow.launch import begin
+
+        self._refuse_second()
+        self.document.refresh()
+        self.lane.flush()
+        executors = self.lane.executors(on)
+        flow = self.lane.whole_flow(all_cells=all_cells)
+        run = FlowRun(self.ip, self.audience)
+        runner = begin(flow, store=self.lane.store_option, executors=executors, watch=run.watch, **wishes)
+        self._run = run
+        run.start(runner)
+        return run
+
     def _refuse_second(self) -> None:
         if self._run is not None and not self._run.over:
             raise PlanError("a run is going on", fix="wait for it (`%flow status`), or end it with `%flow cancel`")
-        if self._run is not None:
-            self.lane.absorb(self._run)
-            self._run = None
 
     def _end(self, run: FlowRun) -> Run:
+        from nbflow.client import Run
+
         assert run.runner is not None and run.snapshot is not None
         self.lane.absorb(run)
-        self._run = None
         if run.status != "done":
             for text in told(run.snapshot):
                 print(text, file=sys.stderr)
             raise failed(run.snapshot)
         return Run(f"{run.runner.flow.name}/{run.runner.started.run}", store=run.runner.lookup.store.url)
+
+    @property
+    def in_cell(self) -> bool:
+        """Whether a cell runs now."""
+        return self._request is not None
 
     def cancel(self) -> bool:
         """End the run that goes on in the background; whether there was one."""
@@ -317,12 +338,16 @@ class Session:
 
     def plan(self, **wishes: Any) -> Plan:
         """What `%flow run` would do."""
-        self.lane.settle()
+        from nbflow.launch import plan_flow
+
+        self.lane.flush()
         return plan_flow(self.flow(), self.lane.executors(), store=self.lane.store_option, **wishes)
 
     def why(self, step: str, **wishes: Any) -> dict[str, Any]:
         """Whether a step would run, and what changed."""
-        self.lane.settle()
+        from nbflow.launch import why_flow
+
+        self.lane.flush()
         return why_flow(self.flow(), step, self.lane.executors(), store=self.lane.store_option, **wishes)
 
     def status(self) -> list[str]:
@@ -365,9 +390,9 @@ def _error_of(result: Any) -> BaseException | None:
     return error
 
 
-def _awaits(tree: ast.Module) -> bool:
+def _awaits(tree: ast.Module | None) -> bool:
     """Whether a cell awaits at top level."""
-    queue: list[ast.AST] = [*tree.body]
+    queue: list[ast.AST] = [*tree.body] if tree is not None else []
     while queue:
         node = queue.pop()
         if isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith):

@@ -10,12 +10,12 @@ import msgspec
 
 from nbflow import planning
 from nbflow.errors import NbflowError, PlanError
+from nbflow.happenings import Prepared
 from nbflow.lookup import Lookup, RunFacts
 from nbflow.model import Flow, Record, Step, TaskId
 from nbflow.parameter_values import evaluate
 from nbflow.parameters import gather_overrides
 from nbflow.plugins import Executor
-from nbflow.happenings import Prepared
 from nbflow.storage import Store
 
 MOST_ROUNDS = 100_000
