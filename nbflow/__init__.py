@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nbflow.launch import plan, run
     from nbflow.parameters import File
     from nbflow.past_tasks import Artifact, Task
+    from nbflow.widget import panel
 
 __all__ = [
     "AmbiguousTask",
@@ -56,6 +57,7 @@ __all__ = [
     "TaskError",
     "WorkerLost",
     "current",
+    "panel",
     "plan",
     "run",
 ]
@@ -81,6 +83,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "WorkerLost",
     ),
     "launch": ("plan", "run"),
+    "widget": ("panel",),
     "parameters": ("File",),
     "past_tasks": ("Artifact", "Task"),
 }

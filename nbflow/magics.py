@@ -104,6 +104,7 @@ def load(ip: Any) -> None:
     """Put the magics, transformers and hooks into an IPython; a second time changes nothing."""
     if getattr(ip, _KEY, None) is not None:
         return
+    from nbflow.comm import attach
     from nbflow.session import Session
 
     session = Session(ip)
@@ -118,7 +119,7 @@ def load(ip: Any) -> None:
         for name in (word, f"%{word}"):  # IPython looks up `%%step` below the first line as the line magic `%step`
             ip.register_magic_function(misplaced(word), "line", name)
     session.attach()
-    setattr(ip, _KEY, (session, decider))
+    setattr(ip, _KEY, (session, decider, attach(session)))
 
 
 def unload(ip: Any) -> None:
@@ -126,7 +127,8 @@ def unload(ip: Any) -> None:
     loaded = getattr(ip, _KEY, None)
     if loaded is None:
         return
-    session, decider = loaded
+    session, decider, leave_pages = loaded
+    leave_pages()
     ip.input_transformer_manager.line_transforms.remove(transform)
     if decider in ip.ast_transformers:
         ip.ast_transformers.remove(decider)

@@ -196,7 +196,7 @@ class ChangeMessage(TypedDict):
 
 
 class AckMessage(TypedDict):
-    """A command was taken (`ok`) or refused, with what is wrong and what to do."""
+    """A command was taken (`ok`) or refused; `text` says what is wrong, or what a person should know."""
 
     nbflow: int
     kind: Literal["ack"]
@@ -204,7 +204,19 @@ class AckMessage(TypedDict):
     seq: int
     reply_to: str
     ok: bool
-    error: str
+    text: str
+    fix: str
+
+
+class RefusedMessage(TypedDict):
+    """A command that was taken turned out to be impossible."""
+
+    nbflow: int
+    kind: Literal["refused"]
+    session: str
+    seq: int
+    reply_to: str
+    text: str
     fix: str
 
 
@@ -246,7 +258,9 @@ class PastMessage(TypedDict):
     snapshot: SnapshotMessage
 
 
-KernelMessage = SnapshotMessage | ChangeMessage | AckMessage | DetailMessage | RunsMessage | PastMessage
+KernelMessage = (
+    SnapshotMessage | ChangeMessage | AckMessage | RefusedMessage | DetailMessage | RunsMessage | PastMessage
+)
 
 
 # ---------------------------------------------------------------- page to kernel

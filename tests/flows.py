@@ -53,7 +53,8 @@ class Generator:
 
     def listing(self) -> None:
         new = self.name("l")
-        size = self.rng.choice(["3", f"{self.number()} % 4", "0", "2"])
+        free = [] if self.open else ["3", "0", "2"]  # inside a body, of the body
+        size = self.rng.choice([*free, f"{self.number()} % 4"])
         self.step("", f"{new} = list(range({size}))\n{(mark := self.name('n'))} = len({new})")
         self.made(mark)
         if not self.open:

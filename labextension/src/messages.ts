@@ -158,7 +158,17 @@ export interface AckMessage {
   seq: number;
   reply_to: string;
   ok: boolean;
-  error: string;
+  text: string;
+  fix: string;
+}
+
+export interface RefusedMessage {
+  nbflow: number;
+  kind: 'refused';
+  session: string;
+  seq: number;
+  reply_to: string;
+  text: string;
   fix: string;
 }
 
@@ -198,6 +208,7 @@ export type KernelMessage =
   | SnapshotMessage
   | ChangeMessage
   | AckMessage
+  | RefusedMessage
   | DetailMessage
   | RunsMessage
   | PastMessage;

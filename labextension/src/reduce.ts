@@ -136,11 +136,14 @@ function told(state: State, message: KernelMessage, at: number): State {
       }
       const answered: State = { ...known, link: 'linked', pending: without(known.pending, message.reply_to) };
       const kind = known.pending[message.reply_to];
-      if (message.ok || kind === 'check' || kind === 'document') {
+      if (!message.text || kind === 'check' || kind === 'document') {
         return answered;
       }
-      return { ...answered, notice: { level: 'error', text: message.error, fix: message.fix } };
+      const { text, fix, ok } = message;
+      return { ...answered, notice: { level: ok ? 'note' : 'error', text, fix } };
     }
+    case 'refused':
+      return { ...known, notice: { level: 'error', text: message.text, fix: message.fix } };
     case 'detail': {
       const key = detailKey(message.run, message.step, message.index);
       const others = Object.entries(known.details).filter(([other]) => other !== key);

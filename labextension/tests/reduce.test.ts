@@ -8,7 +8,7 @@ import { run, snapshot, step } from './sample';
 const told = (data: unknown): Action => ({ type: 'message', data, at: 107 });
 const after = (...actions: Action[]): State => actions.reduce(reduce, START);
 const ack = (id: string, more = {}): Action =>
-  told({ nbflow: 1, kind: 'ack', session: 's', seq: 0, reply_to: id, ok: true, error: '', fix: '', ...more });
+  told({ nbflow: 1, kind: 'ack', session: 's', seq: 0, reply_to: id, ok: true, text: '', fix: '', ...more });
 
 test('a snapshot is shown, an older one is not, and the clocks are compared', () => {
   const state = after(told(snapshot(2, [step('load', 'done')])), told(snapshot(1, [step('load')])));
@@ -45,7 +45,7 @@ test('an acknowledgement links; a refusal is told; an unknown one is nothing', (
   const sent: Action = { type: 'sent', command: { kind: 'cancel', id: 'x' } };
   const held = after({ type: 'link', link: 'listening' }, sent);
   assert.equal(reduce(held, ack('x')).link, 'linked');
-  assert.equal(reduce(held, ack('x', { ok: false, error: 'no', fix: 'do' })).notice?.text, 'no');
+  assert.equal(reduce(held, ack('x', { ok: false, text: 'no', fix: 'do' })).notice?.text, 'no');
   assert.equal(reduce(held, ack('y')).link, 'listening');
   const quiet = reduce(held, { type: 'unanswered', id: 'y', notice: { level: 'note', text: 'busy', fix: '' } });
   assert.equal(quiet.notice, null);

@@ -29,7 +29,7 @@ const model = {
     this.sent.push(command);
     if (window.silent) return;
     const answer = { nbflow: 1, kind: 'ack', session: 'recorded', seq: 0, reply_to: command.id, ok: true };
-    setTimeout(() => this.heard['msg:custom']?.({ ...answer, error: '', fix: '', ...(window.answer ?? {}) }), 5);
+    setTimeout(() => this.heard['msg:custom']?.({ ...answer, text: '', fix: '', ...(window.answer ?? {}) }), 5);
   },
 };
 window.model = model;

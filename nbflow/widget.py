@@ -1,0 +1,94 @@
+"""`nbflow.panel()`: the flow of this notebook as a widget in a cell, for every front end that shows anywidgets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from nbflow import page_commands
+from nbflow.comm import pages_of
+from nbflow.errors import NbflowError
+from nbflow.messages import KernelMessage
+from nbflow.pages import Pages
+from nbflow.render import dag, table
+
+STATIC = Path(__file__).parent / "static"
+
+
+class Panel(anywidget.AnyWidget):
+    """The panel: `snapshot` is what the page draws, commands and their answers are custom messages."""
+
+    _esm = STATIC / "widget.js"
+    _css = STATIC / "panel.css"
+    snapshot = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+        super().__init__(snapshot=pages.snapshot())
+        route_commands(self.comm)
+        self.on_msg(self._receive)
+        self._leave = pages.listen(self._tell)
+
+    def _tell(self, message: KernelMessage) -> None:
+        if message["kind"] == "snapshot":
+            self.snapshot = dict(message)
+        else:
+            self.send(message)
+
+    def _receive(self, _: Any, command: Any, buffers: Any) -> None:
+        del buffers
+        self.send(page_commands.receive(self._pages, command))
+
+    def close(self) -> None:
+        """Take the panel out of the page."""
+        self._leave()
+        super().close()
+
+    def __repr__(self) -> str:
+        run, flow = self._pages.audience.run, self._pages.audience.flow
+        if run is not None:
+            return table.text(run, time.time())
+        return dag.text(dag.of_flow(flow)) if flow is not None else "nbflow: no steps yet"
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """The widget, with the run's table or the graph for pages that show no widgets."""
+        made = super()._repr_mimebundle_(**options)
+        bundle: Mapping[str, Any] = (made[0] if isinstance(made, tuple) else made) or {}
+        run, flow = self._pages.audience.run, self._pages.audience.flow
+        text = {"text/plain": repr(self)}
+        if run is not None:
+            text["text/html"] = table.as_html(run, time.time())
+        elif flow is not None:
+            text["text/html"] = dag.as_html(dag.of_flow(flow))
+        both = {**bundle, **text}
+        return (both, made[1]) if isinstance(made, tuple) else both
+
+
+def route_commands(comm: Any) -> None:
+    """A widget's comm in; its commands go where the page asks.
+
+    ipykernel 7.4 sends them to the thread that last published on the comm: for a widget the main one, which waits for
+    the running cell. Other versions have no such routing.
+    """
+    if hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = lambda data, default: default  # noqa: ARG005, SLF001 - called by name and by place
+
+
+def panel() -> Panel:
+    """The flow of this notebook with live states, run, resume, cancel, parameters, logs and history, as a widget.
+
+    Raises NbflowError outside a kernel with nbflow loaded, and where nbflow was installed without its front end.
+    """
+    from IPython.core.getipython import get_ipython
+
+    pages = pages_of(get_ipython())
+    if pages is None:
+        raise NbflowError("the panel needs a notebook with nbflow loaded", fix="run `%load_ext nbflow` first")
+    if not (STATIC / "widget.js").exists():
+        raise NbflowError("nbflow was installed without its front end", fix="install its wheel, or `make frontend`")
+    return Panel(pages)
