@@ -28,14 +28,18 @@ from nbflow.model import (
     StepOptions,
     Writer,
 )
-from nbflow.parameters import read_parameters
+from nbflow.parameters import read_parameters, with_file
 from nbflow.regions import edges_of, place_steps
 from nbflow.scope import Gathered, closed, gather
 
 
-def build_flow(notebook: Notebook, *, all_cells: bool = False) -> Flow:
+Changed = Mapping[str, frozenset[str]]
+"""Steps by name, and what they were seen to change in place though nothing in their text says so."""
+
+
+def build_flow(notebook: Notebook, *, all_cells: bool = False, changed: Changed | None = None) -> Flow:
     """A notebook in; its Flow out; with `all_cells` every code cell that computes is a step."""
-    builder = _Builder(notebook, all_cells)
+    builder = _Builder(notebook, all_cells, changed or {})
     for cell in notebook.cells:
         builder.add(cell)
     return builder.finish()
@@ -44,7 +48,8 @@ def build_flow(notebook: Notebook, *, all_cells: bool = False) -> Flow:
 class _Builder:
     """The notebook so far: who wrote which name, and the candidates for steps."""
 
-    def __init__(self, notebook: Notebook, all_cells: bool) -> None:
+    def __init__(self, notebook: Notebook, all_cells: bool, changed: Changed) -> None:
+        self.changed = changed
         self.notebook = notebook
         self.all_cells = all_cells
         self.definitions: list[Definition] = []
@@ -66,6 +71,8 @@ class _Builder:
             return
         if cell.kind == "step" and not self._declare(cell):
             return
+        if cell.kind == "params" and "File" not in self.writers:
+            cell = msgspec.structs.replace(cell, body=with_file(cell.body))
         analysis = analyse(cell.body)
         self._diagnose(cell, analysis)
         around = Surroundings(dict(self.origins), lambda name: bool(self._definitions_of(name)))
@@ -212,6 +219,7 @@ class _Builder:
         names = bound | (frozenset(analysis.writes) - by_definition if data else frozenset())
         possible = frozenset[str]().union(*(piece.possible for piece in data)) | need.changes
         changed = {name for name in possible if name not in by_definition and not self._is_replayed(name, bound)}
+        changed |= self.changed.get(_step_name(cell), frozenset()) & self.writers.keys()
         states = {name for name in need.changes if name.startswith("<") and name in self.writers}
         return (
             frozenset(name for name in names | changed | states if not name.startswith("_")) - analysis.deletes | given
@@ -270,6 +278,7 @@ class _Builder:
             private=tuple(sorted(analysis.private)),
             definitions=tuple(sorted(every)),
             own_definitions=mine,
+            escapes=tuple(sorted(analysis.may_mutate & need.bindings.keys())),
             bindings=bindings,
             needs=tuple(
                 sorted(

@@ -33,7 +33,7 @@ class Prepared:
 
     task: TaskId
     at: float
-    action: Literal["run", "reuse", "skip", "fail", "wait", "settle"]
+    action: Literal["run", "reuse", "done", "skip", "fail", "wait", "settle"]
     key: str = ""
     execution: str = ""
     reused_from: str | None = None
@@ -79,7 +79,15 @@ class Cancel:
     reason: str = "cancelled"
 
 
-Event = Added | Prepared | Began | Finished | Due | Cancel
+@dataclass(frozen=True)
+class Held:
+    """An attempt ended, but what came of it does not count yet: its cores are free."""
+
+    task: TaskId
+    at: float
+
+
+Event = Added | Prepared | Began | Finished | Due | Cancel | Held
 
 # ---------------------------------------------------------------- actions
 

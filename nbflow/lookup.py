@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -79,7 +79,10 @@ class Lookup:
         self._records: dict[TaskId, Record | None] = {
             TaskId(step=name): record for name, record in (given or {}).items()
         }
-        self._given = frozenset(given or {})
+        self._given = dict(self._records)
+        self._own: dict[str, Record] = {}  # what this run itself has executed, by key
+        self._revised: set[TaskId] = set()  # tasks that started before a writer was known
+        self.revision = 0
         self._sizes: dict[tuple[str, Index], int] = {}
         self._known: dict[TaskId, _Known] = {}
         self._waited: set[TaskId] = set()
@@ -92,6 +95,34 @@ class Lookup:
         self._records[task] = record
         if task.part == "list" and record is not None:
             self._sizes[task.step, task.index] = len(record.artifacts)
+
+    def keep(self, record: Record) -> None:
+        """An execution of this run: it stands for its key even where none could be reused later."""
+        self._own[record.key] = record
+
+    def revise(self, flow: Flow, revised: Iterable[TaskId]) -> None:
+        """The flow is understood anew: everything is looked up again, what has run is found by its key."""
+        self.flow = flow
+        self.loops = Loops(flow)
+        self._revised |= set(revised)
+        self.revision += 1
+        for known in (self._records, self._sizes, self._known, self._waited):
+            known.clear()
+        self._records.update(self._given)
+        self.__dict__.pop("_required", None)
+
+    def early(self, task: TaskId, settled: Callable[[str], bool]) -> bool:
+        """Whether a step above that might still change an input of this task has not settled."""
+        if task.part:
+            return False
+        return any(not settled(step.name) for step in self.loops.possible_writers(self.loops.step_of(task)))
+
+    def affected(self, task: TaskId, by: Step, names: Iterable[str]) -> bool:
+        """Whether a task reads one of these names below the step that turned out to change them."""
+        step = self.loops.step_of(task)
+        reads = {binding.name for binding in step.bindings}
+        below = step.position > by.position or bool(set(step.scope) & set(by.scope))
+        return below and not reads.isdisjoint(names)
 
     def record(self, task: TaskId) -> Record | None:
         """The record of a settled task."""
@@ -117,7 +148,16 @@ class Lookup:
         return ()
 
     def _nodes(self, tasks: Iterable[TaskId]) -> tuple[Node, ...]:
-        return tuple(Node(task, self.loops.needs(task, self._sizes), self._item_preview(task)) for task in tasks)
+        return tuple(Node(task, self._needs(task), self._item_preview(task)) for task in tasks)
+
+    def _needs(self, task: TaskId) -> tuple[TaskId, ...]:
+        """What a task reads from; with effects that happen once, or once started too early, all that might change it."""
+        needs = self.loops.needs(task, self._sizes)
+        step = self.loops.step_of(task)
+        if task.part or not (step.options.once or task in self._revised):
+            return needs
+        writers = self.loops.possible_writers(step)
+        return tuple(dict.fromkeys((*needs, *(self.loops.whole(writer.name, task) for writer in writers))))
 
     # ------------------------------------------------------------ prepare
 
@@ -140,6 +180,12 @@ class Lookup:
         parts = self._parts(task, step, resolved, joined)
         key = planning.task_key(parts)
         self._known[task] = _Known(resolved, parts, key, joined)
+        own = self._own.get(key)
+        if own is not None:
+            self.settle(task, own if own.skipped is None else None)
+            if own.skipped is not None:
+                return Prepared(task, now, "skip", key=key, reasons=(("condition", own.skipped),))
+            return Prepared(task, now, "done", key=key, execution=own.execution)
         choice = self.choose(step, key, listing=task.part == "list")
         record = choice.record
         if record is not None:
@@ -321,7 +367,7 @@ class Lookup:
 
     def execution(self, task: TaskId, attempt: int) -> str:
         """A task and its attempt in; the attempt's execution id out."""
-        return execution_id(self.facts.run, task, attempt)
+        return execution_id(self.facts.run, task, attempt, self.revision)
 
     def spec(self, task: TaskId, attempt: int, threads: int) -> TaskSpec:
         """A prepared task in; everything that a worker needs out."""
@@ -408,11 +454,13 @@ def imported_modules(sources: list[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def execution_id(run: str, task: TaskId, attempt: int) -> str:
+def execution_id(run: str, task: TaskId, attempt: int, revision: int = 0) -> str:
     """A run, a task and an attempt in; the name under which this attempt may publish once, out."""
     index = "-".join(map(str, task.index))
     turn = "" if task.turn is None else str(task.turn)
-    return safe_name(f"{run}.{task.step}{'[]' if task.part else ''}.{index}.{turn}.{attempt}")
+    return safe_name(
+        f"{run}.{task.step}{'[]' if task.part else ''}.{index}.{turn}.{attempt}{f'r{revision}' if revision else ''}"
+    )
 
 
 def last_executions(

@@ -199,7 +199,7 @@ class Loops:
         for look in looks:
             found.update((c.task, None) for c in look if c.task.step in self.steps)
         for word in step.options.after:
-            found[self._whole(word, task)] = None
+            found[self.whole(word, task)] = None
         for head in self._joined(step):
             found[TaskId(step=head.name, index=task.index[: len(head.scope) - 1], part="all")] = None
         if step.options.until is not None and task.turn:
@@ -207,7 +207,12 @@ class Loops:
         found.pop(task, None)
         return tuple(found)
 
-    def _whole(self, word: str, task: TaskId) -> TaskId:
+    def possible_writers(self, step: Step) -> tuple[Step, ...]:
+        """Steps above that hand something that this one reads to calls, which might change it in place."""
+        reads = {binding.name for binding in step.bindings}
+        return tuple(s for s in self.flow.steps if s.position < step.position and reads.intersection(s.escapes))
+
+    def whole(self, word: str, task: TaskId) -> TaskId:
         """All of a step that `--after` names, as far as it concerns this task."""
         name = next(
             (s.name for s in self.flow.steps if word in (s.name, f"cell {s.position}", f"cell:{s.position}")), word

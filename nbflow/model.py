@@ -187,6 +187,7 @@ class Step(Frozen, frozen=True, kw_only=True):
     private: tuple[str, ...] = ()
     definitions: tuple[int, ...] = ()  # `order`s of what is replayed before it: set-up, and definitions that it names
     own_definitions: tuple[int, ...] = ()  # made by this very cell
+    escapes: tuple[str, ...] = ()  # names handed to calls that might change them in place
     bindings: tuple[Binding, ...] = ()
     needs: tuple[str, ...] = ()  # steps that must have settled before: producers and --after
     scope: tuple[str, ...] = ()  # the foreach steps around it, outermost first; its own name last if it is one

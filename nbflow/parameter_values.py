@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from nbflow import artifacts, records
+from nbflow import artifacts, files, records
 from nbflow.analysis import normalise
 from nbflow.errors import ParameterError
 from nbflow.lookup import Lookup, RunFacts, execution_id
 from nbflow.model import FORMAT, Ended, Flow, KeyParts, Record, Step, TaskId
-from nbflow.parameters import literal_values, override_source
+from nbflow.parameters import is_constant, literal_values, override_source
 from nbflow.planning import task_key
 from nbflow.plugins import Executor
 from nbflow.serialize import Registry, dump
@@ -35,66 +35,107 @@ class Given:
         return tuple((record.key, record.execution) for record in self.records.values())
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where parameters are evaluated and kept: the datastore, the executors, the run ("" for a plan)."""
+
+    store: Store
+    executor_of: Callable[[str | None], Executor]
+    run: str
+
+
 def evaluate(
     flow: Flow,
     store: Store,
     overrides: Mapping[str, Any],
     executor_of: Callable[[str | None], Executor],
     run: str,
+    earlier: Mapping[str, Record] | None = None,
 ) -> tuple[Flow, Given]:
     """A flow with params steps and typed overrides in; the flow without them, and their values, out.
 
-    Literal defaults are read here; a default that is computed takes one task. ParameterError when it fails.
+    Literal defaults are read here; a default that is computed takes one task. `earlier` are the records of a run that
+    is resumed, by step: the values in them count, not their text. ParameterError when a default fails, or a file is
+    not there.
     """
+    place = Place(store, executor_of, run)
     found: dict[str, Record] = {}
     values: dict[str, Any] = {}
     for declared in flow.steps:
         if declared.kind != "params":
             continue
+        kept = _kept(declared, (earlier or {}).get(declared.name))
         source = override_source(declared.source, overrides)
         step = msgspec.structs.replace(
             declared, source=source, code=hashlib.blake2b(normalise(source).encode(), digest_size=16).hexdigest()
         )
-        literal = literal_values(source)
-        if literal is not None:
-            record = _literal_record(flow, step, literal, store, run)
-            values.update(literal)
+        if kept is not None and set(kept.artifacts) >= set(declared.writes):
+            record = _merged(msgspec.structs.replace(kept, groups=(), artifacts={}), kept, place)
         else:
-            record = _computed_record(flow, step, store, found, executor_of, run)
-            values.update(_values_of(record, store, {**overrides}))
-        found[step.name] = record
-    return _without_params(flow), Given(values, found)
+            literal = literal_values(source)
+            record = (
+                _literal_record(flow, step, literal, place)
+                if literal is not None
+                else _computed_record(flow, step, place, found)
+            )
+            record = record if kept is None else _merged(record, kept, place)
+        known = _values_of(record, store)
+        found[step.name] = files.with_content(flow, record, known, place.store)
+        values.update(known)
+    for record in found.values():
+        if run:
+            records.publish(store, record)
+    return without_params(flow), Given(values, found)
 
 
-def _literal_record(flow: Flow, step: Step, values: Mapping[str, Any], store: Store, run: str) -> Record:
-    """Literal values in; a published record that holds them out."""
+def _kept(step: Step, earlier: Record | None) -> Record | None:
+    """A params step and its record in the run that is resumed in; what of that record counts out."""
+    if earlier is None:
+        return None
+    wanted = {
+        name: artifact
+        for name, artifact in earlier.artifacts.items()
+        if name in step.writes and artifact.group >= 0
+    }
+    return msgspec.structs.replace(earlier, artifacts=wanted) if wanted else None
+
+
+def _merged(record: Record, kept: Record, place: Place) -> Record:
+    """A record and an earlier one in; a record of this run that holds the values of both, the earlier ones first."""
+    start = len(record.groups)
+    moved = {name: msgspec.structs.replace(a, group=a.group + start) for name, a in kept.artifacts.items()}
+    inputs = {name: artifact.content_id for name, artifact in kept.artifacts.items()}
+    parts = msgspec.structs.replace(record.parts, inputs=inputs, files={})
+    return msgspec.structs.replace(
+        record, key=task_key(parts), parts=parts, run=place.run,
+        execution=execution_id(place.run or "parameters", TaskId(step=record.step), 1),
+        groups=(*record.groups, *kept.groups), artifacts={**record.artifacts, **moved}, created_at=time.time(),
+    )  # fmt: skip
+
+
+def _literal_record(flow: Flow, step: Step, values: Mapping[str, Any], place: Place) -> Record:
+    """Literal values in; a record that holds them out."""
     parts = KeyParts(code=step.code)
     key = task_key(parts)
-    past = records.find(store, key)
+    past = records.find(place.store, key)
     if past:
         return past[0]
-    groups, entries = artifacts.save(store, dump(dict(values), Registry()))
-    record = Record(
-        format=FORMAT, key=key, execution=execution_id(run or "parameters", TaskId(step=step.name), 1), flow=flow.name,
-        run=run, step=step.name, index=(), turn=None, attempt=1, created_at=time.time(), elapsed=0.0,
-        source=step.source, parts=parts, groups=tuple(groups), artifacts=entries,
+    groups, entries = artifacts.save(place.store, dump(dict(values), Registry()))
+    return Record(
+        format=FORMAT, key=key, execution=execution_id(place.run or "parameters", TaskId(step=step.name), 1),
+        flow=flow.name, run=place.run, step=step.name, index=(), turn=None, attempt=1, created_at=time.time(),
+        elapsed=0.0, source=step.source, parts=parts, groups=tuple(groups), artifacts=entries,
     )  # fmt: skip
-    if run:
-        records.publish(store, record)
-    return record
 
 
-def _computed_record(
-    flow: Flow,
-    step: Step,
-    store: Store,
-    given: Mapping[str, Record],
-    executor_of: Callable[[str | None], Executor],
-    run: str,
-) -> Record:
-    """A params step with computed defaults in; the record of its task out."""
+def _computed_record(flow: Flow, step: Step, place: Place, given: Mapping[str, Record]) -> Record:
+    """A params step with computed defaults in; the record of its task out.
+
+    Defaults are evaluated once a run: only those that can never come out differently are reused.
+    """
     alone = msgspec.structs.replace(flow, steps=(step,))
-    lookup = Lookup(alone, store, RunFacts(run=run or "parameters", store_url=store.url), given)
+    facts = RunFacts(run=place.run or "parameters", store_url=place.store.url, fresh=not is_constant(step.source))
+    lookup = Lookup(alone, place.store, facts, given)
     task = TaskId(step=step.name)
     prepared = lookup.prepare(task)
     past = lookup.record(task)
@@ -105,7 +146,7 @@ def _computed_record(
             "a parameter's default reads a value that a step computes",
             cell=step.cell, fix="compute it in a step below instead; defaults may use imports, functions and constants",
         )  # fmt: skip
-    handle = executor_of(None).submit(lookup.spec(task, 1, 1))
+    handle = place.executor_of(None).submit(lookup.spec(task, 1, 1))
     for event in handle.events():
         if isinstance(event, Ended):
             failure = event.result.failure
@@ -120,31 +161,27 @@ def _computed_record(
     raise ParameterError("the parameters cannot be evaluated: the executor broke off", cell=step.cell)
 
 
-def _values_of(record: Record, store: Store, overrides: dict[str, Any]) -> dict[str, Any]:
-    """A computed params record in; its values as far as they are plain, else their previews, out."""
-    plain = (
-        "int",
-        "float",
-        "bool",
-        "str",
-        "NoneType",
-        "list",
-        "dict",
-        "tuple",
-        "pathlib.Path",
-        "datetime.date",
-        "datetime.datetime",
-    )
-    values = dict(overrides)
+PLAIN = frozenset(
+    "int float bool str NoneType list dict tuple set pathlib.Path pathlib.PosixPath pathlib.WindowsPath datetime.date"
+    " datetime.datetime nbflow.parameters.File nbflow.File".split()
+)
+"""Types whose values are read here; of others the preview is enough."""
+
+
+def _values_of(record: Record, store: Store) -> dict[str, Any]:
+    """A params record in; its values as far as they are plain, else their previews, out."""
+    values: dict[str, Any] = {}
     for name, artifact in record.artifacts.items():
-        if artifact.group >= 0 and artifact.type in plain:
+        if name.startswith("<"):
+            continue
+        if artifact.group >= 0 and artifact.type in PLAIN:
             values.update(artifacts.load(store, record.groups, [name], Registry()))
         else:
             values[name] = artifact.preview
     return values
 
 
-def _without_params(flow: Flow) -> Flow:
+def without_params(flow: Flow) -> Flow:
     """A flow in; the same without its params steps, whose values are known, out."""
     gone = {step.name for step in flow.steps if step.kind == "params"}
     steps = tuple(

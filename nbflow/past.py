@@ -14,6 +14,7 @@ import msgspec
 
 from nbflow import records
 from nbflow.errors import NotFoundError, nearest
+from nbflow.facts import with_known_changes
 from nbflow.graph import build_flow
 from nbflow.history import snapshot
 from nbflow.index import Index as RunIndex
@@ -86,6 +87,10 @@ class PastRun:
         views = [view for view in self.snapshot.tasks if view.task.step == step]
         return next((record for view in reversed(views) if (record := self.record(view)) is not None), None)
 
+    def given(self, key: str, execution: str) -> Record | None:
+        """A place of `RunStarted.given` in; the record with parameters' values, None where it is gone, out."""
+        return self._record(key, execution)
+
     def given_record(self, step: str) -> Record | None:
         """A `%%params` cell's step in; the record that holds its values out."""
         for key, execution in self.started.given:
@@ -106,7 +111,7 @@ class PastRun:
         """The notebook as it was run, understood again."""
         started = self.started
         notebook = parse_document(self.document, name=self.flow, folder=started.folder, path=started.notebook)
-        return build_flow(notebook, all_cells=started.all_cells)
+        return with_known_changes(build_flow(notebook, all_cells=started.all_cells), self.store)
 
     def document_with(self, shown: Mapping[str, list[dict[str, Any]]]) -> str:
         """Outputs by step in; the notebook's JSON with them in its cells out."""

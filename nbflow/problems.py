@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import graphlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from nbflow.analysis import transform
 from nbflow.errors import nearest
 from nbflow.model import Cell, Finding, Parameter, Step, Writer
 from nbflow.regions import carried_names
@@ -77,6 +79,30 @@ def assigned_parameter(name: str, cell: Cell) -> Finding:
         code="parameter-assigned", level="error", step=cell.name, cell=cell.id, line=line_of(cell, name), name=name,
         message=f"cell {cell.position} assigns {name!r}, which is a parameter", fix="give the new value another name",
     )  # fmt: skip
+
+
+def mutated(step: Step, names: Sequence[str]) -> Finding:
+    """A step that changed inputs in place, with the first call that got hold of one of them."""
+    line, call = _first_call(step.source, names)
+    listing = ", ".join(names)
+    return Finding(
+        code="mutation", level="note", step=step.name, cell=step.cell, line=line, name=names[0],
+        message=f"{step.label} changes {listing} in place{f' ({call})' if call else ''}: steps below read the changed value",
+        fix=f"work on a copy of {listing}, or bind the result to a new name, to let later steps start earlier",
+    )  # fmt: skip
+
+
+def _first_call(source: str, names: Sequence[str]) -> tuple[int | None, str]:
+    try:
+        tree = ast.parse(transform(source))
+    except (SyntaxError, ValueError, RecursionError):
+        return None, ""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    for call in sorted(calls, key=lambda node: (node.lineno, node.col_offset)):
+        inside = {node.id for node in ast.walk(call) if isinstance(node, ast.Name)}
+        if inside & set(names):
+            return call.lineno, ast.unparse(call)[:60]
+    return None, ""
 
 
 def carried(steps: Sequence[Step]) -> list[Finding]:

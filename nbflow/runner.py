@@ -16,10 +16,13 @@ from typing import Any
 
 import msgspec
 
-from nbflow import happenings, records, state
+from nbflow import facts, happenings, problems, records, state
 from nbflow.errors import ExecutorError, NbflowError
+from nbflow.graph import Changed
 from nbflow.lookup import Lookup
+from nbflow.looping import settled_id
 from nbflow.model import (
+    SETTLED,
     Ended,
     Flow,
     Found,
@@ -39,6 +42,9 @@ from nbflow.model import (
 )
 from nbflow.plugins import Executor, Handle
 
+Understand = Callable[[Changed], Flow]
+"""What steps turned out to change in place in; the flow with these facts out."""
+
 Watch = Callable[[Snapshot, RunEvent | TaskOutput | None], None]
 DRAW_EVERY = 0.1
 BEAT_EVERY = 5.0
@@ -46,11 +52,16 @@ GRACE = 3.0
 
 
 @dataclass(frozen=True)
+class Drained:
+    """Nothing runs any more while the flow waits to be understood anew."""
+
+
+@dataclass(frozen=True)
 class Progress:
     """An event of a running attempt, on its way from its thread to the loop."""
 
     task: TaskId
-    event: Started | Output | Ended
+    event: Started | Output | Ended | Drained
 
 
 class Runner:
@@ -64,8 +75,14 @@ class Runner:
         executor_of: Callable[[str | None], Executor],
         slots: int,
         watch: Watch | None = None,
+        understand: Understand | None = None,
     ) -> None:
         self.flow = flow
+        self.understand = understand
+        self.changed: dict[str, frozenset[str]] = {}  # what steps turned out to change in place
+        self.revised: set[TaskId] = set()
+        self.held: list[tuple[TaskId, TaskResult]] = []
+        self.draining = False  # until what still runs has ended, nothing new is started
         self.lookup = lookup
         self.started = started
         self.executor_of = executor_of
@@ -78,13 +95,19 @@ class Runner:
         self.writer_id = f"{started.host}-{started.pid}"
         self.writer = records.EventWriter(lookup.store, flow.name, started.run, self.writer_id)
         self.drawn_at = 0.0
-        self.state = state.State(
+        self.slots = slots
+        self.state = self.new_state()
+        self.drawn = state.snapshot(self.state)
+
+    def new_state(self) -> state.State:
+        """The run before any of its tasks is known."""
+        flow, started = self.flow, self.started
+        return state.State(
             run=started.run, flow=flow.name, order={step.name: step.order for step in flow.steps},
             labels={step.name: step.label for step in flow.steps},
-            options={step.name: step.options for step in flow.steps}, slots=slots, started_at=started.at,
+            options={step.name: step.options for step in flow.steps}, slots=self.slots, started_at=started.at,
             edges=flow.edges, parameters=started.parameters, tags=started.tags,
         )  # fmt: skip
-        self.drawn = state.snapshot(self.state)
 
     # ------------------------------------------------------------ outside
 
@@ -139,6 +162,9 @@ class Runner:
                 self.draw(TaskOutput(task=event.task, output=output))
             case Ended(result=result):
                 self.ended(event.task, result)
+            case Drained():
+                if not self.handles:
+                    self.rebuild()
 
     def handle(self, event: happenings.Event) -> None:
         """A state event in; applied, and its actions performed."""
@@ -181,7 +207,10 @@ class Runner:
             prepared = happenings.Prepared(task, time.time(), "fail", failure=failure)
         if prepared.action in ("skip", "fail"):
             self.lookup.settle(task, None)
-        return (*self.unfold(task), prepared) if prepared.action == "reuse" else (prepared,)
+        if prepared.action not in ("reuse", "done"):
+            return (prepared,)
+        self.discover(task, self.lookup.record(task))
+        return (*self.unfold(task), prepared)
 
     def unfold(self, task: TaskId) -> tuple[happenings.Event, ...]:
         """The tasks that are known now that this one has a record."""
@@ -190,6 +219,8 @@ class Runner:
 
     def submit(self, task: TaskId, attempt: int) -> Iterable[happenings.Event]:
         """Start an attempt and a thread that carries its events here."""
+        if self.draining:
+            return ()
         step = self.flow.step(task.step)
         alone = len(self.state.running) <= 1 and not self.state.queue
         threads = int(step.options.cpu or 0) or (
@@ -226,6 +257,27 @@ class Runner:
             log.close()
         for finding in result.findings:
             self.tell(Found(finding=finding, at=time.time()))
+        if result.record is not None:
+            self.lookup.keep(result.record)
+        self.discover(task, result.record)
+        if self.draining:
+            if not self.handles:
+                self.rebuild()
+            return
+        if result.failure is not None and self.lookup.early(task, self.is_settled):
+            self.held.append((task, result))
+            self.handle(happenings.Held(task, time.time()))
+            return
+        self.conclude(task, result)
+        held, self.held = self.held, []
+        for other, kept in held:
+            if self.lookup.early(other, self.is_settled):
+                self.held.append((other, kept))
+            else:
+                self.conclude(other, kept)
+
+    def conclude(self, task: TaskId, result: TaskResult) -> None:
+        """An attempt's result that counts in; the state moves on."""
         record = result.record
         if record is None and result.failure is not None:
             record = self.caught(task, result.failure)
@@ -237,6 +289,48 @@ class Runner:
             task, time.time(), result.elapsed, execution=record.execution if record else "",
                 skipped=record.skipped if record else None, failure=result.failure
         ))  # fmt: skip
+
+    # ------------------------------------------------------------ what turns out on the way
+
+    def is_settled(self, name: str) -> bool:
+        """Whether all of a step has settled."""
+        step = self.flow.step(name)
+        whole = TaskId(step=step.scope[0], part="all") if step.scope else settled_id(step, ())
+        entry = self.state.tasks.get(whole)
+        return entry is not None and entry.state in SETTLED
+
+    def discover(self, task: TaskId, record: Record | None) -> None:
+        """A record in; if its step changed inputs in place that nobody foresaw, readers below are run again.
+
+        What runs and does not read them goes on to its end first; then the flow is understood anew.
+        """
+        if record is None or self.understand is None or self.state.cancelled is not None:
+            return
+        step = self.flow.step(task.step)
+        names = frozenset(record.changed) - set(step.writes) - self.changed.get(step.name, frozenset())
+        if not names or task.part:
+            return
+        self.changed[step.name] = names | self.changed.get(step.name, frozenset())
+        facts.remember_changes(self.lookup.store, step, self.changed[step.name])
+        self.tell(Found(finding=problems.mutated(step, sorted(names)), at=time.time()))
+        self.draining = True
+        affected = {other for other in self.state.tasks if not other.part and self.lookup.affected(other, step, names)}
+        self.revised |= affected
+        for other in affected & self.handles.keys():
+            self.handles[other].cancel(0.5)
+        if not self.handles:
+            self.inbox.put(Progress(task, Drained()))
+
+    def rebuild(self) -> None:
+        """The flow understood anew; what has run is found again by its key."""
+        if self.understand is None or not self.draining:
+            return
+        self.flow = self.understand(self.changed)
+        self.draining = False
+        self.held.clear()
+        self.lookup.revise(self.flow, self.revised)
+        self.state = self.new_state()
+        self.handle(happenings.Added(self.lookup.first(), time.time()))
 
     def caught(self, task: TaskId, failure: TaskFailure) -> Record | None:
         """What `--catch` leaves of a task whose process could not say it itself; None where nothing is caught."""
@@ -322,13 +416,13 @@ class _Heartbeat(threading.Thread):
 # ---------------------------------------------------------------- a run's first event
 
 
-def run_started(flow: Flow, run: str, **facts: Any) -> RunStarted:
+def run_started(flow: Flow, run: str, **about: Any) -> RunStarted:
     """A flow and a run's id in; its first event, with who, where and from which commit, out."""
     return RunStarted(
         run=run, flow=flow.name, at=time.time(), notebook=flow.notebook.path, folder=flow.notebook.folder,
         user=_user(), host=socket.gethostname(), pid=os.getpid(), commit=git_commit(flow.notebook.folder),
         steps=tuple(step.name for step in flow.steps), labels={step.name: step.label for step in flow.steps},
-        edges=flow.edges, all_cells=flow.all_cells, **facts,
+        edges=flow.edges, all_cells=flow.all_cells, **about,
     )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from nbflow.happenings import (
     End,
     Event,
     Finished,
+    Held,
     Node,
     Prepare,
     Prepared,
@@ -110,6 +111,9 @@ def _apply(state: State, event: Event) -> Step:
             return _due(state, event)
         case Cancel():
             return _cancel(state, event)
+        case Held(task=task):
+            freed = state.running.delete(task) if task in state.running else state.running
+            return _fill(replace(state, running=freed))
 
 
 def _then(step: Step, change: Callable[[State], Step]) -> Step:
@@ -201,6 +205,8 @@ def _prepared(state: State, event: Prepared) -> Step:
             entry = replace(entry, state="reused", execution=event.execution, reused_from=event.reused_from)
         case "settle":
             entry = replace(entry, state="done")
+        case "done":  # earlier in this very run
+            entry = replace(entry, state="done", execution=event.execution)
         case "skip":
             entry = replace(entry, state="skipped")
         case "fail":
