@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from nbflow.history import step_state
 from nbflow.index import RunSummary
 from nbflow.model import Index, RunStatus, Snapshot, Tagged, TaskState, TaskView
 from nbflow.past import PastRun, find_run, summaries
-from nbflow.past_tasks import Artifact, Attempt, Data, Failure, Task, failure_of, moment
+from nbflow.past_tasks import Artifact, Attempt, Data, Failure, Task, moment
 from nbflow.render import html, listing, preview, table
+from nbflow.run_facts import Parameters, RunError, content_of, error_of
 from nbflow.storage import open_store, store_url
 
 __all__ = ["Artifact", "Attempt", "Data", "Failure", "Flow", "Run", "Step", "Task", "locate"]
@@ -91,48 +92,6 @@ class Flow:
         return listing.runs_html(self.name, self._rows(), time.time())
 
 
-class RunError(str):
-    """Why a run failed, in one line; the first failed task's error is in the attributes."""
-
-    __slots__ = ("cell", "line", "message", "step", "traceback", "type")
-
-    type: str
-    message: str
-    traceback: str
-    step: str | None
-    cell: str | None
-    line: int | None
-
-
-class Parameters(Mapping[str, Any]):
-    """A run's parameters by name, real values, as attributes and as a mapping."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = dict(values)
-
-    def __getitem__(self, name: str) -> Any:
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self._values:
-            raise AttributeError(f"no parameter {name!r}{nearest(name, self.__dict__.get('_values', ()))}")
-        return self._values[name]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Mapping) and self._values == dict(other)
-
-    __hash__ = None  # type: ignore[assignment]  # as any mapping
-
-    def __repr__(self) -> str:
-        return repr(self._values)
-
-
 class Run:
     """One run: `Run("flow/id")`, `Run("flow/latest")` or `Run("id")`. NotFoundError when there is none.
 
@@ -182,22 +141,16 @@ class Run:
     @property
     def error(self) -> RunError | None:
         """Why it failed, None when it did not: text, with the first failed task's error in its attributes."""
-        view = self._past.snapshot
-        failed = next((task for task in view.tasks if task.state == "failed"), None)
-        if view.error is None and failed is None:
-            return None
-        found = failure_of(failed.failure) if failed is not None else None
-        error = RunError(view.error or f"{failed.task.step if failed else ''}: {found}")
-        error.type, error.message = (found.type, found.message) if found else ("", str(error))
-        error.traceback = found.traceback if found else ""
-        error.step = failed.task.step if failed is not None else None
-        error.cell, error.line = (found.cell, found.line) if found else (None, None)
-        return error
+        return error_of(self._past.snapshot)
 
     @property
     def params(self) -> Parameters:
         """The parameters that it ran with, real values."""
         return Parameters(self._past.parameters)
+
+    def file(self, name: str) -> bytes:
+        """A file parameter's name in; the content that its file had when the run began out."""
+        return content_of(self._past, name)
 
     @property
     def tags(self) -> tuple[str, ...]:

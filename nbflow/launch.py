@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
-from nbflow import client, plugins, records, storage
-from nbflow.errors import NotebookError, OptionError, ParameterError, PlanError, nearest
-from nbflow.graph import build_flow
+from nbflow import client, facts, plugins, records, storage
+from nbflow.errors import NotebookError, OptionError, PlanError, nearest
+from nbflow.graph import Changed, build_flow
 from nbflow.lookup import Lookup, RunFacts
 from nbflow.model import (
     Change,
@@ -21,17 +21,15 @@ from nbflow.model import (
     Flow,
     Plan,
     PlanTask,
-    RunStarted,
     Step,
     StepOptions,
     TaskId,
 )
 from nbflow.notebook import read_notebook
-from nbflow.parameter_values import Given, evaluate
-from nbflow.parameters import gather_overrides
+from nbflow.parameter_sources import Wish, as_text, read_params_file
+from nbflow.parameter_values import Given, evaluate, without_params
 from nbflow.plugins import Executor
-from nbflow.runner import Runner, Watch, run_started
-from nbflow.storage import Store
+from nbflow.runner import Runner, Understand, Watch, run_started
 
 PathLike = str | os.PathLike[str]
 
@@ -172,11 +170,11 @@ def plan_flow(
     resume: str | None = None,
 ) -> Plan:
     """A flow and what the user wants in; what a run would do out."""
-    flow, lookup, _ = _prepare(
+    ready = _prepare(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
         steps=steps, resume=resume, run="",
     )  # fmt: skip
-    return Plan(flow=flow.name, tasks=tuple(_plan_rows(flow, lookup)), findings=flow.findings)
+    return Plan(flow=ready.flow.name, tasks=tuple(_plan_rows(ready.flow, ready.lookup)), findings=ready.flow.findings)
 
 
 def why_flow(
@@ -190,11 +188,11 @@ def why_flow(
     fresh: bool | Sequence[str] = False,
 ) -> dict[str, Any]:
     """A flow and a step in; whether it would run or be reused, and what changed, as `why` gives it, out."""
-    flow, lookup, _ = _prepare(
+    ready = _prepare(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
         steps=None, resume=None, run="",
     )  # fmt: skip
-    return why_in(flow, lookup, step)
+    return why_in(ready.flow, ready.lookup, step)
 
 
 def load_flow(path: PathLike, *, all_cells: bool = False) -> Flow:
@@ -219,17 +217,27 @@ def begin(
     """A flow and what the user wants in; a Runner, checked and ready to `run()`, out."""
     run_id = records.new_run_id()
     tags = tuple(tags)
-    flow, lookup, given = _prepare(
+    ready = _prepare(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
         steps=steps, resume=resume, run=run_id, tags=tags,
     )  # fmt: skip
+    given = ready.given
     started = run_started(
-        flow, run_id, parameters={name: _as_text(value) for name, value in given.values.items()},
+        ready.flow, run_id, parameters={name: as_text(value) for name, value in given.values.items()},
         given=given.places, tags=tags, origin=resume, on=executors.on,
     )  # fmt: skip
-    return Runner(
-        flow, lookup, started, executors.get, workers or executors.slots(), watch,
-    )  # fmt: skip
+    slots = workers or executors.slots()
+    return Runner(ready.flow, ready.lookup, started, executors.get, slots, watch, ready.understand)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A flow whose parameters are known, its look-up, and how it is understood anew when a run finds more out."""
+
+    flow: Flow
+    lookup: Lookup
+    given: Given
+    understand: Understand
 
 
 def _prepare(
@@ -244,21 +252,30 @@ def _prepare(
     resume: str | None,
     run: str,
     tags: tuple[str, ...] = (),
-) -> tuple[Flow, Lookup, Given]:
+) -> Ready:
     """Everything that may be wrong before a run, checked; parameters evaluated."""
     check_flow(flow)
     _refuse_missing(flow)
     url = storage.store_url(store, flow.notebook.folder)
     opened = storage.open_store(url)
+    known = facts.known_changes(flow, opened)
+    if known:
+        flow = build_flow(flow.notebook, all_cells=flow.all_cells, changed=known)
+        check_flow(flow)
     executors.check([None, *(step.options.on for step in flow.steps)])
     chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
-    params = {**_parameters_of(opened, flow.name, resume), **params} if resume else params
-    overrides = gather_overrides(flow.parameters, params, _read_params_file(params_file), os.environ)
-    if steps is not None:
-        flow = _with_ancestors(flow, [find_step(word, flow.steps) for word in steps])
-    flow, given = evaluate(flow, opened, overrides, executors.get, run)
-    facts = RunFacts(run=run, store_url=url, values=given.values, tags=tags, origin=resume, fresh=chosen)
-    return flow, Lookup(flow, opened, facts, given.records), given
+    wish = Wish(params, read_params_file(params_file), resume)
+    wanted = None if steps is None else [find_step(word, flow.steps) for word in steps]
+
+    def understand(changed: Changed) -> Flow:
+        found = {name: known.get(name, frozenset()) | changed.get(name, frozenset()) for name in {*known, *changed}}
+        anew = build_flow(flow.notebook, all_cells=flow.all_cells, changed=found)
+        return without_params(anew if wanted is None else _with_ancestors(anew, wanted))
+
+    ran = flow if wanted is None else _with_ancestors(flow, wanted)
+    ran, given = evaluate(ran, opened, wish, executors.get, run)
+    told = RunFacts(run=run, store_url=url, values=given.values, tags=tags, origin=resume, fresh=chosen)
+    return Ready(ran, Lookup(ran, opened, told, given.records), given, understand)
 
 
 def check_flow(flow: Flow) -> None:
@@ -315,57 +332,6 @@ def _with_ancestors(flow: Flow, wanted: Sequence[str]) -> Flow:
     kept = tuple(step for step in flow.steps if step.name in keep or step.kind == "params")
     edges = tuple(edge for edge in flow.edges if edge.frm in keep and edge.to in keep)
     return msgspec.structs.replace(flow, steps=kept, edges=edges)
-
-
-def _read_params_file(path: PathLike | None) -> Mapping[str, Any]:
-    if path is None:
-        return {}
-    place = Path(path)
-    try:
-        text = place.read_text(encoding="utf-8")
-        if place.suffix in (".yaml", ".yml"):
-            import yaml
-
-            found = yaml.safe_load(text)
-        else:
-            found = json.loads(text)
-    except OSError as error:
-        raise ParameterError(
-            f"the parameter file {str(path)!r} cannot be read: {error.strerror}", fix="check the path"
-        ) from None
-    except ImportError:
-        raise ParameterError("reading YAML needs the package pyyaml", fix="pip install pyyaml, or write JSON") from None
-    except Exception as error:  # the YAML reader's own kinds of error
-        raise ParameterError(
-            f"the parameter file {str(path)!r} cannot be understood: {error}", fix="write YAML or JSON"
-        ) from None
-    if not isinstance(found, dict):
-        raise ParameterError(
-            f"the parameter file {str(path)!r} holds no names with values", fix="write `name: value` lines"
-        )
-    return {str(name): value for name, value in found.items()}
-
-
-def _parameters_of(store: Store, flow: str, run: str) -> dict[str, Any]:
-    """The overrides that an earlier run was started with."""
-    for event in records.read_events(store, flow, run.rpartition("/")[2]):
-        if isinstance(event, RunStarted):
-            return {name: _from_text(text) for name, text in event.parameters.items()}
-    raise PlanError(f"there is no run {run!r} of {flow} in this store", fix="`nbflow runs` lists them")
-
-
-def _as_text(value: Any) -> str:
-    try:
-        return json.dumps(value)
-    except (TypeError, ValueError):
-        return str(value)
-
-
-def _from_text(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def _run_until(runner: Runner, cancel: threading.Event | None) -> None:

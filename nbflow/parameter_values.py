@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from nbflow.analysis import normalise
 from nbflow.errors import ParameterError
 from nbflow.lookup import Lookup, RunFacts, execution_id
 from nbflow.model import FORMAT, Ended, Flow, KeyParts, Record, Step, TaskId
+from nbflow.parameter_sources import Wish, settle
 from nbflow.parameters import is_constant, literal_values, override_source
 from nbflow.planning import task_key
 from nbflow.plugins import Executor
@@ -47,24 +49,24 @@ class Place:
 def evaluate(
     flow: Flow,
     store: Store,
-    overrides: Mapping[str, Any],
+    wish: Wish,
     executor_of: Callable[[str | None], Executor],
     run: str,
-    earlier: Mapping[str, Record] | None = None,
 ) -> tuple[Flow, Given]:
-    """A flow with params steps and typed overrides in; the flow without them, and their values, out.
+    """A flow with params steps and what the user says of them in; the flow without them, and their values, out.
 
-    Literal defaults are read here; a default that is computed takes one task. `earlier` are the records of a run that
-    is resumed, by step: the values in them count, not their text. ParameterError when a default fails, or a file is
-    not there.
+    Literal defaults are read here; a default that is computed takes one task. ParameterError that lists what is wrong
+    with the values given, or names the default that fails, before anything else runs.
     """
+    settled = settle(flow, store, wish, os.environ)
+    overrides = settled.overrides
     place = Place(store, executor_of, run)
     found: dict[str, Record] = {}
     values: dict[str, Any] = {}
     for declared in flow.steps:
         if declared.kind != "params":
             continue
-        kept = _kept(declared, (earlier or {}).get(declared.name))
+        kept = _kept(declared, settled.earlier.get(declared.name))
         source = override_source(declared.source, overrides)
         step = msgspec.structs.replace(
             declared, source=source, code=hashlib.blake2b(normalise(source).encode(), digest_size=16).hexdigest()

@@ -9,6 +9,7 @@ import json
 import math
 import tokenize
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from nbflow.errors import ParameterError, nearest
 from nbflow.model import Cell, Parameter
 
 ENVIRONMENT_PREFIX = "NBFLOW_PARAM_"
+FILE = "__import__('nbflow').File"
+"""`File` for a cell that has not imported it."""
 
 
 class File(str):
@@ -51,24 +54,66 @@ def read_parameters(cell: Cell) -> list[Parameter]:
     return found
 
 
-def _comments(source: str) -> dict[int, str]:
+@dataclass(frozen=True)
+class _Comments:
+    """A cell's comments by line: those that stand alone, and those behind code."""
+
+    alone: Mapping[int, str]
+    behind: Mapping[int, str]
+
+
+def _comments(source: str) -> _Comments:
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
     except (tokenize.TokenError, SyntaxError, IndentationError):
-        return {}
-    return {token.start[0]: token.string.lstrip("# ").strip() for token in tokens if token.type == tokenize.COMMENT}
+        tokens = []
+    alone: dict[int, str] = {}
+    behind: dict[int, str] = {}
+    for token in tokens:
+        if token.type == tokenize.COMMENT:
+            stands_alone = not token.line[: token.start[1]].strip()
+            (alone if stands_alone else behind)[token.start[0]] = token.string.lstrip("# ").strip()
+    return _Comments(alone, behind)
 
 
-def _help(node: ast.stmt, comments: Mapping[int, str]) -> str:
-    """The comment behind an assignment, else the comment lines right above it."""
-    end = node.end_lineno or node.lineno
-    if end in comments:
-        return comments[end]
+def _help(node: ast.stmt, comments: _Comments) -> str:
+    """The comment behind an assignment, else the lines right above it that hold nothing but a comment."""
+    for line in (node.end_lineno or node.lineno, node.lineno):
+        if line in comments.behind:
+            return comments.behind[line]
     lines, at = [], node.lineno - 1
-    while at in comments:
-        lines.append(comments[at])
+    while at in comments.alone:
+        lines.append(comments.alone[at])
         at -= 1
     return " ".join(reversed(lines))
+
+
+def is_file(parameter: Parameter) -> bool:
+    """Whether a parameter is declared as `File`, `Optional[File]` or `File | None`."""
+    try:
+        tree = ast.parse((parameter.annotation or "").strip("'\""), mode="eval")
+    except SyntaxError:
+        return False
+    return any(_last_name(node) == "File" for node in ast.walk(tree))
+
+
+def _last_name(node: ast.AST) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def with_file(source: str) -> str:
+    """A params cell's body in; the same with `File` spelt so that it needs no import, line numbers kept, out."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return source
+    lines = source.split("\n")
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "File"]
+    for node in sorted(found, key=lambda name: (name.lineno, name.col_offset), reverse=True):
+        line = lines[node.lineno - 1].encode()  # columns are bytes
+        start, end = node.col_offset, node.col_offset + len("File")
+        lines[node.lineno - 1] = (line[:start] + FILE.encode() + line[end:]).decode()
+    return "\n".join(lines)
 
 
 def _type_of_literal(value: ast.expr) -> str | None:
@@ -87,11 +132,12 @@ def gather_overrides(
     given: Mapping[str, Any],
     from_file: Mapping[str, Any],
     environment: Mapping[str, str],
+    exists: Callable[[str], bool] = lambda _: True,
 ) -> dict[str, Any]:
     """Values from the command line or a call, from a file, from the environment in; typed values by name out.
 
     Strongest first: `given`, `from_file`, `NBFLOW_PARAM_<NAME>`. Raises one ParameterError that lists every problem:
-    unknown names, values of the wrong type, parameters without a value.
+    unknown names, values of the wrong type, parameters without a value, files of which `exists` says no.
     """
     known = {parameter.name: parameter for parameter in parameters}
     values: dict[str, Any] = {}
@@ -113,12 +159,31 @@ def gather_overrides(
             values[name] = convert(raw, parameter.annotation)
         except (ValueError, TypeError) as error:
             problems.append(f"{name} = {raw!r}: {error}")
+    problems += _missing_files(parameters, values, exists)
     if problems:
         listing = ", ".join(f"{p.name}: {p.annotation or 'any'}" for p in parameters) or "none"
         raise ParameterError(
             problems[0] if len(problems) == 1 else "; ".join(problems), fix=f"this notebook's parameters: {listing}"
         )
     return values
+
+
+def _missing_files(
+    parameters: tuple[Parameter, ...], values: Mapping[str, Any], exists: Callable[[str], bool]
+) -> list[str]:
+    """What is wrong with file parameters whose path is known: computed defaults are looked at later."""
+    paths = {
+        p.name: values.get(p.name, _literal(p.default)) for p in parameters if is_file(p)
+    }
+    return [f"{name} = {str(path)!r}: there is no such file" for name, path in paths.items()
+            if isinstance(path, str) and not exists(path)]  # fmt: skip
+
+
+def _literal(source: str | None) -> Any:
+    try:
+        return ast.literal_eval(source or "None")
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 def convert(raw: Any, annotation: str | None) -> Any:
@@ -286,7 +351,7 @@ def source_of(value: Any) -> str:
     """A parameter's value in; an expression that makes it without any import out."""
     match value:
         case File():
-            return f"__import__('nbflow').File({str.__repr__(value)})"
+            return f"{FILE}({str.__repr__(value)})"
         case Path():
             return f"__import__('pathlib').Path({str(value)!r})"
         case dt.datetime() | dt.date():
@@ -315,9 +380,29 @@ def override_source(source: str, values: Mapping[str, Any]) -> str:
             continue
         annotation = f": {ast.unparse(node.annotation)}" if isinstance(node, ast.AnnAssign) else ""
         end = node.end_lineno or node.lineno
-        text = f"{target.id}{annotation} = {source_of(values[target.id])}"
+        value = values[target.id]
+        if isinstance(value, File) and isinstance(node.value, ast.Constant):
+            value = str(value)  # as if the line had named another path
+        text = f"{target.id}{annotation} = {source_of(value)}"
         lines[node.lineno - 1 : end] = [text, *[""] * (end - node.lineno)]
     return "\n".join(lines)
+
+
+CONSTANT = frozenset(
+    "Path PurePath File date datetime timedelta Decimal Fraction int float bool str list tuple set frozenset dict"
+    " range len min max sum abs round sorted".split()
+)
+"""Calls that come out the same each time."""
+
+
+def is_constant(source: str) -> bool:
+    """Whether a params cell's defaults can never come out differently: `date.today()` can, `date(2024, 1, 1)` not."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return False
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return all(_last_name(call) in CONSTANT or ast.unparse(call) == "__import__" for call in calls)
 
 
 def literal_values(source: str) -> dict[str, Any] | None:
@@ -329,8 +414,6 @@ def literal_values(source: str) -> dict[str, Any] | None:
     values: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
-            if ast.unparse(node.annotation).rsplit(".", 1)[-1] in ("File", "Path", "date", "datetime"):
-                return None
             name, value = node.target.id, node.value
         elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             name, value = node.targets[0].id, node.value

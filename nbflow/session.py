@@ -27,6 +27,7 @@ from nbflow.options import parse_header
 from nbflow.outputs import Recorder
 from nbflow.parameters import gather_overrides, override_source
 from nbflow.registry import Registry
+from nbflow.plaincells import PlainCells
 from nbflow.render import table
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class Session:
         if step is None:
             return Decision(in_place=True)
         if step.kind == "params":
-            _override(tree, step, flow)
+            _override(tree, cell, step, flow)
         request.tree = tree
         return self.lane.decide(step)
 
@@ -402,12 +403,10 @@ def _awaits(tree: ast.Module | None) -> bool:
     return False
 
 
-def _override(tree: ast.Module, step: Step, flow: Flow) -> None:
-    """A params cell's module: what the environment says of a parameter takes the place of its default."""
+def _override(tree: ast.Module, cell: Cell, step: Step, flow: Flow) -> None:
+    """A params cell's module: `File` needs no import, and what the environment says takes the place of a default."""
     values = gather_overrides(flow.parameters, {}, {}, os.environ)
-    source = override_source(step.source, values)
-    if source != step.source:
-        tree.body[1:] = ast.parse(source).body
+    tree.body[1:] = ast.parse(override_source(step.source, values)).body
 
 
 def _place(cell: Cell) -> str:
