@@ -318,7 +318,17 @@ class _Task:
 
     def _load(self, group: Group, names: frozenset[str]) -> Mapping[str, Any]:
         with self.observer.paused():
-            loaded: Mapping[str, Any] = artifacts.load(self.store, (group,), names, self.registry)
+            try:
+                loaded: Mapping[str, Any] = artifacts.load(self.store, (group,), names, self.registry)
+            except NbflowError:
+                raise
+            except Exception as error:  # the user's own __setstate__ runs here, and may raise anything
+                raise SerializationError(
+                    f"{', '.join(sorted(names))} could not be loaded: {type(error).__name__}: {error}",
+                    step=self.spec.step,
+                    cell=self.spec.cell,
+                    fix="run the step that made it again, or mend what its class does when it is unpickled",
+                ) from error
         return loaded
 
     def _tidy(self) -> None:

@@ -187,6 +187,18 @@ class ExecutorConformance:
             assert "step s" in failed.message
             assert "%%setup" in (failed.fix or "")
 
+    def test_a_value_that_cannot_be_loaded(self, tasks: Tasks) -> None:
+        broken = definition("B", "class B:\n    def __setstate__(self, state): raise ValueError('no')\n")
+        first = tasks.run("b = B()\nb.x = 1", replay=(broken,))
+        failure = tasks.run("1", after=first, replay=(broken,)).failure
+        assert failure.type == "SerializationError"
+        assert "b could not be loaded: ValueError: no" in failure.message
+
+    def test_large_values(self, tasks: Tasks) -> None:
+        first = tasks.run("import numpy as np\na = np.arange(5_000_000, dtype=float)\nb = a[:10]")
+        second = tasks.run("b[0] = 7\n(float(a[0]), float(a.sum()), a.flags.writeable)", after=first)
+        assert second.shown == f"(7.0, {float(sum(range(5_000_000)) + 7)}, True)"
+
     def test_which_names_are_artifacts(self, tasks: Tasks) -> None:
         own = (definition("f", "def f(): pass"), definition("os", "import os"))
         done = tasks.run(

@@ -42,6 +42,7 @@ class LocalExecutor:
         if name not in LANES:
             raise ExecutorError(f"no lane named {name!r}", fix=f"NBFLOW_LANE is one of: {', '.join(LANES)}")
         self.lane: Lane = LANES[name]()
+        self._stores: dict[str, storage.Store] = {}  # kept open: one in the cloud takes a while to reach
 
     def slots(self) -> int:
         """Tasks of one core each that fit at the same time."""
@@ -54,26 +55,38 @@ class LocalExecutor:
     def submit(self, spec: TaskSpec) -> Attempt:
         """Start one attempt; ExecutorError when the executor is closed or a secret is missing."""
         secrets = _secrets(spec)
-        attempt = Attempt(spec, publish, secrets.values())
+        attempt = Attempt(spec, self._publish, secrets.values())
         order = wire.Submit(0, wire.pack(spec), spec.options.timeout, spec.options.memory, secrets)
         self.lane.submit(attempt, order, frozenset(spec.preload))
         return attempt
+
+    def _publish(self, spec: TaskSpec, result: TaskResult) -> TaskResult:
+        if result.record is not None and spec.store not in self._stores:
+            try:
+                self._stores[spec.store] = storage.open_store(spec.store)
+            except NbflowError as error:
+                return _unpublished(spec, result, error)
+        return publish(self._stores[spec.store], spec, result) if result.record is not None else result
 
     def close(self) -> None:
         """End everything that it started."""
         self.lane.close()
 
 
-def publish(spec: TaskSpec, result: TaskResult) -> TaskResult:
+def publish(store: storage.Store, spec: TaskSpec, result: TaskResult) -> TaskResult:
     """A finished attempt in; its record is in the store when the result comes out, else the result is a failure."""
     if result.record is None:
         return result
     try:
-        records.publish(storage.open_store(spec.store), result.record)
+        records.publish(store, result.record)
     except NbflowError as error:
-        failure = TaskFailure(type=type(error).__name__, message=error.message, cell=spec.cell, fix=error.fix)
-        return msgspec.structs.replace(result, record=None, failure=failure)
+        return _unpublished(spec, result, error)
     return result
+
+
+def _unpublished(spec: TaskSpec, result: TaskResult, error: NbflowError) -> TaskResult:
+    failure = TaskFailure(type=type(error).__name__, message=error.message, cell=spec.cell, fix=error.fix)
+    return msgspec.structs.replace(result, record=None, failure=failure)
 
 
 def _secrets(spec: TaskSpec) -> dict[str, str]:
