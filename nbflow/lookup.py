@@ -111,11 +111,12 @@ class Lookup:
         self._records.update(self._given)
         self.__dict__.pop("_required", None)
 
-    def early(self, task: TaskId, settled: Callable[[str], bool]) -> bool:
+    def early(self, task: TaskId, settled: Callable[[TaskId], bool]) -> bool:
         """Whether a step above that might still change an input of this task has not settled."""
         if task.part:
             return False
-        return any(not settled(step.name) for step in self.loops.possible_writers(self.loops.step_of(task)))
+        writers = self.loops.possible_writers(self.loops.step_of(task))
+        return any(not settled(self.loops.whole(writer.name, task)) for writer in writers)
 
     def affected(self, task: TaskId, by: Step, names: Iterable[str]) -> bool:
         """Whether a task reads one of these names below the step that turned out to change them."""

@@ -20,7 +20,6 @@ from nbflow import facts, happenings, problems, records, state
 from nbflow.errors import ExecutorError, NbflowError
 from nbflow.graph import Changed
 from nbflow.lookup import Lookup
-from nbflow.looping import settled_id
 from nbflow.model import (
     SETTLED,
     Ended,
@@ -292,11 +291,9 @@ class Runner:
 
     # ------------------------------------------------------------ what turns out on the way
 
-    def is_settled(self, name: str) -> bool:
-        """Whether all of a step has settled."""
-        step = self.flow.step(name)
-        whole = TaskId(step=step.scope[0], part="all") if step.scope else settled_id(step, ())
-        entry = self.state.tasks.get(whole)
+    def is_settled(self, task: TaskId) -> bool:
+        """Whether a task, or all that a gate stands for, has settled."""
+        entry = self.state.tasks.get(task)
         return entry is not None and entry.state in SETTLED
 
     def discover(self, task: TaskId, record: Record | None) -> None:
