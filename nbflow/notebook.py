@@ -71,6 +71,10 @@ def parse_document(text: str, *, name: str, folder: str, path: str | None = None
         )
     if document.get("nbformat") != 4:
         document = _upgrade(text, path or name)
+    if not isinstance(document.get("cells", []), list):
+        raise NotebookError(
+            f"{path or name} is not a notebook: its cells are no list", fix="open it in Jupyter and save it"
+        )
     metadata = document.get("metadata") or {}
     flow = metadata.get("nbflow") or {}
     named = flow.get("flow") if isinstance(flow, dict) else None
@@ -98,8 +102,6 @@ def _upgrade(text: str, where: str) -> dict[str, Any]:
 def _document_cells(document: dict[str, Any], where: str) -> list[RawCell]:
     cells: list[RawCell] = []
     above: list[str] = []
-    if not isinstance(document["cells"], list):
-        raise NotebookError(f"{where} is not a notebook: its cells are no list", fix="open it in Jupyter and save it")
     for cell in document["cells"]:
         if not isinstance(cell, dict):
             raise NotebookError(

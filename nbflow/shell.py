@@ -21,6 +21,7 @@ from IPython.core.display_trap import DisplayTrap
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.error import StdinNotImplementedError
+from IPython.core.inputtransformer2 import leading_empty_lines, leading_indent
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Any as AnyTrait
 from traitlets.config import Config
@@ -150,6 +151,8 @@ class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
         super().__init__(config=config, **options)  # type: ignore[no-untyped-call]
         # IPython's own end-of-process hook empties the namespace under threads that still run
         atexit.unregister(self.atexit_operations)
+        cleanup = self.input_transformer_manager.cleanup_transforms
+        cleanup[cleanup.index(leading_empty_lines)] = keep_empty_lines
 
     emit: Emit = staticmethod(lambda _: None)
 
@@ -209,6 +212,18 @@ class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
         _flush()
         lines = [str(line) for line in ([stb] if isinstance(stb, str) else stb)]
         self.emit({"output_type": "error", "ename": etype.__name__, "evalue": text_of(evalue), "traceback": lines})
+
+
+def keep_empty_lines(lines: list[str]) -> list[str]:
+    """A cell's lines in; the same without common indent out; empty ones at the top stay, so that lines keep numbers.
+
+    Above a `%%magic`, which IPython knows in the first line only, they have to go.
+    """
+    first = next((at for at, line in enumerate(lines) if line.strip()), 0)
+    if lines and lines[first].startswith("%%"):
+        return lines[first:]
+    rest: list[str] = leading_indent(lines[first:])  # type: ignore[no-untyped-call]
+    return [*("\n" for _ in lines[:first]), *rest]
 
 
 # From here on a shell is Any: most of IPython's own methods have no types.
