@@ -32,7 +32,6 @@ from nbflow.parameters import read_parameters, with_file
 from nbflow.regions import edges_of, place_steps
 from nbflow.scope import Gathered, closed, gather
 
-
 Changed = Mapping[str, frozenset[str]]
 """Steps by name, and what they were seen to change in place though nothing in their text says so."""
 
@@ -207,10 +206,11 @@ class _Builder:
         self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...], need: Gathered, own: Mapping[str, list[int]]
     ) -> frozenset[str]:
         """The names whose versions travel from this cell on: what its data statements bind or may change."""
-        given = (
-            frozenset(target_names(cell.options.foreach.target)) if cell.options.foreach is not None else frozenset()
-        )
+        foreach = cell.options.foreach
+        given = frozenset(target_names(foreach.target)) if foreach is not None else frozenset()
         given |= {cell.options.catch} if cell.options.catch is not None else set()
+        if cell.kind == "params":
+            given |= {parameter.name for parameter in read_parameters(cell)}  # `lr: float` gets its value from outside
         if cell.options.outputs is not None:
             return frozenset(cell.options.outputs) | given
         data = [piece for piece in pieces if piece.kind == "data"]

@@ -274,13 +274,16 @@ def _prepare(
 
     ran = flow if wanted is None else _with_ancestors(flow, wanted)
     ran, given = evaluate(ran, opened, wish, executors.get, run)
-    told = RunFacts(run=run, store_url=url, values=given.values, tags=tags, origin=resume, fresh=chosen)
+    told = RunFacts(run=run, store_url=opened.url, values=given.values, tags=tags, origin=resume, fresh=chosen)
     return Ready(ran, Lookup(ran, opened, told, given.records), given, understand)
 
 
 def check_flow(flow: Flow) -> None:
     """A flow in; PlanError naming the first finding that keeps it from running, with the number of others."""
     errors = [finding for finding in flow.findings if finding.level == "error"]
+    if errors and errors[0].code == "missing-name":
+        # a cell that does not parse writes nothing: it may well be the reason
+        errors = [*(f for f in flow.findings if f.code == "syntax" and f not in errors), *errors]
     if errors:
         raise as_error(errors)
     if not any(step.kind != "params" for step in flow.steps):
@@ -302,7 +305,7 @@ def as_error(findings: Sequence[Finding]) -> PlanError:
 def _refuse_missing(flow: Flow) -> None:
     default = StepOptions()
     for step in flow.steps:
-        for name in ("nodes", "env", "pip", "secret"):
+        for name in ("nodes", "env", "pip"):
             if getattr(step.options, name) != getattr(default, name):
                 word = {"condition": "if"}.get(name, name)
                 raise PlanError(

@@ -64,8 +64,9 @@ def store_url(
 ) -> str:
     """What was asked for and the notebook's folder in; the datastore's folder or URL out.
 
-    Without `given`: NBFLOW_STORE, else what `%flow config store` wrote to `.nbflow/config.json` beside the notebook,
-    else that `.nbflow` itself. StoreError when config.json cannot be understood.
+    Without `given`: NBFLOW_STORE, else what `%flow config store` wrote to `.nbflow/config.json` beside the notebook
+    (a relative path counts from that folder), else that `.nbflow` itself. StoreError when config.json cannot be
+    understood.
     """
     if given is not None and os.fspath(given):
         return os.fspath(given)
@@ -78,7 +79,8 @@ def store_url(
         except (ValueError, AttributeError, OSError) as error:
             raise StoreError(f"{config} cannot be understood: {error}", fix="correct or delete it") from None
         if named:
-            return str(named)
+            place = os.path.expanduser(str(named))  # noqa: PTH111  # a URL would lose a slash as a Path
+            return place if "://" in place else str(Path(folder) / place)
     return str(Path(folder) / ".nbflow")
 
 

@@ -224,6 +224,11 @@ class Store(ABC):
                 f"cannot {action} the datastore {place}: permission denied ({error})",
                 fix="make it writable, or choose another datastore with --store or NBFLOW_STORE",
             )
+        if number in {errno.ENOTDIR, errno.EEXIST}:
+            return StoreError(
+                f"cannot {action} the datastore {place}: a file is in the way ({error})",
+                fix="choose a folder, with --store or NBFLOW_STORE",
+            )
         return StoreError(
             f"cannot {action} the datastore {place}: {type(error).__name__}: {error}",
             fix="check that the place exists and can be reached, or choose another with --store",
