@@ -159,6 +159,11 @@ def parse_header(line: str, *, cell: str | None = None) -> tuple[str, StepOption
         if option.field in found:
             raise OptionError(f"--{key} is given twice", step=name, cell=cell, line=1, fix="keep one of them")
         found[option.field] = _parse_value(key, option, value, name, cell)
+    if found.get("secret") and found.get("here"):
+        raise OptionError(
+            "--secret and --here exclude each other: what is shown in the kernel itself cannot be masked",
+            step=name, cell=cell, line=1, fix="leave --here out: the step then runs in a process",
+        )  # fmt: skip
     return name, StepOptions(**found)
 
 

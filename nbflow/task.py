@@ -40,6 +40,7 @@ from nbflow.mutation import BaseLine
 from nbflow.observe import Observer
 from nbflow.outcome import Outcome
 from nbflow.registry import Registry
+from nbflow.secrecy import withhold
 from nbflow.streams import Stream
 from nbflow.tracebacks import failure_of, text_of
 
@@ -169,7 +170,7 @@ class _Task:
         with self.observer.paused():
             # each item by itself: what items share is copied, as each has its own copy of everything
             dumped = [part for at, item in enumerate(items) for part in serialize.dump({str(at): item}, self.registry)]
-            groups, found = artifacts.save(self.store, dumped)
+            groups, found = artifacts.save(self.store, self._storable(dumped))
         for name, artifact in found.items():
             if artifact.error:
                 raise SerializationError(
@@ -282,13 +283,19 @@ class _Task:
         verdict = inputs.compare(namespace)
         values = outcome.outputs_of(spec, before, namespace, verdict.changed | verdict.unknown)
         with self.observer.paused():
-            groups, found = artifacts.save(self.store, serialize.dump(values, self.registry))
+            groups, found = artifacts.save(self.store, self._storable(serialize.dump(values, self.registry)))
         same = {name for name in verdict.unknown & found.keys() if found[name].content_id == self._input_id(name)}
         found = {name: artifact for name, artifact in found.items() if name not in same}
         outcome.check_required(spec, found)
         unbound = tuple(name for name in spec.writes if name not in found and name not in namespace)
         changed = verdict.changed | (verdict.unknown - same)
         return self._record(Outcome(groups, found, unbound, tuple(sorted(changed))))
+
+    def _storable(self, dumped: list[serialize.Dumped | serialize.Unstorable]) -> list[Any]:
+        """What holds a secret of this step is not stored."""
+        if not self.spec.secrets:
+            return [*dumped]
+        return withhold(dumped, {name: os.environ.get(name, "") for name in self.spec.secrets})
 
     def _input_id(self, name: str) -> str:
         ref = self.spec.inputs[name]

@@ -16,9 +16,10 @@ from nbflow import context, leftovers, limits, mutation, outcome, randomness, tr
 from nbflow.collected import Outputs, finish
 from nbflow.context import Context, current
 from nbflow.errors import SerializationError
-from nbflow.executors.attempt import hide, lost
+from nbflow.executors.attempt import lost
 from nbflow.model import Artifact, Ended, Output, Started, TaskEvent, TaskFailure, TaskResult
 from nbflow.registry import Registry
+from nbflow.secrecy import hide
 from nbflow.streams import Stream
 from tests.tasks import Tasks, definition
 

@@ -7,13 +7,14 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
 
 from nbflow.collected import Outputs, finish
 from nbflow.model import Ended, Output, TaskEvent, TaskFailure, TaskResult, TaskSpec
+from nbflow.secrecy import Mask
 from nbflow.wire import Assembler, Born, Ending, Frames, Gone, Raw, Report, parse_event
 
 Publish = Callable[[TaskSpec, TaskResult], TaskResult]
@@ -32,7 +33,7 @@ class Attempt:
     def __init__(self, spec: TaskSpec, publish: Publish, secrets: Iterable[str] = ()) -> None:
         """`secrets` are values that must not be shown, kept or logged."""
         self.spec = spec
-        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
+        self._mask = Mask(secrets)
         self.pid = 0
         self.over = threading.Event()
         self._cancel: Callable[[float], None] = lambda _: None
@@ -50,25 +51,19 @@ class Attempt:
         """Its events as they come; a record is in the store when `Ended` is given."""
         outputs = Outputs()
         while True:
-            event = self._masked(self._queue.get())
+            event = self._queue.get()
             if isinstance(event, Ended):
-                result = finish(self.spec, event.result, outputs)
+                for output in self._mask.rest():
+                    outputs.add(output)
+                    yield Output(output=output, at=time.time())
+                result = finish(self.spec, self._mask.result(event.result) if self._mask else event.result, outputs)
                 yield Ended(result=self._publish(self.spec, result))
                 return
             if isinstance(event, Output):
+                if self._mask:
+                    event = msgspec.structs.replace(event, output=self._mask.output(event.output))
                 outputs.add(event.output)
             yield event
-
-    def _masked(self, event: TaskEvent) -> TaskEvent:
-        """An event in, `***` for every secret in it out."""
-        if not self._secrets:
-            return event
-        if isinstance(event, Output):
-            return msgspec.structs.replace(event, output=hide(event.output, self._secrets))
-        if isinstance(event, Ended) and event.result.failure is not None:
-            failure = hide(msgspec.to_builtins(event.result.failure), self._secrets)
-            return Ended(result=msgspec.structs.replace(event.result, failure=msgspec.convert(failure, TaskFailure)))
-        return event
 
     def cancel(self, grace: float) -> None:
         """Interrupt the task, and end its whole process tree after `grace` seconds; returns at once."""
@@ -163,17 +158,6 @@ class Attempt:
         if not self.over.is_set():
             self.over.set()
             self._queue.put(Ended(result=result))
-
-
-def hide(value: Any, secrets: Sequence[str]) -> Any:
-    """Text, or lists and dicts of it, and the secrets, longest first, in; the same with `***` for each out."""
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, "***")
-        return value
-    if isinstance(value, dict):
-        return {name: hide(part, secrets) for name, part in value.items()}
-    return [hide(part, secrets) for part in value] if isinstance(value, list | tuple) else value
 
 
 def lost(status: int, spec: TaskSpec) -> TaskFailure:
