@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import msgspec
 
-from nbflow import client, facts, plugins, records, storage
+from nbflow import client, facts, past, plugins, records, storage
 from nbflow.errors import NotebookError, OptionError, PlanError, nearest
 from nbflow.graph import Changed, build_flow
 from nbflow.lookup import Lookup, RunFacts
@@ -227,7 +227,9 @@ def begin(
         given=given.places, tags=tags, origin=resume, on=executors.on,
     )  # fmt: skip
     slots = workers or executors.slots()
-    return Runner(ready.flow, ready.lookup, started, executors.get, slots, watch, ready.understand)
+    lost = past.lost_before(ready.lookup.store, flow.name)
+    told = ready.flow if lost is None else msgspec.structs.replace(ready.flow, findings=(*ready.flow.findings, lost))
+    return Runner(told, ready.lookup, started, executors.get, slots, watch, ready.understand)
 
 
 @dataclass(frozen=True)

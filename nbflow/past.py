@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from nbflow import records
+from nbflow import problems, records
 from nbflow.errors import NotFoundError, nearest
 from nbflow.facts import with_known_changes
 from nbflow.graph import build_flow
@@ -20,7 +20,19 @@ from nbflow.history import snapshot
 from nbflow.index import Index as RunIndex
 from nbflow.index import RunSummary
 from nbflow.loading import Values, live_registry
-from nbflow.model import Flow, Index, Record, RunEnded, RunEvent, RunStarted, Snapshot, TaskChanged, TaskId, TaskView
+from nbflow.model import (
+    Finding,
+    Flow,
+    Index,
+    Record,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+    Snapshot,
+    TaskChanged,
+    TaskId,
+    TaskView,
+)
 from nbflow.notebook import document_of, parse_document
 from nbflow.storage import Store, open_store
 
@@ -245,6 +257,21 @@ def is_alive(started: RunStarted) -> bool | None:
     except PermissionError:
         return True
     return True
+
+
+def lost_before(store: Store, flow: str) -> Finding | None:
+    """A flow in; what is to be said of its newest run when that broke off without an end, out."""
+    runs = records.list_runs(store, flow)
+    if not runs:
+        return None
+    try:
+        seen = PastRun(store, flow, runs[0]).snapshot
+    except NotFoundError:  # killed before it wrote anything
+        return None
+    if seen.status != "lost":
+        return None
+    begun = dict.fromkeys(v.task.step for v in seen.tasks if v.failure is not None and v.failure.kind == "lost")
+    return problems.lost_run(runs[0], [seen.labels.get(step, step) for step in begun])
 
 
 def find_run(store: Store, name: str) -> PastRun:

@@ -34,6 +34,15 @@ def duplicate_step(name: str, first: Cell, second: Cell) -> Finding:
     )  # fmt: skip
 
 
+def lost_run(run: str, steps: Sequence[str]) -> Finding:
+    """The run before this one, whose process ended without a word; the labels of the steps that it was at."""
+    at = f" while {', '.join(steps)} {'was' if len(steps) == 1 else 'were'} running" if steps else ""
+    return Finding(
+        code="lost-run", level="note", name=run,
+        message=f"the last run of this flow, {run}, broke off{at}: its process was killed; what had finished is reused",
+    )  # fmt: skip
+
+
 def unknown_step(step: Step, word: str, known: Sequence[str]) -> Finding:
     """`--after` or `--join` with a name that no step has."""
     return Finding(
