@@ -40,6 +40,7 @@ class Prepared:
     reasons: tuple[Reason, ...] = ()
     failure: TaskFailure | None = None
     waits: tuple[TaskId, ...] = ()
+    elapsed: float | None = None
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ class Lookup:
             self.settle(task, own if own.skipped is None else None)
             if own.skipped is not None:
                 return Prepared(task, now, "skip", key=key, reasons=(("condition", own.skipped),))
-            return Prepared(task, now, "done", key=key, execution=own.execution)
+            return Prepared(task, now, "done", key=key, execution=own.execution, elapsed=own.elapsed)
         choice = self.choose(step, key, listing=task.part == "list")
         record = choice.record
         if record is not None:

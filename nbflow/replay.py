@@ -6,7 +6,7 @@ import ast
 import contextlib
 import inspect
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from IPython.core.displaypub import CapturingDisplayPublisher
@@ -30,19 +30,16 @@ class ReplayFailed(Exception):
 class Inputs:
     """A task's inputs, loaded when first asked for, each group once: objects shared between names stay shared."""
 
-    def __init__(self, groups: tuple[Group, ...], refs: Iterable[Ref], load: Load) -> None:
+    def __init__(self, groups: tuple[Group, ...], load: Load) -> None:
         self._groups = groups
         self._load = load
-        self._wanted: dict[int, set[str]] = {}
-        for ref in refs:
-            self._wanted.setdefault(ref.group, set()).add(ref.name)
         self._loaded: dict[int, Mapping[str, Any]] = {}
 
     def value(self, ref: Ref) -> Any:
         """A reference in, the value out; whatever reading it raises is raised."""
         if ref.group not in self._loaded:
-            names = frozenset(self._wanted.get(ref.group, ())) | {ref.name}
-            self._loaded[ref.group] = self._load(self._groups[ref.group], names)
+            group = self._groups[ref.group]
+            self._loaded[ref.group] = self._load(group, frozenset(group.names))
         return self._loaded[ref.group][ref.name]
 
 

@@ -80,6 +80,7 @@ class Runner:
         self.understand = understand
         self.changed: dict[str, frozenset[str]] = {}  # what steps turned out to change in place
         self.revised: set[TaskId] = set()
+        self.told: dict[TaskId, tuple[str, str]] = {}  # the last state that was written, with its execution
         self.held: list[tuple[TaskId, TaskResult]] = []
         self.draining = False  # until what still runs has ended, nothing new is started
         self.lookup = lookup
@@ -363,6 +364,11 @@ class Runner:
             self.lookup.settle(event.task, None)
         if isinstance(event, TaskChanged) and event.state in ("done", "failed", "caught") and not event.execution:
             event = _with_execution(event, self.lookup)
+        if isinstance(event, TaskChanged):
+            seen = (event.state, event.execution)
+            if event.state == "done" and self.told.get(event.task) == seen:
+                return  # found again when the flow was understood anew
+            self.told[event.task] = seen
         self.writer.put(event)
         self.draw(event)
 

@@ -206,7 +206,7 @@ def _prepared(state: State, event: Prepared) -> Step:
         case "settle":
             entry = replace(entry, state="done")
         case "done":  # earlier in this very run
-            entry = replace(entry, state="done", execution=event.execution)
+            entry = replace(entry, state="done", execution=event.execution, elapsed=event.elapsed)
         case "skip":
             entry = replace(entry, state="skipped")
         case "fail":

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import msgspec
 from nbflow import artifacts, leftovers, limits, outcome, randomness, replay, serialize, shell, storage
 from nbflow.context import Caught, Context, running
 from nbflow.errors import NbflowError, SerializationError
+from nbflow.fingerprint import fingerprint
 from nbflow.joining import open_inputs
 from nbflow.model import (
     FORMAT,
@@ -84,7 +85,7 @@ class _Task:
         self.module = types.ModuleType("__main__")
         self.registry = Registry()
         self.store = storage.open_store(spec.store)
-        self.inputs = replay.Inputs(spec.groups, _refs(spec), self._load)
+        self.inputs = replay.Inputs(spec.groups, self._load)
         self.observer = Observer(spec, OURS, fresh=True)
         self.findings: list[Finding] = []
         self.failure: TaskFailure | None = None  # that was caught
@@ -281,14 +282,14 @@ class _Task:
         for definition in spec.own:
             replay.register(definition, namespace, self.registry)
         verdict = inputs.compare(namespace)
-        values = outcome.outputs_of(spec, before, namespace, verdict.changed | verdict.unknown)
+        changed = verdict.changed | {name for name in verdict.unknown if not self._is_as_stored(name, namespace[name])}
+        shared = self._shared_changes(before, namespace, changed)
+        changed |= shared.keys()
+        values = {**shared, **outcome.outputs_of(spec, before, namespace, changed)}
         with self.observer.paused():
             groups, found = artifacts.save(self.store, self._storable(serialize.dump(values, self.registry)))
-        same = {name for name in verdict.unknown & found.keys() if found[name].content_id == self._input_id(name)}
-        found = {name: artifact for name, artifact in found.items() if name not in same}
         outcome.check_required(spec, found)
         unbound = tuple(name for name in spec.writes if name not in found and name not in namespace)
-        changed = verdict.changed | (verdict.unknown - same)
         return self._record(Outcome(groups, found, unbound, tuple(sorted(changed))))
 
     def _storable(self, dumped: list[serialize.Dumped | serialize.Unstorable]) -> list[Any]:
@@ -297,9 +298,34 @@ class _Task:
             return [*dumped]
         return withhold(dumped, {name: os.environ.get(name, "") for name in self.spec.secrets})
 
-    def _input_id(self, name: str) -> str:
-        ref = self.spec.inputs[name]
-        return artifacts.content_id(self.spec.groups[ref.group], ref.name)
+    def _is_as_stored(self, name: str, value: Any, group: int | None = None) -> bool:
+        """Whether an input is still equal to what it was loaded from: loaded once more and compared."""
+        if group is None:
+            group = self.spec.inputs[name].group
+        stored = self._load(self.spec.groups[group], frozenset({name}))[name]
+        print_now = fingerprint(value, self.registry)
+        return print_now is not None and print_now == fingerprint(stored, self.registry)
+
+    def _shared_changes(
+        self, before: Mapping[str, Any], namespace: Mapping[str, Any], changed: Collection[str]
+    ) -> dict[str, Any]:
+        """Names that share objects with an input that was changed in place, and changed with it.
+
+        A step that only knows `guests` may change the list that is `everyone` too: both have a new version then.
+        """
+        found: dict[str, Any] = {}
+        for name, ref in self.spec.inputs.items():
+            group = self.spec.groups[ref.group]
+            kept = name in namespace and namespace[name] is before.get(name)
+            if len(group.names) == 1 or not kept or (name not in changed and name not in self.spec.writes):
+                continue
+            for other in group.names:
+                if other in namespace or other in found:
+                    continue  # an input of its own, or bound by the cell
+                value = self.inputs.value(Ref(name=other, group=ref.group))
+                if other in self.spec.writes or not self._is_as_stored(other, value, ref.group):
+                    found[other] = value
+        return found
 
     def _record(self, left: Outcome) -> Record:
         spec = self.spec
@@ -355,14 +381,6 @@ class _Task:
             line=error.line,
             fix=error.fix,
         )
-
-
-def _refs(spec: TaskSpec) -> list[Ref]:
-    """Every value that a task needs from the store."""
-    refs = [*spec.inputs.values(), *(ref for statement in spec.replay for ref in statement.binds.values())]
-    for entry in spec.joined or ():
-        refs += [entry.item, *entry.reads.values()]
-    return refs if spec.item is None else [*refs, spec.item]
 
 
 def _size(group: Group) -> int:

@@ -1,4 +1,4 @@
-"""The kernel lane: a step's cell runs where the user typed it, in the one namespace; before and after it is our work."""
+"""The kernel lane: a step's cell runs where the user typed it, in the one namespace; before and after it we work."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbflow import outcome, randomness, replay
+from nbflow.artifacts import content_id
+from nbflow.collected import Outputs
 from nbflow.context import Context, running
 from nbflow.model import FORMAT, Artifact, Group, Observations, Record, Ref, Replay, TaskEvent, TaskSpec
+from nbflow.mutation import BaseLine, Verdict
 from nbflow.namespace import Aside, is_own
 from nbflow.observe import Observer
 from nbflow.registry import Registry
@@ -39,6 +42,9 @@ class Left:
     observations: Observations
     started_at: float
     elapsed: float
+    verdict: Verdict = field(
+        default_factory=Verdict
+    )  # inputs that it changed in place, though nothing in its text says so
     loaded: Mapping[str, Any] = field(default_factory=dict)  # inputs that came from the store
     replayed: tuple[Replay, ...] = ()
 
@@ -59,6 +65,7 @@ class KernelTask:
         self._loaded: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
         self._states: dict[str, bytes] = {}
+        self._inputs = BaseLine({}, {}, registry)
         self.created_at = time.time()
         self._begun = 0.0
 
@@ -74,7 +81,7 @@ class KernelTask:
         if isolated:
             kept = {name for statement in spec.replay if statement.id in before.live for name in statement.names}
             self.aside.take(kept | before.values.keys())
-        inputs = replay.Inputs(spec.groups, _refs(spec), self._load)
+        inputs = replay.Inputs(spec.groups, self._load)
         for statement in stale:
             self._replay(statement, inputs)
         self._bind(inputs, before.values)
@@ -85,9 +92,18 @@ class KernelTask:
         self.created_at = time.time()
         self._context.enter_context(running(Context.of(self.spec, _ignore)))
         self._before = dict(self.namespace)
+        self._inputs = self._base_line()
         self._states = randomness.loaded()
         self.observer.start()
         self._begun = time.perf_counter()
+
+    def _base_line(self) -> BaseLine:
+        """Inputs that the cell is not known to write, as they are now."""
+        spec = self.spec
+        names = [name for name in spec.inputs if name not in spec.writes and name in self.namespace]
+        values = {} if spec.options.pure else {name: self.namespace[name] for name in names}
+        sizes = {name: _size(spec.groups[spec.inputs[name].group]) for name in values}
+        return BaseLine(values, sizes, self.registry)
 
     def _bind(self, inputs: replay.Inputs, values: Mapping[str, Any]) -> None:
         for name, ref in self.spec.inputs.items():
@@ -131,25 +147,35 @@ class KernelTask:
         self._context.close()
         self.aside.restore(spec.writes if succeeded else ())
         values: dict[str, Any] = {}
+        verdict = Verdict()
         if succeeded:
             for statement in spec.own:
                 replay.register(statement, after, self.registry)
-            values = outcome.outputs_of(spec, self._before, after)
+            verdict = self._inputs.compare(after)
+            values = outcome.outputs_of(spec, self._before, after, verdict.changed | verdict.unknown)
         unbound = tuple(name for name in spec.writes if name not in values and name not in after)
         return Left(
             values=values, unbound=unbound, observations=observations, started_at=self.created_at, elapsed=elapsed,
-            loaded=self._loaded, replayed=tuple(self._replayed),
+            verdict=verdict, loaded=self._loaded, replayed=tuple(self._replayed),
         )  # fmt: skip
 
-    def record(self, left: Left, groups: tuple[Group, ...], artifacts: dict[str, Artifact], outputs: Any) -> Record:
+    def record(self, left: Left, groups: tuple[Group, ...], found: dict[str, Artifact], outputs: Outputs) -> Record:
         """What the cell left, as it was stored, and its outputs in; the execution's record out."""
         spec = self.spec
+        same = {name for name in left.verdict.unknown & found.keys() if found[name].content_id == self._input_id(name)}
+        artifacts = {name: artifact for name, artifact in found.items() if name not in same}
+        changed = left.verdict.changed | (left.verdict.unknown - same)
         return Record(
             format=FORMAT, key=spec.key, execution=spec.execution, flow=spec.flow, run=spec.run, step=spec.step,
             index=spec.index, turn=spec.turn, attempt=spec.attempt, created_at=left.started_at, elapsed=left.elapsed,
             source=spec.source, parts=spec.parts, groups=groups, artifacts=artifacts, unbound=left.unbound,
             outputs=outputs.items(), truncated=outputs.truncated, observations=left.observations,
+            changed=tuple(sorted(changed)),
         )  # fmt: skip
+
+    def _input_id(self, name: str) -> str:
+        ref = self.spec.inputs[name]
+        return content_id(self.spec.groups[ref.group], ref.name)
 
 
 def execute(ip: Any, statement: Replay) -> None:
@@ -166,7 +192,7 @@ def execute(ip: Any, statement: Replay) -> None:
 
 
 def _await(coroutine: Any) -> None:
-    """A set-up statement with a top-level await: the kernel's own loop is busy with the cell, so another one runs it."""
+    """A set-up statement with a top-level await: the kernel's own loop is busy with the cell, another one runs it."""
     import asyncio
     import threading
 
@@ -185,8 +211,10 @@ def _await(coroutine: Any) -> None:
         raise ended[0]
 
 
-def _refs(spec: TaskSpec) -> list[Ref]:
-    return [*spec.inputs.values(), *(ref for statement in spec.replay for ref in statement.binds.values())]
+def _size(group: Group) -> int:
+    """A stored group in; its bytes out."""
+    return group.stream.length + sum(buffer.length for buffer in group.buffers)
+
 
 
 def _ignore(event: TaskEvent) -> None:
