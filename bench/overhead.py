@@ -41,7 +41,7 @@ def long_cell(lines: int = 100) -> str:
 def write_notebook(folder: Path, cells: dict[str, str]) -> Path:
     """Sources by cell id in; the path of a notebook that holds them out."""
     path = folder / "bench.ipynb"
-    found = [
+    found: list[dict[str, Any]] = [
         {"cell_type": "code", "id": name, "metadata": {}, "source": source, "outputs": [], "execution_count": None}
         for name, source in cells.items()
     ]
@@ -65,7 +65,7 @@ def shells(cells: dict[str, str]) -> Iterator[tuple[Any, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JPY_SESSION_NAME"] = str(write_notebook(Path(folder), cells))
         os.chdir(folder)
-        both = InteractiveShell(), InteractiveShell()
+        both: tuple[Any, Any] = (InteractiveShell(), InteractiveShell())  # type: ignore[no-untyped-call]
         for ip in both:
             ip.history_manager.enabled = False
         both[1].run_line_magic("load_ext", "nbflow")
@@ -93,7 +93,7 @@ def compare(ips: tuple[Any, Any], body: str, name: str, rounds: int, *, new: boo
 
 
 def load_time(rounds: int = 5) -> float:
-    """ms of `%load_ext nbflow` in a fresh IPython that has imported what a kernel imports."""
+    """Ms of `%load_ext nbflow` in a fresh IPython that has imported what a kernel imports."""
     code = (
         "import ipykernel.ipkernel, time\nfrom IPython.core.interactiveshell import InteractiveShell\n"
         "ip = InteractiveShell.instance()\nbegan = time.perf_counter()\nip.run_line_magic('load_ext', 'nbflow')\n"

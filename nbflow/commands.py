@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbflow.document import ORIGINS
-from nbflow.errors import OptionError, nearest
+from nbflow.errors import NotFoundError, OptionError, nearest
 from nbflow.render import dag, table
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def parse(words: list[str], command: str, known: tuple[str, ...]) -> Words:
                 f"%flow {command} has no option --{name}{nearest(name, known)}",
                 fix=f"known options: {', '.join('--' + each for each in known) or 'none'}",
             )
-        if name in FLAGS or (name == "fresh" and not equals and (not queue or queue[0].startswith("-") or "=" in queue[0])):
+        if name in FLAGS or (
+            name == "fresh" and not equals and (not queue or queue[0].startswith("-") or "=" in queue[0])
+        ):
             found.options.setdefault(name, []).append(value)
             continue
         if not equals:
@@ -85,7 +87,7 @@ def perform(session: Session, line: str) -> Any:
             f"%flow has no {name!r}{nearest(name, COMMANDS)}", fix=f"known: {', '.join(sorted(COMMANDS))}"
         )
     command = COMMANDS[name]
-    session.lane.flush()
+    session.known.flush()
     return command.perform(session, parse(rest, name, command.options))
 
 
@@ -102,11 +104,23 @@ def run(session: Session, words: Words) -> Any:
         steps, named = named, []
     workers = words.option("workers")
     tags = tuple(words.options.get("tag", ()))
-    return session.run_flow(
+    found = session.run_flow(
         steps=steps or None, fresh=(named or True) if fresh is not None else False, params=words.params,
         params_file=words.option("params"), workers=int(workers) if workers else None, tags=tags,
         on=words.option("on"), background="background" in words.options, all_cells="all-cells" in words.options,
     )  # fmt: skip
+    return drawn_already(found)
+
+
+def drawn_already(run: Any) -> Any:
+    """A run whose table stands in the cell in; the same out, which the cell does not draw once more as its result."""
+    if run is not None:
+
+        def once() -> None:
+            del run._ipython_display_
+
+        run._ipython_display_ = once
+    return run
 
 
 def resume(session: Session, words: Words) -> Any:
@@ -117,12 +131,12 @@ def resume(session: Session, words: Words) -> Any:
     if words.plain:
         past = words.plain[0].rpartition("/")[2]
     else:
-        runs = client.Flow(flow.name, store=session.lane.store().url).runs()
+        runs = client.Flow(flow.name, store=session.known.store().url).runs()
         unfinished = [each for each in runs if each.status in ("failed", "cancelled", "lost")]
         if not unfinished:
             raise OptionError("no run has failed", fix="`%flow run` runs the flow")
         past = unfinished[0].id.rpartition("/")[2]
-    return session.run_flow(resume=past, params=words.params)
+    return drawn_already(session.run_flow(resume=past, params=words.params))
 
 
 def cancel(session: Session, words: Words) -> None:
@@ -181,7 +195,7 @@ def show(session: Session, words: Words) -> Any:
     from nbflow import client
 
     path = words.plain[0] if words.plain else f"{session.flow().name}/latest"
-    found = client.locate(path, store=session.lane.store().url)
+    found = client.locate(path, store=session.known.store().url)
     return getattr(found, "value", found)
 
 
@@ -191,9 +205,14 @@ def load_values(session: Session, words: Words) -> None:
 
     if not words.plain:
         raise OptionError("%flow load needs a task", fix="write `%flow load RUN/STEP`")
-    found: Any = client.locate(words.plain[0], store=session.lane.store().url)
+    found: Any = client.locate(words.plain[0], store=session.known.store().url)
     task = found.task if hasattr(found, "task") else found
-    values = {name: artifact.value for name, artifact in task.artifacts.items() if not artifact.error}
+    values = {}
+    for name, artifact in task.artifacts.items():
+        try:
+            values[name] = artifact.value
+        except NotFoundError as error:  # it was not stored
+            print(f"{name} is left out: {error}")
     session.ip.user_ns.update(values)
     print(f"loaded {', '.join(values) or 'nothing'}")
 
@@ -202,7 +221,7 @@ def runs(session: Session, words: Words) -> Any:
     """`%flow runs [--tag T]`: the runs of this flow."""
     from nbflow import client
 
-    flow = client.Flow(session.flow().name, store=session.lane.store().url)
+    flow = client.Flow(session.flow().name, store=session.known.store().url)
     tags = words.options.get("tag", ())
     return flow.runs(*tags) if tags else flow
 
@@ -217,7 +236,7 @@ def status(session: Session, words: Words) -> Any:
 
 
 def config(session: Session, words: Words) -> None:
-    """`%flow config [notebook PATH | store URL]`: which notebook this kernel belongs to, and where its runs are kept."""
+    """`%flow config [notebook PATH | store URL]`: which notebook this kernel belongs to, where its runs are kept."""
     if not words.plain:
         print("\n".join(session.settings()))
         return
@@ -245,7 +264,10 @@ def write_setting(folder: str, name: str, value: str) -> None:
 def doctor(session: Session, words: Words) -> None:
     """`%flow doctor`: what is installed and works, as seen from this kernel."""
     del words
-    print(f"document: {ORIGINS[session.document.origin]}" + (f" ({session.document.path})" if session.document.path else ""))
+    print(
+        f"document: {ORIGINS[session.document.origin]}"
+        + (f" ({session.document.path})" if session.document.path else "")
+    )
     if session.document.problem:
         print(f"  {session.document.problem}")
     print(f"python: {sys.version.split()[0]}, process {os.getpid()}")
@@ -304,4 +326,3 @@ COMMANDS: Mapping[str, Command] = {
     "doctor": Command(doctor),
 }
 """Every sub-command by its name."""
-

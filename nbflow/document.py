@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +69,7 @@ class Document:
         if self.path is None:
             return
         try:
-            status = os.stat(self.path)
+            status = self.path.stat()
         except OSError:
             if self._stamp is not None or not self.problem:
                 self.problem = f"{self.path} is not there"
@@ -167,7 +166,9 @@ class Document:
                 cells.insert(place, parsed.cells[0])
             if self.origin != "executed":
                 findings.append(_differs(identity, parsed.cells[0], known=at is not None))
-        numbered = tuple(msgspec.structs.replace(cell, position=position) for position, cell in enumerate(cells, start=1))
+        numbered = tuple(
+            msgspec.structs.replace(cell, position=position) for position, cell in enumerate(cells, start=1)
+        )
         return msgspec.structs.replace(base, cells=numbered, findings=tuple(findings))
 
     def _base(self) -> Notebook:
@@ -216,13 +217,15 @@ def _differs(identity: str, cell: Cell, *, known: bool) -> Finding:
         level="note",
         step=cell.name,
         cell=identity,
-        message="the cell ran with another text than the saved notebook holds" if known else "the saved notebook does not hold this cell yet",
+        message="the cell ran with another text than the saved notebook holds"
+        if known
+        else "the saved notebook does not hold this cell yet",
         fix="save the notebook",
     )
 
 
 def find_path(namespace: Mapping[str, Any], environment: Mapping[str, str]) -> Path | None:
-    """The user's names and the environment in; the notebook's path as the front end tells it out, None when it does not."""
+    """The user's names and the environment in; the notebook's path as the front end tells it, or None, out."""
     for told in (namespace.get("__vsc_ipynb_file__"), environment.get("JPY_SESSION_NAME")):
         if isinstance(told, str) and told.endswith((".ipynb", ".py")):
             return Path(told).absolute()

@@ -12,7 +12,7 @@ from typing import Any
 from nbflow import outputs
 from nbflow.audience import Audience
 from nbflow.errors import NbflowError, RunFailed
-from nbflow.model import RunEvent, RunStatus, Snapshot, TaskOutput
+from nbflow.model import Record, RunEvent, RunStatus, Snapshot, TaskId, TaskOutput, TaskView
 from nbflow.render import table
 from nbflow.runner import Runner
 
@@ -21,13 +21,14 @@ EVERY = 0.1
 
 
 class FlowRun:
-    """One run on its way; `watch` is given to the runner and called from its thread, all else belongs to the kernel's."""
+    """One run on its way; `watch` is called from the runner's thread, all else belongs to the kernel's."""
 
     def __init__(self, ip: Any, audience: Audience) -> None:
         self.ip = ip
         self.audience = audience
         self.runner: Runner | None = None
         self.error: BaseException | None = None
+        self.told: set[TaskId] = set()  # tasks whose error has been shown
         self.absorbed = False  # its records are known to the kernel
         self.shown: queue.SimpleQueue[TaskOutput] = queue.SimpleQueue()
         self.snapshot: Snapshot | None = None
@@ -82,6 +83,22 @@ class FlowRun:
         if self.error is not None:
             raise self.error
 
+    def records(self) -> list[tuple[TaskView, Record]]:
+        """The tasks that have a record, in document order, then item order."""
+        if self.runner is None or self.snapshot is None:
+            return []
+        found = [(view, self.runner.lookup.record(view.task)) for view in self.snapshot.tasks]
+        return [(view, record) for view, record in found if record is not None]
+
+    def finish(self) -> None:
+        """The run has ended: RunFailed, with the user's tracebacks shown above it, when it did not succeed."""
+        if self.snapshot is None or self.status == "done":
+            return
+        for view in self.snapshot.tasks:
+            if view.state == "failed" and view.failure is not None and view.task not in self.told:
+                print(view.failure.traceback, file=sys.stderr)
+        raise failed(self.snapshot)
+
     def _cancel(self) -> None:
         if self.runner is not None:
             self.runner.cancel("interrupted")
@@ -89,7 +106,10 @@ class FlowRun:
     def _draw(self, drawing: Drawing | None, *, last: bool = False) -> None:
         try:
             while True:
-                outputs.show(self.ip, [self.shown.get_nowait().output])
+                event = self.shown.get_nowait()
+                outputs.show(self.ip, [event.output])
+                if event.output.get("output_type") == "error":
+                    self.told.add(event.task)
         except queue.Empty:
             pass
         if drawing is not None and self.snapshot is not None:
@@ -117,7 +137,9 @@ class Drawing:
             return
         data = {"text/plain": text, "text/html": table.as_html(snapshot, time.time())}
         sys.stdout.flush()
-        self.ip.display_pub.publish(data=data, metadata={}, transient={"display_id": self._identity}, update=self._begun)
+        self.ip.display_pub.publish(
+            data=data, metadata={}, transient={"display_id": self._identity}, update=self._begun
+        )
         self._begun = True
 
 
@@ -135,12 +157,6 @@ def failed(snapshot: Snapshot) -> RunFailed:
     return RunFailed(f"the run {snapshot.run} {word}", fix="`%flow resume` goes on with what is left")
 
 
-def told(snapshot: Snapshot) -> list[str]:
-    """A failed run in; the user's traceback of each task that failed out."""
-    return [view.failure.traceback for view in snapshot.tasks if view.failure is not None and view.state == "failed"]
-
-
 def say(error: NbflowError) -> None:
     """An error that must not stop the cell, shown below it."""
     print("\n".join(error.report()), file=sys.stderr)
-

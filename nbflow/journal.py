@@ -132,7 +132,7 @@ class Journal:
         return None
 
     def settled(self) -> list[tuple[Saving, Record | NbflowError]]:
-        """Wait for values that are being stored; each execution with its record, or with what kept it from being stored."""
+        """Wait for values that are being stored; each execution with its record, or with what prevented it, out."""
         pending, self.pending = self.pending, []
         ended: list[tuple[Saving, Record | NbflowError]] = []
         for saving in pending:

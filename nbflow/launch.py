@@ -333,10 +333,16 @@ def _with_ancestors(flow: Flow, wanted: Sequence[str]) -> Flow:
         name = queue.pop()
         if name not in keep:
             keep.add(name)
-            queue.extend(by_name[name].needs)
+            queue.extend((*by_name[name].needs, *by_name[name].scope, *_joined_by(by_name[name], flow)))
     kept = tuple(step for step in flow.steps if step.name in keep or step.kind == "params")
     edges = tuple(edge for edge in flow.edges if edge.frm in keep and edge.to in keep)
     return msgspec.structs.replace(flow, steps=kept, edges=edges)
+
+
+def _joined_by(step: Step, flow: Flow) -> list[str]:
+    """A step in; every step of the fan-out that it closes, none where it is no join, out."""
+    heads = {each.scope[-1] for each in flow.steps if each.name in step.options.join and each.scope}
+    return [each.name for each in flow.steps if heads & set(each.scope)]
 
 
 def _run_until(runner: Runner, cancel: threading.Event | None) -> None:

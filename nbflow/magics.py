@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from nbflow.errors import OptionError
 from nbflow.notebook import HEADER
@@ -32,7 +32,7 @@ def transform(lines: list[str]) -> list[str]:
     if first < len(body) and body[first].startswith("%%"):
         from IPython.core.inputtransformer2 import cell_magic
 
-        body = [*body[:first], *cell_magic(body[first:])]
+        body = [*body[:first], *cell_magic(body[first:])]  # type: ignore[no-untyped-call]
     return [_call(match[1], match[2]), *body]
 
 
@@ -94,10 +94,9 @@ class Decider(ast.NodeTransformer):
 
 def _insert_call(node: ast.Module, header: str) -> ast.Call:
     """A module and the header that a cell's tags spell in; the call that now stands first out."""
-    statement = ast.parse(_call("step", header)).body[0]
-    assert isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)
+    statement = cast("ast.Expr", ast.parse(_call("step", header)).body[0])
     node.body.insert(0, statement)
-    return statement.value
+    return cast("ast.Call", statement.value)
 
 
 def load(ip: Any) -> None:
@@ -146,7 +145,9 @@ def misplaced(word: str) -> Any:
 
     def magic(line: str) -> None:
         raise OptionError(
-            f"`%%{word}` must be the first line of its cell", line=None, fix=f"move `%%{word} {line}`".rstrip() + "` to the top"
+            f"`%%{word}` must be the first line of its cell",
+            line=None,
+            fix=f"move `%%{word} {line}`".rstrip() + "` to the top",
         )
 
     magic.__doc__ = f"`%%{word}` belongs on the first line of a cell."
@@ -157,7 +158,7 @@ def session_magic(session: Session) -> Any:
     """A session in; the function behind `%flow` out."""
 
     def flow(line: str) -> Any:
-        """The flow as a whole: `%flow run`, `%flow check`, `%flow dag`, `%flow why STEP`, …; `%flow` alone lists them."""
+        """The flow as a whole: `%flow run`, `%flow check`, `%flow why STEP`, …; `%flow` alone lists them."""
         from nbflow.commands import perform
 
         return perform(session, line)

@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-_OWN = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython", "_", "__", "___", "_i", "_ii", "_iii", "_ih", "_oh", "_dh"})
+_OWN = frozenset(
+    {"In", "Out", "exit", "quit", "open", "get_ipython", "_", "__", "___", "_i", "_ii", "_iii", "_ih", "_oh", "_dh"}
+)
 _NUMBERED = re.compile(r"_i?\d+\Z")
-MISSING: Any = type("Missing", (), {"__repr__": lambda self: "MISSING"})()
+MISSING: Any = type("Missing", (), {"__repr__": lambda _: "MISSING"})()
 """Stands for a name without a value; None is a value."""
 
 
@@ -31,7 +33,7 @@ def user_names(namespace: Mapping[str, Any]) -> list[str]:
 
 
 class Aside:
-    """A step's view of the user's one namespace: made by `take` and `bind`, undone by `restore`, which may be called twice.
+    """A step's view of the user's one namespace: made by `take` and `bind`, undone by `restore`; twice does no harm.
 
     The dict stays the same object, so that functions keep their globals; only its entries change.
     """
@@ -104,7 +106,7 @@ def running_elsewhere(namespace: dict[str, Any]) -> str:
     if current is not threading.main_thread():
         return "the cell runs in a subshell"
     if threading.active_count() > 1:
-        frames = sys._current_frames()
+        frames = sys._current_frames()  # noqa: SLF001  # there is no other way
         for thread in threading.enumerate():
             if thread is not current and _uses(thread, frames.get(thread.ident or 0), namespace):
                 return f"the thread {thread.name!r} that an earlier cell started is still running"

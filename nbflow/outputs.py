@@ -65,7 +65,9 @@ class Recorder:
             outputs.add(as_output(kind, content))
         return outputs
 
-    def _observe(self, stream: Any, kind: Any, content: Any = None, parent: Any = None, *args: Any, **options: Any) -> Any:
+    def _observe(
+        self, stream: Any, kind: Any, content: Any = None, parent: Any = None, *args: Any, **options: Any
+    ) -> Any:
         if self._parent is not None:
             self._keep(kind, content, parent)
         return self._send(stream, kind, content, parent, *args, **options)
@@ -95,7 +97,10 @@ def show(ip: Any, outputs: Iterable[dict[str, Any]]) -> None:
         elif kind in ("display_data", "execute_result"):
             _publish(ip, kind, output.get("data") or {}, output.get("metadata") or {})
         elif kind == "error":
-            print("\n".join(output.get("traceback") or [f"{output.get('ename')}: {output.get('evalue')}"]), file=sys.stderr)
+            print(
+                "\n".join(output.get("traceback") or [f"{output.get('ename')}: {output.get('evalue')}"]),
+                file=sys.stderr,
+            )
 
 
 def _text(value: Any) -> str:

@@ -99,7 +99,7 @@ class Pages:
     @property
     def store(self) -> str:
         """The URL of the datastore in use."""
-        return store_url(self.session.lane.store_option, self.flow.notebook.folder)
+        return store_url(self.session.known.store_option, self.flow.notebook.folder)
 
     def stamp(self) -> dict[str, Any]:
         """What every snapshot says of itself."""

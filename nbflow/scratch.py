@@ -119,9 +119,13 @@ class Scratch:
     # ------------------------------------------------------------ once a step needs it
 
     def adopt(self, spec: TaskSpec) -> tuple[Trace, dict[str, Any]] | None:
-        """A plain cell as a task of the flow in; its execution and the values that it left, if they still count, out."""
+        """A plain cell as a task of the flow in; its execution and the values it left, if they still count, out."""
         trace = self._traces.get(spec.cell)
-        if trace is None or trace.source != spec.source or any(name.startswith("<") for name in (*spec.inputs, *spec.writes)):
+        if (
+            trace is None
+            or trace.source != spec.source
+            or any(name.startswith("<") for name in (*spec.inputs, *spec.writes))
+        ):
             return None
         for name, ref in spec.inputs.items():
             if not self._read(trace, name, artifacts.content_id(spec.groups[ref.group], ref.name)):

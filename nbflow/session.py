@@ -1,4 +1,4 @@
-"""The live kernel: the one owner of what is known about it, driven by IPython's hooks and the first line of each cell."""
+"""The live kernel: the one owner of what is known about it, driven by IPython's hooks and the cells' first lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from nbflow.audience import Audience
 from nbflow.document import ORIGINS, Document, find_path
 from nbflow.errors import NbflowError, PlanError
 from nbflow.executors.kernel import KernelTask
-from nbflow.flowrun import Drawing, FlowRun, failed, say, told
+from nbflow.flowrun import Drawing, FlowRun, say
+from nbflow.knowledge import Knowledge
 from nbflow.lane import Decision, Lane
 from nbflow.model import Cell, Finding, Flow, Plan, Step
 from nbflow.namespace import running_elsewhere, waiting_elsewhere
@@ -26,8 +27,8 @@ from nbflow.notebook import RawCell, read_notebook
 from nbflow.options import parse_header
 from nbflow.outputs import Recorder
 from nbflow.parameters import gather_overrides, override_source
-from nbflow.registry import Registry
 from nbflow.plaincells import PlainCells
+from nbflow.registry import Registry
 from nbflow.render import table
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ class Session:
         self.document = Document(find_path(ip.user_ns, os.environ), Path.cwd())
         self.recorder = Recorder(ip)
         self.audience = Audience()
-        self.lane = Lane(ip, self.document, self.registry, self.recorder, self.audience)
+        self.known = Knowledge(ip, self.document, self.registry, self.recorder, self.audience)
+        self.lane = Lane(self.known)
+        self.plain = PlainCells(self.known)
         self._stacks: dict[int, list[Any]] = {}
         self._request: Request | None = None
         self._run: FlowRun | None = None
@@ -81,7 +84,7 @@ class Session:
         """Write what is left and leave the kernel as it was."""
         atexit.unregister(self.close)
         self.recorder.detach()
-        self.lane.close()
+        self.known.close()
 
     def update_document(self, cells: Iterable[tuple[str, str, tuple[str, ...]]]) -> None:
         """The front end's code cells (id, source, tags) in their order: they are the document from now on."""
@@ -116,9 +119,9 @@ class Session:
             self._finish(result)
 
     def _begin(self, source: str, cell_id: str | None, info: Any) -> Request:
-        self.lane.settle()
+        self.known.settle()
         if self._run is not None and self._run.over:
-            self.lane.absorb(self._run)  # it went on in the background
+            self.known.absorb(self._run)  # it went on in the background
         metadata = self._metadata()
         self.document.forget(metadata.get("deletedCells") or ())
         tags = tuple(map(str, metadata.get("tags") or ()))
@@ -127,7 +130,7 @@ class Session:
         found = self._cell(cell)
         if found is None or found.kind in ("plain", "setup", "control", "empty"):
             try:
-                self.lane.before_plain(source, found)
+                self.plain.before(source, found)
             except NbflowError as error:  # the cell is none of ours: it runs all the same
                 say(error)
         request.names = dict(self.ip.user_ns)
@@ -182,13 +185,13 @@ class Session:
         cell = self._cell(request.cell)
         if kind == "setup" or cell is None:
             return Decision(in_place=True)
-        flow = self.lane.flow()
+        flow = self.known.flow()
         step = next((step for step in flow.steps if step.cell == cell.id), None)
         self._tell_findings(flow, cell)
         if step is None:
             return Decision(in_place=True)
         if step.kind == "params":
-            _override(tree, cell, step, flow)
+            _override(tree, step, flow)
         request.tree = tree
         return self.lane.decide(step)
 
@@ -218,33 +221,34 @@ class Session:
 
     def enter(self, kind: str, header: str) -> None:
         """The call that stands in a header line's place: does what was decided, or raises what was wrong."""
-        del kind
+        del kind, header  # the decision was made when they were seen first
         request = self._request
         decision = self._refused or (request.decision if request is not None else None)
         self._refused = None
         if decision is None or request is None:
-            raise PlanError("a step was entered without being planned", fix="run `%reload_ext nbflow`, then the cell again")
+            raise PlanError(
+                "a step was entered without being planned", fix="run `%reload_ext nbflow`, then the cell again"
+            )
         if decision.error is not None:
             raise decision.error
-        file = sys._getframe(1).f_code.co_filename
+        file = sys._getframe(1).f_code.co_filename  # noqa: SLF001  # the cell's own frame
         _restore_line(file, request.source)
         if decision.step is None:
             return
         if decision.reuse is not None:
-            self.lane.reuse(decision)
+            self.lane.reuse(decision.step, decision.reuse, decision)
         elif decision.in_place:
-            self._enter_here(request, decision, file)
+            self._enter_here(request, decision.step, decision, file)
         else:
-            self.lane.elsewhere(decision)
+            self.lane.elsewhere(decision.step)
 
-    def _enter_here(self, request: Request, decision: Decision, file: str) -> None:
-        assert decision.step is not None
+    def _enter_here(self, request: Request, step: Step, decision: Decision, file: str) -> None:
         namespace = self.ip.user_ns
         waiting = waiting_elsewhere(namespace)
         reason = running_elsewhere(namespace) or (waiting if waiting and _awaits(request.tree) else "")
         if reason:
-            self.say(_shared(decision.step, reason))
-        request.task = self.lane.start(decision, file)
+            self.say(_shared(step, reason))
+        request.task = self.lane.start(step, decision, file)
         self.lane.enter(request.task, isolated=not reason)
 
     _refused: Decision | None = None
@@ -265,7 +269,7 @@ class Session:
             return
         if request.decision is None or request.decision.step is None:
             try:
-                self.lane.after_plain(self._cell(request.cell), request.names, succeeded=succeeded)
+                self.plain.after(self._cell(request.cell), request.names, succeeded=succeeded)
             except NbflowError as error:
                 say(error)
 
@@ -281,9 +285,11 @@ class Session:
     def flow(self) -> Flow:
         """The notebook as it stands, as a flow."""
         self.document.refresh()
-        return self.lane.flow()
+        return self.known.flow()
 
-    def run_flow(self, *, background: bool = False, on: str | None = None, all_cells: bool = False, **wishes: Any) -> Run | None:
+    def run_flow(
+        self, *, background: bool = False, on: str | None = None, all_cells: bool = False, **wishes: Any
+    ) -> Run | None:
         """What `%flow run` was told in; the finished Run out; None for one that goes on in the background.
 
         RunFailed when it did not succeed, whatever `launch.begin` raises before anything ran.
@@ -301,11 +307,11 @@ class Session:
 
         self._refuse_second()
         self.document.refresh()
-        self.lane.flush()
-        executors = self.lane.executors(on)
-        flow = self.lane.whole_flow(all_cells=all_cells)
+        self.known.flush()
+        executors = self.known.executors(on)
+        flow = self.known.whole_flow(all_cells=all_cells)
         run = FlowRun(self.ip, self.audience)
-        runner = begin(flow, store=self.lane.store_option, executors=executors, watch=run.watch, **wishes)
+        runner = begin(flow, store=self.known.store_option, executors=executors, watch=run.watch, **wishes)
         self._run = run
         run.start(runner)
         return run
@@ -317,13 +323,9 @@ class Session:
     def _end(self, run: FlowRun) -> Run:
         from nbflow.client import Run
 
-        assert run.runner is not None and run.snapshot is not None
-        self.lane.absorb(run)
-        if run.status != "done":
-            for text in told(run.snapshot):
-                print(text, file=sys.stderr)
-            raise failed(run.snapshot)
-        return Run(f"{run.runner.flow.name}/{run.runner.started.run}", store=run.runner.lookup.store.url)
+        self.known.absorb(run)
+        run.finish()
+        return Run(run.name, store=self.known.store().url)
 
     @property
     def in_cell(self) -> bool:
@@ -341,15 +343,15 @@ class Session:
         """What `%flow run` would do."""
         from nbflow.launch import plan_flow
 
-        self.lane.flush()
-        return plan_flow(self.flow(), self.lane.executors(), store=self.lane.store_option, **wishes)
+        self.known.flush()
+        return plan_flow(self.flow(), self.known.executors(), store=self.known.store_option, **wishes)
 
     def why(self, step: str, **wishes: Any) -> dict[str, Any]:
         """Whether a step would run, and what changed."""
         from nbflow.launch import why_flow
 
-        self.lane.flush()
-        return why_flow(self.flow(), step, self.lane.executors(), store=self.lane.store_option, **wishes)
+        self.known.flush()
+        return why_flow(self.flow(), step, self.known.executors(), store=self.known.store_option, **wishes)
 
     def status(self) -> list[str]:
         """How the run stands, where the document comes from, which names wait to be read."""
@@ -357,10 +359,14 @@ class Session:
         if self._run is not None and self._run.snapshot is not None:
             lines.append(table.text(self._run.snapshot))
         lines += self.settings()
-        lines += [f"{finding.message} (cell {finding.cell})" for finding in self.flow().findings if finding.code == "source-differs"]
-        if self.lane.waiting:
-            lines.append(f"loaded when a cell reads them: {', '.join(self.lane.waiting.names())}")
-        known = {name: entry.step for name, entry in self.lane.ledger.names().items() if entry.step}
+        lines += [
+            f"{finding.message} (cell {finding.cell})"
+            for finding in self.flow().findings
+            if finding.code == "source-differs"
+        ]
+        if self.known.waiting:
+            lines.append(f"loaded when a cell reads them: {', '.join(self.known.waiting.names())}")
+        known = {name: entry.step for name, entry in self.known.ledger.names().items() if entry.step}
         lines += [f"{name}: of {step}" for name, step in sorted(known.items())]
         return lines
 
@@ -369,7 +375,7 @@ class Session:
         path = f" ({self.document.path})" if self.document.path is not None else ""
         problem = f"; {self.document.problem}" if self.document.problem else ""
         lines = [f"document order: {ORIGINS[self.document.origin]}{path}{problem}"]
-        return [*lines, f"datastore: {storage.store_url(self.lane.store_option, self.flow().notebook.folder)}"]
+        return [*lines, f"datastore: {storage.store_url(self.known.store_option, self.flow().notebook.folder)}"]
 
     def use_notebook(self, path: Path) -> None:
         """This kernel belongs to another notebook from now on."""
@@ -378,7 +384,7 @@ class Session:
 
     def use_store(self, url: str) -> None:
         """Another datastore from now on."""
-        self.lane.use_store(url)
+        self.known.use_store(url)
 
 
 def _belongs(result: Any, info: Any) -> bool:
@@ -387,7 +393,9 @@ def _belongs(result: Any, info: Any) -> bool:
 
 
 def _error_of(result: Any) -> BaseException | None:
-    error: BaseException | None = result.error_before_exec if result.error_before_exec is not None else result.error_in_exec
+    error: BaseException | None = (
+        result.error_before_exec if result.error_before_exec is not None else result.error_in_exec
+    )
     return error
 
 
@@ -403,7 +411,7 @@ def _awaits(tree: ast.Module | None) -> bool:
     return False
 
 
-def _override(tree: ast.Module, cell: Cell, step: Step, flow: Flow) -> None:
+def _override(tree: ast.Module, step: Step, flow: Flow) -> None:
     """A params cell's module: `File` needs no import, and what the environment says takes the place of a default."""
     values = gather_overrides(flow.parameters, {}, {}, os.environ)
     tree.body[1:] = ast.parse(override_source(step.source, values)).body

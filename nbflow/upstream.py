@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Set
+import time
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import msgspec
@@ -12,9 +13,9 @@ from nbflow import planning
 from nbflow.errors import NbflowError, PlanError
 from nbflow.happenings import Prepared
 from nbflow.lookup import Lookup, RunFacts
-from nbflow.model import Flow, Record, Step, TaskId
+from nbflow.model import Flow, Index, Record, Step, TaskId
+from nbflow.parameter_sources import Wish
 from nbflow.parameter_values import evaluate
-from nbflow.parameters import gather_overrides
 from nbflow.plugins import Executor
 from nbflow.storage import Store
 
@@ -39,7 +40,7 @@ class Known:
     """What a kernel has executed so far: shared with it, so always as it is now."""
 
     executed: Mapping[str, Record]  # key -> the newest execution, of this kernel or of a run that it started
-    seen: Set[tuple[str, str]]  # (step, key) that ran or was reused by hand: the next time it is executed
+    seen: AbstractSet[tuple[str, str]]  # (step, key) that ran or was reused by hand: the next time it is executed
 
 
 class HandLookup(Lookup):
@@ -104,9 +105,16 @@ class Upstream:
     def _below(self, name: str) -> set[str]:
         below: set[str] = set()
         for step in self.flow.steps:
-            if name in step.needs or below & set(step.needs):
+            if ({name} | below) & self._reads_from(step):
                 below.add(step.name)
         return below
+
+    def _reads_from(self, step: Step) -> set[str]:
+        """The steps that a step reads from: of a join every step of the fan-out that it closes."""
+        joined = [self._steps[name] for name in step.options.join if name in self._steps]
+        heads = {each.scope[-1] for each in joined if each.scope}
+        bodies = {each.name for each in self.flow.steps if heads & set(each.scope)}
+        return {*step.needs, *step.scope, *step.options.join, *bodies} - {step.name}
 
     def retry(self) -> None:
         """Look again for what was missing: others may have written to the store."""
@@ -130,10 +138,23 @@ class Upstream:
     def _ask(self, task: TaskId) -> Prepared:
         """A task in; what the look-up says of it when all that can be settled above it has been, out."""
         for _ in range(MOST_ROUNDS):
+            needs = self.lookup.loops.needs(task, self._sizes())
+            if not self._settle_all(needs):
+                return Prepared(task, time.time(), "wait", waits=needs)
             prepared = self.lookup.prepare(task)
-            if prepared.action != "wait" or not all([self._settle(need) for need in prepared.waits]):
+            if prepared.action != "wait" or not self._settle_all(prepared.waits):
                 return prepared
         raise PlanError(f"what {task.step} waits for does not settle", step=task.step)
+
+    def _sizes(self) -> dict[tuple[str, Index], int]:
+        """How many items each fan-out has whose list is known."""
+        lists = [(task, record) for task, record in self._standing.items() if task.part == "list"]
+        return {(task.step, task.index): len(record.artifacts) for task, record in lists if record is not None}
+
+    def _settle_all(self, tasks: Iterable[TaskId]) -> bool:
+        """Each of them is looked at, so that all that is missing is named."""
+        known = [self._settle(task) for task in tasks]
+        return all(known)
 
     def _settle(self, task: TaskId) -> bool:
         """A task above in; whether it is known what stands for it."""
@@ -141,10 +162,9 @@ class Upstream:
             return True
         if task in self._missing or task in self._blocked:
             return False
-        first = _before(task)
-        if first is not None and not self._settle(first):
-            self._blocked.add(task)
-            return False
+        step = self._steps.get(task.step)
+        if step is not None and step.kind == "params":
+            return self._settle_parameters(task, step)
         target, self.lookup.target = self.lookup.target, ""
         prepared = self._ask(task)
         record = self._record(task, prepared)
@@ -164,19 +184,20 @@ class Upstream:
             return self.lookup.record(task)
         if prepared.action != "run" or task.part:
             return None
-        step = self._steps[task.step]
-        return self._given(step) if step.kind == "params" else self._adopt(step, prepared, self.lookup)
+        return self._adopt(self._steps[task.step], prepared, self.lookup)
 
-    def _given(self, step: Step) -> Record | None:
+    def _settle_parameters(self, task: TaskId, step: Step) -> bool:
         """Parameters need no cell to be run by hand: their values are in the notebook and the environment."""
-        overrides = gather_overrides(self.flow.parameters, {}, {}, os.environ)
         alone = msgspec.structs.replace(self.flow, steps=(step,))
         try:
-            _, given = evaluate(alone, self.store, overrides, self._executor_of, self._facts.run)
+            _, given = evaluate(alone, self.store, Wish(), self._executor_of, self._facts.run)
         except NbflowError as error:
-            self._missing[TaskId(step=step.name)] = error.message
-            return None
-        return given.records.get(step.name)
+            self._missing[task] = error.message
+            return False
+        record = given.records[step.name]
+        self.lookup.settle(task, record)
+        self._standing[task] = record
+        return True
 
     # ------------------------------------------------------------ what has to run first
 
@@ -184,15 +205,6 @@ class Upstream:
         """The steps that have to run before the one that was asked for last, topmost first."""
         whys = {task.step: why for task, why in reversed(self._missing.items())}
         return [Missing(step.name, step.label, whys[step.name]) for step in self.flow.steps if step.name in whys]
-
-
-def _before(task: TaskId) -> TaskId | None:
-    """What must have settled before a gate can say what it waits for."""
-    if task.part == "all":
-        return msgspec.structs.replace(task, part="list")
-    if task.part == "last":
-        return msgspec.structs.replace(task, part="", turn=0)
-    return None
 
 
 def _why(prepared: Prepared) -> str:

@@ -1,4 +1,4 @@
-"""Which version each of the user's names holds: the stored value or the definition that its present object came from."""
+"""Which version each of the user's names holds: the stored value or the definition that its object came from."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ class Entry:
 class Ledger:
     """What is known about the names in the one namespace; unknown is the default, and is never wrong."""
 
-    def __init__(self, namespace: dict[str, Any], registry: Registry, fingerprint: Callable[[Group, Mapping[str, Any]], bool]) -> None:
+    def __init__(
+        self, namespace: dict[str, Any], registry: Registry, fingerprint: Callable[[Group, Mapping[str, Any]], bool]
+    ) -> None:
         self.namespace = namespace
         self.registry = registry
         self._same = fingerprint
@@ -91,7 +93,9 @@ class Ledger:
             if before is not None and before.value is value and before.definition == definition_id:
                 continue
             self._serial += 1
-            self._entries[name] = Entry(value=value, serial=self._serial, definition=definition_id, binds=dict(binds or {}))
+            self._entries[name] = Entry(
+                value=value, serial=self._serial, definition=definition_id, binds=dict(binds or {})
+            )
 
     # ------------------------------------------------------------ what is asked
 
@@ -124,7 +128,7 @@ class Ledger:
         return all(entry is not None and entry.definition == definition_id for entry in entries)
 
     def is_live(self, definition: Definition, requires: Iterable[Definition], binds: Mapping[str, str]) -> bool:
-        """Whether the names of a definition hold what it defines, made from the definitions and data that it asks for."""
+        """Whether a definition's names hold what it defines, made from the definitions and data that it asks for."""
         entries = [self._entry(name) for name in definition.names]
         found = [entry for entry in entries if entry is not None and entry.definition == definition.id]
         if not definition.names or len(found) != len(entries):
@@ -132,7 +136,9 @@ class Ledger:
         oldest = min(entry.serial for entry in found)
         if any(dict(entry.binds) != dict(binds) for entry in found):
             return False
-        newest = [entry.serial for other in requires for name in other.names if (entry := self._entry(name)) is not None]
+        newest = [
+            entry.serial for other in requires for name in other.names if (entry := self._entry(name)) is not None
+        ]
         return all(serial <= oldest for serial in newest)
 
     def current(self, wanted: Mapping[str, Value]) -> dict[str, Any]:
@@ -170,7 +176,11 @@ class Ledger:
             return True
         group = wanted[next(iter(names))].group
         members = {name: self._entry(name) for name in group.names}
-        alive = {name: entry.value for name, entry in members.items() if entry is not None and entry.group is not None and entry.group.id == group.id}
+        alive = {
+            name: entry.value
+            for name, entry in members.items()
+            if entry is not None and entry.group is not None and entry.group.id == group.id
+        }
         if len(alive) != len(members) or not self._same(group, alive):
             return False
         for name in alive:

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from jupyter_client.manager import KernelManager
 
@@ -39,7 +39,9 @@ class Executed:
         return str(self.reply.get("evalue", ""))
 
     def stream(self, name: str) -> str:
-        return "".join(m["content"]["text"] for m in self.messages if m["msg_type"] == "stream" and m["content"]["name"] == name)
+        return "".join(
+            m["content"]["text"] for m in self.messages if m["msg_type"] == "stream" and m["content"]["name"] == name
+        )
 
     @property
     def stdout(self) -> str:
@@ -108,7 +110,7 @@ class NotebookFile:
         self.save()
 
     def save(self) -> None:
-        cells = [
+        cells: list[dict[str, Any]] = [
             {
                 "cell_type": "code", "id": name, "metadata": {"tags": self.tags[name]} if name in self.tags else {},
                 "execution_count": None, "outputs": [], "source": source,
@@ -118,21 +120,29 @@ class NotebookFile:
         document = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
         temporary = self.path.with_suffix(".saving")
         temporary.write_text(json.dumps(document), encoding="utf-8")
-        os.replace(temporary, self.path)
+        temporary.replace(self.path)
 
 
 class Kernel:
     """A kernel whose session belongs to a notebook file; a context manager that ends it."""
 
     def __init__(
-        self, notebook: NotebookFile, *, load: bool = True, python: str = sys.executable, env: dict[str, str] | None = None
+        self,
+        notebook: NotebookFile,
+        *,
+        load: bool = True,
+        python: str = sys.executable,
+        env: dict[str, str] | None = None,
     ) -> None:
         self.notebook = notebook
         self.load = load
         self.python = python
         self.env = {
-            **os.environ, "JPY_SESSION_NAME": str(notebook.path), "IPYTHONDIR": str(notebook.path.parent / ".ipython"), **(env or {}),
-        }  # fmt: skip
+            **os.environ,
+            "JPY_SESSION_NAME": str(notebook.path),
+            "IPYTHONDIR": str(notebook.path.parent / ".ipython"),
+            **(env or {}),
+        }
         self.start()
 
     def start(self) -> None:
@@ -162,7 +172,9 @@ class Kernel:
         self.manager.shutdown_kernel(now=True)
         self.start()
 
-    def send(self, code: str, cell_id: str | None = None, *, silent: bool = False, metadata: dict[str, Any] | None = None) -> str:
+    def send(
+        self, code: str, cell_id: str | None = None, *, silent: bool = False, metadata: dict[str, Any] | None = None
+    ) -> str:
         """An execute request on its way; its message id."""
         content = {
             "code": code, "silent": silent, "store_history": not silent, "user_expressions": {}, "allow_stdin": True,
@@ -197,7 +209,7 @@ class Kernel:
             return False
         if message["msg_type"] in OUTPUTS:
             executed.messages.append({"msg_type": message["msg_type"], "content": message["content"]})
-        return message["msg_type"] == "status" and message["content"]["execution_state"] == "idle"
+        return bool(message["msg_type"] == "status" and message["content"]["execution_state"] == "idle")
 
     def _read_reply(self, message_id: str, executed: Executed) -> None:
         try:
@@ -221,7 +233,9 @@ class Kernel:
     ) -> Executed:  # fmt: skip
         """Any code, as a cell or without one."""
         began = time.perf_counter()
-        executed = self.collect(self.send(code, cell_id, silent=silent, metadata=metadata), timeout=timeout, answers=answers)
+        executed = self.collect(
+            self.send(code, cell_id, silent=silent, metadata=metadata), timeout=timeout, answers=answers
+        )
         executed.seconds = time.perf_counter() - began
         return executed
 
@@ -250,8 +264,10 @@ class Kernel:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
 
-    def __enter__(self) -> Kernel:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

@@ -78,7 +78,9 @@ def test_await_works(kernel: Kernel) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["import time\nfor _ in range(80):\n    time.sleep(0.05)", "n = 0\nwhile n < 10**9:\n    n += 1"], ids=["sleep", "busy"]
+    "body",
+    ["import time\nfor _ in range(80):\n    time.sleep(0.05)", "n = 0\nwhile n < 10**9:\n    n += 1"],
+    ids=["sleep", "busy"],
 )
 def test_interrupt_ends_the_cell_at_once(kernel: Kernel, body: str) -> None:
     kernel.execute("outside = 'kept'")
@@ -104,7 +106,8 @@ def test_syntax_error_is_a_plain_one(kernel: Kernel) -> None:
     kernel.execute("outside = 'kept'")
     executed = step(kernel, "%%step broken\nx = 1\ny = = 2\n")
     assert executed.ename == "SyntaxError"
-    assert "line 3" in executed.traceback and "nbflow" not in executed.traceback
+    assert "line 3" in executed.traceback
+    assert "nbflow" not in executed.traceback
     assert kernel.value("outside") == "'kept'"
 
 
@@ -197,8 +200,9 @@ def test_step_inside_a_step_is_refused(kernel: Kernel) -> None:
 
 def test_user_thread_keeps_its_names(kernel: Kernel) -> None:
     kernel.execute(
-        "import threading, time\nheard = []\nstop = False\ndef listen():\n    while not stop:\n        heard.append(time.time())\n"
-        "        time.sleep(0.01)\nlistener = threading.Thread(target=listen); listener.start()"
+        "import threading, time\nheard = []\nstop = False\ndef listen():\n    while not stop:\n"
+        "        heard.append(time.time())\n        time.sleep(0.01)\n"
+        "listener = threading.Thread(target=listen); listener.start()"
     )
     executed = step(kernel, "%%step beside\nimport time as t\nt.sleep(0.2)")
     assert executed.status == "ok"
@@ -233,20 +237,26 @@ def test_what_is_wrong_is_said_in_a_line(kernel: Kernel, source: str, message: s
     executed = kernel.execute(source, f"wrong-{abs(hash(source)) % 10**6}")
     assert executed.status == "error"
     assert message in executed.traceback
-    assert "Traceback" not in executed.traceback and ".py" not in executed.traceback
+    assert "Traceback" not in executed.traceback
+    assert ".py" not in executed.traceback
     assert executed.traceback.startswith("error: ")
 
 
 def test_completeness_in_a_terminal(kernel: Kernel) -> None:
-    assert kernel.value("[get_ipython().check_complete(t)[0] for t in ('%%step a\\n', '%%step a\\nx = 1\\n', '%%step a\\nx = 1\\n\\n')]") == (
-        "['incomplete', 'incomplete', 'complete']"
-    )
+    texts = ("%%step a\n", "%%step a\nx = 1\n", "%%step a\nx = 1\n\n")
+    found = kernel.value(f"[get_ipython().check_complete(text)[0] for text in {texts!r}]")
+    assert found == "['incomplete', 'incomplete', 'complete']"
 
 
 def test_loading_twice_and_unloading(kernel: Kernel) -> None:
     assert kernel.execute("%load_ext nbflow").status == "ok"
     assert kernel.execute("%reload_ext nbflow").status == "ok"
-    assert kernel.value("len([t for t in get_ipython().input_transformer_manager.line_transforms if t.__module__ == 'nbflow.magics'])") == "1"
+    assert (
+        kernel.value(
+            "len([t for t in get_ipython().input_transformer_manager.line_transforms if t.__module__ == 'nbflow.magics'])"
+        )
+        == "1"
+    )
     assert step(kernel, "%%step again\nagain = 1").status == "ok"
     assert kernel.execute("%unload_ext nbflow").status == "ok"
     assert kernel.execute("%%step never\nx = 1").status == "error"
