@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import msgspec
 
-from nbflow import client, facts, past, plugins, records, storage
+from nbflow import client, facts, forecast, past, plugins, records, storage
 from nbflow.errors import NotebookError, OptionError, PlanError, nearest
 from nbflow.graph import Changed, build_flow
 from nbflow.lookup import Lookup, RunFacts
@@ -20,7 +20,6 @@ from nbflow.model import (
     Finding,
     Flow,
     Plan,
-    PlanTask,
     Step,
     StepOptions,
     TaskId,
@@ -174,7 +173,7 @@ def plan_flow(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
         steps=steps, resume=resume, run="",
     )  # fmt: skip
-    return Plan(flow=ready.flow.name, tasks=tuple(_plan_rows(ready.flow, ready.lookup)), findings=ready.flow.findings)
+    return Plan(flow=ready.flow.name, tasks=forecast.rows(ready.flow, ready.lookup), findings=ready.flow.findings)
 
 
 def why_flow(
@@ -366,35 +365,15 @@ def _run_until(runner: Runner, cancel: threading.Event | None) -> None:
 # ---------------------------------------------------------------- plans
 
 
-def _plan_rows(flow: Flow, lookup: Lookup) -> Iterable[PlanTask]:
-    """A flow's steps in document order in; a row for each out: reused only if all that it reads is reused."""
-    runs: dict[str, Step] = {}
-    for step in flow.steps:
-        task = TaskId(step=step.name)
-        above = [name for name in step.needs if name in runs]
-        if above:
-            runs[step.name] = step
-            reasons = tuple(("input", f"{runs[name].label} runs") for name in above)
-            yield PlanTask(step=step.name, index=(), action="run", reasons=reasons)
-            continue
-        prepared = lookup.prepare(task)
-        if prepared.action == "reuse":
-            yield PlanTask(step=step.name, index=(), action="reuse", reasons=prepared.reasons)
-            continue
-        runs[step.name] = step
-        yield PlanTask(step=step.name, index=(), action="run", reasons=prepared.reasons)
-
-
 def why_in(flow: Flow, lookup: Lookup, word: str) -> dict[str, Any]:
     """A flow with its look-up and a step in; its action and what changed, as `why` gives it, out."""
     name = find_step(word, flow.steps)
-    for row in _plan_rows(flow, lookup):
-        if row.step != name:
-            continue
+    found = [row for row in forecast.rows(flow, lookup) if row.step == name]
+    for row in sorted(found, key=lambda row: row.action == "reuse")[:1]:
         changes: tuple[Change, ...] = tuple(Change(code=code, what=what) for code, what in row.reasons)
         if row.action == "run" and row.reasons and row.reasons[0][0] != "fresh":
             try:
-                detailed = lookup.changes(TaskId(step=name))
+                detailed = lookup.changes(TaskId(step=name, index=row.index or ()))
             except KeyError:
                 detailed = ()
             known = {change.what for change in detailed}

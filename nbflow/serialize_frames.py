@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from nbflow.serialize_arrays import SMALL
@@ -50,24 +50,45 @@ def reduce_frame(frame: Any) -> Any:
     manager: Any = getattr(frame, "_mgr", None)
     if not hasattr(manager, "iget_values"):
         return reduce_apart(frame)
-    count = frame.shape[1]
-    columns = [manager.iget_values(position) for position in range(count)]
-    blocks = _one_by_one(columns) if len(frame) * 8 >= SMALL else _by_dtype(columns)
+    rows = _row_major(manager)
+    kept = {place for _, places in rows for place in places}
+    columns = {at: manager.iget_values(at) for at in range(frame.shape[1]) if at not in kept}
+    blocks = rows + (_one_by_one(columns) if len(frame) * 8 >= SMALL else _by_dtype(columns))
     extra = _extra(frame)
     return make_frame, (Mark(1), blocks, frame.index, frame.columns, extra, Mark(-1))
 
 
-def _one_by_one(columns: list[Any]) -> list[tuple[Any, list[int]]]:
-    return [(_loose(column), [position]) for position, column in enumerate(columns)]
+def _row_major(manager: Any) -> list[tuple[Any, list[int]]]:
+    """Blocks whose memory runs along the rows, as of a frame made from one array: they stay whole.
+
+    Sums over such a frame add up in another order than over columns, so that the last bits differ.
+    """
+    import numpy as np
+
+    found = []
+    for block in getattr(manager, "blocks", ()):
+        values = block.values
+        if (
+            isinstance(values, np.ndarray)
+            and values.ndim == 2
+            and min(values.shape) > 1
+            and not values.flags.c_contiguous
+        ):
+            found.append((values[:], [int(place) for place in block.mgr_locs.as_array]))
+    return found
 
 
-def _by_dtype(columns: list[Any]) -> list[tuple[Any, list[int]]]:
+def _one_by_one(columns: Mapping[int, Any]) -> list[tuple[Any, list[int]]]:
+    return [(_loose(column), [position]) for position, column in columns.items()]
+
+
+def _by_dtype(columns: Mapping[int, Any]) -> list[tuple[Any, list[int]]]:
     """Short columns: NumPy ones of a dtype together, so that a wide frame stays quick and has one stored form."""
     import numpy as np
 
     together: dict[Any, list[int]] = {}
     blocks: list[tuple[Any, list[int]]] = []
-    for position, column in enumerate(columns):
+    for position, column in columns.items():
         loose = _loose(column)
         if isinstance(loose, np.ndarray):
             together.setdefault(loose.dtype, []).append(position)
