@@ -9,7 +9,6 @@ from nbflow.happenings import Node
 from nbflow.lookup import Lookup
 from nbflow.model import Flow, Index, PlanTask, Reason, TaskId
 
-
 Action = Literal["run", "reuse"]
 
 
