@@ -15,7 +15,11 @@ KINDS = ("executors", "serializers", "exporters", "cards", "secrets")
 BUILT_IN: dict[str, dict[str, str]] = {
     "executors": {"local": "nbflow.executors.local:LocalExecutor"},
     "serializers": {},
-    "exporters": {},
+    "exporters": {
+        "metaflow": "nbflow.exporters.metaflow:MetaflowExporter",
+        "metaflow": "nbflow.exporters.metaflow:MetaflowExporter",
+        "script": "nbflow.exporters.script:ScriptExporter",
+    },
     "cards": {},
     "secrets": {},
 }

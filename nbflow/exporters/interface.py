@@ -1,0 +1,91 @@
+"""What every exporter takes and gives, and how it says what the target cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from nbflow.errors import PlanError
+from nbflow.model import Finding, Flow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """What the flow runs in, read by the caller and handed in as data."""
+
+    python: str = ""  # "3.11.7"
+    distributions: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # imported module -> (name, version)
+    modules: Mapping[str, str] = field(default_factory=dict)  # helper modules beside the notebook: path -> text
+    beside: bool = True  # whether the files come to lie in the notebook's folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the user wants of the target: the main file's name, and words that the target knows (`kubernetes`)."""
+
+    file: str
+    words: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """A target; made without arguments."""
+
+    def export(self, flow: Flow, environment: Environment, options: Options) -> Mapping[str, str]:
+        """Files as path -> text, `options.file` among them; PlanError naming what the target cannot hold."""
+
+    def check(self, flow: Flow, environment: Environment, options: Options) -> tuple[Finding, ...]:
+        """What `export` would refuse ("error"), lose ("warning") and change ("note"); nothing is raised."""
+
+
+class Notes:
+    """What an export refuses, loses and changes, in the order in which it is noticed; each thing once."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+
+    def refused(self, message: str, *, step: str | None = None, cell: str | None = None,
+                line: int | None = None, name: str | None = None, fix: str | None = None) -> None:  # fmt: skip
+        """Something that the target has no way to say."""
+        self._add(Finding(
+            code="refused", level="error", message=message, step=step, cell=cell, line=line, name=name, fix=fix
+        ))  # fmt: skip
+
+    def lost(self, message: str, *, step: str | None = None, cell: str | None = None, name: str | None = None) -> None:
+        """Something that is left out."""
+        self._add(Finding(code="left-out", level="warning", message=message, step=step, cell=cell, name=name))
+
+    def changed(
+        self, message: str, *, step: str | None = None, cell: str | None = None, name: str | None = None
+    ) -> None:
+        """Something that goes by another name, or is said in another way."""
+        self._add(Finding(code="changed", level="note", message=message, step=step, cell=cell, name=name))
+
+    def _add(self, finding: Finding) -> None:
+        if finding not in self.findings:
+            self.findings.append(finding)
+
+    def raise_refused(self, target: str) -> None:
+        """Raise PlanError when something was refused; it carries every finding."""
+        errors = [finding for finding in self.findings if finding.level == "error"]
+        if errors:
+            first = errors[0]
+            more = f" (and {len(errors) - 1} more: `--check` lists them)" if len(errors) > 1 else ""
+            error = PlanError(
+                f"{target} cannot hold this flow: {first.message}{more}",
+                step=first.step, cell=first.cell, line=first.line, fix=first.fix,
+            )  # fmt: skip
+            error.findings = tuple(self.findings)
+            raise error
+
+
+def flow_problems(flow: Flow) -> tuple[Finding, ...]:
+    """A flow in; what keeps it from running anywhere, out: no exporter takes a flow that has such findings."""
+    errors = tuple(finding for finding in flow.findings if finding.level == "error")
+    if errors or any(step.kind == "step" for step in flow.steps):
+        return errors
+    return (Finding(
+        code="refused", level="error", message="the notebook declares no step",
+        fix="begin a cell with `%%step NAME`",
+    ),)  # fmt: skip

@@ -1,0 +1,114 @@
+r"""A notebook → a percent-format .py: a notebook for Jupytext and VS Code, and a command line of its own.
+
+`# %%` begins a cell, `# %% [markdown]` a text cell; ids and tags stand in the same line. Magics, `!` and `?` lines are
+comments, so that the file is valid Python: `# %matplotlib inline`; within a block `pass  # !ls`; a line that was such
+a comment already gets a second `# `. `notebook.parse_percent` reads all of it back, as Jupytext does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from nbflow.exporters.interface import Environment, Notes, Options, flow_problems
+from nbflow.model import Finding, Flow
+from nbflow.percent import MARKER, comment_magics
+
+ENTRY = """\
+# %% tags=["active-py"]
+if __name__ == "__main__" and "get_ipython" not in globals():
+    from nbflow.cli import run_script
+
+    raise SystemExit(run_script(__file__))
+"""
+"""The command line: first, so that nothing of the notebook runs before it; `active-py` makes it no notebook's cell."""
+
+
+HEADER = """\
+---
+jupyter:
+  jupytext:
+    text_representation:
+      extension: .py
+      format_name: percent
+  kernelspec:
+    display_name: Python 3
+    language: python
+    name: python3
+  nbflow:
+    flow: {name}
+---
+"""
+"""Jupytext's header, and the flow's name, which is not the file's."""
+
+
+class ScriptExporter:
+    """`--to script`: the whole notebook, scratch cells and text included."""
+
+    def export(self, flow: Flow, environment: Environment, options: Options) -> dict[str, str]:
+        """A flow in; the script out, with helper modules if it is to lie elsewhere; PlanError for what it cannot hold."""
+        notes = _notes(flow)
+        notes.raise_refused("a script")
+        ids = iter(flow.notebook.cells)
+        cells = ((cell, next(ids).id if cell.get("cell_type") == "code" else cell.get("id")) for cell in _cells(flow))
+        blocks = [_header(flow), ENTRY, *(_block(cell, identity) for cell, identity in cells)]
+        helpers = {} if environment.beside else environment.modules
+        return {**helpers, options.file: "\n".join(blocks)}
+
+    def check(self, flow: Flow, environment: Environment, options: Options) -> tuple[Finding, ...]:
+        """A flow in; what a script cannot hold, and what is left out, out."""
+        del environment, options
+        return tuple(_notes(flow).findings)
+
+
+def _header(flow: Flow) -> str:
+    """A flow in; the head of its script, a comment, out."""
+    name = json.dumps(flow.name, ensure_ascii=False)
+    lines = HEADER.format(name=name).splitlines()
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _cells(flow: Flow) -> Iterator[dict[str, Any]]:
+    """The document's cells in order, text cells too; of a script, its code cells with the text above them."""
+    try:
+        document = json.loads(flow.notebook.document)
+    except ValueError:
+        for cell in flow.notebook.cells:
+            if cell.markdown:
+                yield {"cell_type": "markdown", "source": cell.markdown}
+            yield {"cell_type": "code", "source": cell.source, "id": cell.id}
+        return
+    yield from document.get("cells", ())
+
+
+def _block(cell: dict[str, Any], identity: str | None) -> str:
+    """One cell of a notebook's JSON and its id in; its lines with the marker above out."""
+    kind, source = cell.get("cell_type", "code"), _source(cell)
+    words = [] if kind == "code" else [f"[{kind}]"]
+    if identity:
+        words.append(f'id="{identity}"')
+    tags = (cell.get("metadata") or {}).get("tags")
+    if tags:
+        words.append(f"tags={json.dumps(tags)}")
+    body = comment_magics(source) if kind == "code" else "\n".join(f"# {line}".rstrip() for line in source.split("\n"))
+    marker = " ".join(["# %%", *words])
+    return f"{marker}\n{body}\n" if body.strip() else f"{marker}\n"
+
+
+def _source(cell: dict[str, Any]) -> str:
+    source = cell.get("source", "")
+    return "".join(source) if isinstance(source, list) else str(source)
+
+
+def _notes(flow: Flow) -> Notes:
+    notes = Notes()
+    notes.findings.extend(flow_problems(flow))
+    for cell in flow.notebook.cells:
+        for at, line in enumerate(comment_magics(cell.source).split("\n"), start=1):
+            if MARKER.match(line):
+                notes.refused(
+                    f"line {at} of cell {cell.position} would begin a cell of its own: {line.strip()[:40]!r}",
+                    cell=cell.id, line=at, fix="write the comment with another mark than `# %%`",
+                )  # fmt: skip
+    return notes
