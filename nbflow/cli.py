@@ -7,27 +7,23 @@ unusable; 130 cancelled. Errors go to standard error as `error: WHAT`, `  where:
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
 from nbflow import client, diagnosis, launch, terminal
+from nbflow.cli_exit import CANCELLED, DONE, FAILED, UNUSABLE, USAGE, code_of, exit_code, interrupts
 from nbflow.cli_notebook import NotebookCommand, usage_error
-from nbflow.errors import ExecutorError, NbflowError, NotFoundError, PlanError, RunFailed, StoreError, TaskError
-from nbflow.model import Snapshot
+from nbflow.cli_runs import attach, diff, gc, json_option, store_option, tag
+from nbflow.errors import NbflowError, NotFoundError, PlanError
 from nbflow.render import dag, lines, listing, table
-
-DONE, FAILED, USAGE, UNUSABLE, CANCELLED = 0, 1, 2, 3, 130
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -39,6 +35,10 @@ def cli() -> None:
 
     RUN is ID, FLOW/ID or FLOW/latest.
     """
+
+
+for command in (attach, diff, gc, tag):
+    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,18 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return UNUSABLE
 
 
-def code_of(error: NbflowError) -> int:
-    """An error in, its exit code out."""
-    if isinstance(error, StoreError | ExecutorError):
-        return UNUSABLE
-    return FAILED if isinstance(error, RunFailed | TaskError) else USAGE
-
-
 # ---------------------------------------------------------------- options that several commands share
-
-store_option = click.option("--store", metavar="URL", help="The datastore: a folder or an fsspec URL.")
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, and nothing else.")
-
 
 def plan_options(command: _F) -> _F:
     """A command in; it with the options that say what a run would be, out."""
@@ -184,7 +173,7 @@ def _run(path: str, wishes: dict[str, Any], as_json: bool) -> int:
     """A notebook and what is wished in; it is run and shown; the exit code out."""
     cancel = threading.Event()
     watcher = terminal.watcher(as_json, lambda: launch.plan(path, **wishes))
-    with interrupts(cancel), watcher:
+    with interrupts(cancel.set, "cancelling; press Ctrl-C again to kill\n"), watcher:
         finished = launch.run(path, **wishes, watch=watcher, cancel=cancel)
     seen = finished.snapshot
     if isinstance(watcher, terminal.JsonLines):
@@ -194,42 +183,6 @@ def _run(path: str, wishes: dict[str, Any], as_json: bool) -> int:
         print(f"{table.summary(table.counts(seen))}; details: nbflow show {finished.flow}/{finished.id}", flush=True)
         terminal.show_failures(seen)
     return exit_code(seen)
-
-
-def exit_code(seen: Snapshot) -> int:
-    """A run that has ended in; its exit code out."""
-    if seen.status == "done":
-        return DONE
-    if seen.status == "cancelled":
-        return CANCELLED
-    failures = [view.failure for view in seen.tasks if view.failure is not None and view.failure.kind == "lost"]
-    return UNUSABLE if any(failure.type in ("ExecutorError", "StoreError") for failure in failures) else FAILED
-
-
-@contextmanager
-def interrupts(cancel: threading.Event) -> Iterator[None]:
-    """Inside, the first Ctrl-C (or SIGTERM) sets `cancel`, and the second one ends this process at once.
-
-    Workers notice that their parent has gone and end themselves.
-    """
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        del signum, frame
-        if cancel.is_set():
-            os.write(2, b"\x1b[?25h" if os.isatty(2) else b"")  # the live table hides the cursor
-            os._exit(CANCELLED)
-        cancel.set()
-        os.write(2, b"cancelling; press Ctrl-C again to kill\n")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @cli.command()

@@ -9,6 +9,7 @@ import datetime as dt
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,9 +17,11 @@ from typing import Any
 
 from nbflow import records
 from nbflow.errors import AmbiguousTask, NotFoundError, nearest
+from nbflow.following import Watch, follow
 from nbflow.history import step_state
 from nbflow.index import RunSummary
 from nbflow.model import Index, RunStatus, Snapshot, Tagged, TaskState, TaskView
+from nbflow.options import check_tag
 from nbflow.past import PastRun, find_run, summaries
 from nbflow.past_tasks import Artifact, Attempt, Data, Failure, Task, moment
 from nbflow.render import html, listing, preview, table
@@ -195,6 +198,10 @@ class Run:
         """The text of the notebook as it was run."""
         return self._past.document
 
+    def source_of(self, step: str) -> str:
+        """A step's name in; the text of its cell as it was run out, an empty string where there is no such cell."""
+        return next((one.source for one in self._past.graph.steps if one.name == step), "").strip("\n")
+
     def notebook_with_outputs(self) -> str:
         """That notebook as an .ipynb whose cells show what their tasks displayed and printed."""
         shown: dict[str, list[dict[str, Any]]] = {}
@@ -251,7 +258,7 @@ class Run:
         self._tag(tags, present=False)
 
     def _tag(self, tags: Iterable[str], *, present: bool) -> None:
-        past = self._past
+        past, tags = self._past, [check_tag(tag) for tag in tags]
         writer = records.EventWriter(past.store, past.flow, past.run, f"client-{secrets.token_hex(6)}")
         try:
             for tag in tags:
@@ -264,6 +271,11 @@ class Run:
         """Ask it to stop: returns at once, `wait()` waits for the end. A run that has ended is left as it is."""
         if not self.finished:
             records.request_cancel(self._past.store, self._past.flow, self._past.run)
+
+    def follow(self, watch: Watch, stop: threading.Event | None = None) -> Run:
+        """Show a run that goes on elsewhere until it has ended, or `stop` is set; `watch` gets snapshots and events."""
+        follow(self._past, watch, stop)
+        return self
 
     def wait(self, timeout: float | None = None, every: float = 0.2) -> Run:
         """Wait until it has ended; TimeoutError after `timeout` seconds; looks at the store `every` so many seconds."""

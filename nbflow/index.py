@@ -232,7 +232,10 @@ def _create(db: sqlite3.Connection) -> None:
 
 
 def _stamp(store: Store, flow: str, run: str) -> int:
-    """A run in; when its folder of events changed last (ns), 0 where that is just now or not known, out."""
+    """A run in; when its folder of events changed last (ns), 0 where that is not known, out.
+
+    Just now: a number that no other call gives, for the folder may change once more within the clock's tick.
+    """
     place = store.local_path(f"{records.run_folder(flow, run)}/events")
     if place is None:
         return 0
@@ -240,7 +243,8 @@ def _stamp(store: Store, flow: str, run: str) -> int:
         changed = os.stat(place).st_mtime_ns  # noqa: PTH116  # once for each of many runs
     except OSError:  # no events yet
         return 0
-    return changed if time.time_ns() - changed > 1_000_000_000 else 0
+    now = time.time_ns()
+    return changed if now - changed > 1_000_000_000 else -now
 
 
 def _read_summaries(store: Store, runs: Sequence[tuple[str, str]]) -> list[RunSummary]:

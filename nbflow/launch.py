@@ -25,6 +25,7 @@ from nbflow.model import (
     TaskId,
 )
 from nbflow.notebook import read_notebook
+from nbflow.options import check_tag
 from nbflow.parameter_sources import Wish, as_text, read_params_file
 from nbflow.parameter_values import Given, evaluate, without_params
 from nbflow.plugins import Executor
@@ -215,7 +216,7 @@ def begin(
 ) -> Runner:
     """A flow and what the user wants in; a Runner, checked and ready to `run()`, out."""
     run_id = records.new_run_id()
-    tags = tuple(tags)
+    tags = tuple(check_tag(tag) for tag in tags)
     ready = _prepare(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
         steps=steps, resume=resume, run=run_id, tags=tags,

@@ -179,6 +179,13 @@ def check_name(name: str, *, cell: str | None = None) -> str:
     return name
 
 
+def check_tag(tag: str) -> str:
+    """A run's tag in; the same out; OptionError when it is empty or holds blanks or control characters."""
+    if not tag or len(tag) > 100 or not tag.isprintable() or " " in tag:
+        raise OptionError(f"{tag!r} cannot be a tag", fix="use up to 100 characters, without blanks and line ends")
+    return tag
+
+
 def _parse_value(key: str, option: Option, value: str, step: str, cell: str | None) -> Any:
     if option.parse is None:
         if value:

@@ -67,9 +67,14 @@ def read_record(store: Store, key: str, execution: str) -> Record:
 def all_records(store: Store) -> Iterable[Record]:
     """Every readable record of the store: what a clean-up asks; a full scan."""
     for entry in store.list("results"):
-        record = _decode(store.read_many([entry.path]).get(entry.path, b""), Record)
+        record = read_entry(store, entry.path)
         if record is not None:
             yield record
+
+
+def read_entry(store: Store, path: str) -> Record | None:
+    """A result's path in; its record, None when it is gone or cannot be read, out."""
+    return _decode(store.read_many([path]).get(path, b""), Record)
 
 
 def read_facts(store: Store, code_key: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from nbflow.errors import NbflowError
 from nbflow.model import (
     SETTLED,
     Artifact,
+    Finding,
     Found,
     Plan,
     RunEvent,
@@ -63,7 +64,7 @@ class Watcher(Protocol):
     ) -> None: ...
 
 
-def watcher(as_json: bool, plan: Callable[[], Plan]) -> Watcher:
+def watcher(as_json: bool, plan: Callable[[], Plan | None]) -> Watcher:
     """Whether JSON is wanted and a way to the plan in; who shows the run on standard output out."""
     if as_json:
         return JsonLines(sys.stdout, plan)
@@ -73,9 +74,9 @@ def watcher(as_json: bool, plan: Callable[[], Plan]) -> Watcher:
 
 
 class JsonLines:
-    """One object a line and nothing else; the plan stands first, the summary is written by `close`."""
+    """One object a line and nothing else; the plan, if there is one, stands first, `finish` writes the summary."""
 
-    def __init__(self, out: TextIO, plan: Callable[[], Plan]) -> None:
+    def __init__(self, out: TextIO, plan: Callable[[], Plan | None]) -> None:
         self._out = out
         self._plan = plan()
         self._run: str | None = None
@@ -90,15 +91,21 @@ class JsonLines:
         """The run now and what happened in; its line is written."""
         if self._run is None:
             self._run = snapshot.run
-            self._write("plan", snapshot.started_at, lines.plan(self._plan))
-            for finding in self._plan.findings:
+            if self._plan is not None:
+                self._write("plan", snapshot.started_at, lines.plan(self._plan))
+            for finding in self._known:
                 self._write("finding", snapshot.started_at, lines.finding(finding))
         if isinstance(event, TaskChanged):
             self._write("task", event.at, lines.task(event))
         elif isinstance(event, TaskOutput):
             self._write("output", event.at or time.time(), lines.output(event))
-        elif isinstance(event, Found) and event.finding not in self._plan.findings:
+        elif isinstance(event, Found) and event.finding not in self._known:
             self._write("finding", event.at, lines.finding(event.finding))
+
+    @property
+    def _known(self) -> tuple[Finding, ...]:
+        """What was found before the run."""
+        return self._plan.findings if self._plan is not None else ()
 
     def finish(self, snapshot: Snapshot, store: str) -> None:
         """The run at its end in; its summary is the last line."""

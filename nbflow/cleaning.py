@@ -1,0 +1,266 @@
+"""What a datastore may lose: runs beyond those that are kept, and what no kept run reaches. Nothing is unpickled.
+
+Safe beside runs in progress: they count as kept, and what nobody refers to stays for an hour, for whoever is just
+about to refer to it; a segment that a writer finds already there counts as new.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nbflow import records
+from nbflow.artifacts import segments_of
+from nbflow.index import Index, RunSummary
+from nbflow.model import Record, RunStarted, TaskChanged
+from nbflow.past import summaries
+from nbflow.render import listing, preview
+from nbflow.storage import Entry, LocalStore, Store
+from nbflow.storage_interface import segment_path
+
+KEEP = 10
+MOST = 20_000_000_000
+GRACE = 3600.0
+"""Seconds that what nobody refers to is left alone."""
+
+LIST = "%5B%5D"
+"""In the execution id of a foreach's list."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How many runs of each flow are kept, at most how many bytes of a store; `force`: young left-overs go, too."""
+
+    keep: int = KEEP
+    most: int = MOST
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What would go: runs, each with its own bytes and why; files of records and segments that nothing kept reaches."""
+
+    runs: tuple[tuple[RunSummary, int, str], ...] = ()
+    records: tuple[Entry, ...] = ()
+    segments: tuple[Entry, ...] = ()
+    kept_runs: int = 0
+    kept_bytes: int = 0
+    young: int = 0  # bytes that nobody refers to, and that are too young to go
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that would be free."""
+        files = sum(entry.size for entry in (*self.records, *self.segments))
+        return files + sum(size for _, size, _ in self.runs)
+
+
+@dataclass
+class _Contents:
+    """A store as one listing saw it."""
+
+    runs: Sequence[RunSummary]
+    sizes: Mapping[tuple[str, str], int]  # of each run's own files
+    records: Mapping[str, tuple[Entry, Record]]  # by execution
+    segments: Mapping[str, Entry]  # by path
+    reached: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)  # run -> executions
+
+
+def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None = None) -> Cleaning:
+    """A store and what is to be kept in; what would go out. Nothing is changed."""
+    policy = policy or Policy()
+    now = time.time() if now is None else now
+    contents = _read(store)
+    dropped = _beyond(contents.runs, policy.keep)
+    dropped |= _too_large(contents, dropped, policy.most)
+    kept = [run for run in contents.runs if _id(run) not in dropped]
+    executions = _reached(contents, kept)
+    limit = now if policy.force else now - GRACE
+
+    def is_young(entry: Entry, created: float = 0.0) -> bool:
+        return (entry.mtime or created) >= limit and not policy.force
+
+    loose = [found for execution, found in contents.records.items() if execution not in executions]
+    gone = [entry for entry, record in loose if not is_young(entry, record.created_at)]
+    paths = {entry.path for entry in gone}
+    held = _segments(record for entry, record in contents.records.values() if entry.path not in paths)
+    free = [entry for path, entry in contents.segments.items() if path not in held]
+    segments = [entry for entry in free if not is_young(entry)]
+    whole = sum(contents.sizes.values()) + sum(entry.size for entry, _ in contents.records.values())
+    whole += sum(entry.size for entry in contents.segments.values())
+    young = sum(entry.size for entry, record in loose if entry.path not in paths)
+    young += sum(entry.size for entry in free) - sum(entry.size for entry in segments)
+    runs = [run for run in contents.runs if _id(run) in dropped]
+    found = Cleaning(
+        runs=tuple((run, contents.sizes.get(_id(run), 0), dropped[_id(run)]) for run in runs),
+        records=tuple(gone), segments=tuple(segments), kept_runs=len(kept), young=young,
+    )  # fmt: skip
+    return replace(found, kept_bytes=whole - found.nbytes)
+
+
+def clean(store: Store, cleaning: Cleaning) -> None:
+    """What `plan_cleaning` gave in; it is gone, but for what a run that began since has come to use."""
+    index = Index(store.url)
+    for run, _, _ in cleaning.runs:
+        records.delete_run(store, run.flow, run.run)
+        index.forget_run(run.flow, run.run)
+    gone = {run.run for run, _, _ in cleaning.runs}
+    used = _used_now(store, gone)
+    kept: set[str] = set()
+    for entry in cleaning.records:
+        record = records.read_entry(store, entry.path)
+        if record is not None and record.execution in used:
+            kept |= _segments([record])
+            continue
+        store.delete(entry.path)
+    for entry in cleaning.segments:
+        place = entry.path
+        if place not in kept and _is_unchanged(store, entry):
+            store.delete(place)
+    if isinstance(store, LocalStore):
+        store.remove_temporary(time.time() - 24 * GRACE)
+
+
+def as_object(cleaning: Cleaning) -> dict[str, Any]:
+    """What goes in; the same for JSON out."""
+    return {
+        "runs": [
+            {"flow": run.flow, "run": run.run, "status": run.status, "nbytes": size, "why": why}
+            for run, size, why in cleaning.runs
+        ],
+        "records": len(cleaning.records), "segments": len(cleaning.segments), "nbytes": cleaning.nbytes,
+        "kept": {"runs": cleaning.kept_runs, "nbytes": cleaning.kept_bytes, "young": cleaning.young},
+    }  # fmt: skip
+
+
+def text(cleaning: Cleaning, *, done: bool) -> str:
+    """What goes, or has gone, in; lines for a person out."""
+    cells = [
+        (f"  {run.flow}/{run.run}", run.status, listing.when(run.created_at, time.time()), preview.size(size), why)
+        for run, size, why in cleaning.runs
+    ]
+    lines = preview.grid(cells)
+    for what, entries in (("results", cleaning.records), ("segments", cleaning.segments)):
+        if entries:
+            size = preview.size(sum(entry.size for entry in entries))
+            lines.append(f"  {len(entries)} {what} that no kept run reaches, {size}")
+    word = "removed" if done else "would be removed"
+    kept = f"{cleaning.kept_runs} runs kept, {preview.size(cleaning.kept_bytes)}"
+    head = f"{preview.size(cleaning.nbytes)} {word}; {kept}"
+    if cleaning.young:
+        head += f", of which {preview.size(cleaning.young)} are not referred to and younger than an hour"
+    return "\n".join([*lines, head])
+
+
+# ---------------------------------------------------------------- which runs
+
+
+def _id(run: RunSummary) -> tuple[str, str]:
+    return run.flow, run.run
+
+
+def _is_held(run: RunSummary) -> bool:
+    return bool(run.tags) or run.status == "running"
+
+
+def _beyond(runs: Sequence[RunSummary], keep: int) -> dict[tuple[str, str], str]:
+    """Runs, newest first, in; those beyond the last ones of their flow, with why, out; kernels' runs count apart."""
+    seen: dict[tuple[str, bool], int] = {}
+    dropped = {}
+    for run in runs:
+        group = (run.flow, run.session)
+        seen[group] = seen.get(group, 0) + 1
+        if seen[group] > keep and not _is_held(run):
+            dropped[_id(run)] = f"beyond the last {keep}"
+    return dropped
+
+
+def _too_large(contents: _Contents, dropped: Mapping[tuple[str, str], str], most: int) -> dict[tuple[str, str], str]:
+    """Oldest first, runs that have to go until the store is small enough; the last run of a flow stays."""
+    newest = {run.flow: run for run in reversed([run for run in contents.runs if not run.session])}
+    kept = [run for run in contents.runs if _id(run) not in dropped]
+    more: dict[tuple[str, str], str] = {}
+    for run in reversed([*kept]):
+        if _size(contents, kept) <= most:
+            break
+        if not _is_held(run) and newest.get(run.flow) is not run:
+            kept.remove(run)
+            more[_id(run)] = f"the store is larger than {preview.size(most)}"
+    return more
+
+
+def _size(contents: _Contents, kept: Iterable[RunSummary]) -> int:
+    """The bytes that these runs reach."""
+    runs = list(kept)
+    executions = _reached(contents, runs)
+    found = [pair for execution, pair in contents.records.items() if execution in executions]
+    held = _segments(record for _, record in found)
+    size = sum(contents.sizes.get(_id(run), 0) for run in runs) + sum(entry.size for entry, _ in found)
+    return size + sum(entry.size for path, entry in contents.segments.items() if path in held)
+
+
+# ---------------------------------------------------------------- what they reach
+
+
+def _read(store: Store) -> _Contents:
+    """A store in; all that is in it, runs with the executions that stand for their tasks, out."""
+    segments = {entry.path: entry for entry in store.list("segments")}
+    found = {}
+    for entry in store.list("results"):
+        record = records.read_entry(store, entry.path)
+        if record is not None:
+            found[record.execution] = (entry, record)
+    runs = summaries(store)  # last: what a run refers to has been written before
+    contents = _Contents(runs, _run_sizes(store), found, segments)
+    contents.reached = {_id(run): _executions(store, *_id(run)) for run in runs}
+    return contents
+
+
+def _run_sizes(store: Store) -> dict[tuple[str, str], int]:
+    return {
+        (flow, run): sum(entry.size for entry in store.list(records.run_folder(flow, run)))
+        for flow in records.list_flows(store)
+        for run in records.list_runs(store, flow)
+    }
+
+
+def _executions(store: Store, flow: str, run: str) -> frozenset[str]:
+    """A run in; the executions that its events name out."""
+    found: set[str] = set()
+    for event in records.read_events(store, flow, run):
+        if isinstance(event, TaskChanged) and event.execution:
+            found.add(event.execution)
+        elif isinstance(event, RunStarted):
+            found.update(execution for _, execution in event.given)
+    return frozenset(found)
+
+
+def _reached(contents: _Contents, runs: Iterable[RunSummary]) -> set[str]:
+    """Runs in; the executions that they reach out: named in their events, their own, and lists of fan-outs."""
+    ids = [_id(run) for run in runs]
+    named = {execution for each in ids for execution in contents.reached.get(each, ())}
+    own = {run for _, run in ids}
+    records_of = [record for _, record in contents.records.values()]
+    named |= {record.execution for record in records_of if record.run in own}
+    bodies = {(record.run, record.step) for record in records_of if record.execution in named}
+    return named | {r.execution for r in records_of if LIST in r.execution and (r.run, r.step) in bodies}
+
+
+def _segments(found: Iterable[Record]) -> set[str]:
+    """Records in; the paths of the segments that they are made of out."""
+    return {segment_path(name) for record in found for name in segments_of(record.groups)}
+
+
+def _used_now(store: Store, gone: set[str]) -> set[str]:
+    """The executions that runs which have not ended name by now."""
+    alive = [run for run in summaries(store) if run.status == "running" and run.run not in gone]
+    return {execution for run in alive for execution in _executions(store, *_id(run))}
+
+
+def _is_unchanged(store: Store, entry: Entry) -> bool:
+    """Whether a file is as it was listed: one that a writer has just counted on is newer now."""
+    if not isinstance(store, LocalStore):
+        return True
+    folder, _, name = entry.path.rpartition("/")
+    return any(now.mtime == entry.mtime for now in store.list(folder) if now.path.endswith(name))

@@ -1,0 +1,61 @@
+"""How a command ends: exit codes, and what Ctrl-C does meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from nbflow.errors import ExecutorError, NbflowError, RunFailed, StoreError, TaskError
+from nbflow.model import Snapshot
+
+DONE, FAILED, USAGE, UNUSABLE, CANCELLED = 0, 1, 2, 3, 130
+"""Success; a step failed; wrong words, notebook, parameters or plan; store or executor unusable; cancelled."""
+
+
+def code_of(error: NbflowError) -> int:
+    """An error in, its exit code out."""
+    if isinstance(error, StoreError | ExecutorError):
+        return UNUSABLE
+    return FAILED if isinstance(error, RunFailed | TaskError) else USAGE
+
+
+def exit_code(seen: Snapshot) -> int:
+    """A run that has ended in; its exit code out."""
+    if seen.status == "done":
+        return DONE
+    if seen.status == "cancelled":
+        return CANCELLED
+    failures = [view.failure for view in seen.tasks if view.failure is not None and view.failure.kind == "lost"]
+    return UNUSABLE if any(failure.type in ("ExecutorError", "StoreError") for failure in failures) else FAILED
+
+
+@contextmanager
+def interrupts(stop: Callable[[], None], message: str) -> Iterator[None]:
+    """Inside, the first Ctrl-C (or SIGTERM) calls `stop` and says so, and the second one ends this process at once.
+
+    Workers notice that their parent has gone and end themselves.
+    """
+    stopped = threading.Event()
+
+    def hear(signum: int, frame: FrameType | None) -> None:
+        del signum, frame
+        if stopped.is_set():
+            os.write(2, b"\x1b[?25h" if os.isatty(2) else b"")  # the live table hides the cursor
+            os._exit(CANCELLED)
+        stopped.set()
+        stop()
+        os.write(2, message.encode())
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,96 @@
+"""Commands on past and present runs: `attach`, `diff`, `gc`, `tag`."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import click
+import msgspec
+
+from nbflow import cleaning, client, comparison, terminal
+from nbflow.cli_exit import DONE, exit_code, interrupts
+from nbflow.options import parse_size
+from nbflow.render import lines, table
+from nbflow.storage import open_store, store_url
+
+store_option = click.option("--store", metavar="URL", help="The datastore: a folder or an fsspec URL.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, and nothing else.")
+
+
+@click.command()
+@click.argument("name", metavar="RUN")
+@store_option
+@json_option
+def attach(name: str, store: str | None, as_json: bool) -> int:
+    """Follow a run that goes on elsewhere.
+
+    Ctrl-C ends the following, not the run.
+    """
+    run = client.Run(name, store)
+    stop = threading.Event()
+    watcher = terminal.watcher(as_json, lambda: None)
+    with interrupts(stop.set, f"the run goes on; `nbflow cancel {run.id}` ends it\n"), watcher:
+        run.follow(watcher, stop)
+    seen = run.snapshot
+    if isinstance(watcher, terminal.JsonLines):
+        watcher.finish(seen, run.store)
+    else:
+        print(table.text(seen))
+        if seen.status != "running":
+            terminal.show_failures(seen)
+    return DONE if seen.status == "running" else exit_code(seen)
+
+
+@click.command()
+@click.argument("before", metavar="RUN")
+@click.argument("after", metavar="RUN")
+@store_option
+@json_option
+def diff(before: str, after: str, store: str | None, as_json: bool) -> int:
+    """Say what differs between two runs.
+
+    Parameters, steps, lines of code and artifacts, numbers beside each other; no value is loaded.
+    """
+    found = comparison.compare(client.Run(before, store), client.Run(after, store))
+    print(lines.plain(msgspec.to_builtins(found)) if as_json else comparison.text(found))
+    return DONE
+
+
+def _size(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command()
+@click.option("--keep", type=click.IntRange(0), default=cleaning.KEEP, show_default=True, metavar="N",
+              help="Runs of each flow that stay; tagged ones stay anyway.")  # fmt: skip
+@click.option("--size", "most", callback=_size, metavar="SIZE", help="The most that the store may hold; default: 20G.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--force", is_flag=True, help="Also what is younger than an hour: no run may be going on.")
+@store_option
+@json_option
+def gc(keep: int, most: int | None, dry_run: bool, force: bool, store: str | None, as_json: bool) -> int:
+    """Remove old runs, and what no kept run reaches."""
+    opened = open_store(store_url(store, Path.cwd()))
+    found = cleaning.plan_cleaning(opened, cleaning.Policy(keep, cleaning.MOST if most is None else most, force))
+    if not dry_run:
+        cleaning.clean(opened, found)
+    print(lines.plain(cleaning.as_object(found)) if as_json else cleaning.text(found, done=not dry_run))
+    return DONE
+
+
+@click.command()
+@click.argument("name", metavar="RUN")
+@click.argument("tags", metavar="[TAG]...", nargs=-1)
+@click.option("--remove", "removed", multiple=True, metavar="TAG", help="Take a tag off; again for others.")
+@store_option
+def tag(name: str, tags: tuple[str, ...], removed: tuple[str, ...], store: str | None) -> int:
+    """Add tags to a run, or take them off; show them."""
+    run = client.Run(name, store)
+    run.add_tag(*tags)
+    run.remove_tag(*removed)
+    print(f"{run.flow}/{run.id}  {' '.join(f'#{each}' for each in run.tags) or 'no tags'}")
+    return DONE
