@@ -251,12 +251,8 @@ def test_completeness_in_a_terminal(kernel: Kernel) -> None:
 def test_loading_twice_and_unloading(kernel: Kernel) -> None:
     assert kernel.execute("%load_ext nbflow").status == "ok"
     assert kernel.execute("%reload_ext nbflow").status == "ok"
-    assert (
-        kernel.value(
-            "len([t for t in get_ipython().input_transformer_manager.line_transforms if t.__module__ == 'nbflow.magics'])"
-        )
-        == "1"
-    )
+    transforms = "get_ipython().input_transformer_manager.line_transforms"
+    assert kernel.value(f"[t.__module__ for t in {transforms}].count('nbflow.magics')") == "1"
     assert step(kernel, "%%step again\nagain = 1").status == "ok"
     assert kernel.execute("%unload_ext nbflow").status == "ok"
     assert kernel.execute("%%step never\nx = 1").status == "error"

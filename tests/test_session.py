@@ -293,7 +293,9 @@ def test_setup_is_replayed_once(start: Start) -> None:
         "conn": "%%setup\nconnection = object()\nprint('connected')",
         "a": "%%step a\nmode = os.environ['MODE'], type(connection).__name__\nmode",
     })  # fmt: skip
-    assert kernel.ok("a").result == "('fast', 'object')"
+    first = kernel.ok("a")
+    assert first.result == "('fast', 'object')"
+    assert "connected" not in first.stdout
     assert "connected" not in kernel.ok("a").stdout
     kernel.ok("env", "conn")
     assert kernel.ok("a").result == "('fast', 'object')"
@@ -587,6 +589,25 @@ def test_change_in_place_that_nothing_says_is_found(start: Start) -> None:
     assert kernel.ok("hide", "use").result == "1"
     kernel.restart()
     assert kernel.ok("load", "hide", "use").result == "1"
+
+
+def test_names_that_share_a_changed_object_follow_it(start: Start) -> None:
+    kernel = start({
+        "make": "%%step make\neveryone = [3, 1]\nguests = everyone",
+        "add": "%%step add\nguests.append(2)",
+        "use": "%%step use\ntotal = sum(everyone)\ntotal",
+    })  # fmt: skip
+    kernel.ok("make", "add")
+    assert kernel.ok("use").result == "6"
+    assert kernel.ok("add", "use").result == "6"
+    kernel.restart()
+    assert kernel.ok("use").result == "6"
+
+
+def test_definition_that_fails_is_named(start: Start) -> None:
+    kernel = start({"defs": "import no_such_module", "a": "%%step a\nx = no_such_module.y"})
+    executed = kernel.run("a")
+    assert executed.traceback.startswith("error: no_such_module of cell 2 cannot be made: ModuleNotFoundError")
 
 
 def test_waiting_asyncio_task_keeps_its_names(start: Start) -> None:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
+import io
 import time
 import types
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nbflow import outcome, randomness, replay
 from nbflow.artifacts import content_id
 from nbflow.collected import Outputs
 from nbflow.context import Context, running
+from nbflow.errors import TaskError
+from nbflow.fingerprint import fingerprint
 from nbflow.model import FORMAT, Artifact, Group, Observations, Record, Ref, Replay, TaskEvent, TaskSpec
 from nbflow.mutation import BaseLine, Verdict
-from nbflow.namespace import Aside, is_own
+from nbflow.namespace import MISSING, Aside, is_own
 from nbflow.observe import Observer
 from nbflow.registry import Registry
-from nbflow.tracebacks import remember_lines
+from nbflow.tracebacks import failure_of, remember_lines
 
 Load = Callable[[Group, frozenset[str]], Mapping[str, Any]]
 
@@ -68,6 +71,7 @@ class KernelTask:
         self._inputs = BaseLine({}, {}, registry)
         self.created_at = time.time()
         self._begun = 0.0
+        self._stored = replay.Inputs(spec.groups, load)
 
     # ------------------------------------------------------------ before the cell
 
@@ -82,6 +86,7 @@ class KernelTask:
             kept = {name for statement in spec.replay if statement.id in before.live for name in statement.names}
             self.aside.take(kept | before.values.keys())
         inputs = replay.Inputs(spec.groups, self._load)
+        self._stored = inputs
         for statement in stale:
             self._replay(statement, inputs)
         self._bind(inputs, before.values)
@@ -123,7 +128,10 @@ class KernelTask:
             self.aside.hold(name)
         self.namespace.update(binds)
         try:
-            execute(self.ip, statement)
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                execute(self.ip, statement)  # what it shows was shown by its own cell
+        except Exception as error:  # the user's code
+            raise _failed(statement, error) from error
         finally:
             for name, value in binds.items():
                 if name not in statement.names and self.namespace.get(name) is value:
@@ -145,19 +153,52 @@ class KernelTask:
         observations = self.observer.stop() if self._begun else Observations()
         after = {name: value for name, value in self.namespace.items() if not is_own(name)}
         self._context.close()
-        self.aside.restore(spec.writes if succeeded else ())
         values: dict[str, Any] = {}
         verdict = Verdict()
         if succeeded:
             for statement in spec.own:
                 replay.register(statement, after, self.registry)
             verdict = self._inputs.compare(after)
-            values = outcome.outputs_of(spec, self._before, after, verdict.changed | verdict.unknown)
+            changed = verdict.changed | verdict.unknown
+            shared = self._shared_changes(after, changed)
+            verdict = replace(verdict, changed=verdict.changed | shared.keys())
+            values = {**shared, **outcome.outputs_of(spec, self._before, after, changed)}
+        self.aside.restore(spec.writes if succeeded else ())
         unbound = tuple(name for name in spec.writes if name not in values and name not in after)
         return Left(
             values=values, unbound=unbound, observations=observations, started_at=self.created_at, elapsed=elapsed,
             verdict=verdict, loaded=self._loaded, replayed=tuple(self._replayed),
         )  # fmt: skip
+
+    def _shared_changes(self, after: Mapping[str, Any], changed: Collection[str]) -> dict[str, Any]:
+        """Names that share objects with an input that was changed in place, and changed with it.
+
+        A step that only knows `guests` may change the list that is `everyone` too: both have a new version then.
+        """
+        found: dict[str, Any] = {}
+        for name, ref in self.spec.inputs.items():
+            group = self.spec.groups[ref.group]
+            kept = name in after and after[name] is self._before.get(name)
+            if len(group.names) == 1 or not kept or (name not in changed and name not in self.spec.writes):
+                continue
+            for other in group.names:
+                if other in after or other in found:
+                    continue  # an input of its own, or bound by the cell
+                value = self._sibling(other, name, ref.group)
+                if value is not MISSING and not self._is_as_stored(other, value, group):
+                    found[other] = value
+        return found
+
+    def _sibling(self, other: str, name: str, group: int) -> Any:
+        """Another name of an input's group: loaded with it, or aside in the user's namespace where it came from."""
+        if name in self._loaded:
+            return self._stored.value(Ref(name=other, group=group))
+        return self.aside.held.get(other, MISSING)
+
+    def _is_as_stored(self, name: str, value: Any, group: Group) -> bool:
+        stored = self._load(group, frozenset({name}))[name]
+        mark = fingerprint(value, self.registry)
+        return mark is not None and mark == fingerprint(stored, self.registry)
 
     def record(self, left: Left, groups: tuple[Group, ...], found: dict[str, Artifact], outputs: Outputs) -> Record:
         """What the cell left, as it was stored, and its outputs in; the execution's record out."""
@@ -176,6 +217,18 @@ class KernelTask:
     def _input_id(self, name: str) -> str:
         ref = self.spec.inputs[name]
         return content_id(self.spec.groups[ref.group], ref.name)
+
+
+def _failed(statement: Replay, error: Exception) -> TaskError:
+    """A statement of another cell and what it raised in; the error that names them out."""
+    names = ", ".join(statement.names) or "set-up"
+    failure = failure_of(error, (f"cell {statement.position}",), statement.cell)
+    return TaskError(
+        f"{names} of cell {statement.position} cannot be made: {type(error).__name__}: {error}",
+        cell=f"cell {statement.position}",
+        line=failure.line or statement.line,
+        fix=f"run cell {statement.position}, and correct it",
+    )
 
 
 def execute(ip: Any, statement: Replay) -> None:
@@ -214,7 +267,6 @@ def _await(coroutine: Any) -> None:
 def _size(group: Group) -> int:
     """A stored group in; its bytes out."""
     return group.stream.length + sum(buffer.length for buffer in group.buffers)
-
 
 
 def _ignore(event: TaskEvent) -> None:
