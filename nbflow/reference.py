@@ -145,7 +145,9 @@ class _Plain:
         return eval(compile(expression, "option", "eval"), self.space)  # noqa: S307  # the user's own line
 
     def run(self, source: str, name: str) -> None:
-        error = run_cell(self.shell, source, name, name).error
+        # %%capture asks for the process's one shell
+        with _only(self.shell) if "%%capture" in source else contextlib.nullcontext():
+            error = run_cell(self.shell, source, name, name).error
         if error is not None:
             raise error
 
@@ -154,6 +156,20 @@ def _is_left(name: str, value: Any) -> bool:
     if name.startswith("_") or name in _SHELL_NAMES:
         return False
     return not isinstance(value, types.ModuleType) and value is not File
+
+
+@contextlib.contextmanager
+def _only(shell: Shell) -> Iterator[Shell]:
+    """A shell that `get_ipython` finds inside, whichever this process has outside."""
+    kinds = [kind for kind in Shell.mro() if "_instance" in vars(kind) or kind is Shell]
+    before = [(kind, vars(kind).get("_instance")) for kind in kinds]
+    for kind in kinds:
+        type.__setattr__(kind, "_instance", shell)  # traitlets' own place for a singleton
+    try:
+        yield shell
+    finally:
+        for kind, instance in before:
+            type.__setattr__(kind, "_instance", instance)
 
 
 @contextlib.contextmanager
