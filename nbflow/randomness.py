@@ -61,8 +61,8 @@ STATES: dict[str, State] = {
 SEEDING = ("seed", "set_state", "setstate", "manual_seed", "set_rng_state")
 """Names of the calls after which draws are the same in every execution."""
 
-UNUSED = 624
-"""The position of NumPy's global generator while nothing has been drawn from it."""
+UNUSED = 623
+"""The position of NumPy's global generator after its import; after `seed` it is 624."""
 
 
 def refresh() -> None:
