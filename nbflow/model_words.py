@@ -1,0 +1,29 @@
+"""The words that every type uses: states, kinds, places, and the frozen base."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+FORMAT = 1
+"""Version of the datastore's layout and of the task key; a newer one is refused, an older one is not reused."""
+
+CellKind = Literal["step", "params", "setup", "plain", "control", "empty"]
+StepKind = Literal["step", "cell", "params"]
+TaskState = Literal["pending", "queued", "running", "done", "reused", "failed", "caught", "skipped", "cancelled"]
+RunStatus = Literal["running", "done", "failed", "cancelled", "lost"]
+SETTLED: frozenset[str] = frozenset({"done", "reused", "failed", "caught", "skipped", "cancelled"})
+WORST_FIRST: tuple[TaskState, ...] = (
+    "failed", "cancelled", "running", "queued", "pending", "caught", "skipped", "done", "reused",
+)  # fmt: skip
+
+Index = tuple[int, ...]
+"""The place of a task in its step's fan-outs, outermost first; () outside a foreach."""
+
+Reason = tuple[str, str]
+"""(code, what): why a task runs or is reused."""
+
+
+class Frozen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The base of every type here: immutable, keyword-only, defaults left out of JSON."""
