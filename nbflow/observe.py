@@ -59,7 +59,7 @@ class Hook:
 
     def __init__(self) -> None:
         self.listener: Callable[[str, tuple[Any, ...]], None] | None = None
-        self.foreign: dict[str, int] = {}  # loaded modules known not to be local: name -> id of the module
+        self.foreign: set[str] = set()  # names of loaded modules that are known not to be local
         self._installed = False
 
     def install(self) -> None:
@@ -341,15 +341,13 @@ def local_modules(names: Iterable[str]) -> dict[str, types.ModuleType]:
     """Names of loaded modules in; those that are neither installed, standard nor ours, by their source's path, out."""
     found = {}
     foreign = HOOK.foreign
-    for name in names:
+    for name in set(names) - foreign:
         module = sys.modules.get(name)
-        if foreign.get(name) == id(module):
-            continue
         path = getattr(module, "__file__", None)
         if name not in START_UP and isinstance(path, str) and path.endswith(".py") and origin_of(path) == "local":
             found[os.path.realpath(path)] = sys.modules[name]
         else:
-            foreign[name] = id(module)
+            foreign.add(name)
     return found
 
 

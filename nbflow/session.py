@@ -63,17 +63,18 @@ class Session:
         self._stacks: dict[int, list[Any]] = {}
         self._request: Request | None = None
         self._run: FlowRun | None = None
+        self._hooks: dict[str, Callable[..., None]] = {
+            "pre_run_cell": self.before_cell,
+            "post_execute": self.after_execute,
+            "post_run_cell": self.after_cell,
+        }
         self._shown: set[tuple[str, str, str]] = set()
 
     # ------------------------------------------------------------ in and out of IPython
 
     def hooks(self) -> dict[str, Callable[..., None]]:
         """IPython's events and what of ours belongs to each."""
-        return {
-            "pre_run_cell": self.before_cell,
-            "post_execute": self.after_execute,
-            "post_run_cell": self.after_cell,
-        }
+        return self._hooks
 
     def attach(self) -> None:
         """Begin to record what cells show; the cell that loads nbflow counts as begun."""
