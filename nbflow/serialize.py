@@ -27,6 +27,7 @@ from nbflow.serialize_arrays import (
     Region,
     memory_key,
     reduce_array,
+    reduce_dtype,
     reduce_masked,
     reduce_storage,
     reduce_tensor,
@@ -401,7 +402,9 @@ def _route(kind: type, registry: Registry) -> Callable[[_Pickler, Any], Any] | N
     if package == "numpy" and library is not None:
         if kind in {library.ndarray, library.memmap}:
             return _Pickler.array
-        return _masked if kind is library.ma.MaskedArray else None
+        if issubclass(kind, library.dtype):
+            return _alone(reduce_dtype)
+        return _alone(reduce_masked) if kind is library.ma.MaskedArray else None
     if package == "torch" and library is not None:
         if issubclass(kind, library.Tensor):
             return _Pickler.tensor
@@ -428,8 +431,8 @@ def _region(_: _Pickler, value: Region) -> Any:
     return value.reduction()
 
 
-def _masked(_: _Pickler, value: Any) -> Any:
-    return reduce_masked(value)
+def _alone(reduce: Callable[[Any], Any]) -> Callable[[_Pickler, Any], Any]:
+    return lambda _, value: reduce(value)
 
 
 def _polars(_: _Pickler, value: Any) -> Any:

@@ -118,6 +118,15 @@ def dtype_name(dtype: Any) -> Any:
     return dtype.str if plain else dtype
 
 
+def reduce_dtype(dtype: Any) -> Any:
+    """A dtype in; a reduction after which equal ones are one object again, as they are before, out.
+
+    NumPy's own makes a new object each time: what is stored after loading would differ from what was stored first.
+    """
+    name = "O" if dtype.isbuiltin == 1 and dtype.kind == "O" else dtype_name(dtype)
+    return NotImplemented if name is dtype else (sys.modules["numpy"].dtype, (name,))
+
+
 def make_array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
     """Bytes, dtype, shape and memory order in; a writable array over these bytes out."""
     import numpy as np

@@ -369,6 +369,15 @@ def test_dump_keeps_nothing_alive() -> None:
         gc.enable()
 
 
+def test_what_was_loaded_is_changed_and_stored_as_the_original_would_be() -> None:
+    frame = pd.DataFrame({"a": [3, 1, 2], "b": [1, None, 2], "c": ["x", "y", "z"]})
+    again = through(frame)
+    for change in (lambda f: f.sort_values("a"), lambda f: f.fillna(0), lambda f: f.assign(d=f.a * 2.5)):
+        assert dumped(x=change(again))[("x",)].stream == dumped(x=change(frame))[("x",)].stream
+    for array in (np.arange(5), np.arange(5.0), np.array(["a", None], dtype=object)):
+        assert through(array).dtype is array.dtype
+
+
 def test_columns_are_stored_alike_whatever_blocks_hold_them() -> None:
     whole = pd.DataFrame({"a": np.arange(20_000.0), "b": np.arange(20_000.0) * 2})
     apart = pd.DataFrame({"a": np.arange(20_000.0)})

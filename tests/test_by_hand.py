@@ -1,0 +1,151 @@
+"""Orders in which people run cells: right values each time, and the records hold exactly what had to run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nbflow import records, storage
+from tests.kernel import Kernel, NotebookFile
+
+pytestmark = pytest.mark.running
+
+CELLS = {
+    "ext": "%load_ext nbflow",
+    "def": "SCALE = 2\n\ndef grow(x):\n    return x * SCALE",
+    "load": "%%step load\nimport pandas as pd\ndf = pd.DataFrame({'a': [3, 1, 2], 'b': [1, None, 2]})",
+    "clean": "%%step clean\ndf.sort_values('a', inplace=True)\ndf.fillna(0, inplace=True)",
+    "extra": "%%step extra\nn = len(df)",
+    "total": "%%step total\ntotal = grow(df.a.sum() + df.b.sum()) + n",
+    "show": "%%step show\nlabel = f'{total:.0f}'\nlabel",
+}
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Iterator[Kernel]:
+    with contextlib.ExitStack() as stack:
+        yield stack.enter_context(Kernel(NotebookFile(tmp_path / "flow.ipynb", CELLS)))
+
+
+def executions(kernel: Kernel) -> list[str]:
+    """Every execution in the store, oldest first, by its step's name."""
+    kernel.execute("%flow status")  # whatever is being stored is stored before a cell begins
+    store = storage.open_store(kernel.notebook.path.parent / ".nbflow")
+    found = sorted(records.all_records(store), key=lambda record: record.created_at)
+    return [record.step for record in found if not record.step.startswith("cell:")]
+
+
+ORDER = ["load", "clean", "extra", "total", "show"]
+
+
+def test_top_to_bottom_then_again(kernel: Kernel) -> None:
+    assert kernel.ok("def", *ORDER).result == "'21'"
+    assert executions(kernel) == ORDER
+    assert kernel.ok("def", *ORDER).result == "'21'"
+    assert executions(kernel) == [*ORDER, *ORDER], "a cell that is run by hand once more is executed once more"
+
+
+def test_in_place_twice(kernel: Kernel) -> None:
+    kernel.ok("def", "load", "clean", "clean", "clean", "extra", "total")
+    assert kernel.value("float(total)") == "21.0"
+    assert kernel.value("list(df.b)") == "[0.0, 2.0, 1.0]"
+    assert executions(kernel) == ["load", "clean", "clean", "clean", "extra", "total"]
+
+
+def test_an_earlier_cell_after_a_later_one(kernel: Kernel) -> None:
+    kernel.ok("def", "load", "clean", "extra", "total")
+    assert kernel.ok("extra", "show").result == "'21'", "the same value again: what reads it need not run"
+    assert executions(kernel) == ["load", "clean", "extra", "total", "extra", "show"]
+    assert kernel.ok("load").status == "ok"
+    assert kernel.ok("show").result == "'21'", "load left what it had left before"
+    assert executions(kernel)[6:] == ["load", "show"]
+
+
+def test_a_later_cell_before_an_earlier_one_is_refused(kernel: Kernel) -> None:
+    kernel.ok("def", "load")
+    refused = kernel.run("total")
+    assert refused.status == "error"
+    assert "clean has to run first" in refused.traceback
+    kernel.ok("clean")
+    assert "extra has to run first" in kernel.run("total").traceback
+    kernel.ok("extra", "total", "show")
+    assert executions(kernel) == ORDER
+    assert kernel.value("label") == "'21'"
+
+
+def test_edited_upstream(kernel: Kernel) -> None:
+    kernel.ok("def", *ORDER)
+    kernel.notebook.edit("load", CELLS["load"].replace("[3, 1, 2]", "[30, 10, 20]"))
+    assert "load has to run first" in kernel.run("show").traceback
+    kernel.ok("load")
+    assert "clean has to run first" in kernel.run("show").traceback
+    assert kernel.ok("clean", "extra").status == "ok"
+    assert "total has to run first" in kernel.run("show").traceback
+    assert kernel.ok("total", "show").result == "'129'"
+    assert executions(kernel) == [*ORDER, "load", "clean", "extra", "total", "show"]
+
+
+def test_an_edit_that_changes_nothing_goes_no_further(kernel: Kernel) -> None:
+    kernel.ok("def", *ORDER)
+    kernel.notebook.edit("clean", CELLS["clean"] + "\nassert len(df) == 3")
+    assert "clean has to run first" in kernel.run("total").traceback
+    kernel.ok("clean")
+    assert kernel.ok("total", "show").result == "'21'"
+    assert executions(kernel) == [*ORDER, "clean", "total", "show"]
+    kernel.notebook.edit("extra", "%%step extra\n# how many\nn = len(df)")
+    assert kernel.ok("show").result == "'21'", "a comment is no change"
+
+
+def test_an_edited_definition(kernel: Kernel) -> None:
+    kernel.ok("def", *ORDER)
+    kernel.notebook.edit("def", CELLS["def"].replace("SCALE = 2", "SCALE = 5"))
+    kernel.ok("def")
+    assert "total has to run first" in kernel.run("show").traceback
+    assert kernel.ok("total", "show").result == "'48'"
+    assert executions(kernel) == [*ORDER, "total", "show"], "load, clean and extra do not use it"
+
+
+def test_restart_and_run_all(kernel: Kernel) -> None:
+    kernel.ok("def", *ORDER)
+    kernel.restart()
+    assert kernel.ok("def", *ORDER).result == "'21'"
+    assert executions(kernel) == ORDER, "after a restart everything comes from the store"
+    assert kernel.value("list(df.b), n, float(total)") == "([0.0, 2.0, 1.0], 3, 21.0)"
+
+
+def test_restart_in_the_middle_and_go_on(kernel: Kernel) -> None:
+    kernel.ok("def", "load", "clean")
+    kernel.restart()
+    kernel.ok("def", "extra")
+    assert executions(kernel) == ["load", "clean", "extra"], "its inputs came from the store"
+    kernel.restart()
+    assert kernel.ok("def", "load", "clean", "extra", "total", "show").result == "'21'"
+    assert executions(kernel) == ORDER
+
+
+def test_restart_after_an_edit(kernel: Kernel) -> None:
+    kernel.ok("def", *ORDER)
+    kernel.notebook.edit("extra", "%%step extra\nn = 100")
+    kernel.restart()
+    assert kernel.ok("def", *ORDER).result == "'118'"
+    assert executions(kernel) == [*ORDER, "extra", "total", "show"]
+
+
+def test_a_name_of_the_users_own_does_not_leak(kernel: Kernel) -> None:
+    kernel.ok("def", "load", "clean", "extra")
+    kernel.execute("n = 1000")
+    assert kernel.ok("total", "show").result == "'21'"
+    assert executions(kernel) == ORDER
+
+
+def test_flow_run_after_cells_by_hand_runs_the_rest(kernel: Kernel) -> None:
+    kernel.ok("def", "load", "clean")
+    assert kernel.execute("%flow run").status == "ok"
+    assert sorted(executions(kernel)) == sorted(ORDER)
+    assert kernel.value("label") == "'21'"
+    assert "reused" in kernel.ok("show").text
+    assert kernel.ok("show").result == "'21'"
+    assert executions(kernel)[5:] == ["show"], "once more executes it"
