@@ -89,7 +89,10 @@ class Generator:
 
     def turns(self) -> None:
         name = self.number()
-        self.step(f" --until {name} % {self.rng.randrange(2, 5)} == 0 --max {self.rng.randrange(1, 5)}", f"{name} = {name} + 1")
+        self.step(
+            f" --until {name} % {self.rng.randrange(2, 5)} == 0 --max {self.rng.randrange(1, 5)}",
+            f"{name} = {name} + 1",
+        )
 
     def catch(self) -> None:
         new, error, number = self.name("n"), self.name("e"), self.number()
@@ -103,7 +106,17 @@ def generate(seed: int, size: int = 9) -> list[str]:
     """A seed in; the cells of a flow out."""
     made = Generator(random.Random(seed))
     made.start()
-    moves = [made.compute, made.rewrite, made.listing, made.foreach, made.join, made.carry, made.condition, made.turns, made.catch]
+    moves = [
+        made.compute,
+        made.rewrite,
+        made.listing,
+        made.foreach,
+        made.join,
+        made.carry,
+        made.condition,
+        made.turns,
+        made.catch,
+    ]
     weights = [3, 2, 1, 3, 2, 2, 1, 1, 1]
     for _ in range(size):
         made.rng.choices(moves, weights)[0]()

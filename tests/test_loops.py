@@ -20,7 +20,9 @@ SEEDS = int(os.environ.get("NBFLOW_FLOWS", "12"))
 
 def write_notebook(path: Path, cells: list[str]) -> Path:
     """Cells in; a notebook file that holds them out."""
-    document = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell, id=f"c{at}") for at, cell in enumerate(cells)])
+    document = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell, id=f"c{at}") for at, cell in enumerate(cells)]
+    )
     nbformat.write(document, path)
     return path
 
@@ -44,7 +46,9 @@ def test_a_generated_flow_leaves_what_its_loops_leave(seed: int, tmp_path: Path)
     told = f"{run.error}\n" + "\n\n".join(generate(seed))
     assert run.successful, told
     written = {name for step in launch.check(path).steps for name in step.writes}  # the rest is scratch
-    assert {name: found.get(name, "(none)") for name in written} == {n: expected.get(n, "(none)") for n in written}, told
+    assert {name: found.get(name, "(none)") for name in written} == {n: expected.get(n, "(none)") for n in written}, (
+        told
+    )
     again = nbflow.run(path, store=str(tmp_path / "store"))
     states = {step.name: step.state for step in again.steps()}
     assert set(states.values()) <= {"reused", "skipped", "caught", "done"}, states
