@@ -2,7 +2,7 @@
 
 Two, since ipykernel 7.4 hands a page's message to the thread that last published on the same comm: one channel that
 also carried a running cell's progress would keep its own cancel waiting until the cell has ended. On the control comm
-the kernel publishes acknowledgements only, from inside the handler.
+the kernel publishes acknowledgements only, from inside the handler, and the routing is put right where it can be.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Comms:
 
     def _accept(self, control: Any, _: Any) -> None:
         """A page opens its channel."""
+        route_commands(control)
 
         def receive(message: Any) -> None:
             command = message["content"]["data"]
@@ -68,6 +69,17 @@ class Comms:
             control.send(page_commands.receive(self._pages, command))
 
         control.on_msg(receive)
+
+
+def route_commands(comm: Any) -> None:
+    """A comm in; its commands go to the thread that the page asks for from now on.
+
+    ipykernel 7.4 sends them to the thread that last published on the comm instead: for a widget, and for a channel
+    whose first commands came before its page had a thread, the main one, which waits for the running cell. Other
+    versions have no such routing.
+    """
+    if hasattr(comm, "_reply_subshell_for"):
+        comm._reply_subshell_for = lambda data, default: default  # noqa: ARG005, SLF001 - called by place
 
 
 def attach(session: Session) -> Callable[[], None]:

@@ -11,7 +11,7 @@ import anywidget
 import traitlets
 
 from nbflow import page_commands
-from nbflow.comm import pages_of
+from nbflow.comm import pages_of, route_commands
 from nbflow.errors import NbflowError
 from nbflow.messages import KernelMessage
 from nbflow.pages import Pages
@@ -67,16 +67,6 @@ class Panel(anywidget.AnyWidget):
             text["text/html"] = dag.as_html(dag.of_flow(flow))
         both = {**bundle, **text}
         return (both, made[1]) if isinstance(made, tuple) else both
-
-
-def route_commands(comm: Any) -> None:
-    """A widget's comm in; its commands go where the page asks.
-
-    ipykernel 7.4 sends them to the thread that last published on the comm: for a widget the main one, which waits for
-    the running cell. Other versions have no such routing.
-    """
-    if hasattr(comm, "_reply_subshell_for"):
-        comm._reply_subshell_for = lambda data, default: default  # noqa: ARG005, SLF001 - called by name and by place
 
 
 def panel() -> Panel:

@@ -16,6 +16,7 @@ import type { Notice } from './reduce';
 import { isKernelMessage } from './reduce';
 import { Store, silence } from './store';
 
+const VERIFY_EVERY = 2000;
 const GONE: ReadonlySet<Kernel.Status> = new Set(['restarting', 'autorestarting', 'starting', 'dead', 'terminating']);
 
 /** One notebook's kernel, for as long as the notebook is open. */
@@ -24,6 +25,7 @@ export class Link {
   private kernel: Kernel.IKernelConnection | null = null;
   private control: Kernel.IComm | null = null;
   private told = '';
+  private verified = 0;
 
   constructor(
     private readonly context: ISessionContext,
@@ -67,6 +69,17 @@ export class Link {
   private status(_: ISessionContext, status: Kernel.Status): void {
     if (GONE.has(status)) {
       this.forget();
+    } else if (status === 'idle') {
+      this.verify();
+    }
+  }
+
+  /** Ask whether nbflow still speaks: a restart by somebody else may pass without a word. */
+  verify(): void {
+    const { kernel } = this;
+    if (kernel && this.control && Date.now() - this.verified > VERIFY_EVERY) {
+      this.verified = Date.now();
+      void this.look(kernel);
     }
   }
 
@@ -82,9 +95,15 @@ export class Link {
 
   /** Ask whether nbflow speaks in a kernel that was there before the page. */
   private async look(kernel: Kernel.IKernelConnection): Promise<void> {
+    const asked = this.control;
     const reply = await kernel.requestCommInfo({ target_name: EVENTS }).catch(() => null);
-    if (kernel === this.kernel && reply?.content.status === 'ok' && Object.keys(reply.content.comms).length) {
+    if (kernel !== this.kernel || reply?.content.status !== 'ok') {
+      return;
+    }
+    if (Object.keys(reply.content.comms).length) {
       this.open();
+    } else if (asked && asked === this.control) {
+      this.forget();
     }
   }
 
@@ -158,6 +177,8 @@ export class Link {
       this.interrupt();
       return silence(command, 'The kernel did not answer and was interrupted.');
     }
+    this.verified = 0;
+    this.verify();
     return silence(command, 'The kernel does not answer: reload the page, or restart the kernel.');
   }
 

@@ -116,6 +116,7 @@ export class FlowPanel extends Widget {
     this.drawing.update(START);
     const link = this.link;
     if (link) {
+      link.verify();
       this.leave = link.store.watch(state => this.drawing.update(state));
     }
   }

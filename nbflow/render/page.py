@@ -41,9 +41,11 @@ def page(
 ) -> SnapshotMessage:
     """A flow, its newest run and the cells run by hand in; a snapshot message, without its place in the series, out.
 
-    A step's state is that of whatever ran it last; while a run is under way (`busy`) it is the run's.
+    A step's state is that of whatever ran it last; while the run is under way it is the run's. `busy` says that the
+    run or a step by hand is under way.
     """
-    known = [seen.snapshot for seen in (run, None if busy else hand) if seen is not None]
+    under_way = run is not None and run.snapshot.status == "running"
+    known = [seen.snapshot for seen in (run, None if under_way else hand) if seen is not None]
     rows = [_by_step(snapshot) for snapshot in known]
     steps = [_newest(step, rows) for step in flow.steps]
     shown = run or hand

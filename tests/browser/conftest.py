@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+
+from tests.browser.jupyter import Notebook, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = [
@@ -20,6 +22,7 @@ SHOTS = os.environ.get("NBFLOW_SCREENSHOTS", "")
 """A folder for screenshots; without it none are taken."""
 
 Shoot = Callable[[Page, str], None]
+expect.set_options(timeout=15_000)
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +35,15 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
+
+
+OF_NOTEBOOK = [
+    "Menu entry for command '.*' is duplicated",
+    "yjs#509",
+    "reading 'schema'",
+    "'filebrowser:open-path' not registered",
+]
+"""What Notebook 7 says on the console by itself, nbflow's extension switched off."""
 
 
 class Console:
@@ -78,6 +90,35 @@ def shoot() -> Shoot:
 def context(chromium: Browser) -> Iterator[BrowserContext]:
     """A fresh browser profile."""
     made = chromium.new_context(viewport={"width": 1280, "height": 860})
-    made.set_default_timeout(15_000)
+    made.set_default_timeout(20_000)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Jupyter server with JupyterLab and Notebook 7."""
+    server = Server(tmp_path_factory.mktemp("jupyter"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server(jupyter: Server) -> Iterator[Server]:
+    """The server, without kernels and stores of earlier tests."""
+    yield jupyter
+    jupyter.begin_anew()
+
+
+@pytest.fixture
+def notebook(server: Server, context: BrowserContext, console: Console) -> Callable[..., Notebook]:
+    """Open a notebook: `notebook("a.ipynb", [sources], lab=…)`."""
+
+    def make(name: str, sources: list[str], *, lab: bool = True, load: bool = True, dark: bool = False) -> Notebook:
+        server.theme(dark=dark)
+        page = context.new_page()
+        console.watch(page)
+        console.allowed = [] if lab else OF_NOTEBOOK
+        return Notebook(page, server, server.write(name, sources, load=load), lab=lab)
+
+    return make
