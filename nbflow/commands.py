@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nbflow.document import ORIGINS
-from nbflow.errors import NotFoundError, OptionError, nearest
+from nbflow.errors import OptionError, nearest
+from nbflow.model import RunStatus
 from nbflow.render import dag, table
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Words:
 
 
 VALUED = ("store", "on", "workers", "tag", "params", "depth")
-FLAGS = ("background", "all-cells")
+FLAGS = ("background", "all-cells", "dry-run", "force", "cell")
 SHORT = {"-p": "--param"}
 
 
@@ -98,7 +99,7 @@ def run(session: Session, words: Words) -> Any:
     """`%flow run [STEP …] [name=value …]`: the whole flow, or these steps with all that they need."""
     fresh = words.options.get("fresh")
     named = [name for name in fresh or () if name]
-    steps = words.plain
+    steps = [*words.plain, *words.options.get("step", ())]
     known = {step.name for step in session.flow().steps}
     if fresh and named and named[-1] not in known and not steps:
         steps, named = named, []
@@ -108,6 +109,7 @@ def run(session: Session, words: Words) -> Any:
         steps=steps or None, fresh=(named or True) if fresh is not None else False, params=words.params,
         params_file=words.option("params"), workers=int(workers) if workers else None, tags=tags,
         on=words.option("on"), background="background" in words.options, all_cells="all-cells" in words.options,
+        only=words.option("only"),
     )  # fmt: skip
     return drawn_already(found)
 
@@ -127,16 +129,25 @@ def resume(session: Session, words: Words) -> Any:
     """`%flow resume [RUN]`: run again with the parameters of that run, the last failed one by default."""
     from nbflow import client
 
-    flow = session.flow()
     if words.plain:
-        past = words.plain[0].rpartition("/")[2]
+        past = named_run(session, words)
     else:
-        runs = client.Flow(flow.name, store=session.known.store().url).runs()
-        unfinished = [each for each in runs if each.status in ("failed", "cancelled", "lost")]
-        if not unfinished:
+        flow = client.Flow(session.flow().name, store=session.known.store().url)
+        found = [one for status in ENDED_BADLY for one in flow.runs(status=status) if not one.metadata["session"]]
+        if not found:
             raise OptionError("no run has failed", fix="`%flow run` runs the flow")
-        past = unfinished[0].id.rpartition("/")[2]
-    return drawn_already(session.run_flow(resume=past, params=words.params))
+        past = max(found, key=lambda one: one.created_at)
+    name = f"{past.flow}/{past.id}"
+    wishes: dict[str, Any] = {"params": words.params, "params_file": words.option("params"), "resume": name}
+    print(f"resume of {name}, {past.status}\n{table.plan_text(session.plan(**wishes))}")
+    workers = words.option("workers")
+    return drawn_already(session.run_flow(
+        **wishes, tags=tuple(words.options.get("tag", ())), workers=int(workers) if workers else None,
+        background="background" in words.options,
+    ))  # fmt: skip
+
+
+ENDED_BADLY: tuple[RunStatus, ...] = ("failed", "cancelled", "lost")
 
 
 def cancel(session: Session, words: Words) -> None:
@@ -199,22 +210,85 @@ def show(session: Session, words: Words) -> Any:
     return getattr(found, "value", found)
 
 
-def load_values(session: Session, words: Words) -> None:
-    """`%flow load RUN/STEP[/ITEM]`: a past task's artifacts become names of this notebook."""
+def load_inputs(session: Session, words: Words) -> None:
+    """`%flow load RUN/STEP[/ITEM]`: what a past task was given becomes names of this notebook, to debug its cell."""
+    from nbflow.revisit import revisit
+
+    task = find_task(session, words)
+    found = revisit(session.known, task.spec())
+    print(f"{task.name}: {task.summary}")
+    print(f"loaded {', '.join(found.inputs) or 'nothing'}")
+    if found.definitions:
+        print(f"defined {', '.join(found.definitions)}")
+    if "cell" in words.options:
+        session.ip.set_next_input(found.source)
+
+
+def find_task(session: Session, words: Words) -> Any:
+    """The task that `RUN/STEP[/ITEM]` names out; of several items the first that failed."""
     from nbflow import client
 
     if not words.plain:
-        raise OptionError("%flow load needs a task", fix="write `%flow load RUN/STEP`")
-    found: Any = client.locate(words.plain[0], store=session.known.store().url)
-    task = found.task if hasattr(found, "task") else found
-    values = {}
-    for name, artifact in task.artifacts.items():
-        try:
-            values[name] = artifact.value
-        except NotFoundError as error:  # it was not stored
-            print(f"{name} is left out: {error}")
-    session.ip.user_ns.update(values)
-    print(f"loaded {', '.join(values) or 'nothing'}")
+        raise OptionError("%flow load needs a task", fix="write `%flow load RUN/STEP`, or `latest/STEP/ITEM`")
+    path, flow = words.plain[0], session.flow().name
+    path = f"{flow}/{path}" if path.startswith("latest/") else path
+    found: Any = client.locate(path, store=session.known.store().url)
+    if isinstance(found, client.Step):
+        failed = [task for task in found.tasks if task.state == "failed"]
+        return failed[0] if failed else found.task
+    if not isinstance(found, client.Task):
+        raise OptionError(f"{words.plain[0]!r} names no task", fix="write RUN/STEP or RUN/STEP/ITEM")
+    return found
+
+
+def tag(session: Session, words: Words) -> None:
+    """`%flow tag RUN TAG … [--remove TAG]`: tags of a run."""
+    run = named_run(session, words)
+    run.add_tag(*words.plain[1:])
+    run.remove_tag(*words.options.get("remove", ()))
+    print(f"{run.flow}/{run.id}  {' '.join(f'#{each}' for each in run.tags) or 'no tags'}")
+
+
+def named_run(session: Session, words: Words, at: int = 0) -> Any:
+    """The run that a word names, `latest` and plain ids being this flow's, out."""
+    from nbflow import client
+
+    name = words.plain[at] if len(words.plain) > at else "latest"
+    return client.Run(name if "/" in name else f"{session.flow().name}/{name}", store=session.known.store().url)
+
+
+def diff(session: Session, words: Words) -> Any:
+    """`%flow diff RUN RUN`: what differs between two runs."""
+    from nbflow import comparison
+
+    if len(words.plain) != 2:
+        raise OptionError("%flow diff needs two runs", fix="write `%flow diff RUN RUN`; `%flow runs` lists them")
+    return Shown(comparison.text(comparison.compare(named_run(session, words), named_run(session, words, 1))))
+
+
+def attach(session: Session, words: Words) -> None:
+    """`%flow attach RUN`: follow a run that goes on elsewhere; an interrupt ends the following, not the run."""
+    session.follow(named_run(session, words))
+
+
+def gc(session: Session, words: Words) -> Any:
+    """`%flow gc [--keep N] [--size SIZE] [--dry-run] [--force]`: remove old runs and what no kept run reaches."""
+    from nbflow import cleaning
+    from nbflow.options import parse_size
+
+    keep, size = words.option("keep"), words.option("size")
+    try:
+        policy = cleaning.Policy(
+            cleaning.KEEP if keep is None else int(keep), cleaning.MOST if size is None else parse_size(size),
+            "force" in words.options,
+        )  # fmt: skip
+    except ValueError as error:
+        raise OptionError(f"%flow gc: {error}") from None
+    store = session.known.store()
+    found = cleaning.plan_cleaning(store, policy)
+    if "dry-run" not in words.options:
+        cleaning.clean(store, found)
+    return Shown(cleaning.text(found, done="dry-run" not in words.options))
 
 
 def runs(session: Session, words: Words) -> Any:
@@ -308,18 +382,22 @@ class Command:
     options: tuple[str, ...] = ()
 
 
-RUN_OPTIONS = ("fresh", "param", "params", "workers", "tag", "on", "background", "all-cells")
+RUN_OPTIONS = ("fresh", "only", "param", "params", "workers", "tag", "on", "background", "all-cells", "step")
 
 COMMANDS: Mapping[str, Command] = {
     "run": Command(run, RUN_OPTIONS),
-    "resume": Command(resume, ("param",)),
+    "resume": Command(resume, ("param", "params", "tag", "workers", "background")),
     "cancel": Command(cancel),
     "check": Command(check),
     "dag": Command(draw_dag),
     "plan": Command(plan, ("param", "fresh")),
     "why": Command(why, ("param",)),
     "show": Command(show),
-    "load": Command(load_values),
+    "load": Command(load_inputs, ("cell",)),
+    "tag": Command(tag, ("remove",)),
+    "diff": Command(diff),
+    "attach": Command(attach),
+    "gc": Command(gc, ("keep", "size", "dry-run", "force")),
     "runs": Command(runs, ("tag",)),
     "status": Command(status),
     "config": Command(config),

@@ -33,6 +33,8 @@ class FlowRun:
         self.shown: queue.SimpleQueue[TaskOutput] = queue.SimpleQueue()
         self.snapshot: Snapshot | None = None
         self._over = threading.Event()
+        self._left = threading.Event()  # nobody waits for it
+        self._told = threading.Lock()
 
     def watch(self, snapshot: Snapshot, event: RunEvent | TaskOutput | None) -> None:
         """The run now, and what made it so."""
@@ -53,6 +55,18 @@ class FlowRun:
             self.error = error
         finally:
             self._over.set()
+            self._tell_end()
+
+    def leave(self) -> None:
+        """Nobody waits for it any more: it says itself when it has ended."""
+        self._left.set()
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        """One line, below the cell that runs now or ran last."""
+        if self._left.is_set() and self._over.is_set() and self._told.acquire(blocking=False):
+            told = table.title(self.snapshot, time.time()) if self.snapshot is not None else self.name
+            print(f"{told}; `%flow show {self.name}` shows it" if self.error is None else f"{told}: {self.error}")
 
     @property
     def name(self) -> str:

@@ -27,9 +27,11 @@ from nbflow.model import (
 from nbflow.notebook import read_notebook
 from nbflow.options import check_tag
 from nbflow.parameter_sources import Wish, as_text, read_params_file
-from nbflow.parameter_values import Given, evaluate, without_params
+from nbflow.parameter_values import Given, evaluate
+from nbflow.pinned import Pins, last_results
 from nbflow.plugins import Executor
 from nbflow.runner import Runner, Understand, Watch, run_started
+from nbflow.subflow import with_ancestors, without_params
 
 PathLike = str | os.PathLike[str]
 
@@ -48,6 +50,7 @@ def run(
     steps: Sequence[str] | None = None,
     tags: Iterable[str] = (),
     resume: str | None = None,
+    only: str | None = None,
     all_cells: bool = False,
     params_file: PathLike | None = None,
     watch: Watch | None = None,
@@ -56,13 +59,15 @@ def run(
     """Run a notebook as a flow; the finished Run, a failed one too, out.
 
     `path` is an .ipynb, or a percent-format .py; `fresh` is True for all steps, or names of steps that are not to be
-    reused; `steps` are run with their ancestors; `resume` is a run's id, whose parameters are then used. Raises
-    NotebookError, ParameterError, PlanError or StoreError only before anything ran.
+    reused; `steps` are run with their ancestors; `resume` is a run's id, whose parameters are then used; `only` is one
+    step that runs alone, on what the last run (or the one to resume) left of the steps above it. Raises NotebookError,
+    ParameterError, PlanError or StoreError only before anything ran.
     """
     with Executors(on) as executors:
         runner = begin(
             load_flow(path, all_cells=all_cells), store=store, params=params or {}, params_file=params_file,
-            executors=executors, workers=workers, fresh=fresh, steps=steps, tags=tags, resume=resume, watch=watch,
+            executors=executors, workers=workers, fresh=fresh, steps=steps, tags=tags, resume=resume, only=only,
+            watch=watch,
         )  # fmt: skip
         _run_until(runner, cancel)
     return client.Run(f"{runner.flow.name}/{runner.started.run}", store=runner.lookup.facts.store_url)
@@ -79,6 +84,7 @@ def plan(
     steps: Sequence[str] | None = None,
     tags: Iterable[str] = (),
     resume: str | None = None,
+    only: str | None = None,
     all_cells: bool = False,
     params_file: PathLike | None = None,
 ) -> Plan:
@@ -90,7 +96,7 @@ def plan(
     with Executors(on) as executors:
         return plan_flow(
             load_flow(path, all_cells=all_cells), executors, store=store, params=params, params_file=params_file,
-            fresh=fresh, steps=steps, resume=resume,
+            fresh=fresh, steps=steps, resume=resume, only=only,
         )  # fmt: skip
 
 
@@ -168,11 +174,12 @@ def plan_flow(
     fresh: bool | Sequence[str] = False,
     steps: Sequence[str] | None = None,
     resume: str | None = None,
+    only: str | None = None,
 ) -> Plan:
     """A flow and what the user wants in; what a run would do out."""
     ready = _prepare(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
-        steps=steps, resume=resume, run="",
+        steps=steps, resume=resume, only=only, run="",
     )  # fmt: skip
     return Plan(flow=ready.flow.name, tasks=forecast.rows(ready.flow, ready.lookup), findings=ready.flow.findings)
 
@@ -212,6 +219,7 @@ def begin(
     steps: Sequence[str] | None = None,
     tags: Iterable[str] = (),
     resume: str | None = None,
+    only: str | None = None,
     watch: Watch | None = None,
 ) -> Runner:
     """A flow and what the user wants in; a Runner, checked and ready to `run()`, out."""
@@ -219,7 +227,7 @@ def begin(
     tags = tuple(check_tag(tag) for tag in tags)
     ready = _prepare(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
-        steps=steps, resume=resume, run=run_id, tags=tags,
+        steps=steps, resume=resume, only=only, run=run_id, tags=tags,
     )  # fmt: skip
     given = ready.given
     started = run_started(
@@ -253,6 +261,7 @@ def _prepare(
     steps: Sequence[str] | None,
     resume: str | None,
     run: str,
+    only: str | None = None,
     tags: tuple[str, ...] = (),
 ) -> Ready:
     """Everything that may be wrong before a run, checked; parameters evaluated."""
@@ -266,17 +275,22 @@ def _prepare(
         check_flow(flow)
     executors.check([None, *(step.options.on for step in flow.steps)])
     chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
-    wish = Wish(params, read_params_file(params_file), resume)
-    wanted = None if steps is None else [find_step(word, flow.steps) for word in steps]
+    words = steps if only is None else [only]
+    wanted = None if words is None else [find_step(word, flow.steps) for word in words]
 
     def understand(changed: Changed) -> Flow:
         found = {name: known.get(name, frozenset()) | changed.get(name, frozenset()) for name in {*known, *changed}}
         anew = build_flow(flow.notebook, all_cells=flow.all_cells, changed=found)
-        return without_params(anew if wanted is None else _with_ancestors(anew, wanted))
+        return without_params(anew if wanted is None else with_ancestors(anew, wanted))
 
-    ran = flow if wanted is None else _with_ancestors(flow, wanted)
+    ran = flow if wanted is None else with_ancestors(flow, wanted)
+    pins = Pins() if only is None else last_results(opened, ran, wanted or (), resume)
+    wish = Wish(params, read_params_file(params_file), pins.run or resume)
     ran, given = evaluate(ran, opened, wish, executors.get, run)
-    told = RunFacts(run=run, store_url=opened.url, values=given.values, tags=tags, origin=resume, fresh=chosen)
+    told = RunFacts(
+        run=run, store_url=opened.url, values=given.values, tags=tags, origin=resume, fresh=pins.steps or chosen,
+        pinned=pins.records,
+    )  # fmt: skip
     return Ready(ran, Lookup(ran, opened, told, given.records), given, understand)
 
 
@@ -323,26 +337,6 @@ def find_step(word: str, steps: Sequence[Step]) -> str:
             return step.name
     names = [step.name for step in steps if step.kind != "params"]
     raise PlanError(f"there is no step named {word!r}{nearest(word, names)}", fix=f"known steps: {', '.join(names)}")
-
-
-def _with_ancestors(flow: Flow, wanted: Sequence[str]) -> Flow:
-    by_name = {step.name: step for step in flow.steps}
-    keep: set[str] = set()
-    queue = list(wanted)
-    while queue:
-        name = queue.pop()
-        if name not in keep:
-            keep.add(name)
-            queue.extend((*by_name[name].needs, *by_name[name].scope, *_joined_by(by_name[name], flow)))
-    kept = tuple(step for step in flow.steps if step.name in keep or step.kind == "params")
-    edges = tuple(edge for edge in flow.edges if edge.frm in keep and edge.to in keep)
-    return msgspec.structs.replace(flow, steps=kept, edges=edges)
-
-
-def _joined_by(step: Step, flow: Flow) -> list[str]:
-    """A step in; every step of the fan-out that it closes, none where it is no join, out."""
-    heads = {each.scope[-1] for each in flow.steps if each.name in step.options.join and each.scope}
-    return [each.name for each in flow.steps if heads & set(each.scope)]
 
 
 def _run_until(runner: Runner, cancel: threading.Event | None) -> None:

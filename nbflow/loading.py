@@ -19,7 +19,7 @@ from nbflow import artifacts
 from nbflow.analysis import transform
 from nbflow.errors import NbflowError, NotFoundError, TaskError, nearest
 from nbflow.looping import Loops, Sizes
-from nbflow.model import Binding, Definition, Flow, Record, TaskId
+from nbflow.model import Binding, Definition, Flow, Group, Record, TaskId
 from nbflow.scope import closed, gather
 from nbflow.serialize import Registry
 from nbflow.storage import Store
@@ -82,7 +82,15 @@ class Values:
             raise NotFoundError(
                 f"{name!r} of step {record.step} was not stored: {artifact.error or 'it could not be serialized'}"
             )
-        group = record.groups[artifact.group]
+        return self.load_group(record.groups[artifact.group], name)
+
+    @property
+    def registry(self) -> Registry:
+        """The classes and functions that have been replayed."""
+        return self._registry
+
+    def load_group(self, group: Group, name: str) -> Any:
+        """A stored group and one of its names in, the value out, after the definitions that it refers to."""
         with self._as_main():
             for reference in group.definitions:
                 definition = self._by_id.get(reference.id)

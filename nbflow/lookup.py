@@ -47,6 +47,7 @@ class RunFacts:
     fresh: frozenset[str] | bool = False  # True: all; names: these steps
     volatile_is_fresh: bool = False
     session: bool = False
+    pinned: Mapping[TaskId, Record | None] = field(default_factory=dict)  # taken as they are; None: it left nothing
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Lookup:
         return tuple(Node(task, self._needs(task), self._item_preview(task)) for task in tasks)
 
     def _needs(self, task: TaskId) -> tuple[TaskId, ...]:
-        """What a task reads from; with effects that happen once, or once started too early, all that might change it."""
+        """What a task reads from; with --once, or once it started too early, also all that might change it."""
         needs = self.loops.needs(task, self._sizes)
         step = self.loops.step_of(task)
         if task.part or not (step.options.once or task in self._revised):
@@ -168,6 +169,9 @@ class Lookup:
             return self._gate(task)
         step = self.loops.step_of(task)
         now = time.time()
+        pinned = self.facts.pinned.get(task)
+        if pinned is None and task in self.facts.pinned:
+            return Prepared(task, now, "skip", reasons=(("only", "it left nothing then"),))
         joined = self._joined(task, step)
         below = [group for entry in joined or () for _, record in entry.tasks for group in record.groups]
         items = [item.group for item in (self._item(task),) if item is not None]
@@ -187,7 +191,8 @@ class Lookup:
             if own.skipped is not None:
                 return Prepared(task, now, "skip", key=key, reasons=(("condition", own.skipped),))
             return Prepared(task, now, "done", key=key, execution=own.execution, elapsed=own.elapsed)
-        choice = self.choose(step, key, listing=task.part == "list")
+        taken = (("only", f"taken as {pinned.run} left it"),) if pinned is not None else ()
+        choice = planning.Choice(pinned, taken) if pinned else self.choose(step, key, listing=task.part == "list")
         record = choice.record
         if record is not None:
             self.settle(task, record)
@@ -399,6 +404,7 @@ class Lookup:
             required=() if task.part else tuple(sorted(self.required(step.name))),
             parameters=_plain(self.facts.values), tags=self.facts.tags, origin=self.facts.origin, threads=threads,
             preload=self.preload, options=step.options, secrets=step.options.secret,
+            items=self._sizes.get((step.scope[-1], task.index[:-1]), 0) if step.scope and task.index else 0,
             evaluate=step.source if task.part == "list" else None, item=ref(item) if item is not None else None,
             targets=step.targets, joined=joined,
             constants=tuple(

@@ -61,10 +61,10 @@ class Wish:
 
 @dataclass(frozen=True)
 class Settled:
-    """Typed overrides, and the records of the run that is resumed, by params step: their values are the real ones."""
+    """Typed overrides, and the records of the run that is resumed: their values are the real ones."""
 
     overrides: Mapping[str, Any]
-    earlier: Mapping[str, Record] = field(default_factory=dict)
+    earlier: tuple[Record, ...] = ()
 
 
 def settle(flow: Flow, store: Store, wish: Wish, environment: Mapping[str, str]) -> Settled:
@@ -96,15 +96,13 @@ def _past(store: Store, run: str) -> PastRun:
     return past
 
 
-def _records(past: PastRun, besides: Collection[str]) -> dict[str, Record]:
-    """A run in; the records of its parameters, by params step, without these names, out."""
+def _records(past: PastRun, besides: Collection[str]) -> tuple[Record, ...]:
+    """A run in; the records of its parameters without these names out."""
     found = (past.given(key, execution) for key, execution in past.started.given)
-    return {
-        record.step: msgspec.structs.replace(
-            record, artifacts={name: one for name, one in record.artifacts.items() if name not in besides}
-        )
+    return tuple(
+        msgspec.structs.replace(record, artifacts={n: a for n, a in record.artifacts.items() if n not in besides})
         for record in found if record is not None
-    }  # fmt: skip
+    )  # fmt: skip
 
 
 def as_text(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from nbflow.planning import task_key
 from nbflow.plugins import Executor
 from nbflow.serialize import Registry, dump
 from nbflow.storage import Store
+from nbflow.subflow import without_params
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def evaluate(
     for declared in flow.steps:
         if declared.kind != "params":
             continue
-        kept = _kept(declared, settled.earlier.get(declared.name))
+        kept = _kept(declared, settled.earlier)
         source = override_source(declared.source, overrides)
         step = msgspec.structs.replace(
             declared, source=source, code=hashlib.blake2b(normalise(source).encode(), digest_size=16).hexdigest()
@@ -90,16 +91,13 @@ def evaluate(
     return without_params(flow), Given(values, found)
 
 
-def _kept(step: Step, earlier: Record | None) -> Record | None:
-    """A params step and its record in the run that is resumed in; what of that record counts out."""
-    if earlier is None:
-        return None
-    wanted = {
-        name: artifact
-        for name, artifact in earlier.artifacts.items()
-        if name in step.writes and artifact.group >= 0
-    }
-    return msgspec.structs.replace(earlier, artifacts=wanted) if wanted else None
+def _kept(step: Step, earlier: Sequence[Record]) -> Record | None:
+    """A params step and the records of the run that is resumed in; what of one of them counts out."""
+    for record in earlier:
+        wanted = {n: artifact for n, artifact in record.artifacts.items() if n in step.writes and artifact.group >= 0}
+        if wanted:
+            return msgspec.structs.replace(record, step=step.name, artifacts=wanted)
+    return None
 
 
 def _merged(record: Record, kept: Record, place: Place) -> Record:
@@ -181,14 +179,3 @@ def _values_of(record: Record, store: Store) -> dict[str, Any]:
         else:
             values[name] = artifact.preview
     return values
-
-
-def without_params(flow: Flow) -> Flow:
-    """A flow in; the same without its params steps, whose values are known, out."""
-    gone = {step.name for step in flow.steps if step.kind == "params"}
-    steps = tuple(
-        msgspec.structs.replace(step, order=order, needs=tuple(need for need in step.needs if need not in gone))
-        for order, step in enumerate(step for step in flow.steps if step.name not in gone)
-    )
-    edges = tuple(edge for edge in flow.edges if edge.frm not in gone and edge.to not in gone)
-    return msgspec.structs.replace(flow, steps=steps, edges=edges)

@@ -103,13 +103,16 @@ class PastRun:
         """A place of `RunStarted.given` in; the record with parameters' values, None where it is gone, out."""
         return self._record(key, execution)
 
+    @property
+    def given_records(self) -> dict[str, Record]:
+        """Its `%%params` cells' steps, each with the record that holds its values: equal cells share one."""
+        steps = [step.name for step in self.graph.steps if step.kind == "params"]
+        found = [self._record(key, execution) for key, execution in self.started.given]
+        return {name: record for name, record in zip(steps, found, strict=False) if record is not None}
+
     def given_record(self, step: str) -> Record | None:
         """A `%%params` cell's step in; the record that holds its values out."""
-        for key, execution in self.started.given:
-            record = self._record(key, execution)
-            if record is not None and record.step == step:
-                return record
-        return None
+        return self.given_records.get(step)
 
     # ------------------------------------------------------------ the notebook and its values
 

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbflow import model
+from nbflow.cards import Card
 from nbflow.collected import Outputs
 from nbflow.errors import NotFoundError, nearest
 from nbflow.model import Record, TaskFailure, TaskState, TaskView
 from nbflow.past import PastRun
+from nbflow.past_inputs import load_inputs, spec_of
 from nbflow.render import html, listing, preview
+from nbflow.task_cards import card_of, cards_of
 
 
 @dataclass(frozen=True)
@@ -331,10 +334,33 @@ class Task(_Executed):
             raise NotFoundError(f"{self.name} left nothing: it is {self.state}")
         return self._past.values.load(record, name)
 
+    def spec(self) -> model.TaskSpec:
+        """What it was run from, found again: source, references to what it read; NotFoundError when that is gone."""
+        return spec_of(self._past, self._view)
+
+    def load_inputs(self) -> dict[str, Any]:
+        """The names that its cell could read, with their values as it was given them, out; a failed task's, too.
+
+        NotFoundError when something that it read is gone.
+        """
+        return load_inputs(self._past, self._view)
+
     @property
-    def card(self) -> None:
-        """Its card; None: it has none."""
-        return
+    def card(self) -> Card:
+        """Its card: what its code put on cards, what it displayed and left, how it went; shown by a notebook."""
+        return card_of(self._past, self._view, self._label, self.outputs)
+
+    @property
+    def cards(self) -> dict[str, Card]:
+        """The cards that its code made by `card.append` and `card[NAME].append`, by name; that without one is ""."""
+        return cards_of(self._past, self._view, self._label, self.outputs)
+
+    def card_by(self, template: str) -> Card:
+        """The name of a template that a package plugs in under `nbflow.cards` in; its card of this task out.
+
+        OptionError when there is no such template; one that fails or takes too long shows that instead.
+        """
+        return card_of(self._past, self._view, self._label, self.outputs, template)
 
     @property
     def outputs(self) -> list[dict[str, Any]]:

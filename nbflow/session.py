@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbflow import storage
+from nbflow import outputs, storage
 from nbflow.audience import Audience
 from nbflow.document import ORIGINS, Document, find_path
 from nbflow.errors import NbflowError, PlanError
@@ -21,7 +21,7 @@ from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import Drawing, FlowRun, say
 from nbflow.knowledge import Knowledge
 from nbflow.lane import Decision, Lane
-from nbflow.model import Cell, Finding, Flow, Plan, Step
+from nbflow.model import Cell, Finding, Flow, Plan, RunEvent, Snapshot, Step, TaskOutput
 from nbflow.namespace import running_elsewhere, waiting_elsewhere
 from nbflow.notebook import RawCell, read_notebook
 from nbflow.options import parse_header
@@ -298,6 +298,7 @@ class Session:
         run = self.start_run(on=on, all_cells=all_cells, **wishes)
         if background:
             print(f"{run.name} runs in the background: `%flow status` tells how it stands")
+            run.leave()
             return None
         run.wait(Drawing(self.ip))
         return self._end(run)
@@ -333,12 +334,32 @@ class Session:
         """Whether a cell runs now."""
         return self._request is not None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a run goes on in the background."""
+        return self._run is not None and not self._run.over
+
     def cancel(self) -> bool:
         """End the run that goes on in the background; whether there was one."""
         if self._run is None or self._run.over or self._run.runner is None:
             return False
         self._run.runner.cancel()
         return True
+
+    def follow(self, past: Run) -> None:
+        """A run that goes on elsewhere, drawn here until it has ended or an interrupt says that it is enough."""
+        drawing = Drawing(self.ip)
+
+        def watch(snapshot: Snapshot, event: RunEvent | TaskOutput | None) -> None:
+            if isinstance(event, TaskOutput):
+                outputs.show(self.ip, [event.output])
+            elif event is None:
+                drawing.update(snapshot, last=snapshot.status != "running")
+
+        try:
+            past.follow(watch)
+        except KeyboardInterrupt:
+            print(f"the run goes on; `nbflow cancel {past.flow}/{past.id}` ends it")
 
     def plan(self, **wishes: Any) -> Plan:
         """What `%flow run` would do."""

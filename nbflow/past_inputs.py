@@ -1,0 +1,106 @@
+"""What a past task was given: found again from its run's notebook and results, so that nothing had to be kept for it.
+
+The notebook that is kept with the run says what a task reads; the run's events say which execution stood for each task
+above it. The key that comes out is the one that the task had, or else somebody has changed what it read.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbflow.errors import NotFoundError
+from nbflow.happenings import Node
+from nbflow.joining import open_inputs
+from nbflow.lookup import Lookup, RunFacts
+from nbflow.model import Ref, TaskId, TaskSpec, TaskView
+from nbflow.past import PastRun
+from nbflow.subflow import with_ancestors, without_params
+
+
+def spec_of(past: PastRun, view: TaskView) -> TaskSpec:
+    """A past task in; the spec that it was run from out; NotFoundError when something that it read is gone."""
+    task = view.task
+    flow = with_ancestors(past.graph, [task.step])
+    pinned = {other.task: past.record(other) for other in past.snapshot.tasks if other.task != task}
+    facts = RunFacts(run=past.run, store_url=past.store.url, tags=past.snapshot.tags, pinned=pinned)
+    lookup = Lookup(without_params(flow), past.store, facts, past.given_records)
+    _retrace(lookup, task)
+    prepared = lookup.prepare(task)
+    if prepared.action not in ("run", "reuse"):
+        why = prepared.failure.message if prepared.failure else "; ".join(what for _, what in prepared.reasons)
+        raise NotFoundError(
+            f"the inputs of {_name(task)} cannot be found again{f': {why}' if why else ''}",
+            fix="run the flow once more: `nbflow resume`",
+        )
+    return lookup.spec(task, view.attempt, 0)
+
+
+def _retrace(lookup: Lookup, target: TaskId) -> None:
+    """Everything that the target reads from settles as it did then."""
+    waiting: dict[TaskId, tuple[TaskId, ...]] = {}
+    settled: set[TaskId] = set()
+
+    def add(nodes: tuple[Node, ...]) -> None:
+        waiting.update({node.task: node.needs for node in nodes if node.task != target})
+
+    def is_open(need: TaskId) -> bool:
+        return need not in settled and need.step in lookup.loops.steps
+
+    add(lookup.first())
+    moved = True
+    while moved:
+        moved = False
+        for task in [task for task, needs in waiting.items() if not any(map(is_open, needs))]:
+            prepared = None if _is_lost(lookup, task) else lookup.prepare(task)
+            moved = True
+            if prepared is not None and prepared.action == "wait":
+                moved = waiting[task] != prepared.waits
+                waiting[task] = prepared.waits
+                continue
+            if prepared is None or prepared.action not in ("reuse", "settle"):
+                lookup.settle(task, None)
+            del waiting[task]
+            settled.add(task)
+            add(lookup.unfold(task))
+
+
+def _is_lost(lookup: Lookup, task: TaskId) -> bool:
+    """Whether a fan-out's end cannot be looked at: its list is no longer known."""
+    return task.part == "all" and lookup.record(TaskId(step=task.step, index=task.index, part="list")) is None
+
+
+def load_inputs(past: PastRun, view: TaskView) -> dict[str, Any]:
+    """A past task in; the names that its cell could read, with their values, out: what it was given.
+
+    Definitions that the values refer to are replayed in the run's own namespace; this unpickles.
+    """
+    spec = spec_of(past, view)
+    return bind(spec, past)
+
+
+def bind(spec: TaskSpec, past: PastRun) -> dict[str, Any]:
+    """A task's spec in; its inputs, its loop variable, and the `inputs` of a join out."""
+    values = past.values
+
+    def value(ref: Ref) -> Any:
+        return values.load_group(spec.groups[ref.group], ref.name)
+
+    found = {name: value(ref) for name, ref in spec.inputs.items() if not name.startswith("<")}
+    found |= loop_names(spec, value(spec.item) if spec.item is not None else None)
+    if spec.joined is not None:
+        constants = {name: values.last(name) for name in spec.constants}
+        found["inputs"] = open_inputs(spec.joined, value, past.store, values.registry, constants)
+    return found
+
+
+def loop_names(spec: TaskSpec, item: Any) -> dict[str, Any]:
+    """A task's spec and its item in; the names that its `--foreach` binds out."""
+    if spec.options.foreach is None:
+        return {}
+    space = {"__item": item}
+    exec(f"{spec.options.foreach.target} = __item", space)
+    return {name: value for name, value in space.items() if not name.startswith("__")}
+
+
+def _name(task: TaskId) -> str:
+    return "/".join((task.step, ".".join(map(str, task.index)))) if task.index else task.step

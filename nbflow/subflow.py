@@ -1,0 +1,41 @@
+"""A flow → a part of it: some steps with all that they need, or all but its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from nbflow.model import Flow, Step
+
+
+def with_ancestors(flow: Flow, wanted: Iterable[str]) -> Flow:
+    """A flow and names of steps in; these, all that they need, and the parameters out."""
+    by_name = {step.name: step for step in flow.steps}
+    keep: set[str] = set()
+    queue = list(wanted)
+    while queue:
+        name = queue.pop()
+        if name not in keep:
+            keep.add(name)
+            queue.extend((*by_name[name].needs, *by_name[name].scope, *_joined_by(by_name[name], flow)))
+    kept = tuple(step for step in flow.steps if step.name in keep or step.kind == "params")
+    edges = tuple(edge for edge in flow.edges if edge.frm in keep and edge.to in keep)
+    return msgspec.structs.replace(flow, steps=kept, edges=edges)
+
+
+def _joined_by(step: Step, flow: Flow) -> list[str]:
+    """A step in; every step of the fan-out that it closes, none where it is no join, out."""
+    heads = {each.scope[-1] for each in flow.steps if each.name in step.options.join and each.scope}
+    return [each.name for each in flow.steps if heads & set(each.scope)]
+
+
+def without_params(flow: Flow) -> Flow:
+    """A flow in; the same without its params steps, whose values are known, out."""
+    gone = {step.name for step in flow.steps if step.kind == "params"}
+    steps = tuple(
+        msgspec.structs.replace(step, order=order, needs=tuple(need for need in step.needs if need not in gone))
+        for order, step in enumerate(step for step in flow.steps if step.name not in gone)
+    )
+    edges = tuple(edge for edge in flow.edges if edge.frm not in gone and edge.to not in gone)
+    return msgspec.structs.replace(flow, steps=steps, edges=edges)
