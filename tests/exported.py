@@ -89,7 +89,12 @@ def write_notebook(cells: Sequence[str | tuple[str, str]], path: Path) -> Path:
 def environment() -> dict[str, str]:
     """What Metaflow's processes get: one thread, a user's name, no messages about cards."""
     own = {key: value for key, value in os.environ.items() if not key.startswith(("METAFLOW_", "PYTHONDONTWRITE"))}
-    return own | {"USERNAME": "tester", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "METAFLOW_CARD_NO_WARNING": "1"}
+    return own | {
+        "USERNAME": "tester",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "METAFLOW_CARD_NO_WARNING": "1",
+    }
 
 
 def metaflow(file: Path, *words: str, timeout: float = 110) -> subprocess.CompletedProcess[str]:
@@ -111,7 +116,11 @@ def collect(file: Path, run: str) -> list[Left]:
     """A flow file and a run's id in; what its tasks left out."""
     target = file.parent / "left.pickle"
     subprocess.run(
-        [str(METAFLOW), "-c", COLLECT, file.name, run, str(target)], cwd=file.parent, env=environment(), check=True, timeout=60
+        [str(METAFLOW), "-c", COLLECT, file.name, run, str(target)],
+        cwd=file.parent,
+        env=environment(),
+        check=True,
+        timeout=60,
     )
     sys.path.insert(0, str(file.parent))
     try:
@@ -138,12 +147,14 @@ def problems(run: Any, flow: Flow, left: Sequence[Left], without: Sequence[str] 
             for name, artifact in task.artifacts.items():
                 if name.startswith("<") or name in without or not artifact.stored or values is None:
                     continue
-                problem = _problem(values, names.artifacts[name], artifact.value)
-                found += [f"{step.name}{list(task.index)}.{name}: {problem}"] if problem and _is_last(step, task) else []
+                problem = _problem(values, names.of(name), artifact.value)
+                found += (
+                    [f"{step.name}{list(task.index)}.{name}: {problem}"] if problem and _is_last(step, task) else []
+                )
     (end,) = (one for one in left if one.step == "end")
     for name in sorted({name for step in run.steps() for task in step.tasks for name in task.artifacts}):
         if not name.startswith("<") and name not in without:
-            problem = _problem(end.values, names.artifacts[name], getattr(run.data, name))
+            problem = _problem(end.values, names.of(name), getattr(run.data, name))
             found += [f"end.{name}: {problem}"] if problem else []
     return found
 

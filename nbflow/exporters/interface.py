@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -89,3 +90,33 @@ def flow_problems(flow: Flow) -> tuple[Finding, ...]:
         code="refused", level="error", message="the notebook declares no step",
         fix="begin a cell with `%%step NAME`",
     ),)  # fmt: skip
+
+
+class TextExporter(ABC):
+    """An exporter that writes its text while it takes notes; `target` is what messages call it."""
+
+    target = ""
+    words: tuple[str, ...] = ()
+
+    @abstractmethod
+    def write(self, flow: Flow, options: Options, environment: Environment, notes: Notes) -> str:
+        """A flow that can run in; the main file's text out; what cannot be said goes to the notes."""
+
+    def export(self, flow: Flow, environment: Environment, options: Options) -> dict[str, str]:
+        """A flow in; its file, and helper modules if it is to lie elsewhere, out; PlanError for what it cannot hold."""
+        text, notes = self._written(flow, environment, options)
+        notes.raise_refused(self.target)
+        return {**({} if environment.beside else environment.modules), options.file: text}
+
+    def check(self, flow: Flow, environment: Environment, options: Options) -> tuple[Finding, ...]:
+        """A flow in; what the target cannot hold, what is lost and what changes, out."""
+        return tuple(self._written(flow, environment, options)[1].findings)
+
+    def _written(self, flow: Flow, environment: Environment, options: Options) -> tuple[str, Notes]:
+        notes = Notes()
+        notes.findings.extend(flow_problems(flow))
+        for word in options.words:
+            if word not in self.words:
+                fix = f"known: {', '.join(self.words) or 'none'}"
+                notes.refused(f"--with {word} is unknown to {self.target}", fix=fix)
+        return "" if notes.findings else self.write(flow, options, environment, notes), notes

@@ -11,8 +11,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from nbflow.exporters.interface import Environment, Notes, Options, flow_problems
-from nbflow.model import Finding, Flow
+from nbflow.exporters.interface import Environment, Notes, Options, TextExporter
+from nbflow.model import Flow
 from nbflow.percent import MARKER, comment_magics
 
 ENTRY = """\
@@ -43,23 +43,18 @@ jupyter:
 """Jupytext's header, and the flow's name, which is not the file's."""
 
 
-class ScriptExporter:
+class ScriptExporter(TextExporter):
     """`--to script`: the whole notebook, scratch cells and text included."""
 
-    def export(self, flow: Flow, environment: Environment, options: Options) -> dict[str, str]:
-        """A flow in; the script out, with helper modules if it is to lie elsewhere; PlanError for what it cannot hold."""
-        notes = _notes(flow)
-        notes.raise_refused("a script")
+    target = "a script"
+
+    def write(self, flow: Flow, options: Options, environment: Environment, notes: Notes) -> str:
+        """A flow in; the script out."""
+        del options, environment
+        _note_markers(flow, notes)
         ids = iter(flow.notebook.cells)
         cells = ((cell, next(ids).id if cell.get("cell_type") == "code" else cell.get("id")) for cell in _cells(flow))
-        blocks = [_header(flow), ENTRY, *(_block(cell, identity) for cell, identity in cells)]
-        helpers = {} if environment.beside else environment.modules
-        return {**helpers, options.file: "\n".join(blocks)}
-
-    def check(self, flow: Flow, environment: Environment, options: Options) -> tuple[Finding, ...]:
-        """A flow in; what a script cannot hold, and what is left out, out."""
-        del environment, options
-        return tuple(_notes(flow).findings)
+        return "\n".join([_header(flow), ENTRY, *(_block(cell, identity) for cell, identity in cells)])
 
 
 def _header(flow: Flow) -> str:
@@ -101,9 +96,8 @@ def _source(cell: dict[str, Any]) -> str:
     return "".join(source) if isinstance(source, list) else str(source)
 
 
-def _notes(flow: Flow) -> Notes:
-    notes = Notes()
-    notes.findings.extend(flow_problems(flow))
+def _note_markers(flow: Flow, notes: Notes) -> None:
+    """Refuse lines that would begin a cell of their own."""
     for cell in flow.notebook.cells:
         for at, line in enumerate(comment_magics(cell.source).split("\n"), start=1):
             if MARKER.match(line):
@@ -111,4 +105,3 @@ def _notes(flow: Flow) -> Notes:
                     f"line {at} of cell {cell.position} would begin a cell of its own: {line.strip()[:40]!r}",
                     cell=cell.id, line=at, fix="write the comment with another mark than `# %%`",
                 )  # fmt: skip
-    return notes

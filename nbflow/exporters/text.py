@@ -172,7 +172,9 @@ def show_last(source: str) -> str:
     end, column = (last.end_lineno or last.lineno) - 1, last.end_col_offset or 0
     raw = lines[end].encode()
     lines[end] = raw[:column].decode() + ")" + raw[column:].decode()
-    lines[last.lineno - 1] = f"{lines[last.lineno - 1][: value.col_offset]}print({lines[last.lineno - 1][value.col_offset :]}"
+    lines[last.lineno - 1] = (
+        f"{lines[last.lineno - 1][: value.col_offset]}print({lines[last.lineno - 1][value.col_offset :]}"
+    )
     return "\n".join(lines)
 
 

@@ -1,0 +1,115 @@
+"""What a cell's names hold, as far as its text tells: open resources, items of a join, functions made at run time."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+
+from nbflow.model import Definition
+
+UNSTORABLE_CALLS = frozenset("open Lock RLock Thread connect socket create_engine".split())
+
+
+def parsed(text: str) -> ast.Module:
+    """A cell's text in; its tree out, an empty one for what is no Python."""
+    try:
+        tree = compile(text, "cell", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
+    assert isinstance(tree, ast.Module)  # noqa: S101  # what this mode gives
+    return tree
+
+
+def unstorable(tree: ast.Module, entries: frozenset[str] = frozenset()) -> dict[str, str]:
+    """A cell, and names that hold items of a join, in; names of what cannot be pickled, with what it is, out."""
+    found: dict[str, str] = dict.fromkeys(entries, "an item of a join")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.With | ast.AsyncWith):
+            names = [item.optional_vars for item in node.items if isinstance(item.optional_vars, ast.Name)]
+            found.update((name.id, "an open resource") for name in names)
+        elif isinstance(node, ast.Assign):
+            call = ast.unparse(node.value.func).rpartition(".")[2] if isinstance(node.value, ast.Call) else ""
+            kind = f"what {call}() gives" if call in UNSTORABLE_CALLS else ""
+            kind = "a generator" if isinstance(node.value, ast.GeneratorExp) else kind
+            found.update((target.id, kind) for target in node.targets if kind and isinstance(target, ast.Name))
+    return found
+
+
+def entry_names(tree: ast.Module) -> frozenset[str]:
+    """A join's cell in; names that may hold items of `inputs` themselves, not what is in them, out."""
+    found = {"inputs"}
+    passing = ("max", "min", "sorted", "list", "tuple", "reversed", "enumerate", "zip", "next", "iter", "filter")
+
+    def holds(node: ast.expr | None) -> bool:
+        match node:
+            case ast.Name(id=name):
+                return name in found
+            case ast.Subscript(value=value) | ast.Starred(value=value) | ast.NamedExpr(value=value):
+                return holds(value)
+            case ast.Call(func=ast.Name(id=name), args=arguments):
+                return name in passing and any(holds(argument) for argument in arguments)
+            case ast.ListComp(elt=element, generators=loops) | ast.GeneratorExp(elt=element, generators=loops):
+                inner = {n.id for g in loops if holds(g.iter) for n in ast.walk(g.target) if isinstance(n, ast.Name)}
+                return isinstance(element, ast.Name) and element.id in inner
+            case ast.IfExp(body=one, orelse=other):
+                return holds(one) or holds(other)
+            case ast.Tuple(elts=parts) | ast.List(elts=parts):
+                return any(holds(part) for part in parts)
+        return False
+
+    for _ in range(3):  # a name may be taken from one that is assigned further down in a loop
+        for node in ast.walk(tree):
+            pairs: list[tuple[ast.expr, ast.expr]] = []
+            if isinstance(node, ast.Assign):
+                pairs = [(target, node.value) for target in node.targets]
+            elif isinstance(node, ast.For | ast.AsyncFor):
+                pairs = [(node.target, node.iter)]
+            elif isinstance(node, ast.NamedExpr):
+                pairs = [(node.target, node.value)]
+            for target, value in pairs:
+                if holds(value):
+                    found |= {n.id for n in ast.walk(target) if isinstance(n, ast.Name)}
+    return frozenset(found - {"inputs"})
+
+
+def function_names(tree: ast.Module, makers: frozenset[str]) -> frozenset[str]:
+    """A cell, and functions that give functions, in; names that may hold functions made at run time out."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and (_makes(node.value, makers | found)):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return frozenset(found)
+
+
+def function_makers(definitions: Sequence[Definition]) -> frozenset[str]:
+    """Definitions in; names of functions that give back functions of their own out."""
+    found: set[str] = set()
+    for d in definitions:
+        try:
+            body = ast.parse(d.source).body
+        except SyntaxError:
+            continue
+        for function in body:
+            if isinstance(function, ast.FunctionDef):
+                inner = {n.name for n in ast.walk(function) if isinstance(n, ast.FunctionDef) and n is not function}
+                given = [n.value for n in ast.walk(function) if isinstance(n, ast.Return) and n.value is not None]
+                if any(
+                    _makes(value, frozenset()) or (isinstance(value, ast.Name) and value.id in inner) for value in given
+                ):
+                    found.add(function.name)
+    return frozenset(found)
+
+
+def _makes(value: ast.expr, makers: frozenset[str]) -> bool:
+    """Whether an expression may hold a function that it makes; a `key=` is used up at once."""
+    if isinstance(value, ast.Lambda):
+        return True
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in makers:
+        return True
+    children = [
+        child for child in ast.iter_child_nodes(value) if not (isinstance(child, ast.keyword) and child.arg == "key")
+    ]
+    return any(
+        _makes(child.value if isinstance(child, ast.keyword) else child, makers)
+        for child in children if isinstance(child, ast.expr | ast.keyword)
+    )  # fmt: skip
