@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         WorkerLost,
     )
     from nbflow.launch import plan, run
+    from nbflow.livecard import card
     from nbflow.parameters import File
     from nbflow.past_tasks import Artifact, Task
     from nbflow.widget import panel
@@ -56,6 +57,7 @@ __all__ = [
     "Task",
     "TaskError",
     "WorkerLost",
+    "card",
     "current",
     "panel",
     "plan",
@@ -83,6 +85,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "WorkerLost",
     ),
     "launch": ("plan", "run"),
+    "livecard": ("card",),
     "widget": ("panel",),
     "parameters": ("File",),
     "past_tasks": ("Artifact", "Task"),

@@ -11,11 +11,12 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from nbflow import records
+from nbflow.cards import Card
 from nbflow.errors import AmbiguousTask, NotFoundError, nearest
 from nbflow.following import Watch, follow
 from nbflow.history import step_state
@@ -27,6 +28,7 @@ from nbflow.past_tasks import Artifact, Attempt, Data, Failure, Task, moment
 from nbflow.render import html, listing, preview, table
 from nbflow.run_facts import Parameters, RunError, content_of, error_of
 from nbflow.storage import open_store, store_url
+from nbflow.task_cards import gathered, of_step
 
 __all__ = ["Artifact", "Attempt", "Data", "Failure", "Flow", "Run", "Step", "Task", "locate"]
 
@@ -247,6 +249,11 @@ class Run:
                 return self._past.parameters[name]
             raise
 
+    @property
+    def card(self) -> Card:
+        """One card with those of all its tasks."""
+        return gathered(self._past, self.flow, self._past.snapshot.tasks, _outputs(self._past))
+
     # ------------------------------------------------------------ what can be done to it
 
     def add_tag(self, *tags: str) -> None:
@@ -364,6 +371,11 @@ class Step:
         """`step.data.NAME`: its only task's."""
         return self.task.data
 
+    @property
+    def card(self) -> Card:
+        """Its only task's card, or one with the cards of all its items."""
+        return of_step(self._past, self.name, _outputs(self._past))
+
     def _views(self) -> list[TaskView]:
         return [view for view in self._past.snapshot.tasks if view.task.step == self.name]
 
@@ -382,6 +394,11 @@ class Step:
         head = html.join((html.tag("b", self.label), " ", html.state(self.state)))
         heads = ("item", "value", "turn", "state", "time", "why")
         return html.block(html.tag("div", head, cls="nbflow-head"), html.table(heads, body, numbers=(4,)))
+
+
+def _outputs(past: PastRun) -> Callable[[TaskView], list[dict[str, Any]]]:
+    """A run in; what gives the outputs of each of its tasks out."""
+    return lambda view: Task(past, view, "").outputs
 
 
 def list_runs(

@@ -64,11 +64,17 @@ class Context:
     tags: tuple[str, ...] = ()
     is_flow: bool = True
     folder: str | None = None  # the temporary folder, once somebody asked for it
+    closing: list[Callable[[], None]] = field(default_factory=list)  # called once the task's own code is over
 
     @property
     def task(self) -> str:
         """The task's name within its run: `train`, `train/3`, nested `train/3.0`."""
         return f"{self.step}/{'.'.join(map(str, self.indices))}" if self.indices else self.step
+
+    def close(self) -> None:
+        """The task's own code is over: what waits for that is called, once."""
+        while self.closing:
+            self.closing.pop()()
 
     @classmethod
     def of(cls, spec: TaskSpec, emit: Callable[[TaskEvent], None], item: Any = None) -> Context:
@@ -174,6 +180,7 @@ def running(context: Context) -> Iterator[Context]:
     try:
         yield context
     finally:
+        context.close()
         current.context = before
         if context.folder is not None:
             shutil.rmtree(context.folder, ignore_errors=True)

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 
 from nbflow import outcome, outputs, serialize
+from nbflow.context import current
 from nbflow.errors import NbflowError
 from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import FlowRun
@@ -133,6 +134,8 @@ class Lane:
 
     def finish(self, task: KernelTask, *, succeeded: bool, error: BaseException | None) -> NbflowError | None:
         """A task whose cell is over in; its outputs are being stored; what makes it a failure after all out."""
+        if current.context is not None:
+            current.context.close()  # what it still shows belongs to it
         shown = self.known.recorder.stop()
         left = task.leave(succeeded=succeeded)
         ledger, spec = self.known.ledger, task.spec

@@ -158,5 +158,10 @@ def edges_of(steps: Sequence[Step], lists: Mapping[str, Step], definitions: Sequ
         Edge(frm=need, to=step.name, why="after")
         for step in steps for need in step.needs if (need, step.name) not in names
     ]  # fmt: skip
+    joined = [
+        Edge(frm=name, to=step.name, why="join")
+        for step in steps for name in step.options.join
+        if name in present and (name, step.name) not in names and name not in step.needs
+    ]  # fmt: skip
     place = {step.name: step.order for step in steps}
-    return tuple(sorted([*edges, *after], key=lambda edge: (place[edge.frm], place[edge.to])))
+    return tuple(sorted([*edges, *after, *joined], key=lambda edge: (place[edge.frm], place[edge.to])))

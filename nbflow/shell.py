@@ -269,6 +269,17 @@ def enter(shell: Any, module: types.ModuleType) -> None:
     shell.init_user_ns()
     shell.execution_count = 1
     sys.modules["__main__"] = module
+    _show_figures()
+
+
+def _show_figures() -> None:
+    """Where matplotlib was imported before our variable stood in the environment, it learns of it here."""
+    known = sys.modules.get("matplotlib")
+    settings = getattr(known, "rcParams", None)
+    if settings is None or os.environ.get("MPLBACKEND") != INLINE:
+        return
+    if not isinstance(dict.__getitem__(settings, "backend"), str):  # not chosen yet: asking rcParams would choose it
+        settings["backend"] = INLINE
 
 
 def run_cell(shell: Any, source: str, file: str, title: str = "") -> CellResult:

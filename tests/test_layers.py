@@ -158,7 +158,8 @@ def test_third_party_imports_are_declared(path: Path) -> None:
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
 
     def tops(lines: list[str]) -> set[str]:
-        return {re.match(r"[\w-]+", line)[0].replace("-", "_") for line in lines} | {"nbflow"}  # type: ignore[index]
+        names = [re.match(r"[\w-]+", line)[0].replace("-", "_") for line in lines]  # type: ignore[index]
+        return {name.removesuffix("_python").removesuffix("_py") for name in names} | {"nbflow"}
 
     declared = tops(project["dependencies"]) | {"IPython"}
     tree = _tree(path)
