@@ -35,7 +35,7 @@ def outputs_of(
     expected = {*spec.writes, *changed}
     values: dict[str, Any] = {}
     for name, value in after.items():
-        if not is_public(name) or name in own or isinstance(value, types.ModuleType):
+        if not is_public(name) or name in own or (isinstance(value, types.ModuleType) and name not in expected):
             continue
         fresh = name not in before or before[name] is not value
         if (name in expected or fresh) and not (name in NEVER and not fresh):
