@@ -6,6 +6,7 @@ import ast
 import builtins
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from nbflow.analysis import Analysis, Statement, transform
@@ -61,6 +62,7 @@ RANDOM_STATES: Mapping[str, tuple[str, frozenset[str]]] = {
 }
 """Import prefix -> the name that its global random state goes by, and the calls that seed it."""
 
+_RANDOM_ROOTS = ("random", "numpy", "torch")
 _NO_DRAW = frozenset(
     "Random SystemRandom getstate get_state default_rng Generator RandomState SeedSequence BitGenerator PCG64 PCG64DXSM"
     " MT19937 Philox SFC64".split()
@@ -115,8 +117,14 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
 
 def parse_statement(statement: Statement) -> ast.stmt | None:
     """A statement in; its syntax tree, None where it is not Python by itself, out."""
+    return _parse_text(statement.source)
+
+
+@lru_cache(maxsize=8192)
+def _parse_text(source: str) -> ast.stmt | None:
+    """Kept by text: of a cell that was edited only the edited statements are parsed again."""
     try:
-        body = ast.parse(transform(statement.source)).body
+        body = ast.parse(transform(source)).body
     except (SyntaxError, ValueError, RecursionError):
         return None
     return body[0] if len(body) == 1 else None
@@ -138,7 +146,8 @@ def _settle(pieces: list[Piece]) -> tuple[Piece, ...]:
 
 
 def _piece(kind: PieceKind, statement: Statement, tree: ast.stmt | None, origins: Mapping[str, str]) -> Piece:
-    seeds, draws, late = random_uses(tree, origins) if tree is not None else (frozenset(), frozenset(), frozenset())
+    drawing = any(origin.startswith(_RANDOM_ROOTS) for origin in origins.values())
+    seeds, draws, late = random_uses(statement, origins) if drawing else (frozenset(), frozenset(), frozenset())
     reads = frozenset(statement.reads) | draws
     possible = frozenset(statement.possible_writes)
     if tree is not None and _is_plotting(tree, origins):
@@ -340,23 +349,37 @@ def full_name(node: ast.expr, origins: Mapping[str, str]) -> str:
     return f"{origins.get(root, root)}{dot}{rest}"
 
 
-def random_uses(tree: ast.AST, origins: Mapping[str, str]) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+def random_uses(
+    statement: Statement, origins: Mapping[str, str]
+) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
     """A statement in; random states that it seeds, draws from at once, and uses in bodies made here, out."""
     seeds: set[str] = set()
     draws: set[str] = set()
     late: set[str] = set()
+    for callee, inside in _calls(statement.source):
+        root, dot, rest = callee.partition(".")
+        state, seeding = _random_call(f"{origins.get(root, root)}{dot}{rest}")
+        if state:
+            (late if inside else seeds if seeding else draws).add(state)
+    return frozenset(seeds), frozenset(draws), frozenset(late)
+
+
+@lru_cache(maxsize=8192)
+def _calls(source: str) -> tuple[tuple[str, bool], ...]:
+    """A statement's text in; the dotted names that it calls, each with whether a body made here does, out."""
+    found: dict[tuple[str, bool], None] = {}
 
     def visit(node: ast.AST, inside: bool) -> None:
         inner = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        if isinstance(node, ast.Call):
-            state, seeding = _random_call(full_name(node.func, origins))
-            if state:
-                (late if inner else seeds if seeding else draws).add(state)
+        if isinstance(node, ast.Call) and (callee := dotted(node.func)):
+            found[callee, inner] = None
         for child in ast.iter_child_nodes(node):
             visit(child, inner)
 
-    visit(tree, False)
-    return frozenset(seeds), frozenset(draws), frozenset(late)
+    tree = _parse_text(source)
+    if tree is not None:
+        visit(tree, inside=False)
+    return tuple(found)
 
 
 def _random_call(name: str) -> tuple[str, bool]:

@@ -7,13 +7,13 @@ looking a name up is then the rule itself, "the value that the nearest earlier c
 from __future__ import annotations
 
 import ast
-import hashlib
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from nbflow import problems
 from nbflow.analysis import Analysis, analyse, normalise
+from nbflow.codes import behaviour_of, hash_of, identity_of, normal_text
 from nbflow.definitions import Piece, Surroundings, split_cell
 from nbflow.model import (
     Binding,
@@ -137,7 +137,7 @@ class _Builder:
         origins = {name: origin for statement in analysis.statements for name, origin in statement.imports}
         names = tuple(sorted(analysis.writes))
         self.definitions.append(Definition(
-            id=_identity("setup", cell.body), kind="setup", cell=cell.id, position=cell.position, order=order, line=1,
+            id=identity_of("setup", cell.body), kind="setup", cell=cell.id, position=cell.position, order=order, line=1,
             source=cell.body, names=names, reads=tuple(sorted(analysis.reads)),
             free=_union(statement.deferred for statement in analysis.statements),
             free_writes=_union(statement.deferred_writes for statement in analysis.statements),
@@ -245,7 +245,7 @@ class _Builder:
         bindings = _bindings(need)
         self.lists[name] = Step(
             name=name, kind="step", cell=f"{cell.id}#list", position=cell.position, order=len(self.candidates),
-            options=StepOptions(), source=expression, code=_hash("list of items", normalise(expression)),
+            options=StepOptions(), source=expression, code=hash_of("list of items", normalise(expression)),
             reads=tuple(sorted(need.bindings)), writes=(), definitions=tuple(sorted(replayed)), bindings=bindings,
             needs=self._producers(bindings, replayed, name), label=f"{name}: the list of its items",
         )  # fmt: skip
@@ -270,7 +270,7 @@ class _Builder:
             order=len(self.candidates),
             options=cell.options,
             source=cell.body,
-            code=_hash(normalise(cell.body), *_behaviour(cell.options)),
+            code=hash_of(normal_text(cell, analysis), *behaviour_of(cell.options)),
             reads=tuple(sorted(need.bindings)),
             writes=tuple(sorted(writes)),
             conditional=tuple(sorted(analysis.conditional & writes)),
@@ -453,14 +453,10 @@ def _union(sets: Iterable[Iterable[str]]) -> tuple[str, ...]:
     return tuple(sorted({name for names in sets for name in names}))
 
 
-def _identity(name: str, source: str) -> str:
-    return f"{name}@{hashlib.blake2b(normalise(source).encode(), digest_size=12).hexdigest()}"
-
-
 def _definition(cell: Cell, piece: Piece, order: int, need: Gathered) -> Definition:
     names = tuple(sorted(piece.writes))
     return Definition(
-        id=_identity(",".join(names) or "setup", piece.statement.source),
+        id=identity_of(",".join(names) or "setup", piece.statement.source),
         kind="setup" if piece.kind == "setup" else "definition",
         cell=cell.id,
         position=cell.position,
@@ -475,22 +471,6 @@ def _definition(cell: Cell, piece: Piece, order: int, need: Gathered) -> Definit
         requires=tuple(sorted(need.definitions)),
         binds=_bindings(need),
     )
-
-
-def _hash(*texts: str) -> str:
-    return hashlib.blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
-
-
-def _behaviour(options: StepOptions) -> list[str]:
-    """What of a step's options belongs to its code: the loops and conditions that they stand for."""
-    texts = {
-        "foreach": options.foreach.target if options.foreach is not None else None,
-        "if": options.condition and normalise(options.condition),
-        "until": options.until and f"{normalise(options.until)} {options.max}",
-        "catch": options.catch,
-        "join": "join" if options.join else None,
-    }
-    return [f"{name} {text}" for name, text in texts.items() if text]
 
 
 def target_names(target: str) -> tuple[str, ...]:
