@@ -48,6 +48,8 @@ Watch = Callable[[Snapshot, RunEvent | TaskOutput | None], None]
 DRAW_EVERY = 0.1
 BEAT_EVERY = 5.0
 GRACE = 3.0
+LOGGED = ("running", "done", "failed", "caught")
+"""States that name the execution whose log there is."""
 
 
 @dataclass(frozen=True)
@@ -362,7 +364,7 @@ class Runner:
             and event.task.turn is None
         ):
             self.lookup.settle(event.task, None)
-        if isinstance(event, TaskChanged) and event.state in ("done", "failed", "caught") and not event.execution:
+        if isinstance(event, TaskChanged) and event.state in LOGGED and not event.execution:
             event = _with_execution(event, self.lookup)
         if isinstance(event, TaskChanged):
             seen = (event.state, event.execution)
