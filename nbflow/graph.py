@@ -220,10 +220,10 @@ class _Builder:
         possible = frozenset[str]().union(*(piece.possible for piece in data)) | need.changes
         changed = {name for name in possible if name not in by_definition and not self._is_replayed(name, bound)}
         changed |= self.changed.get(_step_name(cell), frozenset()) & self.writers.keys()
-        states = {name for name in need.changes if name.startswith("<") and name in self.writers}
-        return (
-            frozenset(name for name in names | changed | states if not name.startswith("_")) - analysis.deletes | given
-        )
+        seeded = frozenset[str]().union(*(piece.writes - piece.reads for piece in data)) | self.writers.keys()
+        states = {name for name in names | need.changes if name.startswith("<") and name in seeded}
+        left = {name for name in names | changed if not name.startswith("<")} | states
+        return frozenset(name for name in left if not name.startswith("_")) - analysis.deletes | given
 
     def _is_replayed(self, name: str, bound: frozenset[str]) -> bool:
         """Whether a changed name is no data here: an import, a class, a constant, or nothing known at all."""
