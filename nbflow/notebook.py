@@ -138,6 +138,10 @@ def parse_percent(text: str) -> list[RawCell]:
     for line in text.splitlines():
         match = _PERCENT.match(line) if line.startswith("# %%") and not HEADER.match(line) else None
         if match is None:
+    if not name.isprintable() or set(name) & {"/", "\\"} or not name.strip(". "):
+        raise NotebookError(
+            f"{name!r} cannot be a flow's name", fix="rename the file, or correct `nbflow.flow` in its metadata"
+        )
             lines.append(line)
             continue
         close()
