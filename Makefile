@@ -22,6 +22,8 @@ JLPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jlpm
 MODULES := node_modules/.ready
 BUILT := nbflow/static/.ready
 
+PEER := .peers/metaflow/.ready
+
 # pytest ends with 5 when no test bears the marker
 NONE_IS_FINE := || test $$? -eq 5
 
@@ -101,8 +103,14 @@ format: $(READY) ## ruff's formatting and safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## overheads as ratios in one run, printed as a table
+bench: $(READY) $(PEER) ## overheads as ratios in one run, printed as a table, beside Metaflow
 	$(BIN)/python -m bench
+
+# to compare with, in an environment of its own: never a dependency
+$(PEER): | $(VENV)/bin/python
+	$(PYTHON) -m venv .peers/metaflow
+	.peers/metaflow/bin/python -m pip install --quiet --disable-pip-version-check metaflow==2.19.39
+	@touch $@
 
 clean: ## what the targets made, the environment included
 	rm -rf node_modules nbflow/labextension nbflow/static labextension/lib labextension/tsconfig.tsbuildinfo

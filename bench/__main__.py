@@ -1,0 +1,71 @@
+"""All measurements: python -m bench [TOPIC …] [--quick] [--json]."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.rows import Row, plain, table
+
+TOPICS = ("start", "cells", "flows", "many")
+"""Modules with `measure(quick=…)`, which gives rows."""
+
+TEXTS = ("artifacts", "checks")
+"""Modules that print a table of their own kind."""
+
+
+def artifacts_text() -> str:
+    """The table of `bench.artifacts`."""
+    from bench import artifacts
+
+    with tempfile.TemporaryDirectory() as name:
+        return "\n".join([*artifacts.large(Path(name)), "small values:", *artifacts.small(Path(name))])
+
+
+def checks_text() -> str:
+    """The table of `bench.checks`, where there is one."""
+    try:
+        checks = importlib.import_module("bench.checks")
+    except ImportError:
+        return "(none)"
+    found: Callable[[], str] | None = getattr(checks, "text", None)
+    return found() if found is not None else "python -m bench.checks"
+
+
+def main() -> None:
+    """Print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("topics", nargs="*", metavar="TOPIC", help=", ".join((*TOPICS, *TEXTS)))
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller flows")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    given = parser.parse_args()
+    os.environ.setdefault("NBFLOW_CACHE", tempfile.mkdtemp(prefix="nbflow-bench-"))
+    wanted = given.topics or (*TOPICS, *TEXTS)
+    if set(wanted) - {*TOPICS, *TEXTS}:
+        parser.error(f"known topics: {', '.join((*TOPICS, *TEXTS))}")
+    rows: list[Row] = []
+    for name in (each for each in TOPICS if each in wanted):
+        began = time.monotonic()
+        rows += importlib.import_module(f"bench.{name}").measure(quick=given.quick)
+        print(f"({name}: {time.monotonic() - began:.0f} s)", file=sys.stderr)
+    texts = {name: globals()[f"{name}_text"]() for name in TEXTS if name in wanted}
+    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+    if given.json:
+        print(json.dumps({"machine": machine, "rows": [plain(row) for row in rows], "texts": texts}))
+        return
+    print(f"{machine}; ratios are of one run\n")
+    print(table(rows))
+    for name, text in texts.items():
+        print(f"\n[{name}]\n{text}")
+
+
+if __name__ == "__main__":
+    main()
