@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import nbflow
-from nbflow import cli
+from nbflow import cli, reference
 from nbflow.errors import NotFoundError, PlanError
 from nbflow.notebook import document_of
 from tests.kernel import Kernel, NotebookFile
 
 pytestmark = pytest.mark.running
 
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "resume.ipynb"
 CELLS = {
     "load": "%load_ext nbflow",
     "params": "%%params\nlr: float = 0.5",
@@ -112,6 +114,20 @@ def test_resume_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "demo.ipynb", "--only", "k"]) == 0
     assert "1 done, 8 reused" in capsys.readouterr().out
     assert cli.main(["run", "demo.ipynb", "--only", "kk"]) == 2
+
+
+def test_the_example_fails_and_goes_on(folder: Path) -> None:
+    path = Path(shutil.copy2(EXAMPLE, folder))
+    failed = nbflow.run(path, params={"hours": 100})
+    assert states(failed)["clean"] == "failed"
+    assert [task.state for task in failed["clean"].tasks] == ["done", "done", "failed", "done"]
+    assert [task.state for task in failed["summarise"].tasks] == ["done", "done", "cancelled", "done"]
+    assert failed["clean"][2].load_inputs()["name"] == "forest"
+    resumed = nbflow.run(path, resume=failed.id, params={"strict": False})
+    assert resumed.successful, resumed.error
+    assert (states(resumed)["stations"], states(resumed)["read"]) == ("reused", "reused")
+    assert [task.state for task in resumed["summarise"].tasks] == ["reused", "reused", "done", "reused"]
+    assert resumed.data.rows == reference.run(path, {"hours": 100, "strict": False})["rows"]
 
 
 # ---------------------------------------------------------------- in a live kernel
