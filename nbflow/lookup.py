@@ -214,12 +214,9 @@ class Lookup:
                 return Prepared(task, now, "settle")
             self._waited.add(task)
             return Prepared(task, now, "wait", waits=self.loops.gate_needs(task, self._sizes[task.step, task.index]))
-        turns = [
-            known
-            for known in self._records
-            if (known.step, known.index) == (task.step, task.index) and known.turn is not None
-        ]
-        last = max(turns, key=lambda known: known.turn or 0)
+        last = TaskId(step=task.step, index=task.index, turn=0)
+        while (more := msgspec.structs.replace(last, turn=(last.turn or 0) + 1)) in self._records:
+            last = more
         record = self._records[last]
         follows = msgspec.structs.replace(last, turn=(last.turn or 0) + 1)
         if (

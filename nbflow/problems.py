@@ -90,6 +90,15 @@ def assigned_parameter(name: str, cell: Cell) -> Finding:
     )  # fmt: skip
 
 
+def gave_up(step: Step) -> Finding:
+    """An `--until` that was not true after its last turn."""
+    return Finding(
+        code="until", step=step.name, cell=step.cell, line=1,
+        message=f"{step.label} stopped after {step.options.max} turns, and {step.options.until} is still false",
+        fix="raise --max, or look at what the turns leave",
+    )  # fmt: skip
+
+
 def mutated(step: Step, names: Sequence[str]) -> Finding:
     """A step that changed inputs in place, with the first call that got hold of one of them."""
     line, call = _first_call(step.source, names)

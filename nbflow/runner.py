@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -39,7 +39,7 @@ from nbflow.model import (
     TaskOutput,
     TaskResult,
 )
-from nbflow.plugins import Executor, Handle
+from nbflow.plugins import Executor, Handle, SupportsBatches
 
 Understand = Callable[[Changed], Flow]
 """What steps turned out to change in place in; the flow with these facts out."""
@@ -98,6 +98,7 @@ class Runner:
         self.writer = records.EventWriter(lookup.store, flow.name, started.run, self.writer_id)
         self.drawn_at = 0.0
         self.slots = slots
+        self.batches: dict[int, bool] = {}
         self.state = self.new_state()
         self.drawn = state.snapshot(self.state)
 
@@ -209,6 +210,10 @@ class Runner:
             prepared = happenings.Prepared(task, time.time(), "fail", failure=failure)
         if prepared.action in ("skip", "fail"):
             self.lookup.settle(task, None)
+        if task.part == "last" and prepared.action == "settle":
+            record = self.lookup.record(task)
+            if record is not None and record.until is False:
+                self.tell(Found(finding=problems.gave_up(self.flow.step(task.step)), at=time.time()))
         if prepared.action not in ("reuse", "done"):
             return (prepared,)
         self.discover(task, self.lookup.record(task))
@@ -230,14 +235,23 @@ class Runner:
         )
         spec = self.lookup.spec(task, attempt, threads)
         try:
-            handle = self.executor_of(step.options.on).submit(spec)
+            executor = self.executor_of(step.options.on)
+            handle = executor.submit(spec)
         except ExecutorError as error:
             failure = TaskFailure(type="ExecutorError", message=error.message, kind="lost", fix=error.fix)
             self.lookup.settle(task, None)
             return (happenings.Finished(task, time.time(), 0.0, failure=failure),)
         self.handles[task] = handle
         threading.Thread(target=self.carry, args=(task, handle), daemon=True, name=f"nbflow {spec.execution}").start()
-        return ()
+        return self.batched(task, executor, spec) if spec.items and not task.part else ()
+
+    def batched(self, task: TaskId, executor: Executor, spec: TaskSpec) -> Iterable[happenings.Event]:
+        """A task that was submitted in; whether more like it are wanted ahead of time, as an event, out."""
+        if id(executor) not in self.batches:
+            self.batches[id(executor)] = isinstance(executor, SupportsBatches)  # slow: not for each task
+        ahead = cast("SupportsBatches", executor).ahead(spec) if self.batches[id(executor)] else 1
+        same = ahead == self.state.ahead.get(task.step, 1)
+        return () if same else (happenings.Batched(task.step, ahead, time.time()),)
 
     def carry(self, task: TaskId, handle: Handle) -> None:
         """Every event of a handle into the inbox; a handle that breaks off ends the attempt."""
