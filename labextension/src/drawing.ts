@@ -16,7 +16,7 @@ import type { FindingView, SnapshotMessage } from './messages';
 import type { Notice, State } from './reduce';
 import { START, abilities, detailKey, shown } from './reduce';
 import { StepList } from './steps';
-import { STATUS_MARKS, age, duration, share, tally, ticking } from './words';
+import { STATUS_MARKS, age, duration, many, share, tally, ticking } from './words';
 
 const DRAW_EVERY = 100;
 const SPEAK_EVERY = 1500;
@@ -202,7 +202,7 @@ export class Drawing {
       setAttribute(this.bar, 'data-status', run.status);
       (this.bar.firstElementChild as HTMLElement).style.width = `${part}%`;
     }
-    setText(this.tally, snapshot ? `${snapshot.steps.length} steps: ${tally(snapshot.steps)}` : '');
+    setText(this.tally, snapshot ? `${many(snapshot.steps.length, 'step')}: ${tally(snapshot.steps)}` : '');
     const past = this.state.past?.run ?? null;
     setHidden(this.past, past === null);
     if (past && this.past.dataset['run'] !== past.run) {
@@ -256,7 +256,7 @@ export class Drawing {
     this.drawnFindings = key;
     const errors = findings.filter(finding => finding.level === 'error').length;
     const others = findings.length - errors;
-    const count = [errors ? `${errors} error${errors > 1 ? 's' : ''}` : '', others ? `${others} finding${others > 1 ? 's' : ''}` : ''];
+    const count = [errors ? many(errors, 'error') : '', others ? many(others, 'finding') : ''];
     this.findings.open = errors > 0;
     this.findings.replaceChildren(
       element('summary', { class: errors ? 'nbf-error' : '', text: count.filter(Boolean).join(', ') }),

@@ -210,7 +210,8 @@ export class FlowGraph {
     const from = this.sources.get(place.name);
     setAttribute(node.root, 'aria-label', spoken(step, this.now) + (from ? `; reads ${from}` : ''));
     setText(node.text, `${MARKS[step.state] ?? ''} ${clipped(step.label)}`);
-    setText(node.state, [step.state, step.count || elapsed(step, this.now)].filter(Boolean).join(' · '));
+    const count = step.count.split(',')[0];
+    setText(node.state, [step.state, count || elapsed(step, this.now)].filter(Boolean).join(' · '));
   }
 
   private make(place: Place, step: StepView): Node {

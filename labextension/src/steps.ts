@@ -116,7 +116,7 @@ export class StepList {
 
   private make(at: number): Row {
     const [mark, label, time, state, note, bar] = ['mark', 'label', 'time', 'state', 'note', 'bar'].map(name =>
-      element('span', { class: `nbf-${name}` })
+      element('span', { class: `nbf-${name}`, 'aria-hidden': 'true' })
     ) as [HTMLElement, HTMLElement, HTMLElement, HTMLElement, HTMLElement, HTMLElement];
     const root = element(
       'div',

@@ -91,6 +91,11 @@ export function counts(steps: readonly StepView[]): [string, number][] {
   return WORST_FIRST.filter(state => found.has(state)).map(state => [state, found.get(state) ?? 0]);
 }
 
+/** A number and a word in; `1 step` or `3 steps` out. */
+export function many(count: number, word: string): string {
+  return count === 1 ? `1 ${word}` : `${count} ${word}s`;
+}
+
 /** A snapshot in; `4 done, 2 reused` out. */
 export function tally(steps: readonly StepView[]): string {
   return counts(steps)

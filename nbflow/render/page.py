@@ -46,22 +46,17 @@ def page(
     """
     under_way = run is not None and run.snapshot.status == "running"
     known = [seen.snapshot for seen in (run, None if under_way else hand) if seen is not None]
-    rows = [_by_step(snapshot) for snapshot in known]
-    steps = [_newest(step, rows) for step in flow.steps]
-    shown = run or hand
-    return _message(flow.name, shown, [view for view in steps if view], flow, order=order, busy=busy)
+    runs = [_by_step(snapshot) for snapshot in known]
+    steps = [_drawn(step, step.name, _newest(step.name, runs), begun=run is not None) for step in flow.steps]
+    return _message(flow.name, run or hand, steps, flow, order=order, busy=busy)
 
 
 def past(flow: Flow, run: Seen) -> SnapshotMessage:
     """An earlier run in; its own steps, with what the flow of today says of those that it still has, out."""
     today = {step.name: step for step in flow.steps}
     found = _by_step(run.snapshot)
-    steps = [
-        _view(today.get(name), row, tasks) if row else _unknown(today.get(name), name)
-        for name, (row, tasks) in found.items()
-    ]
-    edges = run.snapshot.edges
-    return _message(run.snapshot.flow, run, steps, flow, order="", busy=False, edges=edges)
+    steps = [_drawn(today.get(name), name, found[name], begun=True) for name in found]
+    return _message(run.snapshot.flow, run, steps, flow, order="", busy=False, edges=run.snapshot.edges)
 
 
 def _message(
@@ -85,29 +80,31 @@ def _message(
 
 # ---------------------------------------------------------------- steps
 
-_Found = tuple[table.Row | None, list[TaskView]]
+_Found = tuple[table.Row, list[TaskView]]
 
 
 def _by_step(snapshot: Snapshot) -> dict[str, _Found]:
-    """A run in; each of its steps' row and tasks out, the row None where the run knows nothing of the step yet."""
+    """A run in; each of its steps' row and tasks out."""
     tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
     for view in snapshot.tasks:
         tasks.setdefault(view.task.step, []).append(view)
     return {row.step: (row, tasks[row.step]) for row in table.rows(snapshot)}
 
 
-def _newest(step: Step, runs: Sequence[Mapping[str, _Found]]) -> StepView:
-    """A step and the runs that may have run it in; it with the state of whichever ran it last out."""
-    found = [run[step.name] for run in runs if step.name in run]
-    ran = [one for one in found if one[1] and any(view.state != "pending" for view in one[1])]
-    if len(ran) > 1:
-        ran.sort(key=lambda one: max((view.started_at or 0.0 for view in one[1]), default=0.0), reverse=True)
-    row, tasks = (ran or found or [(None, [])])[0]
-    return _view(step, row, tasks) if row is not None else _unknown(step, step.name)
+def _newest(name: str, runs: Sequence[Mapping[str, _Found]]) -> _Found | None:
+    """A step and the runs that may have run it in; what the one that ran it last knows of it out."""
+    found = [run[name] for run in runs if name in run]
+    ran = [one for one in found if any(view.state != "pending" for view in one[1])]
+    ran.sort(key=lambda one: max((view.started_at or 0.0 for view in one[1]), default=0.0), reverse=True)
+    return next(iter(ran or found), None)
 
 
-def _unknown(step: Step | None, name: str) -> StepView:
-    return _view(step, table.Row(step=name, label=name, state="pending"), [])
+def _drawn(step: Step | None, name: str, found: _Found | None, *, begun: bool) -> StepView:
+    """A step and what its run knows of it in; as it is drawn out. Parameters are evaluated before a run has tasks."""
+    row, tasks = found or (table.Row(step=name, label=name, state="pending"), [])
+    if begun and not tasks and step is not None and step.kind == "params":
+        row = table.Row(step=name, label=name, state="done")
+    return _view(step, row, tasks)
 
 
 def _view(step: Step | None, row: table.Row, tasks: Sequence[TaskView]) -> StepView:

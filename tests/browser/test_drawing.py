@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,3 +117,200 @@ def test_it_is_as_narrow_as_a_sidebar(plain: Open, shoot: Shoot, dark: bool) -> 
         page.wait_for_timeout(120)
         shoot(page, f"drawing-narrow-{tab.lower()}-{theme}")
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+def pressed(page: Page, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def test_everything_is_within_reach_of_the_keyboard(plain: Open) -> None:
+    page = plain()
+    flow = recorded.digits()
+    tell(page, recorded.moment(flow, recorded.FAILED, status="failed"))
+    focused = "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent"
+    stops = []
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        stops.append(page.evaluate(focused))
+    assert stops == ["Run", "Resume", "Steps", "Steps"]  # the buttons that live, the views, the list
+    steps = page.get_by_role("listbox", name="Steps")
+    expect(steps).to_be_focused()
+    chosen = page.locator('[role=option][aria-selected="true"]')
+    expect(chosen).to_have_attribute("data-step", "cell:c2")
+    pressed(page, "ArrowDown", "ArrowDown")
+    expect(chosen).to_have_attribute("data-step", "clean")
+    pressed(page, "End")
+    expect(chosen).to_have_attribute("data-step", "report")
+    page.keyboard.type("tr")
+    expect(chosen).to_have_attribute("data-step", "train")
+    assert steps.get_attribute("aria-activedescendant") == chosen.get_attribute("id")
+    expect(page.get_by_role("region", name="Step")).to_be_visible()
+    pressed(page, "Enter")
+    expect(page.get_by_role("status").filter(has_text="code cell 6")).to_be_visible()
+
+    page.get_by_role("tab", name="Steps").focus()
+    pressed(page, "ArrowRight")
+    expect(page.get_by_role("tab", name="Graph")).to_be_focused()
+    node = page.get_by_role("button", name="train: failed")
+    node.focus()
+    pressed(page, "ArrowUp")
+    assert "features" in page.evaluate(focused) or "load" in page.evaluate(focused)
+    before = page.locator(".nbf-zoom-level").inner_text()
+    pressed(page, "+")
+    assert page.locator(".nbf-zoom-level").inner_text() != before
+    pressed(page, "0")
+    page.get_by_role("button", name="Close details").focus()
+    pressed(page, "Escape")
+    expect(page.get_by_role("region", name="Step")).to_be_hidden()
+
+
+def test_a_screen_reader_hears_changes_and_reads_states(plain: Open) -> None:
+    page = plain()
+    flow = recorded.digits()
+    tell(page, recorded.moment(flow, {**recorded.MID_RUN, "features": "running"}))
+    live = page.locator(".nbf-live")
+    expect(live).to_have_attribute("aria-live", "polite")
+    tell(page, recorded.moment(flow, recorded.FAILED, status="failed", seq=2))
+    expect(live).to_contain_text("Run failed after")
+    expect(live).to_contain_text("train failed")
+    row = page.get_by_role("option", name="train: failed, 4/4, 1 failed")
+    assert row.get_attribute("aria-posinset") == "5"
+    assert row.get_attribute("aria-setsize") == "8"
+    bar = page.get_by_role("progressbar", name="Tasks that have ended")
+    assert 0 < int(bar.get_attribute("aria-valuenow") or 0) <= 100
+    for mark in page.locator(".nbf-mark").all():
+        assert mark.get_attribute("aria-hidden") == "true"
+    page.get_by_role("tab", name="Graph").click()
+    expect(page.get_by_role("button", name="train: failed, 4/4, 1 failed")).to_have_attribute(
+        "aria-label", re.compile("reads .*X from features")
+    )
+
+
+@pytest.mark.parametrize("count", [60, 2000])
+def test_long_flows_stay_smooth(plain: Open, shoot: Shoot, count: int) -> None:
+    page = plain(width=420, height=800)
+    flow = recorded.long_flow(count)
+    running = {step.name: "done" for step in flow.steps[: count // 2]}
+    tell(page, recorded.moment(flow, running))
+    assert page.get_by_role("option").count() < 60
+    page.get_by_role("listbox", name="Steps").focus()
+    pressed(page, "End")
+    expect(page.get_by_role("option", name=flow.steps[-1].name)).to_be_in_viewport()
+    shoot(page, f"drawing-{count}-list")
+    began = page.evaluate("performance.now()")
+    page.get_by_role("tab", name="Graph").click()
+    expect(page.locator(".nbf-node").first).to_be_visible()
+    assert page.evaluate("performance.now()") - began < 2500
+    assert page.locator(".nbf-node").count() < 400
+    pressed(page, "Escape")
+    shoot(page, f"drawing-{count}-graph")
+    worst = page.evaluate(
+        """async steps => {
+            const base = window.model.snapshot;
+            let worst = 0;
+            for (let turn = 0; turn < 20; turn += 1) {
+                const step = { ...base.steps[turn], state: 'running', started_at: base.now };
+                const began = performance.now();
+                window.say({ nbflow: 1, kind: 'change', session: 'recorded', seq: turn + 2, base: turn + 1,
+                             now: base.now, busy: true, run: base.run, steps: [step] });
+                worst = Math.max(worst, performance.now() - began);
+                await new Promise(resolve => setTimeout(resolve, 20));
+            }
+            return worst;
+        }""",
+        count,
+    )
+    assert worst < 30
+
+
+def test_it_draws_ten_times_a_second_at_most_and_only_where_it_is_seen(plain: Open) -> None:
+    page = plain()
+    flow = recorded.digits()
+    tell(page, recorded.moment(flow, recorded.MID_RUN))
+    page.get_by_role("option", name="pick").click()
+    storm = """async () => {
+        const list = document.querySelector('.nbf-panel');
+        let drawn = 0;
+        const watch = new MutationObserver(() => { drawn += 1; });
+        watch.observe(document.querySelector('.nbf-tally'), { childList: true, characterData: true, subtree: true });
+        const base = window.model.snapshot;
+        for (let turn = 0; turn < 100; turn += 1) {
+            const steps = base.steps.map((one, at) => ({ ...one, state: (at + turn) % 2 ? 'done' : 'queued' }));
+            steps[turn % steps.length].state = 'failed';
+            window.tell({ ...base, seq: (window.seq = (window.seq ?? 10) + 1), steps: steps.slice(turn % 3) });
+            await new Promise(resolve => setTimeout(resolve, 10));
+        }
+        await new Promise(resolve => setTimeout(resolve, 150));
+        return drawn;
+    }"""
+    assert 3 <= page.evaluate(storm) <= 20
+    page.evaluate("document.getElementById('here').style.display = 'none'")
+    page.wait_for_timeout(100)
+    assert page.evaluate(storm) <= 1
+    page.evaluate("document.getElementById('here').style.display = ''")
+    expect(page.locator(".nbf-tally")).to_contain_text("1 failed")
+
+
+def test_commands_and_their_answers(plain: Open) -> None:
+    page = plain()
+    flow = recorded.digits()
+    tell(page, recorded.moment(flow, recorded.FAILED, status="failed"))
+    page.get_by_role("button", name="Resume").click()
+    assert sent(page, "resume")[-1]["run"] == ""
+    page.evaluate("window.answer = { ok: false, text: 'a run is under way', fix: 'wait for it' }")
+    page.get_by_role("button", name="Run", exact=True).click()
+    expect(page.locator(".nbf-notice")).to_have_text("a run is under way (wait for it)")
+    page.evaluate("window.answer = {}")
+    page.get_by_role("option", name="train").click()
+    page.get_by_role("button", name="Run to here").click()
+    assert sent(page, "run")[-1]["steps"] == ["train"]
+    expect(page.locator(".nbf-notice")).to_be_hidden()
+    page.evaluate("window.silent = true")
+    tell(page, recorded.moment(flow, recorded.MID_RUN, seq=2))
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("button", name="Cancel")).to_be_disabled()
+    expect(page.locator(".nbf-notice")).to_contain_text("stop button")
+    expect(page.get_by_role("button", name="Cancel")).to_be_enabled()
+
+
+def test_an_earlier_run_and_the_way_back(plain: Open, shoot: Shoot) -> None:
+    page = plain(width=420)
+    flow = recorded.digits()
+    now = recorded.moment(flow, recorded.MID_RUN, status="done")
+    tell(page, now)
+    page.get_by_role("tab", name="Runs").click()
+    assert sent(page, "runs")
+    answer = {"nbflow": 1, "session": "recorded", "seq": 0, "reply_to": ""}
+    rows = [
+        {"run": f"20261122-1015{at}0-a1b2c3", "status": status, "by_hand": at == 2, "elapsed": 12.5,
+         "started_at": now["now"] - 3600 * at, "tasks": "6 done, 1 failed", "tags": ["nightly"][:at], "note": ""}
+        for at, status in enumerate(["done", "failed", "running", "lost"])
+    ]  # fmt: skip
+    page.evaluate("message => window.say(message)", {**answer, "kind": "runs", "runs": rows})
+    expect(page.locator(".nbf-run")).to_have_count(4)
+    shoot(page, "drawing-runs")
+    page.locator(f'[data-run="{rows[1]["run"]}"]').click()
+    assert sent(page, "past")[-1]["run"] == rows[1]["run"]
+    past = {**recorded.moment(flow, recorded.FAILED, status="failed"), "seq": 0}
+    past["run"]["run"] = rows[1]["run"]
+    page.evaluate("message => window.say(message)", {**answer, "kind": "past", "snapshot": past})
+    expect(page.get_by_text(f"Run {rows[1]['run']}")).to_be_visible()
+    expect(page.get_by_role("option", name="train: failed")).to_be_visible()
+    expect(page.get_by_role("button", name="Run", exact=True)).to_be_disabled()
+    shoot(page, "drawing-past")
+    page.get_by_role("button", name="Back to the present").click()
+    expect(page.get_by_role("option", name="train: running")).to_be_visible()
+
+
+def test_nothing_of_a_step_is_taken_for_markup(plain: Open) -> None:
+    page = plain()
+    flow = recorded.flow_of(["%%step a\nx = 1"], "<img src=x onerror=alert(1)>")
+    message = recorded.moment(flow, {"a": "failed"}, status="failed")
+    message["steps"][0]["note"] = "<script>window.hacked = 1</script>"
+    message["steps"][0]["failure"]["message"] = "<img src=x onerror='window.hacked = 1'>"
+    tell(page, message)
+    page.get_by_role("option", name="a: failed").click()
+    expect(page.get_by_text("<img src=x onerror='window.hacked = 1'>")).to_be_visible()
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("#here img, #here script").count() == 0
