@@ -83,7 +83,7 @@ def evaluate(
             )
             record = record if kept is None else _merged(record, kept, place)
         known = _values_of(record, store)
-        found[step.name] = files.with_content(flow, record, known, place.store)
+        found[step.name] = files.with_content(flow, record, known, store if run else None)
         values.update(known)
     for record in found.values():
         if run:

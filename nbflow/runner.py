@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 
 from nbflow import facts, happenings, problems, records, state
+from nbflow.carriers import Carriers
 from nbflow.errors import ExecutorError, NbflowError
 from nbflow.graph import Changed
 from nbflow.lookup import Lookup
@@ -91,6 +93,7 @@ class Runner:
         self.watch = watch
         self.inbox: queue.SimpleQueue[happenings.Event | Progress] = queue.SimpleQueue()
         self.handles: dict[TaskId, Handle] = {}
+        self.carriers = Carriers("nbflow task")
         self.logs: dict[TaskId, records.LogWriter] = {}
         self.findings: list[Found] = []
         self.timers: list[threading.Timer] = []
@@ -144,6 +147,7 @@ class Runner:
             handle.cancel(0)
         for log in self.logs.values():
             log.close()
+        self.carriers.close()
         status = self.state.status if self.state.status != "running" or not self.state.tasks else "failed"
         status = "done" if status == "running" else status
         self.tell(RunEnded(status=status, at=time.time(), error=self.state.error))
@@ -225,7 +229,7 @@ class Runner:
         return (happenings.Added(nodes, time.time()),) if nodes else ()
 
     def submit(self, task: TaskId, attempt: int) -> Iterable[happenings.Event]:
-        """Start an attempt and a thread that carries its events here."""
+        """Start an attempt, and let a thread carry its events here."""
         if self.draining:
             return ()
         step = self.flow.step(task.step)
@@ -242,7 +246,7 @@ class Runner:
             self.lookup.settle(task, None)
             return (happenings.Finished(task, time.time(), 0.0, failure=failure),)
         self.handles[task] = handle
-        threading.Thread(target=self.carry, args=(task, handle), daemon=True, name=f"nbflow {spec.execution}").start()
+        self.carriers.run(partial(self.carry, task, handle))
         return self.batched(task, executor, spec) if spec.items and not task.part else ()
 
     def batched(self, task: TaskId, executor: Executor, spec: TaskSpec) -> Iterable[happenings.Event]:

@@ -25,6 +25,7 @@ from nbflow.parameters import (
     read_parameters,
     with_file,
 )
+from tests.kernel import Kernel, NotebookFile
 
 running = pytest.mark.running
 
@@ -303,6 +304,50 @@ def test_a_files_content_belongs_to_the_key(notebook: Path, tmp_path: Path) -> N
         assert states(run)["read"] == expected
         assert run.file("data") == f"{number} 2 3".encode()
     assert states(run) == {"read": "reused", "scaled": "reused"}
+
+
+@running
+def test_a_plan_writes_no_content(notebook: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1 2 3 " * 100_000)
+    assert [row.action for row in nbflow.plan(notebook).tasks] == ["run", "run"]
+    assert not list((tmp_path / ".nbflow").glob("segments/*/*/*"))
+    assert nbflow.run(notebook).file("data") == (tmp_path / "a.csv").read_bytes()
+    assert [row.action for row in nbflow.plan(notebook).tasks] == ["reuse", "reuse"]
+
+
+@running
+@pytest.mark.parametrize(
+    "text", ['it\'s "so"', "two\nlines\\n", "名前 ✓", " ", "'''", "{x} %s $HOME", "none", "3", "\t"]
+)
+def test_text_arrives_as_it_was_given(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "text.ipynb"
+    path.write_text(document_of([("a", "%%params\nname: str = ''"), ("b", "%%step échо\nseen = name + '|'")], "text"))
+    run = nbflow.run(path, params={"name": text})
+    assert (run.data.seen, run.params.name) == (f"{text}|", text)
+    assert nbflow.run(path, resume=run.id).data.seen == f"{text}|"
+
+
+@running
+def test_params_cells_by_hand(notebook: Path, tmp_path: Path) -> None:
+    """In a kernel `File` needs no import, and the environment overrides as in a run."""
+    (tmp_path / "b.csv").write_text("4 5")
+    cells = {"load": "%load_ext nbflow", **{f"c{at}": cell for at, cell in enumerate(CELLS)}}
+    environment = {"NBFLOW_PARAM_LR": "3", "NBFLOW_PARAM_DATA": "b.csv"}
+    kernel = Kernel(NotebookFile(notebook, cells), env=environment)
+    try:
+        for name in ("c0", "c1", "c2", "c3"):
+            done = kernel.execute(cells[name], name)
+            assert done.status == "ok", done.text
+        assert kernel.execute("found[:4]").result == "[6, 3.0, 30.0, 'fast']"
+        assert kernel.execute("%flow run lr=5 data=a.csv").status == "ok"
+        assert kernel.execute("found[:2]").result == "[9, 5.0]"
+        wrong = kernel.execute("%flow run lr=fast rows=1")
+        assert wrong.ename == "ParameterError"
+        assert "unknown parameter 'rows'" in wrong.text
+    finally:
+        kernel.manager.shutdown_kernel(now=True)
+        kernel.client.stop_channels()
 
 
 @running
