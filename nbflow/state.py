@@ -7,9 +7,9 @@ times come in with the events.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-
 from immutables import Map
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from nbflow.happenings import (
     Abort,
@@ -47,8 +47,7 @@ from nbflow.model import (
 # ---------------------------------------------------------------- state
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One task: where it stands."""
 
     node: Node
@@ -64,8 +63,7 @@ class Entry:
     elapsed: float | None = None
 
 
-@dataclass(frozen=True)
-class State:
+class State(Struct, frozen=True):
     """Every task of a run, the queue, and what is free."""
 
     run: str

@@ -18,13 +18,23 @@ from nbflow.pages import Pages
 from nbflow.render import dag, table
 
 STATIC = Path(__file__).parent / "static"
+NOT_BUILT = (
+    "export default { render({ el }) { el.textContent = "
+    "'nbflow was installed without its front end; install the wheel, or run make frontend'; } }"
+)
+
+
+def _bundled(name: str, otherwise: str) -> str:
+    """A file of the built front end in; its text, or what stands for it in an install without Node, out."""
+    place = STATIC / name
+    return place.read_text(encoding="utf-8") if place.exists() else otherwise
 
 
 class Panel(anywidget.AnyWidget):
     """The panel: `snapshot` is what the page draws, commands and their answers are custom messages."""
 
-    _esm = STATIC / "widget.js"
-    _css = STATIC / "panel.css"
+    _esm = _bundled("widget.js", NOT_BUILT)
+    _css = _bundled("panel.css", "")
     snapshot = traitlets.Dict().tag(sync=True)
 
     def __init__(self, pages: Pages) -> None:
