@@ -334,8 +334,7 @@ def test_params_cells_by_hand(notebook: Path, tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("4 5")
     cells = {"load": "%load_ext nbflow", **{f"c{at}": cell for at, cell in enumerate(CELLS)}}
     environment = {"NBFLOW_PARAM_LR": "3", "NBFLOW_PARAM_DATA": "b.csv"}
-    kernel = Kernel(NotebookFile(notebook, cells), env=environment)
-    try:
+    with Kernel(NotebookFile(notebook, cells), env=environment) as kernel:
         for name in ("c0", "c1", "c2", "c3"):
             done = kernel.execute(cells[name], name)
             assert done.status == "ok", done.text
@@ -345,9 +344,6 @@ def test_params_cells_by_hand(notebook: Path, tmp_path: Path) -> None:
         wrong = kernel.execute("%flow run lr=fast rows=1")
         assert wrong.ename == "ParameterError"
         assert "unknown parameter 'rows'" in wrong.text
-    finally:
-        kernel.manager.shutdown_kernel(now=True)
-        kernel.client.stop_channels()
 
 
 @running

@@ -135,10 +135,8 @@ def test_the_example_fails_and_goes_on(folder: Path) -> None:
 
 @pytest.fixture
 def kernel(folder: Path) -> Iterator[Kernel]:
-    running = Kernel(NotebookFile(folder / "demo.ipynb", CELLS))
-    yield running
-    running.manager.shutdown_kernel(now=True)
-    running.client.stop_channels()
+    with Kernel(NotebookFile(folder / "demo.ipynb", CELLS)) as running:
+        yield running
 
 
 def test_load_and_resume_in_a_kernel(kernel: Kernel) -> None:

@@ -83,7 +83,8 @@ LOOKS: dict[str, Callable[[nbflow.Run], Any]] = {
     "again": lambda run: shown(nbflow.run("demo.ipynb")),
     "gc": lambda run: clean(open_store(run.store), plan_cleaning(open_store(run.store), Policy(keep=5, force=True))),
     "command line": lambda run: [cli.main(words) for words in (
-        ["runs"], ["runs", "--json"], ["show", "demo/latest"], ["show", "demo/latest/trap"], ["logs", "demo/latest/trap"],
+        ["runs"], ["runs", "--json"], ["show", "demo/latest"], ["show", "demo/latest/trap"],
+        ["logs", "demo/latest/trap"],
         ["check", "demo.ipynb"], ["dag", "demo.ipynb"], ["plan", "demo.ipynb"], ["why", "demo.ipynb", "trap"],
         ["gc", "--dry-run"], ["diff", "demo/latest", "demo/latest"], ["attach", "demo/latest"], ["tag", "demo/latest"],
         ["run", "demo.ipynb"], ["run", "demo.ipynb", "--json"], ["doctor"],
@@ -107,8 +108,7 @@ def test_nothing_but_asking_for_a_value_loads_it(run: nbflow.Run, folder: Path) 
 @running
 def test_nothing_is_loaded_in_a_kernel_until_a_cell_reads_it(run: nbflow.Run, folder: Path) -> None:
     mark = folder / "loaded.txt"
-    kernel = Kernel(NotebookFile(folder / "demo.ipynb", {f"c{at}": cell for at, cell in enumerate(CELLS)}))
-    try:
+    with Kernel(NotebookFile(folder / "demo.ipynb", {f"c{at}": cell for at, cell in enumerate(CELLS)})) as kernel:
         for line in ("status", "check", "dag", "plan", "why trap", "runs", f"show {run.id}", "gc --dry-run", "run"):
             assert kernel.execute(f"%flow {line}").status == "ok", line
             assert not mark.exists(), line
@@ -116,9 +116,6 @@ def test_nothing_is_loaded_in_a_kernel_until_a_cell_reads_it(run: nbflow.Run, fo
         assert not mark.exists()
         kernel.execute("print(caught)")
         assert mark.exists(), "the trap works"
-    finally:
-        kernel.manager.shutdown_kernel(now=True)
-        kernel.client.stop_channels()
 
 
 # ---------------------------------------------------------------- names
