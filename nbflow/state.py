@@ -7,6 +7,7 @@ times come in with the events.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+
 from immutables import Map
 from msgspec import Struct, field
 from msgspec.structs import replace
