@@ -19,6 +19,9 @@ importlib.import_module(sys.argv[4]).main(int(sys.argv[1]), sys.argv[2])
 """
 OWN = "NBFLOW_OWN_"
 
+PIPE = 1 << 18
+"""Bytes of the pipe that a reused worker's orders come through; the driver leaves at most half of that in it."""
+
 
 def command(module: str, fd: int, preload: frozenset[str]) -> list[str]:
     """The module whose `main` it runs, its descriptor and the modules to import in; the command line out.
