@@ -1,0 +1,196 @@
+"""The two comms of a real kernel, heard and spoken to as a page does."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nbflow.messages import CONTROL, EVENTS
+from tests.kernel import Kernel, NotebookFile
+
+pytestmark = pytest.mark.running
+
+CELLS = {
+    "params": "%%params\nrate: float = 2.0",
+    "load": "%%step load\nrows = [1, 2, 3]\nprint('loaded')",
+    "scale": "%%step scale\nscaled = [row * rate for row in rows]",
+    "slow": "%%step slow\nimport time\ntime.sleep(scaled[0] * 15)",
+}
+
+
+class Page:
+    """A page's side of the comms; every message of a kind is kept as it arrives."""
+
+    def __init__(self, kernel: Kernel, *, subshell: bool = True) -> None:
+        self.kernel = kernel
+        self.client = kernel.client
+        self.comm = uuid.uuid4().hex
+        self.numbers = itertools.count(1)
+        self.subshell = self._subshell() if subshell else None
+        self._send("comm_open", {"comm_id": self.comm, "target_name": CONTROL, "data": {}})
+
+    def _subshell(self) -> str:
+        message = self.client.session.msg("create_subshell_request", {})
+        self.client.control_channel.send(message)
+        reply = self.client.get_control_msg(timeout=10)
+        return str(reply["content"]["subshell_id"])
+
+    def _send(self, kind: str, content: dict[str, Any]) -> None:
+        message = self.client.session.msg(kind, content)
+        message["header"]["subshell_id"] = self.subshell
+        self.client.shell_channel.send(message)
+
+    def send(self, kind: str, **content: Any) -> str:
+        identity = str(next(self.numbers))
+        self._send("comm_msg", {"comm_id": self.comm, "data": {"kind": kind, "id": identity, **content}})
+        return identity
+
+    def hear(self, found: Callable[[dict[str, Any]], bool], seconds: float = 20.0) -> dict[str, Any]:
+        """The first of our messages that `found` accepts; those before it are dropped."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            with contextlib.suppress(queue.Empty):
+                message = self.client.get_iopub_msg(timeout=0.1)
+                data = message["content"].get("data", {}) if message["msg_type"] == "comm_msg" else {}
+                if isinstance(data, dict) and data.get("nbflow") == 1 and found(data):
+                    return data
+        raise AssertionError("nothing of the kind was heard")
+
+    def ask(self, kind: str, **content: Any) -> dict[str, Any]:
+        """A command's acknowledgement."""
+        identity = self.send(kind, **content)
+        return self.hear(lambda data: data["kind"] == "ack" and data["reply_to"] == identity)
+
+    def snapshot(self) -> dict[str, Any]:
+        self.send("hello")
+        return self.hear(lambda data: data["kind"] == "snapshot")
+
+    def settled(self, status: str) -> dict[str, Any]:
+        """The message that shows the run in that status."""
+        return self.hear(lambda data: (data.get("run") or {}).get("status") == status)
+
+
+def reply(kernel: Kernel, message: str) -> dict[str, Any]:
+    """A request's reply; what it published meanwhile may have been dropped by `hear`."""
+    found = (kernel.client.get_shell_msg(timeout=20) for _ in itertools.count())
+    return dict(next(one["content"] for one in found if one["parent_header"].get("msg_id") == message))
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Iterator[Kernel]:
+    with Kernel(NotebookFile(tmp_path / "flow.ipynb", {"ext": "%load_ext nbflow", **CELLS})) as made:
+        yield made
+
+
+def test_a_page_finds_the_kernel_and_draws(kernel: Kernel) -> None:
+    reply = kernel.client.comm_info(EVENTS)
+    found = next(m for m in iter(kernel.client.get_shell_msg, None) if m["parent_header"].get("msg_id") == reply)
+    assert len(found["content"]["comms"]) == 1
+    page = Page(kernel)
+    assert page.ask("hello")["ok"]
+    snapshot = page.snapshot()
+    assert [step["label"] for step in snapshot["steps"]] == ["parameters: rate", "load", "scale", "slow"]
+    assert snapshot["order"] == "the saved notebook"
+    kernel.execute(CELLS["load"], "load")
+    change = page.hear(lambda data: any(step["state"] == "done" for step in data.get("steps", ())))
+    assert change["kind"] == "change"
+    assert [step["name"] for step in change["steps"]] == ["load"]
+
+
+def test_a_run_its_log_and_its_place_in_history(kernel: Kernel) -> None:
+    page = Page(kernel)
+    page.snapshot()
+    assert page.ask("run", steps=["scale"], params={"rate": "3"}, fresh=False)["ok"]
+    done = page.settled("done")
+    run = done["run"]["run"]
+    page.send("detail", run=run, step="load", index=[])
+    detail = page.hear(lambda data: data["kind"] == "detail")
+    assert detail["log"] == "loaded\n"
+    assert [one["name"] for one in detail["artifacts"]] == ["rows"]
+    page.send("detail", run=run, step="scale", index=[])
+    assert "[3.0, 6.0, 9.0]" in page.hear(lambda data: data["kind"] == "detail")["artifacts"][0]["preview"]
+    page.send("runs")
+    assert [row["run"] for row in page.hear(lambda data: data["kind"] == "runs")["runs"]] == [run]
+    page.send("past", run=run)
+    past = page.hear(lambda data: data["kind"] == "past")["snapshot"]
+    assert {step["name"]: step["state"] for step in past["steps"]}["scale"] == "done"
+
+
+def test_commands_are_heard_while_a_cell_blocks(kernel: Kernel) -> None:
+    page = Page(kernel)
+    page.snapshot()
+    message = kernel.send("%flow run", "run")
+    page.hear(lambda data: any(s["name"] == "slow" and s["state"] == "running" for s in data.get("steps", ())))
+    assert not page.ask("run", steps=[], params={}, fresh=False)["ok"]
+    began = time.monotonic()
+    assert page.ask("cancel")["ok"]
+    page.settled("cancelled")
+    assert time.monotonic() - began < 1
+    assert reply(kernel, message)["ename"] == "RunFailed"
+    assert not page.ask("cancel")["ok"]
+
+
+def test_first_commands_in_the_main_thread_do_not_bind_later_ones(kernel: Kernel) -> None:
+    page = Page(kernel, subshell=False)
+    page.ask("hello")
+    page.subshell = page._subshell()
+    message = kernel.send("import time; time.sleep(3)", "scratch")
+    time.sleep(0.3)
+    began = time.monotonic()
+    page.ask("hello")
+    assert time.monotonic() - began < 1.5
+    assert reply(kernel, message)["status"] == "ok"
+
+
+def test_a_step_by_hand_is_cancelled(kernel: Kernel) -> None:
+    page = Page(kernel)
+    page.snapshot()
+    for name in ("params", "load", "scale"):
+        kernel.execute(CELLS[name], name)
+    message = kernel.send(CELLS["slow"], "slow")
+    page.hear(lambda data: any(s["name"] == "slow" and s["state"] == "running" for s in data.get("steps", ())))
+    assert page.ask("cancel")["ok"]
+    assert reply(kernel, message)["ename"] == "KeyboardInterrupt"
+
+
+def test_what_cannot_be_is_refused(kernel: Kernel) -> None:
+    page = Page(kernel)
+    page.snapshot()
+    page.send("run", steps=[], params={"rate": "fast"}, fresh=False)
+    assert "rate" in page.hear(lambda data: data["kind"] == "refused")["text"]
+    page.send("run", steps=["nothing"], params={}, fresh=False)
+    assert "nothing" in page.hear(lambda data: data["kind"] == "refused")["text"]
+    assert not page.ask("resume", run="")["ok"]
+    assert not page.ask("dance")["ok"]
+    assert page.ask("check", header="%%step train --retry 2")["ok"]
+    wrong = page.ask("check", header="%%step train --retri 2")
+    assert "retri" in wrong["text"]
+
+
+def test_the_page_brings_the_document(kernel: Kernel) -> None:
+    page = Page(kernel)
+    page.snapshot()
+    cells = [{"id": "only", "source": "%%step only\nx = 1", "tags": []}]
+    page.send("document", cells=cells)
+    snapshot = page.hear(lambda data: data["kind"] == "snapshot")
+    assert [step["name"] for step in snapshot["steps"]] == ["only"]
+    assert snapshot["order"] == "the cells in the front end"
+
+
+def test_unloading_closes_the_channel(kernel: Kernel) -> None:
+    executed = kernel.send("%unload_ext nbflow")
+    until = time.monotonic() + 10
+    kinds = set()
+    while "comm_close" not in kinds and time.monotonic() < until:
+        with contextlib.suppress(queue.Empty):
+            kinds.add(kernel.client.get_iopub_msg(timeout=0.1)["msg_type"])
+    assert "comm_close" in kinds
+    assert reply(kernel, executed)["status"] == "ok"
