@@ -75,7 +75,7 @@ def no_traceback_of_ours(err: str) -> bool:
     [
         (["run", "nope.ipynb"], 2, r"error: there is no notebook 'nope.ipynb'\n  fix: .*demo.ipynb"),
         (["run"], 2, r"error: no notebook was named"),
-        (["rnu", "demo.ipynb"], 2, r"error: no command 'rnu'; did you mean 'run'\?\n  fix: known: cancel, check"),
+        (["rnu", "demo.ipynb"], 2, r"error: no command 'rnu'; did you mean 'run'\?\n  fix: known: attach, cancel"),
         (["run", "demo.ipynb", "--worker", "2"], 2, r"error: no option --worker; .*'--workers'\?\n  fix: .*--store"),
         (["run", "demo.ipynb", "--workers", "0"], 2, r"error: .*--workers"),
         (["run", "demo.ipynb", "-p", "lr"], 2, r"error: -p lr: a parameter is written NAME=VALUE"),
