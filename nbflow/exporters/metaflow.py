@@ -16,7 +16,7 @@ from nbflow.exporters.interface import Environment, Notes, Options, TextExporter
 from nbflow.exporters.metaflow_layout import Layout, Node
 from nbflow.exporters.metaflow_names import Names
 from nbflow.exporters.metaflow_steps import StepTexts
-from nbflow.exporters.needs import Needs
+from nbflow.exporters.needs import Needs, with_classes
 from nbflow.exporters.steps import text_in, type_name
 from nbflow.exporters.text import as_comment, docstring, environment_variables, indent
 from nbflow.exporters.top import Top, text_below
@@ -25,9 +25,9 @@ from nbflow.model import Flow, Parameter, Step
 TYPES = {"int": "int", "float": "float", "bool": "bool"}  # all others are texts, or JSON
 JSON = frozenset("list dict tuple set Any object List Dict Tuple".split())
 WORDS = ("kubernetes", "batch", "pypi")
-OURS = frozenset("FlowSpec Parameter IncludeFile JSONType step retry timeout catch resources card secrets".split()) | {
-    *WORDS
-}
+OURS = frozenset(
+    "FlowSpec Parameter IncludeFile JSONType step retry timeout catch resources card secrets environment".split()
+) | {*WORDS}
 NO_COUNTERPART = {
     "retry_on": "Metaflow's @retry takes every error", "once": "Metaflow may run it again", "serial": "",
     "no_cache": "", "workers": "`run --max-workers` limits all steps together", "expires": "", "pure": "", "here": "",
@@ -56,10 +56,7 @@ class MetaflowExporter(TextExporter):
 
     def write(self, flow: Flow, options: Options, environment: Environment, notes: Notes) -> str:
         """A flow in; its FlowSpec file out."""
-        file = _File(flow, environment, options, notes)
-        text = file.text()
-        file.note_losses()
-        return text
+        return _File(with_classes(flow), environment, options, notes).text()
 
 
 class _File:
@@ -90,6 +87,7 @@ class _File:
         used = ", ".join(sorted(self.used, key=lambda word: (not word[0].isupper(), word)))
         imports = self.top.import_lines("import metaflow" if self.prefix else f"from metaflow import {used}")
         head = f"{docstring(self.top.title)}\n\n{imports}"
+        self._note_losses()
         return "\n\n\n".join([head, *definitions, written, f'if __name__ == "__main__":\n    {self.names.flow}()\n'])
 
     def _nodes(self, computed: list[str]) -> list[Node]:
@@ -112,19 +110,15 @@ class _File:
 
     def _parameters(self) -> tuple[list[str], list[str]]:
         """The lines of parameters out, and those by which `start` computes what depends on other parameters."""
-        lines: list[str] = []
-        computed: list[str] = []
+        lines, computed = list[str](), list[str]()
         for cell in self.flow.notebook.cells:
             mine = [p for p in self.flow.parameters if p.cell == cell.id]
             lines += [as_comment(self.top.text_above(cell))] if mine and self.top.text_above(cell) else []
             lines += [self._parameter(p) for p in mine if p.name not in self.names.computed]
             for p in (p for p in mine if p.name in self.names.computed):
-                reads = {p.name for p in self.flow.parameters}
-                value = self.texts.expression(p.default or "", reads)
+                value = self.texts.expression(p.default or "", {other.name for other in self.flow.parameters})
                 computed.append(f"self.{self.names.of(p.name)} = {value}")
-                self.notes.lost(
-                    f"{p.name} cannot be set from outside: it is computed from other parameters", cell=cell.id
-                )
+                self.notes.lost(f"{p.name} cannot be set from outside: other parameters give its value", cell=cell.id)
         return lines, computed
 
     def _parameter(self, p: Parameter) -> str:
@@ -133,7 +127,7 @@ class _File:
         if kind == "File":
             words.append("is_text=False")
             self.notes.changed(
-                f"the file {p.name} travels with the run; steps open a copy of it", cell=p.cell, name=p.name
+                f"the file {p.name} travels with the run, and steps open a copy", cell=p.cell, name=p.name
             )
         else:
             words.append(f"type={f'{self.prefix}JSONType' if kind in JSON else TYPES.get(kind, 'str')}")
@@ -151,8 +145,6 @@ class _File:
             self.texts.wanted |= {"json"} if kind in JSON else set()
             return f"lambda context: {form.format(text)}"
         return repr(json.dumps(list(value) if isinstance(value, set | tuple) else value)) if kind in JSON else text
-
-    # ------------------------------------------------------------ steps
 
     def _step(self, node: Node) -> str:
         markdown = self.top.text_above(self.needs.cells[node.step.cell]) if node.step is not None else node.doc
@@ -184,7 +176,7 @@ class _File:
         self.used |= {word.partition("(")[0] for word in found}
         return [f"@{self.prefix}{word}" for word in found]
 
-    def note_losses(self) -> None:
+    def _note_losses(self) -> None:
         """Options without a counterpart, cells that no step needs."""
         for step in self.flow.steps:
             for name, why in NO_COUNTERPART.items():
@@ -192,7 +184,5 @@ class _File:
                     text = f"--{name.replace('_', '-')} of {step.label}{': ' + why if why else ''}"
                     self.notes.lost(text, step=step.name, cell=step.cell)
             if step.options.nodes > 1:
-                self.notes.refused(
-                    f"--nodes of {step.label}: @parallel hands out work in a way of its own", step=step.name
-                )
+                self.notes.refused(f"--nodes of {step.label}: @parallel works in another way", step=step.name)
         self.top.note_scratch()

@@ -61,8 +61,6 @@ class Layout:
         self.nodes: list[Node] = []
         self.entry = self.lay(self.structure.whole, Entry("end", "self.end"))
 
-    # ------------------------------------------------------------ laying
-
     def lay(self, items: Sequence[Item], after: Entry) -> Entry:
         """Items and what follows them in; the way into the first out."""
         groups = self.structure.arrange(items)
@@ -156,8 +154,6 @@ class Layout:
         ]
         return f'{{True: {self.go(after, name)}, False: self.{name}}}, condition="{done}"', "\n".join(lines)
 
-    # ------------------------------------------------------------ fan-outs
-
     def lay_loop(self, item: Item, after: Entry) -> Entry:
         """A fan-out in; the way into it out: a foreach, or one step with a loop where items take from each other."""
         head, join = item.steps[0], item.join
@@ -182,7 +178,10 @@ class Layout:
         assert head.options.foreach is not None  # noqa: S101  # only foreach steps open a scope
         listed = self.flow.lists[head.name]
         expression = self.texts.expression(head.options.foreach.expr, listed.reads)
-        before = (*self.texts.before_list(listed), f"self.{items} = list({expression})")
+        before = (
+            *self.texts.before_list(listed),
+            f"self.{items} = {expression if expression.startswith('[') else f'list({expression})'}",
+        )
         return Entry(
             self.names.steps[head.name], f'{body.call}, foreach="{items}"', before, f"The items of {head.label}."
         )

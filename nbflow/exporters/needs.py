@@ -5,10 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
+import msgspec
+
 from nbflow.exporters.interface import Notes
 from nbflow.exporters.text import Piece, split_pieces
 from nbflow.model import Binding, Definition, Flow, Step
-from nbflow.scope import sources_of
+from nbflow.scope import gather, sources_of
+
+
+def with_classes(flow: Flow) -> Flow:
+    """A flow in; the same with each step depending on what methods of classes above it use, out.
+
+    An instance may come to any step below, and its methods take global names as they are there.
+    """
+    above: set[str] = set()
+    steps = []
+    for step in flow.steps:
+        need = gather(flow.writers, flow.definitions, dict.fromkeys(above, False), position=step.position)
+        known = {bind.name for bind in step.bindings}
+        more = tuple(need.bindings[name] for name in sorted(need.bindings.keys() - known - above))
+        orders = need.definitions - set(step.own_definitions)
+        steps.append(msgspec.structs.replace(
+            step, definitions=tuple(sorted({*step.definitions, *orders})), bindings=(*step.bindings, *more),
+        ))  # fmt: skip
+        used = [flow.definitions[order] for order in (*step.definitions, *step.own_definitions)]
+        above |= {d.names[0] for d in used if d.names and d.source.startswith(("class ", "@"))}
+    return msgspec.structs.replace(flow, steps=tuple(steps))
 
 
 class Needs:

@@ -126,7 +126,6 @@ class PlainSteps(ABC):
     def ahead(self, step: Step, bindings: Sequence[Binding], text: str) -> list[str]:
         """A step in; the lines that come before its cell out: globals, older definitions, inputs."""
         self.needs.check_versions(step)
-        bindings = [bind for bind in bindings if not (bind.name == "inputs" and step.options.join)]
         shared = self.shared(step, bindings, text)
         lines = [f"global {', '.join(sorted(shared))}"] if shared else []
         done: set[str] = set()
@@ -134,14 +133,22 @@ class PlainSteps(ABC):
             early = [bind for bind in d.binds if bind.name not in done]
             lines += [self.bound(bind) for bind in early]
             done |= {bind.name for bind in early}
-            lines.append(self.plain(d.source.strip("\n"), d.cell, d.line))
-        return [*lines, *(self.bound(bind) for bind in bindings if bind.name not in done)]
+            text = self.plain(d.source.strip("\n"), d.cell, d.line)
+            lines.append(f"{text}\n" if text.startswith(("def ", "class ", "@", "async ")) else text)
+        return [*lines, *(self.bound(bind) for bind in self.data(step, bindings) if bind.name not in done)]
+
+    @staticmethod
+    def data(step: Step, bindings: Sequence[Binding]) -> list[Binding]:
+        """A step's bindings in; those that take data from a step, or from an earlier turn, out."""
+        found = [bind for bind in bindings if not bind.sources or any(source.step for source in bind.sources)]
+        return [bind for bind in found if not (bind.name == "inputs" and step.options.join)]
 
     def shared(self, step: Step, bindings: Sequence[Binding], text: str) -> set[str]:
         """A step in; the names that have to be globals of the file out.
 
         Functions at the top of the file read them, or the cell itself changes what the file has bound.
         """
+        bindings = self.data(step, bindings)
         made = {name for d in self.needs.inlined(step) for name in d.names}
         used = {name for order in step.definitions for name in self.flow.definitions[order].names}
         behind = {b.name for b in bindings if b.sources and b.sources[0].step and b.sources[-1].definition is not None}

@@ -83,6 +83,11 @@ def environment_variables(text: str) -> dict[str, str]:
     return {found[1]: found[2].strip()} if found else {}
 
 
+def is_for_show(text: str) -> bool:
+    """Whether a statement leaves nothing to execute: a magic that changes what is shown, or sets a variable."""
+    return bool(environment_variables(text)) or plain_python(text, ()) == (_split_comments(text)[0].rstrip("\n"), "")
+
+
 def _split_comments(text: str) -> tuple[str, str]:
     lines = text.split("\n")
     at = next((at for at, line in enumerate(lines) if line.strip() and not line.startswith("#")), len(lines))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from nbflow.exporters.needs import Needs
 from nbflow.exporters.steps import PlainSteps
-from nbflow.exporters.text import as_comment, environment_variables
+from nbflow.exporters.text import as_comment, environment_variables, is_for_show
 from nbflow.model import Cell, Definition, Flow
 
 DISPLAY = "display = print  # the notebook's display()"
@@ -16,7 +16,7 @@ def frame(inputs, names):
     """The items of a fan-out in, a table of the numbers and texts that they left out."""
     rows = [{name: getattr(item, name) for name in names if hasattr(item, name)} for item in inputs]
     rows = [{name: value for name, value in row.items() if pandas.api.types.is_scalar(value)} for row in rows]
-    return pandas.DataFrame(rows, index=pandas.Index(range(len(rows)), name="index"))'''
+    return pandas.DataFrame(rows, index=pandas.Index(list(range(len(rows))), name="index"))'''
 HELPERS = {"display": (DISPLAY, frozenset[str]()), "frame": (FRAME, frozenset({"pandas"}))}
 """Name -> text, and the modules that it needs."""
 
@@ -32,7 +32,8 @@ class Top:
         self.title, self._above = self._read_title()
         tops = [flow.definitions[order] for order in needs.tops if needs.alike[order] == order]
         self.tops = [d for d in tops if not self._is_ours(d)]
-        first = min((d.order for d in self.tops if d.kind == "setup"), default=len(flow.definitions))
+        setup = (d for d in self.tops if d.kind == "setup" and not is_for_show(d.source))
+        first = min((d.order for d in setup), default=len(flow.definitions))
         self.imports = [d for d in self.tops if d.order < first and d.source.startswith(("import ", "from "))]
 
     def text_above(self, cell: Cell) -> str:

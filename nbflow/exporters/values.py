@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from nbflow.model import Definition
 
 UNSTORABLE_CALLS = frozenset("open Lock RLock Thread connect socket create_engine".split())
+_HOLDERS = frozenset("partial reduce dict list tuple set".split())
 
 
 def parsed(text: str) -> ast.Module:
@@ -76,7 +77,7 @@ def function_names(tree: ast.Module, makers: frozenset[str]) -> frozenset[str]:
     """A cell, and functions that give functions, in; names that may hold functions made at run time out."""
     found: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and (_makes(node.value, makers | found)):
+        if isinstance(node, ast.Assign) and _makes(node.value, makers, found):
             found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
     return frozenset(found)
 
@@ -100,16 +101,16 @@ def function_makers(definitions: Sequence[Definition]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _makes(value: ast.expr, makers: frozenset[str]) -> bool:
-    """Whether an expression may hold a function that it makes; a `key=` is used up at once."""
-    if isinstance(value, ast.Lambda):
-        return True
-    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id in makers:
-        return True
-    children = [
-        child for child in ast.iter_child_nodes(value) if not (isinstance(child, ast.keyword) and child.arg == "key")
-    ]
-    return any(
-        _makes(child.value if isinstance(child, ast.keyword) else child, makers)
-        for child in children if isinstance(child, ast.expr | ast.keyword)
-    )  # fmt: skip
+def _makes(value: ast.expr, makers: Collection[str], held: Collection[str] = ()) -> bool:
+    """Whether an expression may hold a function that is made at run time: of a call, what is known to give one."""
+    match value:
+        case ast.Lambda():
+            return True
+        case ast.Name(id=name):
+            return name in held
+        case ast.Call(func=function, args=arguments, keywords=keywords):
+            name = ast.unparse(function).rpartition(".")[2]
+            given = [*arguments, *(keyword.value for keyword in keywords)]
+            return name in makers or (name in _HOLDERS and any(_makes(part, makers, held) for part in given))
+    parts = (child for child in ast.iter_child_nodes(value) if isinstance(child, ast.expr))
+    return any(_makes(part, makers, held) for part in parts)
