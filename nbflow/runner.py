@@ -100,6 +100,7 @@ class Runner:
         self.writer_id = f"{started.host}-{started.pid}"
         self.writer = records.EventWriter(lookup.store, flow.name, started.run, self.writer_id)
         self.drawn_at = 0.0
+        self.behind = False  # something has changed that was not drawn yet
         self.slots = slots
         self.batches: dict[int, bool] = {}
         self.state = self.new_state()
@@ -133,7 +134,7 @@ class Runner:
         try:
             self.handle(happenings.Added(self.lookup.first(), time.time()))
             while self.state.status == "running" and self.state.tasks:
-                self.take(self.inbox.get())
+                self.take(self.next_event())
         finally:
             beat.stop()
             self.close()
@@ -155,6 +156,15 @@ class Runner:
         self.draw(None, force=True)
 
     # ------------------------------------------------------------ the loop
+
+    def next_event(self) -> happenings.Event | Progress:
+        """The next event from the inbox; what was left out of the last drawing is drawn once nothing comes."""
+        if self.behind:
+            try:
+                return self.inbox.get(timeout=DRAW_EVERY)
+            except queue.Empty:
+                self.draw(None, force=True)
+        return self.inbox.get()
 
     def take(self, event: happenings.Event | Progress) -> None:
         """One event from the inbox in; all that follows from it done."""
@@ -400,6 +410,9 @@ class Runner:
         if force or now - self.drawn_at >= DRAW_EVERY or self.state.status != "running":
             self.drawn = state.snapshot(self.state, tuple(found.finding for found in self.findings))
             self.drawn_at = now
+            self.behind = False
+        else:
+            self.behind = True
         self.watch(self.drawn, event)
 
 

@@ -26,6 +26,7 @@ def flow_of(sources: list[str]) -> Flow:
 
 
 FLOW = flow_of(SOURCES)
+FAILURE = TaskFailure(type="E", message="m", traceback="\x1b[31m" + "x" * 9000)
 
 
 def seen(tasks: dict[str, Any], *, at: float = 10.0, status: str = "running", by_hand: bool = False) -> page.Seen:
@@ -33,9 +34,7 @@ def seen(tasks: dict[str, Any], *, at: float = 10.0, status: str = "running", by
     for name, states in tasks.items():
         for number, state in enumerate(states if isinstance(states, list) else [states]):
             index = (number,) if isinstance(states, list) else ()
-            failure = (
-                TaskFailure(type="E", message="m", traceback="\x1b[31m" + "x" * 9000) if state == "failed" else None
-            )
+            failure = FAILURE if state == "failed" else None
             views.append(TaskView(task=TaskId(step=name, index=index), state=state, started_at=at, failure=failure))
     return page.Seen(
         snapshot=Snapshot(
@@ -114,8 +113,8 @@ def test_an_earlier_run_shows_its_own_steps() -> None:
 def test_messages_are_json_and_small() -> None:
     many = flow_of(["%%step s0\nv0 = 1", *(f"%%step s{n}\nv{n} = v{n - 1}" for n in range(1, 200))])
     run = Snapshot(
-        run="r", flow="digits", status="running", started_at=1.0, steps=tuple(step.name for step in many.steps), labels={},
-        tasks=tuple(TaskView(task=TaskId(step=step.name), state="done", elapsed=1.0) for step in many.steps),
+        run="r", flow="digits", status="running", started_at=1.0, steps=tuple(step.name for step in many.steps),
+        labels={}, tasks=tuple(TaskView(task=TaskId(step=step.name), state="done", elapsed=1.0) for step in many.steps),
     )  # fmt: skip
     text = json.dumps(page.page(many, page.Seen(snapshot=run)))
     assert len(text) < 500 * 200
