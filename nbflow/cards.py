@@ -125,11 +125,11 @@ class Card:
     def bundle(self, *, live: bool = False) -> dict[str, Any]:
         """What a notebook shows, by MIME type; `live`: it will be drawn again soon, so nothing is loaded anew."""
         if live:
-            return {"text/html": inline(self.title, self._subtitle, self.body), "text/plain": self.text}
+            return {"text/html": str(inline(self.title, self._subtitle, self.body)), "text/plain": self.text}
         page = self.html
         data = {"version": VERSION, "title": self.title, "name": self.name, "step": self.step, "run": self.run}
         shown = framed(page, self.text, _height(self._drawn))
-        return {MIME: {**data, "html": page}, "text/html": shown, "text/plain": self.text}
+        return {MIME: {**data, "html": page}, "text/html": str(shown), "text/plain": self.text}
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         return self.bundle()

@@ -6,18 +6,15 @@ import queue
 import sys
 import threading
 import time
-import uuid
 from typing import Any
 
-from nbflow import outputs
 from nbflow.audience import Audience
 from nbflow.errors import NbflowError, RunFailed
-from nbflow.model import Record, RunEvent, RunStatus, Snapshot, TaskId, TaskOutput, TaskView
+from nbflow.index import Index
+from nbflow.model import Record, RunEvent, RunStatus, Snapshot, TaskChanged, TaskId, TaskOutput, TaskView
 from nbflow.render import table
 from nbflow.runner import Runner
-
-EVERY = 0.1
-"""Seconds between two drawings."""
+from nbflow.screen import EVERY, TRACEBACKS, Screen
 
 
 class FlowRun:
@@ -28,9 +25,9 @@ class FlowRun:
         self.audience = audience
         self.runner: Runner | None = None
         self.error: BaseException | None = None
-        self.told: set[TaskId] = set()  # tasks whose error has been shown
+        self.known = table.Known()
         self.absorbed = False  # its records are known to the kernel
-        self.shown: queue.SimpleQueue[TaskOutput] = queue.SimpleQueue()
+        self.shown: queue.SimpleQueue[TaskOutput | TaskId] = queue.SimpleQueue()  # pieces, and reused tasks
         self.snapshot: Snapshot | None = None
         self._over = threading.Event()
         self._left = threading.Event()  # nobody waits for it
@@ -42,6 +39,8 @@ class FlowRun:
         self.audience.see_run(snapshot, event)
         if isinstance(event, TaskOutput):
             self.shown.put(event)
+        elif isinstance(event, TaskChanged) and event.state == "reused" and not event.task.part:
+            self.shown.put(event.task)
 
     def start(self, runner: Runner) -> None:
         """Let a runner run; returns at once."""
@@ -49,13 +48,17 @@ class FlowRun:
         threading.Thread(target=self._work, args=(runner,), name="nbflow-run", daemon=True).start()
 
     def _work(self, runner: Runner) -> None:
+        index = Index(runner.lookup.store.url)
         try:
+            self.known = table.Known(expected=index.durations(runner.flow.name))
             runner.run()
         except Exception as error:
             self.error = error
         finally:
             self._over.set()
             self._tell_end()
+        if self.snapshot is not None:
+            index.add_run(self.snapshot)
 
     def leave(self) -> None:
         """Nobody waits for it any more: it says itself when it has ended."""
@@ -83,12 +86,12 @@ class FlowRun:
         """How it stands."""
         return self.snapshot.status if self.snapshot is not None else "running"
 
-    def wait(self, drawing: Drawing | None) -> None:
+    def wait(self, screen: Screen) -> None:
         """Draw until the run has ended; an interrupt cancels it, and is waited for. What broke the runner is raised."""
         while True:
             try:
                 over = self._over.wait(EVERY)
-                self._draw(drawing, last=over)
+                self._draw(screen, last=over)
             except KeyboardInterrupt:
                 self._cancel()
                 continue
@@ -108,53 +111,49 @@ class FlowRun:
         """The run has ended: RunFailed, with the user's tracebacks shown above it, when it did not succeed."""
         if self.snapshot is None or self.status == "done":
             return
-        for view in self.snapshot.tasks:
-            if view.state == "failed" and view.failure is not None and view.task not in self.told:
-                print(view.failure.traceback, file=sys.stderr)
+        told = [view.failure for view in self.snapshot.tasks if view.state == "failed" and view.failure is not None]
+        for failure in told[:TRACEBACKS]:
+            print(failure.traceback, file=sys.stderr)
+        if len(told) > TRACEBACKS:
+            print(f"{len(told) - TRACEBACKS} more tasks failed: `%flow show {self.name}`", file=sys.stderr)
         raise failed(self.snapshot)
+
+    def show_cards(self) -> None:
+        """The cards of steps that were declared with `--card`, below what is there."""
+        from nbflow.client import Run
+
+        wanted = [step.name for step in self.runner.flow.steps if step.options.card] if self.runner is not None else []
+        if self.runner is None or not wanted or self.snapshot is None:
+            return
+        past = Run(self.name, store=self.runner.lookup.store.url)
+        ran = {view.task.step for view in self.snapshot.tasks if view.state in ("done", "reused", "failed", "caught")}
+        for name in wanted:
+            if name in ran:
+                self.ip.display_pub.publish(past[name].card.bundle(), {})
 
     def _cancel(self) -> None:
         if self.runner is not None:
             self.runner.cancel("interrupted")
 
-    def _draw(self, drawing: Drawing | None, *, last: bool = False) -> None:
+    def _draw(self, screen: Screen, *, last: bool = False) -> None:
+        if self.snapshot is not None:
+            screen.update(self.snapshot, self.known, last=False)  # the table stands above what tasks display
         try:
             while True:
                 event = self.shown.get_nowait()
-                outputs.show(self.ip, [event.output])
-                if event.output.get("output_type") == "error":
-                    self.told.add(event.task)
+                if isinstance(event, TaskOutput):
+                    screen.show(event.task, event.output)
+                    continue
+                record = self.runner.lookup.record(event) if self.runner is not None else None
+                for output in record.outputs if record is not None else ():
+                    screen.show(event, output)
         except queue.Empty:
             pass
-        if drawing is not None and self.snapshot is not None:
-            drawing.update(self.snapshot, last=last)
-
-
-class Drawing:
-    """A run's table in a cell: one display, updated in place; plain text where there is no page to update."""
-
-    def __init__(self, ip: Any) -> None:
-        self.ip = ip
-        self._page = getattr(ip, "kernel", None) is not None
-        self._identity = f"nbflow-{uuid.uuid4().hex[:12]}"
-        self._begun = False
-        self._drawn: str = ""
-
-    def update(self, snapshot: Snapshot, *, last: bool) -> None:
-        """The run now in; drawn where something has changed."""
-        text = table.text(snapshot, time.time())
-        if text == self._drawn or not (self._page or last):
-            return
-        self._drawn = text
-        if not self._page:
-            print(text)
-            return
-        data = {"text/plain": text, "text/html": table.as_html(snapshot, time.time())}
-        sys.stdout.flush()
-        self.ip.display_pub.publish(
-            data=data, metadata={}, transient={"display_id": self._identity}, update=self._begun
-        )
-        self._begun = True
+        if last:
+            saved = sum(record.elapsed for view, record in self.records() if view.state == "reused")
+            self.known = table.Known(expected=self.known.expected, saved=saved)
+        if self.snapshot is not None:
+            screen.update(self.snapshot, self.known, last=last)
 
 
 def failed(snapshot: Snapshot) -> RunFailed:

@@ -21,7 +21,17 @@ from typing import TypeVar
 import msgspec
 
 from nbflow import records
-from nbflow.model import Frozen, RunEnded, RunEvent, RunStarted, RunStatus, Tagged, TaskChanged, TaskState
+from nbflow.model import (
+    Frozen,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+    RunStatus,
+    Snapshot,
+    Tagged,
+    TaskChanged,
+    TaskState,
+)
 from nbflow.storage import LocalStore, Store, cache_folder
 
 LAYOUT = 1
@@ -166,6 +176,16 @@ class Index:
             )
 
         self._use(add, None)
+
+    def add_run(self, snapshot: Snapshot) -> None:
+        """Remember how long the tasks that a run executed took: what the next run is expected to take."""
+        by_step: dict[str, list[tuple[float, float]]] = {}
+        for view in snapshot.tasks:
+            if view.state == "done" and view.elapsed is not None:
+                by_step.setdefault(view.task.step, []).append((view.started_at or 0.0, view.elapsed))
+        for step, found in by_step.items():
+            for at, seconds in sorted(found)[-3:]:  # a wide fan-out must not push out all earlier runs
+                self.add_duration(snapshot.flow, step, seconds, at)
 
     def durations(self, flow: str) -> dict[str, float]:
         """A flow's name in; the median seconds of a task for each of its steps that has run out."""

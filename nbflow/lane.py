@@ -12,6 +12,7 @@ from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import FlowRun
 from nbflow.knowledge import Knowledge, content_ids, values_of
 from nbflow.model import Artifact, Reason, Record, Step, StepOptions, TaskFailure, TaskId, TaskState
+from nbflow.screen import RunScreen, StepScreen
 from nbflow.serialize import Unstorable
 from nbflow.tracebacks import failure_of
 from nbflow.upstream import refuse
@@ -118,17 +119,19 @@ class Lane:
             fresh=[step.name] if again else False, watch=run.watch,
         )  # fmt: skip
         run.start(runner)
-        run.wait(None)
+        many = bool(step.scope)  # the items of a fan-out run at once: their outputs need a place each
+        run.wait(RunScreen(self.known.ip, run.name) if many else StepScreen(self.known.ip, run.name, step.name))
         self.known.absorb(run)
+        run.show_cards()
         run.finish()
-        self._show_reused(run, step)
+        self._tell_reused(run, step)
 
-    def _show_reused(self, run: FlowRun, step: Step) -> None:
-        """A step that a run took from a past execution: what it showed is shown again."""
-        for view, record in run.records():
-            if view.task.step == step.name and view.state == "reused":
-                outputs.show(self.known.ip, record.outputs)
-                print(f"reused {view.reasons[0][1] if view.reasons else ''}; run the cell once more to execute it")
+    def _tell_reused(self, run: FlowRun, step: Step) -> None:
+        """A step that a run took from a past execution: its outputs stand there again; this says so."""
+        reused = [view for view, _ in run.records() if view.task.step == step.name and view.state == "reused"]
+        if reused:
+            why = reused[0].reasons[0][1] if reused[0].reasons else ""
+            print(f"reused {why}; run the cell once more to execute it")
 
     # ------------------------------------------------------------ after a step
 

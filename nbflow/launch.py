@@ -14,6 +14,7 @@ import msgspec
 from nbflow import client, facts, forecast, past, plugins, records, storage
 from nbflow.errors import NotebookError, OptionError, PlanError, nearest
 from nbflow.graph import Changed, build_flow
+from nbflow.index import Index
 from nbflow.lookup import Lookup, RunFacts
 from nbflow.model import (
     Change,
@@ -355,6 +356,7 @@ def _run_until(runner: Runner, cancel: threading.Event | None) -> None:
         runner.run()
     finally:
         done.set()
+    Index(runner.lookup.store.url).add_run(runner.drawn)
 
 
 # ---------------------------------------------------------------- plans

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbflow import outputs, storage
+from nbflow import storage
 from nbflow.audience import Audience
 from nbflow.document import ORIGINS, Document, find_path
 from nbflow.errors import NbflowError, PlanError
 from nbflow.executors.kernel import KernelTask
-from nbflow.flowrun import Drawing, FlowRun, say
+from nbflow.flowrun import FlowRun, say
 from nbflow.knowledge import Knowledge
 from nbflow.lane import Decision, Lane
 from nbflow.model import Cell, Finding, Flow, Plan, RunEvent, Snapshot, Step, TaskOutput
@@ -30,6 +30,7 @@ from nbflow.parameters import gather_overrides, override_source
 from nbflow.plaincells import PlainCells
 from nbflow.registry import Registry
 from nbflow.render import table
+from nbflow.screen import RunScreen
 
 if TYPE_CHECKING:
     from nbflow.client import Run
@@ -300,7 +301,7 @@ class Session:
             print(f"{run.name} runs in the background: `%flow status` tells how it stands")
             run.leave()
             return None
-        run.wait(Drawing(self.ip))
+        run.wait(RunScreen(self.ip, run.name))
         return self._end(run)
 
     def start_run(self, *, on: str | None = None, all_cells: bool = False, **wishes: Any) -> FlowRun:
@@ -326,6 +327,7 @@ class Session:
         from nbflow.client import Run
 
         self.known.absorb(run)
+        run.show_cards()
         run.finish()
         return Run(run.name, store=self.known.store().url)
 
@@ -348,13 +350,13 @@ class Session:
 
     def follow(self, past: Run) -> None:
         """A run that goes on elsewhere, drawn here until it has ended or an interrupt says that it is enough."""
-        drawing = Drawing(self.ip)
+        screen = RunScreen(self.ip, f"{past.flow}/{past.id}")
 
         def watch(snapshot: Snapshot, event: RunEvent | TaskOutput | None) -> None:
             if isinstance(event, TaskOutput):
-                outputs.show(self.ip, [event.output])
+                screen.show(event.task, event.output)
             elif event is None:
-                drawing.update(snapshot, last=snapshot.status != "running")
+                screen.update(snapshot, table.Known(), last=snapshot.status != "running")
 
         try:
             past.follow(watch)

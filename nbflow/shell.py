@@ -303,6 +303,8 @@ def plain(value: Any) -> Any:
 
 
 def _plainer(value: Any) -> Any:
+    if isinstance(value, str):  # a subclass of it
+        return str(value)
     if hasattr(value, "item") and callable(value.item):  # NumPy's numbers
         return value.item()
     if isinstance(value, (set, frozenset)) or hasattr(value, "__iter__"):

@@ -748,7 +748,7 @@ def test_run_table_reads_as_text_in_nbclient(tmp_path: Path) -> None:
     notebook = nbformat.v4.new_notebook(cells=cells)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = notebook.cells[-1].outputs
-    assert len(outputs) == 1
+    assert [each["data"]["text/plain"] for each in outputs[1:]] == ["total:", "12"]  # reused, and shown again
     text = outputs[0]["data"]["text/plain"]
     assert "done" in text
     assert all(name in text for name in CHAIN)

@@ -12,6 +12,7 @@ STYLE = (
 :root[data-theme=dark]{color-scheme:dark;--page:#111;--ink:#e0e0e0}
 body:has(>.nbflow-page){margin:0;background:var(--page);color:var(--ink)}
 .nbflow-page{color:var(--ink)!important}
+:root[data-theme] .nbflow-page{padding:4px 2px;margin:0}
 .nbflow-card .nbflow-head{margin:0 0 8px;font-size:14px}
 .nbflow-card p{margin:4px 0}
 .nbflow-card figure{margin:8px 0}

@@ -30,6 +30,13 @@ STYLE = (
 .nbflow .nbflow-failed,.nbflow .nbflow-lost{color:var(--nbflow-bad)}
 .nbflow .nbflow-caught,.nbflow .nbflow-cancelled{color:var(--nbflow-warn)}
 .nbflow .nbflow-running,.nbflow .nbflow-queued{color:var(--nbflow-busy)}
+.nbflow .nbflow-meter{height:3px;min-width:60px;border-radius:2px;background:var(--nbflow-line);overflow:hidden}
+.nbflow .nbflow-meter>div{height:100%;background:var(--nbflow-busy)}
+.nbflow .nbflow-foot{margin-top:4px}
+.nbflow details.nbflow-folded>summary{cursor:pointer;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
+.nbflow pre.nbflow-log{margin:2px 0 6px;padding:0 0 0 12px;border-left:2px solid var(--nbflow-line);max-height:360px;
+ overflow:auto;font-size:12px;line-height:1.4;background:none;color:inherit;white-space:pre;
+ font-family:var(--jp-code-font-family,ui-monospace,monospace)}
 .nbflow ul.nbflow-list{margin:4px 0;padding-left:1.3em}
 .nbflow .nbflow-node rect{fill:var(--nbflow-back);stroke:var(--nbflow-line);stroke-width:1.4}
 .nbflow .nbflow-node text{fill:currentColor;font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:12.5px;

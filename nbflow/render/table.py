@@ -13,8 +13,18 @@ NOTE = 72
 """Columns that a row's last cell may take."""
 
 
+class Known(Frozen, frozen=True):
+    """What is known of a run besides its state: how long a task of each step usually takes, what reuse has saved."""
+
+    expected: dict[str, float] = {}  # noqa: RUF012  # msgspec copies it for each instance
+    saved: float = 0.0
+
+
+NOTHING = Known()
+
+
 class Row(Frozen, frozen=True):
-    """One step of a run as it is drawn; `count` is empty for a step of one task."""
+    """One step of a run as it is drawn; `count` is empty for a step of one task, `share` what of it has settled."""
 
     step: str
     label: str
@@ -22,15 +32,20 @@ class Row(Frozen, frozen=True):
     count: str = ""
     elapsed: float | None = None
     note: str = ""
+    expected: float | None = None
+    share: float | None = None
 
 
-def rows(snapshot: Snapshot, now: float | None = None) -> tuple[Row, ...]:
+def rows(snapshot: Snapshot, now: float | None = None, known: Known = NOTHING) -> tuple[Row, ...]:
     """A run, and the time while it runs, in; its steps in document order out."""
     tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
     for view in snapshot.tasks:
         tasks.setdefault(view.task.step, []).append(_timed(view, now))
     empty: TaskState = "done" if snapshot.status == "done" else "pending"
-    return tuple(_row(name, snapshot.labels.get(name) or name, found, empty) for name, found in tasks.items())
+    return tuple(
+        _row(name, snapshot.labels.get(name) or name, found, empty, known.expected.get(name))
+        for name, found in tasks.items()
+    )
 
 
 def title(snapshot: Snapshot, now: float | None = None) -> str:
@@ -51,22 +66,33 @@ def counts(snapshot: Snapshot) -> dict[TaskState, int]:
     return found
 
 
-def text(snapshot: Snapshot, now: float | None = None, width: int = 0) -> str:
-    """A run in; its title, table, error and findings as plain text out, lines clipped to `width` columns if given."""
+def totals(snapshot: Snapshot, saved: float = 0.0) -> str:
+    """A run and the seconds that its reused tasks took when they ran in; `4 done, 2 reused, which saved 12 s` out."""
+    told = summary(counts(snapshot))
+    return f"{told}, which saved {preview.duration(saved)}" if told and saved >= 0.1 else told
+
+
+def text(snapshot: Snapshot, now: float | None = None, width: int = 0, known: Known | None = None) -> str:
+    """A run in; its title, table, error and findings as plain text out, lines clipped to `width` columns if given.
+
+    With what else is `known` of it, times that are expected and, at the end, the totals are said, too.
+    """
     lines = [title(snapshot, now)]
-    lines += [f"  {line}" for line in preview.grid(_cells(row) for row in rows(snapshot, now))]
+    lines += [f"  {line}" for line in preview.grid(_cells(row) for row in rows(snapshot, now, known or NOTHING))]
     lines += [line for finding in snapshot.findings for line in finding_text(finding)]
     if _untold(snapshot):
         lines.append(f"error: {_untold(snapshot)}")
+    if known is not None and snapshot.status != "running":
+        lines.append(totals(snapshot, known.saved))
     return "\n".join(preview.clip_line(line, width) if width else line for line in lines)
 
 
-def as_html(snapshot: Snapshot, now: float | None = None) -> str:
-    """A run in; the same as a block of HTML out."""
+def as_html(snapshot: Snapshot, now: float | None = None, known: Known | None = None) -> str:
+    """A run, and what else is known of it, in; the same as a block of HTML out."""
     body = [
-        (html.marked(row.label, row.state, preview.mark(row.state)), html.state(row.state), row.count,
-         preview.duration(row.elapsed), row.note)
-        for row in rows(snapshot, now)
+        (html.marked(row.label, row.state, preview.mark(row.state)), html.state(row.state), _progress(row),
+         _time(row), html.tag("span", row.note, title=row.note) if row.note else "")
+        for row in rows(snapshot, now, known or NOTHING)
     ]  # fmt: skip
     head = html.join(
         (html.tag("b", snapshot.flow), " ", html.tag("code", snapshot.run), " ", html.state(snapshot.status),
@@ -79,7 +105,25 @@ def as_html(snapshot: Snapshot, now: float | None = None) -> str:
         parts.append(html.tag("ul", *items, cls="nbflow-list"))
     if _untold(snapshot):
         parts.append(html.tag("div", _untold(snapshot), cls="nbflow-failed"))
+    if known is not None and snapshot.status != "running":
+        parts.append(html.tag("div", totals(snapshot, known.saved), cls="nbflow-dim nbflow-foot"))
     return html.block(*parts)
+
+
+def _progress(row: Row) -> html.Html:
+    """A row in; its count, over a bar while its tasks run, out."""
+    if row.share is None or row.state not in ("running", "queued"):
+        return html.escape(row.count)
+    bar = html.tag("div", html.tag("div", "", style=f"width:{row.share:.0%}"), cls="nbflow-meter", aria_hidden="true")
+    return html.join((row.count, bar))
+
+
+def _time(row: Row) -> str:
+    """A row in; the time that it took, with what it is expected to take while that is not known, out."""
+    expected = f"~{preview.duration(row.expected)}" if row.expected is not None and row.expected >= 0.1 else ""
+    if row.state == "running" and row.elapsed is not None:
+        return preview.duration(row.elapsed) + (f" of {expected}" if expected else "")
+    return expected if row.state in ("pending", "queued") else preview.duration(row.elapsed)
 
 
 def plan_text(plan: Plan) -> str:
@@ -119,8 +163,7 @@ def _task_name(step: str, index: tuple[int, ...] | None) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     """A row in; its cells as plain text out."""
-    time = preview.duration(row.elapsed)
-    return (f"{preview.mark(row.state)} {row.label}", row.state, row.count, time, row.note)
+    return (f"{preview.mark(row.state)} {row.label}", row.state, row.count, _time(row), row.note)
 
 
 def _timed(view: TaskView, now: float | None) -> TaskView:
@@ -130,13 +173,26 @@ def _timed(view: TaskView, now: float | None) -> TaskView:
     return msgspec.structs.replace(view, elapsed=max(0.0, now - view.started_at))
 
 
-def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState) -> Row:
-    """A step's tasks in; its row out, `empty` its state when it has none."""
+def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState, usual: float | None) -> Row:
+    """A step's tasks in; its row out, `empty` its state when it has none, `usual` the time that a task of it takes."""
     states = {view.state for view in tasks}
     state = next((known for known in WORST_FIRST if known in states), empty)
+    elapsed, share = _elapsed(tasks), _share(tasks)
+    if share is not None:
+        # how many tasks run at once is not known before some have ended
+        usual = elapsed / share if share and elapsed else None
     return Row(
-        step=name, label=label, state=state, count=_count(tasks), elapsed=_elapsed(tasks), note=_note(state, tasks)
-    )
+        step=name, label=label, state=state, count=_count(tasks), elapsed=elapsed, note=_note(state, tasks),
+        expected=usual, share=share,
+    )  # fmt: skip
+
+
+def _share(tasks: Sequence[TaskView]) -> float | None:
+    """A step's tasks in; which part of its items has settled out, None for a step of one task."""
+    items = {view.task.index for view in tasks}
+    if items <= {()}:
+        return None
+    return len({view.task.index for view in tasks if view.state in SETTLED}) / len(items)
 
 
 def _count(tasks: Sequence[TaskView]) -> str:
