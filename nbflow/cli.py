@@ -11,14 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
-from nbflow import client, diagnosis, launch, terminal
+from nbflow import client, launch, terminal
 from nbflow.cli_exit import CANCELLED, DONE, FAILED, UNUSABLE, USAGE, code_of, exit_code, interrupts
 from nbflow.cli_notebook import NotebookCommand, usage_error
 from nbflow.cli_runs import attach, diff, gc, json_option, store_option, tag
@@ -355,6 +354,10 @@ def logs(name: str, attempt: int | None, store: str | None) -> int:
 @store_option
 def doctor(store: str | None) -> int:
     """Say what works and what is missing."""
+    from importlib.metadata import version
+
+    from nbflow import diagnosis
+
     checks = diagnosis.diagnose(store, Path.cwd())
     print(f"nbflow {version('nbflow')}")
     print(diagnosis.text(checks))

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import os
 import re
 import sys
@@ -13,6 +12,7 @@ import sysconfig
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 from blake3 import blake3
@@ -144,12 +144,19 @@ def version_of(distribution: str) -> str:
     return _version(distribution, _stamp())
 
 
+def _metadata() -> ModuleType:
+    """`importlib.metadata`, which takes longer to import than a small flow takes to be planned."""
+    import importlib.metadata
+
+    return importlib.metadata
+
+
 @functools.lru_cache(maxsize=10_000)
 def _version(distribution: str, stamp: tuple[int, ...]) -> str:
     del stamp
     try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
+        return str(_metadata().version(distribution))
+    except _metadata().PackageNotFoundError:
         return ABSENT
 
 
@@ -157,8 +164,8 @@ def _version(distribution: str, stamp: tuple[int, ...]) -> str:
 def distribution_of(top: str) -> str | None:
     """An installed top-level module's name in, the name of the distribution that it comes with out."""
     try:
-        found = importlib.metadata.distribution(top)
-    except importlib.metadata.PackageNotFoundError:
+        found = _metadata().distribution(top)
+    except _metadata().PackageNotFoundError:
         return _search(top)
     return str(found.metadata["Name"])
 
@@ -166,7 +173,7 @@ def distribution_of(top: str) -> str | None:
 def _search(top: str) -> str | None:
     """Look through every distribution's list of files: the name differs (`yaml` is PyYAML's)."""
     starts = re.compile(rf"^{re.escape(top)}(/|\.py,|\.[\w-]+\.so,|\.pyd,)", re.MULTILINE)
-    for found in importlib.metadata.distributions():
+    for found in _metadata().distributions():
         if starts.search(found.read_text("RECORD") or ""):
             return str(found.metadata["Name"])
     return None
@@ -176,8 +183,8 @@ def _search(top: str) -> str | None:
 def needs_of(distribution: str) -> tuple[tuple[str, str], ...]:
     """A distribution in; what it always needs, as (distribution, top-level module), out."""
     try:
-        lines = importlib.metadata.requires(distribution) or []
-    except importlib.metadata.PackageNotFoundError:
+        lines = _metadata().requires(distribution) or []
+    except _metadata().PackageNotFoundError:
         return ()
     found = []
     for line in lines:
@@ -189,8 +196,8 @@ def needs_of(distribution: str) -> tuple[tuple[str, str], ...]:
 
 def _top(distribution: str) -> str:
     try:
-        text = importlib.metadata.distribution(distribution).read_text("top_level.txt")
-    except importlib.metadata.PackageNotFoundError:
+        text = _metadata().distribution(distribution).read_text("top_level.txt")
+    except _metadata().PackageNotFoundError:
         text = None
     words = (text or "").split()
     return words[0] if words else distribution.replace("-", "_").lower()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -10,8 +9,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbflow.model import Finding
+
+if TYPE_CHECKING:
+    import asyncio
 
 PATIENCE = 60.0
 """Seconds that asyncio tasks and threads get to finish before the task ends without them."""
@@ -23,8 +26,12 @@ TRACKERS = ("resource_tracker", "semaphore_tracker")
 def await_tasks(step: str, cell: str, patience: float = PATIENCE) -> list[Finding]:
     """Run the loop until the cell's asyncio tasks are done; those that are not in time are cancelled and named."""
     loop = _loop()
-    pending = [] if loop is None or loop.is_running() or loop.is_closed() else list(asyncio.all_tasks(loop))
-    if loop is None or not pending:
+    if loop is None or loop.is_running() or loop.is_closed():
+        return []
+    import asyncio
+
+    pending = list(asyncio.all_tasks(loop))
+    if not pending:
         return []
     loop.run_until_complete(asyncio.wait(pending, timeout=patience))
     late = [task for task in pending if not task.done()]

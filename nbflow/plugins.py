@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
 from nbflow.errors import OptionError, nearest
@@ -79,6 +78,8 @@ class SecretProvider(Protocol):
 
 def names(kind: str) -> list[str]:
     """The known names of a kind, ours and those of installed packages, sorted."""
+    from importlib.metadata import entry_points
+
     return sorted({*BUILT_IN[kind], *(point.name for point in entry_points(group=f"nbflow.{kind}"))})
 
 
@@ -88,6 +89,8 @@ def load(kind: str, name: str) -> Any:
     if target is not None:
         module, _, attribute = target.partition(":")
         return getattr(importlib.import_module(module), attribute)
+    from importlib.metadata import entry_points
+
     for point in entry_points(group=f"nbflow.{kind}"):
         if point.name == name:
             return point.load()

@@ -7,12 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self, TextIO
-
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 
 from nbflow.errors import NbflowError
 from nbflow.model import (
@@ -29,6 +24,9 @@ from nbflow.model import (
     TaskOutput,
 )
 from nbflow.render import lines, preview, table
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group, RenderableType
 
 STYLES = {
     "done": "green",
@@ -69,6 +67,8 @@ def watcher(as_json: bool, plan: Callable[[], Plan | None]) -> Watcher:
     if as_json:
         return JsonLines(sys.stdout, plan)
     if sys.stdout.isatty():
+        from rich.console import Console  # here and below: imported only where a person watches
+
         return LiveTable(Console())
     return PlainLines(sys.stdout)
 
@@ -174,6 +174,8 @@ class LiveTable:
     """The table of steps drawn in place, ten times a second; what tasks print scrolls by above it."""
 
     def __init__(self, console: Console) -> None:
+        from rich.live import Live
+
         self._console = console
         self._seen: Snapshot | None = None
         self._live = Live(console=console, refresh_per_second=FRAMES, transient=True, get_renderable=self._draw)
@@ -202,6 +204,8 @@ class LiveTable:
 
     def _print(self) -> None:
         """Write the lines that have gathered, all at once: one by one they would take longer than the tasks."""
+        from rich.text import Text
+
         self._printed = time.monotonic()
         whole = Text()
         for name, line in self._lines:
@@ -215,6 +219,10 @@ class LiveTable:
 
 def rich_table(snapshot: Snapshot, now: float, height: int) -> Group:
     """A run, the time and the screen's lines in; the table that fits them out: settled steps give way first."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
     rows = list(table.rows(snapshot, now))
     room = max(4, height - 5)
     left_out = 0
