@@ -132,7 +132,8 @@ def resume(name: str | None, as_json: bool, fresh_steps: tuple[str, ...], **opti
     if not path:
         raise PlanError(f"run {earlier.id} has no notebook file", fix="save the notebook, then `nbflow run NB`")
     path, wishes = _wishes(path, fresh_steps=fresh_steps, **{**options, "store": earlier.store})
-    wishes["resume"] = earlier.id
+    wishes["resume"] = f"{earlier.flow}/{earlier.id}"
+    wishes["all_cells"] = wishes["all_cells"] or earlier.metadata["all_cells"]
     if not as_json:
         print(f"resume of {earlier.flow}/{earlier.id}, {earlier.status}")
         print(table.plan_text(launch.plan(path, **wishes)), flush=True)
@@ -245,7 +246,6 @@ def dag_command(notebook: str, all_cells: bool, as_json: bool) -> int:
 @click.argument("notebook", metavar="NB", required=False)
 @plan_options
 @steps_option
-def plan(notebook: str | None, as_json: bool, **options: Any) -> int:
 @only_option
     """Say which steps would run, and why."""
     path, wishes = _wishes(notebook, **options)

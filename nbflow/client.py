@@ -192,6 +192,7 @@ class Run:
             "on": started.on,
             "origin": started.origin,
             "session": started.session,
+            "all_cells": started.all_cells,
             "versions": dict(started.versions),
         }
 

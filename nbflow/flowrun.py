@@ -12,7 +12,7 @@ from nbflow.audience import Audience
 from nbflow.errors import NbflowError, RunFailed
 from nbflow.index import Index
 from nbflow.model import Record, RunEvent, RunStatus, Snapshot, TaskChanged, TaskId, TaskOutput, TaskView
-from nbflow.render import table
+from nbflow.render import preview, table
 from nbflow.runner import Runner
 from nbflow.screen import EVERY, TRACEBACKS, Screen
 
@@ -164,7 +164,8 @@ def failed(snapshot: Snapshot) -> RunFailed:
         failure = view.failure
         return RunFailed(
             f"{snapshot.labels.get(view.task.step, view.task.step)} failed: {failure.type}: {failure.message}",
-            step=view.task.step, cell=failure.cell, line=failure.line, fix=failure.fix,
+            step=view.task.step, cell=failure.cell, line=failure.line,
+            fix=failure.fix or f"`%flow load {place}` puts what it was given here; `%flow resume` goes on",
         )  # fmt: skip
     word = "was cancelled" if snapshot.status == "cancelled" else f"ended as {snapshot.status}"
     return RunFailed(f"the run {snapshot.run} {word}", fix="`%flow resume` goes on with what is left")

@@ -233,7 +233,7 @@ def begin(
     given = ready.given
     started = run_started(
         ready.flow, run_id, parameters={name: as_text(value) for name, value in given.values.items()},
-        given=given.places, tags=tags, origin=resume, on=executors.on,
+        given=given.places, tags=tags, origin=ready.lookup.facts.origin, on=executors.on,
     )  # fmt: skip
     slots = workers or executors.slots()
     lost = past.lost_before(ready.lookup.store, flow.name)
@@ -288,8 +288,9 @@ def _prepare(
     pins = Pins() if only is None else last_results(opened, ran, wanted or (), resume)
     wish = Wish(params, read_params_file(params_file), pins.run or resume)
     ran, given = evaluate(ran, opened, wish, executors.get, run)
+    origin = past.find_run(opened, resume).run if resume is not None and only is None else None
     told = RunFacts(
-        run=run, store_url=opened.url, values=given.values, tags=tags, origin=resume, fresh=pins.steps or chosen,
+        run=run, store_url=opened.url, values=given.values, tags=tags, origin=origin, fresh=pins.steps or chosen,
         pinned=pins.records,
     )  # fmt: skip
     return Ready(ran, Lookup(ran, opened, told, given.records), given, understand)

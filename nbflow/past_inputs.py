@@ -1,18 +1,20 @@
 """What a past task was given: found again from its run's notebook and results, so that nothing had to be kept for it.
 
 The notebook that is kept with the run says what a task reads; the run's events say which execution stood for each task
-above it. The key that comes out is the one that the task had, or else somebody has changed what it read.
+above it; the list of a fan-out is the run's own, or the last one that it could have reused.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+from nbflow import records
 from nbflow.errors import NotFoundError
 from nbflow.happenings import Node
 from nbflow.joining import open_inputs
 from nbflow.lookup import Lookup, RunFacts
-from nbflow.model import Ref, TaskId, TaskSpec, TaskView
+from nbflow.model import Record, Ref, TaskId, TaskSpec, TaskView
 from nbflow.past import PastRun
 from nbflow.subflow import with_ancestors, without_params
 
@@ -24,7 +26,7 @@ def spec_of(past: PastRun, view: TaskView) -> TaskSpec:
     pinned = {other.task: past.record(other) for other in past.snapshot.tasks if other.task != task}
     facts = RunFacts(run=past.run, store_url=past.store.url, tags=past.snapshot.tags, pinned=pinned)
     lookup = Lookup(without_params(flow), past.store, facts, past.given_records)
-    _retrace(lookup, task)
+    _retrace(lookup, task, past.snapshot.finished_at or time.time())
     prepared = lookup.prepare(task)
     if prepared.action not in ("run", "reuse"):
         why = prepared.failure.message if prepared.failure else "; ".join(what for _, what in prepared.reasons)
@@ -35,8 +37,8 @@ def spec_of(past: PastRun, view: TaskView) -> TaskSpec:
     return lookup.spec(task, view.attempt, 0)
 
 
-def _retrace(lookup: Lookup, target: TaskId) -> None:
-    """Everything that the target reads from settles as it did then."""
+def _retrace(lookup: Lookup, target: TaskId, until: float) -> None:
+    """Everything that the target reads from settles as it did then; the run had ended by `until`."""
     waiting: dict[TaskId, tuple[TaskId, ...]] = {}
     settled: set[TaskId] = set()
 
@@ -57,11 +59,19 @@ def _retrace(lookup: Lookup, target: TaskId) -> None:
                 moved = waiting[task] != prepared.waits
                 waiting[task] = prepared.waits
                 continue
-            if prepared is None or prepared.action not in ("reuse", "settle"):
+            if prepared is not None and task.part == "list":
+                lookup.settle(task, _list_of(lookup, prepared.key, until))
+            elif prepared is None or prepared.action not in ("reuse", "settle"):
                 lookup.settle(task, None)
             del waiting[task]
             settled.add(task)
             add(lookup.unfold(task))
+
+
+def _list_of(lookup: Lookup, key: str, until: float) -> Record | None:
+    """The key of a fan-out's list in; the record that stood for it in the run, None where it is gone, out."""
+    found = [record for record in records.find(lookup.store, key) if record.created_at <= until]
+    return next((record for record in found if record.run == lookup.facts.run), found[0] if found else None)
 
 
 def _is_lost(lookup: Lookup, task: TaskId) -> bool:

@@ -67,6 +67,15 @@ def test_the_inputs_of_any_past_task() -> None:
     assert run["d"][1].load_inputs() == {"half": 20.0, "x": 0}, "an older run keeps its own"
 
 
+def test_a_list_that_came_out_differently_later() -> None:
+    cells = {"s": "%%step s\nn = 1", "f": "%%step f --foreach x in [len(open('log').read()), n]\ny = 1 // (x - n)"}
+    Path("log").write_text("aaaa")
+    first = nbflow.run(write(cells))
+    Path("log").write_text("bb")
+    second = nbflow.run(write(cells), fresh=True)
+    assert [[task.load_inputs()["x"] for task in run["f"].tasks] for run in (first, second)] == [[4, 1], [2, 1]]
+
+
 def test_turns_have_their_own_inputs() -> None:
     cells = {"s": "%%step s\nn = 1", "u": "%%step u --until n > 8\nn = n * 2\nassert n < 8, n"}
     run = nbflow.run(write(cells))
@@ -143,7 +152,11 @@ def test_load_and_resume_in_a_kernel(kernel: Kernel) -> None:
     for cell in ("params", "box"):
         assert kernel.execute(CELLS[cell], cell).status == "ok"
     assert kernel.execute("mine = Box(1)").status == "ok"
-    assert kernel.execute("%flow run lr=2").ename == "RunFailed"
+    failed = kernel.execute("%flow run lr=2")
+    assert failed.ename == "RunFailed"
+    hint = re.search(r"`(%flow load \S+)`", failed.traceback)
+    assert hint is not None, failed.traceback
+    assert kernel.execute(hint[1]).stdout.startswith("d/1: failed")
     loaded = kernel.execute("%flow load latest/d")
     assert "d/1: failed" in loaded.stdout
     assert "loaded half, x" in loaded.stdout
@@ -156,6 +169,7 @@ def test_load_and_resume_in_a_kernel(kernel: Kernel) -> None:
     assert resumed.status == "ok", resumed.text
     assert resumed.stdout.index("resume of demo/") < resumed.stdout.index("plan of demo")
     assert kernel.execute("total").result == "45.0"
+    assert "✓ d" in kernel.execute("%flow attach").text
     diff = kernel.execute("%flow diff latest latest")
     assert "alike" in diff.text
     assert "#good" in kernel.execute("%flow tag latest good").stdout

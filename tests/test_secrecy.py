@@ -68,6 +68,7 @@ def test_a_secret_step_cannot_be_forced_into_the_kernel() -> None:
 FETCH = """%%step fetch --secret TOKEN
 import os, sys
 from IPython.display import HTML, display
+from nbflow import card
 token = os.environ["TOKEN"]
 print("token", token)
 for letter in token:
@@ -76,6 +77,8 @@ print(token, file=sys.stderr)
 os.write(1, token[:3].encode())
 os.write(1, token[3:].encode())
 display(HTML(f"<b>{token}</b>"))
+card.append(token)
+card.append({"auth": [token]})
 headers = {"auth": f"Bearer {token}"}
 size = len(token)
 headers"""
