@@ -162,6 +162,7 @@ def failed(snapshot: Snapshot) -> RunFailed:
         if view.state != "failed" or view.failure is None:
             continue
         failure = view.failure
+        place = "/".join(filter(None, (snapshot.run, view.task.step, preview.index(view.task.index))))
         return RunFailed(
             f"{snapshot.labels.get(view.task.step, view.task.step)} failed: {failure.type}: {failure.message}",
             step=view.task.step, cell=failure.cell, line=failure.line,
