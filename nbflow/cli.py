@@ -94,20 +94,20 @@ def steps_option(command: _F) -> _F:
     )
 
 
-# ---------------------------------------------------------------- running
 def only_option(command: _F) -> _F:
     """A command in; it with `--only` out."""
     return click.option("--only", metavar="STEP", help="This step alone, on what the last run left.")(command)
 
 
+# ---------------------------------------------------------------- running
 
 
 @cli.command(cls=NotebookCommand)
 @click.argument("notebook", metavar="NB", required=False)
 @plan_options
 @steps_option
-def run(notebook: str | None, as_json: bool, **options: Any) -> int:
 @only_option
+def run(notebook: str | None, as_json: bool, **options: Any) -> int:
     """Run a notebook, reusing what has not changed.
 
     `nbflow run NB --help` lists the notebook's parameters.
@@ -247,6 +247,7 @@ def dag_command(notebook: str, all_cells: bool, as_json: bool) -> int:
 @plan_options
 @steps_option
 @only_option
+def plan(notebook: str | None, as_json: bool, **options: Any) -> int:
     """Say which steps would run, and why."""
     path, wishes = _wishes(notebook, **options)
     found = launch.plan(path, **wishes)

@@ -69,12 +69,12 @@ def parse_document(text: str, *, name: str, folder: str, path: str | None = None
         raise NotebookError(
             f"{path or name} is JSON but not a notebook: it has no list of cells", fix="name an .ipynb file"
         )
-    if document.get("nbformat") != 4:
-        document = _upgrade(text, path or name)
     if not isinstance(document.get("cells", []), list):
         raise NotebookError(
             f"{path or name} is not a notebook: its cells are no list", fix="open it in Jupyter and save it"
         )
+    if document.get("nbformat") != 4:
+        document = _upgrade(text, path or name)
     metadata = document.get("metadata") or {}
     flow = metadata.get("nbflow") or {}
     named = flow.get("flow") if isinstance(flow, dict) else None
@@ -138,10 +138,6 @@ def parse_percent(text: str) -> list[RawCell]:
     for line in text.splitlines():
         match = _PERCENT.match(line) if line.startswith("# %%") and not HEADER.match(line) else None
         if match is None:
-    if not name.isprintable() or set(name) & {"/", "\\"} or not name.strip(". "):
-        raise NotebookError(
-            f"{name!r} cannot be a flow's name", fix="rename the file, or correct `nbflow.flow` in its metadata"
-        )
             lines.append(line)
             continue
         close()
@@ -160,6 +156,10 @@ def parse_cells(
     cells: Sequence[RawCell], *, name: str, folder: str, path: str | None = None, document: str = ""
 ) -> Notebook:
     """Raw code cells in document order in; the Notebook with each cell's kind, options and body out."""
+    if not name.isprintable() or set(name) & {"/", "\\"} or not name.strip(". "):
+        raise NotebookError(
+            f"{name!r} cannot be a flow's name", fix="rename the file, or correct `nbflow.flow` in its metadata"
+        )
     reading = _Reading()
     parsed = tuple(reading.read(raw, position) for position, raw in enumerate(cells, start=1))
     return Notebook(
