@@ -88,7 +88,16 @@ class Held:
     at: float
 
 
-Event = Added | Prepared | Began | Finished | Due | Cancel | Held
+@dataclass(frozen=True)
+class Batched:
+    """A step's tasks are so small that this many may be submitted for each core."""
+
+    step: str
+    ahead: int
+    at: float
+
+
+Event = Added | Prepared | Began | Finished | Due | Cancel | Held | Batched
 
 # ---------------------------------------------------------------- actions
 

@@ -66,6 +66,7 @@ class Hook:
         """Have it there, once."""
         if not self._installed:
             self._installed = True
+            tempfile.gettempdir()  # decided here: asked first inside the hook, it may wait for itself
             sys.addaudithook(self._call)
 
     def _call(self, event: str, arguments: tuple[Any, ...]) -> None:

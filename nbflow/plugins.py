@@ -56,6 +56,14 @@ class SupportsCapacity(Protocol):
 
 
 @runtime_checkable
+class SupportsBatches(Protocol):
+    """An executor that runs small tasks faster when it gets them ahead of time."""
+
+    def ahead(self, spec: TaskSpec) -> int:
+        """How many tasks like this one may be submitted for each core; 1 for those that are not small."""
+
+
+@runtime_checkable
 class Serializer(Protocol):
     """A way to turn values of some kind into buffers and back."""
 

@@ -40,6 +40,7 @@ from nbflow.model import (
     TaskId,
     TaskOutput,
     TaskResult,
+    TaskSpec,
 )
 from nbflow.plugins import Executor, Handle, SupportsBatches
 

@@ -16,6 +16,7 @@ from nbflow.happenings import (
     Abort,
     Action,
     Added,
+    Batched,
     Began,
     Cancel,
     Delay,
@@ -81,6 +82,7 @@ class State(Struct, frozen=True):
     dependents: Map[TaskId, tuple[TaskId, ...]] = field(default_factory=Map)
     queue: tuple[TaskId, ...] = ()
     running: Map[TaskId, float] = field(default_factory=Map)  # task -> cores
+    ahead: Mapping[str, int] = field(default_factory=dict)  # tasks of a step for each core, where it is not one
     open: int = 0  # tasks that have not settled
     cancelled: str | None = None
     status: RunStatus = "running"
@@ -110,6 +112,8 @@ def _apply(state: State, event: Event) -> Step:
             return _due(state, event)
         case Cancel():
             return _cancel(state, event)
+        case Batched(step=step, ahead=ahead):
+            return _fill(replace(state, ahead={**state.ahead, step: ahead}))
         case Held(task=task):
             freed = state.running.delete(task) if task in state.running else state.running
             return _fill(replace(state, running=freed))
@@ -250,7 +254,12 @@ def _place(state: State, task: TaskId) -> tuple[int, tuple[int, ...], int]:
 
 
 def _cores(state: State, task: TaskId) -> float:
-    return min(max(_options(state, task).cpu or 1.0, 0.01), float(state.slots))
+    return min(max(_options(state, task).cpu or 1.0, 0.01), float(state.slots)) / _ahead(state, task)
+
+
+def _ahead(state: State, task: TaskId) -> int:
+    """A step's tasks may be submitted ahead, its list not."""
+    return 1 if task.part else state.ahead.get(task.step, 1)
 
 
 def _options(state: State, task: TaskId) -> StepOptions:

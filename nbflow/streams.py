@@ -61,6 +61,11 @@ class Interrupts:
         """The task's end is being written: interrupts no longer count."""
         self._held += 1
 
+    def heed(self) -> bool:
+        """Another task begins: interrupts count again; whether one has come meanwhile."""
+        self._held -= 1
+        return self._pending
+
 
 class Drained:
     """Waits until the supervisor has read what is in the pipes behind descriptors 1 and 2.

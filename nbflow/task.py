@@ -51,12 +51,31 @@ Emit = Callable[[TaskEvent], None]
 
 
 @dataclass
+class Kept:
+    """What a process that runs one task after another keeps between them."""
+
+    replayed: Callable[[], None] = lambda: None  # called when definitions and set-up of a task have been replayed
+    stores: dict[str, storage.Store] = field(default_factory=dict)
+    exit_hooks: int = 0  # those that are not the task's
+
+    def store(self, url: str) -> storage.Store:
+        """A store's URL in; the store, opened once, out."""
+        if url not in self.stores:
+            self.stores[url] = storage.open_store(url)
+        return self.stores[url]
+
+
+@dataclass
 class Prepared:
-    """What a worker has made ahead of its task: a warm shell, thread pools' controls, the user's thread variables."""
+    """What a worker has made ahead of its task: a warm shell, thread pools' controls, the user's thread variables.
+
+    `kept` only in a process that is not the task's own.
+    """
 
     shell: shell.Shell
     pools: Any = None
     thread_variables: Mapping[str, str | None] = field(default_factory=dict)
+    kept: Kept | None = None
 
     @classmethod
     def make(cls) -> Prepared:
@@ -84,7 +103,8 @@ class _Task:
         self.shell = prepared.shell
         self.module = types.ModuleType("__main__")
         self.registry = Registry()
-        self.store = storage.open_store(spec.store)
+        self.kept = prepared.kept
+        self.store = storage.open_store(spec.store) if self.kept is None else self.kept.store(spec.store)
         self.inputs = replay.Inputs(spec.groups, self._load)
         self.observer = Observer(spec, OURS, fresh=True)
         self.findings: list[Finding] = []
@@ -122,6 +142,8 @@ class _Task:
         with running(Context.of(self.spec, self.emit, item)):
             self.observer.start()
             self._replay()
+            if self.kept is not None:
+                self.kept.replayed()
             self._bind()
             if self.spec.evaluate is not None:
                 return self._evaluate_list(self.spec.evaluate)
@@ -367,7 +389,8 @@ class _Task:
     def _tidy(self) -> None:
         """Pools, exit hooks and child processes end with the task; what they print still counts."""
         leftovers.end_pools()
-        atexit._run_exitfuncs()  # noqa: SLF001  # `os._exit` ends the process: nobody else runs them
+        if self.kept is None or atexit._ncallbacks() > self.kept.exit_hooks:  # noqa: SLF001
+            atexit._run_exitfuncs()  # noqa: SLF001  # `os._exit` ends the process: nobody else runs them
         self.findings += leftovers.end_children(self.spec.step, self.spec.cell)
         for stream in self.streams:
             stream.flush()

@@ -45,6 +45,25 @@ class Close(Message, frozen=True, tag="close"):
     """Driver → supervisor: no more tasks will come; end when the running ones have ended."""
 
 
+class Host(Message, frozen=True, tag="host"):
+    """Driver → supervisor: fork a worker that runs one task after another; `task` is the worker's number."""
+
+    task: int
+
+
+class Give(Message, frozen=True, tag="give"):
+    """Driver → supervisor: the worker's next tasks, `Submit` frames as they go through its pipe."""
+
+    task: int
+    orders: bytes
+
+
+class Recall(Message, frozen=True, tag="recall"):
+    """Driver → supervisor: the worker ends before the next task that it was given."""
+
+    task: int
+
+
 class Ready(Message, frozen=True, tag="ready"):
     """Supervisor → driver: imports are done; `unsafe` were left out because they start threads of their own."""
 
@@ -88,7 +107,7 @@ class Gone(Message, frozen=True, tag="gone"):
     status: int
 
 
-Order = Submit | Cancel | Close
+Order = Submit | Cancel | Close | Host | Give | Recall
 Report = Ready | Born | Frames | Raw | Ending | Gone
 
 _ENCODE = msgspec.msgpack.Encoder().encode

@@ -44,6 +44,7 @@ class Attempt:
         self._why = ""
         self._result: TaskResult | None = None
         self._begun = time.monotonic()
+        self.on_end: Callable[[], None] = lambda: None
 
     # ------------------------------------------------------------ for whoever submitted it
 
@@ -71,6 +72,11 @@ class Attempt:
             self._why = self._why or "cancelled"
             self._cancel(grace)
 
+    @property
+    def cancelling(self) -> bool:
+        """Whether somebody wants it to end, or it is being ended."""
+        return bool(self._why)
+
     def bind(self, cancel: Callable[[float], None]) -> None:
         """Where cancelling goes, known once a supervisor has the task."""
         self._cancel = cancel
@@ -80,7 +86,7 @@ class Attempt:
     def feed(self, report: Report) -> None:
         """The next report about this task."""
         if isinstance(report, Frames):
-            self._feed_frames(report.data)
+            self.take(map(parse_event, self._assembler.feed(report.data)))
         elif isinstance(report, Raw):
             self._feed_raw(report.fd, report.data)
         elif isinstance(report, Born):
@@ -90,10 +96,10 @@ class Attempt:
         elif isinstance(report, Gone):
             self._conclude(report.status)
 
-    def _feed_frames(self, data: bytes) -> None:
+    def take(self, events: Iterable[TaskEvent]) -> None:
+        """What the task itself says next."""
         stream: dict[str, Any] | None = None
-        for body in self._assembler.feed(data):
-            event = parse_event(body)
+        for event in events:
             if isinstance(event, Output) and event.output["output_type"] == "stream":
                 # lines printed in a burst become one event
                 if stream is not None and stream["name"] == event.output["name"]:
@@ -158,6 +164,7 @@ class Attempt:
         if not self.over.is_set():
             self.over.set()
             self._queue.put(Ended(result=result))
+            self.on_end()
 
 
 def lost(status: int, spec: TaskSpec) -> TaskFailure:

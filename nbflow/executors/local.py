@@ -13,6 +13,7 @@ from nbflow import limits, plugins, records, storage, wire
 from nbflow.errors import ExecutorError, NbflowError
 from nbflow.executors.attempt import Attempt
 from nbflow.executors.spare import SpareLane
+from nbflow.executors.warm import WarmLane
 from nbflow.executors.zygote import ZygoteLane
 from nbflow.model import TaskFailure, TaskResult, TaskSpec
 
@@ -39,9 +40,14 @@ class LocalExecutor:
     def __init__(self, url: str = "local", lane: str | None = None) -> None:
         self.url = url
         name = lane or os.environ.get("NBFLOW_LANE") or ("zygote" if sys.platform == "linux" else "spare")
-        if name not in LANES:
-            raise ExecutorError(f"no lane named {name!r}", fix=f"NBFLOW_LANE is one of: {', '.join(LANES)}")
-        self.lane: Lane = LANES[name]()
+        if name not in (*LANES, "warm"):
+            raise ExecutorError(f"no lane named {name!r}", fix=f"NBFLOW_LANE is one of: {', '.join(LANES)}, warm")
+        self.lane: Lane = LANES["zygote" if name == "warm" else name]()
+        self.warm: WarmLane | None = None  # small tasks of wide fan-outs share workers
+        if isinstance(self.lane, ZygoteLane) and name != lane:
+            self.warm = WarmLane(self.lane, self.slots())
+        if name == "warm" and isinstance(self.lane, ZygoteLane):
+            self.warm = WarmLane(self.lane, self.slots(), always=True)
         self._stores: dict[str, storage.Store] = {}  # kept open: one in the cloud takes a while to reach
 
     def slots(self) -> int:
@@ -57,10 +63,17 @@ class LocalExecutor:
         secrets = _secrets(spec)
         attempt = Attempt(spec, self._publish, secrets.values())
         order = wire.Submit(0, wire.pack(spec), spec.options.timeout, spec.options.memory, secrets)
-        self.lane.submit(attempt, order, frozenset(spec.preload))
+        lane = self.warm if self.warm is not None and self.warm.takes(spec) else self.lane
+        lane.submit(attempt, order, frozenset(spec.preload))
         return attempt
 
+    def ahead(self, spec: TaskSpec) -> int:
+        """How many tasks like this one may be submitted for each core."""
+        return 1 if self.warm is None else self.warm.ahead(spec)
+
     def _publish(self, spec: TaskSpec, result: TaskResult) -> TaskResult:
+        if self.warm is not None:
+            self.warm.learn(spec, result)
         if result.record is not None and spec.store not in self._stores:
             try:
                 self._stores[spec.store] = storage.open_store(spec.store)
@@ -70,6 +83,8 @@ class LocalExecutor:
 
     def close(self) -> None:
         """End everything that it started."""
+        if self.warm is not None:
+            self.warm.close()
         self.lane.close()
 
 

@@ -17,43 +17,59 @@ from nbflow.streams import Drained, Interrupts
 from nbflow.task import Prepared, execute
 
 
+class Process:
+    """This process as one that runs tasks: how it is interrupted, and the way for its events."""
+
+    def __init__(self, frames: int) -> None:
+        """`frames` leads to the supervisor, and so must descriptors 1 and 2; main thread only."""
+        self.home = os.getpid()
+        self.interrupts = Interrupts()
+        self.interrupts.install()
+        # copies: the cell may turn 1 and 2 elsewhere
+        self._writer = wire.Writer(frames, before=Drained((os.dup(1), os.dup(2))))
+        faulthandler.enable(2)
+
+    def emit(self, event: TaskEvent) -> None:
+        """An event in, on its way; nothing in a process that a cell has forked."""
+        if os.getpid() == self.home:
+            with self.interrupts.hold():
+                self._writer.send(event)
+
+    def run(self, order: wire.Submit, prepared: Prepared) -> TaskResult:
+        """A task in, run here; its result out."""
+        os.environ.update(order.environment)
+        started = time.monotonic()
+        spec: TaskSpec | None = None
+        try:
+            spec = wire.parse_spec(order.spec)
+            result = execute(spec, self.emit, prepared)
+        except KeyboardInterrupt:
+            result = _failed("Cancelled", "the task was interrupted", spec, started, "cancelled")
+        except BaseException as error:
+            if os.getpid() == self.home:
+                sys.excepthook(type(error), error, error.__traceback__)
+            result = _failed(type(error).__name__, f"the task could not be run: {error}", spec, started, "error")
+        if os.getpid() != self.home:
+            # a process that the cell forked has come out of the cell: the result is its parent's
+            os._exit(0)
+        return result
+
+    def finish(self, result: TaskResult) -> None:
+        """A result in, sent behind all that the task has written; interrupts no longer count."""
+        self.interrupts.ignore()
+        with contextlib.suppress(Exception):
+            for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+                if stream is not None:
+                    stream.flush()
+            ctypes.CDLL(None).fflush(None)
+        self.emit(Ended(result=result))
+
+
 def run(order: wire.Submit, frames: int, prepared: Prepared) -> NoReturn:
     """A task in, run in this process, which ends with it; descriptors 1 and 2 must lead to the supervisor."""
-    home = os.getpid()
-    interrupts = Interrupts()
-    interrupts.install()
-    # copies: the cell may turn 1 and 2 elsewhere
-    writer = wire.Writer(frames, before=Drained((os.dup(1), os.dup(2))))
-
-    def emit(event: TaskEvent) -> None:
-        if os.getpid() == home:
-            with interrupts.hold():
-                writer.send(event)
-
-    faulthandler.enable(2)
-    os.environ.update(order.environment)
+    process = Process(frames)
     os.environ[limits.TASK_VARIABLE] = str(order.task)
-    started = time.monotonic()
-    spec: TaskSpec | None = None
-    try:
-        spec = wire.parse_spec(order.spec)
-        result = execute(spec, emit, prepared)
-    except KeyboardInterrupt:
-        result = _failed("Cancelled", "the task was interrupted", spec, started, "cancelled")
-    except BaseException as error:
-        if os.getpid() == home:
-            sys.excepthook(type(error), error, error.__traceback__)
-        result = _failed(type(error).__name__, f"the task could not be run: {error}", spec, started, "error")
-    if os.getpid() != home:
-        # a process that the cell forked has come out of the cell: the result is its parent's
-        os._exit(0)
-    interrupts.ignore()
-    with contextlib.suppress(Exception):
-        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-            if stream is not None:
-                stream.flush()
-        ctypes.CDLL(None).fflush(None)
-    emit(Ended(result=result))
+    process.finish(process.run(order, prepared))
     os._exit(0)
 
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -19,6 +20,18 @@ from nbflow.errors import ExecutorError
 from nbflow.executors.attempt import Attempt, lost_supervisor
 from nbflow.executors.launching import command, environment
 from nbflow.model import TaskResult
+
+
+class Guest(Protocol):
+    """A worker of a zygote that runs one task after another, as its owner sees it."""
+
+    pid: int
+
+    def feed(self, report: wire.Report) -> None:
+        """The next report about it."""
+
+    def lose(self) -> None:
+        """Its zygote has ended, and it with it."""
 
 
 class Zygote:
@@ -32,6 +45,7 @@ class Zygote:
         self.unsafe: frozenset[str] = frozenset()
         self.closing = False
         self._attempts: dict[int, tuple[Attempt, wire.Submit]] = {}
+        self._guests: dict[int, Guest] = {}
         self._lock = threading.Lock()
         self._next = 0
         self._alive = True
@@ -67,18 +81,30 @@ class Zygote:
             number = self._next
             order = msgspec.structs.replace(order, task=number)
             self._attempts[number] = attempt, order
-        attempt.bind(lambda grace: self._send(wire.Cancel(number, grace)))
-        self._send(order)
+        attempt.bind(lambda grace: self.send(wire.Cancel(number, grace)))
+        self.send(order)
         return True
 
-    def _send(self, message: wire.Order) -> None:
+    def host(self, guest: Guest) -> int | None:
+        """A worker that is to be forked in; its number, None when the zygote has ended, out."""
+        with self._lock:
+            if not self.alive:
+                return None
+            self._next += 1
+            number = self._next
+            self._guests[number] = guest
+        self.send(wire.Host(number))
+        return number
+
+    def send(self, message: wire.Order) -> None:
+        """An order in, on its way to it."""
         with contextlib.suppress(OSError):  # it has ended: the reader sees that too and ends the attempts
             self._writer.send(message)
 
     def retire(self) -> None:
         """No new tasks; it ends when the running ones have ended."""
         self.closing = True
-        self._send(wire.Close())
+        self.send(wire.Close())
 
     def close(self) -> None:
         """End it and everything that it started."""
@@ -113,6 +139,12 @@ class Zygote:
             self.unsafe = frozenset(report.unsafe)
             self.ready.set()
             return
+        guest = self._guests.get(report.task)
+        if guest is not None:
+            if isinstance(report, wire.Gone):
+                del self._guests[report.task]
+            guest.feed(report)
+            return
         found = self._attempts.get(report.task)
         if found is not None:
             found[0].feed(report)
@@ -125,10 +157,11 @@ class Zygote:
             self._alive = False
             waiting = list(self._attempts.values())
             self._attempts.clear()
-        for attempt, _ in waiting:
-            if attempt.pid:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(attempt.pid, signal.SIGKILL)
+            guests = list(self._guests.values())
+            self._guests.clear()
+        for pid in filter(None, [*(attempt.pid for attempt, _ in waiting), *(guest.pid for guest in guests)]):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
         self.process.wait()
         self._socket.close()
         problem = None if self.ready.is_set() else self._problem()
@@ -141,6 +174,8 @@ class Zygote:
                 self._again(attempt, order)
             else:
                 attempt.end(TaskResult(failure=lost_supervisor(attempt.spec, problem)))
+        for guest in guests:
+            guest.lose()
 
     def _problem(self) -> str:
         self._log.seek(0)
@@ -169,6 +204,15 @@ class ZygoteLane:
         with self._lock:
             while not self._choose(preload).submit(attempt, order):
                 pass
+
+    def host(self, guest: Guest, preload: frozenset[str]) -> tuple[Zygote, int]:
+        """A worker that is to be forked, and the modules that its tasks import, in; its zygote and number there out."""
+        with self._lock:
+            while True:
+                zygote = self._choose(preload)
+                number = zygote.host(guest)
+                if number is not None:
+                    return zygote, number
 
     def _again(self, attempt: Attempt, order: wire.Submit) -> None:
         """A zygote broke while it imported: its tasks go to one that imports nothing of that."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import gc
 import importlib
 import itertools
+import mmap
 import os
 import select
 import selectors
@@ -26,8 +28,9 @@ from typing import NoReturn
 
 from nbflow import leftovers, limits, observe, shell, wire
 from nbflow.executors import worker
-from nbflow.executors.launching import OWN
+from nbflow.executors.launching import OWN, PIPE
 from nbflow.executors.supervise import Child, Supervisor, kill_tree
+from nbflow.executors.warm_worker import serve
 from nbflow.task import Prepared
 
 SAFE_THREADS = ("jemalloc_bg_thd", "polars-", "rayon", "tokio")
@@ -57,6 +60,14 @@ class Pipes:
 
 
 @dataclass
+class Hosted:
+    """A worker that runs one task after another: its pipe, and the byte that tells it to take no more."""
+
+    pipe: int
+    stop: mmap.mmap
+
+
+@dataclass
 class Spare:
     """A child forked ahead that waits for its task on a pipe."""
 
@@ -76,6 +87,7 @@ class Zygote:
         self.supervisor = Supervisor(self.report)
         self.supervisor.selector.register(self.socket, selectors.EVENT_READ, "driver")
         self.spares: list[Spare] = []
+        self.hosted: dict[int, Hosted] = {}
         self.last_task = time.monotonic()
         self.closing = False
         self.strays = False  # there may be some
@@ -153,7 +165,9 @@ class Zygote:
 
     def report(self, message: wire.Report) -> None:
         """Something for the driver: sent now as far as it takes it, kept else."""
-        self.strays = self.strays or isinstance(message, wire.Gone)
+        if isinstance(message, wire.Gone):
+            self.strays = True
+            self._recall(message.task)
         self.waiting += wire.frame(message)
         self._send()
         while len(self.waiting) > ROOM:
@@ -189,8 +203,16 @@ class Zygote:
                 self._start(order, body)
             elif isinstance(order, wire.Cancel):
                 self.supervisor.cancel(order.task, order.grace)
+            elif isinstance(order, wire.Host):
+                self._host(order.task)
+            elif isinstance(order, wire.Give):
+                self._give(order)
+            elif isinstance(order, wire.Recall):
+                self._recall(order.task)
             else:
                 self.closing = True
+                for number in tuple(self.hosted):
+                    self._recall(number)
 
     def _end(self) -> NoReturn:
         """The driver has gone or wants no more: nothing that was started here stays."""
@@ -209,7 +231,7 @@ class Zygote:
         if self.spares:
             spare = self.spares.pop()
             pid, pipes = spare.pid, spare.pipes
-            self._watch(order, pid, pipes)
+            self._watch(order.task, pid, pipes, order.timeout, order.memory)
             _hand_over(pipes.ours[0], body)
         else:
             pipes = Pipes.make()
@@ -219,21 +241,54 @@ class Zygote:
             for fd in pipes.theirs:
                 os.close(fd)
             os.close(pipes.ours[0])
-            self._watch(order, pid, pipes)
+            self._watch(order.task, pid, pipes, order.timeout, order.memory)
 
-    def _watch(self, order: wire.Submit, pid: int, pipes: Pipes) -> None:
+    def _host(self, number: int) -> None:
+        """Fork a worker that runs what comes through its pipe, until that is shut."""
+        self.last_task = time.monotonic()
+        stop = mmap.mmap(-1, 1)  # shared with the worker
+        pipes = Pipes.make()
+        with contextlib.suppress(OSError):  # the system's limit: then less fits, and writing waits for the worker
+            fcntl.fcntl(pipes.ours[0], fcntl.F_SETPIPE_SZ, PIPE)
+        pid = self._fork(pipes)
+        if pid == 0:
+            orders, frames, _, _ = pipes.theirs
+            gc.enable()
+            serve(orders, frames, number, stop, self.prepared)
+        for fd in pipes.theirs:
+            os.close(fd)
+        self.hosted[number] = Hosted(pipes.ours[0], stop)
+        self._watch(number, pid, pipes)
+
+    def _give(self, order: wire.Give) -> None:
+        self.last_task = time.monotonic()
+        hosted = self.hosted.get(order.task)
+        data = memoryview(order.orders)
+        with contextlib.suppress(BrokenPipeError):  # it has ended: so the driver will hear
+            while data and hosted is not None:
+                data = data[os.write(hosted.pipe, data) :]
+
+    def _recall(self, number: int) -> None:
+        hosted = self.hosted.pop(number, None)
+        if hosted is not None:
+            hosted.stop[0] = 1
+            os.close(hosted.pipe)
+
+    def _watch(
+        self, number: int, pid: int, pipes: Pipes, timeout: float | None = None, memory: int | None = None
+    ) -> None:
         _, frames, out, err = pipes.ours
-        self.report(wire.Born(order.task, pid))
+        self.report(wire.Born(number, pid))
         self.supervisor.watch(
             Child(
-                task=order.task,
+                task=number,
                 pid=pid,
                 frames=frames,
                 raw={out: 1, err: 2},
                 ended=lambda: _reap(pid),
                 pidfd=os.pidfd_open(pid),
-                timeout=order.timeout,
-                memory=order.memory,
+                timeout=timeout,
+                memory=memory,
             )
         )
 

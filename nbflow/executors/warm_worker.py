@@ -1,0 +1,96 @@
+"""The process of a warm worker: small tasks of a fan-out one after another, each as if it were the first."""
+
+from __future__ import annotations
+
+import atexit
+import contextvars
+import mmap
+import os
+from functools import partial
+from typing import NoReturn
+
+from nbflow import limits, shell, wire
+from nbflow.executors import process_state
+from nbflow.executors.worker import Process
+from nbflow.model import TaskSpec
+from nbflow.observe import IMPORTS
+from nbflow.task import Kept, Prepared
+
+MOST = 1000
+"""Tasks after which a worker ends."""
+
+LOOK_EVERY = 16
+"""Tasks between two looks at the memory."""
+
+
+def serve(orders: int, frames: int, number: int, stop: mmap.mmap, prepared: Prepared) -> NoReturn:
+    """Run the tasks that come through a pipe; ends when that is shut, after a failure, or when a task left something.
+
+    Ending between tasks with status 0 says that the next one has not begun: it runs elsewhere.
+    """
+    try:
+        os.environ[limits.TASK_VARIABLE] = str(number)
+        _Worker(orders, frames, stop, prepared).run()
+    finally:
+        # whatever it is that was raised between tasks: an interrupt that came late, or what a task has spoilt
+        os._exit(0)
+
+
+class _Worker:
+    """What is known from task to task."""
+
+    def __init__(self, orders: int, frames: int, stop: mmap.mmap, prepared: Prepared) -> None:
+        self.orders, self.stop = orders, stop
+        self.process = Process(frames)
+        self.context = contextvars.copy_context()
+        self.prepared = prepared
+        self.kept = prepared.kept = Kept()
+        shell.rehearse(prepared.shell)
+        self.restored = process_state.Restored(prepared.shell)
+        self.watched: dict[str, process_state.Watched] = {}  # source of the cell -> what was there before it
+        self.memory = process_state.resident()
+
+    def run(self) -> None:
+        """All tasks."""
+        for count in range(1, MOST + 1):
+            body = wire.read_frame(self.orders)
+            if body is None or self.stop[0]:
+                return
+            order = wire.parse_order(body)
+            if not isinstance(order, wire.Submit):
+                return
+            if count > 1 and self.process.interrupts.heed():
+                return
+            if not self._run(order):
+                return
+            if count % LOOK_EVERY == 0 and process_state.resident() - self.memory > process_state.GROWTH:
+                return
+
+    def _run(self, order: wire.Submit) -> bool:
+        """One task; whether another one may follow it in this process."""
+        spec = wire.parse_spec(order.spec)
+        if spec.source not in self.watched:
+            # a cell that has not run here yet: what it imports is loaded before anything is compared
+            process_state.import_ahead(_modules(spec))
+        self.kept.replayed = lambda: self._look(spec)
+        result = contextvars.copy_context().run(self.process.run, order, self.prepared)
+        self.process.finish(result)
+        if result.failure is not None or any(finding.code == "left-running" for finding in result.findings):
+            return False
+        self.restored.put_back()
+        return not self.watched[spec.source].difference()
+
+    def _look(self, spec: TaskSpec) -> None:
+        """Definitions and set-up have been replayed: what a cell that is new here must leave as it is."""
+        if spec.source not in self.watched:
+            self.restored.see_plotting()
+            self.kept.exit_hooks = atexit._ncallbacks()  # noqa: SLF001
+            # outside the task's own context: what set-up has set there is made anew for each task
+            look = partial(process_state.Watched, self.prepared.shell, _modules(spec))
+            self.watched[spec.source] = self.context.copy().run(look)
+
+
+def _modules(spec: TaskSpec) -> list[str]:
+    """The modules that a task's text imports."""
+    found = [name for text in (spec.source, *(each.source for each in spec.replay)) for name in IMPORTS.findall(text)]
+    return sorted(set(found))
