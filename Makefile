@@ -86,8 +86,8 @@ browser: $(BUILT) ## the panel in JupyterLab, Notebook and a plain page, in Chro
 export: $(READY) ## exported flows, run by the tools that they were exported to
 	$(TEST_ENV) $(PYTEST) -q -m export $(NONE_IS_FINE)
 
-soak: $(READY) ## minutes of repeated kills and restarts; not part of `make test`
-	$(TEST_ENV) $(PYTEST) -q -m soak --timeout 3600 $(NONE_IS_FINE)
+soak: $(READY) ## an hour of kills, hash seeds, generated flows, large values; report in docs/soak.md
+	$(TEST_ENV) $(BIN)/python -m bench.soak
 
 check: $(READY) ## ruff, mypy and the layer table
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from bench.flows import wide
 from bench.overhead import write_notebook
@@ -27,15 +28,15 @@ print(json.dumps({"seconds": seconds, "peak": peak, "cpu": cpu, "status": run.st
 """
 
 
-def driver(path: Path, store: Path) -> dict[str, float]:
-    """A notebook and a store in; seconds, peak memory (MiB) and CPU seconds of the driver process out."""
+def driver(path: Path, store: Path) -> dict[str, Any]:
+    """A notebook and a store in; seconds, peak memory (MiB), CPU seconds, status and states of the run out."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(path), str(store)], capture_output=True, text=True, env=environment, check=False
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 

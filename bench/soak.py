@@ -1,0 +1,163 @@
+"""Many rounds of what could go wrong, and the report of it: python -m bench.soak [--part NAME …] [--scale 0.1].
+
+kills: worker, driver and kernel killed at random moments; seeds: one flow under many hash seeds, reused under each
+other one; flows: generated flows against plain loops; tasks: one fan-out of 10,000; large: an artifact of 1 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.flows import wide
+from bench.many import driver
+from bench.overhead import write_notebook
+
+REPORT = Path(__file__).parents[1] / "docs" / "soak.md"
+SEEDS, FLOWS, KILLS, TASKS, MEGABYTES = 100, 300, 100, 10_000, 1000
+
+HASHED = {
+    "kinds": "words = {'a', 'b', 'c', 'd'}\n\n"
+    "class Point:\n    def __init__(self, x):\n        self.x = x\n\n"
+    "def known(word, among=frozenset({'x', 'y', 'z'})):\n    return word in among or word in {'u', 'v', 'w'}",
+    "make": "%%step make\nletters = set('abcdefghij')\ntable = {word: len(word) for word in letters}\np = Point(letters)\n"
+    "f = lambda w: w in {'k', 'l', 'm'}",
+    "use": "%%step use\nfound = sorted(w for w in letters | words if not known(w) and not f(w))\nsame = p.x == letters",
+    "fan": "%%step fan --foreach w in sorted(words)\nn = table.get(w, 0)",
+    "end": "%%step end --join fan\ntotal = sum(t.n for t in inputs), len(found), same",
+}
+
+LARGE = {
+    "make": "%%step make\nimport numpy as np\nrng = np.random.default_rng(1)\nxs = rng.random({count})",
+    "use": "%%step use\ntotal = float(xs.sum())\nsize = xs.nbytes",
+    "change": "%%step change\nxs[0] = 0\nfirst, second = float(xs[0]), float(xs[1])",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was done, how much of it, and what came of it."""
+
+    name: str
+    what: str
+    result: str
+    seconds: float
+    passed: bool
+
+
+def pytest(words: list[str], **environment: str) -> tuple[bool, str]:
+    """Words for pytest and variables in; whether all passed and its last line out."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "1800", *words]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    if done.returncode:
+        print("\n".join(lines[-40:]), file=sys.stderr)
+    return done.returncode == 0, re.sub(r" in [\d.]+s.*", "", lines[-1]) if lines else "pytest said nothing"
+
+
+def kills(scale: float) -> tuple[str, str, bool]:
+    """Random kills."""
+    rounds = max(2, round(KILLS * scale))
+    passed, said = pytest(["tests/test_kills.py"], NBFLOW_KILLS=str(rounds), NBFLOW_SEED=str(int(time.time())))
+    return f"{rounds} kills of the driver, {rounds} of a worker, {max(1, rounds // 2)} of a kernel", said, passed
+
+
+def seeds(scale: float) -> tuple[str, str, bool]:
+    """One flow under many hash seeds."""
+    count = max(3, round(SEEDS * scale))
+    with tempfile.TemporaryDirectory() as name:
+        path = write_notebook(Path(name), HASHED)
+        wrong = []
+        for seed in range(count):
+            os.environ["PYTHONHASHSEED"] = str(seed)
+            found = driver(path, Path(name) / "store")
+            states = found["states"]
+            if found["status"] != "done" or (seed and set(states) != {"reused"}):
+                wrong.append(f"seed {seed}: {found['status']}, {states}")
+        os.environ.pop("PYTHONHASHSEED")
+    return f"{count} hash seeds, one store", "; ".join(wrong[:5]) or "reused under every other seed", not wrong
+
+
+def flows(scale: float) -> tuple[str, str, bool]:
+    """Generated flows against the loops that they stand for."""
+    count = max(5, round(FLOWS * scale))
+    passed, said = pytest(["tests/test_loops.py"], NBFLOW_FLOWS=str(count))
+    return f"{count} generated flows", said, passed
+
+
+def tasks(scale: float) -> tuple[str, str, bool]:
+    """One wide fan-out, then reused."""
+    count = max(200, round(TASKS * scale))
+    with tempfile.TemporaryDirectory() as name:
+        path = write_notebook(Path(name), wide(count))
+        first, second = driver(path, Path(name) / "store"), driver(path, Path(name) / "store")
+    passed = (first["status"], second["status"]) == ("done", "done") and set(second["states"]) == {"reused"}
+    said = f"{count / first['seconds']:,.0f} tasks/s, driver's peak {first['peak']:,.0f} MiB; "
+    return f"a fan-out of {count:,}", said + f"all reused in {second['seconds']:.1f} s", passed
+
+
+def large(scale: float) -> tuple[str, str, bool]:
+    """One large artifact: written, read, changed by a reader, reused."""
+    count = max(1, round(MEGABYTES * scale)) * 1_000_000 // 8
+    with tempfile.TemporaryDirectory() as name:
+        cells = {key: text.replace("{count}", str(count)) for key, text in LARGE.items()}
+        path = write_notebook(Path(name), cells)
+        first, second = driver(path, Path(name) / "store"), driver(path, Path(name) / "store")
+        stored = sum(entry.stat().st_size for entry in Path(name).rglob("segments/**/*") if entry.is_file())
+    passed = (first["status"], second["status"]) == ("done", "done") and set(second["states"]) == {"reused"}
+    said = f"run in {first['seconds']:.1f} s, {stored / 1e6:,.0f} MB stored for two versions; "
+    said += f"driver's peak {first['peak']:,.0f} MiB; reused in {second['seconds']:.1f} s"
+    return f"{count * 8 / 1e6:,.0f} MB", said, passed
+
+
+PARTS: dict[str, Callable[[float], tuple[str, str, bool]]] = {
+    "kills": kills, "seeds": seeds, "flows": flows, "tasks": tasks, "large": large,
+}  # fmt: skip
+
+
+def report(parts: list[Part], scale: float) -> str:
+    """What was done in; the text of docs/soak.md out."""
+    rows = [f"| {part.name} | {part.what} | {_verdict(part)} | {part.seconds:.0f} s |" for part in parts]
+    head = (
+        "# Soak\n\nMany rounds of what could go wrong; `make soak` runs it and writes this page. What each part does is"
+        " told at the top of `bench/soak.py`.\n\n"
+    )
+    machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+    told = f"Last run: {time.strftime('%Y-%m-%d')}, {form}, on {machine}, with other work on the same cores.\n\n"
+    return head + told + "| part | how much | what came of it | time |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def _verdict(part: Part) -> str:
+    return f"{'passed' if part.passed else '**failed**'}: {part.result}"
+
+
+def main() -> None:
+    """Run the parts, write the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=list(PARTS), help="only this part; again for others")
+    parser.add_argument("--scale", type=float, default=1.0, help="how much of the full form")
+    parser.add_argument("--report", type=Path, default=REPORT)
+    given = parser.parse_args()
+    done = []
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["NBFLOW_CACHE"] = cache
+        for name in given.part or PARTS:
+            began = time.monotonic()
+            what, result, passed = PARTS[name](given.scale)
+            done.append(Part(name, what, result, time.monotonic() - began, passed))
+            print(f"{name}: {what}: {'passed' if passed else 'FAILED'}: {result}", flush=True)
+    given.report.write_text(report(done, given.scale))
+    sys.exit(0 if all(part.passed for part in done) else 1)
+
+
+if __name__ == "__main__":
+    main()
