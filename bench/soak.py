@@ -29,8 +29,8 @@ HASHED = {
     "kinds": "words = {'a', 'b', 'c', 'd'}\n\n"
     "class Point:\n    def __init__(self, x):\n        self.x = x\n\n"
     "def known(word, among=frozenset({'x', 'y', 'z'})):\n    return word in among or word in {'u', 'v', 'w'}",
-    "make": "%%step make\nletters = set('abcdefghij')\ntable = {word: len(word) for word in letters}\np = Point(letters)\n"
-    "f = lambda w: w in {'k', 'l', 'm'}",
+    "make": "%%step make\nletters = set('abcdefghij')\ntable = {word: len(word) for word in letters}\n"
+    "p = Point(letters)\nf = lambda w: w in {'k', 'l', 'm'}",
     "use": "%%step use\nfound = sorted(w for w in letters | words if not known(w) and not f(w))\nsame = p.x == letters",
     "fan": "%%step fan --foreach w in sorted(words)\nn = table.get(w, 0)",
     "end": "%%step end --join fan\ntotal = sum(t.n for t in inputs), len(found), same",
@@ -126,6 +126,7 @@ PARTS: dict[str, Callable[[float], tuple[str, str, bool]]] = {
 
 def report(parts: list[Part], scale: float) -> str:
     """What was done in; the text of docs/soak.md out."""
+    form = "the full form" if scale == 1 else f"a reduced form (`--scale {scale:g}`)"
     rows = [f"| {part.name} | {part.what} | {_verdict(part)} | {part.seconds:.0f} s |" for part in parts]
     head = (
         "# Soak\n\nMany rounds of what could go wrong; `make soak` runs it and writes this page. What each part does is"
