@@ -369,13 +369,9 @@ def override_source(source: str, values: Mapping[str, Any]) -> str:
         return source
     lines = source.split("\n")
     for node in reversed(tree.body):
-        target = (
-            node.target
-            if isinstance(node, ast.AnnAssign)
-            else node.targets[0]
-            if isinstance(node, ast.Assign)
-            else None
-        )
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
         if not isinstance(target, ast.Name) or target.id not in values:
             continue
         annotation = f": {ast.unparse(node.annotation)}" if isinstance(node, ast.AnnAssign) else ""

@@ -82,7 +82,7 @@ class Data:
             raise NotFoundError(str(error)) from None
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names()
+        return name in set(self._names())
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._names()))
