@@ -229,7 +229,7 @@ def _transform(text: str) -> tuple[str, dict[int, int]]:
     lines = (text if text.endswith("\n") else text + "\n").splitlines(keepends=True)
     total = len(lines)
     for cleanup in manager.cleanup_transforms:
-        lines = cleanup(lines)
+        lines = cleanup(lines)  # type: ignore[operator]  # its list is typed as of objects
     top = total - len(lines)  # IPython drops leading empty lines
     for step in manager.line_transforms:
         lines = step(lines)

@@ -64,13 +64,9 @@ def _read_statement(node: ast.stmt, place: tuple[int, int, str], session: Sessio
         possible_writes=frozenset(facts.possible),
         deletes=deleted_names(state),
         value=_value_of(node),
-        call=dotted_name(node.value.func) if kind == "call" and _is_call(node) else None,
+        call=dotted_name(node.value.func) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None,
         imports=_imports_of(node) if kind in {"import", "def", "class"} else (),
     )
-
-
-def _is_call(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
 
 
 def written_names(state: State, changed: set[str]) -> frozenset[str]:

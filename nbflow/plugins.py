@@ -16,7 +16,6 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "serializers": {},
     "exporters": {
         "metaflow": "nbflow.exporters.metaflow:MetaflowExporter",
-        "metaflow": "nbflow.exporters.metaflow:MetaflowExporter",
         "script": "nbflow.exporters.script:ScriptExporter",
     },
     "cards": {},

@@ -103,9 +103,10 @@ def mutated(step: Step, names: Sequence[str]) -> Finding:
     """A step that changed inputs in place, with the first call that got hold of one of them."""
     line, call = _first_call(step.source, names)
     listing = ", ".join(names)
+    place = f" ({call})" if call else ""
     return Finding(
         code="mutation", level="note", step=step.name, cell=step.cell, line=line, name=names[0],
-        message=f"{step.label} changes {listing} in place{f' ({call})' if call else ''}: steps below read the changed value",
+        message=f"{step.label} changes {listing} in place{place}: steps below read the changed value",
         fix=f"work on a copy of {listing}, or bind the result to a new name, to let later steps start earlier",
     )  # fmt: skip
 

@@ -416,7 +416,8 @@ def snapshot(state: State, findings: tuple[Finding, ...] = ()) -> Snapshot:
     return Snapshot(
         run=state.run, flow=state.flow, status=state.status, started_at=state.started_at,
         steps=tuple(sorted(state.order, key=lambda name: state.order[name])), labels=dict(state.labels),
-        tasks=tuple(_view(entry) for entry in views if _is_shown(entry)), edges=state.edges, finished_at=state.finished_at,
+        tasks=tuple(_view(entry) for entry in views if _is_shown(entry)), edges=state.edges,
+        finished_at=state.finished_at,
         error=state.error, parameters=dict(state.parameters), tags=state.tags, findings=findings,
     )  # fmt: skip
 
