@@ -30,7 +30,7 @@ from tests.kernel import Kernel, NotebookFile
 
 pytestmark = [pytest.mark.running, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 
-ROUNDS = int(os.environ.get("NBFLOW_KILLS", "4"))
+ROUNDS = int(os.environ.get("NBFLOW_KILLS", "2"))
 SEED = int(os.environ.get("NBFLOW_SEED", "1"))
 
 CELLS = {
