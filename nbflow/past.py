@@ -105,10 +105,15 @@ class PastRun:
 
     @property
     def given_records(self) -> dict[str, Record]:
-        """Its `%%params` cells' steps, each with the record that holds its values: equal cells share one."""
+        """Its `%%params` cells' steps, each with the record that holds its values: equal cells share one.
+
+        Run by hand a params cell is a task like others.
+        """
         steps = [step.name for step in self.graph.steps if step.kind == "params"]
-        found = [self._record(key, execution) for key, execution in self.started.given]
-        return {name: record for name, record in zip(steps, found, strict=False) if record is not None}
+        given = [self._record(key, execution) for key, execution in self.started.given]
+        found = {name: record for name, record in zip(steps, given, strict=False) if record is not None}
+        by_hand = {name: self.last_record(name) for name in steps if name not in found}
+        return found | {name: record for name, record in by_hand.items() if record is not None}
 
     def given_record(self, step: str) -> Record | None:
         """A `%%params` cell's step in; the record that holds its values out."""

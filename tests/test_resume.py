@@ -179,6 +179,20 @@ def test_load_and_resume_in_a_kernel(kernel: Kernel) -> None:
     assert "no step 'nope'" in missing.text or "neither a step" in missing.text
 
 
+def test_load_what_a_step_run_by_hand_was_given(kernel: Kernel) -> None:
+    kernel.notebook.insert("bad", "%%step bad\nparts = [lr / x for x in xs]", before="b")
+    for cell in ("params", "box", "a"):
+        assert kernel.execute(kernel.notebook.cells[cell], cell).status == "ok"
+    assert kernel.execute(kernel.notebook.cells["bad"], "bad").ename == "ZeroDivisionError"
+    (by_hand,) = nbflow.Flow("demo").runs()
+    assert by_hand["bad"].task.load_inputs() == {"lr": 0.5, "xs": [1, 0, 4]}
+    assert kernel.execute("xs = lr = None").status == "ok"
+    loaded = kernel.execute(f"%flow load {by_hand.id}/bad --cell")
+    assert "loaded lr, xs" in loaded.stdout
+    assert loaded.reply["payload"][0]["text"] == "parts = [lr / x for x in xs]"
+    assert kernel.execute("(lr, xs)").result == "(0.5, [1, 0, 4])"
+
+
 def test_a_run_in_the_background_tells_its_end(kernel: Kernel) -> None:
     kernel.notebook.edit("d", MENDED["d"])
     kernel.notebook.edit("a", "%%step a\nimport time\ntime.sleep(1)\nxs = [1, 0, 4]\nbox = Box(10)")
