@@ -18,6 +18,7 @@ import click
 import msgspec
 
 from nbflow import client, launch, terminal
+from nbflow.cli_card import card
 from nbflow.cli_exit import CANCELLED, DONE, FAILED, UNUSABLE, USAGE, code_of, exit_code, interrupts
 from nbflow.cli_notebook import NotebookCommand, usage_error
 from nbflow.cli_runs import attach, diff, gc, json_option, store_option, tag
@@ -36,7 +37,7 @@ def cli() -> None:
     """
 
 
-for command in (attach, diff, gc, tag):
+for command in (attach, card, diff, gc, tag):
     cli.add_command(command)
 
 

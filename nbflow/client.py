@@ -464,6 +464,19 @@ def locate(path: str, store: str | os.PathLike[str] | None = None) -> Run | Step
     return known[rest[0]]
 
 
+def card_at(path: str, template: str = "", store: str | os.PathLike[str] | None = None) -> Card:
+    """`RUN[/STEP[/ITEM]]`, and the name of a plug-in's template, in; the card out."""
+    found = locate(path, store)
+    if isinstance(found, Artifact):
+        raise NotFoundError(f"{path!r} is an artifact, which has no card", fix="write RUN, RUN/STEP or RUN/STEP/ITEM")
+    if not template:
+        return found.card
+    task = found if isinstance(found, Task) else found.task if isinstance(found, Step) else None
+    if task is None:
+        raise NotFoundError("a template makes the card of a task, not of a run", fix="write RUN/STEP or RUN/STEP/ITEM")
+    return task.card_by(template)
+
+
 def _last_artifact(run: Run, name: str) -> Artifact:
     """A run and a name in; the last artifact of that name in document order out."""
     for step in reversed(run.steps()):

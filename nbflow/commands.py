@@ -205,9 +205,32 @@ def show(session: Session, words: Words) -> Any:
     """`%flow show RUN/STEP/NAME`: a run, a step, a task or an artifact."""
     from nbflow import client
 
-    path = words.plain[0] if words.plain else f"{session.flow().name}/latest"
-    found = client.locate(path, store=session.known.store().url)
+    found = client.locate(path_of(session, words), store=session.known.store().url)
     return getattr(found, "value", found)
+
+
+def path_of(session: Session, words: Words) -> str:
+    """What names a run or a part of it out: `latest/…` and a step's name mean this flow's last run."""
+    path = words.plain[0] if words.plain else "latest"
+    flow = session.flow()
+    first = path.partition("/")[0]
+    if first == "latest":
+        return f"{flow.name}/{path}"
+    return f"{flow.name}/latest/{path}" if first in {step.name for step in flow.steps} else path
+
+
+def card(session: Session, words: Words) -> Any:
+    """`%flow card RUN/STEP[/ITEM] [--template NAME] [--output FILE]`: the card of a task, a step or a run."""
+    from nbflow import client
+
+    store = session.known.store().url
+    found = client.card_at(path_of(session, words), words.option("template") or "", store)
+    target = words.option("output")
+    if target is None:
+        return found
+    Path(target).write_text(found.html, encoding="utf-8")
+    print(f"wrote {target}")
+    return None
 
 
 def load_inputs(session: Session, words: Words) -> None:
@@ -404,3 +427,4 @@ COMMANDS: Mapping[str, Command] = {
     "doctor": Command(doctor),
 }
 """Every sub-command by its name."""
+    "card": Command(card, ("template", "output")),

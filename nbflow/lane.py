@@ -163,7 +163,19 @@ class Lane:
             self._tell_failure(task, problem, left.elapsed)
             return problem
         self.known.save(task, left, dumped, shown, self._reasons)
+        self._show_card(spec.step, spec.options)
         return None
+
+    def _show_card(self, step: str, options: StepOptions) -> None:
+        """With `--card` the card of what has just run stands below its cell."""
+        if not options.card:
+            return
+        from nbflow.client import Run
+
+        self.known.flush()  # the card tells what was stored
+        journal = self.known.journal()
+        past = Run(f"{journal.flow}/{journal.run}", store=journal.store.url)
+        self.known.ip.display_pub.publish(past[step].card.bundle(), {})
 
     def _tell_failure(self, task: KernelTask, error: BaseException | None, elapsed: float) -> None:
         spec = task.spec

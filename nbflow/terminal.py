@@ -127,7 +127,8 @@ class Pieces:
         """What happened in; (task's name, line) for each line that is whole now out: all of them once a task ends."""
         if isinstance(event, TaskOutput):
             # the traceback of a failed task is shown at the end, once
-            text = "" if event.output.get("output_type") == "error" else output_text(event.output)
+            untold = event.output.get("output_type") == "error" or _redrawn(event.output)
+            text = "" if untold else output_text(event.output)
             key = (event.task, str(event.output.get("name", "")))
             *whole, rest = (self._open.pop(key, "") + text).split("\n")
             if rest:
@@ -138,6 +139,11 @@ class Pieces:
             return []
         name = task_name(snapshot, event.task.step, event.task.index)
         return [(name, line.rstrip("\r").rpartition("\r")[2]) for line in whole]
+
+
+def _redrawn(output: Mapping[str, Any]) -> bool:
+    """Whether a display is drawn again and again in one place, which lines cannot be."""
+    return bool((output.get("transient") or {}).get("display_id")) or output.get("output_type") == "update_display_data"
 
 
 class PlainLines:

@@ -60,6 +60,10 @@ STYLE = (
 are for other pages and read on white and on black. Without styles everything stays readable as words."""
 
 
+VOID = frozenset({"br", "col", "hr", "img"})
+"""Elements without content and end."""
+
+
 class Html(str):
     """Text that is HTML already."""
 
@@ -76,7 +80,7 @@ def tag(name: str, *content: object, cls: str = "", **attributes: object) -> Htm
     if cls:
         attributes = {"class": cls, **attributes}
     written = "".join(f' {key.replace("_", "-")}="{html.escape(str(value))}"' for key, value in attributes.items())
-    return Html(f"<{name}{written}>{join(content)}</{name}>")
+    return Html(f"<{name}{written}>" if name in VOID else f"<{name}{written}>{join(content)}</{name}>")
 
 
 def join(parts: Iterable[object], between: str = "") -> Html:

@@ -6,7 +6,7 @@ import html
 import re
 from html.parser import HTMLParser
 
-from nbflow.render.html import Html
+from nbflow.render.html import VOID, Html
 
 SHOWN = frozenset(
     "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6"
@@ -21,7 +21,6 @@ HIDDEN = frozenset(
 )
 """Elements that are left out with all that is in them."""
 
-VOID = frozenset({"br", "hr", "img", "col"})
 ATTRIBUTES = frozenset("align alt colspan height lang open rowspan scope start title valign width".split())
 STYLES = frozenset(
     "background-color border border-bottom border-left border-right border-top color font-size font-style font-weight"
@@ -133,10 +132,19 @@ def overwritten(text: str) -> str:
     lines = []
     for line in text.replace("\r\n", "\n").split("\n"):
         last = next((part for part in reversed(line.split("\r")) if SEQUENCE.sub("", part)), "")
-        while "\b" in last:
-            last = re.sub(r"[^\b]?\b", "", last, count=1)
-        lines.append(last)
+        lines.append(_rubbed_out(last) if "\b" in last else last)
     return "\n".join(lines)
+
+
+def _rubbed_out(line: str) -> str:
+    """A line with backspaces in; without them, and without what stands before each, out."""
+    kept: list[str] = []
+    for char in line:
+        if char != "\b":
+            kept.append(char)
+        elif kept:
+            kept.pop()
+    return "".join(kept)
 
 
 def coloured(text: str) -> Html:
