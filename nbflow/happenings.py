@@ -111,10 +111,11 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Submit:
-    """Start this attempt; answer with Began and Finished."""
+    """Start this attempt, which may use these GPUs; answer with Began and Finished."""
 
     task: TaskId
     attempt: int
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, Self
 import msgspec
 
 from nbflow import client, facts, forecast, past, plugins, records, storage
+from nbflow.admission import Room, never
 from nbflow.errors import NotebookError, OptionError, PlanError, nearest
 from nbflow.graph import Changed, build_flow
 from nbflow.index import Index
@@ -144,6 +145,22 @@ class Executors:
         executor = self.get()
         return executor.slots() if isinstance(executor, plugins.SupportsCapacity) else os.cpu_count() or 1
 
+    def room(self, flow: Flow) -> Room:
+        """The GPUs and memory that the run's own executor has, PlanError where a step asks it for more."""
+        asking = [step for step in flow.steps if step.options.gpu or step.options.memory]
+        if not any((step.options.on or self.on) == self.on for step in asking):
+            return Room()
+        executor = self.get()
+        if not isinstance(executor, plugins.SupportsRoom):
+            return Room()
+        room = Room(executor.gpus(), executor.memory())
+        for step in asking:
+            why = never(step.options, room) if (step.options.on or self.on) == self.on else ""
+            if why:
+                fix = "ask for less, or run the step where there is more: --on ray://…"
+                raise PlanError(f"{step.label}: {why}", step=step.name, cell=step.cell, line=1, fix=fix)
+        return room
+
     def close(self) -> None:
         """End everything that was started."""
         with self._lock:
@@ -238,7 +255,7 @@ def begin(
     slots = workers or executors.slots()
     lost = past.lost_before(ready.lookup.store, flow.name)
     told = ready.flow if lost is None else msgspec.structs.replace(ready.flow, findings=(*ready.flow.findings, lost))
-    return Runner(told, ready.lookup, started, executors.get, slots, watch, ready.understand)
+    return Runner(told, ready.lookup, started, executors.get, slots, watch, ready.understand, executors.room(flow))
 
 
 @dataclass(frozen=True)
@@ -275,6 +292,7 @@ def _prepare(
         flow = build_flow(flow.notebook, all_cells=flow.all_cells, changed=known)
         check_flow(flow)
     executors.check([None, *(step.options.on for step in flow.steps)])
+    executors.room(flow)
     chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
     words = steps if only is None else [only]
     wanted = None if words is None else [find_step(word, flow.steps) for word in words]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 THREAD_VARIABLES = (
@@ -64,6 +67,47 @@ def _number(text: str | None) -> int:
     return int(text) if text is not None and text.isdecimal() else 0
 
 
-def hide_gpus() -> None:
-    """No GPU for libraries that ask from now on."""
-    os.environ[GPU_VARIABLE] = ""
+def show_gpus(devices: Sequence[str]) -> None:
+    """These GPUs, or none, are all that libraries find that ask from now on."""
+    os.environ[GPU_VARIABLE] = ",".join(devices)
+
+
+@cache
+def gpus() -> tuple[str, ...]:
+    """The ids of the GPUs that this process may use; asked of the machine once.
+
+    `NBFLOW_GPUS=2` says how many there are; else CUDA_VISIBLE_DEVICES names them, or the driver does.
+    """
+    told = os.environ.get("NBFLOW_GPUS", "")
+    if told.isdecimal():
+        return tuple(map(str, range(int(told))))
+    visible = os.environ.get(GPU_VARIABLE)
+    if visible is not None:
+        return tuple(filter(None, (name.strip() for name in visible.split(","))))
+    found = sum(each.name[6:].isdecimal() for each in Path("/dev").glob("nvidia[0-9]*"))
+    return tuple(map(str, range(found or _asked_of_driver())))
+
+
+def _asked_of_driver() -> int:
+    """Where the devices are no files: what `nvidia-smi` lists."""
+    try:
+        told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    return sum(line.startswith("GPU ") for line in told.splitlines())
+
+
+def memory() -> int | None:
+    """Bytes of memory that this machine, or the container that we are in, has; None where that cannot be told."""
+    try:
+        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+    for place in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            text = Path(place).read_text(encoding="ascii").strip()
+        except OSError:
+            continue
+        if text.isdecimal():
+            found = min(found, int(text))
+    return found

@@ -185,6 +185,7 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     joined: tuple[JoinItem, ...] | None = None  # of a --join
     constants: tuple[str, ...] = ()  # names that the joined body read, and that are replayed
     item: Ref | None = None  # the innermost foreach's item, for `current.item`
+    devices: tuple[str, ...] = ()  # the ids of the GPUs that it may use
     items: int = 0  # of the innermost fan-out that the task is in
     is_flow: bool = True  # False: a cell run by hand
 

@@ -55,6 +55,17 @@ class SupportsCapacity(Protocol):
 
 
 @runtime_checkable
+class SupportsRoom(Protocol):
+    """An executor on one machine, whose GPUs and memory its tasks share."""
+
+    def gpus(self) -> tuple[str, ...]:
+        """The ids of its GPUs."""
+
+    def memory(self) -> int | None:
+        """Its memory in bytes; None where that cannot be told."""
+
+
+@runtime_checkable
 class SupportsBatches(Protocol):
     """An executor that runs small tasks faster when it gets them ahead of time."""
 

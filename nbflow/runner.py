@@ -18,6 +18,7 @@ from typing import Any, cast
 import msgspec
 
 from nbflow import facts, happenings, problems, records, state
+from nbflow.admission import Room
 from nbflow.carriers import Carriers
 from nbflow.errors import ExecutorError, NbflowError
 from nbflow.graph import Changed
@@ -80,8 +81,10 @@ class Runner:
         slots: int,
         watch: Watch | None = None,
         understand: Understand | None = None,
+        room: Room = Room(),  # noqa: B008  # frozen
     ) -> None:
         self.flow = flow
+        self.room = room
         self.understand = understand
         self.changed: dict[str, frozenset[str]] = {}  # what steps turned out to change in place
         self.revised: set[TaskId] = set()
@@ -114,7 +117,7 @@ class Runner:
             run=started.run, flow=flow.name, order={step.name: step.order for step in flow.steps},
             labels={step.name: step.label for step in flow.steps},
             options={step.name: step.options for step in flow.steps}, slots=self.slots, started_at=started.at,
-            edges=flow.edges, parameters=started.parameters, tags=started.tags,
+            edges=flow.edges, parameters=started.parameters, tags=started.tags, room=self.room,
         )  # fmt: skip
 
     # ------------------------------------------------------------ outside
@@ -197,8 +200,8 @@ class Runner:
         match action:
             case happenings.Prepare(task=task):
                 return self.prepare(task)
-            case happenings.Submit(task=task, attempt=attempt):
-                return self.submit(task, attempt)
+            case happenings.Submit(task=task, attempt=attempt, devices=devices):
+                return self.submit(task, attempt, devices)
             case happenings.Abort(task=task):
                 handle = self.handles.get(task)
                 if handle is not None:
@@ -239,7 +242,7 @@ class Runner:
         nodes = self.lookup.unfold(task)
         return (happenings.Added(nodes, time.time()),) if nodes else ()
 
-    def submit(self, task: TaskId, attempt: int) -> Iterable[happenings.Event]:
+    def submit(self, task: TaskId, attempt: int, devices: tuple[str, ...] = ()) -> Iterable[happenings.Event]:
         """Start an attempt, and let a thread carry its events here."""
         if self.draining:
             return ()
@@ -249,6 +252,8 @@ class Runner:
             0 if alone else max(1, self.state.slots // max(1, len(self.state.running)))
         )
         spec = self.lookup.spec(task, attempt, threads)
+        if devices:
+            spec = msgspec.structs.replace(spec, devices=devices)
         try:
             executor = self.executor_of(step.options.on)
             handle = executor.submit(spec)

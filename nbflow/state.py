@@ -12,6 +12,7 @@ from immutables import Map
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from nbflow.admission import Grant, Room, grant
 from nbflow.happenings import (
     Abort,
     Action,
@@ -81,7 +82,8 @@ class State(Struct, frozen=True):
     tasks: Map[TaskId, Entry] = field(default_factory=Map)
     dependents: Map[TaskId, tuple[TaskId, ...]] = field(default_factory=Map)
     queue: tuple[TaskId, ...] = ()
-    running: Map[TaskId, float] = field(default_factory=Map)  # task -> cores
+    running: Map[TaskId, Grant] = field(default_factory=Map)
+    room: Room = Room()
     ahead: Mapping[str, int] = field(default_factory=dict)  # tasks of a step for each core, where it is not one
     open: int = 0  # tasks that have not settled
     cancelled: str | None = None
@@ -269,7 +271,7 @@ def _options(state: State, task: TaskId) -> StepOptions:
 
 def _fill(state: State) -> Step:
     """Start queued tasks while cores are free and their step's own limit allows."""
-    used = sum(state.running.values())
+    used = sum(each.cores for each in state.running.values())
     counts: dict[str, int] = {}
     for task in state.running:
         counts[task.step] = counts.get(task.step, 0) + 1
@@ -282,14 +284,16 @@ def _fill(state: State) -> Step:
             break
         options = _options(state, task)
         limit = 1 if options.serial else options.workers
-        cores = _cores(state, task)
-        if used + cores > state.slots + 1e-9 or (limit is not None and counts.get(task.step, 0) >= limit):
+        full = limit is not None and counts.get(task.step, 0) >= limit
+        room = state.room if options.on in {None, "local"} else Room()
+        granted = None if full else grant(options, _cores(state, task), state.slots, room, running.values())
+        if granted is None:
             waiting.append(task)
             continue
-        used += cores
+        used += granted.cores
         counts[task.step] = counts.get(task.step, 0) + 1
-        running = running.set(task, cores)
-        actions.append(Submit(task, state.tasks[task].attempt))
+        running = running.set(task, granted)
+        actions.append(Submit(task, state.tasks[task].attempt, tuple(granted.devices)))
     return replace(state, queue=tuple(waiting), running=running), tuple(actions)
 
 

@@ -230,8 +230,7 @@ class _Task:
             sys.path.insert(0, spec.folder)
         sys.argv = [""]
         limits.set_threads(spec.threads, self.prepared.thread_variables, self.prepared.pools)
-        if not spec.options.gpu:
-            limits.hide_gpus()
+        limits.show_gpus(spec.devices)
         randomness.refresh()
         shell.enter(self.shell, self.module)
         self.shell.use(self._show)

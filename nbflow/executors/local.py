@@ -9,13 +9,15 @@ from typing import Protocol
 
 import msgspec
 
-from nbflow import limits, plugins, records, storage, wire
+from nbflow import admission, limits, plugins, records, storage, wire
 from nbflow.errors import ExecutorError, NbflowError
 from nbflow.executors.attempt import Attempt
 from nbflow.executors.spare import SpareLane
 from nbflow.executors.warm import WarmLane
 from nbflow.executors.zygote import ZygoteLane
 from nbflow.model import TaskFailure, TaskResult, TaskSpec
+
+FIX_ELSEWHERE = "ask for less, or run the step where there is more: --on ray://…"
 
 
 class Lane(Protocol):
@@ -54,6 +56,14 @@ class LocalExecutor:
         """Tasks of one core each that fit at the same time."""
         return limits.cores()
 
+    def gpus(self) -> tuple[str, ...]:
+        """The ids of this machine's GPUs."""
+        return limits.gpus()
+
+    def memory(self) -> int | None:
+        """This machine's memory in bytes."""
+        return limits.memory()
+
     def prepare(self, preload: tuple[str, ...] = ()) -> None:
         """Start what tasks come from, so that the first one does not wait for it."""
         self.lane.prepare(frozenset(preload))
@@ -61,6 +71,8 @@ class LocalExecutor:
     def submit(self, spec: TaskSpec) -> Attempt:
         """Start one attempt; ExecutorError when the executor is closed or a secret is missing."""
         secrets = _secrets(spec)
+        if spec.options.gpu and not spec.devices:
+            spec = _with_devices(spec)
         attempt = Attempt(spec, self._publish, secrets.values())
         order = wire.Submit(0, wire.pack(spec), spec.options.timeout, spec.options.memory, secrets)
         lane = self.warm if self.warm is not None and self.warm.takes(spec) else self.lane
@@ -102,6 +114,15 @@ def publish(store: storage.Store, spec: TaskSpec, result: TaskResult) -> TaskRes
 def _unpublished(spec: TaskSpec, result: TaskResult, error: NbflowError) -> TaskResult:
     failure = TaskFailure(type=type(error).__name__, message=error.message, cell=spec.cell, fix=error.fix)
     return msgspec.structs.replace(result, record=None, failure=failure)
+
+
+def _with_devices(spec: TaskSpec) -> TaskSpec:
+    """A task that nobody has given GPUs in, a cell run by hand; the same with the first ones out."""
+    devices = admission.pick(spec.options.gpu, limits.gpus(), ())
+    if devices is None:
+        why = admission.never(spec.options, admission.Room(limits.gpus()))
+        raise ExecutorError(why, step=spec.step, cell=spec.cell, fix=FIX_ELSEWHERE)
+    return msgspec.structs.replace(spec, devices=tuple(devices))
 
 
 def _secrets(spec: TaskSpec) -> dict[str, str]:

@@ -1,0 +1,70 @@
+"""What fits beside the tasks that run: cores, GPUs, memory of one machine. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from nbflow.model import StepOptions
+
+
+@dataclass(frozen=True)
+class Room:
+    """A machine's GPUs by their ids, and its memory in bytes; None: the place where tasks run looks after it itself."""
+
+    devices: tuple[str, ...] | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a running task has: cores, GPUs by id with the share of each that is its own, bytes of memory."""
+
+    cores: float
+    devices: Mapping[str, float]
+    memory: int = 0
+
+
+def grant(options: StepOptions, cores: float, slots: int, room: Room, running: Iterable[Grant]) -> Grant | None:
+    """A task's options and cores, the machine and what others have in; its own, None while it has to wait, out."""
+    held = tuple(running)
+    if sum(each.cores for each in held) + cores > slots + 1e-9:
+        return None
+    memory = options.memory or 0
+    if memory and room.memory is not None and memory + sum(each.memory for each in held) > room.memory:
+        return None
+    if not options.gpu or room.devices is None:
+        return Grant(cores, {}, memory)
+    devices = pick(options.gpu, room.devices, held)
+    return None if devices is None else Grant(cores, devices, memory)
+
+
+def pick(wanted: float, devices: Iterable[str], running: Iterable[Grant]) -> dict[str, float] | None:
+    """A number of GPUs, those that there are and what others have in; the task's own, None while too few are free, out.
+
+    Part of one (0.5) is shared with others that want a part; whole ones are nobody else's.
+    """
+    used: dict[str, float] = {}
+    for each in running:
+        for device, share in each.devices.items():
+            used[device] = used.get(device, 0.0) + share
+    if wanted < 1:
+        fitting = [device for device in devices if used.get(device, 0.0) + wanted <= 1 + 1e-9]
+        # the fullest first: whole ones stay free for those who want one
+        best = max(fitting, key=lambda device: used.get(device, 0.0), default=None)
+        return None if best is None else {best: wanted}
+    free = [device for device in devices if not used.get(device)]
+    count = math.ceil(wanted)
+    return dict.fromkeys(free[:count], 1.0) if len(free) >= count else None
+
+
+def never(options: StepOptions, room: Room) -> str:
+    """A step's options and the machine in; why it can never run there, "" when it can, out."""
+    if room.devices is not None and options.gpu > len(room.devices):
+        count = f"{len(room.devices)} GPUs" if room.devices else "no GPU"
+        return f"--gpu {options.gpu:g} asks for more than there is: this machine has {count}"
+    if room.memory is not None and (options.memory or 0) > room.memory:
+        asked = (options.memory or 0) / 1e9
+        return f"--memory asks for {asked:.3g} GB: this machine has {room.memory / 1e9:.3g} GB in all"
+    return ""
