@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Literal
 
 from nbflow.analysis import Analysis, Statement, transform
+from nbflow.effects import NO_DRAWS, NO_FILES, Files, Random, dotted, file_uses, full_name, random_uses
 from nbflow.model import CellKind
 
 PieceKind = Literal["definition", "setup", "data"]
@@ -19,7 +20,7 @@ CONSTANT_CALLS = frozenset(
     " typing_extensions.TypedDict dataclasses.make_dataclass enum.Enum enum.IntEnum enum.StrEnum enum.Flag enum.IntFlag"
     " functools.partial functools.lru_cache functools.cache functools.singledispatch functools.cmp_to_key"
     " re.compile pathlib.Path pathlib.PurePath pathlib.PosixPath datetime.date datetime.datetime datetime.timedelta"
-    " datetime.timezone datetime.time zoneinfo.ZoneInfo decimal.Decimal fractions.Fraction uuid.UUID"
+    " datetime.timezone datetime.time zoneinfo.ZoneInfo fractions.Fraction uuid.UUID"
     " operator.itemgetter operator.attrgetter operator.methodcaller importlib.import_module logging.getLogger"
     " numpy.dtype numpy.vectorize string.Template numpy.float32 numpy.float64 numpy.int32 numpy.int64".split()
 )
@@ -55,22 +56,6 @@ SETUP_MAGICS = frozenset(
     " set_env cd pylab precision xmode colors pprint alias".split()
 )
 
-RANDOM_STATES: Mapping[str, tuple[str, frozenset[str]]] = {
-    "random.": ("<random>", frozenset({"seed", "setstate"})),
-    "numpy.random.": ("<numpy.random>", frozenset({"seed", "set_state"})),
-    "torch.": ("<torch>", frozenset({"manual_seed", "set_rng_state", "seed"})),
-}
-"""Import prefix -> the name that its global random state goes by, and the calls that seed it."""
-
-_RANDOM_ROOTS = ("random", "numpy", "torch")
-_NO_DRAW = frozenset(
-    "Random SystemRandom getstate get_state default_rng Generator RandomState SeedSequence BitGenerator PCG64 PCG64DXSM"
-    " MT19937 Philox SFC64".split()
-)
-_TORCH_DRAWS = frozenset(
-    "rand randn randint randperm bernoulli multinomial normal poisson rand_like randn_like randint_like dropout".split()
-)
-
 
 @dataclass(frozen=True)
 class Piece:
@@ -84,6 +69,9 @@ class Piece:
     writes: frozenset[str]
     possible: frozenset[str]
     origins: tuple[tuple[str, str], ...] = ()
+    changes: frozenset[str] = frozenset()  # of its writes: those that it changes without binding them
+    random: Random = NO_DRAWS
+    files: Files = NO_FILES
 
 
 @dataclass(frozen=True)
@@ -107,7 +95,7 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
         tree = parse_statement(statement)
         piece_kind = _classify(kind, statement, tree, origins, defined)
         origins.update(statement.imports)
-        for name in statement.writes:
+        for name in statement.writes if piece_kind != "setup" else ():  # set-up changes modules, it binds nothing
             local[name] = piece_kind != "data"
             if name not in dict(statement.imports):
                 origins.pop(name, None)
@@ -146,9 +134,9 @@ def _settle(pieces: list[Piece]) -> tuple[Piece, ...]:
 
 
 def _piece(kind: PieceKind, statement: Statement, tree: ast.stmt | None, origins: Mapping[str, str]) -> Piece:
-    drawing = any(origin.startswith(_RANDOM_ROOTS) for origin in origins.values())
-    seeds, draws, late = random_uses(statement, origins) if drawing else (frozenset(), frozenset(), frozenset())
-    reads = frozenset(statement.reads) | draws
+    random = random_uses(tree, origins) if tree is not None else NO_DRAWS
+    reads = frozenset(statement.reads) | random.draws
+    bound = frozenset(statement.writes) if kind != "setup" else frozenset()
     possible = frozenset(statement.possible_writes)
     if tree is not None and _is_plotting(tree, origins):
         possible = frozenset()
@@ -156,12 +144,29 @@ def _piece(kind: PieceKind, statement: Statement, tree: ast.stmt | None, origins
         kind=kind,
         statement=statement,
         reads=reads,
-        free=frozenset(statement.deferred) | late,
-        free_writes=frozenset(statement.deferred_writes) | late,
-        writes=frozenset(statement.writes) | seeds | draws,
+        free=frozenset(statement.deferred) | random.late_draws,
+        free_writes=frozenset(statement.deferred_writes) | random.late_seeds,
+        writes=bound | random.seeds | random.draws,
         possible=possible,
         origins=tuple(statement.imports),
+        changes=bound - _bound_names(tree) if tree is not None else frozenset(),
+        random=random,
+        files=file_uses(statement.source, tree, origins),
     )
+
+
+@lru_cache(maxsize=8192)
+def _bound_names(tree: ast.stmt) -> frozenset[str]:
+    """The names that a statement may bind or delete, in whichever scope."""
+    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    found |= {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
+    named = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    found |= {node.name for node in ast.walk(tree) if isinstance(node, named)}
+    handlers = [node.name for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.name]
+    captures = [n.name for n in ast.walk(tree) if isinstance(n, ast.MatchAs | ast.MatchStar) and n.name]
+    rests = [node.rest for node in ast.walk(tree) if isinstance(node, ast.MatchMapping) and node.rest]
+    aliases = [node for node in ast.walk(tree) if isinstance(node, ast.alias)]
+    return frozenset([*found, *handlers, *captures, *rests, *((a.asname or a.name).split(".")[0] for a in aliases)])
 
 
 def _classify(
@@ -212,8 +217,7 @@ def _constant_value(value: ast.expr, origins: Mapping[str, str], defined: Callab
         case ast.Name(id=name):
             return defined(name)
         case ast.Attribute():
-            root = dotted(value).split(".")[0]
-            return bool(root) and defined(root)
+            return dotted(value).split(".")[0] in origins  # of a module: what a class holds may change
         case ast.UnaryOp(operand=operand):
             return _constant_value(operand, origins, defined)
         case ast.BinOp(left=left, right=right):
@@ -278,10 +282,11 @@ def _is_setup(
         inner = [*tree.body, *tree.orelse]
         return bool(inner) and all(_is_setup(part, _names(part), origins, defined) for part in inner)
     touched = _touched(tree, origins)
+    known = touched or _called_on(tree, origins)
+    if any(_is_under(known, prefix) for prefix in PROCESS_STATE):
+        return True
     if not touched:
         return False
-    if any(_is_under(touched, prefix) for prefix in PROCESS_STATE):
-        return True
     if not isinstance(tree, ast.Expr) and not isinstance(tree, ast.Assign | ast.AugAssign | ast.Delete):
         return False
     if any(_is_under(touched, prefix) for prefix in NO_SETUP):
@@ -321,6 +326,18 @@ def _touched(tree: ast.stmt, origins: Mapping[str, str]) -> str:
     return full_name(place, origins) if root in origins else ""
 
 
+def _called_on(tree: ast.stmt, origins: Mapping[str, str]) -> str:
+    """The imported function whose result a statement changes: `getcontext().prec = 10`; "" when it is none."""
+    targets = tree.targets if isinstance(tree, ast.Assign) else [tree.value] if isinstance(tree, ast.Expr) else []
+    place: ast.expr = targets[0].func if targets and isinstance(targets[0], ast.Call) else ast.Tuple([], ast.Load())
+    place = targets[0] if len(targets) == 1 and isinstance(targets[0], ast.Attribute | ast.Subscript) else place
+    while isinstance(place, ast.Attribute | ast.Subscript):
+        place = place.value
+    if not isinstance(place, ast.Call) or dotted(place.func).split(".")[0] not in origins:
+        return ""
+    return full_name(place.func, origins)
+
+
 def _is_under(name: str, prefix: str) -> bool:
     return name == prefix or name.startswith(prefix if prefix.endswith(".") else f"{prefix}.")
 
@@ -329,67 +346,3 @@ def _is_plotting(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
     """Whether a statement is one call into a plotting or logging library: such calls do not change what they show."""
     touched = _touched(tree, origins)
     return touched.startswith((*PLOTTING, "logging.", "IPython.display.", "pprint."))
-
-
-# ---------------------------------------------------------------- names
-
-
-def dotted(node: ast.expr) -> str:
-    """`a.b.c` as text, "" for any other expression."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
-
-
-def full_name(node: ast.expr, origins: Mapping[str, str]) -> str:
-    """A dotted expression in; the same with its root as it was imported, `np.random` as `numpy.random`, out."""
-    root, dot, rest = dotted(node).partition(".")
-    return f"{origins.get(root, root)}{dot}{rest}"
-
-
-def random_uses(
-    statement: Statement, origins: Mapping[str, str]
-) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """A statement in; random states that it seeds, draws from at once, and uses in bodies made here, out."""
-    seeds: set[str] = set()
-    draws: set[str] = set()
-    late: set[str] = set()
-    for callee, inside in _calls(statement.source):
-        root, dot, rest = callee.partition(".")
-        state, seeding = _random_call(f"{origins.get(root, root)}{dot}{rest}")
-        if state:
-            (late if inside else seeds if seeding else draws).add(state)
-    return frozenset(seeds), frozenset(draws), frozenset(late)
-
-
-@lru_cache(maxsize=8192)
-def _calls(source: str) -> tuple[tuple[str, bool], ...]:
-    """A statement's text in; the dotted names that it calls, each with whether a body made here does, out."""
-    found: dict[tuple[str, bool], None] = {}
-
-    def visit(node: ast.AST, inside: bool) -> None:
-        inner = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        if isinstance(node, ast.Call) and (callee := dotted(node.func)):
-            found[callee, inner] = None
-        for child in ast.iter_child_nodes(node):
-            visit(child, inner)
-
-    tree = _parse_text(source)
-    if tree is not None:
-        visit(tree, inside=False)
-    return tuple(found)
-
-
-def _random_call(name: str) -> tuple[str, bool]:
-    for prefix, (state, seeding) in RANDOM_STATES.items():
-        if not name.startswith(prefix):
-            continue
-        call = name[len(prefix) :]
-        if call in seeding:
-            return state, True
-        if prefix == "torch." and call.rsplit(".", 1)[-1] not in _TORCH_DRAWS:
-            return "", False
-        return ("", False) if ("." in call and prefix != "torch.") or call in _NO_DRAW else (state, False)
-    return "", False

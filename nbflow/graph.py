@@ -6,7 +6,6 @@ looking a name up is then the rule itself, "the value that the nearest earlier c
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -15,6 +14,7 @@ from nbflow import problems
 from nbflow.analysis import Analysis, analyse, normalise
 from nbflow.codes import behaviour_of, hash_of, identity_of, normal_text
 from nbflow.definitions import Piece, Surroundings, split_cell
+from nbflow.effects import PROCESS, STATES, Files, state_of
 from nbflow.model import (
     Binding,
     Cell,
@@ -28,7 +28,18 @@ from nbflow.model import (
     StepOptions,
     Writer,
 )
+from nbflow.ordering import Touches
 from nbflow.parameters import read_parameters, with_file
+from nbflow.parts import (
+    bindings_of,
+    definition_of,
+    is_travelling,
+    keeps_state,
+    label_of,
+    step_name,
+    target_names,
+    union,
+)
 from nbflow.regions import edges_of, place_steps
 from nbflow.scope import Gathered, closed, gather
 
@@ -61,6 +72,8 @@ class _Builder:
         self.setup: list[int] = []
         self.lists: dict[str, Step] = {}
         self.replayed: dict[str, dict[str, tuple[int, ...]]] = {}  # step -> what it takes from definitions
+        self.touches = Touches()
+        self.files: list[Files] = []  # what each definition may do to files
         self.vague = False  # a star import or the like above: a missing name may be there after all
 
     # ------------------------------------------------------------ one cell
@@ -121,10 +134,11 @@ class _Builder:
             if piece.kind == "data":
                 data_above |= piece.writes
                 continue
-            inner = {name: (Source(step=_step_name(cell)),) for name in piece.reads & (data_above - data_later[at])}
+            inner = {name: (Source(step=step_name(cell)),) for name in piece.reads & (data_above - data_later[at])}
             need = self._gather(dict.fromkeys(piece.reads, True), inner, own)
             order = len(self.definitions)
-            self.definitions.append(_definition(cell, piece, order, need))
+            self.definitions.append(definition_of(cell, piece, order, need))
+            self.files.append(piece.files)
             if piece.kind == "setup":
                 self.setup.append(order)
             for name in piece.writes:
@@ -139,10 +153,11 @@ class _Builder:
         self.definitions.append(Definition(
             id=identity_of("setup", cell.body), kind="setup", cell=cell.id, position=cell.position, order=order, line=1,
             source=cell.body, names=names, reads=tuple(sorted(analysis.reads)),
-            free=_union(statement.deferred for statement in analysis.statements),
-            free_writes=_union(statement.deferred_writes for statement in analysis.statements),
-            origins=origins, requires=tuple(sorted(need.definitions)), binds=_bindings(need),
+            free=union(statement.deferred for statement in analysis.statements),
+            free_writes=union(statement.deferred_writes for statement in analysis.statements),
+            origins=origins, requires=tuple(sorted(need.definitions)), binds=bindings_of(need),
         ))  # fmt: skip
+        self.files.append(Files())
         self.setup.append(order)
         self.origins.update(origins)
         for name in names:
@@ -163,28 +178,31 @@ class _Builder:
         reads = self._reads(cell, analysis, pieces)
         if options.inputs is not None:
             reads = {
-                name: name in options.inputs and sure for name, sure in reads.items() if self._definitions_of(name)
-            }
+                name: name in options.inputs and sure
+                for name, sure in reads.items() if self._definitions_of(name) or name.startswith("<")
+            }  # fmt: skip
             reads.update(dict.fromkeys(options.inputs, True))
         need = self._gather(reads)
-        step = _step_name(cell)
+        step = step_name(cell)
         writes = self._data_writes(cell, analysis, pieces, need, own)
         data = [piece for piece in pieces if piece.kind == "data"]
         if cell.kind != "plain" or writes or (self.all_cells and data):
             self._add_list(cell)
             self.replayed[step] = need.replayed
-            self.candidates.append(self._step(cell, analysis, need, writes, own))
+            made = self._step(cell, analysis, need, writes, own)
+            self.candidates.append(msgspec.structs.replace(made, ordered=self._order(made, pieces)))
             self._note_missing(step, cell, need, writes)
         self._record_writes(cell, analysis, writes, own, step)
 
     def _reads(self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...]) -> dict[str, bool]:
         """Names that a cell takes from above, each with whether it surely does.
 
-        Random states and builtins count only where a cell above has set them; `inputs` is the join's own.
+        Random states, what cells have set in the process, and builtins count only where a cell above has set them:
+        any library may draw numbers or look at options. `inputs` is the join's own.
         """
         reads = set(analysis.reads)
-        for piece in pieces:
-            reads |= {name for name in piece.reads | piece.free if name.startswith("<") and name in self.writers}
+        if any(piece.kind == "data" for piece in pieces):
+            reads |= {name for name in (*STATES, PROCESS) if name in self.writers}
         reads |= {name for name in analysis.builtin_reads if name in self.writers}
         found = {
             name: name in analysis.sure_reads
@@ -214,16 +232,51 @@ class _Builder:
         if cell.options.outputs is not None:
             return frozenset(cell.options.outputs) | given
         data = [piece for piece in pieces if piece.kind == "data"]
-        bound = frozenset[str]().union(*(piece.writes for piece in data))
+        bound = frozenset[str]().union(*(piece.writes - piece.changes for piece in data))
         by_definition = frozenset(own) - bound
-        names = bound | (frozenset(analysis.writes) - by_definition if data else frozenset())
+        modules = frozenset[str]().union(*(piece.statement.writes for piece in pieces if piece.kind == "setup"))
+        names = bound | (frozenset(analysis.writes) - by_definition - modules if data else frozenset())
+        names -= frozenset[str]().union(*(piece.changes for piece in data)) & self.origins.keys()
         possible = frozenset[str]().union(*(piece.possible for piece in data)) | need.changes
         changed = {name for name in possible if name not in by_definition and not self._is_replayed(name, bound)}
-        changed |= self.changed.get(_step_name(cell), frozenset()) & self.writers.keys()
-        seeded = frozenset[str]().union(*(piece.writes - piece.reads for piece in data)) | self.writers.keys()
-        states = {name for name in names | need.changes if name.startswith("<") and name in seeded}
-        left = {name for name in names | changed if not name.startswith("<")} | states
-        return frozenset(name for name in left if not name.startswith("_")) - analysis.deletes | given
+        inner = frozenset[str]().union(*(p.free_writes for p in pieces if p.kind != "data" and data)) & own.keys()
+        touched = frozenset[str]().union(possible, inner, *(piece.changes for piece in data)) - bound
+        definitions = {name for name in touched if self._keeps_state(own.get(name) or self._definitions_of(name))}
+        known = self.changed.get(step_name(cell), frozenset())
+        changed |= {name for name in known if name in self.writers or name.startswith("<")}
+        changed |= {state_of(name) for name in definitions}
+        return (
+            frozenset(
+                name for name in (names - definitions) | changed if is_travelling(name, cell.kind)
+            ) - analysis.deletes - STATES | self._random_writes(data, pieces, need, own) | given | known & STATES
+        )  # fmt: skip
+
+    def _random_writes(
+        self, data: list[Piece], pieces: tuple[Piece, ...], need: Gathered, own: Mapping[str, list[int]]
+    ) -> frozenset[str]:
+        """The random states that a cell seeds, or draws from after somebody has seeded them."""
+        called = any(piece.reads & own.keys() for piece in data)
+        inner = [piece for piece in pieces if piece.kind != "data"] if called else []
+        seeds = frozenset[str]().union(*(p.random.seeds for p in data), *(p.random.late_seeds for p in inner))
+        draws = frozenset[str]().union(*(p.random.draws for p in data), *(p.random.late_draws for p in inner))
+        seeds |= (need.changes if data else frozenset[str]()) & STATES
+        draws |= (need.draws if data else frozenset[str]()) & STATES
+        return seeds | (draws & self.writers.keys())
+
+    def _keeps_state(self, orders: Iterable[int]) -> bool:
+        """Whether definitions make a class or function: what is set on it is carried beside its definition."""
+        return any(keeps_state(self.definitions[order]) for order in orders)
+
+    def _order(self, step: Step, pieces: tuple[Piece, ...]) -> tuple[str, ...]:
+        """A step and its pieces in; the steps above that have to be over because of the files that both touch, out."""
+        data = [piece.files for piece in pieces if piece.kind == "data"]
+        replayed = [self.definitions[order] for order in step.definitions]
+        imports = {origin.partition(".")[0] for d in replayed for origin in d.origins.values()}
+        imports |= {origin.partition(".")[0] for piece in pieces for _, origin in piece.origins}
+        used = [self.files[d.order] for d in replayed]
+        own = [piece.files for piece in pieces if piece.kind != "data"]
+        files = Files.all([*data, *own, *used]) if data else Files.all(used)
+        return self.touches.add(step.name, files, imports)
 
     def _is_replayed(self, name: str, bound: frozenset[str]) -> bool:
         """Whether a changed name is no data here: an import, a class, a constant, or nothing known at all."""
@@ -239,10 +292,10 @@ class _Builder:
         expression = cell.options.foreach.expr
         analysis = analyse(expression)
         need = self._gather({**dict.fromkeys(analysis.reads, True), **self._shadowed(analysis)})
-        name = _step_name(cell)
+        name = step_name(cell)
         self._note_missing(name, cell, need, frozenset())
         replayed = need.definitions | set(self.setup)
-        bindings = _bindings(need)
+        bindings = bindings_of(need)
         self.lists[name] = Step(
             name=name, kind="step", cell=f"{cell.id}#list", position=cell.position, order=len(self.candidates),
             options=StepOptions(), source=expression, code=hash_of("list of items", normalise(expression)),
@@ -256,8 +309,8 @@ class _Builder:
     def _step(
         self, cell: Cell, analysis: Analysis, need: Gathered, writes: frozenset[str], own: Mapping[str, list[int]]
     ) -> Step:
-        name = _step_name(cell)
-        bindings = _bindings(need)
+        name = step_name(cell)
+        bindings = bindings_of(need)
         mine = tuple(sorted({order for orders in own.values() for order in orders}))
         mine_all = tuple(d.order for d in self.definitions if d.cell == cell.id)
         replayed = (need.definitions | set(self.setup)) - set(mine_all)
@@ -286,7 +339,7 @@ class _Builder:
                 )
             ),
             targets=target_names(cell.options.foreach.target) if cell.options.foreach is not None else (),
-            label=name if cell.kind == "step" else _label(cell, writes),
+            label=name if cell.kind == "step" else label_of(cell, writes),
         )
 
     def _producers(self, bindings: Iterable[Binding], definitions: Iterable[int], itself: str) -> tuple[str, ...]:
@@ -430,49 +483,3 @@ class _Builder:
             other = self._cell_at(writer.position)
             if writer.position > cell.position and other.kind != "params" and name in analyse(other.body).writes:
                 self.findings.append(problems.assigned_parameter(name, other))
-
-
-# ---------------------------------------------------------------- small pure parts
-
-
-def _step_name(cell: Cell) -> str:
-    return cell.name if cell.kind == "step" and cell.name else f"cell:{cell.id}"
-
-
-def _label(cell: Cell, writes: frozenset[str]) -> str:
-    names = ", ".join(sorted(name for name in writes if not name.startswith("<")))
-    kind = "parameters" if cell.kind == "params" else f"cell {cell.position}"
-    return f"{kind}: {names}" if names else kind
-
-
-def _bindings(need: Gathered) -> tuple[Binding, ...]:
-    return tuple(need.bindings[name] for name in sorted(need.bindings))
-
-
-def _union(sets: Iterable[Iterable[str]]) -> tuple[str, ...]:
-    return tuple(sorted({name for names in sets for name in names}))
-
-
-def _definition(cell: Cell, piece: Piece, order: int, need: Gathered) -> Definition:
-    names = tuple(sorted(piece.writes))
-    return Definition(
-        id=identity_of(",".join(names) or "setup", piece.statement.source),
-        kind="setup" if piece.kind == "setup" else "definition",
-        cell=cell.id,
-        position=cell.position,
-        order=order,
-        line=piece.statement.line,
-        source=piece.statement.source,
-        names=names,
-        reads=tuple(sorted(piece.reads)),
-        free=tuple(sorted(piece.free)),
-        free_writes=tuple(sorted(piece.free_writes)),
-        origins=dict(piece.origins),
-        requires=tuple(sorted(need.definitions)),
-        binds=_bindings(need),
-    )
-
-
-def target_names(target: str) -> tuple[str, ...]:
-    """A loop target (`x`, `a, (b, c)`) in; the names that it binds out."""
-    return tuple(node.id for node in ast.walk(ast.parse(target, mode="eval")) if isinstance(node, ast.Name))

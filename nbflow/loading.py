@@ -11,12 +11,14 @@ import linecache
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from nbflow import artifacts
 from nbflow.analysis import transform
+from nbflow.definition_state import put_state
+from nbflow.effects import state_of
 from nbflow.errors import NbflowError, NotFoundError, TaskError, nearest
 from nbflow.looping import Loops, Sizes
 from nbflow.model import Binding, Definition, Flow, Group, Record, TaskId
@@ -159,6 +161,16 @@ class Values:
                 self._made[needed] = self._from_kernel(definition) or self._replayed(definition)
                 self._registry.add(definition.id, self._made[needed], definition.cell)
                 self._settle_names()
+                self._put_state(self._made[needed])
+
+    def _put_state(self, made: Mapping[str, Any]) -> None:
+        """What the run's cells have set on classes and functions, beside what their source says."""
+        for name, value in made.items():
+            for version in self._loops.versions(state_of(name), self._records.sizes):
+                record = self._records.of(version) if isinstance(version, TaskId) else None
+                if record is not None and state_of(name) in record.artifacts:
+                    put_state(value, self.load(record, state_of(name)))
+                    break
 
     def _from_kernel(self, definition: Definition) -> dict[str, Any] | None:
         """A definition in; what it bound in this kernel, None where it has not been executed here, out."""

@@ -186,7 +186,7 @@ class Lookup:
         key = planning.task_key(parts)
         self._known[task] = _Known(resolved, parts, key, joined)
         own = self._own.get(key)
-        if own is not None:
+        if own is not None and planning.apart(own, self.loops.tracked(step)) is None:
             self.settle(task, own if own.skipped is None else None)
             if own.skipped is not None:
                 return Prepared(task, now, "skip", key=key, reasons=(("condition", own.skipped),))
@@ -327,6 +327,7 @@ class Lookup:
             no_cache=step.options.no_cache,
             expires=step.options.expires,
             required=frozenset() if listing else self.required(step.name),
+            tracked=() if listing else self.loops.tracked(step),
             empty=listing,
             now=time.time(),
         )
@@ -379,7 +380,8 @@ class Lookup:
         resolved = known.resolved
         item = self._item(task) if task.part != "list" else None
         reads = [self._outside_reads(entry) for entry in known.joined or ()]
-        values = [*resolved.inputs.values(), *resolved.binds.values(), *([item] if item else [])]
+        values = [*resolved.inputs.values(), *resolved.along.values(), *resolved.binds.values()]
+        values += [item] if item else []
         values += [entry.item for entry in known.joined or ()]
         values += [value for found in reads for value in found.values()]
         groups, ref = planning.pack(values)
@@ -397,6 +399,8 @@ class Lookup:
             cell=step.cell.partition("#")[0], position=step.position, store=self.facts.store_url,
             folder=self.flow.notebook.folder, index=task.index, turn=task.turn, attempt=attempt, replay=replay,
             own=own, groups=groups, inputs={name: ref(value) for name, value in resolved.inputs.items()},
+            along={name: ref(value) for name, value in resolved.along.items()},
+            tracked=() if task.part else self.loops.tracked(step),
             writes=step.writes, outputs=step.options.outputs,
             required=() if task.part else tuple(sorted(self.required(step.name))),
             parameters=_plain(self.facts.values), tags=self.facts.tags, origin=self.facts.origin, threads=threads,

@@ -198,7 +198,7 @@ class Loops:
         looks += [self.of_sources(task, bind.name, bind.sources, sizes) for bind in binds[len(step.bindings) :]]
         for look in looks:
             found.update((c.task, None) for c in look if c.task.step in self.steps)
-        for word in step.options.after:
+        for word in (*step.options.after, *(name for name in step.ordered if name in self.steps)):
             found[self.whole(word, task)] = None
         for head in self._joined(step):
             found[TaskId(step=head.name, index=task.index[: len(head.scope) - 1], part="all")] = None
@@ -206,6 +206,30 @@ class Loops:
             found[TaskId(step=step.name, index=task.index, turn=task.turn - 1)] = None
         found.pop(task, None)
         return tuple(found)
+
+    @cached_property
+    def _changes(self) -> Mapping[str, tuple[Step, ...]]:
+        """For each name the steps that may change the value that they read."""
+        found: dict[str, list[Step]] = {}
+        for step in self.flow.steps:
+            for name in {binding.name for binding in step.bindings}.intersection(step.writes):
+                found.setdefault(name, []).append(step)
+        return {name: tuple(steps) for name, steps in found.items()}
+
+    def changed_below(self, step: Step, name: str) -> bool:
+        """Whether a step below, or one in the same fan-out, may change what the name holds after this step."""
+        inside = set(step.scope)
+        return any(
+            other.position > step.position or bool(inside & set(other.scope))
+            for other in self._changes.get(name, ()) if other.name != step.name
+        )  # fmt: skip
+
+    def tracked(self, step: Step) -> tuple[str, ...]:
+        """The inputs of a step that matter if its outputs share objects with them: one of the two is changed below."""
+        names = sorted({binding.name for binding in step.bindings if not binding.name.startswith("<")})
+        if any(self.changed_below(step, name) for name in step.writes if not name.startswith("<")):
+            return ("*",)
+        return tuple(name for name in names if self.changed_below(step, name))
 
     def possible_writers(self, step: Step) -> tuple[Step, ...]:
         """Steps above that hand something that this one reads to calls, which might change it in place."""

@@ -163,6 +163,7 @@ class Step(Frozen, frozen=True, kw_only=True):
     escapes: tuple[str, ...] = ()  # names handed to calls that might change them in place
     bindings: tuple[Binding, ...] = ()
     needs: tuple[str, ...] = ()  # steps that must have settled before: producers and --after
+    ordered: tuple[str, ...] = ()  # steps above that touch the same files: over before it starts
     scope: tuple[str, ...] = ()  # the foreach steps around it, outermost first; its own name last if it is one
     targets: tuple[str, ...] = ()  # names that its --foreach binds
     label: str = ""  # as people read it: the step's name, or `cell 3: df`

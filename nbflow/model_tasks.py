@@ -112,7 +112,8 @@ class Record(Frozen, frozen=True, kw_only=True):
     until: bool | None = None  # what its --until came to
     caught: bool = False  # it failed, and --catch kept what it had left
     observations: Observations = Observations()
-    changed: tuple[str, ...] = ()  # inputs that it changed in place
+    changed: tuple[str, ...] = ()  # inputs that it changed in place, or keeps together with what it left
+    shares: tuple[str, ...] = ()  # inputs that share objects with what it left
 
 
 # ---------------------------------------------------------------- tasks (sent to workers)
@@ -169,6 +170,8 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     own: tuple[Replay, ...] = ()  # definitions that this cell itself makes: stored by reference
     groups: tuple[Group, ...] = ()
     inputs: dict[str, Ref] = {}
+    along: dict[str, Ref] = {}  # names that share objects with inputs: not seen by the cell, changed with them
+    tracked: tuple[str, ...] = ()  # inputs, or all (`*`), that a step below may change: stored with what shares them
     values: dict[str, Any] = {}  # plain JSON values bound as they are (parameters)
     writes: tuple[str, ...] = ()
     outputs: tuple[str, ...] | None = None

@@ -34,7 +34,7 @@ class BaseLine:
     ) -> None:
         """Named inputs, their stored sizes in bytes, and the registry that knows their classes, in."""
         self._registry = registry
-        self._values = {name: value for name, value in values.items() if not _fixed(value)}
+        self._values = {name: value for name, value in values.items() if not is_fixed(value)}
         self._before: dict[str, str | None] = {}
         started = time.monotonic()
         for name in sorted(self._values, key=lambda each: sizes.get(each, 0)):
@@ -57,7 +57,9 @@ class BaseLine:
         return Verdict(frozenset(changed), frozenset(unknown))
 
 
-def _fixed(value: Any) -> bool:
-    """Whether a value cannot change, or is no data."""
-    fixed = (int, float, complex, str, bytes, bool, type(None), range, type, types.FunctionType, types.ModuleType)
+def is_fixed(value: Any) -> bool:
+    """Whether a value cannot change, or is no data. A function changes with what it closes over."""
+    if isinstance(value, types.FunctionType):
+        return not (value.__closure__ or value.__defaults__ or value.__kwdefaults__ or vars(value))
+    fixed = (int, float, complex, str, bytes, bool, type(None), range, type, types.ModuleType)
     return isinstance(value, fixed)

@@ -21,7 +21,8 @@ class Outcome:
     groups: tuple[Group, ...]
     artifacts: dict[str, Artifact]
     unbound: tuple[str, ...]
-    changed: tuple[str, ...] = ()  # inputs changed in place
+    changed: tuple[str, ...] = ()  # inputs changed in place, or stored with what shares objects with them
+    shares: tuple[str, ...] = ()  # inputs that share objects with what is left
 
 
 def outputs_of(
@@ -35,7 +36,7 @@ def outputs_of(
     expected = {*spec.writes, *changed}
     values: dict[str, Any] = {}
     for name, value in after.items():
-        if not is_public(name) or name in own or (isinstance(value, types.ModuleType) and name not in expected):
+        if name in own or (name not in expected and (not is_public(name) or isinstance(value, types.ModuleType))):
             continue
         fresh = name not in before or before[name] is not value
         if (name in expected or fresh) and not (name in NEVER and not fresh):

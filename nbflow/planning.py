@@ -49,6 +49,7 @@ class Resolved:
     """A step's inputs and replay, found; `waits` names tasks that must settle before all of it is known."""
 
     inputs: Mapping[str, Value] = field(default_factory=dict)
+    along: Mapping[str, Value] = field(default_factory=dict)  # names that share objects with inputs and hold them yet
     binds: Mapping[tuple[int, str], Value] = field(default_factory=dict)  # (definition, name) -> value while defining
     definitions: tuple[int, ...] = ()
     waits: tuple[TaskId, ...] = ()
@@ -89,8 +90,10 @@ def resolve(
             break
         seen |= wanted
         finding.follow(wanted)
+    finding.join()
     return Resolved(
         inputs=finding.inputs,
+        along=finding.along,
         binds=finding.binds,
         definitions=tuple(sorted(finding.definitions)),
         waits=tuple(sorted(finding.waits, key=lambda need: (need.step, need.index, need.part))),
@@ -105,6 +108,7 @@ class _Resolving:
         self.flow = loops.flow
         self.step = loops.step_of(task)
         self.inputs: dict[str, Value] = {}
+        self.along: dict[str, Value] = {}
         self.binds: dict[tuple[int, str], Value] = {}
         self.definitions: set[int] = set()
         self.waits: set[TaskId] = set()
@@ -117,6 +121,17 @@ class _Resolving:
             value = self._value(binding, self.loops.candidates(self.task, binding.name, self.settled.sizes))
             if value is not None:
                 self.inputs[binding.name] = value
+
+    def join(self) -> None:
+        """Names that share objects with an input, as far as they still hold them at this place."""
+        for value in list(self.inputs.values()):
+            for name in value.group.names:
+                if len(value.group.names) == 1 or name in self.inputs or name in self.along:
+                    continue
+                binding = Binding(name=name, sources=(), sure=False)
+                other = self._value(binding, self.loops.candidates(self.task, name, self.settled.sizes))
+                if other is not None and (other.group.id, other.group.names) == (value.group.id, value.group.names):
+                    self.along[name] = other
 
     def define(self, orders: Sequence[int]) -> None:
         """These definitions are replayed, with the data that they read while defining."""
@@ -180,8 +195,9 @@ class _Resolving:
             definition = self._definition(word[1:])
             if definition is None:
                 continue
-            self.define(sorted(closed(self.flow.definitions, [definition.order])))
-            names.update(dict.fromkeys(definition.free, False))
+            orders = sorted(closed(self.flow.definitions, [definition.order]))
+            self.define(orders)
+            names.update((free, False) for order in orders for free in self.flow.definitions[order].free)
         need = gather(self.flow.writers, self.flow.definitions, names, position=self.step.position)
         self.define(sorted(need.definitions))
         self.bind([binding for name, binding in sorted(need.bindings.items()) if name not in self.inputs])
@@ -268,6 +284,8 @@ def key_parts(flow: Flow, step: Step, resolved: Resolved, *, code: str | None = 
     for (order, name), value in resolved.binds.items():
         inputs[f"{name} while defining {', '.join(flow.definitions[order].names)}"] = value.artifact.content_id
     options = {} if step.options.outputs is None else {"out": ",".join(step.options.outputs)}
+    if resolved.along:
+        options["along"] = ",".join(sorted(resolved.along))
     return KeyParts(
         code=code or step.code, definitions=definitions, setup=tuple(setup), inputs=inputs, parameters=given,
         item=item, environment=environment_id(step), options=options,
@@ -321,6 +339,7 @@ class Wishes:
     no_cache: bool = False
     expires: float | None = None
     required: frozenset[str] = frozenset()
+    tracked: tuple[str, ...] = ()  # inputs that have to be stored with what shares objects with them
     empty: bool = False  # an execution that left nothing may be reused too: a list without items
     now: float = 0.0
 
@@ -333,12 +352,23 @@ def choose(records: Sequence[Record], wishes: Wishes, holds: Callable[[Observati
         return Choice(None, (("no-cache", "never reused: --no-cache"),))
     refusals: list[Reason] = []
     for record in records:
-        refusal = _refusal(record, wishes) or holds(record.observations)
+        refusal = _refusal(record, wishes) or apart(record, wishes.tracked) or holds(record.observations)
         if refusal is None:
             age = describe_age((wishes.now or time.time()) - record.created_at)
             return Choice(record, (("reused", f"from {record.run}, {age}"),))
         refusals.append(refusal)
     return Choice(None, tuple(refusals[:1]))
+
+
+def apart(record: Record, tracked: Sequence[str]) -> Reason | None:
+    """A record and the inputs that a step below may change in; why it cannot stand for its task, None where it can.
+
+    What it left shares objects with such an input, and the two were stored apart.
+    """
+    lost = [name for name in record.shares if name not in record.artifacts and ("*" in tracked or name in tracked)]
+    if not lost:
+        return None
+    return ("input", f"{', '.join(lost)} shares objects with what it left, which a step below changes")
 
 
 def _refusal(record: Record, wishes: Wishes) -> Reason | None:
@@ -392,7 +422,9 @@ def changes(parts: KeyParts, source: str, previous: Record | None) -> tuple[Chan
                 after=parts.environment,
             )
         )
-    if parts.options != old.options:
+    if parts.options.get("along") != old.options.get("along"):
+        found.append(Change(code="input", what="other names share objects with its inputs now"))
+    if parts.options.get("out") != old.options.get("out"):
         found.append(
             Change(
                 code="code", what="--out changed", before=old.options.get("out", ""), after=parts.options.get("out", "")

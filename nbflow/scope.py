@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from nbflow.effects import STATES, state_of
 from nbflow.model import Binding, Definition, Source, Writer
 
 
@@ -17,6 +18,7 @@ class Gathered:
     missing: dict[str, bool] = field(default_factory=dict)  # name -> surely read
     replayed: dict[str, tuple[int, ...]] = field(default_factory=dict)  # name -> the definitions that give it
     changes: set[str] = field(default_factory=set)  # names that the bodies of those definitions write
+    draws: set[str] = field(default_factory=set)  # random states that those bodies draw from
 
 
 def gather(
@@ -54,12 +56,16 @@ def gather(
             found.bindings[name] = Binding(name=name, sources=everything, sure=sure)
         else:
             found.replayed[name] = orders
-        for order in orders:
-            if order not in followed:
-                followed.add(order)
-                found.changes |= set(definitions[order].free_writes)
-                queue.extend((free, False) for free in definitions[order].free)
-    found.definitions = closed(definitions, followed)
+        # what a definition requires is followed too: a decorator's body lives on in the function that it has made
+        for order in closed(definitions, orders) - followed:
+            followed.add(order)
+            definition = definitions[order]
+            found.changes |= set(definition.free_writes)
+            found.draws |= STATES.intersection(definition.free)
+            queue.extend((free, False) for free in definition.free if free not in STATES)
+            carried = (state_of(name) for name in definition.names if not definition.origins)
+            queue.extend((name, False) for name in carried if name in writers)
+    found.definitions = followed
     return found
 
 

@@ -19,8 +19,10 @@ from typing import Any
 
 import msgspec
 
-from nbflow import artifacts, leftovers, limits, outcome, randomness, replay, serialize, shell, storage
+from nbflow import artifacts, leftovers, limits, outcome, process_state, randomness, replay, serialize, shell, storage
 from nbflow.context import Caught, Context, running
+from nbflow.definition_state import Definitions
+from nbflow.effects import PROCESS, owner_of
 from nbflow.errors import NbflowError, SerializationError
 from nbflow.fingerprint import fingerprint
 from nbflow.joining import open_inputs
@@ -30,22 +32,25 @@ from nbflow.model import (
     Group,
     Output,
     Record,
-    Ref,
     Started,
     TaskEvent,
     TaskFailure,
     TaskResult,
     TaskSpec,
 )
-from nbflow.mutation import BaseLine
+from nbflow.mutation import BaseLine, is_fixed
 from nbflow.observe import Observer
 from nbflow.outcome import Outcome
 from nbflow.registry import Registry
 from nbflow.secrecy import withhold
+from nbflow.sharing import dump_together
 from nbflow.streams import Stream
 from nbflow.tracebacks import failure_of, text_of
 
 OURS = shell.VARIABLES | {*limits.THREAD_VARIABLES, limits.GPU_VARIABLE, limits.TASK_VARIABLE}
+
+MANY_OBJECTS = 500_000
+"""Bytes of a value's stream, arrays not counted, that are pickled in about 50 ms."""
 
 Emit = Callable[[TaskEvent], None]
 
@@ -107,6 +112,10 @@ class _Task:
         self.store = storage.open_store(spec.store) if self.kept is None else self.kept.store(spec.store)
         self.inputs = replay.Inputs(spec.groups, self._load)
         self.observer = Observer(spec, OURS, fresh=True)
+        self.definitions = Definitions((), {}, self.registry)
+        self.states: Mapping[str, bytes] = {}
+        self.before: process_state.Taken = {}
+        self.process: process_state.Changes = ()  # what steps above have set in the process
         self.findings: list[Finding] = []
         self.failure: TaskFailure | None = None  # that was caught
         self.created_at = time.time()
@@ -241,16 +250,30 @@ class _Task:
         self.emit(Output(output=output, at=time.time()))
 
     def _replay(self) -> None:
+        """Definitions and set-up in the order of the document, and between them what steps have set in the process."""
+        ref = self.spec.inputs.get(PROCESS)
+        self.process = self.inputs.value(ref) if ref is not None else ()
+        waiting = list(self.process)
         for statement in self.spec.replay:
+            while waiting and waiting[0][0] < statement.position:
+                process_state.put(waiting.pop(0))
             file = replay.file_of(statement, self.spec.position, self.spec.code_name)
             replay.run(statement, file, self.shell, self.inputs, self.registry)
+        for change in waiting:
+            process_state.put(change)
 
     def _bind(self) -> None:
         """Inputs come last: they win over what definitions have bound."""
+        names = [name for statement in self.spec.replay if statement.kind == "definition" for name in statement.names]
+        self.definitions = Definitions(names, self.shell.user_ns, self.registry)
         for name, ref in self.spec.inputs.items():
+            if name == PROCESS:
+                continue
             value = self.inputs.value(ref)
             if name in randomness.STATES:
                 randomness.restore(name, value, self.spec.index if self.spec.options.foreach else ())
+            elif (owner := owner_of(name)) is not None:
+                self.definitions.put(owner, value)
             else:
                 self.shell.user_ns[name] = value
         self.shell.user_ns.update(self.spec.values)
@@ -258,19 +281,20 @@ class _Task:
     def _base_line(self) -> BaseLine:
         """Inputs that the cell is not known to write, as they are now."""
         spec = self.spec
-        names = [name for name in spec.inputs if name not in spec.writes and name not in randomness.STATES]
+        names = [name for name in spec.inputs if name not in spec.writes and not name.startswith("<")]
         values = {} if spec.options.pure else {name: self.shell.user_ns[name] for name in names}
         sizes = {name: _size(spec.groups[spec.inputs[name].group]) for name in values}
         return BaseLine(values, sizes, self.registry)
 
     def _run_cell(self) -> None:
-        states = randomness.loaded()
+        self.states = randomness.loaded()
+        self.before = process_state.take()
         self.threads = frozenset(thread.ident or 0 for thread in threading.enumerate())
         self.emit(Started(pid=os.getpid(), at=time.time()))
         begun = time.monotonic()
         result = shell.run_cell(self.shell, self.spec.source, self.spec.code_name, self._title())
         self.elapsed = time.monotonic() - begun
-        if self._drew(states):
+        if self._drew(self.states):
             self.observer.add_volatile("random")
         if result.error is not None:
             if isinstance(result.error, KeyboardInterrupt):
@@ -306,12 +330,53 @@ class _Task:
         changed = verdict.changed | {name for name in verdict.unknown if not self._is_as_stored(name, namespace[name])}
         shared = self._shared_changes(before, namespace, changed)
         changed |= shared.keys()
-        values = {**shared, **outcome.outputs_of(spec, before, namespace, changed)}
+        effects = self._effects()
+        changed |= effects.keys()
+        values = {**shared, **outcome.outputs_of(spec, before, namespace, changed), **effects}
         with self.observer.paused():
-            groups, found = artifacts.save(self.store, self._storable(serialize.dump(values, self.registry)))
+            beside = self._beside(before, namespace, values)
+            together = dump_together(values, beside, spec.tracked, self.registry)
+            groups, found = artifacts.save(self.store, self._storable(together.dumped))
         outcome.check_required(spec, found)
         unbound = tuple(name for name in spec.writes if name not in found and name not in namespace)
-        return self._record(Outcome(groups, found, unbound, tuple(sorted(changed))))
+        changed |= together.joined
+        return self._record(Outcome(groups, found, unbound, tuple(sorted(changed)), tuple(sorted(together.shares))))
+
+    def _beside(
+        self, before: Mapping[str, Any], namespace: Mapping[str, Any], values: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Inputs that the cell has left as they were, and names that share objects with them: outputs may hold parts.
+
+        Many small objects take long to look at, which is done only where it matters.
+        """
+        spec = self.spec
+        found = {}
+        for name, ref in (*spec.inputs.items(), *spec.along.items()):
+            if name.startswith("<") or name in values or (name in namespace and name not in spec.inputs):
+                continue
+            value = self.inputs.value(ref)
+            live = name not in spec.inputs or (namespace.get(name) is value and before.get(name) is value)
+            dear = spec.groups[ref.group].stream.length > MANY_OBJECTS and not {"*", name}.intersection(spec.tracked)
+            if live and not dear and not is_fixed(value):
+                found[name] = value
+        return found
+
+    def _effects(self) -> dict[str, Any]:
+        """What the cell did besides binding and changing names: random states, definitions, the process."""
+        spec = self.spec
+        drawn = randomness.drawn(self.states) & spec.inputs.keys()
+        found: dict[str, Any] = {name: randomness.read(name) for name in drawn}
+        for definition in spec.own:
+            self.definitions.add(definition.source, definition.names, self.shell.user_ns)
+        found |= self.definitions.changed()
+        for name in spec.writes:
+            state = self.definitions.state(owner_of(name) or "")
+            if state is not None:
+                found[name] = state
+        process = process_state.changes(self.before, spec.position, self.process)
+        if process != self.process or PROCESS in spec.writes:
+            found[PROCESS] = process
+        return found
 
     def _storable(self, dumped: list[serialize.Dumped | serialize.Unstorable]) -> list[Any]:
         """What holds a secret of this step is not stored."""
@@ -336,14 +401,13 @@ class _Task:
         """
         found: dict[str, Any] = {}
         for name, ref in self.spec.inputs.items():
-            group = self.spec.groups[ref.group]
             kept = name in namespace and namespace[name] is before.get(name)
-            if len(group.names) == 1 or not kept or (name not in changed and name not in self.spec.writes):
+            if not kept or (name not in changed and name not in self.spec.writes):
                 continue
-            for other in group.names:
-                if other in namespace or other in found:
-                    continue  # an input of its own, or bound by the cell
-                value = self.inputs.value(Ref(name=other, group=ref.group))
+            for other, place in self.spec.along.items():
+                if place.group != ref.group or other in namespace or other in found:
+                    continue  # it shares nothing, or the cell has bound it
+                value = self.inputs.value(place)
                 if other in self.spec.writes or not self._is_as_stored(other, value, ref.group):
                     found[other] = value
         return found
@@ -368,6 +432,7 @@ class _Task:
             artifacts=left.artifacts,
             unbound=left.unbound,
             changed=left.changed,
+            shares=left.shares,
         )
 
     def _load(self, group: Group, names: frozenset[str]) -> Mapping[str, Any]:

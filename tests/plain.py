@@ -100,8 +100,11 @@ def copy_with_data(path: Path, folder: Path) -> Path:
     return Path(shutil.copy2(path, folder / path.name))
 
 
-def run_plainly(path: Path, folder: Path, *, timeout: int = 120) -> Plain:
-    """Runs the notebook in `folder`, which gets a copy of it; CellExecutionError when a cell fails."""
+def run_plainly(path: Path, folder: Path, *, timeout: int = 120, manager: Any = None) -> Plain:
+    """Runs the notebook in `folder`, which gets a copy of it; CellExecutionError when a cell fails.
+
+    `manager` is a kernel manager that has not started its kernel yet; without one a python3 kernel is started.
+    """
     copy = copy_with_data(path, folder)
     document, target = plain_document(copy), folder / ".left.pickle"
     call = f"_collect(get_ipython().user_ns, get_ipython().user_ns_hidden, {str(target)!r})\n"
@@ -109,8 +112,9 @@ def run_plainly(path: Path, folder: Path, *, timeout: int = 120) -> Plain:
     environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
     environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     client = NotebookClient(
-        document, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+        document, km=manager, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
+    client.owns_km = True
     client.execute(env=environment)
     nbformat.write(document, folder / ("plain-" + path.name))
     return _loaded(pickle.loads(target.read_bytes()), folder)

@@ -1,0 +1,166 @@
+"""What a cell sets in its process: folder, environment, paths, options, filters; taken, compared and put back.
+
+Set-up statements are replayed wherever they are known as such. What a cell sets in any other way (in a function, a
+loop, a library) is found by comparing the process with itself, and travels to the steps below as changes.
+"""
+
+from __future__ import annotations
+
+import decimal
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Taken = dict[str, dict[str, Any]]
+"""Part of the process -> key -> value."""
+
+Changes = tuple[tuple[int, Taken, dict[str, tuple[str, ...]]], ...]
+"""For each step that has set something: its position, what it set, and the keys that it took away."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One table of the process: how it is read, how a key is set and deleted; `module` must be loaded."""
+
+    module: str
+    read: Callable[[], dict[str, Any]]
+    put: Callable[[str, Any], Any]
+    drop: Callable[[str], Any]
+
+
+def _whole(read: Callable[[], Any], put: Callable[[Any], Any], module: str = "sys") -> Part:
+    """A part that is one value."""
+    return Part(module, lambda: {"": read()}, lambda _, value: put(value), lambda _: None)
+
+
+def _options(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested tables of options, as pandas has them, flat."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            found |= _options(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _pandas() -> dict[str, Any]:
+    from pandas._config import config
+
+    return _options(config._global_config)  # type: ignore[attr-defined]  # noqa: SLF001  # get_option warns for old names
+
+
+def _set_pandas(name: str, value: Any) -> None:
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pd.set_option(name, value)
+
+
+def _matplotlib() -> dict[str, Any]:
+    from matplotlib import rcParams
+
+    return {name: value for name, value in dict.items(rcParams) if name not in BACKEND}
+
+
+def _set_matplotlib(name: str, value: Any) -> None:
+    from matplotlib import rcParams
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rcParams.update({name: value})  # type: ignore[misc, dict-item, unused-ignore]  # any name of `_matplotlib`
+
+
+def _set_filters(filters: list[Any]) -> None:
+    warnings.filters[:] = filters  # type: ignore[index]
+    warnings._filters_mutated()  # type: ignore[attr-defined]  # noqa: SLF001  # as `filterwarnings` does
+
+
+def _numpy(name: str) -> Any:
+    import numpy as np
+
+    return getattr(np, name)
+
+
+def _set_context(values: dict[str, Any]) -> None:
+    context = decimal.getcontext()
+    context.prec, context.rounding = values["prec"], values["rounding"]
+
+
+PRIVATE = frozenset({"COLUMNS", "LINES", "PYTEST_CURRENT_TEST"})
+BACKEND = frozenset({"backend", "backend_fallback", "interactive"})
+
+PARTS: Mapping[str, Part] = {
+    "folder": _whole(os.getcwd, os.chdir),
+    "environment": Part(
+        "sys", lambda: {key: value for key, value in os.environ.items() if key not in PRIVATE},
+        os.environ.__setitem__, lambda key: os.environ.pop(key, None),
+    ),
+    "sys.path": _whole(lambda: list(sys.path), lambda value: sys.path.__setitem__(slice(None), value)),
+    "recursion limit": _whole(sys.getrecursionlimit, sys.setrecursionlimit),
+    "warnings": _whole(lambda: list(warnings.filters), _set_filters),
+    "decimal": _whole(
+        lambda: {"prec": decimal.getcontext().prec, "rounding": decimal.getcontext().rounding}, _set_context
+    ),
+    "matplotlib": Part("matplotlib", _matplotlib, _set_matplotlib, lambda _: None),
+    "pandas": Part("pandas", _pandas, _set_pandas, lambda _: None),
+    "numpy errors": Part(
+        "numpy", lambda: dict(_numpy("geterr")()), lambda key, value: _numpy("seterr")(**{key: value}), lambda _: None
+    ),
+    "numpy printing": Part(
+        "numpy", lambda: {k: v for k, v in _numpy("get_printoptions")().items() if k != "override_repr"},
+        lambda key, value: _numpy("set_printoptions")(**{key: value}), lambda _: None,
+    ),
+}  # fmt: skip
+
+
+def take() -> Taken:
+    """The process as it is now, as far as libraries are loaded, out; takes well under a millisecond."""
+    return {name: part.read() for name, part in PARTS.items() if part.module in sys.modules}
+
+
+def changes(before: Taken, position: int, earlier: Changes = ()) -> Changes:
+    """What `take` gave before a cell, the cell's position, and what steps above have set, in; all of it out.
+
+    What an import has set by itself is no change: a library that was not loaded before has nothing to compare with.
+    """
+    found: Taken = {}
+    gone: dict[str, tuple[str, ...]] = {}
+    for name, now in take().items():
+        was = before.get(name)
+        if was is None:
+            continue
+        new = {key: value for key, value in now.items() if key not in was or _differs(was[key], value)}
+        lost = tuple(sorted(key for key in was if key not in now))
+        if new:
+            found[name] = new
+        if lost:
+            gone[name] = lost
+    return (*earlier, (position, found, gone)) if found or gone else earlier
+
+
+def put(change: tuple[int, Taken, dict[str, tuple[str, ...]]]) -> None:
+    """One step's changes in; the process has them from now on."""
+    _, found, gone = change
+    for name, values in found.items():
+        part = PARTS[name]
+        if part.module not in sys.modules:
+            __import__(part.module)
+        for key, value in values.items():
+            part.put(key, value)
+    for name, keys in gone.items():
+        for key in keys:
+            PARTS[name].drop(key)
+
+
+def _differs(one: Any, other: Any) -> bool:
+    if one is other:
+        return False
+    try:
+        return bool(one != other)
+    except Exception:  # values of options may be anything
+        return True
