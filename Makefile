@@ -20,7 +20,7 @@ TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1 N
 # The front end: only `browser`, `frontend` and wheels need Node; without one of version 20 it comes from PyPI
 JLPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jlpm
 MODULES := node_modules/.ready
-BUILT := nbflow/static/.ready
+BUILT := node_modules/.built
 
 PEER := .peers/metaflow/.ready
 

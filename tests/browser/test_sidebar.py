@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 
@@ -28,6 +29,11 @@ SLOW = [
     "%flow run",
 ]
 FAST = 10_000
+
+
+def within(seconds: float) -> float:
+    """A time that an idle machine keeps; the time that this one may take, as busy as it is."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def step(panel: Locator, name: str, state: str) -> Locator:
@@ -144,7 +150,7 @@ def test_cancel_while_a_cell_blocks_and_a_reload_in_mid_run(notebook: Open, shoo
     book.run(0)
     book.run(2, wait=False)
     expect(step(panel, "slow", "running")).to_be_visible(timeout=FAST)
-    assert seconds_to_cancel(panel) < 1
+    assert seconds_to_cancel(panel) < within(1)
     expect(book.cell(2).locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]"))
     shoot(page, "lab-cancelled")
     expect(panel.get_by_role("button", name="Resume")).to_be_enabled()
@@ -157,7 +163,9 @@ def test_cancel_while_a_cell_blocks_and_a_reload_in_mid_run(notebook: Open, shoo
     panel = book.open_panel()
     expect(step(panel, "slow", "running")).to_be_visible(timeout=15_000)
     shoot(page, "lab-reloaded")
-    assert seconds_to_cancel(panel) < 2.5  # nobody answers this page yet: an interrupt, after a second without one
+    assert seconds_to_cancel(panel) < within(
+        2.5
+    )  # nobody answers this page yet: an interrupt, after a second without one
 
 
 def test_a_step_by_hand_is_interrupted(notebook: Open) -> None:
@@ -166,7 +174,7 @@ def test_a_step_by_hand_is_interrupted(notebook: Open) -> None:
     book.run(0)
     book.run(1, wait=False)
     expect(step(panel, "slow", "running")).to_be_visible(timeout=FAST)
-    assert seconds_to_cancel(panel) < 1
+    assert seconds_to_cancel(panel) < within(1)
 
 
 def test_a_restarted_kernel_and_two_notebooks(notebook: Open, server: Server, shoot: Shoot) -> None:
