@@ -416,6 +416,7 @@ COMMANDS: Mapping[str, Command] = {
     "plan": Command(plan, ("param", "fresh")),
     "why": Command(why, ("param",)),
     "show": Command(show),
+    "card": Command(card, ("template", "output")),
     "load": Command(load_inputs, ("cell",)),
     "tag": Command(tag, ("remove",)),
     "diff": Command(diff),
@@ -427,4 +428,3 @@ COMMANDS: Mapping[str, Command] = {
     "doctor": Command(doctor),
 }
 """Every sub-command by its name."""
-    "card": Command(card, ("template", "output")),
