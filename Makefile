@@ -83,7 +83,14 @@ browser: $(BUILT) ## the panel in JupyterLab, Notebook and a plain page, in Chro
 	$(JLPM) test
 	$(TEST_ENV) $(PYTEST) -q -m browser tests/browser
 
-export: $(READY) ## exported flows, run by the tools that they were exported to
+# Metaflow's environment, with Jupytext, and with what notebooks import taken from .venv; nbflow itself is not seen there
+$(PEER:.ready=.export): $(PEER) | $(READY)
+	.peers/metaflow/bin/python -m pip install --quiet --disable-pip-version-check jupytext
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])" > \
+	  "$$(.peers/metaflow/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/development.pth"
+	@touch $@
+
+export: $(READY) $(PEER:.ready=.export) ## exported flows, run by the tools that they were exported to
 	$(TEST_ENV) $(PYTEST) -q -m export $(NONE_IS_FINE)
 
 soak: $(READY) ## an hour of kills, hash seeds, generated flows, large values; report in docs/soak.md

@@ -34,8 +34,8 @@ class Words:
 
 
 VALUED = ("store", "on", "workers", "tag", "params", "depth")
-FLAGS = ("background", "all-cells", "dry-run", "force", "cell")
-SHORT = {"-p": "--param"}
+FLAGS = ("background", "all-cells", "dry-run", "force", "cell", "check")
+SHORT = {"-p": "--param", "-o": "--output"}
 
 
 def parse(words: list[str], command: str, known: tuple[str, ...]) -> Words:
@@ -371,6 +371,19 @@ def doctor(session: Session, words: Words) -> None:
     print("\n".join(session.settings()))
 
 
+def export(session: Session, words: Words) -> Any:
+    """`%flow export --to TARGET -o PATH [--check]`: the notebook as a script, or for another tool."""
+    from nbflow import exporting
+
+    target = words.option("to")
+    if target is None:
+        raise OptionError("%flow export needs --to", fix="write `%flow export --to metaflow -o flow.py`")
+    flow, wished = session.flow(), tuple(words.options.get("with", ()))
+    place = words.option("output")
+    output = None if place is None else Path(flow.notebook.folder) / place
+    return exporting.export_flow(flow, target, output, words=wished, check="check" in words.options)
+
+
 # ---------------------------------------------------------------- showing
 
 
@@ -424,6 +437,7 @@ COMMANDS: Mapping[str, Command] = {
     "gc": Command(gc, ("keep", "size", "dry-run", "force")),
     "runs": Command(runs, ("tag",)),
     "status": Command(status),
+    "export": Command(export, ("to", "output", "with", "check")),
     "config": Command(config),
     "doctor": Command(doctor),
 }

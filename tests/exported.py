@@ -41,7 +41,8 @@ for name, value in space.items():
         setattr(main, name, value)
 import metaflow
 metaflow.namespace(None)
-flow = next(name for name, value in space.items() if isinstance(value, type) and value.__mro__[1].__name__ == "FlowSpec")
+is_flow = lambda value: isinstance(value, type) and value.__mro__[1].__name__ == "FlowSpec"
+flow = next(name for name, value in space.items() if is_flow(value))
 left = []
 for step in metaflow.Run(f"{flow}/{run_id}"):
     for task in step:
@@ -135,8 +136,8 @@ def collect(file: Path, run: str) -> list[Left]:
 def problems(run: Any, flow: Flow, left: Sequence[Left], without: Sequence[str] = ()) -> list[str]:
     """A run of nbflow's and what the other tool's tasks left in; every artifact that is missing or differs, told, out.
 
-    Each task's artifacts are compared with those of the same step and item, and what the run leaves in the end with what
-    its last step holds. `without` are names that the export has said to lose.
+    Each task's artifacts are compared with those of the same step and item, and what the run leaves in the end with
+    what its last step holds. `without` are names that the export has said to lose.
     """
     names = Names(flow, Notes())
     tasks = {(one.step, one.index): one.values for one in sorted(left, key=lambda one: one.at)}
@@ -153,7 +154,8 @@ def problems(run: Any, flow: Flow, left: Sequence[Left], without: Sequence[str] 
                 )
     (end,) = (one for one in left if one.step == "end")
     for name in sorted({name for step in run.steps() for task in step.tasks for name in task.artifacts}):
-        if not name.startswith("<") and name not in without:
+        defined = bool(flow.writers[name][-1].definitions)  # its last version is no artifact, but stands in the file
+        if not name.startswith("<") and name not in without and not defined:
             problem = _problem(end.values, names.of(name), getattr(run.data, name))
             found += [f"end.{name}: {problem}"] if problem else []
     return found
@@ -170,6 +172,7 @@ def _problem(values: Mapping[str, Any], name: str, expected: Any) -> str:
     value = values[name]
     if type(expected).__name__ == "Caught":
         return "" if value == ("caught", expected.type, expected.message) else repr(value)
+    expected = list(expected) if type(expected).__name__ == "SList" else expected  # `!ls` gives a plain list elsewhere
     difference = equal(expected, value, name)
     return "" if difference is None or difference.kind == NO_EQUALITY else str(difference)
 

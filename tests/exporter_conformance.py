@@ -1,6 +1,6 @@
 """What every exporter must do, ours and others': subclass `ExporterConformance`, say which one by `exporter` and `run`.
 
-Data in, text out: no files, no clock, the same text for the same flow; everything that it cannot say is refused or told.
+Data in, text out: no files, no clock, the same text for the same flow; what it cannot say is refused or told.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from nbflow.errors import PlanError
 from nbflow.exporters.interface import Environment, Exporter, Options
 from nbflow.graph import build_flow
 from nbflow.model import Flow
-from nbflow.notebook import parse_cells
-from nbflow.notebook import RawCell
+from nbflow.notebook import RawCell, parse_cells
 
 CELLS = {
     "title": ("", "# Barrels\n\nHow much is left, and for how long."),
     "imports": (
-        'import math\n\nROUND = 2\n\n\ndef area(width):\n    """Of a circle."""\n    return round(math.pi * width**2 / 4, ROUND)',
+        "import math\n\nROUND = 2\n\n\n"
+        'def area(width):\n    """Of a circle."""\n    return round(math.pi * width**2 / 4, ROUND)',
         "",
     ),
     "params": ("%%params\nwidth: float = 0.8  # of a barrel, in metres", "What can be set."),
@@ -68,7 +68,8 @@ class ExporterConformance:
         assert self.options.file in files
         for name, text in files.items():
             assert not Path(name).is_absolute()
-            assert text.endswith("\n") and not text.endswith("\n\n")
+            assert text.endswith("\n")
+            assert not text.endswith("\n\n")
             if name.endswith(".py"):
                 compile(text, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
@@ -89,8 +90,8 @@ class ExporterConformance:
         text = self.export()[self.options.file]
         for word in ("Barrels", "Measured by hand.", "What can be set.", "of a barrel, in metres", "All together."):
             assert word in text, word
-        for line in ("levels = [1.2, 0.4, 0.9]", "left = area(width) * level", "total = sum(one.left for one in inputs)",
-                     "note = note + '!'", "said = f'{total:.1f} {note}'", "def area(width):", "ROUND = 2"):  # fmt: skip
+        for line in ("levels = [1.2, 0.4, 0.9]", "left = area(width) * level",
+                     "total = sum(one.left for one in inputs)", "note = note + '!'", "said = f'{total:.1f} {note}'", "def area(width):", "ROUND = 2"):  # fmt: skip
             assert line in text, line
 
     def test_a_flow_that_cannot_run_is_refused_with_its_reason(self) -> None:

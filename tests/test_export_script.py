@@ -126,7 +126,8 @@ def test_notebook_and_script_reuse_each_other(tmp_path: Path) -> None:
     cells = [
         "import os\n%config InlineBackend.figure_format = 'png'", "def twice(x):\n    return 2 * x", "",
         "%%params\nrate: float = 0.1", "%%step a\nx = twice(rate)\n%time y = x", "z = y + 1",
-        "%%step b --foreach i in [1, 2]\nw = z * i", "%%step c --join b\nt = [one.w for one in inputs]\nos.getpid() > 0",
+        "%%step b --foreach i in [1, 2]\nw = z * i",
+        "%%step c --join b\nt = [one.w for one in inputs]\nos.getpid() > 0",
     ]  # fmt: skip
     path = write_notebook(cells, tmp_path / "made.ipynb")
     exporting.export(path, "script", tmp_path / "flow.py")
@@ -154,7 +155,8 @@ def test_jupytext_reads_the_script_as_the_notebook(tmp_path: Path) -> None:
     code = "import jupytext, nbformat; nbformat.write(jupytext.read('flow.py'), 'back.ipynb')"
     subprocess.run([str(METAFLOW), "-W", "ignore", "-c", code], cwd=tmp_path, check=True, timeout=60)
     back, own = nbformat.read(tmp_path / "back.ipynb", as_version=4), nbformat.read(path, as_version=4)
-    assert back.cells[0].cell_type == "raw" and "run_script" in back.cells[0].source
+    assert back.cells[0].cell_type == "raw"
+    assert "run_script" in back.cells[0].source
 
     def plain(cell: Any) -> tuple[str, str]:
         source = cell.source.strip().replace("# %%step", "%%step").replace("# %%params", "%%params")

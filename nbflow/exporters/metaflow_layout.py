@@ -82,7 +82,7 @@ class Layout:
         if not after.open:
             ends = "_".join(self.names.steps[branch[-1].steps[-1].name] for branch in branches)
             after = self.join(f"join_{ends}", "Puts together what the branches have left.", "", after)
-        joining = self.nodes[0]
+        joining, after.open = self.nodes[0], False
         lasts: list[str] = []
         calls: list[Entry] = []
         for branch in reversed(branches):
@@ -90,8 +90,9 @@ class Layout:
             lasts.insert(0, after.callers[-1])
         first, owned = self.structure.owners(branches)
         lines = [
-            f"self.merge_artifacts([inputs.{last}], include={[self.names.of(name) for name in names]})"
-            for at, (last, names) in enumerate(zip(lasts, owned, strict=True)) if at != first and names
+            f"self.merge_artifacts([inputs.{last}], include={kept})"
+            for at, (last, names) in enumerate(zip(lasts, owned, strict=True))
+            if at != first and (kept := [self.names.of(name) for name in names if name not in self.texts.gone])
         ]  # fmt: skip
         lines.append(f"self.merge_artifacts([inputs.{lasts[first]}])")
         joining.text = "\n".join(part for part in [*lines, joining.text] if part)

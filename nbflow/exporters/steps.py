@@ -40,6 +40,7 @@ class PlainSteps(ABC):
     def __init__(self, flow: Flow, needs: Needs, notes: Notes) -> None:
         self.flow, self.needs, self.notes = flow, needs, notes
         self.wanted: set[str] = set()
+        self.gone: set[str] = set()  # names that no step keeps
         makers = function_makers(flow.definitions)
         held = {name for step in flow.steps for name in function_names(parsed(self.cell(step)), makers)}
         self.functions = held & {name for step in flow.steps for name in step.writes}  # names that may hold functions
@@ -188,6 +189,7 @@ class PlainSteps(ABC):
         return found
 
     def _leave_out(self, step: Step, name: str, kind: str) -> None:
+        self.gone.add(name)
         readers = [edge.to for edge in self.flow.edges if edge.frm == step.name and name in edge.names]
         if readers:
             self.notes.refused(

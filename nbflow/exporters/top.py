@@ -50,7 +50,7 @@ class Top:
     def definitions(self) -> list[str]:
         """Helpers, then the notebook's definitions and set-up, with the text above their cells as comments."""
         found = [text for name, (text, _) in self.helpers.items() if name in self.texts.wanted]
-        last = ""
+        last, after_block = "", False
         for d in self.tops:
             text = (
                 ""
@@ -62,11 +62,12 @@ class Top:
             cell = self.needs.cells[d.cell]
             comment = as_comment(self.text_above(cell)) if cell.id != last and cell.kind != "step" else ""
             text = "\n".join(part for part in [comment, text.strip("\n")] if part)
-            if last == d.cell and not d.source.startswith(("def ", "class ", "@", "async ")):
+            block = d.source.startswith(("def ", "class ", "@", "async "))
+            if last == d.cell and not block and not after_block:
                 found[-1] = f"{found[-1]}\n{text}"
             else:
                 found.append(text)
-            last = d.cell
+            last, after_block = d.cell, block
         return found
 
     def note_scratch(self) -> None:

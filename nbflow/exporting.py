@@ -1,0 +1,133 @@
+"""A notebook → files for another tool: reads what the exporter has to know, calls it, writes what it gives."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbflow import plugins
+from nbflow.analysis import analyse
+from nbflow.environment import distribution_of, version_of
+from nbflow.errors import NotebookError, OptionError
+from nbflow.exporters.interface import Environment, Exporter, Options
+from nbflow.graph import build_flow
+from nbflow.model import Finding, Flow
+from nbflow.notebook import read_notebook
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote, and what was lost or changed on the way; with `check` nothing is written."""
+
+    files: tuple[Path, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def refused(self) -> bool:
+        """Whether the target cannot hold the flow."""
+        return any(finding.level == "error" for finding in self.findings)
+
+    def __repr__(self) -> str:
+        lines = [*(line for finding in self.findings for line in told(finding)), *map(str, self.files)]
+        return "\n".join(lines) or "nothing is lost or changed"
+
+
+def export(
+    path: PathLike, target: str, output: PathLike | None = None, *, words: Sequence[str] = (), check: bool = False
+) -> Exported:
+    """A notebook, a target and a place in; its files are written there; what was written, and what changed, out.
+
+    `output` is the main file's path, or a folder that is there. Raises NotebookError and PlanError (which lists
+    everything that the target cannot hold) before anything is written; with `check` nothing is raised but for a
+    notebook that cannot be read, and nothing is written.
+    """
+    flow = build_flow(read_notebook(Path(path)))
+    return export_flow(flow, target, output, words=words, check=check)
+
+
+def export_flow(
+    flow: Flow, target: str, output: PathLike | None = None, *, words: Sequence[str] = (), check: bool = False
+) -> Exported:
+    """The same for a flow that has been read already, as the kernel's session has it."""
+    exporter: Exporter = plugins.load("exporters", target)()
+    place = _place(flow, output, check=check)
+    environment = read_environment(flow, beside=place.parent.resolve() == Path(flow.notebook.folder).resolve())
+    options = Options(file=place.name, words=tuple(words))
+    findings = exporter.check(flow, environment, options)
+    if check:
+        return Exported((), findings)
+    files = exporter.export(flow, environment, options)
+    written = []
+    for name, text in files.items():
+        file = place.parent / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        written.append(file)
+    return Exported(tuple(written), findings)
+
+
+def _place(flow: Flow, output: PathLike | None, *, check: bool) -> Path:
+    """Where the main file goes; OptionError when it was not said and is needed, or would replace the notebook."""
+    default = re.sub(r"\W+", "_", flow.name).strip("_") or "flow"
+    if output is None:
+        if not check:
+            raise OptionError("where to write was not said", fix=f"add `-o {default}.py`")
+        return Path(flow.notebook.folder) / f"{default}.py"
+    place = Path(output)
+    place = place / f"{default}.py" if place.is_dir() else place
+    if flow.notebook.path is not None and place.resolve() == Path(flow.notebook.path).resolve():
+        raise OptionError(f"{str(output)!r} is the notebook itself", fix="name another file after -o")
+    return place
+
+
+def read_environment(flow: Flow, *, beside: bool = True) -> Environment:
+    """A flow in; Python's version, the distributions that its cells import, and helper modules beside it, out."""
+    distributions: dict[str, tuple[str, str]] = {}
+    modules: dict[str, str] = {}
+    waiting = [origin for definition in flow.definitions for origin in definition.origins.values()]
+    seen: set[str] = set()
+    folder = Path(flow.notebook.folder)
+    while waiting:
+        top = waiting.pop().partition(".")[0]
+        if top in seen:
+            continue
+        seen.add(top)
+        local = _read_modules(folder, top)
+        modules.update(local)
+        for text in local.values():
+            waiting += [origin for statement in analyse(text).statements for _, origin in statement.imports]
+        found = None if local else distribution_of(top)
+        if found is not None:
+            distributions[top] = (found, version_of(found))
+    return Environment(
+        python=platform.python_version(), distributions=dict(sorted(distributions.items())),
+        modules=dict(sorted(modules.items())), beside=beside,
+    )  # fmt: skip
+
+
+def _read_modules(folder: Path, top: str) -> dict[str, str]:
+    """A folder and a module's name in; the files beside the notebook that it is made of, with their text, out."""
+    single = folder / f"{top}.py"
+    files = [single] if single.is_file() else sorted((folder / top).rglob("*.py")) if (folder / top).is_dir() else []
+    try:
+        return {file.relative_to(folder).as_posix(): file.read_text(encoding="utf-8") for file in files}
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotebookError(
+            f"the helper module {top} cannot be read: {error}", fix="save it as text in UTF-8"
+        ) from None
+
+
+def told(finding: Finding) -> list[str]:
+    """A finding in; its lines as a person reads them out."""
+    word = {"error": "refused", "warning": "lost", "note": "changed"}[finding.level]
+    where = f"step {finding.step}" if finding.step else f"cell {finding.cell}" if finding.cell else ""
+    if where and finding.line is not None:
+        where += f", line {finding.line}"
+    lines = [f"{word}: {finding.message}" + (f" ({where})" if where else "")]
+    return [*lines, f"  fix: {finding.fix}"] if finding.fix else lines
