@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -51,18 +50,20 @@ def main() -> None:
     wanted = given.topics or (*TOPICS, *TEXTS)
     if set(wanted) - {*TOPICS, *TEXTS}:
         parser.error(f"known topics: {', '.join((*TOPICS, *TEXTS))}")
+    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
+    if not given.json:
+        print(f"{machine}; ratios are of one run")
     rows: list[Row] = []
     for name in (each for each in TOPICS if each in wanted):
         began = time.monotonic()
-        rows += importlib.import_module(f"bench.{name}").measure(quick=given.quick)
-        print(f"({name}: {time.monotonic() - began:.0f} s)", file=sys.stderr)
+        found = importlib.import_module(f"bench.{name}").measure(quick=given.quick)
+        rows += found
+        if not given.json:
+            print(f"\n{table(found)}\n({time.monotonic() - began:.0f} s)", flush=True)
     texts = {name: globals()[f"{name}_text"]() for name in TEXTS if name in wanted}
-    machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {platform.python_version()}"
     if given.json:
         print(json.dumps({"machine": machine, "rows": [plain(row) for row in rows], "texts": texts}))
         return
-    print(f"{machine}; ratios are of one run\n")
-    print(table(rows))
     for name, text in texts.items():
         print(f"\n[{name}]\n{text}")
 
