@@ -20,6 +20,7 @@ import msgspec
 from nbflow import client, launch, terminal
 from nbflow.cli_card import card
 from nbflow.cli_exit import CANCELLED, DONE, FAILED, UNUSABLE, USAGE, code_of, exit_code, interrupts
+from nbflow.cli_export import export
 from nbflow.cli_notebook import NotebookCommand, usage_error
 from nbflow.cli_runs import attach, diff, gc, json_option, store_option, tag
 from nbflow.errors import NbflowError, NotFoundError, PlanError
@@ -364,3 +365,15 @@ def doctor(store: str | None) -> int:
     print(f"nbflow {version('nbflow')}")
     print(diagnosis.text(checks))
     return DONE if diagnosis.is_well(checks) else FAILED
+
+
+cli.add_command(export)
+
+
+def run_script(path: str, arguments: Sequence[str] | None = None) -> int:
+    """A script that `export --to script` wrote and its words (None: this process's) in; it is run; an exit code out.
+
+    `python flow.py run -p lr=0.2` is `nbflow run flow.py -p lr=0.2`; without words it is run.
+    """
+    command, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["run"]
+    return main([command] if command.startswith("-") else [command, path, *rest])

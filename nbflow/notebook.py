@@ -12,13 +12,13 @@ from typing import Any
 from nbflow.errors import NotebookError, OptionError
 from nbflow.model import Cell, Finding, Notebook, StepOptions
 from nbflow.options import parse_header
+from nbflow.percent import flow_name, read_percent
 
 HEADER = re.compile(r"^(?:#\s*)?%%(step|params|setup)\b[ \t]*(.*)$")
 CONTROL = re.compile(
     r"^(?:%flow\b|%(?:re)?load_ext\s+nbflow\b|%unload_ext\s+nbflow\b|[!%](?:pip3?|conda|mamba|uv)\b|!\S*python\S*\s+-m\s+pip\b)"
 )
 _CELL_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
-_PERCENT = re.compile(r"^# %%(?:\s+(?P<title>.*?))?(?P<kind>\[markdown\]|\[md\]|\[raw\])?\s*(?P<meta>(?:[\w-]+=.*)?)$")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ def read_notebook(path: str | Path) -> Notebook:
 def parse_document(text: str, *, name: str, folder: str, path: str | None = None) -> Notebook:
     """The text of a .ipynb (JSON) or of a percent-format .py in; the Notebook out."""
     if path is not None and path.endswith(".py"):
-        return parse_cells(parse_percent(text), name=name, folder=folder, path=path, document=text)
+        return parse_cells(
+            parse_percent(text), name=flow_name(text) or name, folder=folder, path=path, document=text
+        )
     try:
         document = json.loads(text)
     except ValueError as error:
@@ -123,32 +125,12 @@ def parse_percent(text: str) -> list[RawCell]:
     """Percent-format Python in; its code cells out; Markdown cells' comment marks are taken off."""
     cells: list[RawCell] = []
     above: list[str] = []
-    kind, lines, identity, tags = "code", [], None, ()  # type: ignore[var-annotated]
-
-    def close() -> None:
-        nonlocal above
-        source = "\n".join(lines).strip("\n")
-        if kind == "code":
-            if source.strip():
-                cells.append(RawCell(identity, source, tags, "\n\n".join(above)))
-                above = []
-        elif kind == "markdown":
-            above.append("\n".join(re.sub(r"^# ?", "", line) for line in source.splitlines()))
-
-    for line in text.splitlines():
-        match = _PERCENT.match(line) if line.startswith("# %%") and not HEADER.match(line) else None
-        if match is None:
-            lines.append(line)
-            continue
-        close()
-        mark = (match["kind"] or "") + (match["title"] or "")
-        kind = "markdown" if "[markdown]" in mark or "[md]" in mark else "raw" if "[raw]" in mark else "code"
-        found = re.search(r'\bid="([^"]*)"', line)
-        identity = found[1] if found else None
-        labels = re.search(r"\btags=(\[[^\]]*\])", line)
-        tags = tuple(json.loads(labels[1])) if labels else ()
-        lines = []
-    close()
+    for cell in read_percent(text):
+        if cell.kind == "markdown":
+            above.append(cell.source)
+        elif cell.kind == "code":
+            cells.append(RawCell(cell.id, cell.source, cell.tags, "\n\n".join(above)))
+            above = []
     return cells
 
 
