@@ -24,6 +24,9 @@ BUILT := node_modules/.built
 
 PEER := .peers/metaflow/.ready
 
+# kernels, processes and browsers on a machine that others load too: a test counts as failed when it fails three times
+AGAIN := --reruns 2 --reruns-delay 2
+
 # pytest ends with 5 when no test bears the marker
 NONE_IS_FINE := || test $$? -eq 5
 
@@ -65,23 +68,23 @@ demo: $(READY) ## the quickstart as a flow: run, run again (all reused), one par
 test: unit running notebooks remote browser export ## everything that has to pass, at most 15 minutes
 
 unit: $(READY) ## no process is started, under 30 s
-	$(TEST_ENV) $(PYTEST) -q -n 2 -m "$(UNMARKED)"
+	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -n 2 -m "$(UNMARKED)"
 
 running: $(READY) ## kernels and worker processes
-	$(TEST_ENV) $(PYTEST) -q -m running $(NONE_IS_FINE)
+	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -m running $(NONE_IS_FINE)
 
 notebooks: $(READY) ## whole notebooks against a plain kernel
-	$(TEST_ENV) $(PYTEST) -q -n 2 --dist loadgroup -m notebooks $(NONE_IS_FINE)
+	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -n 2 --dist loadgroup -m notebooks $(NONE_IS_FINE)
 
 remote: $(READY) ## stores and executors elsewhere, on servers that the tests start
-	$(TEST_ENV) $(PYTEST) -q -m remote $(NONE_IS_FINE)
+	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -m remote $(NONE_IS_FINE)
 
 browser: $(BUILT) ## the panel in JupyterLab, Notebook and a plain page, in Chromium
 	@if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null && test -z "$${NBFLOW_CHROMIUM:-}" && \
 	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; fi
 	$(JLPM) test
-	$(TEST_ENV) $(PYTEST) -q -m browser tests/browser
+	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -m browser tests/browser
 
 # Metaflow's environment, with Jupytext, and with what notebooks import taken from .venv; nbflow itself is not seen there
 $(PEER:.ready=.export): $(PEER) | $(READY)
@@ -91,7 +94,7 @@ $(PEER:.ready=.export): $(PEER) | $(READY)
 	@touch $@
 
 export: $(READY) $(PEER:.ready=.export) ## exported flows, run by the tools that they were exported to
-	$(TEST_ENV) $(PYTEST) -q -m export $(NONE_IS_FINE)
+	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -m export $(NONE_IS_FINE)
 
 soak: $(READY) ## an hour of kills, hash seeds, generated flows, large values; report in docs/soak.md
 	$(TEST_ENV) $(BIN)/python -m bench.soak
