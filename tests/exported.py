@@ -171,7 +171,8 @@ def _problem(values: Mapping[str, Any], name: str, expected: Any) -> str:
         return f"missing, expected {expected!r}"
     value = values[name]
     if type(expected).__name__ == "Caught":
-        return "" if value == ("caught", expected.type, expected.message) else repr(value)
+        told = value if isinstance(value, tuple) else ("caught", value.type, value.message)  # in a loop: a namespace
+        return "" if told == ("caught", expected.type, expected.message) else repr(value)
     expected = list(expected) if type(expected).__name__ == "SList" else expected  # `!ls` gives a plain list elsewhere
     difference = equal(expected, value, name)
     return "" if difference is None or difference.kind == NO_EQUALITY else str(difference)

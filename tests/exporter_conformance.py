@@ -22,8 +22,8 @@ from nbflow.notebook import RawCell, parse_cells
 CELLS = {
     "title": ("", "# Barrels\n\nHow much is left, and for how long."),
     "imports": (
-        "import math\n\nROUND = 2\n\n\n"
-        'def area(width):\n    """Of a circle."""\n    return round(math.pi * width**2 / 4, ROUND)',
+        """import math\n\nROUND = 2\n\n\ndef area(width):\n    # Of a circle.
+    return round(math.pi * width**2 / 4, ROUND)""",
         "",
     ),
     "params": ("%%params\nwidth: float = 0.8  # of a barrel, in metres", "What can be set."),
@@ -90,8 +90,15 @@ class ExporterConformance:
         text = self.export()[self.options.file]
         for word in ("Barrels", "Measured by hand.", "What can be set.", "of a barrel, in metres", "All together."):
             assert word in text, word
-        for line in ("levels = [1.2, 0.4, 0.9]", "left = area(width) * level",
-                     "total = sum(one.left for one in inputs)", "note = note + '!'", "said = f'{total:.1f} {note}'", "def area(width):", "ROUND = 2"):  # fmt: skip
+        for line in (
+            "levels = [1.2, 0.4, 0.9]",
+            "left = area(width) * level",
+            "total = sum(one.left for one in inputs)",
+            "note = note + '!'",
+            "said = f'{total:.1f} {note}'",
+            "def area(width):",
+            "ROUND = 2",
+        ):
             assert line in text, line
 
     def test_a_flow_that_cannot_run_is_refused_with_its_reason(self) -> None:
