@@ -28,6 +28,7 @@ class FlowRun:
         self.known = table.Known()
         self.absorbed = False  # its records are known to the kernel
         self.shown: queue.SimpleQueue[TaskOutput | TaskId] = queue.SimpleQueue()  # pieces, and reused tasks
+        self._seen: set[TaskId] = set()  # tasks whose outputs stand in the cell
         self.snapshot: Snapshot | None = None
         self._over = threading.Event()
         self._left = threading.Event()  # nobody waits for it
@@ -142,8 +143,12 @@ class FlowRun:
             while True:
                 event = self.shown.get_nowait()
                 if isinstance(event, TaskOutput):
+                    self._seen.add(event.task)
                     screen.show(event.task, event.output)
                     continue
+                if event in self._seen:
+                    continue  # found again, as the flow was understood anew
+                self._seen.add(event)
                 record = self.runner.lookup.record(event) if self.runner is not None else None
                 for output in record.outputs if record is not None else ():
                     screen.show(event, output)

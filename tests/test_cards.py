@@ -196,7 +196,8 @@ FLOW = [
     "%%step load\nxs = [1, 2, 3]\nprint('loaded')",
     (
         "%%step fit --foreach k in [1, 2] --card\nbar = card.append(card.Progress(3, 'epochs'))\n"
-        "for epoch in range(3):\n    bar.update(epoch + 1)\ncard.append(object(), id='odd')\ncard['more'].append([{'k': k, 'rate': rate}])\n"
+        "for epoch in range(3):\n    bar.update(epoch + 1)\ncard.append(object(), id='odd')\n"
+        "card['more'].append([{'k': k, 'rate': rate}])\n"
         "score = sum(xs) * k"
     ),
     "%%step pick --join fit\nbest = max(inputs, key=lambda each: each.score).k\nbest",
