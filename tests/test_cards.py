@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -213,6 +214,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> nbflow.Run:
     found = nbflow.run(path)
     assert found.successful, found.error
     return found
+
+
+@pytest.mark.running
+def test_example(tmp_path: Path) -> None:
+    path = tmp_path / "cards.ipynb"
+    shutil.copy(Path(__file__).resolve().parents[1] / "examples" / "cards.ipynb", path)
+    run = nbflow.run(path, params={"epochs": 3})
+    assert run.successful, run.error
+    assert [list(task.cards) for task in run["train"]] == [["", "losses"]] * 3
+    assert "data:image/png" in run["compare"].card.html
 
 
 @pytest.mark.running

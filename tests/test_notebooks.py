@@ -20,7 +20,7 @@ from tests.equality import NO_EQUALITY, compare, equal
 from tests.plain import Plain, PlainRuns, copy_with_data, run_plainly, run_reference
 
 HERE = Path(__file__).resolve().parent
-NOTEBOOKS = [*sorted((HERE / "notebooks").glob("*.ipynb")), *sorted((HERE.parent / "examples").glob("*.ipynb"))]
+NOTEBOOKS = [*sorted((HERE / "notebooks").glob("*.ipynb")), HERE.parent / "examples" / "quickstart.ipynb"]
 
 each_notebook = pytest.mark.parametrize(
     "path", [pytest.param(path, id=path.stem, marks=pytest.mark.xdist_group(path.stem)) for path in NOTEBOOKS]
