@@ -42,6 +42,7 @@ NO_SETUP = (
     "joblib.dump", "gc.", "asyncio.", "os.", "pprint.", "timeit.", "unittest.", "doctest.", "cloudpickle.", "nbflow",
     "random.", "numpy.random.", "numpy.save", "numpy.testing.", "pandas.testing.", "csv.", "webbrowser.", "sqlite3.",
     "textwrap.", "traceback.", "heapq.", "bisect.", "cProfile.", "pdb.", "threading.", "multiprocessing.", "inspect.",
+    "sys.exit", "ctypes.", "signal.raise_signal",
 )  # fmt: skip
 """Imported things whose discarded calls act on files, the screen, the clock or their arguments, not on the process."""
 
