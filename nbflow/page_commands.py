@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from nbflow import past_reading
 from nbflow.errors import NbflowError
 from nbflow.messages import AckMessage
 from nbflow.options import parse_header
@@ -73,6 +72,8 @@ def run(pages: Pages, command: Command) -> str:
 
 def resume(pages: Pages, command: Command) -> str:
     """A run that did not end well, once more with its parameters."""
+    from nbflow import past_reading
+
     past = str(command.get("run", "")) or past_reading.last_unfinished(pages.store, pages.flow.name)
     return _begin(pages, command, resume=past)
 
@@ -126,6 +127,8 @@ def interrupt() -> None:
 
 def detail(pages: Pages, command: Command) -> None:
     """What a task printed and left."""
+    from nbflow import past_reading
+
     run_id, step = str(command["run"]), str(command["step"])
     index = tuple(int(number) for number in command.get("index", ()))
     heard = past_reading.Heard(
@@ -141,6 +144,8 @@ def detail(pages: Pages, command: Command) -> None:
 
 def runs(pages: Pages, command: Command) -> None:
     """The flow's runs."""
+    from nbflow import past_reading
+
     _later(
         pages,
         command,
@@ -150,6 +155,7 @@ def runs(pages: Pages, command: Command) -> None:
 
 def past(pages: Pages, command: Command) -> None:
     """An earlier run."""
+    from nbflow import past_reading
 
     def answer() -> None:
         shown = past_reading.past_run(pages.store, pages.flow, str(command["run"]))
