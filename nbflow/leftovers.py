@@ -105,7 +105,7 @@ def end_children(step: str, cell: str) -> list[Finding]:
         return []
     named = []
     for pid in descendants(os.getpid()):
-        command = command_of(pid)
+        command = _settled_command_of(pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
             if command and not any(tracker in command for tracker in TRACKERS):
@@ -145,6 +145,16 @@ def children(pid: int) -> list[int]:
         with contextlib.suppress(OSError):
             found += [int(word) for word in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()]
     return found
+
+
+def _settled_command_of(pid: int) -> str:
+    """The same; a process that is just becoming another program has none for a moment."""
+    for _ in range(20):
+        command = command_of(pid)
+        if command or not Path(f"/proc/{pid}/cmdline").exists():
+            return command
+        time.sleep(0.001)
+    return ""
 
 
 def command_of(pid: int) -> str:
