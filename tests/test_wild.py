@@ -65,7 +65,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     made.close()
 
 
-@pytest.mark.notebooks
+@pytest.mark.soak
 @each_notebook
 def test_every_cell_as_a_step_leaves_what_a_plain_run_leaves(path: Path, bench: Bench, tmp_path: Path) -> None:
     check(path, bench, tmp_path)
