@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nbflow import plugins
+from nbflow import client, plugins, storage
 from nbflow.analysis import analyse
 from nbflow.environment import distribution_of, version_of
-from nbflow.errors import NotebookError, OptionError
+from nbflow.errors import NbflowError, NotebookError, OptionError
 from nbflow.exporters.interface import Environment, Exporter, Options
 from nbflow.graph import build_flow
 from nbflow.model import Finding, Flow
@@ -106,9 +106,20 @@ def read_environment(flow: Flow, *, beside: bool = True) -> Environment:
         if found is not None:
             distributions[top] = (found, version_of(found))
     return Environment(
-        python=platform.python_version(), distributions=dict(sorted(distributions.items())),
+        unstored=_unstored(flow), python=platform.python_version(), distributions=dict(sorted(distributions.items())),
         modules=dict(sorted(modules.items())), beside=beside,
     )  # fmt: skip
+
+
+def _unstored(flow: Flow) -> frozenset[str]:
+    """A flow in; names that its last run here could not store, and that no step reads, out; none without a run."""
+    try:
+        last = client.Flow(flow.name, store=storage.store_url(None, flow.notebook.folder)).latest_run
+        tasks = [task for step in last.steps() for task in step.tasks] if last is not None else []
+        found = {name for task in tasks for name, artifact in task.artifacts.items() if not artifact.stored}
+    except NbflowError:
+        return frozenset()
+    return frozenset(found - {name for edge in flow.edges for name in edge.names})
 
 
 def _read_modules(folder: Path, top: str) -> dict[str, str]:

@@ -26,19 +26,15 @@ METAFLOW = ROOT / ".peers" / "metaflow" / "bin" / "python"
 
 # Runs in Metaflow's own environment: every task's artifacts, each pickled by itself, classes of the flow by value.
 COLLECT = """
-import pickle, runpy, sys
+import pickle, sys
 sys.path.insert(0, ".")
 import cloudpickle
 file, run_id, target = sys.argv[1:]
-space = runpy.run_path(file, run_name="exported")
 main = sys.modules["__main__"]
-for name, value in space.items():
-    if not name.startswith("__"):
-        try:
-            value.__module__ = "__main__" if getattr(value, "__module__", "") == "exported" else value.__module__
-        except (AttributeError, TypeError):
-            pass
-        setattr(main, name, value)
+main.__file__ = file
+source = open(file, encoding="utf-8").read().replace('if __name__ == "__main__":', "if False:")
+exec(compile(source, file, "exec"), main.__dict__)
+space = dict(main.__dict__)
 import metaflow
 metaflow.namespace(None)
 is_flow = lambda value: isinstance(value, type) and value.__mro__[1].__name__ == "FlowSpec"

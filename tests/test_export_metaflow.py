@@ -101,9 +101,9 @@ def test_names_that_are_reserved_or_cannot_be_spelt_are_changed_and_listed() -> 
                            "%%step über\nweiß = name", "%%step weiß\nx = weiß", "%%step x\ny = x"])  # fmt: skip
     compile(text, "made.py", "exec")
     for line in (
-        "changed: the parameter tags is called tags_: Metaflow has a tags of its own",
-        "changed: the artifact index is called index_: Metaflow has a index of its own",
-        "changed: the artifact name is called name_: Metaflow has a name of its own",
+        "changed: the parameter tags is called tags_: tags is Metaflow's own",
+        "changed: the artifact index is called index_: index is Metaflow's own",
+        "changed: the artifact name is called name_: name is Metaflow's own",
         "changed: the step Load-Data is called load_data (step Load-Data)",
         "changed: the step index is called index_step (step index)",
         "changed: the step über is called uber (step über)",

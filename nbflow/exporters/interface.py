@@ -18,6 +18,7 @@ class Environment:
     python: str = ""  # "3.11.7"
     distributions: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # imported module -> (name, version)
     modules: Mapping[str, str] = field(default_factory=dict)  # helper modules beside the notebook: path -> text
+    unstored: frozenset[str] = frozenset()  # names that the last run could not store, and that no step needs
     beside: bool = True  # whether the files come to lie in the notebook's folder
 
 

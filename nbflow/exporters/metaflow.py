@@ -65,7 +65,7 @@ class _File:
     def __init__(self, flow: Flow, environment: Environment, options: Options, notes: Notes) -> None:
         self.flow, self.environment, self.options, self.notes = flow, environment, options, notes
         self.needs, self.names = Needs(flow, notes), Names(flow, notes)
-        self.texts = StepTexts(flow, self.needs, self.names, notes)
+        self.texts = StepTexts(flow, self.needs, self.names, notes, environment.unstored)
         self.layout = Layout(flow, self.needs, self.names, self.texts, notes)
         self.top = Top(flow, self.needs, self.texts, HELPERS)
         self.used = {"FlowSpec", "step"}  # of metaflow
@@ -186,3 +186,4 @@ class _File:
             if step.options.nodes > 1:
                 self.notes.refused(f"--nodes of {step.label}: @parallel works in another way", step=step.name)
         self.top.note_scratch()
+        self.texts.note_aliases()

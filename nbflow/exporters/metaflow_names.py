@@ -27,10 +27,10 @@ class Names(Spelling):
         self.computed = {p.name for p in flow.parameters if p.default and _words(p.default) & names}
         self.artifacts = dict(STATE_NAMES)
         for name in sorted({name for step in flow.steps for name in step.writes} | names):
-            if name in ATTRIBUTES or (name in names and name in RUN_OPTIONS):
+            if name in ATTRIBUTES or name in ("start", "end") or (name in names and name in RUN_OPTIONS):
                 self.artifacts[name] = f"{name}_"
                 what = "parameter" if name in names else "artifact"
-                notes.changed(f"the {what} {name} is called {name}_: Metaflow has a {name} of its own", name=name)
+                notes.changed(f"the {what} {name} is called {name}_: {name} is Metaflow's own", name=name)
         super().__init__({*ATTRIBUTES, "start", "end", *names, *(self.of(n) for s in flow.steps for n in s.writes)})
         self.steps: dict[str, str] = {}
         for step in flow.steps:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from nbflow.exporters.interface import Notes
 from nbflow.exporters.metaflow_names import Names
 from nbflow.exporters.needs import Needs
@@ -23,8 +25,8 @@ class StepTexts(PlainSteps):
     target = "Metaflow"
     own_names = OWN_NAMES | {"self": "Metaflow's own"}
 
-    def __init__(self, flow: Flow, needs: Needs, names: Names, notes: Notes) -> None:
-        super().__init__(flow, needs, notes)
+    def __init__(self, flow: Flow, needs: Needs, names: Names, notes: Notes, known_gone: Collection[str]) -> None:
+        super().__init__(flow, needs, notes, known_gone)
         self.names = names
         self.parameters = {p.name: p for p in flow.parameters if p.name not in names.computed}
         self.caught = {step.options.catch for step in flow.steps if step.options.catch}

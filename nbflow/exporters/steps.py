@@ -16,8 +16,17 @@ from nbflow.analysis import analyse
 from nbflow.exporters.interface import Notes
 from nbflow.exporters.needs import Needs, pieces_of
 from nbflow.exporters.structure import Item
-from nbflow.exporters.text import environment_variables, indent, plain_python, rename, show_last
-from nbflow.exporters.values import entry_names, function_makers, function_names, parsed, unstorable
+from nbflow.exporters.text import environment_variables, indent, plain_python, rename, show_last, string_lines
+from nbflow.exporters.values import (
+    aliases,
+    entry_names,
+    function_makers,
+    function_names,
+    inner_names,
+    late_names,
+    parsed,
+    unstorable,
+)
 from nbflow.model import Binding, Definition, Flow, Parameter, Step
 
 OWN_NAMES = {"get_ipython": "IPython's own"}
@@ -37,13 +46,17 @@ class PlainSteps(ABC):
     target = ""
     own_names = OWN_NAMES
 
-    def __init__(self, flow: Flow, needs: Needs, notes: Notes) -> None:
+    def __init__(self, flow: Flow, needs: Needs, notes: Notes, known_gone: Collection[str] = ()) -> None:
         self.flow, self.needs, self.notes = flow, needs, notes
+        self.known_gone = known_gone  # names that an earlier run could not store
+        self.functions: frozenset[str] = frozenset()
         self.wanted: set[str] = set()
         self.gone: set[str] = set()  # names that no step keeps
         makers = function_makers(flow.definitions)
         held = {name for step in flow.steps for name in function_names(parsed(self.cell(step)), makers)}
-        self.functions = held & {name for step in flow.steps for name in step.writes}  # names that may hold functions
+        self.functions = frozenset(
+            held & {name for step in flow.steps for name in step.writes}
+        )  # names that may hold functions
 
     @abstractmethod
     def value(self, name: str) -> str:
@@ -72,6 +85,7 @@ class PlainSteps(ABC):
                 self.notes.changed(f"`{piece.text.strip()}` in {step.label}", step=step.name, cell=step.cell)
             texts.append(text)
         text = show_last("\n".join(texts).strip("\n"))
+        text = text if string_lines(text) else re.sub(r"\n{3,}", "\n\n", text)  # where a definition was taken out
         self._check(step, text)
         if step.options.join and "inputs.frame()" in text:
             self.wanted.add("frame")
@@ -153,9 +167,10 @@ class PlainSteps(ABC):
         made = {name for d in self.needs.inlined(step) for name in d.names}
         used = {name for order in step.definitions for name in self.flow.definitions[order].names}
         behind = {b.name for b in bindings if b.sources and b.sources[0].step and b.sources[-1].definition is not None}
-        cell = analyse(text).writes
+        cell = {name for statement in analyse(text).statements for name in statement.writes} | analyse(text).writes
         taken = {bind.name for bind in bindings} | set(step.targets) | made | cell
-        return (taken & self.needs.free(step)) | (cell & used & self.needs.last.keys()) | behind
+        late = taken & late_names(parsed(text)) if self.functions & set(step.writes) else set()
+        return late | (taken & self.needs.free(step)) | (cell & used & self.needs.last.keys()) | behind
 
     def expression(self, text: str, data: Collection[str], targets: Sequence[str] = (), item: str = "") -> str:
         """An option's expression in; the same with each data name's `value`, and `item` for loop variables, out."""
@@ -171,7 +186,9 @@ class PlainSteps(ABC):
     def outputs(self, step: Step, text: str) -> list[tuple[str, str, str]]:
         """A step in; its outputs as (name, value, test or ""), in the order in which the cell names them, out."""
         tree = parsed(text)
-        gone = unstorable(tree, entry_names(tree) if step.options.join else frozenset())
+        gone = dict.fromkeys(self.known_gone, "what could not be stored in an earlier run")
+        gone.update((name, "bound within an expression") for name in inner_names(tree) if not self.readers(step, name))
+        gone.update(unstorable(tree, entry_names(tree) if step.options.join else frozenset()))
         shared = self.shared(step, step.bindings, text)
         place = {name: -at for at, name in enumerate(re.findall(r"\w+", text)[::-1])}
         found = []
@@ -190,7 +207,7 @@ class PlainSteps(ABC):
 
     def _leave_out(self, step: Step, name: str, kind: str) -> None:
         self.gone.add(name)
-        readers = [edge.to for edge in self.flow.edges if edge.frm == step.name and name in edge.names]
+        readers = self.readers(step, name)
         if readers:
             self.notes.refused(
                 f"{name} is {kind}, which {self.target} cannot keep, and {readers[0]} reads it", step=step.name,
@@ -199,6 +216,24 @@ class PlainSteps(ABC):
             )  # fmt: skip
         else:
             self.notes.lost(f"{name} of {step.label}: it is {kind}", step=step.name, cell=step.cell, name=name)
+
+    def readers(self, step: Step, name: str) -> list[str]:
+        """A step and a name in; the steps that read it from there out."""
+        return [edge.to for edge in self.flow.edges if edge.frm == step.name and name in edge.names]
+
+    def note_aliases(self) -> None:
+        """Tell where two names are one object and a later step changes it: elsewhere each name is kept by itself."""
+        data = {name for step in self.flow.steps for name in step.writes}
+        for step in self.flow.steps:
+            later = [other for other in self.flow.steps if other.order > step.order]
+            for pair in sorted(aliases(parsed(step.source))):
+                for one, other in (pair, pair[::-1]) if data.issuperset(pair) else ():
+                    changing = next((s for s in later if one in s.writes and one in s.reads), None)
+                    if changing and any(other in s.reads for s in later if s.order >= changing.order):
+                        what = f"what {changing.label} changes in {one}, {other} does not show in {self.target}"
+                        self.notes.lost(
+                            f"{one} and {other} may be one object: {what}", step=step.name, cell=step.cell,
+                        )  # fmt: skip
 
     def is_guarded(self, bind: Binding) -> bool:
         """Whether an input may not be there: the step then goes without it, or with the definition behind it."""
@@ -210,7 +245,8 @@ class PlainSteps(ABC):
         if not analyse(text).awaits:
             return text
         self.wanted.add("asyncio")
-        return f"async def work():\n{indent(text, 4)}\n\nasyncio.run(work())"
+        name = "main" if "main" not in re.findall(r"\w+", text) else "main_of_cell"
+        return f"async def {name}():\n{indent(text, 4)}\n\nasyncio.run({name}())"
 
     # ------------------------------------------------------------ fan-outs whose items take from each other
 

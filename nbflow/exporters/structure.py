@@ -101,8 +101,10 @@ class Structure:
         """Whether two items have to run one after another: a name, --after, or names that may be missing."""
         mine, theirs = ({step.name for step in item.steps} for item in (one, other))
         edges = any({edge.frm, edge.to} & mine and {edge.frm, edge.to} & theirs for edge in self.flow.edges)
-        unsure = all(any(self.needs.unsure(step) for step in item.steps) for item in (one, other))
-        return edges or unsure or any(self.is_bar(step) for item in (one, other) for step in item.steps)
+        unsure = [{name for step in item.steps for name in self.needs.unsure(step)} for item in (one, other)]
+        written = [{name for step in item.steps for name in step.writes} for item in (one, other)]
+        either = all(unsure) or bool((unsure[0] & written[1]) | (unsure[1] & written[0]))
+        return edges or either or any(self.is_bar(step) for item in (one, other) for step in item.steps)
 
     def is_bar(self, step: Step) -> bool:
         """Whether a step cannot stand in a branch: it may be skipped, or run again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 
 from nbflow.model import Definition
 
@@ -71,6 +72,36 @@ def entry_names(tree: ast.Module) -> frozenset[str]:
                 if holds(value):
                     found |= {n.id for n in ast.walk(target) if isinstance(n, ast.Name)}
     return frozenset(found - {"inputs"})
+
+
+def inner_names(tree: ast.Module) -> frozenset[str]:
+    """A cell in; names that it binds within expressions, as `(m := match(x))`, out."""
+    return frozenset(
+        node.target.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.NamedExpr) and isinstance(node.target, ast.Name)
+    )
+
+
+def late_names(tree: ast.Module) -> frozenset[str]:
+    """A cell in; names that functions made in it read when they are called, out."""
+    made = (ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef)
+    bodies = [node for node in ast.walk(tree) if isinstance(node, made)]
+    return frozenset(node.id for body in bodies for node in ast.walk(body) if isinstance(node, ast.Name))
+
+
+def aliases(tree: ast.Module) -> frozenset[tuple[str, str]]:
+    """A cell in; pairs of names of which one holds the other's object, as after `a = b` or `a = [b]`, out."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            value = node.value
+            parts = [*value.values] if isinstance(value, ast.Dict) else [*getattr(value, "elts", [value])]
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            held = [part.id for part in parts if isinstance(part, ast.Name)]
+            found |= {(name, other) for name in names for other in held}
+            found |= {(one, other) for one, other in pairwise(names) if not isinstance(value, ast.Constant)}
+    return frozenset(found)
 
 
 def function_names(tree: ast.Module, makers: frozenset[str]) -> frozenset[str]:
