@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 # ---------------------------------------------------------------- options that several commands share
 
+
 def plan_options(command: _F) -> _F:
     """A command in; it with the options that say what a run would be, out."""
     for option in reversed((

@@ -58,9 +58,7 @@ def read_notebook(path: str | Path) -> Notebook:
 def parse_document(text: str, *, name: str, folder: str, path: str | None = None) -> Notebook:
     """The text of a .ipynb (JSON) or of a percent-format .py in; the Notebook out."""
     if path is not None and path.endswith(".py"):
-        return parse_cells(
-            parse_percent(text), name=flow_name(text) or name, folder=folder, path=path, document=text
-        )
+        return parse_cells(parse_percent(text), name=flow_name(text) or name, folder=folder, path=path, document=text)
     try:
         document = json.loads(text)
     except ValueError as error:

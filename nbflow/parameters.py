@@ -172,9 +172,7 @@ def _missing_files(
     parameters: tuple[Parameter, ...], values: Mapping[str, Any], exists: Callable[[str], bool]
 ) -> list[str]:
     """What is wrong with file parameters whose path is known: computed defaults are looked at later."""
-    paths = {
-        p.name: values.get(p.name, _literal(p.default)) for p in parameters if is_file(p)
-    }
+    paths = {p.name: values.get(p.name, _literal(p.default)) for p in parameters if is_file(p)}
     return [f"{name} = {str(path)!r}: there is no such file" for name, path in paths.items()
             if isinstance(path, str) and not exists(path)]  # fmt: skip
 

@@ -24,8 +24,10 @@ pytestmark = pytest.mark.running
 CELLS = [
     "%%params\nlr: float = 0.5\nslow: float = 0.0",
     "%%step load\nxs = [1, 2]\nprint('loaded', len(xs))",
-    ("%%step fit --foreach x in xs\nimport time\nfor turn in range(4):\n    print('turn', turn, flush=True)\n"
-    "    time.sleep(slow)\nscore = x * lr"),
+    (
+        "%%step fit --foreach x in xs\nimport time\nfor turn in range(4):\n    print('turn', turn, flush=True)\n"
+        "    time.sleep(slow)\nscore = x * lr"
+    ),
     "%%step pick --join fit\nbest = max(entry.score for entry in inputs)\nbest",
 ]
 
