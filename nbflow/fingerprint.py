@@ -10,12 +10,14 @@ import math
 import pickle
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 import xxhash
 
 from nbflow.registry import Registry
-from nbflow.serialize import SCALARS, pickle_into
+from nbflow.serialize import SCALARS, Pickler, Pickling, Sink
+from nbflow.serialize_arrays import SMALL
 
 UNSTABLE_PACKAGES = frozenset({"matplotlib"})
 """Drawing a figure changes its caches, so its pickle says nothing: it is told by what it shows."""
@@ -30,10 +32,12 @@ LAID_OUT = frozenset({"XAxis", "YAxis", "Spine", "Legend", "Colorbar"})
 """Artists that are placed anew with every drawing: only their texts count."""
 
 
-def fingerprint(value: Any, registry: Registry | None = None) -> str | None:
+def fingerprint(value: Any, registry: Registry | None = None, *, by_value: bool = False) -> str | None:
     """A value in; a text that is the same as long as the value is, None when that cannot be told, out.
 
-    Compare only texts made in one process. Takes about 0.1 s for 1 GB of arrays; never copies them.
+    Compare only texts made in one process. Takes about 0.1 s for 1 GB of arrays; never copies them. `by_value` makes
+    the texts of two equal objects the same: which of an object's equal strings are one object depends on what its
+    process had interned when it was loaded. It costs a call for every part of the value.
     """
     kind = type(value)
     if kind in SCALARS:
@@ -45,10 +49,54 @@ def fingerprint(value: Any, registry: Registry | None = None) -> str | None:
         if kind.__module__.partition(".")[0] in UNSTABLE_PACKAGES and hasattr(value, "get_children"):
             _add_figure(value, digest)
         elif not _add_array(value, digest):
-            pickle_into(value, digest, registry or Registry())
+            pickler = _ByValue if by_value else Pickler
+            pickler(Pickling(registry or Registry()), _Sink(digest), {}, _hashed_by(digest)).dump(value)
     except Exception:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
         return None
     return f"x:{kind.__module__}.{kind.__qualname__}:{digest.hexdigest()}"
+
+
+class _Sink:
+    """A file that only hashes what is written to it."""
+
+    def __init__(self, digest: xxhash.xxh3_128) -> None:
+        self._digest = digest
+
+    def write(self, data: Any, /) -> int:
+        """Take bytes in; how many out."""
+        self._digest.update(data)
+        return len(data) if isinstance(data, bytes) else memoryview(data).nbytes
+
+
+def _hashed_by(digest: xxhash.xxh3_128) -> Callable[[pickle.PickleBuffer], bool]:
+    """A hash in; what takes large memory into it, instead of into the stream, out."""
+
+    def take(buffer: pickle.PickleBuffer) -> bool:
+        memory = buffer.raw()
+        if memory.nbytes < SMALL:
+            return True
+        digest.update(memory)
+        return False
+
+    return take
+
+
+class _ByValue(Pickler):
+    """Writes each string as the place of its first equal, and its text at the end of all."""
+
+    def __init__(self, pickling: Pickling, stream: Sink, *rest: Any) -> None:
+        super().__init__(pickling, stream, *rest)
+        self._stream = stream
+        self._places: dict[str | bytes, int] = {}
+
+    def persistent_id(self, value: Any) -> int | None:
+        """Any part of the value in; where its text stands, None when it is none, out."""
+        return self._places.setdefault(value, len(self._places)) if type(value) in {str, bytes} else None
+
+    def dump(self, value: Any) -> None:
+        """The value in; its stream and texts are written."""
+        super().dump(value)
+        self._stream.write(repr([*self._places]).encode(errors="surrogatepass"))
 
 
 def _scalar(value: Any) -> str:

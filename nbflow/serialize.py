@@ -39,7 +39,7 @@ from nbflow.serialize_arrays import (
 from nbflow.serialize_frames import Mark, make_mark, reduce_pandas, reduce_polars
 from nbflow.serialize_functions import free_names, is_main_function, reduce_cell, reduce_function
 
-__all__ = ["Dumped", "Registry", "Unstorable", "dump", "load", "pickle_into"]
+__all__ = ["Dumped", "Pickler", "Pickling", "Registry", "Unstorable", "dump", "load"]
 
 SCALARS = frozenset({int, float, bool, complex, str, bytes, type(None)})
 """Types without parts that could be shared: no pickler of ours needed."""
@@ -93,7 +93,7 @@ def dump(values: Mapping[str, Any], registry: Registry) -> list[Dumped | Unstora
     described = {name: describe(name, value) for name, value in values.items()}
     results: list[Dumped | Unstorable] = []
     trials: list[_Trial] = []
-    session = _Session(registry)
+    session = Pickling(registry)
     for name, value in values.items():
         if type(value) in SCALARS:
             results.append(Dumped((name,), pickle.dumps(value, 5), described={name: described[name]}))
@@ -120,41 +120,20 @@ def load(
     return dict(zip(names, value, strict=True)) if len(names) > 1 else {names[0]: value}
 
 
-def pickle_into(value: Any, digest: _Digest, registry: Registry) -> None:
-    """A value and a hash in; the hash has taken in the value's stream and memory, none of which is kept."""
+class Sink(Protocol):
+    """Where a stream goes."""
 
-    def take(buffer: pickle.PickleBuffer) -> bool:
-        memory = buffer.raw()
-        if memory.nbytes < SMALL:
-            return True
-        digest.update(memory)
-        return False
-
-    _Pickler(_Session(registry), _Sink(digest), {}, take).dump(value)
-
-
-class _Digest(Protocol):
-    def update(self, data: Any, /) -> Any: ...
-
-
-class _Sink:
-    """A file that only hashes what is written to it."""
-
-    def __init__(self, digest: _Digest) -> None:
-        self._digest = digest
-
-    def write(self, data: Any) -> int:
+    def write(self, data: Any, /) -> int:
         """Take bytes in; how many out."""
-        self._digest.update(data)
-        return len(data) if isinstance(data, bytes) else memoryview(data).nbytes
+        ...
 
 
-class _Session:
+class Pickling:
     """What the picklers of one `dump` share: which reducer serves a type, and torch's storages by address."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self.routes: dict[type, Callable[[_Pickler, Any], Any] | None] = {}
+        self.routes: dict[type, Callable[[Pickler, Any], Any] | None] = {}
         self.storages: dict[int, Any] = {}
 
 
@@ -163,16 +142,16 @@ class _Trial:
     """Names that could be pickled, and the pickler, which keeps every object alive that it met."""
 
     names: tuple[str, ...]
-    pickler: _Pickler
+    pickler: Pickler
     buffers: list[memoryview]
     stream: bytes
 
 
-def _try(session: _Session, names: tuple[str, ...], value: Any, regions: dict[int, list[Region]]) -> _Trial | str:
+def _try(session: Pickling, names: tuple[str, ...], value: Any, regions: dict[int, list[Region]]) -> _Trial | str:
     """A value in; its trial, or the reason why it cannot be pickled, out."""
     buffers: list[memoryview] = []
     stream = io.BytesIO()
-    pickler = _Pickler(session, stream, regions, _taker(buffers))
+    pickler = Pickler(session, stream, regions, _taker(buffers))
     try:
         pickler.dump(value)
     except Exception as error:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
@@ -180,7 +159,7 @@ def _try(session: _Session, names: tuple[str, ...], value: Any, regions: dict[in
     return _Trial(names, pickler, buffers, stream.getvalue())
 
 
-def _blame(session: _Session, name: str, value: Any, reason: str) -> str:
+def _blame(session: Pickling, name: str, value: Any, reason: str) -> str:
     """A value that cannot be pickled and the reason in; the reason with the part that is at fault out."""
     path = find_culprit(name, value, lambda part: isinstance(_try(session, (), part, {}), str))
     return reason if path == name else f"{reason} (in {path})"
@@ -247,7 +226,7 @@ def _same_memory(trials: list[_Trial]) -> list[tuple[Any, list[int], list[Any]]]
 
 
 def _finish(
-    session: _Session,
+    session: Pickling,
     members: list[_Trial],
     regions: dict[int, list[Region]],
     values: Mapping[str, Any],
@@ -294,11 +273,11 @@ def _is_mutable(value: Any) -> bool:
 # ---------------------------------------------------------------- pickling
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
     """cloudpickle with references to definitions, late-bound functions and memory out of band."""
 
     def __init__(
-        self, session: _Session, stream: io.BytesIO | _Sink, regions: dict[int, list[Region]], take: Callable[..., bool]
+        self, session: Pickling, stream: Sink, regions: dict[int, list[Region]], take: Callable[..., bool]
     ) -> None:
         super().__init__(stream, protocol=5, buffer_callback=take)
         self.session = session
@@ -390,10 +369,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         return NotImplemented
 
 
-def _route(kind: type, registry: Registry) -> Callable[[_Pickler, Any], Any] | None:
+def _route(kind: type, registry: Registry) -> Callable[[Pickler, Any], Any] | None:
     """A type in; the pickler's method for its instances, None where pickle's own way is the right one, out."""
     if issubclass(kind, NAMED_KINDS) or kind in registry.kinds:
-        return _Pickler.named
+        return Pickler.named
     own = OWN_KINDS.get(kind)
     if own is not None:
         return own
@@ -401,20 +380,20 @@ def _route(kind: type, registry: Registry) -> Callable[[_Pickler, Any], Any] | N
     library = sys.modules.get(package)
     if package == "numpy" and library is not None:
         if kind in {library.ndarray, library.memmap}:
-            return _Pickler.array
+            return Pickler.array
         if issubclass(kind, library.dtype):
             return _alone(reduce_dtype)
         return _alone(reduce_masked) if kind is library.ma.MaskedArray else None
     if package == "torch" and library is not None:
         if issubclass(kind, library.Tensor):
-            return _Pickler.tensor
-        return _Pickler.storage if kind is library.UntypedStorage else None
+            return Pickler.tensor
+        return Pickler.storage if kind is library.UntypedStorage else None
     if package == "polars" and library is not None and kind in {library.DataFrame, library.Series}:
         return _polars
     pandas = sys.modules.get("pandas")
     if pandas is not None and issubclass(kind, _pandas_holders(pandas)):
-        return _Pickler.pandas
-    return _Pickler.plugged if registry.serializers and package != "builtins" else None
+        return Pickler.pandas
+    return Pickler.plugged if registry.serializers and package != "builtins" else None
 
 
 def _pandas_holders(pandas: Any) -> tuple[type, ...]:
@@ -423,35 +402,35 @@ def _pandas_holders(pandas: Any) -> tuple[type, ...]:
     return pandas.DataFrame, pandas.Series, pandas.Index, pandas.api.extensions.ExtensionArray
 
 
-def _cell(_: _Pickler, value: types.CellType) -> Any:
+def _cell(_: Pickler, value: types.CellType) -> Any:
     return reduce_cell(value)
 
 
-def _region(_: _Pickler, value: Region) -> Any:
+def _region(_: Pickler, value: Region) -> Any:
     return value.reduction()
 
 
-def _alone(reduce: Callable[[Any], Any]) -> Callable[[_Pickler, Any], Any]:
+def _alone(reduce: Callable[[Any], Any]) -> Callable[[Pickler, Any], Any]:
     return lambda _, value: reduce(value)
 
 
-def _polars(_: _Pickler, value: Any) -> Any:
+def _polars(_: Pickler, value: Any) -> Any:
     return reduce_polars(value)
 
 
-def _open_file(_: _Pickler, value: Any) -> Any:
+def _open_file(_: Pickler, value: Any) -> Any:
     # cloudpickle would store the text of a file opened for reading as another type.
     raise TypeError(f"an open file ({getattr(value, 'name', '?')}) cannot be stored")
 
 
-def _memory(_: _Pickler, value: memoryview) -> Any:
+def _memory(_: Pickler, value: memoryview) -> Any:
     return make_memory, (bytes(value) if value.readonly else bytearray(value), value.format, value.shape)
 
 
-OWN_KINDS: Mapping[type, Callable[[_Pickler, Any], Any]] = types.MappingProxyType({
+OWN_KINDS: Mapping[type, Callable[[Pickler, Any], Any]] = types.MappingProxyType({
     types.CellType: _cell,
     Region: _region,
-    Mark: _Pickler.mark,
+    Mark: Pickler.mark,
     io.TextIOWrapper: _open_file,
     memoryview: _memory,
 })  # fmt: skip

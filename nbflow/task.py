@@ -389,8 +389,8 @@ class _Task:
         if group is None:
             group = self.spec.inputs[name].group
         stored = self._load(self.spec.groups[group], frozenset({name}))[name]
-        print_now = fingerprint(value, self.registry)
-        return print_now is not None and print_now == fingerprint(stored, self.registry)
+        print_now = fingerprint(value, self.registry, by_value=True)
+        return print_now is not None and print_now == fingerprint(stored, self.registry, by_value=True)
 
     def _shared_changes(
         self, before: Mapping[str, Any], namespace: Mapping[str, Any], changed: Collection[str]

@@ -875,6 +875,17 @@ def test_fingerprint_survives_use() -> None:
     assert fingerprint(figure) != before[2]
 
 
+def test_fingerprint_by_value_does_not_see_which_equal_strings_are_one_object() -> None:
+    """A loaded value's strings are those that its process has interned, or others: which ones, nobody can tell."""
+    text, again, once_more = (str(b"criterion", "ascii") for _ in range(3))
+    one = {"keys": [text, text, b"bytes"], "parts": (text, 1.5)}
+    other = {"keys": [text, again, b"bytes"], "parts": (once_more, 1.5)}
+    assert fingerprint(one) != fingerprint(other)
+    assert fingerprint(one, by_value=True) == fingerprint(other, by_value=True)
+    for changed in ({**one, "parts": ("criterium", 1.5)}, {**one, "keys": [text, b"bytes", text]}):
+        assert fingerprint(one, by_value=True) != fingerprint(changed, by_value=True)
+
+
 def test_fingerprint_of_what_cannot_be_told_is_none() -> None:
     assert fingerprint(threading.Lock()) is None
     assert fingerprint(i for i in ()) is None

@@ -45,9 +45,7 @@ class Left:
     observations: Observations
     started_at: float
     elapsed: float
-    verdict: Verdict = field(
-        default_factory=Verdict
-    )  # inputs that it changed in place, though nothing in its text says so
+    verdict: Verdict = field(default_factory=Verdict)  # inputs changed in place, though nothing in the text says so
     loaded: Mapping[str, Any] = field(default_factory=dict)  # inputs that came from the store
     replayed: tuple[Replay, ...] = ()
 
@@ -197,13 +195,15 @@ class KernelTask:
 
     def _is_as_stored(self, name: str, value: Any, group: Group) -> bool:
         stored = self._load(group, frozenset({name}))[name]
-        mark = fingerprint(value, self.registry)
-        return mark is not None and mark == fingerprint(stored, self.registry)
+        mark = fingerprint(value, self.registry, by_value=True)
+        return mark is not None and mark == fingerprint(stored, self.registry, by_value=True)
 
     def record(self, left: Left, groups: tuple[Group, ...], found: dict[str, Artifact], outputs: Outputs) -> Record:
         """What the cell left, as it was stored, and its outputs in; the execution's record out."""
         spec = self.spec
-        same = {name for name in left.verdict.unknown & found.keys() if found[name].content_id == self._input_id(name)}
+        same = {
+            name for name in left.verdict.unknown & found.keys() if self._is_same(name, left.values[name], found[name])
+        }
         artifacts = {name: artifact for name, artifact in found.items() if name not in same}
         changed = left.verdict.changed | (left.verdict.unknown - same)
         return Record(
@@ -214,9 +214,11 @@ class KernelTask:
             changed=tuple(sorted(changed)),
         )  # fmt: skip
 
-    def _input_id(self, name: str) -> str:
+    def _is_same(self, name: str, value: Any, now: Artifact) -> bool:
+        """Whether an input that is stored once more holds what it held: mostly the same bytes say so."""
         ref = self.spec.inputs[name]
-        return content_id(self.spec.groups[ref.group], ref.name)
+        group = self.spec.groups[ref.group]
+        return now.content_id == content_id(group, ref.name) or self._is_as_stored(name, value, group)
 
 
 def _failed(statement: Replay, error: Exception) -> TaskError:
