@@ -241,6 +241,7 @@ def test_normal_form_tells_apart(one: str, other: str) -> None:
     assert normalise(one) != normalise(other)
 
 
+@pytest.mark.running
 def test_normal_form_is_the_same_in_every_process() -> None:
     source = (
         "import a\n@d\nclass C(B):\n    'doc'\n    x: int = f'{y!r:>{w}}'\n%time z = {1, 2}\n" + "n = 0x" + "f" * 5000

@@ -1,6 +1,6 @@
 """Random cells, run and analysed: whatever a run takes, binds or changes must have been foreseen.
 
-NBFLOW_CELLS sets how many cells are drawn (600); `python -m tests.test_analysis_property [N [SEED]]` draws N (10,000).
+NBFLOW_CELLS sets how many cells are drawn (300); `python -m tests.test_analysis_property [N [SEED]]` draws N (10,000).
 """
 
 import builtins
@@ -21,7 +21,7 @@ from nbflow.analysis import Analysis, analyse, normalise, transform
 from tests.analysis_cases import CASES
 from tests.random_cells import POOL, CellWriter, Thing, World
 
-CELLS = int(os.environ.get("NBFLOW_CELLS", "600"))
+CELLS = int(os.environ.get("NBFLOW_CELLS", "300"))
 
 
 class TooLong(BaseException):
@@ -203,7 +203,7 @@ def cells(draw: st.DrawFn) -> tuple[str, list[int]]:
 
 @settings(
     max_examples=CELLS, deadline=None, database=None, suppress_health_check=list(HealthCheck),
-    phases=[Phase.generate, Phase.shrink], derandomize=CELLS <= 600,
+    phases=[Phase.generate, Phase.shrink], derandomize=CELLS <= 300,
 )  # fmt: skip
 @given(cells())
 def test_what_a_run_does_is_foreseen(cell: tuple[str, list[int]]) -> None:

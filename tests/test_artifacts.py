@@ -149,6 +149,7 @@ print(sorted((name, artifact.content_id) for name, artifact in found.items()))
 """
 
 
+@pytest.mark.running
 def test_content_ids_agree_across_processes(tmp_path: Path) -> None:
     def run(seed: str) -> str:
         command = [sys.executable, "-c", PRINT_IDS, str(tmp_path / "s")]

@@ -92,6 +92,7 @@ def test_functions_find_their_globals(run: client.Run) -> None:
     assert inspect.getsource(run.data.scaled) == "def scaled(x):\n    return x * SCALE\n"
 
 
+@pytest.mark.running
 def test_works_in_a_plain_process(run: client.Run) -> None:
     code = (
         "import nbflow.client as c, sys\n"

@@ -190,6 +190,7 @@ for number in range(60):
 """
 
 
+@pytest.mark.running
 def test_several_processes_write_at_once(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", PROCESS, str(tmp_path), str(number)]) for number in range(3)]
     assert [writer.wait() for writer in writers] == [0, 0, 0]

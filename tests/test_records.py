@@ -261,6 +261,7 @@ while True:
 """
 
 
+@pytest.mark.running
 def test_a_killed_run_leaves_whole_events_and_records(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}

@@ -705,6 +705,7 @@ def _python(source: str, seed: str, data: bytes = b"") -> bytes:
     return done.stdout
 
 
+@pytest.mark.running
 def test_processes_with_other_hash_seeds_agree() -> None:
     first, second = _python(WRITER, "1"), _python(WRITER, "2")
     ours, theirs = pickle.loads(first), pickle.loads(second)

@@ -364,6 +364,7 @@ while True:
 """
 
 
+@pytest.mark.running
 def test_killed_writers_leave_nothing_torn(tmp_path: Path) -> None:
     from blake3 import blake3
 
@@ -434,6 +435,7 @@ def test_cache_folder_follows_the_environment(tmp_path: Path) -> None:
         assert cache_folder({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "nbflow"
 
 
+@pytest.mark.running
 def test_opening_a_local_store_imports_no_driver() -> None:
     code = """
 import sys
