@@ -36,7 +36,7 @@ SITE = ("site-packages", "dist-packages")
 def file_id(path: str) -> str:
     """A file's path in, its content's hash out; `ABSENT` when there is none or it cannot be read.
 
-    Kept for as long as time of change, size and inode stay the same.
+    Kept for as long as its times, size and inode stay the same; the system's own time of change cannot be set back.
     """
     try:
         status = os.stat(path)
@@ -46,13 +46,14 @@ def file_id(path: str) -> str:
     try:
         if time.time_ns() - status.st_mtime_ns < SETTLED_NS:
             return _hash_file(path, *facts)
-        return _kept_hash(path, *facts)
+        return _kept_hash(path, *facts, status.st_ctime_ns)
     except OSError:
         return ABSENT
 
 
 @functools.lru_cache(maxsize=10_000)
-def _kept_hash(path: str, mtime: int, size: int, inode: int) -> str:
+def _kept_hash(path: str, mtime: int, size: int, inode: int, changed: int) -> str:
+    del changed
     return _hash_file(path, mtime, size, inode)
 
 

@@ -294,7 +294,7 @@ class _Builder:
         need = self._gather({**dict.fromkeys(analysis.reads, True), **self._shadowed(analysis)})
         name = step_name(cell)
         self._note_missing(name, cell, need, frozenset())
-        replayed = need.definitions | set(self.setup)
+        replayed = closed(self.definitions, need.definitions | set(self.setup))
         bindings = bindings_of(need)
         self.lists[name] = Step(
             name=name, kind="step", cell=f"{cell.id}#list", position=cell.position, order=len(self.candidates),

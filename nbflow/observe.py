@@ -10,7 +10,6 @@ whole environment, as for a child process, reads none.
 
 from __future__ import annotations
 
-import collections
 import glob
 import itertools
 import os
@@ -36,6 +35,7 @@ from nbflow.environment import (
     version_of,
 )
 from nbflow.model import Observations, Reason, TaskSpec
+from nbflow.watches import FOLDER, SEEN, seen_as, watch_environment, watch_looks
 
 SOCKET_EVENTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
 PROCESS_EVENTS = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.forkpty")
@@ -52,6 +52,8 @@ CACHES = ("/matplotlib/", "/fontconfig/", "/fontlist-", "/.ipython/", "/.jupyter
 STRINGS = re.compile(r"""(?:"((?:[^"\\\n]|\\.)+)"|'((?:[^'\\\n]|\\.)+)')""")
 IMPORTS = re.compile(r"^[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTILINE)
 MOST_MATCHES = 1000
+LOOKING = ("genericpath.py", "posixpath.py", "ntpath.py", "pathlib.py", "_local.py", "_abc.py", "pathlib/__init__.py")
+"""Files of the standard library through which a path is asked for on the user's word."""
 
 
 class Hook:
@@ -100,11 +102,14 @@ class Observer:
         self._last_module = ""
         self._started_ns = 0
         self._busy = threading.local()
-        self._restore: Callable[[], None] | None = None
+        self.seen: dict[str, str] = {}  # path that was asked for and not opened -> what was there
+        self._made: set[str] = set()  # folders
+        self._ends: list[Callable[[], None]] = []
         self._handlers: dict[str, Callable[..., None]] = {
             "open": self._on_open,
             "os.listdir": self._on_list,
             "os.scandir": self._on_list,
+            "os.mkdir": self._on_mkdir,
             "os.rename": self._on_rename,
             "os.remove": self._on_remove,
             "sqlite3.connect": lambda *_: self.volatile.add("database"),
@@ -119,7 +124,7 @@ class Observer:
         HOOK.install()
         self._last_module = next(reversed(sys.modules))
         self._started_ns = time.time_ns()
-        self._restore = watch_environment(self._on_variable, self._set.add)
+        self._ends = [watch_environment(self._on_variable, self._set.add), watch_looks(self._on_look)]
         HOOK.listener = self._hear
 
     @contextmanager
@@ -134,17 +139,21 @@ class Observer:
     def stop(self, namespace: dict[str, Any] | None = None) -> Observations:
         """The namespace that the task ran in, in; what was seen out."""
         HOOK.listener = None
-        if self._restore is None:
+        if not self._ends:
             return Observations()
-        self._restore()
-        self._restore = None
+        while self._ends:
+            self._ends.pop()()
         self._see_strings()
         new = self._new_modules()
         local = local_modules(new if self.fresh else list(sys.modules))
         tops = {name for name in new if "." not in name}
         used = touched([namespace or {}, *(module.__dict__ for module in local.values())]) | self._named(local)
-        inputs = [path for path in self.read if path not in self.written or path in self.known]
-        files = {self._name(path): self._read_id(path) for path in inputs}
+        ids = {path: self._read_id(path) for path in self.read if path not in self.written or path in self.known}
+        ours = self.written.keys() | self._made  # what it has looked for and then made itself is no input
+        ids = {
+            path: seen for path, seen in (self.seen | ids).items() if seen not in (ABSENT, FOLDER) or path not in ours
+        }
+        files = {self._name(path): seen for path, seen in ids.items()}
         files |= {self._name(path): file_id(path) for path in local}
         return Observations(
             files=dict(sorted(files.items())),
@@ -214,6 +223,31 @@ class Observer:
         if full is not None:
             self.read.setdefault(full.rstrip("/") + "/", (0, 0))
             self.known.setdefault(full.rstrip("/") + "/", path_id(full.rstrip("/") + "/"))
+
+    def _on_mkdir(self, path: Any, *_: Any) -> None:
+        full = self._full(path)
+        if full is not None:
+            self._made.add(full)
+
+    def _on_look(self, path: Any, what: str | None) -> None:
+        if HOOK.listener is None or getattr(self._busy, "now", False):
+            return
+        self._busy.now = True
+        try:
+            full = self._full(path)
+            if (
+                full is None
+                or full in self.read
+                or full in self.written
+                or not self._by_user(sys._getframe(2), LOOKING)
+            ):
+                return
+            if what is None:
+                self.read[full] = None
+            else:
+                self.seen.setdefault(full, what)
+        finally:
+            self._busy.now = False
 
     def _on_rename(self, old: Any, new: Any, *_: Any) -> None:
         source, target = self._full(old), self._full(new)
@@ -375,52 +409,6 @@ def touched(namespaces: list[dict[str, Any]]) -> set[str]:
     return found
 
 
-def watch_environment(read: Callable[[str, str | None], None], written: Callable[[str], object]) -> Callable[[], None]:
-    """Callbacks for each variable looked up, and for each one set or deleted, in; what ends the watch out."""
-    kind = type(os.environ)
-    originals = {name: kind.__dict__[name] for name in ("__getitem__", "__setitem__", "__delitem__", "__iter__")}
-    # variables that an iteration over all of them has named: looked up next and in that order, they are being copied
-    copied: collections.deque[Any] = collections.deque()
-
-    def get(self: Any, key: Any) -> Any:
-        try:
-            value = originals["__getitem__"](self, key)
-        except KeyError:
-            if isinstance(key, str):
-                read(key, None)
-            raise
-        if copied and copied[0] == key:
-            copied.popleft()
-            return value
-        copied.clear()
-        if isinstance(key, str):
-            read(key, value)
-        return value
-
-    def put(self: Any, key: Any, value: Any) -> None:
-        originals["__setitem__"](self, key, value)
-        written(key)
-
-    def remove(self: Any, key: Any) -> None:
-        originals["__delitem__"](self, key)
-        written(key)
-
-    def iterate(self: Any) -> Iterator[Any]:
-        copied.clear()
-        for key in originals["__iter__"](self):
-            copied.append(key)
-            yield key
-
-    for name, method in (("__getitem__", get), ("__setitem__", put), ("__delitem__", remove), ("__iter__", iterate)):
-        setattr(kind, name, method)
-
-    def end() -> None:
-        for name, method in originals.items():
-            setattr(kind, name, method)
-
-    return end
-
-
 # ---------------------------------------------------------------- later
 
 
@@ -436,11 +424,21 @@ def holds(observations: Observations, folder: str) -> Reason | None:
 
 def _files_hold(files: dict[str, str], folder: str) -> Reason | None:
     for name, known in files.items():
-        now = path_id(_join(folder, name))
+        now = _now(_join(folder, name), known)
         if now != known:
             change = "is there now" if known == ABSENT else "is gone" if now == ABSENT else "has changed"
             return ("file", f"{name} {change}")
     return None
+
+
+def _now(path: str, known: str) -> str:
+    """A path and what was known of it in; the same of it as it is now out."""
+    if known != FOLDER and not known.startswith(SEEN):
+        return path_id(path)
+    try:
+        return seen_as(os.stat(path))
+    except OSError:
+        return ABSENT
 
 
 def _written_hold(files: dict[str, str], folder: str) -> Reason | None:

@@ -261,18 +261,7 @@ def replay_of(
 
 def key_parts(flow: Flow, step: Step, resolved: Resolved, *, code: str | None = None, item: str = "") -> KeyParts:
     """A step with its inputs found in; everything that its key is made of out."""
-    definitions: dict[str, str] = {}
-    setup: list[str] = []
-    for order in resolved.definitions:
-        definition = flow.definitions[order]
-        if definition.cell == step.cell:
-            continue
-        if definition.kind == "setup":
-            setup.append(definition.id)
-        else:
-            definitions[f"{', '.join(definition.names)} (cell {definition.position}, line {definition.line})"] = (
-                definition.id
-            )
+    definitions, setup = _replayed([flow.definitions[order] for order in resolved.definitions], step)
     parameters = {parameter.name for parameter in flow.parameters}
     given: dict[str, str] = {}
     inputs: dict[str, str] = {}
@@ -287,9 +276,30 @@ def key_parts(flow: Flow, step: Step, resolved: Resolved, *, code: str | None = 
     if resolved.along:
         options["along"] = ",".join(sorted(resolved.along))
     return KeyParts(
-        code=code or step.code, definitions=definitions, setup=tuple(setup), inputs=inputs, parameters=given,
+        code=code or step.code, definitions=definitions, setup=setup, inputs=inputs, parameters=given,
         item=item, environment=environment_id(step), options=options,
     )  # fmt: skip
+
+
+def _replayed(found: Sequence[Definition], step: Step) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What is replayed for a step, in document order, in; its definitions by label, and its set-up, out.
+
+    Imports and set-up run code and keep their order. Where each name is defined once, all else may stand anywhere.
+    """
+    others = [each for each in found if each.cell != step.cell]
+    made = [each for each in others if each.kind == "definition"]
+    imports = [each for each in made if each.origins]
+    names = [name for each in made for name in each.names]
+    if len(names) == len({*names}):
+        made = [*imports, *sorted((each for each in made if not each.origins), key=lambda each: each.id)]
+    setup = (
+        f"{each.id} after {sum(one.order < each.order for one in imports)}" for each in others if each.kind == "setup"
+    )
+    return {_place(each): each.id for each in made}, tuple(setup)
+
+
+def _place(definition: Definition) -> str:
+    return f"{', '.join(definition.names)} (cell {definition.position}, line {definition.line})"
 
 
 def environment_id(step: Step) -> str:
@@ -414,14 +424,8 @@ def changes(parts: KeyParts, source: str, previous: Record | None) -> tuple[Chan
     if parts.item != old.item:
         found.append(Change(code="input", what="the item changed"))
     if parts.environment != old.environment:
-        found.append(
-            Change(
-                code="environment",
-                what="Python or the machine changed",
-                before=old.environment,
-                after=parts.environment,
-            )
-        )
+        what = "Python or the machine changed"
+        found.append(Change(code="environment", what=what, before=old.environment, after=parts.environment))
     if parts.options.get("along") != old.options.get("along"):
         found.append(Change(code="input", what="other names share objects with its inputs now"))
     if parts.options.get("out") != old.options.get("out"):

@@ -87,6 +87,24 @@ class TestFiles:
         assert found.files == {"data.csv": before}
         assert observe.holds(found, str(tasks.folder)) == ("file", "data.csv has changed")
 
+    def test_asked_for_and_not_opened(self, tasks: Tasks) -> None:
+        (tasks.folder / "sub").mkdir()
+        found = seen(
+            tasks,
+            "import os\nfrom pathlib import Path\n"
+            "os.path.exists('data.csv'), Path('sub').is_dir(), os.path.isfile('none.txt'), Path('nowhere').exists()",
+        )
+        assert found.files == {"data.csv": "file of 4 bytes", "nowhere": "", "none.txt": "", "sub": "folder"}
+
+    def test_looked_for_and_then_made(self, tasks: Tasks) -> None:
+        found = seen(
+            tasks,
+            "from pathlib import Path\nPath('new/deep').mkdir(parents=True)\nkept = Path('new/deep/kept.txt')\n"
+            "if not kept.exists():\n    kept.write_text('1')",
+        )
+        assert found.files == {}
+        assert [*found.written] == ["new/deep/kept.txt"]
+
     def test_folders_that_were_listed(self, tasks: Tasks) -> None:
         (tasks.folder / "parts").mkdir()
         found = seen(tasks, "import glob\nglob.glob('parts/*.csv')")
