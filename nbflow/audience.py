@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from nbflow import cards
 from nbflow.history import snapshot
 from nbflow.model import Flow, Found, RunEnded, RunEvent, RunStarted, Snapshot, TaskChanged, TaskId, TaskOutput
 
 PRINTED = 16_000
 """Characters of what a task has printed that are kept for watchers: the end of it; the whole is in the store."""
 PRINTED_IN_ALL = 4_000_000
+CARDS = 20
+"""Tasks whose cards are kept while they run, the newest ones."""
 
 
 class Audience:
@@ -27,6 +30,7 @@ class Audience:
         self._tasks: dict[TaskId, TaskChanged] = {}
         self._found: list[Found] = []
         self._printed: dict[tuple[str, TaskId], str] = {}
+        self._cards: dict[tuple[str, TaskId], dict[str, str]] = {}
 
     def watch(self, told: Callable[[], None]) -> Callable[[], None]:
         """Call `told`, from any thread and without waiting, after each change; a function that ends it out."""
@@ -45,6 +49,7 @@ class Audience:
         """A flow run at this moment, and what made it so."""
         if isinstance(event, TaskOutput):
             self._print(run.run, event.task, event.output)
+            self._keep_card(run.run, event.task, event.output)
         if run is not self._run:
             self._run = run
             self._tell()
@@ -74,6 +79,16 @@ class Audience:
             self._printed[key] = (self._printed.pop(key, "") + whole)[-PRINTED:]
             while len(self._printed) * PRINTED > PRINTED_IN_ALL:
                 self._printed.pop(next(iter(self._printed)))
+
+    def _keep_card(self, run: str, task: TaskId, output: dict[str, Any]) -> None:
+        """What a card of a running task looks like now; in the end the task's record has it."""
+        name = (output.get("metadata") or {}).get(cards.NAME)
+        body = cards.body_of(str((output.get("data") or {}).get("text/html", ""))) if name is not None else ""
+        if body:
+            with self._lock:
+                self._cards[run, task] = {**self._cards.pop((run, task), {}), str(name): body}
+                while len(self._cards) > CARDS:
+                    self._cards.pop(next(iter(self._cards)))
 
     def _tell(self) -> None:
         for told in tuple(self._watchers):
@@ -116,3 +131,8 @@ class Audience:
         """The end of what a task of a run of this kernel has printed; None when nothing was heard of it."""
         with self._lock:
             return self._printed.get((run, task))
+
+    def cards(self, run: str, task: TaskId) -> dict[str, str]:
+        """The cards that a running task's code shows, by name, as HTML."""
+        with self._lock:
+            return self._cards.get((run, task), {})

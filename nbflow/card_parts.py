@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from nbflow import model
 from nbflow.describe import describe
-from nbflow.render import html, preview, safe
+from nbflow.render import html, preview, safe, vega
 from nbflow.render.card_table import Grid, grid_of
 from nbflow.render.html import Html, tag
 from nbflow.tracebacks import text_of
@@ -24,6 +24,8 @@ TEXT_LARGEST = 20_000
 IMAGE_SIDE = 1600
 JSON_ITEMS = 1000
 JSON_DEPTH = 8
+SPECIFICATION = 400_000
+"""Characters of a chart's specification that a card may hold."""
 
 
 class Drawn(model.Frozen, frozen=True):
@@ -385,26 +387,21 @@ def _chart(chart: Any, title: str) -> Drawn:
 
 def _undrawn(spec: dict[str, Any], title: str) -> Drawn:
     """A specification that nothing here can draw in; what it says, and its data, out."""
-    mark = spec.get("mark", "")
-    kind = mark.get("type", "") if isinstance(mark, Mapping) else str(mark)
-    axes = [f"{name}: {one['field']}" for name, one in (spec.get("encoding") or {}).items() if "field" in (one or {})]
-    told = f"Vega-Lite chart ({', '.join(part for part in (kind, *axes) if part)}), shown as data"
+    told = vega.words(spec)
     parts = [Drawn(html=tag("p", told, "; install vl-convert-python to have it drawn", cls="nbflow-note"), text=told)]
-    data = _chart_data(spec)
+    data = vega.rows(spec)
     if data:
         parts.append(table(grid_of(data, 10, 20)))
-    source = tag(
-        "details", tag("summary", "specification"), tag("pre", json.dumps(spec, indent=2, default=repr)[:50_000])
-    )
-    parts.append(Drawn(html=source))
+    text = json.dumps(spec, indent=2, default=repr)
+    if not title and spec.get("title"):
+        parts.insert(0, Drawn(html=tag("b", spec["title"]), text=str(spec["title"])))
     whole = joined(parts)
-    return _titled(title or str(spec.get("title") or ""), Html(whole.html), whole.text)
-
-
-def _chart_data(spec: Mapping[str, Any]) -> Any:
-    data = spec.get("data") or {}
-    named = (spec.get("datasets") or {}).get(data.get("name"))
-    return data.get("values") or named
+    if len(text) <= SPECIFICATION:  # JupyterLab finds it there, and draws it
+        source = tag("details", tag("summary", "specification"), tag("pre", text, cls="nbflow-vega"))
+        content = tag("div", Html(whole.html), source, cls="nbflow-chart")
+    else:
+        content = Html(whole.html)
+    return _titled(title, content, whole.text)
 
 
 class Timeline(Component):

@@ -40,6 +40,8 @@ __all__ = [
 ]  # fmt: skip
 
 MIME = "application/vnd.nbflow.card+json"
+NAME = "nbflow_card"
+"""In the metadata of a card that a task's code shows: the card's name."""
 VERSION = 1
 LARGEST = 1_500_000
 """Characters of HTML that a card may take; what is beyond is left out with a notice."""
@@ -127,9 +129,10 @@ class Card:
         if live:
             return {"text/html": str(inline(self.title, self._subtitle, self.body)), "text/plain": self.text}
         page = self.html
+        height = _height(self._drawn)
         data = {"version": VERSION, "title": self.title, "name": self.name, "step": self.step, "run": self.run}
-        shown = framed(page, self.text, _height(self._drawn))
-        return {MIME: {**data, "html": page}, "text/html": str(shown), "text/plain": self.text}
+        shown = framed(page, self.text, height)
+        return {MIME: {**data, "height": height, "html": page}, "text/html": str(shown), "text/plain": self.text}
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         return self.bundle()
@@ -179,12 +182,14 @@ def document(title: str, subtitle: str, body: str) -> str:
 
 
 def _heading(title: str, subtitle: str) -> Html:
+    if not title:
+        return Html("")
     told = tag("span", subtitle, cls="nbflow-dim") if subtitle else ""
     return tag("div", tag("b", title), " ", told, cls="nbflow-head")
 
 
 def body_of(page: str) -> str:
-    """A page that `document` made in; the HTML of its parts out, empty for any other page."""
+    """A page or block of this package in; the HTML of its parts out, empty for any other HTML."""
     begin, end = page.find(BEGIN), page.rfind(END)
     return page[begin + len(BEGIN) : end] if 0 <= begin < end else ""
 
@@ -192,8 +197,11 @@ def body_of(page: str) -> str:
 def inline(title: str, subtitle: str, body: str) -> str:
     """The same as a block of the notebook's own page, which can be replaced without a flicker: it has no script."""
     style = Html(f"<style>{html.STYLE}{STYLE}</style>")
-    return tag("div", style, _heading(title, subtitle), Html(body), cls="nbflow nbflow-card")
+    return tag("div", style, _heading(title, subtitle), Html(BEGIN + body + END), cls="nbflow nbflow-card")
 
+
+SANDBOX = "allow-scripts allow-popups allow-popups-to-escape-sandbox"
+"""What a frame with a card may do: run the card's own script and open its links, without the page's origin."""
 
 LISTEN = (
     "var f=this,d=document.body.dataset,t=(d.jpThemeLight==='false'||/dark|contrast/.test(d.vscodeThemeKind||''))"
@@ -211,7 +219,7 @@ def framed(page: str, text: str, height: int) -> str:
     Where a notebook is not trusted frames are taken away, and the text in it shows.
     """
     return tag(
-        "iframe", tag("pre", text), sandbox="allow-scripts", srcdoc=page, onload=LISTEN, title="nbflow card",
+        "iframe", tag("pre", text), sandbox=SANDBOX, srcdoc=page, onload=LISTEN, title="nbflow card",
         style=f"width:100%;height:{height}px;border:0;display:block",
     )  # fmt: skip
 
@@ -228,7 +236,7 @@ def _height(drawn: Sequence[Drawn]) -> int:
 
 def default_parts(task: TaskSeen, made: Mapping[str, str] | None = None) -> list[Drawn]:
     """A task, and the bodies of cards that its code made, in; the parts of its own card out."""
-    found = [Drawn(html=body, text=text_of_body(body)) for body in (made or {}).values()]
+    found = [_named(name, body) for name, body in (made or {}).items()]
     if task.failure is not None:
         told = preview.failure(task.failure)
         found.append(Error(told, task.failure.traceback).drawn)
@@ -324,6 +332,18 @@ def _text(value: Any) -> str:
         if isinstance(value, str)
         else json.dumps(value)
     )
+
+
+def displayed(outputs: Iterable[Mapping[str, Any]], made: Mapping[str, str]) -> list[Drawn]:
+    """A task's outputs and the bodies of its code's cards in; these and its displays, without what it printed, out."""
+    found = [_named(name, body) for name, body in made.items()]
+    shown = [output for output in outputs if output.get("output_type") in ("display_data", "execute_result")]
+    return [*found, *(part for output in shown if (part := output_part(output)) is not None)]
+
+
+def _named(name: str, body: str) -> Drawn:
+    drawn = Drawn(html=body, text=text_of_body(body))
+    return parts.section(name, [drawn]) if name else drawn
 
 
 def made_cards(outputs: Iterable[Mapping[str, Any]]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from nbflow import card_parts as parts
-from nbflow.cards import Card
+from nbflow.cards import NAME, Card
 from nbflow.context import current
 
 EVERY = 0.15
@@ -92,7 +92,7 @@ class Board:
         self._stale = False
         begun = time.monotonic()
         bundle = self._card().bundle(live=live)
-        _publish(bundle, self._identity, update=self._shown)
+        _publish(bundle, {NAME: self._name}, self._identity, update=self._shown)
         self._shown = True
         took = time.monotonic() - begun
         size = sum(len(text) for text in bundle.values() if isinstance(text, str))
@@ -183,11 +183,11 @@ def _shell() -> Any:
     return get_ipython()
 
 
-def _publish(bundle: dict[str, Any], identity: str, *, update: bool) -> None:
+def _publish(bundle: dict[str, Any], metadata: dict[str, Any], identity: str, *, update: bool) -> None:
     """The one way of all displays: in a worker it leads to the task's outputs, in the kernel to the page."""
     shell = _shell()
     if shell is not None:
-        shell.display_pub.publish(bundle, {}, transient={"display_id": identity}, update=update)
+        shell.display_pub.publish(bundle, metadata, transient={"display_id": identity}, update=update)
 
 
 card = Boards()

@@ -236,6 +236,26 @@ class DetailMessage(TypedDict):
     artifacts: list[ArtifactView]
 
 
+class CardMessage(TypedDict):
+    """A task's card as a page of its own, or, unless it is wanted `whole`, what its code showed; empty for nothing.
+
+    `digest` names the content: a page that has it already gets it without `page`.
+    """
+
+    nbflow: int
+    kind: Literal["card"]
+    session: str
+    seq: int
+    reply_to: str
+    run: str
+    step: str
+    index: list[int]
+    whole: bool
+    title: str
+    digest: str
+    page: str | None
+
+
 class RunsMessage(TypedDict):
     """The flow's runs, newest first."""
 
@@ -259,7 +279,14 @@ class PastMessage(TypedDict):
 
 
 KernelMessage = (
-    SnapshotMessage | ChangeMessage | AckMessage | RefusedMessage | DetailMessage | RunsMessage | PastMessage
+    SnapshotMessage
+    | ChangeMessage
+    | AckMessage
+    | RefusedMessage
+    | DetailMessage
+    | CardMessage
+    | RunsMessage
+    | PastMessage
 )
 
 
@@ -316,6 +343,18 @@ class DetailCommand(TypedDict):
     index: list[int]
 
 
+class CardCommand(TypedDict):
+    """A task's card: `whole`, or what its code showed; `known` is the digest of what the page has of it."""
+
+    kind: Literal["card"]
+    id: str
+    run: str
+    step: str
+    index: list[int]
+    whole: bool
+    known: str
+
+
 class RunsCommand(TypedDict):
     """The flow's runs."""
 
@@ -346,6 +385,7 @@ Command = (
     | ResumeCommand
     | CancelCommand
     | DetailCommand
+    | CardCommand
     | RunsCommand
     | PastCommand
     | CheckCommand

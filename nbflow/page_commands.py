@@ -129,17 +129,36 @@ def detail(pages: Pages, command: Command) -> None:
     """What a task printed and left."""
     from nbflow import past_reading
 
-    run_id, step = str(command["run"]), str(command["step"])
-    index = tuple(int(number) for number in command.get("index", ()))
-    heard = past_reading.Heard(
-        pages.audience.printed, [one for one in (pages.audience.run, pages.audience.by_hand) if one is not None]
-    )
+    place = _place(command)
 
     def answer() -> None:
-        found = past_reading.detail(pages.store, pages.flow.name, run_id, step, index, heard)
-        pages.answer("detail", _id(command), run=run_id, step=step, index=list(index), **found)
+        found = past_reading.detail(pages.store, pages.flow.name, *place, past_reading.Heard(pages.audience))
+        pages.answer("detail", _id(command), run=place[0], step=place[1], index=list(place[2]), **found)
 
     _later(pages, command, answer)
+
+
+def card(pages: Pages, command: Command) -> None:
+    """A task's card, or what its code shows while it runs."""
+    from nbflow import past_reading
+
+    place, whole, known = _place(command), bool(command.get("whole")), str(command.get("known", ""))
+
+    def answer() -> None:
+        heard = past_reading.Heard(pages.audience)
+        found = past_reading.card(pages.store, pages.flow.name, *place, heard, whole=whole)
+        digest = found.digest
+        pages.answer(
+            "card", _id(command), run=place[0], step=place[1], index=list(place[2]), whole=whole, title=found.title,
+            digest=digest, page=None if digest == known else found.page,
+        )  # fmt: skip
+
+    _later(pages, command, answer)
+
+
+def _place(command: Command) -> tuple[str, str, tuple[int, ...]]:
+    """A command about a task in; its run, step and index out."""
+    return str(command["run"]), str(command["step"]), tuple(int(number) for number in command.get("index", ()))
 
 
 def runs(pages: Pages, command: Command) -> None:
@@ -182,6 +201,7 @@ COMMANDS: Mapping[str, Callable[[Pages, Command], str | None]] = {
     "resume": resume,
     "cancel": cancel,
     "detail": detail,
+    "card": card,
     "runs": runs,
     "past": past,
 }

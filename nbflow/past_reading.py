@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypedDict
 
-from nbflow import client
+from nbflow import cards, client
+from nbflow.audience import Audience
+from nbflow.card_parts import joined
 from nbflow.errors import NotFoundError
 from nbflow.messages import ArtifactView, RunRow, SnapshotMessage
-from nbflow.model import Flow, Snapshot, TaskId
+from nbflow.model import SETTLED, Flow, TaskView
 from nbflow.past import find_run, summaries
 from nbflow.render import preview
 from nbflow.render.page import Seen, past
@@ -55,31 +57,38 @@ def past_run(store: str, flow: Flow, run: str) -> SnapshotMessage:
 
 
 class Heard(NamedTuple):
-    """What this kernel heard of its own runs: the end of what tasks printed, and where the tasks stand."""
+    """What this kernel heard of its own runs."""
 
-    printed: Callable[[str, TaskId], str | None]
-    snapshots: Sequence[Snapshot]
+    audience: Audience
 
-    def of(self, run: str, step: str, index: tuple[int, ...]) -> str | None:
-        """What the task's last turn printed; None when nothing was heard of it."""
-        for snapshot in self.snapshots:
-            for view in reversed(snapshot.tasks):
-                if snapshot.run == run and view.task.step == step and view.task.index == index:
-                    return self.printed(run, view.task)
+    def task(self, run: str, step: str, index: tuple[int, ...]) -> TaskView | None:
+        """The task's last turn; None when nothing was heard of it."""
+        for snapshot in (self.audience.run, self.audience.by_hand):
+            for view in reversed(snapshot.tasks if snapshot is not None and snapshot.run == run else ()):
+                if view.task.step == step and view.task.index == index:
+                    return view
         return None
+
+
+class Shown(NamedTuple):
+    """A card as a page of its own; both are empty where there is nothing to show."""
+
+    title: str = ""
+    page: str = ""
+
+    @property
+    def digest(self) -> str:
+        """A text that changes with the page."""
+        return hashlib.sha256(self.page.encode()).hexdigest()[:16]
 
 
 def detail(store: str, flow: str, run: str, step: str, index: tuple[int, ...], heard: Heard) -> Found:
     """Where a task is, and what this kernel heard of it, in; what it printed and left out."""
-    live = heard.of(run, step, index)
-    try:
-        found = client.Run(f"{flow}/{run}", store=store)[step]
-        tasks = [task for task in found.tasks if task.index == index]
-    except NotFoundError:
-        tasks = []
-    if not tasks:
+    known = heard.task(run, step, index)
+    live = heard.audience.printed(run, known.task) if known is not None else None
+    task = _task(store, flow, run, step, index)
+    if task is None:
         return _cut(live or "", [])
-    task = tasks[-1]
     log = live if live is not None and task.state in ("running", "queued") else task.stdout + task.stderr
     artifacts = [
         ArtifactView(
@@ -89,6 +98,33 @@ def detail(store: str, flow: str, run: str, step: str, index: tuple[int, ...], h
         for one in task.artifacts.values()
     ]  # fmt: skip
     return _cut(log or live or "", artifacts)
+
+
+def card(store: str, flow: str, run: str, step: str, index: tuple[int, ...], heard: Heard, *, whole: bool) -> Shown:
+    """Where a task is, and what this kernel heard of it, in; its card, or what its code shows, out."""
+    known = heard.task(run, step, index)
+    live = known is not None and known.state not in SETTLED and not whole
+    task = None if live else _task(store, flow, run, step, index)
+    name = f"{step}/{preview.index(index)}" if index else step
+    drawn = []
+    if whole and task is not None:
+        found = task.card
+        return Shown(found.title, found.html)
+    if task is not None and task.state in SETTLED:
+        outputs = task.outputs
+        drawn = cards.displayed(outputs, cards.made_cards(outputs))
+    elif known is not None:
+        drawn = cards.displayed((), heard.audience.cards(run, known.task))
+    return Shown(name, cards.document("", "", joined(cards.within(drawn)).html)) if drawn else Shown(name)
+
+
+def _task(store: str, flow: str, run: str, step: str, index: tuple[int, ...]) -> client.Task | None:
+    try:
+        found = client.Run(f"{flow}/{run}", store=store)[step]
+    except NotFoundError:
+        return None
+    tasks = [task for task in found.tasks if task.index == index]
+    return tasks[-1] if tasks else None
 
 
 def _cut(log: str, artifacts: list[ArtifactView]) -> Found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nbflow import cards
 from nbflow.audience import PRINTED, Audience
 from nbflow.model import RunEnded, RunStarted, Snapshot, TaskChanged, TaskId, TaskOutput
 
@@ -52,6 +53,21 @@ def test_a_flow_run_is_busy_until_it_has_ended() -> None:
     assert audience.busy
     audience.see_run(running("a", "failed"), None)
     assert not audience.busy
+
+
+def test_the_cards_of_running_tasks_are_kept_as_they_are_now() -> None:
+    audience, run = Audience(), running("a")
+
+    def shown(name: str, words: str) -> TaskOutput:
+        html = cards.inline("load", name, f"<p>{words}</p>")
+        data = {"text/html": html, "text/plain": words}
+        output = {"output_type": "display_data", "data": data, "metadata": {cards.NAME: name}}
+        return TaskOutput(task=LOAD, output=output)
+
+    for event in (shown("", "one"), shown("errors", "none"), shown("", "two"), printed("hello")):
+        audience.see_run(run, event)
+    assert audience.cards("a", LOAD) == {"": "<p>two</p>", "errors": "<p>none</p>"}
+    assert audience.cards("b", LOAD) == {}
 
 
 def test_the_end_of_what_was_printed_is_kept() -> None:

@@ -95,7 +95,7 @@ def test_pages_have_their_policy_first_and_load_nothing() -> None:
 
 def test_bundles_are_framed_without_the_origin_of_the_page() -> None:
     bundle = cards.Card("train", [cards.Markdown("hi").drawn], step="train", run="f/r").bundle()
-    assert 'sandbox="allow-scripts"' in bundle["text/html"]
+    assert f'sandbox="{cards.SANDBOX}"' in bundle["text/html"]
     assert "allow-same-origin" not in bundle["text/html"]
     assert bundle[cards.MIME]["title"] == "train"
     assert type(bundle["text/html"]) is str

@@ -121,6 +121,13 @@ def test_a_run_its_log_and_its_place_in_history(kernel: Kernel) -> None:
     assert [one["name"] for one in detail["artifacts"]] == ["rows"]
     page.send("detail", run=run, step="scale", index=[])
     assert "[3.0, 6.0, 9.0]" in page.hear(lambda data: data["kind"] == "detail")["artifacts"][0]["preview"]
+    page.send("card", run=run, step="load", index=[], whole=False, known="")
+    assert page.hear(lambda data: data["kind"] == "card")["page"] == ""  # its code has shown nothing
+    page.send("card", run=run, step="load", index=[], whole=True, known="")
+    card = page.hear(lambda data: data["kind"] == "card")
+    assert "loaded" in card["page"]
+    page.send("card", run=run, step="load", index=[], whole=True, known=card["digest"])
+    assert page.hear(lambda data: data["kind"] == "card")["page"] is None
     page.send("runs")
     assert [row["run"] for row in page.hear(lambda data: data["kind"] == "runs")["runs"]] == [run]
     page.send("past", run=run)

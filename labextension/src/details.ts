@@ -1,8 +1,9 @@
 /** One step from near: state and why, error with its traceback, items, what it printed and what it left. */
 
 import { button, element, mark, setHidden, setText } from './elements';
+import { CardFrame } from './frame';
 import type { Host } from './host';
-import type { DetailMessage, FailureView, SnapshotMessage, StepView, TaskItem } from './messages';
+import type { CardMessage, DetailMessage, FailureView, SnapshotMessage, StepView, TaskItem } from './messages';
 import type { Abilities, Notice } from './reduce';
 import { MARKS, SETTLED, elapsed, place } from './words';
 
@@ -10,6 +11,7 @@ export interface Shown {
   snapshot: SnapshotMessage;
   step: StepView;
   detail: DetailMessage | null;
+  card: CardMessage | null;
   abilities: Abilities;
   now: number;
 }
@@ -21,6 +23,8 @@ export interface Asked {
   close(): void;
   /** The item whose log is wanted. */
   item(index: number[]): void;
+  /** The whole card of the step or item is wanted. */
+  card(): void;
 }
 
 /** The pane below the list; its parts are made once a step and written over when something changes. */
@@ -32,12 +36,15 @@ export class Details {
   private readonly items = element('ul', { class: 'nbf-items', 'aria-label': 'Items' });
   private readonly artifacts = element('table', { class: 'nbf-artifacts' });
   private readonly log = element('pre', { class: 'nbf-log', role: 'log', tabindex: 0, 'aria-label': 'Log', 'aria-live': 'off' });
+  private readonly card: CardFrame;
+  private readonly cardHead = element('h4', { text: 'Card' });
   private readonly logHead = element('h4', { text: 'Printed' });
   private readonly title = element('h3');
   private readonly time = element('span', { class: 'nbf-detail-time' });
   private readonly toCell: HTMLButtonElement;
   private readonly toHere: HTMLButtonElement;
   private readonly again: HTMLButtonElement;
+  private readonly toCard: HTMLButtonElement;
   private step: StepView | null = null;
   private drawnFacts = '';
   private drawnItems = '';
@@ -47,6 +54,8 @@ export class Details {
     this.toCell = button('Go to cell', () => this.reveal());
     this.toHere = button('Run to here', () => this.run(false), { title: 'Run this step and what it needs, reusing results' });
     this.again = button('Run afresh', () => this.run(true), { title: 'Execute this step again even if its result could be reused' });
+    this.toCard = button('Card', () => asked.card(), { title: 'Show its whole card: what it displayed, parameters, inputs, artifacts' });
+    this.card = new CardFrame(asked.host.chart);
     const close = element('button', {
       type: 'button', class: 'nbf-button nbf-quiet nbf-close', 'aria-label': 'Close details', title: 'Close details (Esc)',
       text: '×', on: { click: () => asked.close() }
@@ -56,14 +65,20 @@ export class Details {
       'section',
       { class: 'nbf-details', 'aria-label': 'Step', on: { keydown: event => this.pressed(event as KeyboardEvent) } },
       this.head,
-      element('div', { class: 'nbf-actions' }, this.toCell, this.toHere, this.again),
+      element('div', { class: 'nbf-actions' }, this.toCell, this.toHere, this.again, this.toCard),
       this.failure,
       this.facts,
       this.items,
+      this.cardHead,
+      this.card.root,
       this.artifacts,
       this.logHead,
       this.log
     );
+  }
+
+  dispose(): void {
+    this.card.dispose();
   }
 
   private pressed(event: KeyboardEvent): void {
@@ -104,6 +119,7 @@ export class Details {
     this.drawFacts(step);
     this.drawItems(step, now);
     this.drawDetail(shown.detail, step);
+    this.drawCard(shown.card, step);
   }
 
   private drawFacts(step: StepView): void {
@@ -161,6 +177,14 @@ export class Details {
         element('span', { class: 'nbf-note', text: words })
       )
     );
+  }
+
+  private drawCard(card: CardMessage | null, step: StepView): void {
+    const page = card?.page ?? '';
+    setHidden(this.cardHead, !page);
+    setHidden(this.card.root, !page);
+    this.toCard.disabled = !step.total || step.state === 'pending' || step.state === 'queued';
+    void this.card.show(page ? { title: card?.title ?? '', html: page, trusted: true, height: 120 } : null);
   }
 
   private drawDetail(detail: DetailMessage | null, step: StepView): void {

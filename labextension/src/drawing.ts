@@ -12,9 +12,9 @@ import { DeclareForm, ParameterForm } from './forms';
 import { FlowGraph } from './graph';
 import { History } from './history';
 import type { Host } from './host';
-import type { FindingView, SnapshotMessage } from './messages';
+import type { CardMessage, FindingView, SnapshotMessage } from './messages';
 import type { Notice, State } from './reduce';
-import { START, abilities, detailKey, shown } from './reduce';
+import { START, abilities, cardKey, detailKey, shown } from './reduce';
 import { StepList } from './steps';
 import { STATUS_MARKS, age, duration, many, share, tally, ticking } from './words';
 
@@ -58,6 +58,11 @@ export class Drawing {
   private spokenAt = 0;
   private askedAt = 0;
   private askedFor = '';
+  /** The key of the whole card that is waited for. */
+  private opening = '';
+  private stale: CardMessage | undefined;
+  /** The key of the task whose whole card stands in the details, as there is no other place for it. */
+  private whole = '';
   private drawnAt = 0;
   private drawnFindings = '';
   private timer: number | null = null;
@@ -70,7 +75,7 @@ export class Drawing {
   ) {
     const say = (notice: Notice): void => this.say(notice);
     this.details = new Details({
-      host, notice: say, close: () => this.select(null), item: index => this.choose(index)
+      host, notice: say, close: () => this.select(null), item: index => this.choose(index), card: () => this.wantCard()
     });
     this.parameters = new ParameterForm(host);
     this.declare = new DeclareForm(host, say);
@@ -112,6 +117,7 @@ export class Drawing {
   /** No more drawing: observers and timers end. */
   dispose(): void {
     this.watches.forEach(watch => watch.disconnect());
+    this.details.dispose();
     document.removeEventListener('visibilitychange', this.onVisibility);
     if (this.timer !== null) {
       window.clearTimeout(this.timer);
@@ -123,6 +129,7 @@ export class Drawing {
   update(state: State): void {
     if (state !== this.state) {
       this.state = state;
+      this.openCard();
       this.plan();
     }
   }
@@ -301,13 +308,45 @@ export class Drawing {
     const run = snapshot.run?.run ?? '';
     const index = this.item.length ? this.item : (step.tasks[0]?.index ?? []);
     const detail = this.state.details[detailKey(run, step.name, index)] ?? null;
-    this.details.update({ snapshot, step, detail, abilities: abilities(this.state), now });
+    const whole = this.whole === detailKey(run, step.name, index);
+    const card = this.state.cards[cardKey(run, step.name, index, whole)] ?? null;
+    this.details.update({ snapshot, step, detail, card, abilities: abilities(this.state), now });
     const wanted = JSON.stringify([run, step.name, index, step.state === 'running' ? '' : [step.state, step.total]]);
     const again = step.state === 'running' && performance.now() - this.askedAt > LOG_EVERY;
     if (run && step.total && this.state.link === 'linked' && (wanted !== this.askedFor || again)) {
       this.askedFor = wanted;
       this.askedAt = performance.now();
       this.host.send({ kind: 'detail', run, step: step.name, index });
+      this.host.send({ kind: 'card', run, step: step.name, index, whole: false, known: card && !whole ? card.digest : '' });
+    }
+  }
+
+  /** Where the step stands whose details are shown; null where it has no task yet. */
+  private place(): { run: string; step: string; index: number[] } | null {
+    const snapshot = shown(this.state);
+    const step = snapshot?.steps.find(one => one.name === this.selected);
+    const run = snapshot?.run?.run;
+    return step && run && step.total ? { run, step: step.name, index: this.item.length ? this.item : (step.tasks[0]?.index ?? []) } : null;
+  }
+
+  private wantCard(): void {
+    const place = this.place();
+    if (place) {
+      this.opening = cardKey(place.run, place.step, place.index, true);
+      this.stale = this.state.cards[this.opening];
+      this.host.send({ kind: 'card', ...place, whole: true, known: '' });
+    }
+  }
+
+  /** The whole card that was asked for has come: it opens beside the notebook, or in the details. */
+  private openCard(): void {
+    const card = this.opening ? this.state.cards[this.opening] : undefined;
+    if (!card?.page || card === this.stale) {
+      return;
+    }
+    this.opening = '';
+    if (!this.host.open(card.title, card.page)) {
+      this.whole = detailKey(card.run, card.step, card.index);
     }
   }
 

@@ -10,6 +10,10 @@ export interface Host {
   reveal(cell: string): boolean;
   /** Put a header line on top of a cell; a notice that says what was done, or what to do by hand, out. */
   declare(cell: string, header: string): Notice;
+  /** Show a page with that title in a place of its own; false where there is none. */
+  open(title: string, page: string): boolean;
+  /** A Vega-Lite specification in; a picture of it as a data URI out; where the page can draw charts. */
+  chart?(specification: object): Promise<string>;
   /** Load nbflow into the kernel, where the page can. */
   load?(): void;
 }

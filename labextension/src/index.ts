@@ -1,11 +1,13 @@
 /** The extension of JupyterLab and Notebook 7: a side panel that shows the flow of the notebook in front. */
 
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
-import { ILayoutRestorer } from '@jupyterlab/application';
+import { ILabShell, ILayoutRestorer } from '@jupyterlab/application';
 import { ICommandPalette } from '@jupyterlab/apputils';
 import { INotebookTracker } from '@jupyterlab/notebook';
+import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { LabIcon } from '@jupyterlab/ui-components';
 
+import { cardInMain, chartsOf, rendererOf } from './cards';
 import { FlowPanel, Links, answerWidgets } from './panel';
 
 const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">
@@ -14,26 +16,44 @@ const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24
 
 const SHOW = 'nbflow:show';
 
+const cards: JupyterFrontEndPlugin<void> = {
+  id: 'nbflow:cards',
+  description: 'Cards of steps in the outputs of notebooks.',
+  autoStart: true,
+  requires: [IRenderMimeRegistry],
+  activate: (_: JupyterFrontEnd, registry: IRenderMimeRegistry) => {
+    registry.addFactory(rendererOf(registry));
+  }
+};
+
 const plugin: JupyterFrontEndPlugin<void> = {
   id: 'nbflow:plugin',
   description: 'The flow of the current notebook in a side panel.',
   autoStart: true,
-  requires: [INotebookTracker],
-  optional: [ILayoutRestorer, ICommandPalette],
+  requires: [INotebookTracker, IRenderMimeRegistry],
+  optional: [ILabShell, ILayoutRestorer, ICommandPalette],
   activate: (
     app: JupyterFrontEnd,
     tracker: INotebookTracker,
+    registry: IRenderMimeRegistry,
+    lab: ILabShell | null,
     restorer: ILayoutRestorer | null,
     palette: ICommandPalette | null
   ) => {
     const links = new Links();
     tracker.forEach(panel => links.of(panel));
     tracker.widgetAdded.connect((_, panel) => links.of(panel));
-    const panel = new FlowPanel(tracker, links);
+    const chart = chartsOf(registry);
+    // Notebook 7 has room for one document only
+    const open = (title: string, page: string): boolean => {
+      lab?.add(cardInMain(title, page, chart), 'main', { mode: 'split-right' });
+      return lab !== null;
+    };
+    const panel = new FlowPanel(tracker, links, { open, chart });
     panel.title.icon = new LabIcon({ name: 'nbflow:flow', svgstr: ICON });
     app.shell.add(panel, 'right', { rank: 900, type: 'Flow' });
     restorer?.add(panel, panel.id);
-    answerWidgets(tracker, links);
+    answerWidgets(tracker, links, open);
     app.commands.addCommand(SHOW, {
       label: 'Show the Flow of the Notebook',
       describedBy: { args: { type: 'object', properties: {} } },
@@ -43,4 +63,4 @@ const plugin: JupyterFrontEndPlugin<void> = {
   }
 };
 
-export default plugin;
+export default [plugin, cards];

@@ -186,6 +186,21 @@ export interface DetailMessage {
   artifacts: ArtifactView[];
 }
 
+export interface CardMessage {
+  nbflow: number;
+  kind: 'card';
+  session: string;
+  seq: number;
+  reply_to: string;
+  run: string;
+  step: string;
+  index: number[];
+  whole: boolean;
+  title: string;
+  digest: string;
+  page: string | null;
+}
+
 export interface RunsMessage {
   nbflow: number;
   kind: 'runs';
@@ -210,6 +225,7 @@ export type KernelMessage =
   | AckMessage
   | RefusedMessage
   | DetailMessage
+  | CardMessage
   | RunsMessage
   | PastMessage;
 
@@ -253,6 +269,16 @@ export interface DetailCommand {
   index: number[];
 }
 
+export interface CardCommand {
+  kind: 'card';
+  id: string;
+  run: string;
+  step: string;
+  index: number[];
+  whole: boolean;
+  known: string;
+}
+
 export interface RunsCommand {
   kind: 'runs';
   id: string;
@@ -277,6 +303,7 @@ export type Command =
   | ResumeCommand
   | CancelCommand
   | DetailCommand
+  | CardCommand
   | RunsCommand
   | PastCommand
   | CheckCommand;

@@ -62,7 +62,8 @@ export class FlowPanel extends Widget {
 
   constructor(
     private readonly tracker: INotebookTracker,
-    private readonly links: Links
+    private readonly links: Links,
+    private readonly cards: Pick<Host, 'open' | 'chart'>
   ) {
     super();
     this.id = 'nbflow-panel';
@@ -94,6 +95,7 @@ export class FlowPanel extends Widget {
 
   private host(): Host {
     return {
+      ...this.cards,
       send: wish => this.link?.send(wish) ?? '',
       reveal: cell => this.notebook !== null && reveal(this.notebook, cell),
       declare: (cell, header) =>
@@ -123,7 +125,7 @@ export class FlowPanel extends Widget {
 }
 
 /** Widgets inside notebooks ask the page for what only it can do. */
-export function answerWidgets(tracker: INotebookTracker, links: Links): void {
+export function answerWidgets(tracker: INotebookTracker, links: Links, open: Host['open']): void {
   document.addEventListener(BRIDGE, event => {
     const request = (event as CustomEvent<Request>).detail;
     const panel = tracker.find(one => one.node.contains(event.target as Node));
@@ -138,6 +140,11 @@ export function answerWidgets(tracker: INotebookTracker, links: Links): void {
         break;
       case 'declare':
         request.notice = declare(panel, request.cell, request.header);
+        break;
+      case 'open':
+        if (!open(request.title, request.page)) {
+          return;
+        }
         break;
       case 'interrupt':
         links.of(panel).interrupt();

@@ -1,6 +1,6 @@
 /** The page's knowledge of one kernel: `reduce(state, action) -> state`, pure. The drawing shows it, the link feeds it. */
 
-import type { ChangeMessage, Command, DetailMessage, KernelMessage, RunRow, SnapshotMessage } from './messages';
+import type { CardMessage, ChangeMessage, Command, DetailMessage, KernelMessage, RunRow, SnapshotMessage } from './messages';
 import { PROTOCOL } from './messages';
 
 /**
@@ -30,6 +30,8 @@ export interface State {
   readonly notice: Notice | null;
   /** What tasks printed and left, by `detailKey`. */
   readonly details: Readonly<Record<string, DetailMessage>>;
+  /** Cards as they were told, by `cardKey`. */
+  readonly cards: Readonly<Record<string, CardMessage>>;
   readonly runs: readonly RunRow[] | null;
 }
 
@@ -51,14 +53,21 @@ export const START: State = {
   pending: {},
   notice: null,
   details: {},
+  cards: {},
   runs: null,
 };
 
 const KEPT_DETAILS = 20;
+const KEPT_CARDS = 8;
 
 /** A run, a step and a place in; the key of its detail out. */
 export function detailKey(run: string, step: string, index: readonly number[]): string {
   return JSON.stringify([run, step, index]);
+}
+
+/** The same and whether the whole card is meant in; the key of the card out. */
+export function cardKey(run: string, step: string, index: readonly number[], whole: boolean): string {
+  return JSON.stringify([run, step, index, whole]);
 }
 
 /** Anything that came from a comm in; whether it is one of ours out. */
@@ -148,6 +157,14 @@ function told(state: State, message: KernelMessage, at: number): State {
       const key = detailKey(message.run, message.step, message.index);
       const others = Object.entries(known.details).filter(([other]) => other !== key);
       return { ...known, details: Object.fromEntries([...others.slice(1 - KEPT_DETAILS), [key, message]]) };
+    }
+    case 'card': {
+      const key = cardKey(message.run, message.step, message.index, message.whole);
+      if (message.page === null) {
+        return known; // the page has it already
+      }
+      const others = Object.entries(known.cards).filter(([other]) => other !== key);
+      return { ...known, cards: Object.fromEntries([...others.slice(1 - KEPT_CARDS), [key, message]]) };
     }
     case 'runs':
       return { ...known, runs: message.runs };

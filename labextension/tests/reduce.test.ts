@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import type { Action, State } from '../src/reduce';
-import { START, abilities, reduce, shown } from '../src/reduce';
+import { START, abilities, cardKey, reduce, shown } from '../src/reduce';
 import { run, snapshot, step } from './sample';
 
 const told = (data: unknown): Action => ({ type: 'message', data, at: 107 });
@@ -49,6 +49,16 @@ test('an acknowledgement links; a refusal is told; an unknown one is nothing', (
   assert.equal(reduce(held, ack('y')).link, 'listening');
   const quiet = reduce(held, { type: 'unanswered', id: 'y', notice: { level: 'note', text: 'busy', fix: '' } });
   assert.equal(quiet.notice, null);
+});
+
+test('a card is kept until another one comes; one that is known already changes nothing', () => {
+  const card = (digest: string, page: string | null, whole = false): Action =>
+    told({ nbflow: 1, kind: 'card', session: 's', seq: 0, reply_to: 'x', run: 'r', step: 'a', index: [], whole, title: 'a', digest, page });
+  const held = after(card('1', '<b>one</b>'), card('2', '<b>all</b>', true));
+  assert.equal(held.cards[cardKey('r', 'a', [], false)]?.page, '<b>one</b>');
+  assert.equal(held.cards[cardKey('r', 'a', [], true)]?.page, '<b>all</b>');
+  assert.equal(reduce(held, card('1', null)).cards, held.cards);
+  assert.equal(reduce(held, card('3', '')).cards[cardKey('r', 'a', [], false)]?.page, '');
 });
 
 test('buttons are dead where nothing would happen', () => {

@@ -10,9 +10,11 @@ STYLE = (
 @media (prefers-color-scheme:dark){:root{--page:#111418;--ink:#dfe3e8}}
 :root[data-theme=light]{color-scheme:light;--page:#fff;--ink:#1f2328}
 :root[data-theme=dark]{color-scheme:dark;--page:#111;--ink:#e0e0e0}
+:root[data-inside]{--page:transparent}
 body:has(>.nbflow-page){margin:0;background:var(--page);color:var(--ink)}
 .nbflow-page{color:var(--ink)!important}
 :root[data-theme] .nbflow-page{padding:4px 2px;margin:0}
+:root[data-theme=dark] .nbflow{--nbflow-good:#4cb87a;--nbflow-bad:#f4756b;--nbflow-warn:#dba13a;--nbflow-busy:#58a6ff}
 .nbflow-card .nbflow-head{margin:0 0 8px;font-size:14px}
 .nbflow-card p{margin:4px 0}
 .nbflow-card figure{margin:8px 0}

@@ -114,11 +114,25 @@ def server(jupyter: Server) -> Iterator[Server]:
 def notebook(server: Server, context: BrowserContext, console: Console) -> Callable[..., Notebook]:
     """Open a notebook: `notebook("a.ipynb", [sources], lab=…)`."""
 
-    def make(name: str, sources: list[str], *, lab: bool = True, load: bool = True, dark: bool = False) -> Notebook:
+    def make(
+        name: str,
+        sources: list[str],
+        *,
+        lab: bool = True,
+        load: bool = True,
+        dark: bool = False,
+        write: Callable[[str], object] | None = None,
+        watch: Callable[[Page], object] = lambda _: None,
+    ) -> Notebook:
         server.theme(dark=dark)
         page = context.new_page()
+        watch(page)
         console.watch(page)
         console.allowed = [] if lab else OF_NOTEBOOK
-        return Notebook(page, server, server.write(name, sources, load=load), lab=lab)
+        if write is None:
+            server.write(name, sources, load=load)
+        else:
+            write(name)
+        return Notebook(page, server, name, lab=lab)
 
     return make
