@@ -163,7 +163,7 @@ def cancel(session: Session, words: Words) -> None:
 def check(session: Session, words: Words) -> None:
     """`%flow check`: everything that is wrong with the notebook as a flow."""
     del words
-    flow = session.flow()
+    flow = session.check()
     for finding in flow.findings:
         print("\n".join(table.finding_text(finding)))
     errors = sum(finding.level == "error" for finding in flow.findings)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from nbflow import records
+import msgspec
+
+from nbflow import problems, records
 from nbflow.graph import build_flow
-from nbflow.model import Flow, Step
+from nbflow.model import Cell, Flow, Step
 from nbflow.storage import Store
 
 
 def known_changes(flow: Flow, store: Store) -> dict[str, frozenset[str]]:
     """A flow in; what its steps' code was seen to change in place, by step, out."""
-    kept = {name.removesuffix(".json") for name in store.children("facts")}
-    found = {step.name: records.read_facts(store, step.code) for step in flow.steps if step.code in kept}
-    return {name: frozenset(facts["changed"]) for name, facts in found.items() if facts.get("changed")}
+    return {name: frozenset(each["changed"]) for name, each in _known(flow, store).items() if each.get("changed")}
 
 
 def remember_changes(store: Store, step: Step, names: Iterable[str]) -> None:
@@ -28,3 +29,27 @@ def with_known_changes(flow: Flow, store: Store) -> Flow:
     """A flow in; the same, understood with what was seen of its code, out."""
     known = known_changes(flow, store)
     return build_flow(flow.notebook, all_cells=flow.all_cells, changed=known) if known else flow
+
+
+def checked(flow: Flow, store: Store) -> Flow:
+    """A flow in; the same with what earlier runs have shown of it as findings, in document order, out."""
+    flow = with_known_changes(flow, store)
+    unstored = {name: each["unstored"] for name, each in _known(flow, store).items() if each.get("unstored")}
+    found = [*flow.findings, *(problems.unstored(*each) for each in _needed(flow, unstored))]
+    places = {cell.id: cell.position for cell in flow.notebook.cells}
+    found.sort(key=lambda finding: (places.get(finding.cell or "", 0), finding.line or 0))
+    return msgspec.structs.replace(flow, findings=tuple(found))
+
+
+def _known(flow: Flow, store: Store) -> dict[str, dict[str, Any]]:
+    kept = {name.removesuffix(".json") for name in store.children("facts")}
+    return {step.name: records.read_facts(store, step.code) for step in flow.steps if step.code in kept}
+
+
+def _needed(flow: Flow, unstored: Mapping[str, Mapping[str, str]]) -> Iterator[tuple[Step, Cell, str, str, str]]:
+    """Each step that reads a name which its nearest writer could not store: step, its cell, name, writer, why."""
+    for step in flow.steps:
+        for binding in step.bindings:
+            maker = binding.sources[0].step if binding.sources else None
+            if maker is not None and binding.name in unstored.get(maker, {}):
+                yield step, flow.notebook.cells[step.position - 1], binding.name, maker, unstored[maker][binding.name]

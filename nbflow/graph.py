@@ -402,7 +402,7 @@ class _Builder:
             definitions=tuple(self.definitions),
             parameters=parameters,
             edges=edges_of(steps, self.lists, self.definitions),
-            findings=(*self.findings, *problems.cycles(steps), *problems.carried(steps)),
+            findings=(*self.findings, *problems.cycles(steps), *problems.carried(steps), *problems.unreachable(steps)),
             lists={
                 step.name: msgspec.structs.replace(self.lists[step.name], scope=step.scope[:-1], order=step.order)
                 for step in steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ import msgspec
 
 from nbflow import client, facts, forecast, past, plugins, records, storage
 from nbflow.admission import Room, never
-from nbflow.errors import NotebookError, OptionError, PlanError, nearest
+from nbflow.errors import NotebookError, OptionError, PlanError, StoreError, nearest
 from nbflow.graph import Changed, build_flow
 from nbflow.index import Index
 from nbflow.lookup import Lookup, RunFacts
@@ -103,8 +104,11 @@ def plan(
 
 
 def check(path: PathLike, *, all_cells: bool = False) -> Flow:
-    """A notebook in; its Flow with every finding that can be known before a run out."""
-    return load_flow(path, all_cells=all_cells)
+    """A notebook in; its Flow with every finding that can be known before a run, in document order, out."""
+    flow = load_flow(path, all_cells=all_cells)
+    with contextlib.suppress(StoreError):  # what earlier runs have shown is left out then
+        flow = facts.checked(flow, storage.open_store(storage.store_url(None, flow.notebook.folder)))
+    return flow
 
 
 def why(path: PathLike, step: str, **wishes: Any) -> dict[str, Any]:

@@ -51,6 +51,15 @@ def unknown_step(step: Step, word: str, known: Sequence[str]) -> Finding:
     )  # fmt: skip
 
 
+def unstored(step: Step, cell: Cell, name: str, maker: str, why: str) -> Finding:
+    """A name that a step reads, and that the step which makes it could not store when it last ran."""
+    return Finding(
+        code="unserializable", level="warning", step=step.name, cell=step.cell, line=line_of(cell, name), name=name,
+        message=f"{step.label} reads {name!r}, which {maker} could not store when it last ran ({why})",
+        fix=f"make {name} in a %%setup cell, so that every step makes its own; or register a serializer for its type",
+    )  # fmt: skip
+
+
 def missing_name(missing: Missing, writers: Mapping[str, Sequence[Writer]], cells: Sequence[Cell]) -> Finding:
     """A name that only a cell below writes, or none at all."""
     name, cell = missing.name, missing.cell
@@ -143,6 +152,36 @@ def carried(steps: Sequence[Step]) -> list[Finding]:
             )
         )
     return findings
+
+
+def unreachable(steps: Sequence[Step]) -> list[Finding]:
+    """Steps, in document order, that no run can come to: a constant says so, or what they surely read has no maker."""
+    never: dict[str, str] = {}
+    for step in steps:
+        made = (binding for binding in step.bindings if binding.sure and binding.sources)
+        lost = next((each for each in made if all(source.step in never for source in each.sources)), None)
+        if step.options.condition is not None and _is_nothing(step.options.condition):
+            never[step.name] = f"its --if {step.options.condition} is never true"
+        elif step.options.foreach is not None and _is_nothing(step.options.foreach.expr):
+            never[step.name] = f"its --foreach goes over {step.options.foreach.expr}, which is empty"
+        elif lost is not None:
+            never[step.name] = f"it reads {lost.name!r} of {lost.sources[0].step}, which is never run"
+    by_name = {step.name: step for step in steps}
+    return [
+        Finding(
+            code="unreachable", level="warning", step=name, cell=by_name[name].cell, line=1,
+            message=f"{by_name[name].label} is never run: {why}", fix="change the condition, or remove the step",
+        )
+        for name, why in never.items()
+    ]  # fmt: skip
+
+
+def _is_nothing(expression: str) -> bool:
+    """Whether an expression is a literal that counts as false: `False`, `0`, `[]`."""
+    try:
+        return not ast.literal_eval(expression.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
 
 
 def cycles(steps: Sequence[Step]) -> list[Finding]:

@@ -43,6 +43,9 @@ def result_folder(key: str) -> str:
 def publish(store: Store, record: Record) -> bool:
     """A record whose segments are all in the store in; True, or False when that execution has published one already."""
     path = f"{result_folder(record.key)}/{safe_name(record.execution)}.json"
+    unstored = {name: f"{each.type}: {each.error}" for name, each in record.artifacts.items() if each.group < 0}
+    if unstored and (facts := read_facts(store, record.parts.code)).get("unstored") != unstored:
+        write_facts(store, record.parts.code, {**facts, "unstored": unstored})
     return store.create(path, msgspec.json.encode(record))
 
 

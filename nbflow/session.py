@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import atexit
+import contextlib
 import linecache
 import os
 import sys
@@ -13,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nbflow import storage
+from nbflow import facts, storage
 from nbflow.audience import Audience
 from nbflow.document import ORIGINS, Document, find_path
-from nbflow.errors import NbflowError, PlanError
+from nbflow.errors import NbflowError, PlanError, StoreError
 from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import FlowRun, say
 from nbflow.knowledge import Knowledge
@@ -288,6 +289,12 @@ class Session:
         """The notebook as it stands, as a flow."""
         self.document.refresh()
         return self.known.flow()
+
+    def check(self) -> Flow:
+        """The same with everything that can be known before a run as findings."""
+        with contextlib.suppress(StoreError):  # what earlier runs have shown is left out then
+            return facts.checked(self.flow(), self.known.store())
+        return self.flow()
 
     def run_flow(
         self, *, background: bool = False, on: str | None = None, all_cells: bool = False, **wishes: Any

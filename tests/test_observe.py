@@ -92,7 +92,8 @@ class TestFiles:
         found = seen(
             tasks,
             "import os\nfrom pathlib import Path\n"
-            "os.path.exists('data' + '.csv'), Path('sub').is_dir(), os.path.isfile('none.txt'), Path('nowhere').exists()",
+            "os.path.exists('data' + '.csv'), Path('sub').is_dir()\n"
+            "os.path.isfile('none.txt'), Path('nowhere').exists()",
         )
         assert found.files == {"data.csv": "file of 4 bytes", "nowhere": "", "none.txt": "", "sub": "folder"}
 
