@@ -209,16 +209,22 @@ class _Builder:
             for name in reads if name not in analysis.optional_reads or name in self.writers
         }  # fmt: skip
         options = cell.options
+        if options.condition is not None:
+            found.update(dict.fromkeys(analyse(options.condition).reads, True))
+        if options.until is not None:
+            found = self._asked(options, analysis) | found
         if options.foreach is not None:
             found = {name: sure for name, sure in found.items() if name not in target_names(options.foreach.target)}
         if options.join:
             found.pop("inputs", None)
-        if options.condition is not None:
-            found.update(dict.fromkeys(analyse(options.condition).reads, True))
-        if options.until is not None:
-            made = analysis.writes - analysis.conditional
-            found.update((name, name in analysis.writes or True) for name in analyse(options.until).reads - made)
         return found
+
+    def _asked(self, options: StepOptions, analysis: Analysis) -> dict[str, bool]:
+        """Names that `--until` takes from above, where the cell has not bound them; it may have failed before."""
+        asked = analyse(options.until or "").reads - {options.catch}
+        if options.catch is None:
+            return dict.fromkeys(asked - (analysis.writes - analysis.conditional), True)
+        return {name: name not in analysis.writes for name in asked - analysis.writes | asked & self.writers.keys()}
 
     def _data_writes(
         self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...], need: Gathered, own: Mapping[str, list[int]]
@@ -350,9 +356,11 @@ class _Builder:
     def _record_writes(
         self, cell: Cell, analysis: Analysis, writes: frozenset[str], own: Mapping[str, list[int]], step: str
     ) -> None:
-        unsure = cell.options.condition is not None
+        options = cell.options
+        always = {options.catch, *(target_names(options.foreach.target) if options.foreach is not None else ())}
         for name in writes:
-            sure = name not in analysis.conditional and not unsure
+            sure = name not in analysis.conditional and options.condition is None
+            sure = sure and (options.catch is None or name in always)
             self.writers.setdefault(name, []).append(Writer(position=cell.position, step=step, sure=sure))
             self.origins.pop(name, None)
         for name, orders in own.items():

@@ -52,11 +52,18 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class _JoinedItem:
-    """One item as a join sees it: its value, and its body's tasks in order."""
+    """One item as a join sees it: its value, its body's tasks in order, and the names that those took from outside."""
 
     index: int
     item: planning.Value
     tasks: tuple[tuple[TaskId, Record], ...]
+    reads: Mapping[str, planning.Value]
+
+    def content(self) -> list[object]:
+        """What identifies all that the join may see of it."""
+        names = {name: value.artifact.content_id for name, value in self.reads.items()}
+        names |= {name: artifact.content_id for _, record in self.tasks for name, artifact in record.artifacts.items()}
+        return [self.item.artifact.content_id, sorted(names.items())]
 
 
 @dataclass(frozen=True)
@@ -92,8 +99,8 @@ class Lookup:
     # ------------------------------------------------------------ what has settled
 
     def settle(self, task: TaskId, record: Record | None) -> None:
-        """A task ended with this record; None: skipped, failed or cancelled."""
-        self._records[task] = record
+        """A task ended with this record; None: it left nothing, as it was skipped, failed or cancelled."""
+        self._records[task] = record if record is None or record.skipped is None or record.artifacts else None
         if task.part == "list" and record is not None:
             self._sizes[task.step, task.index] = len(record.artifacts)
 
@@ -129,6 +136,10 @@ class Lookup:
     def record(self, task: TaskId) -> Record | None:
         """The record of a settled task."""
         return self._records.get(task)
+
+    def _size(self, task: TaskId) -> int:
+        """How many items a fan-out has at its place; none where its list was skipped."""
+        return self._sizes.get((task.step, task.index), 0)
 
     def _has(self, task: TaskId) -> bool:
         return task in self._records or task.step not in self.loops.steps
@@ -186,10 +197,10 @@ class Lookup:
         key = planning.task_key(parts)
         self._known[task] = _Known(resolved, parts, key, joined)
         own = self._own.get(key)
-        if own is not None and planning.apart(own, self.loops.tracked(step)) is None:
-            self.settle(task, own if own.skipped is None else None)
+        if own is not None and not own.caught and planning.apart(own, self.loops.tracked(step)) is None:
+            self.settle(task, own)
             if own.skipped is not None:
-                return Prepared(task, now, "skip", key=key, reasons=(("condition", own.skipped),))
+                return _skip(task, own)
             return Prepared(task, now, "done", key=key, execution=own.execution, elapsed=own.elapsed)
         taken = (("only", f"taken as {pinned.run} left it"),) if pinned is not None else ()
         choice = planning.Choice(pinned, taken) if pinned else self.choose(step, key, listing=task.part == "list")
@@ -197,8 +208,7 @@ class Lookup:
         if record is not None:
             self.settle(task, record)
             if record.skipped is not None:
-                self.settle(task, None)
-                return Prepared(task, now, "skip", key=key, reasons=(("condition", record.skipped),))
+                return _skip(task, record)
             return Prepared(
                 task, now, "reuse", key=key, execution=record.execution, reused_from=record.run, reasons=choice.reasons
             )
@@ -213,7 +223,7 @@ class Lookup:
                 self.settle(task, None)
                 return Prepared(task, now, "settle")
             self._waited.add(task)
-            return Prepared(task, now, "wait", waits=self.loops.gate_needs(task, self._sizes[task.step, task.index]))
+            return Prepared(task, now, "wait", waits=self.loops.gate_needs(task, self._size(task)))
         last = TaskId(step=task.step, index=task.index, turn=0)
         while (more := msgspec.structs.replace(last, turn=(last.turn or 0) + 1)) in self._records:
             last = more
@@ -252,18 +262,18 @@ class Lookup:
         if head is None:
             return None
         place = task.index[: len(head.scope) - 1]
-        listing = self._records[TaskId(step=head.name, index=place, part="list")]
+        listing = self._records.get(TaskId(step=head.name, index=place, part="list"))
         found = []
-        for at in range(self._sizes[head.name, place]):
+        if listing is None:
+            return ()
+        for at in range(len(listing.artifacts)):
             index = (*place, at)
             tasks = tuple(self._body_tasks(head, index))
             if not tasks:
                 continue  # every step of the body was skipped
-            artifact = listing.artifacts[str(at)] if listing is not None else None
-            if listing is None or artifact is None:
-                continue
+            artifact = listing.artifacts[str(at)]
             item = planning.Value(listing.groups[artifact.group], artifact, head.name)
-            found.append(_JoinedItem(at, item, tasks))
+            found.append(_JoinedItem(at, item, tasks, self._outside_reads(tasks)))
         return tuple(found)
 
     def _body_definitions(self, task: TaskId, step: Step) -> tuple[int, ...]:
@@ -292,7 +302,7 @@ class Lookup:
     def _body_tasks(self, head: Step, index: Index) -> Iterator[tuple[TaskId, Record]]:
         for step in self.loops.bodies[head.name]:
             for task, record in self._body_records(step, index):
-                if record is not None:
+                if record is not None and record.skipped is None:
                     yield task, record
 
     def _parts(
@@ -309,13 +319,7 @@ class Lookup:
         parts = planning.key_parts(self.flow, step, resolved, item=item)
         if joined is None:
             return parts
-        content = [
-            [
-                entry.item.artifact.content_id,
-                [[n, a.content_id] for _, r in entry.tasks for n, a in sorted(r.artifacts.items())],
-            ]
-            for entry in joined
-        ]
+        content = [entry.content() for entry in joined]
         known = {**parts.inputs, "inputs": f"{len(content)} items {planning.digest(content)}"}
         return msgspec.structs.replace(parts, inputs=known)
 
@@ -379,19 +383,18 @@ class Lookup:
         known = self._known[task]
         resolved = known.resolved
         item = self._item(task) if task.part != "list" else None
-        reads = [self._outside_reads(entry) for entry in known.joined or ()]
         values = [*resolved.inputs.values(), *resolved.along.values(), *resolved.binds.values()]
         values += [item] if item else []
         values += [entry.item for entry in known.joined or ()]
-        values += [value for found in reads for value in found.values()]
+        values += [value for entry in known.joined or () for value in entry.reads.values()]
         groups, ref = planning.pack(values)
         replay, own = planning.replay_of(self.flow, step, resolved, ref)
         joined = None if known.joined is None else tuple(
             JoinItem(
-                index=entry.index, item=ref(entry.item), reads={name: ref(value) for name, value in outside.items()},
+                index=entry.index, item=ref(entry.item), reads={name: ref(v) for name, v in entry.reads.items()},
                 places=tuple((record.key, record.execution) for _, record in entry.tasks),
             )
-            for entry, outside in zip(known.joined, reads, strict=True)
+            for entry in known.joined
         )  # fmt: skip
         return TaskSpec(
             flow=self.flow.name, run=self.facts.run, step=step.name, execution=self.execution(task, attempt),
@@ -427,11 +430,11 @@ class Lookup:
         records.publish(self.store, record)
         return record
 
-    def _outside_reads(self, entry: _JoinedItem) -> dict[str, planning.Value]:
+    def _outside_reads(self, tasks: Iterable[tuple[TaskId, Record]]) -> dict[str, planning.Value]:
         """Names that an item's tasks took from outside: what they did not write themselves."""
-        written = {name for _, record in entry.tasks for name in record.artifacts}
+        written = {name for _, record in tasks for name in record.artifacts}
         found: dict[str, planning.Value] = {}
-        for task, _ in entry.tasks:
+        for task, _ in tasks:
             known = self._known.get(task)
             if known is not None:
                 found.update((name, value) for name, value in known.resolved.inputs.items() if name not in written)
@@ -444,6 +447,12 @@ class Lookup:
         return imported_modules(
             [self.flow.definitions[order].source for order in sorted(used) if self.flow.definitions[order].origins]
         )
+
+
+def _skip(task: TaskId, record: Record) -> Prepared:
+    """A task and the record of its condition, which does not hold, in; what the run is told out."""
+    reasons = (("condition", record.skipped or ""),)
+    return Prepared(task, time.time(), "skip", key=record.key, execution=record.execution, reasons=reasons)
 
 
 def imported_modules(sources: list[str]) -> tuple[str, ...]:

@@ -6,13 +6,14 @@ that the nearest task before it, in that order, gave it. Everything here is that
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import msgspec
 
 from nbflow.model import Definition, Flow, Index, Source, Step, TaskId, Writer
+from nbflow.regions import own_names, surely
 
 Sizes = Mapping[tuple[str, Index], int]
 """(foreach step, its own place) -> number of items, as far as known."""
@@ -20,7 +21,7 @@ Sizes = Mapping[tuple[str, Index], int]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A task that may have given a name its value; `sure`: no other is asked when it has settled."""
+    """A task that may have given a name its value; `sure`: it has, unless it was skipped."""
 
     task: TaskId
     sure: bool
@@ -34,7 +35,7 @@ class Gate:
 
 
 Walk = Generator[Candidate | Gate, None, bool]
-"""Candidates, nearest first; it returns whether one of them was sure."""
+"""Candidates, nearest first; it returns whether what stands behind them does not count any more."""
 
 
 class Loops:
@@ -52,6 +53,11 @@ class Loops:
             head.name: tuple(s for s in self.flow.steps if s.scope[: len(head.scope)] == head.scope) for head in heads
         }
 
+    @cached_property
+    def own(self) -> Mapping[str, frozenset[str]]:
+        """For each fan-out the names that an item never takes from the one before it."""
+        return own_names(self.flow.steps)
+
     def step_of(self, task: TaskId) -> Step:
         """What a task is made of: its step, or the list that a foreach step runs over."""
         return self.flow.lists[task.step] if task.part == "list" else self.steps[task.step]
@@ -64,24 +70,20 @@ class Loops:
     # ------------------------------------------------------------ which task a name comes from
 
     def candidates(self, task: TaskId, name: str, sizes: Sizes) -> Iterator[Candidate | Gate]:
-        """The tasks that may have given a name the value that this task reads, nearest first, up to a sure one."""
+        """The tasks that may have given a name the value that this task reads, nearest first."""
         step = self.step_of(task)
         writers = self.flow.writers.get(name, ())
         if task.turn and name in step.writes:
             for turn in range(task.turn - 1, -1, -1):
-                sure = name not in step.conditional
-                yield Candidate(TaskId(step=step.name, index=task.index, turn=turn), sure)
-                if sure:
-                    return
+                yield Candidate(TaskId(step=step.name, index=task.index, turn=turn), surely(step, name))
         position = step.position
         for depth in range(len(step.scope), -1, -1):
             frame = step.scope[:depth]
             inner = step.scope[depth] if depth < len(step.scope) else None
-            if inner is not None:
+            if inner is not None and name not in self.own.get(inner, ()):
                 for before in range(task.index[depth] - 1, -1, -1):
                     place = (*task.index[:depth], before)
-                    if (yield from self._block(name, step.scope[: depth + 1], place, sizes)):
-                        return
+                    yield from self._block(name, step.scope[: depth + 1], place, sizes)
             low = self.steps[frame[-1]].position if frame else 0
             nearby = tuple(writer for writer in writers if low <= writer.position < position)
             if (yield from self._above(name, nearby, frame, inner, task.index[:depth], sizes)):
@@ -104,13 +106,10 @@ class Loops:
             step = self.steps.get(writer.step)
             if step is None:
                 yield Candidate(TaskId(step=writer.step), writer.sure)
-                if writer.sure:
-                    return True
                 continue
             if step.scope[: len(frame)] != frame or (besides is not None and besides in step.scope):
                 continue
-            if (yield from self._writer(name, step, writer.sure, frame, index, sizes, seen)):
-                return True
+            yield from self._writer(name, step, writer.sure, frame, index, sizes, seen)
         return False
 
     def _writer(
@@ -122,32 +121,26 @@ class Loops:
         index: Index,
         sizes: Sizes,
         seen: set[str],
-    ) -> Walk:
+    ) -> Iterator[Candidate | Gate]:
         """One writer in a frame; the first in a fan-out below stands for all of it: its items, the last one first."""
         depth = len(frame)
         if len(step.scope) == depth:
             yield Candidate(settled_id(step, index), sure)
-            return sure
+            return
         head = step.scope[depth]
         if head in seen:
-            return False
+            return
         seen.add(head)
         yield Gate(TaskId(step=head, index=index, part="all"))
         for item in range(sizes.get((head, index), 0) - 1, -1, -1):
-            if (yield from self._block(name, (*frame, head), (*index, item), sizes)):
-                return True
-        return False
+            yield from self._block(name, (*frame, head), (*index, item), sizes)
 
-    def _block(self, name: str, frame: tuple[str, ...], index: Index, sizes: Sizes) -> Walk:
+    def _block(self, name: str, frame: tuple[str, ...], index: Index, sizes: Sizes) -> Iterator[Candidate | Gate]:
         """Every writer of a name in one item of a body, last first."""
         seen: set[str] = set()
         for step in reversed(self.bodies[frame[-1]]):
-            if name not in step.writes:
-                continue
-            sure = name not in step.conditional and step.options.condition is None
-            if (yield from self._writer(name, step, sure, frame, index, sizes, seen)):
-                return True
-        return False
+            if name in step.writes:
+                yield from self._writer(name, step, surely(step, name), frame, index, sizes, seen)
 
     def of_sources(
         self, task: TaskId, name: str, sources: Sequence[Source], sizes: Sizes
@@ -163,8 +156,7 @@ class Loops:
                 continue
             shared = _shared(step.scope, scope)
             frame, index = scope[:shared], task.index[:shared]
-            if (yield from self._writer(name, step, source.sure, frame, index, sizes, set())):
-                return
+            yield from self._writer(name, step, source.sure, frame, index, sizes, set())
 
     def versions(self, name: str, sizes: Sizes) -> Iterator[TaskId | tuple[int, ...]]:
         """Where a name's value at the end of the notebook may lie: tasks, nearest first, or definitions (by order)."""
@@ -197,7 +189,7 @@ class Loops:
         looks = [self.candidates(task, name, sizes) for name in names]
         looks += [self.of_sources(task, bind.name, bind.sources, sizes) for bind in binds[len(step.bindings) :]]
         for look in looks:
-            found.update((c.task, None) for c in look if c.task.step in self.steps)
+            found.update((c.task, None) for c in _up_to_sure(look) if c.task.step in self.steps)
         for word in (*step.options.after, *(name for name in step.ordered if name in self.steps)):
             found[self.whole(word, task)] = None
         for head in self._joined(step):
@@ -296,6 +288,14 @@ class Loops:
 def settled_id(step: Step, index: Index) -> TaskId:
     """The task whose end is the step's end at this place: of an --until, the gate after its last turn."""
     return TaskId(step=step.name, index=index, part="last" if step.options.until is not None else "")
+
+
+def _up_to_sure(look: Iterable[Candidate | Gate]) -> Iterator[Candidate | Gate]:
+    """The tasks that have to settle before it is known where a name comes from."""
+    for each in look:
+        yield each
+        if isinstance(each, Candidate) and each.sure:
+            return
 
 
 def own_tasks(step: Step, index: Index) -> tuple[TaskId, ...]:

@@ -94,10 +94,17 @@ def _identifier(text: str) -> str:
 
 def _expression(text: str) -> str:
     try:
-        ast.parse(text.strip(), mode="eval")
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{text.strip()!r} is no Python expression: {getattr(error, 'msg', error)}") from None
+        _binds_nothing(ast.parse(text.strip(), mode="eval"))
+    except SyntaxError as error:
+        raise ValueError(f"{text.strip()!r} is no Python expression: {error.msg}") from None
     return text.strip()
+
+
+def _binds_nothing(expression: ast.AST) -> None:
+    """ValueError for `:=`: whether the name is bound would depend on where the expression is evaluated."""
+    for node in ast.walk(expression):
+        if isinstance(node, ast.NamedExpr):
+            raise ValueError(f"`{ast.unparse(node)}` would bind {node.target.id}: bind it in the cell, or in one above")  # noqa: TRY004  # the text is wrong
 
 
 def _foreach(text: str) -> Foreach:
@@ -107,6 +114,7 @@ def _foreach(text: str) -> Foreach:
         raise ValueError(f"{text.strip()!r} is not `NAME in EXPRESSION`: {getattr(error, 'msg', error)}") from None
     if not isinstance(loop, ast.For):
         raise ValueError(f"{text.strip()!r} is not `NAME in EXPRESSION`")  # noqa: TRY004  # the text is wrong
+    _binds_nothing(loop.iter)
     return Foreach(target=ast.unparse(loop.target), expr=ast.unparse(loop.iter))
 
 

@@ -11,9 +11,9 @@ import os
 import sys
 import traceback
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nbflow.context import Caught
 from nbflow.graph import build_flow
@@ -21,8 +21,10 @@ from nbflow.joining import Entry, Inputs, is_scalar, kept_entry
 from nbflow.model import Cell, Flow, Step
 from nbflow.notebook import read_notebook
 from nbflow.parameters import File, gather_overrides, override_source
+from nbflow.regions import own_names
 from nbflow.shell import Compiler, Shell, enter, run_cell
 
+_T = TypeVar("_T")
 _SHELL_NAMES = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython", "display", "inputs"})
 
 
@@ -51,6 +53,10 @@ class _Plain:
         self.steps = {step.position: step for step in flow.steps}
         self.space: dict[str, Any] = shell.user_ns
         self.ran = 0
+        self.own = own_names(flow.steps)
+        self.bound: list[set[str]] = []  # what the items that run have bound
+        self.seen: list[set[str]] = []  # and read
+        self.failed = False  # the step that runs, and `--catch` caught it
         self.done: dict[str, list[Entry]] = {}  # of each fan-out, its last time round
 
     def scope(self, cell: Cell) -> tuple[str, ...]:
@@ -85,17 +91,33 @@ class _Plain:
         assert foreach is not None  # noqa: S101  # only foreach steps open a scope
         entries = self.done[head.name] = []
         steps = [self.steps[cell.position] for cell in body]
-        names = {name for step in steps for name in (*step.reads, *step.writes)} | self.constants(steps)
+        if self.lost(self.flow.lists[head.name]):
+            return
+        own = self.own.get(head.name, frozenset())
+        above = {name: self.space[name] for name in own if name in self.space}
+        last: dict[str, Any] = {}
         for index, item in enumerate([*self.evaluate(foreach.expr)]):
+            self.restore(own, above)
+            self.bound.append(set())
+            self.seen.append({*head.targets})
             self.space["__item"] = item
             self.run(f"{foreach.target} = __item", "the loop variable")
             del self.space["__item"]
             before = self.ran
             self.block(body, scope)
+            last |= {name: self.space[name] for name in own & self.bound.pop()}
+            seen = self.seen.pop() | self.constants(steps)
             if self.ran == before:
                 continue  # every step of the body was skipped
-            left = {name: copy.deepcopy(self.space[name]) for name in names if name in self.space}
+            left = {name: copy.deepcopy(self.space[name]) for name in seen if name in self.space}
             entries.append(kept_entry(index, item, left))
+        self.restore(own, above | last)
+
+    def restore(self, names: Iterable[str], values: Mapping[str, Any]) -> None:
+        """These names as they are there, without a value where they are not."""
+        for name in names:
+            self.space.pop(name, None)
+        self.space.update(values)
 
     def constants(self, steps: Sequence[Step]) -> set[str]:
         """What a body reads that is a definition."""
@@ -117,29 +139,61 @@ class _Plain:
         if step is None:
             self.run(cell.body, f"cell {cell.position}")
             return
-        options = step.options
-        lost = [bind.name for bind in step.bindings if bind.sure and bind.name not in self.space]
-        if lost or (options.condition is not None and not self.evaluate(options.condition)):
+        options, self.failed = step.options, False
+        if self.lost(step) or (
+            options.condition is not None and self.caught(step, lambda: self.holds(options.condition)) is False
+        ):
             return  # skipped
         if options.join:
             head = self.flow.step(options.join[0]).scope[-1]
             self.space["inputs"] = Inputs(self.done[head], lambda entry: self.columns(head, entry))
         self.ran += 1
-        for _ in range(options.max if options.until is not None else 1):
-            self.caught(step, options.catch)
-            if options.until is None or self.evaluate(options.until):
-                break
+        if not self.failed:
+            for _ in range(options.max if options.until is not None else 1):
+                if self.turn(step):
+                    break
 
-    def caught(self, step: Step, name: str | None) -> None:
+    def lost(self, step: Step) -> bool:
+        """Whether a name that a step surely reads has no value: it is skipped."""
+        return any(bind.sure and bind.name not in self.space for bind in step.bindings)
+
+    def turn(self, step: Step) -> bool:
+        """The cell once; whether that was the last turn."""
+        self.failed = False
+        reads = {binding.name for binding in step.bindings}
+        made = {*step.writes} - reads - {*step.targets}
+        above = {name: self.space.pop(name) for name in made if name in self.space}
+        self.caught(step, lambda: self.run(step.source, step.label))
+        for bound, seen in zip(self.bound, self.seen, strict=True):
+            bound.update(made & self.space.keys())
+            seen.update(reads | made & self.space.keys())
+        self.space.update({name: value for name, value in above.items() if name not in self.space})
+        if not self.failed:
+            self.tell(step.options.catch, None)
+        return step.options.until is None or self.caught(step, lambda: self.holds(step.options.until)) is not False
+
+    def caught(self, step: Step, work: Callable[[], _T]) -> _T | None:
+        """What some work gives; with `--catch`, None where it fails: the name holds the first failure."""
         try:
-            self.run(step.source, step.label)
+            return work()
         except Exception as error:
+            name = step.options.catch
             if name is None:
                 raise
-            self.space[name] = Caught(type(error).__name__, str(error), traceback.format_exc())
-            return
+            if not self.failed:
+                self.tell(name, Caught(type(error).__name__, str(error), traceback.format_exc()))
+            self.failed = True
+            return None
+
+    def tell(self, name: str | None, caught: Caught | None) -> None:
+        """What the name of a --catch holds."""
         if name is not None:
-            self.space[name] = None
+            self.space[name] = caught
+            for seen in self.seen:
+                seen.add(name)
+
+    def holds(self, expression: str | None) -> bool:
+        return bool(self.evaluate(expression or "True"))
 
     def evaluate(self, expression: str) -> Any:
         return eval(compile(expression, "option", "eval"), self.space)  # noqa: S307  # the user's own line

@@ -125,7 +125,7 @@ def carried_names(steps: Sequence[Step]) -> Mapping[str, tuple[str, ...]]:
     """Placed steps in; for each fan-out the names that its items hand on to the next one out.
 
     A name is carried when a step of the body may read it before the body has surely written it, and a step of the
-    body writes it.
+    body writes it. That a step with `--catch` may fail does not count.
     """
     found: dict[str, set[str]] = {}
     by_name = {step.name: step for step in steps}
@@ -134,12 +134,39 @@ def carried_names(steps: Sequence[Step]) -> Mapping[str, tuple[str, ...]]:
             body = {other.name for other in steps if other.scope[: depth + 1] == step.scope[: depth + 1]}
             for binding in step.bindings:
                 sure_inside = any(
-                    source.sure and source.step in body and source.step != step.name for source in binding.sources
-                )
+                    source.step in body and source.step != step.name and meant(by_name[source.step], binding.name)
+                    for source in binding.sources if source.step is not None
+                )  # fmt: skip
                 written = any(binding.name in by_name[name].writes for name in body)
                 if written and not sure_inside:
                     found.setdefault(head, set()).add(binding.name)
     return {head: tuple(sorted(names)) for head, names in found.items()}
+
+
+def own_names(steps: Sequence[Step]) -> Mapping[str, frozenset[str]]:
+    """Placed steps in; for each fan-out the names that are an item's own, out.
+
+    Where a step with `--catch` has failed before it bound one of them, readers in the item take it from above the
+    fan-out, never from the item before: items run side by side.
+    """
+    carried = carried_names(steps)
+    found: dict[str, set[str]] = {}
+    for step in steps:
+        if step.options.catch is not None:
+            names = {name for name in step.writes if meant(step, name) and not surely(step, name)}
+            for head in step.scope:
+                found.setdefault(head, set()).update(names - set(carried.get(head, ())))
+    return {head: frozenset(names) for head, names in found.items()}
+
+
+def meant(step: Step, name: str) -> bool:
+    """Whether a step writes a name whenever it does not fail."""
+    return name in step.writes and name not in step.conditional and step.options.condition is None
+
+
+def surely(step: Step, name: str) -> bool:
+    """Whether a step that has ended well, or was caught, has written a name."""
+    return meant(step, name) and (step.options.catch in (None, name) or name in step.targets)
 
 
 def edges_of(steps: Sequence[Step], lists: Mapping[str, Step], definitions: Sequence[Definition]) -> tuple[Edge, ...]:

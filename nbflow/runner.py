@@ -226,7 +226,7 @@ class Runner:
         except NbflowError as error:
             failure = TaskFailure(type=type(error).__name__, message=error.message, fix=error.fix, kind="lost")
             prepared = happenings.Prepared(task, time.time(), "fail", failure=failure)
-        if prepared.action in ("skip", "fail"):
+        if prepared.action in ("skip", "fail") and not prepared.execution:
             self.lookup.settle(task, None)
         if task.part == "last" and prepared.action == "settle":
             record = self.lookup.record(task)
@@ -318,7 +318,7 @@ class Runner:
         if record is None and result.failure is not None:
             record = self.caught(task, result.failure)
         if record is not None:
-            self.lookup.settle(task, None if record.skipped is not None else record)
+            self.lookup.settle(task, record)
             for event in self.unfold(task):
                 self.handle(event)
         self.handle(happenings.Finished(
@@ -396,6 +396,7 @@ class Runner:
             isinstance(event, TaskChanged)
             and event.state in ("failed", "cancelled", "skipped")
             and event.task.turn is None
+            and not (event.state == "skipped" and event.execution)
         ):
             self.lookup.settle(event.task, None)
         if isinstance(event, TaskChanged) and event.state in LOGGED and not event.execution:

@@ -213,7 +213,7 @@ def _prepared(state: State, event: Prepared) -> Step:
         case "done":  # earlier in this very run
             entry = replace(entry, state="done", execution=event.execution, elapsed=event.elapsed)
         case "skip":
-            entry = replace(entry, state="skipped")
+            entry = replace(entry, state="skipped", execution=event.execution)
         case "fail":
             entry = replace(entry, state="failed", failure=event.failure)
         case "run":
@@ -313,7 +313,8 @@ def _finished(state: State, event: Finished) -> Step:
     options = _options(state, event.task)
     entry = replace(entry, elapsed=event.elapsed, started_at=entry.started_at or event.at - event.elapsed)
     if event.skipped is not None:
-        entry = replace(entry, state="skipped", reasons=(("condition", event.skipped),))
+        reasons = (("condition", event.skipped),)
+        entry = replace(entry, state="skipped", execution=event.execution, reasons=reasons)
     elif event.failure is None:
         entry = replace(entry, state="done", execution=event.execution, failure=None)
     elif state.cancelled is not None or event.failure.kind == "cancelled":

@@ -15,7 +15,7 @@ import types
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -53,6 +53,7 @@ MANY_OBJECTS = 500_000
 """Bytes of a value's stream, arrays not counted, that are pickled in about 50 ms."""
 
 Emit = Callable[[TaskEvent], None]
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -157,16 +158,15 @@ class _Task:
             if self.spec.evaluate is not None:
                 return self._evaluate_list(self.spec.evaluate)
             self._bind_loop(item)
-            if self.spec.options.condition is not None and not self._evaluate(self.spec.options.condition):
-                return msgspec.structs.replace(self._record(Outcome((), {}, ())), skipped=self.spec.options.condition)
+            self._look()
             before = dict(self.shell.user_ns)
+            condition = self.spec.options.condition if not self.spec.turn else None
+            if condition is not None and self._caught(lambda: self._holds(condition)) is False:
+                return self._skipped(condition)
             inputs = self._base_line()
-            caught = self._run_caught()
-            self._await()
+            last = self._turn()
             record = self._collect(before, inputs)
-            if caught is None and self.spec.options.until is not None:
-                record = msgspec.structs.replace(record, until=bool(self._evaluate(self.spec.options.until)))
-            return msgspec.structs.replace(record, caught=caught is not None)
+            return msgspec.structs.replace(record, caught=self.failure is not None, until=last)
 
     def _bind_loop(self, item: Any) -> None:
         """The loop variable of a foreach, `inputs` of a join."""
@@ -214,22 +214,44 @@ class _Task:
                 )
         return self._record(Outcome(groups, found, ()))
 
-    def _run_caught(self) -> Caught | None:
-        """The cell run; with `--catch`, in its last attempt, what it raised, bound to that name, out."""
+    def _skipped(self, condition: str) -> Record:
+        """The record of a condition that does not hold: of a loop its variable, which the rest of the body may read."""
+        targets = {name: self.shell.user_ns[name] for name in self.spec.targets}
+        with self.observer.paused():
+            together = dump_together(targets, {}, (), self.registry)
+            groups, found = artifacts.save(self.store, self._storable(together.dumped))
+        return msgspec.structs.replace(self._record(Outcome(groups, found, ())), skipped=condition)
+
+    def _turn(self) -> bool | None:
+        """The cell run, unless the condition has failed; whether it was the last turn, None where nobody knows."""
+        options = self.spec.options
+        if self.failure is not None:
+            return None
+        self._caught(self._run_cell)
+        if options.catch is not None and self.failure is None:
+            self.shell.user_ns[options.catch] = None
+        self._await()
+        until = options.until
+        return self._caught(lambda: self._holds(until)) if until is not None else None
+
+    def _holds(self, expression: str) -> bool:
+        value = self._evaluate(expression)
+        return bool(self._guarded(lambda: bool(value)))
+
+    def _caught(self, work: Callable[[], _T]) -> _T | None:
+        """What some work gives; with `--catch`, in the last attempt, None where it fails: the name holds why."""
         options = self.spec.options
         try:
-            self._run_cell()
+            return work()
         except _Failed as failed:
             last = self.spec.attempt > options.retry
             if options.catch is None or not last or failed.failure.kind == "cancelled":
                 raise
-            self.failure = failed.failure
-            caught = Caught(failed.failure.type, failed.failure.message, failed.failure.traceback)
-            self.shell.user_ns[options.catch] = caught
-            return caught
-        if options.catch is not None:
-            self.shell.user_ns[options.catch] = None
-        return None
+            if self.failure is None:
+                self.failure = failed.failure
+                caught = Caught(failed.failure.type, failed.failure.message, failed.failure.traceback)
+                self.shell.user_ns[options.catch] = caught
+            return None
 
     def _enter_process(self) -> None:
         """Folder, path, environment, threads, randomness and streams as the task must find them."""
@@ -286,10 +308,13 @@ class _Task:
         sizes = {name: _size(spec.groups[spec.inputs[name].group]) for name in values}
         return BaseLine(values, sizes, self.registry)
 
-    def _run_cell(self) -> None:
+    def _look(self) -> None:
+        """What is there before anything of the step runs: random states, the process's settings, threads."""
         self.states = randomness.loaded()
         self.before = process_state.take()
         self.threads = frozenset(thread.ident or 0 for thread in threading.enumerate())
+
+    def _run_cell(self) -> None:
         self.emit(Started(pid=os.getpid(), at=time.time()))
         begun = time.monotonic()
         result = shell.run_cell(self.shell, self.spec.source, self.spec.code_name, self._title())

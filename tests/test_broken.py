@@ -88,6 +88,10 @@ NOTEBOOKS = [
         "option without its value", cells("%%step a --retry\nx = 1"), r"--retry", "step a, cell c1, line 1", ".",
         PlanError,
     ),
+    Broken(
+        "an option that binds a name", cells("%%step a --if (n := 3) > 2\nx = n"), r"would bind n",
+        "step a, cell c1, line 1", ".", PlanError,
+    ),
     Broken("bad step name", cells("%%step a/../b\nx = 1"), r"'a/../b' cannot be", "cell c1, line 1", "use", PlanError),
     Broken("no step name", cells("%%step\nx = 1"), r"name", "cell c1, line 1", ".", PlanError),
     Broken(

@@ -137,6 +137,9 @@ class Layout:
         if options.condition is not None:
             expression = self.texts.expression(options.condition, step.reads, step.targets, "self.input")
             tests.append(f"bool({expression})")
+            if options.catch is not None:
+                message = f"--catch of {step.label} does not cover its --if, which the step before it decides"
+                self.notes.lost(message, step=step.name, cell=step.cell)
         if not tests or join:
             return Entry(name, f"self.{name}", join=join)
         call = f'{{True: self.{name}, False: {self.go(after, "")}}}, condition="run_{name}"'
@@ -146,8 +149,9 @@ class Layout:
         """An --until step in; its switch back to itself, and the lines before that, out."""
         if step.options.catch:
             self.notes.refused(
-                f"--until with --catch at {step.label}: Metaflow's @catch takes no switch", step=step.name
-            )
+                f"--until with --catch at {step.label}: Metaflow's @catch takes no switch", step=step.name,
+                fix="catch in the cell: try … except",
+            )  # fmt: skip
         turns, done = f"{name}_turns", f"{name}_done"
         lines = [
             f'self.{turns} = getattr(self, "{turns}", 0) + 1',
