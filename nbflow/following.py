@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 from nbflow import records
+from nbflow.execution import execution_id
 from nbflow.history import advance
 from nbflow.history import snapshot as fold
-from nbflow.lookup import execution_id
 from nbflow.model import SETTLED, RunEvent, RunStarted, Snapshot, TaskChanged, TaskId, TaskOutput, TaskView
 from nbflow.past import PastRun, is_alive
 

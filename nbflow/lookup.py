@@ -14,6 +14,7 @@ import msgspec
 from nbflow import observe, planning, records
 from nbflow.artifacts import is_whole, save
 from nbflow.context import Caught
+from nbflow.execution import execution_id, last_executions
 from nbflow.happenings import Node, Prepared
 from nbflow.looping import Loops, settled_id
 from nbflow.model import (
@@ -25,14 +26,13 @@ from nbflow.model import (
     KeyParts,
     Record,
     Step,
-    TaskChanged,
     TaskFailure,
     TaskId,
     TaskSpec,
 )
 from nbflow.registry import Registry
 from nbflow.serialize import dump
-from nbflow.storage import Store, safe_name
+from nbflow.storage import Store
 
 
 @dataclass(frozen=True)
@@ -469,34 +469,6 @@ def imported_modules(sources: list[str]) -> tuple[str, ...]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found[node.module] = None
     return tuple(found)
-
-
-def execution_id(run: str, task: TaskId, attempt: int, revision: int = 0) -> str:
-    """A run, a task and an attempt in; the name under which this attempt may publish once, out."""
-    index = "-".join(map(str, task.index))
-    turn = "" if task.turn is None else str(task.turn)
-    return safe_name(
-        f"{run}.{task.step}{'[]' if task.part else ''}.{index}.{turn}.{attempt}{f'r{revision}' if revision else ''}"
-    )
-
-
-def last_executions(
-    store: Store, flow: str, steps: set[str], besides: str = "", *, depth: int = 8
-) -> dict[TaskId, tuple[str, str]]:
-    """A flow in; for each task the (key, execution) that stood for it in the newest of its last runs, out."""
-    found: dict[TaskId, tuple[str, str]] = {}
-    for run in records.list_runs(store, flow)[:depth]:
-        if run == besides:
-            continue
-        newest: dict[TaskId, tuple[str, str]] = {}
-        for event in records.read_events(store, flow, run):
-            if isinstance(event, TaskChanged) and event.state in ("done", "reused") and event.key:
-                newest[event.task] = (event.key, event.execution)
-        for task, place in newest.items():
-            found.setdefault(task, place)
-        if steps <= {task.step for task in found}:
-            break
-    return found
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import msgspec
 from nbflow import artifacts, files, records
 from nbflow.analysis import normalise
 from nbflow.errors import ParameterError
-from nbflow.lookup import Lookup, RunFacts, execution_id
+from nbflow.execution import execution_id
+from nbflow.lookup import Lookup, RunFacts
 from nbflow.model import FORMAT, Ended, Flow, KeyParts, Record, Step, TaskId
 from nbflow.parameter_sources import Wish, settle
 from nbflow.parameters import is_constant, literal_values, override_source
