@@ -13,7 +13,6 @@ import threading
 import time
 import types
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +40,7 @@ from nbflow.model import (
 from nbflow.mutation import BaseLine, is_fixed
 from nbflow.observe import Observer
 from nbflow.outcome import Outcome
+from nbflow.prepared import Prepared
 from nbflow.registry import Registry
 from nbflow.secrecy import withhold
 from nbflow.sharing import dump_together
@@ -54,40 +54,6 @@ MANY_OBJECTS = 500_000
 
 Emit = Callable[[TaskEvent], None]
 _T = TypeVar("_T")
-
-
-@dataclass
-class Kept:
-    """What a process that runs one task after another keeps between them."""
-
-    replayed: Callable[[], None] = lambda: None  # called when definitions and set-up of a task have been replayed
-    stores: dict[str, storage.Store] = field(default_factory=dict)
-    exit_hooks: int = 0  # those that are not the task's
-
-    def store(self, url: str) -> storage.Store:
-        """A store's URL in; the store, opened once, out."""
-        if url not in self.stores:
-            self.stores[url] = storage.open_store(url)
-        return self.stores[url]
-
-
-@dataclass
-class Prepared:
-    """What a worker has made ahead of its task: a warm shell, thread pools' controls, the user's thread variables.
-
-    `kept` only in a process that is not the task's own.
-    """
-
-    shell: shell.Shell
-    pools: Any = None
-    thread_variables: Mapping[str, str | None] = field(default_factory=dict)
-    kept: Kept | None = None
-
-    @classmethod
-    def make(cls) -> Prepared:
-        """Everything ready for a task, in about 0.3 s; the environment must still be the user's."""
-        own = {name: os.environ.get(name) for name in limits.THREAD_VARIABLES}
-        return cls(shell.make_shell(), limits.controller(), own)
 
 
 def execute(spec: TaskSpec, emit: Emit, prepared: Prepared | None = None) -> TaskResult:

@@ -15,7 +15,7 @@ from typing import NoReturn
 from nbflow import limits, observe, shell
 from nbflow.executors import worker
 from nbflow.executors.launching import OWN
-from nbflow.task import Prepared
+from nbflow.prepared import Prepared
 
 
 def main(fd: int, preload: str) -> NoReturn:

@@ -14,7 +14,7 @@ from nbflow.executors import process_state
 from nbflow.executors.worker import Process
 from nbflow.model import TaskSpec
 from nbflow.observe import IMPORTS
-from nbflow.task import Kept, Prepared
+from nbflow.prepared import Kept, Prepared
 
 MOST = 1000
 """Tasks after which a worker ends."""

@@ -13,8 +13,9 @@ from typing import NoReturn
 
 from nbflow import limits, wire
 from nbflow.model import Ended, TaskEvent, TaskFailure, TaskResult, TaskSpec
+from nbflow.prepared import Prepared
 from nbflow.streams import Drained, Interrupts
-from nbflow.task import Prepared, execute
+from nbflow.task import execute
 
 
 class Process:

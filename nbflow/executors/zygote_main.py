@@ -31,7 +31,7 @@ from nbflow.executors import worker
 from nbflow.executors.launching import OWN, PIPE
 from nbflow.executors.supervise import Child, Supervisor, kill_tree
 from nbflow.executors.warm_worker import serve
-from nbflow.task import Prepared
+from nbflow.prepared import Prepared
 
 SAFE_THREADS = ("jemalloc_bg_thd", "polars-", "rayon", "tokio")
 """Names of threads that compiled libraries start at import and that do no harm to a fork."""
