@@ -77,10 +77,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is known above a cell: imports by name, and whether a name is a definition there."""
+    """What is known above a cell: imports by name, whether a name is a definition there; the variables of them all."""
 
     origins: Mapping[str, str]
     is_definition: Callable[[str], bool]
+    variables: frozenset[str] = frozenset()  # names that some function of the notebook binds anew
 
 
 def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tuple[Piece, ...]:
@@ -95,6 +96,8 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
     for statement in analysis.statements:
         tree = parse_statement(statement)
         piece_kind = _classify(kind, statement, tree, origins, defined)
+        if piece_kind == "definition" and statement.kind == "assign" and statement.writes & around.variables:
+            piece_kind = "data"
         origins.update(statement.imports)
         for name in statement.writes if piece_kind != "setup" else ():  # set-up changes modules, it binds nothing
             local[name] = piece_kind != "data"
@@ -107,6 +110,17 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
 def parse_statement(statement: Statement) -> ast.stmt | None:
     """A statement in; its syntax tree, None where it is not Python by itself, out."""
     return _parse_text(statement.source)
+
+
+def global_names(source: str) -> frozenset[str]:
+    """A cell's source in; the names that functions in it declare `global` out."""
+    if "global " not in source:
+        return frozenset()
+    try:
+        tree = ast.parse(transform(source))
+    except (SyntaxError, ValueError, RecursionError):
+        return frozenset()
+    return frozenset(name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names)
 
 
 @lru_cache(maxsize=8192)

@@ -24,7 +24,9 @@ UNSTABLE_PACKAGES = frozenset({"matplotlib"})
 
 SHOWN = (
     "get_xydata", "get_offsets", "get_paths", "get_path", "get_bbox", "get_array", "get_text", "get_visible",
-    "get_color", "get_facecolor", "get_edgecolor", "get_alpha", "get_label", "get_xlim", "get_ylim",
+    "get_color", "get_facecolor", "get_edgecolor", "get_alpha", "get_label", "get_xlim", "get_ylim", "get_zorder",
+    "get_linewidth", "get_linestyle", "get_marker", "get_markersize", "get_fontsize", "get_rotation", "get_xscale",
+    "get_yscale", "get_aspect",
 )  # fmt: skip
 """What an artist shows, as far as drawing it does not change the answer."""
 
@@ -46,7 +48,7 @@ def fingerprint(value: Any, registry: Registry | None = None, *, by_value: bool 
         return f"id:{id(value)}"
     digest = xxhash.xxh3_128()
     try:
-        if kind.__module__.partition(".")[0] in UNSTABLE_PACKAGES and hasattr(value, "get_children"):
+        if is_artist(value):
             _add_figure(value, digest)
         elif not _add_array(value, digest):
             pickler = _ByValue if by_value else Pickler
@@ -54,6 +56,11 @@ def fingerprint(value: Any, registry: Registry | None = None, *, by_value: bool 
     except Exception:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
         return None
     return f"x:{kind.__module__}.{kind.__qualname__}:{digest.hexdigest()}"
+
+
+def is_artist(value: Any) -> bool:
+    """Whether a value is a figure or a part of one: all parts of a figure hold each other."""
+    return type(value).__module__.partition(".")[0] in UNSTABLE_PACKAGES and hasattr(value, "get_children")
 
 
 class _Sink:
@@ -145,6 +152,10 @@ def _add_figure(value: Any, digest: xxhash.xxh3_128) -> None:
         label = getattr(part, "label", None)
         texts = [label] if label is not None else part.get_texts() if hasattr(part, "get_texts") else []
         digest.update(repr([text.get_text() for text in texts]).encode())
+        for kind in ("major", "minor") if hasattr(part, "get_major_locator") else ():
+            locator, form = getattr(part, kind).locator, getattr(part, kind).formatter
+            ticks = [type(locator).__name__, getattr(locator, "locs", None), getattr(form, "seq", None)]
+            digest.update(repr([ticks, getattr(part, f"_{kind}_tick_kw"), part.get_visible()]).encode())
 
 
 def _plain(shown: Any) -> Any:

@@ -6,6 +6,7 @@ looking a name up is then the rule itself, "the value that the nearest earlier c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from nbflow import problems
 from nbflow.analysis import Analysis, analyse, normalise
 from nbflow.codes import behaviour_of, hash_of, identity_of, normal_text
-from nbflow.definitions import Piece, Surroundings, split_cell
+from nbflow.definitions import Piece, Surroundings, global_names, split_cell
 from nbflow.effects import PROCESS, STATES, Files, state_of
 from nbflow.model import (
     Binding,
@@ -22,7 +23,6 @@ from nbflow.model import (
     Finding,
     Flow,
     Notebook,
-    Parameter,
     Source,
     Step,
     StepOptions,
@@ -74,6 +74,8 @@ class _Builder:
         self.replayed: dict[str, dict[str, tuple[int, ...]]] = {}  # step -> what it takes from definitions
         self.touches = Touches()
         self.files: list[Files] = []  # what each definition may do to files
+        self.variables = frozenset(union(global_names(cell.body) for cell in notebook.cells))
+        self.alike: Counter[str] = Counter()  # cells with the same code
         self.vague = False  # a star import or the like above: a missing name may be there after all
 
     # ------------------------------------------------------------ one cell
@@ -87,7 +89,7 @@ class _Builder:
             cell = msgspec.structs.replace(cell, body=with_file(cell.body))
         analysis = analyse(cell.body)
         self._diagnose(cell, analysis)
-        around = Surroundings(dict(self.origins), lambda name: bool(self._definitions_of(name)))
+        around = Surroundings(dict(self.origins), lambda name: bool(self._definitions_of(name)), self.variables)
         if cell.kind == "setup":
             self._add_setup_cell(cell, analysis)
             return
@@ -329,7 +331,7 @@ class _Builder:
             order=len(self.candidates),
             options=cell.options,
             source=cell.body,
-            code=hash_of(normal_text(cell, analysis), *behaviour_of(cell.options)),
+            code=self._code(cell, analysis),
             reads=tuple(sorted(need.bindings)),
             writes=tuple(sorted(writes)),
             conditional=tuple(sorted(analysis.conditional & writes)),
@@ -347,6 +349,12 @@ class _Builder:
             targets=target_names(cell.options.foreach.target) if cell.options.foreach is not None else (),
             label=name if cell.kind == "step" else label_of(cell, writes),
         )
+
+    def _code(self, cell: Cell, analysis: Analysis) -> str:
+        """What a cell does as a hash; a second cell with the same text counts apart: it adds to the file once more."""
+        code = hash_of(normal_text(cell, analysis), *behaviour_of(cell.options))
+        self.alike[code] += 1
+        return code if self.alike[code] == 1 else hash_of(code, str(self.alike[code]))
 
     def _producers(self, bindings: Iterable[Binding], definitions: Iterable[int], itself: str) -> tuple[str, ...]:
         binds = [*bindings, *(bind for order in definitions for bind in self.definitions[order].binds)]
@@ -398,7 +406,8 @@ class _Builder:
                 continue  # bound by the cell itself, on some path
             if missing.step in names or missing.step.startswith("set-up"):
                 self.findings.append(problems.missing_name(missing, self.writers, self.notebook.cells))
-        parameters = self._parameters()
+        parameters, found = problems.parameters_of(self.notebook.cells, self.writers)
+        self.findings.extend(found)
         steps = tuple(
             msgspec.structs.replace(step, order=order, needs=self._needs(step, names))
             for order, step in enumerate(steps)
@@ -410,7 +419,7 @@ class _Builder:
             definitions=tuple(self.definitions),
             parameters=parameters,
             edges=edges_of(steps, self.lists, self.definitions),
-            findings=(*self.findings, *problems.cycles(steps), *problems.carried(steps), *problems.unreachable(steps)),
+            findings=(*self.findings, *problems.of_steps(steps, self.definitions)),
             lists={
                 step.name: msgspec.structs.replace(self.lists[step.name], scope=step.scope[:-1], order=step.order)
                 for step in steps
@@ -469,25 +478,3 @@ class _Builder:
             for word in (*step.options.after, *step.options.join):
                 if self._resolve_step(word) not in known:
                     self.findings.append(problems.unknown_step(step, word, known))
-
-    def _cell_at(self, position: int) -> Cell:
-        return self.notebook.cells[position - 1]
-
-    def _parameters(self) -> tuple[Parameter, ...]:
-        found: dict[str, Parameter] = {}
-        for cell in self.notebook.cells:
-            if cell.kind != "params":
-                continue
-            for parameter in read_parameters(cell):
-                if parameter.name in found:
-                    self.findings.append(problems.duplicate_parameter(found[parameter.name], parameter))
-                    continue
-                found[parameter.name] = parameter
-                self._check_unassigned(parameter.name, cell)
-        return tuple(found.values())
-
-    def _check_unassigned(self, name: str, cell: Cell) -> None:
-        for writer in self.writers.get(name, ()):
-            other = self._cell_at(writer.position)
-            if writer.position > cell.position and other.kind != "params" and name in analyse(other.body).writes:
-                self.findings.append(problems.assigned_parameter(name, other))

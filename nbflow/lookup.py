@@ -89,6 +89,7 @@ class Lookup:
         }
         self._given = dict(self._records)
         self._own: dict[str, Record] = {}  # what this run itself has executed, by key
+        self._written: set[str] = set()  # files that this run itself has written
         self._revised: set[TaskId] = set()  # tasks that started before a writer was known
         self.revision = 0
         self._sizes: dict[tuple[str, Index], int] = {}
@@ -107,6 +108,7 @@ class Lookup:
     def keep(self, record: Record) -> None:
         """An execution of this run: it stands for its key even where none could be reused later."""
         self._own[record.key] = record
+        self._written |= record.observations.written.keys()
 
     def revise(self, flow: Flow, revised: Iterable[TaskId]) -> None:
         """The flow is understood anew: everything is looked up again, what has run is found by its key."""
@@ -336,7 +338,8 @@ class Lookup:
             now=time.time(),
         )
         found = [] if wishes.fresh or wishes.no_cache else records.find(self.store, key)
-        choice = planning.choose(found, wishes, lambda seen: observe.holds(seen, self.flow.notebook.folder))
+        folder = self.flow.notebook.folder
+        choice = planning.choose(found, wishes, lambda seen: observe.holds(seen, folder, self._written))
         if choice.record is not None and not is_whole(self.store, choice.record.groups):
             return planning.Choice(None, (("no-output", "its stored values are gone"),))
         return choice

@@ -217,11 +217,13 @@ class Loops:
         )  # fmt: skip
 
     def tracked(self, step: Step) -> tuple[str, ...]:
-        """The inputs of a step that matter if its outputs share objects with them: one of the two is changed below."""
-        names = sorted({binding.name for binding in step.bindings if not binding.name.startswith("<")})
+        """Names that a step below may change: what shares objects with them after this step has to stay with them.
+
+        All (`*`), where that is one of its own: whatever shares objects with it changes too.
+        """
         if any(self.changed_below(step, name) for name in step.writes if not name.startswith("<")):
             return ("*",)
-        return tuple(name for name in names if self.changed_below(step, name))
+        return tuple(n for n in sorted(self._changes) if not n.startswith("<") and self.changed_below(step, n))
 
     def possible_writers(self, step: Step) -> tuple[Step, ...]:
         """Steps above that hand something that this one reads to calls, which might change it in place."""

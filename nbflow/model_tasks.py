@@ -68,7 +68,7 @@ class Observations(Frozen, frozen=True, kw_only=True):
     files: dict[str, str] = {}  # path -> content hash, "" for a file that was looked for and absent
     distributions: dict[str, str] = {}
     environment: dict[str, str] = {}  # variable -> hash of its value, "" when unset
-    written: dict[str, str] = {}  # files written -> content hash
+    written: dict[str, str] = {}  # files written -> content hash, after "+" when only added to; "" when removed
     modules: tuple[str, ...] = ()  # top-level installed modules that were imported, for preloading
     volatile: tuple[str, ...] = ()  # "socket", "subprocess", "clock", "random"
 
@@ -171,7 +171,7 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     groups: tuple[Group, ...] = ()
     inputs: dict[str, Ref] = {}
     along: dict[str, Ref] = {}  # names that share objects with inputs: not seen by the cell, changed with them
-    tracked: tuple[str, ...] = ()  # inputs, or all (`*`), that a step below may change: stored with what shares them
+    tracked: tuple[str, ...] = ()  # names, or all (`*`), that a step below may change: stored with what shares them
     values: dict[str, Any] = {}  # plain JSON values bound as they are (parameters)
     writes: tuple[str, ...] = ()
     outputs: tuple[str, ...] | None = None

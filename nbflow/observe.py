@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,6 +54,9 @@ IMPORTS = re.compile(r"^[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTILINE)
 MOST_MATCHES = 1000
 LOOKING = ("genericpath.py", "posixpath.py", "ntpath.py", "pathlib.py", "_local.py", "_abc.py", "pathlib/__init__.py")
 """Files of the standard library through which a path is asked for on the user's word."""
+
+ADDED = "+"
+"""Before the id of a file that was only added to."""
 
 
 class Hook:
@@ -94,6 +97,7 @@ class Observer:
         self.folder = os.path.realpath(spec.folder)
         self.read: dict[str, tuple[int, int] | None] = {}  # path -> (mtime, size) when opened; None: absent
         self.written: dict[str, bool] = {}  # path -> whether it was only added to
+        self.removed: set[str] = set()
         self.known: dict[str, str] = {}  # path -> id, where it had to be taken before the file changed
         self.variables: dict[str, str] = {}
         self.volatile: set[str] = set()
@@ -159,7 +163,11 @@ class Observer:
             files=dict(sorted(files.items())),
             distributions=distributions_of(tops | used),
             environment=dict(sorted(self.variables.items())),
-            written={self._name(path): self._written_id(path) for path in sorted(self.written) if os.path.isfile(path)},
+            written={
+                self._name(path): self._written_id(path)
+                for path in sorted({*self.written, *self.removed})
+                if (not os.path.isdir(path) if path in self.written else not os.path.exists(path))
+            },
             modules=tuple(sorted(filter(is_installed, tops))),
             volatile=tuple(sorted(self.volatile)),
         )
@@ -251,13 +259,15 @@ class Observer:
 
     def _on_rename(self, old: Any, new: Any, *_: Any) -> None:
         source, target = self._full(old), self._full(new)
-        if source is not None and self.written.pop(source, None) is not None and target is not None:
+        if source is not None and self.written.pop(source, None) is None and os.path.isfile(source):
+            self.removed.add(source)
+        if source is not None and target is not None and os.path.isfile(source):
             self._note_written(target, added=False)
 
     def _on_remove(self, path: Any, *_: Any) -> None:
         full = self._full(path)
-        if full is not None:
-            self.written.pop(full, None)
+        if full is not None and self.written.pop(full, None) is None and os.path.isfile(full):
+            self.removed.add(full)
 
     def _full(self, path: Any) -> str | None:
         """What was opened in; its whole path out, None when it does not count."""
@@ -287,8 +297,8 @@ class Observer:
         return file_id(path) if (status.st_mtime_ns, status.st_size) == opened else "changed-while-read"
 
     def _written_id(self, path: str) -> str:
-        """A file that was only added to must be there, with whatever content: logs grow."""
-        return "" if self.written[path] else file_id(path)
+        """What a file that was written or removed holds now, marked when it was only added to: logs grow."""
+        return f"{ADDED if self.written.get(path) else ''}{file_id(path)}"
 
     def _see_strings(self) -> None:
         """Files that the cell names, for libraries that open them where the audit hook cannot see it."""
@@ -412,11 +422,14 @@ def touched(namespaces: list[dict[str, Any]]) -> set[str]:
 # ---------------------------------------------------------------- later
 
 
-def holds(observations: Observations, folder: str) -> Reason | None:
-    """Observations and the notebook's folder in; why they no longer hold, None where they do, out."""
+def holds(observations: Observations, folder: str, rewritten: Collection[str] = ()) -> Reason | None:
+    """Observations and the notebook's folder in; why they no longer hold, None where they do, out.
+
+    `rewritten`: files that steps above have written just now. What was added to one of those then is lost.
+    """
     return (
         _files_hold(observations.files, folder)
-        or _written_hold(observations.written, folder)
+        or _written_hold(observations.written, folder, rewritten)
         or _packages_hold(observations.distributions)
         or _variables_hold(observations.environment)
     )
@@ -441,12 +454,16 @@ def _now(path: str, known: str) -> str:
         return ABSENT
 
 
-def _written_hold(files: dict[str, str], folder: str) -> Reason | None:
+def _written_hold(files: dict[str, str], folder: str, rewritten: Collection[str]) -> Reason | None:
     for name, known in files.items():
         path = _join(folder, name)
-        if not os.path.exists(path):
+        there = os.path.exists(path)
+        if known == ABSENT and there:
+            return ("file", f"{name}, which it removed, is there again")
+        if known != ABSENT and not there:
             return ("file", f"{name}, which it wrote, is gone")
-        if known and file_id(path) != known:
+        grown = known.startswith(ADDED) and name not in rewritten
+        if there and not grown and file_id(path) != known.removeprefix(ADDED):
             return ("file", f"{name}, which it wrote, has changed")
     return None
 

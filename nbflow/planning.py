@@ -349,7 +349,7 @@ class Wishes:
     no_cache: bool = False
     expires: float | None = None
     required: frozenset[str] = frozenset()
-    tracked: tuple[str, ...] = ()  # inputs that have to be stored with what shares objects with them
+    tracked: tuple[str, ...] = ()  # names that are changed below: what shares objects with them is stored with them
     empty: bool = False  # an execution that left nothing may be reused too: a list without items
     now: float = 0.0
 
@@ -371,12 +371,12 @@ def choose(records: Sequence[Record], wishes: Wishes, holds: Callable[[Observati
 
 
 def apart(record: Record, tracked: Sequence[str]) -> Reason | None:
-    """A record and the inputs that a step below may change in; why it cannot stand for its task, None where it can.
+    """A record and the names that a step below may change in; why it cannot stand for its task, None where it can.
 
     What it left shares objects with such an input, and the two were stored apart.
     """
-    lost = [name for name in record.shares if name not in record.artifacts and ("*" in tracked or name in tracked)]
-    if not lost:
+    lost = [name for name in record.shares if name not in record.artifacts]
+    if not lost or ("*" not in tracked and set(tracked).isdisjoint(record.shares)):
         return None
     return ("input", f"{', '.join(lost)} shares objects with what it left, which a step below changes")
 

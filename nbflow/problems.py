@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from nbflow.analysis import transform
+from nbflow.analysis import analyse, transform
+from nbflow.effects import STATES
 from nbflow.errors import nearest
-from nbflow.model import Cell, Finding, Parameter, Step, Writer
+from nbflow.model import Cell, Definition, Finding, Parameter, Step, Writer
+from nbflow.parameters import read_parameters
 from nbflow.regions import carried_names
+
+CACHING = re.compile(r"^@(?:functools\.)?(?:lru_)?cache\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,25 @@ def duplicate_parameter(first: Parameter, second: Parameter) -> Finding:
     )  # fmt: skip
 
 
+def parameters_of(
+    cells: Sequence[Cell], writers: Mapping[str, Sequence[Writer]]
+) -> tuple[tuple[Parameter, ...], list[Finding]]:
+    """A notebook's cells and who writes which name in; its parameters, and what is wrong with them, out."""
+    found: dict[str, Parameter] = {}
+    findings = []
+    for cell in cells:
+        for parameter in read_parameters(cell) if cell.kind == "params" else ():
+            name = parameter.name
+            if name in found:
+                findings.append(duplicate_parameter(found[name], parameter))
+                continue
+            found[name] = parameter
+            below = [cells[w.position - 1] for w in writers.get(name, ()) if w.position > cell.position]
+            others = [other for other in below if other.kind != "params" and name in analyse(other.body).writes]
+            findings.extend(assigned_parameter(name, other) for other in others)
+    return tuple(found.values()), findings
+
+
 def assigned_parameter(name: str, cell: Cell) -> Finding:
     """A cell below `%%params` that gives a parameter another value."""
     return Finding(
@@ -154,6 +178,38 @@ def carried(steps: Sequence[Step]) -> list[Finding]:
     return findings
 
 
+def of_steps(steps: Sequence[Step], definitions: Sequence[Definition]) -> list[Finding]:
+    """A flow's steps and definitions in; what is to be said of them together out."""
+    return [*cycles(steps), *carried(steps), *unreachable(steps), *caches(steps, definitions)]
+
+
+def caches(steps: Sequence[Step], definitions: Sequence[Definition]) -> list[Finding]:
+    """Functions that remember results (`lru_cache`) and whose results, or caches, are not the same when called anew."""
+    findings = []
+    for definition in definitions:
+        if not CACHING.search(definition.source):
+            continue
+        users = [step for step in steps if definition.order in step.definitions and step.cell != definition.cell]
+        acts = definition.free_writes or STATES.intersection(definition.free)
+        for step in users:
+            asked = any(f"{name}.cache_" in step.source for name in definition.names)
+            given = [name for name in step.writes if not name.startswith("<")] if asked else []
+            if asked or (acts and len(users) > 1):
+                findings.extend(_empty_cache(step, definition, name) for name in given or definition.names)
+    return findings
+
+
+def _empty_cache(step: Step, definition: Definition, name: str) -> Finding:
+    cached = definition.names[0]
+    return Finding(
+        code="cache", level="warning", step=step.name, cell=step.cell, line=line_of_text(step.source, cached),
+        name=name,
+        message=f"{step.label} uses {cached}, which remembers its results (cell {definition.position}): each step "
+        "begins with an empty memory, which in a plain run is filled",
+        fix=f"call {cached} and look at its cache in one cell, or keep results in a dict",
+    )  # fmt: skip
+
+
 def unreachable(steps: Sequence[Step]) -> list[Finding]:
     """Steps, in document order, that no run can come to: a constant says so, or what they surely read has no maker."""
     never: dict[str, str] = {}
@@ -200,7 +256,12 @@ def cycles(steps: Sequence[Step]) -> list[Finding]:
 
 def line_of(cell: Cell, name: str) -> int | None:
     """The first line of the cell that mentions a name."""
-    for at, line in enumerate(cell.body.split("\n"), start=1):
+    return line_of_text(cell.body, name)
+
+
+def line_of_text(source: str, name: str) -> int | None:
+    """The first line of a text that mentions a name."""
+    for at, line in enumerate(source.split("\n"), start=1):
         words = "".join(char if char.isalnum() or char == "_" else " " for char in line.split("#")[0]).split()
         if name in words:
             return at

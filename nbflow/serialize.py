@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import io
 import pickle
+import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,6 +39,7 @@ from nbflow.serialize_arrays import (
 )
 from nbflow.serialize_frames import Mark, make_mark, reduce_pandas, reduce_polars
 from nbflow.serialize_functions import free_names, is_main_function, reduce_cell, reduce_function
+from nbflow.serialize_parts import KINDS_OF_VIEWS, reduce_dict_view, reduce_match, reduce_memory, reduce_node
 
 __all__ = ["Dumped", "Pickler", "Pickling", "Registry", "Unstorable", "dump", "load"]
 
@@ -390,6 +392,8 @@ def _route(kind: type, registry: Registry) -> Callable[[Pickler, Any], Any] | No
         return Pickler.storage if kind is library.UntypedStorage else None
     if package == "polars" and library is not None and kind in {library.DataFrame, library.Series}:
         return _polars
+    if package == "matplotlib" and hasattr(kind, "set_children"):  # a node of transforms
+        return _alone(reduce_node)
     pandas = sys.modules.get("pandas")
     if pandas is not None and issubclass(kind, _pandas_holders(pandas)):
         return Pickler.pandas
@@ -423,16 +427,14 @@ def _open_file(_: Pickler, value: Any) -> Any:
     raise TypeError(f"an open file ({getattr(value, 'name', '?')}) cannot be stored")
 
 
-def _memory(_: Pickler, value: memoryview) -> Any:
-    return make_memory, (bytes(value) if value.readonly else bytearray(value), value.format, value.shape)
-
-
 OWN_KINDS: Mapping[type, Callable[[Pickler, Any], Any]] = types.MappingProxyType({
     types.CellType: _cell,
     Region: _region,
     Mark: Pickler.mark,
     io.TextIOWrapper: _open_file,
-    memoryview: _memory,
+    memoryview: _alone(reduce_memory),
+    re.Match: _alone(reduce_match),
+    **dict.fromkeys(KINDS_OF_VIEWS, _alone(reduce_dict_view)),
 })  # fmt: skip
 
 
@@ -447,11 +449,6 @@ def definition(definition_id: str, qualname: str) -> Any:
 def plugged(name: str, *_: Any) -> Any:
     """Stands in streams for a value that a plug-in wrote; the unpickler puts the plug-in's `read` here."""
     raise pickle.UnpicklingError(f"a value of the serializer {name!r} can only be loaded by nbflow")
-
-
-def make_memory(memory: bytes | bytearray, form: str, shape: tuple[int, ...]) -> memoryview:
-    """Bytes, item format and shape in; the memoryview out."""
-    return memoryview(memory).cast("B").cast(form, shape)  # type: ignore[call-overload,no-any-return]
 
 
 class _Unpickler(pickle.Unpickler):

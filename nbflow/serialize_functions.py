@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import builtins
 import dis
+import inspect
+import linecache
 import sys
+import tokenize
 import types
+import zlib
 from collections.abc import Iterator
 from typing import Any
+
+from nbflow.tracebacks import remember_lines
 
 GLOBAL_READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
 
@@ -53,12 +59,35 @@ def reduce_function(function: types.FunctionType) -> tuple[Any, ...]:
         function.__doc__,
         function.__dict__,
     )
-    made_from = (function.__code__, function.__name__, function.__closure__)
+    made_from = (function.__code__, function.__name__, function.__closure__, text_of(function.__code__))
     return make_function, made_from, state, None, None, fill_function
 
 
-def make_function(code: types.CodeType, name: str, closure: tuple[types.CellType, ...] | None) -> types.FunctionType:
-    """Code, name and closure cells in; a function with this process's notebook globals out."""
+def text_of(code: types.CodeType) -> str:
+    """A function's code in; the lines that it was made from, where this process has them, else an empty text, out."""
+    known = linecache.cache.get(code.co_filename)
+    if known is None or len(known) != 4:
+        return ""
+    lines = known[2][code.co_firstlineno - 1 :]
+    try:
+        return "".join(inspect.getblock(lines))
+    except (SyntaxError, tokenize.TokenError):  # a lambda within a statement
+        return "".join(lines)
+
+
+def make_function(
+    code: types.CodeType, name: str, closure: tuple[types.CellType, ...] | None, text: str = ""
+) -> types.FunctionType:
+    """Code, name, closure cells and source in; a function with this process's notebook globals out.
+
+    `inspect` and tracebacks find the source; under another file name where this process knows other lines by it.
+    """
+    if text and text_of(code) != text:
+        known = linecache.cache.get(code.co_filename)
+        first = code.co_firstlineno - 1
+        if known is not None and len(known) == 4 and "".join(known[2][first : first + text.count("\n")]).strip():
+            code = code.replace(co_filename=f"{code.co_filename} ({zlib.crc32(text.encode()):08x})")
+        remember_lines(code.co_filename, text, code.co_firstlineno)
     return types.FunctionType(code, main_globals(), name, None, closure)
 
 

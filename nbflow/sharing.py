@@ -27,16 +27,17 @@ class Together:
 def dump_together(
     values: Mapping[str, Any], beside: Mapping[str, Any], tracked: tuple[str, ...], registry: Registry
 ) -> Together:
-    """Outputs, unchanged inputs beside them, and the inputs (or `*`) that a step below may change, in; groups out.
+    """Outputs, unchanged inputs beside them, and the names (or `*`) that a step below may change, in; groups out.
 
     The inputs' memory is not touched; their small objects are looked at once.
     """
     dumped = dump({**values, **beside}, registry)
     kept = [each for each in dumped if not values.keys().isdisjoint(_names(each))]
     shares = frozenset(name for each in kept for name in _names(each)) - values.keys()
-    joined = shares if "*" in tracked else shares & frozenset(tracked)
+    # all or none: what shares objects with a name that is changed below would be parted from it by the new version
+    joined = shares if "*" in tracked or not shares.isdisjoint(tracked) else frozenset[str]()
     if joined != shares:
-        kept = dump({**values, **{name: beside[name] for name in joined}}, registry)
+        kept = dump(values, registry)
     return Together(kept, shares, joined)
 
 

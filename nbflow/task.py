@@ -23,7 +23,7 @@ from nbflow.context import Caught, Context, running
 from nbflow.definition_state import Definitions
 from nbflow.effects import PROCESS, owner_of
 from nbflow.errors import NbflowError, SerializationError
-from nbflow.fingerprint import fingerprint
+from nbflow.fingerprint import fingerprint, is_artist
 from nbflow.joining import open_inputs
 from nbflow.model import (
     FORMAT,
@@ -399,7 +399,8 @@ class _Task:
                 if place.group != ref.group or other in namespace or other in found:
                     continue  # it shares nothing, or the cell has bound it
                 value = self.inputs.value(place)
-                if other in self.spec.writes or not self._is_as_stored(other, value, ref.group):
+                together = is_artist(value) and is_artist(namespace[name])
+                if together or other in self.spec.writes or not self._is_as_stored(other, value, ref.group):
                     found[other] = value
         return found
 

@@ -163,6 +163,10 @@ class _Walk:
     def _enum(self, a: enum.Enum, b: enum.Enum, where: str) -> Difference | None:
         return self.first([(a.name, b.name, f"{where}.name"), (a.value, b.value, f"{where}.value")])
 
+    def _memory_file(self, a: Any, b: Any, where: str) -> Difference | None:
+        shown = [None if file.closed else (file.getvalue(), file.tell()) for file in (a, b)]
+        return self.compare(shown[0], shown[1], f"the text and place of {where}")
+
     # ------------------------------------------------------------ containers
 
     def _sequence(self, a: Any, b: Any, where: str) -> Difference | None:
@@ -540,6 +544,7 @@ _EXACT = _of(
 
 Rule = Callable[[_Walk, Any, Any, str], Difference | None]
 RULES: tuple[tuple[Callable[[Any], bool], Rule], ...] = (
+    (_is(io.StringIO, io.BytesIO), _Walk._memory_file),
     (_is(*WITHOUT_EQUALITY), _Walk._nothing),
     (_of("pandas.core.groupby.groupby:BaseGroupBy", "pandas.core.window.rolling:BaseWindow"), _Walk._nothing),
     (_is(enum.Enum), _Walk._enum),

@@ -75,7 +75,19 @@ class TestFiles:
         source = "open('out.txt', 'w').write('x')\nopen('out.txt').read()\nopen('log', 'a').write('l')"
         found = seen(tasks, source)
         assert found.files == {}
-        assert found.written == {"out.txt": environment.file_id(str(tasks.folder / "out.txt")), "log": ""}
+        out, log = (environment.file_id(str(tasks.folder / name)) for name in ("out.txt", "log"))
+        assert found.written == {"out.txt": out, "log": f"+{log}"}
+        (tasks.folder / "log").write_text("l\nl\n")
+        assert observe.holds(found, str(tasks.folder)) is None
+        assert observe.holds(found, str(tasks.folder), {"log"}) == ("file", "log, which it wrote, has changed")
+
+    def test_removed(self, tasks: Tasks) -> None:
+        (tasks.folder / "old.csv").write_text("1")
+        found = seen(tasks, "import os\nos.remove('data.csv')\nos.rename('old.csv', 'new.csv')")
+        assert found.written["data.csv"] == found.written["old.csv"] == ""
+        assert found.written["new.csv"] == environment.file_id(str(tasks.folder / "new.csv"))
+        (tasks.folder / "data.csv").write_text("again")
+        assert observe.holds(found, str(tasks.folder)) == ("file", "data.csv, which it removed, is there again")
 
     def test_written_under_another_name_first(self, tasks: Tasks) -> None:
         found = seen(tasks, "import os\nopen('t', 'w').close()\nos.replace('t', 'final')")
@@ -246,7 +258,8 @@ class TestHolds:
             (Observations(files={"a": "b3:0"}), ("file", "a has changed")),
             (Observations(files={"gone": "b3:0"}), ("file", "gone is gone")),
             (Observations(files={"a": ""}), ("file", "a is there now")),
-            (Observations(written={"gone": ""}), ("file", "gone, which it wrote, is gone")),
+            (Observations(written={"gone": "+b3:0"}), ("file", "gone, which it wrote, is gone")),
+            (Observations(written={"a": ""}), ("file", "a, which it removed, is there again")),
             (Observations(written={"a": "b3:0"}), ("file", "a, which it wrote, has changed")),
             (
                 Observations(distributions={"msgspec": "0.0"}),

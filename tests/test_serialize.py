@@ -8,11 +8,14 @@ import datetime as dt
 import decimal
 import enum
 import gc
+import inspect
 import io
+import linecache
 import os
 import pathlib
 import pickle
 import random
+import re
 import subprocess
 import sys
 import textwrap
@@ -30,6 +33,7 @@ from nbflow.describe import describe
 from nbflow.errors import OutdatedError
 from nbflow.fingerprint import fingerprint
 from nbflow.serialize import Dumped, Registry, Unstorable, dump, load
+from nbflow.tracebacks import remember_lines
 
 MAIN = sys.modules["__main__"].__dict__
 
@@ -487,6 +491,47 @@ def test_views_inside_one_value_share_memory_too() -> None:
     assert result["half"][0] == -1
 
 
+def test_views_of_dicts_and_of_bytes_go_on_looking_into_them() -> None:
+    table, memory = {"a": 1}, bytearray(b"abcd")
+    values = {
+        "table": table,
+        "keys": table.keys(),
+        "items": table.items(),
+        "memory": memory,
+        "look": memoryview(memory),
+    }
+    found = loaded(dumped(**values))
+    found["table"]["b"] = 2
+    found["look"][0] = 90
+    assert [*found["keys"]] == ["a", "b"]
+    assert [*found["items"]] == [("a", 1), ("b", 2)]
+    assert found["memory"] == b"Zbcd"
+
+
+def test_matches_are_found_again() -> None:
+    text = "the age of wisdom, the age of foolishness"
+    found = [*re.finditer(r"age of (?P<what>\w+)", text), re.match("the|then", text), re.compile("a?").fullmatch("a")]
+    for match in (*found, re.compile("(?<=a)g").search(text, 4, 9)):
+        back = through(match)
+        assert (back.regs, back.string, back.re, back.pos, back.endpos) == (
+            match.regs, match.string, match.re, match.pos, match.endpos,
+        )  # fmt: skip
+
+
+def test_a_loaded_figure_takes_part_in_every_change() -> None:
+    """Transforms know those above them by `id`: with the ids of another process one would take another's place."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 3))
+    axes = figure.subplots()
+    axes.plot([1, 2])
+    found = through(figure)
+    nodes = [found.dpi_scale_trans, found.bbox, found.axes[0].transData, found.axes[0].bbox]
+    for node in nodes:
+        assert node._parents
+        assert all(key == id(reference()) for key, reference in node._parents.items())
+
+
 def test_frames_that_shared_memory_stay_independent() -> None:
     frame = pd.DataFrame({"a": np.arange(20_000.0), "s": ["x"] * 20_000})
     result = loaded(dumped(frame=frame, part=frame[["a", "s"]], tie=[frame], series=frame["s"]))
@@ -644,6 +689,20 @@ def test_functions_that_are_data_look_up_globals_late() -> None:
     assert result["fact"](5) == 120
     assert result["step"].__qualname__ == "make.<locals>.step"
     assert MAIN["peek"]() == 0
+
+
+def test_functions_that_are_data_bring_their_source() -> None:
+    text = "def make(n):\n    def grow(x):\n        return x + n\n    return grow\n\n"
+    remember_lines("cell 7 of a test", text)
+    exec(compile(text, "cell 7 of a test", "exec"), MAIN)
+    groups = dumped(grow=MAIN["make"](2))
+    linecache.cache.pop("cell 7 of a test")
+    assert inspect.getsource(loaded(groups)["grow"]) == "    def grow(x):\n        return x + n\n"
+    remember_lines("cell 7 of a test", text.replace("x + n", "x - n"))
+    other = loaded(groups)["grow"]
+    assert inspect.getsource(other) == "    def grow(x):\n        return x + n\n"
+    assert other(1) == 3
+    assert inspect.getsource(loaded(dumped(grow=other))["grow"]) == inspect.getsource(other)
 
 
 def test_local_classes_go_by_value() -> None:
