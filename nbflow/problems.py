@@ -185,7 +185,7 @@ def of_steps(steps: Sequence[Step], definitions: Sequence[Definition]) -> list[F
 
 def caches(steps: Sequence[Step], definitions: Sequence[Definition]) -> list[Finding]:
     """Functions that remember results (`lru_cache`) and whose results, or caches, are not the same when called anew."""
-    findings = []
+    findings: list[Finding] = []
     for definition in definitions:
         if not CACHING.search(definition.source):
             continue

@@ -16,7 +16,8 @@ def reduce_match(match: re.Match[Any]) -> tuple[Any, ...]:
 
 def make_match(pattern: re.Pattern[Any], text: Any, start: int, end: int, places: tuple[Any, ...]) -> re.Match[Any]:
     """A pattern, its text, where the search began and ended, and where all groups lie, in; that match out."""
-    found = [*pattern.finditer(text, start, end), pattern.match(text, start, end), pattern.fullmatch(text, start, end)]
+    found: list[re.Match[Any] | None] = [*pattern.finditer(text, start, end)]
+    found += [pattern.match(text, start, end), pattern.fullmatch(text, start, end)]
     for match in found:
         if match is not None and match.regs == places:
             return match
