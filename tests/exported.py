@@ -141,6 +141,8 @@ def problems(run: Any, flow: Flow, left: Sequence[Left], without: Sequence[str] 
     for step in run.steps():
         for task in step.tasks:
             values = tasks.get((names.steps[step.name], task.index))
+            if values is not None and task.state == "skipped" and task.turn is None:
+                found.append(f"{step.name}{list(task.index)} ran, nbflow skips it")
             for name, artifact in task.artifacts.items():
                 if name.startswith("<") or name in without or not artifact.stored or values is None:
                     continue
@@ -151,7 +153,8 @@ def problems(run: Any, flow: Flow, left: Sequence[Left], without: Sequence[str] 
     (end,) = (one for one in left if one.step == "end")
     for name in sorted({name for step in run.steps() for task in step.tasks for name in task.artifacts}):
         defined = bool(flow.writers[name][-1].definitions)  # its last version is no artifact, but stands in the file
-        if not name.startswith("<") and name not in without and not defined:
+        deleted = flow.writers[name][-1].step is None or not hasattr(run.data, name)
+        if not name.startswith("<") and name not in without and not defined and not deleted:
             problem = _problem(end.values, names.of(name), getattr(run.data, name))
             found += [f"end.{name}: {problem}"] if problem else []
     return found

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 import nbflow
 from nbflow import exporting
@@ -85,6 +87,10 @@ REFUSED = {
     "random state in a fan-out": (["import random", "%%step s\nrandom.seed(1)", "%%step a --foreach i in [1, 2]\ny = random.random()"], "random state"),
     "a default from a rewritten name": (["%%step a\nk = 1", "def f(x=k):\n    return x", "%%step b\nk = 2", "%%step c\ny = f() + k"], "rewritten"),
     "nbflow's current": (["from nbflow import current", "%%step a\nx = current.run"], "nbflow's own"),
+    "attributes of a class": (["class C:\n    n = 0\n    def hit(self):\n        C.n += 1", "%%step a\nc = C()\nc.hit()", "%%step b\ny = c.n"], "attributes of C"),
+    "an older artifact behind a definition": (["%%step a\nn = 5", "n = 0", "%%step b\nm = 1", "%%step c --if m > 1\nn = 7", "%%step d\nq = n"], "given anew"),
+    "an item that leaves a name alone": (["%%step s\nodd = 0", "%%step a --foreach x in [1, 2]\nif x == 1:\n    odd = 5", "%%step j --join a\nn = len(inputs)", "%%step b\nz = odd"], "leaves it alone"),
+    "a list that may be missing": (["%%step s\nk = 0", "%%step a --foreach x in [1] --if k\nys = [x]", "%%step b --foreach y in ys\nz = y", "%%step c --join b\nn = len(inputs)", "%%step d --join c\nm = len(inputs)"], "reads ys, which may be missing"),
     "rewritten among the steps of a fan-out": (["%%step a\nx = 1", "%%step b --foreach i in [1, 2]\ny = i + x", "%%step w\nx = 5", "%%step c\nz = y + x"], "rewrites x"),
 }  # fmt: skip
 
@@ -142,10 +148,66 @@ def test_decorators() -> None:
     compile(text, "made.py", "exec")
 
 
-def test_a_definition_named_like_a_decorator_is_no_trouble() -> None:
-    text, _ = exported(["def step(x):\n    return x + 1", "%%step a\ny = step(1)"])
+@pytest.mark.parametrize("cells", [
+    ["def step(x):\n    return x + 1", "%%step a\ny = step(1)"], ["%%step step\nx = 1", "%%step b\ny = x"],
+    ["%%params\ncard: int = 1", "%%step a\nx = card"],
+], ids=["function", "step", "parameter"])  # fmt: skip
+def test_what_is_named_like_a_decorator_is_no_trouble(cells: list[str]) -> None:
+    text, _ = exported(cells)
     assert "import metaflow" in text
     assert "@metaflow.step" in text
+
+
+TEXTS = {
+    "a class called like the flow": (["class MadeFlow:\n    pass", "%%step a\nx = 1"], "class MadeFlowSpec(FlowSpec):"),
+    "a module's name of its own": (["from datetime import date", "%%params\nday: date = date(2024, 1, 2)", "%%step a\nx = day"], "import datetime"),
+    "a module's name taken": (["from datetime import date, datetime", "%%params\nday: date = date(2024, 1, 2)", "%%step a\nx = day"], "datetime_module.date.fromisoformat(self.day)"),
+    "a builtin's name taken": (["%%step s\nsorted = [1]", "%%step a --foreach x in [1]\ny = x", "%%step b --join a\nz = sorted"], "inputs = builtins.sorted("),
+    "a mark's name taken": (["%%step s\nrun_a = 1", "%%step a --if run_a\nx = 1"], 'condition="run_a_step"'),
+    "one item's mark taken": (["%%step a --foreach item in [1]\nitem = 2", "%%step b --join a\nz = inputs[0].item"], "item=lambda task: task.item_of_a"),
+    "names of items": (["%%step a --foreach x in [1]\nname = x", "%%step b --join a\nz = [i.name for i in inputs]"], "Entry(task, name=lambda task: task.name_)"),
+    "constants of items": (["k = 3", "%%step a --foreach x in [1]\ny = x + k", "%%step b --join a\nz = [i.k for i in inputs]"], "k=lambda task: k"),
+    "skipped items": (["k = 3", "%%step a --foreach x in [1] --if x\ny = 1", "%%step b --join a\nz = len(inputs)"], "if task.run_a]"),
+    "names of earlier items": (["%%step a --foreach x in [1, 0]\nif x:\n    y = x", "%%step b --join a\nz = len(inputs)"], "in reversed(inputs)"),
+    "turns over a constant": (["n = 0", "%%step a --until n > 3\nn = n + 1"], 'if hasattr(self, "a_turns"):\n            n = self.n'),
+    "an older constant in a condition": (["k = 1", "%%step a --if k > 1\nx = 1", "k = 2", "%%step b\ny = k"], "k = 1\n        self.run_a = bool(k > 1)"),
+    "steps that touch one file": (["%%step a\nopen('o', 'w').write('1')", "%%step b\nt = open('o').read()", "%%step c\nz = 1"], "self.next(self.a, self.c)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("cells", "words"), TEXTS.values(), ids=TEXTS)
+def test_the_text(cells: list[str], words: str) -> None:
+    text, told = exported(cells)
+    compile(text, "made.py", "exec")
+    assert words in text, (told, text)
+
+
+SETTINGS = {
+    "p: int = 3": ('Parameter("p", type=int, default=3)', "y = self.p"),
+    "p = 'a'": ('Parameter("p", type=str, default=\'a\')', "y = self.p"),
+    "p: float": ('Parameter("p", type=float, required=True)', "y = self.p"),
+    "p: int | None = None": ('Parameter("p", type=int, default=None)', "y = self.p"),
+    "p: Optional[date] = None": ('Parameter("p", type=str, default=None)', "y = self.p and datetime.date.fromisoformat(self.p)"),
+    "p: Literal['u', 'v'] = 'u'": ('Parameter("p", type=str, default=\'u\')', "y = self.p"),
+    "p: Path = Path('a')": ('Parameter("p", type=str, default=lambda context: str(Path(\'a\')))', "y = pathlib.Path(self.p)"),
+    "p: set = {'b', 'a'}": ("""Parameter("p", type=JSONType, default='["a", "b"]')""", "y = set(self.p)"),
+    "p = None": ("""Parameter("p", type=JSONType, default='null')""", "y = self.p"),
+    "p: File = 'a.csv'": ("""IncludeFile("p", is_text=False, default='a.csv')""", "y = as_file('a.csv', self.p)"),
+    "p: Decimal = Decimal('1')": ("", "self.p = Decimal('1')"),
+    "p = {1: 2}": ("", "self.p = {1: 2}"),
+    "p: list[date] = []": ("", "self.p = []"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line", SETTINGS)
+def test_a_parameter(line: str) -> None:
+    """How it is declared, and how steps take it; what cannot be set from outside is told."""
+    declared, taken = SETTINGS[line]
+    imports = "from datetime import date\nfrom decimal import Decimal\nfrom pathlib import Path\nfrom typing import Literal, Optional"
+    text, told = exported([imports, f"%%params\n{line}", "%%step a\nx = p"])
+    compile(text, "made.py", "exec")
+    assert f"p = {declared}" in text if declared else any("cannot be set from outside" in one for one in told), text
+    assert taken.replace("y = ", "p = ") in text, text
 
 
 # ---------------------------------------------------------------- run by Metaflow
@@ -226,6 +288,24 @@ def test_the_quickstart(tmp_path: Path) -> None:
     run = nbflow.run(path, store=str(tmp_path / "store"), params={"trees": 20})
     left = run_metaflow(tmp_path / "flow.py", "--trees", "20")
     assert problems(run, nbflow.launch.check(path), left) == []
+
+
+@pytest.mark.export
+def test_the_example_writes_its_flow_from_the_notebook(tmp_path: Path) -> None:
+    """Run cell by cell in a kernel, `%flow export` included; Metaflow leaves what the notebook's own flow leaves."""
+    path = Path(shutil.copy2(ROOT / "examples" / "export.ipynb", tmp_path / "export.ipynb"))
+    document = nbformat.read(path, as_version=4)
+    NotebookClient(
+        document, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    shown = {cell["id"]: str(cell.get("outputs")) for cell in document.cells}
+    assert "best of choose" in shown["check"]
+    assert "bikes_flow.py" in shown["write"]
+    run = nbflow.run(path, store=str(tmp_path / ".nbflow"))
+    left = run_metaflow(tmp_path / "bikes_flow.py")
+    assert problems(run, nbflow.launch.check(path), left, ["best"]) == []
+    (end,) = (one for one in left if one.step == "end")
+    assert end.values["said"] in shown["report"]
 
 
 @pytest.mark.export

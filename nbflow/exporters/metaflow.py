@@ -7,7 +7,6 @@ that takes its inputs from `self` and leaves its outputs there. The parts, each 
 
 from __future__ import annotations
 
-import ast
 import json
 import math
 import re
@@ -17,13 +16,13 @@ from nbflow.exporters.metaflow_layout import Layout, Node
 from nbflow.exporters.metaflow_names import Names
 from nbflow.exporters.metaflow_steps import StepTexts
 from nbflow.exporters.needs import Needs, with_classes
-from nbflow.exporters.steps import text_in, type_name
+from nbflow.exporters.settings import Setting
 from nbflow.exporters.text import as_comment, docstring, environment_variables, indent
+from nbflow.exporters.top import HELPERS as TOP_HELPERS
 from nbflow.exporters.top import Top, text_below
+from nbflow.exporters.words import Words
 from nbflow.model import Flow, Parameter, Step
 
-TYPES = {"int": "int", "float": "float", "bool": "bool"}  # all others are texts, or JSON
-JSON = frozenset("list dict tuple set Any object List Dict Tuple".split())
 WORDS = ("kubernetes", "batch", "pypi")
 OURS = frozenset(
     "FlowSpec Parameter IncludeFile JSONType step retry timeout catch resources card secrets environment".split()
@@ -40,13 +39,7 @@ def caught(failure):
         return failure
     kind = failure.type.rpartition(".")[2]
     return types.SimpleNamespace(type=kind, message=failure.exception, traceback=failure.stacktrace)'''
-AS_FILE = '''\
-def as_file(name, content):
-    """The content of an included file in, the path of a file that holds it out."""
-    path = pathlib.Path(tempfile.mkdtemp()) / pathlib.Path(name).name
-    path.write_bytes(content)
-    return str(path)'''
-HELPERS = {"caught": (CAUGHT, frozenset({"types"})), "as_file": (AS_FILE, frozenset({"pathlib", "tempfile"}))}
+HELPERS = {**TOP_HELPERS, "caught": (CAUGHT, frozenset({"types"}))}
 
 
 class MetaflowExporter(TextExporter):
@@ -65,11 +58,13 @@ class _File:
     def __init__(self, flow: Flow, environment: Environment, options: Options, notes: Notes) -> None:
         self.flow, self.environment, self.options, self.notes = flow, environment, options, notes
         self.needs, self.names = Needs(flow, notes), Names(flow, notes)
-        self.texts = StepTexts(flow, self.needs, self.names, notes, environment.unstored)
+        self.words = Words(flow, self.names, HELPERS)
+        self.texts = StepTexts(flow, self.needs, self.names, self.words, notes, environment.unstored)
         self.layout = Layout(flow, self.needs, self.names, self.texts, notes)
-        self.top = Top(flow, self.needs, self.texts, HELPERS)
+        self.top = Top(flow, self.needs, self.texts)
         self.used = {"FlowSpec", "step"}  # of metaflow
-        self.prefix = "metaflow." if OURS & self.needs.last.keys() else ""
+        taken = self.needs.last.keys() | {*self.names.steps.values()} | {p.name for p in flow.parameters}
+        self.prefix = "metaflow." if OURS & taken else ""
 
     def text(self) -> str:
         """The whole file."""
@@ -114,37 +109,39 @@ class _File:
         for cell in self.flow.notebook.cells:
             mine = [p for p in self.flow.parameters if p.cell == cell.id]
             lines += [as_comment(self.top.text_above(cell))] if mine and self.top.text_above(cell) else []
-            lines += [self._parameter(p) for p in mine if p.name not in self.names.computed]
-            for p in (p for p in mine if p.name in self.names.computed):
+            lines += [self._parameter(p) for p in mine if p.name in self.names.settings]
+            for p in (p for p in mine if p.name in self.names.inside):
                 value = self.texts.expression(p.default or "", {other.name for other in self.flow.parameters})
                 computed.append(f"self.{self.names.of(p.name)} = {value}")
-                self.notes.lost(f"{p.name} cannot be set from outside: other parameters give its value", cell=cell.id)
+                self.notes.lost(f"{p.name} cannot be set from outside: {self.names.inside[p.name]}", cell=cell.id)
         return lines, computed
 
     def _parameter(self, p: Parameter) -> str:
-        name, kind = self.names.of(p.name), type_name(p)
+        name, setting = self.names.of(p.name), self.names.settings[p.name]
         words = [f'"{name}"']
-        if kind == "File":
+        if setting.kind == "file":
             words.append("is_text=False")
             self.notes.changed(
                 f"the file {p.name} travels with the run, and steps open a copy", cell=p.cell, name=p.name
             )
         else:
-            words.append(f"type={f'{self.prefix}JSONType' if kind in JSON else TYPES.get(kind, 'str')}")
-        self.used |= {"IncludeFile"} if kind == "File" else {"Parameter"} | ({"JSONType"} if kind in JSON else set())
-        words.append("required=True" if p.default is None else f"default={self._default(p, kind)}")
+            words.append(f"type={f'{self.prefix}JSONType' if setting.kind == 'json' else setting.kind}")
+        if setting.told:
+            self.notes.changed(f"{p.name}: {setting.told}", cell=p.cell, name=p.name)
+        kind = "IncludeFile" if setting.kind == "file" else "Parameter"
+        self.used |= {kind, *(["JSONType"] if setting.kind == "json" else [])}
+        if setting.default is None:
+            words.append(f"required={not setting.optional}")
+        else:
+            words.append(f"default={self._default(setting)}")
         words += [f"help={json.dumps(p.help, ensure_ascii=False)}"] if p.help else []
-        return f"{name} = {self.prefix}{'IncludeFile' if kind == 'File' else 'Parameter'}({', '.join(words)})"
+        return f"{name} = {self.prefix}{kind}({', '.join(words)})"
 
-    def _default(self, p: Parameter, kind: str) -> str:
-        text = text_in(p) if kind == "File" else p.default or ""
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, TypeError, SyntaxError):
-            form = "{}" if kind in TYPES else "json.dumps({})" if kind in JSON else "str({})"
-            self.texts.wanted |= {"json"} if kind in JSON else set()
-            return f"lambda context: {form.format(text)}"
-        return repr(json.dumps(list(value) if isinstance(value, set | tuple) else value)) if kind in JSON else text
+    def _default(self, setting: Setting) -> str:
+        if setting.literal:
+            return repr(setting.default) if setting.kind == "json" else setting.default or ""
+        function = {"json": f"{self.words.module('json')}.dumps", "str": "str"}.get(setting.kind, "")
+        return f"lambda context: {function}({setting.default})" if function else f"lambda context: {setting.default}"
 
     def _step(self, node: Node) -> str:
         markdown = self.top.text_above(self.needs.cells[node.step.cell]) if node.step is not None else node.doc

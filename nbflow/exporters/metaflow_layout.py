@@ -42,6 +42,7 @@ class Entry:
     before: tuple[str, ...] = ()
     doc: str = ""
     join: bool = False
+    alone: bool = False  # its lines make names global: they need a step of their own
     open: bool = False  # a join that still waits for its branches
     callers: list[str] = field(default_factory=list)
 
@@ -123,7 +124,7 @@ class Layout:
         name = self.names.steps[step.name]
         options = step.options
         switched = bool(options.until or options.condition or self.needs.lost(step))
-        if switched or join or options.catch:
+        if switched or join or options.catch or after.alone:
             after = self.plain(after, switch=switched)
         text = self.texts.whole(step) if text is None else text
         if options.until is not None and not join:
@@ -133,17 +134,26 @@ class Layout:
             call = self.go(after, name)
             text = "\n".join(part for part in [text, *after.before] if part)
         self.nodes.insert(0, Node(name, step, "", text, call, join))
-        tests = [f'hasattr(self, "{self.names.of(each)}")' for each in self.needs.lost(step)]
+        word = self.texts.words
+        tests = [f'{word.builtin("hasattr")}(self, "{self.names.of(each)}")' for each in self.needs.lost(step)]
+        ahead: list[str] = []
         if options.condition is not None:
-            expression = self.texts.expression(options.condition, step.reads, step.targets, "self.input")
-            tests.append(f"bool({expression})")
+            condition = self.needs.condition_of(step)
+            ahead = self.texts.ahead_of(condition)
+            if ahead and step.targets:  # of a fan-out's own first step
+                ahead.append(f"{options.foreach.target if options.foreach else ''} = self.input")
+            given = () if ahead else step.reads
+            expression = self.texts.expression(options.condition, given, () if ahead else step.targets, "self.input")
+            tests.append(f"{word.builtin('bool')}({expression})")
             if options.catch is not None:
                 message = f"--catch of {step.label} does not cover its --if, which the step before it decides"
                 self.notes.lost(message, step=step.name, cell=step.cell)
         if not tests or join:
             return Entry(name, f"self.{name}", join=join)
-        call = f'{{True: self.{name}, False: {self.go(after, "")}}}, condition="run_{name}"'
-        return Entry(name, call, (f"self.run_{name} = {' and '.join(tests)}",), f"Decides whether {step.label} runs.")
+        mark = word.mark(f"run_{name}")
+        call = f'{{True: self.{name}, False: {self.go(after, "")}}}, condition="{mark}"'
+        lines = (*ahead, f"self.{mark} = {' and '.join(tests)}")
+        return Entry(name, call, lines, f"Decides whether {step.label} runs.", alone=bool(ahead))
 
     def _turns(self, step: Step, name: str, after: Entry) -> tuple[str, str]:
         """An --until step in; its switch back to itself, and the lines before that, out."""
@@ -152,10 +162,11 @@ class Layout:
                 f"--until with --catch at {step.label}: Metaflow's @catch takes no switch", step=step.name,
                 fix="catch in the cell: try … except",
             )  # fmt: skip
-        turns, done = f"{name}_turns", f"{name}_done"
+        word = self.texts.words
+        turns, done = word.mark(f"{name}_turns"), word.mark(f"{name}_done")
         lines = [
-            f'self.{turns} = getattr(self, "{turns}", 0) + 1',
-            f"self.{done} = bool({step.options.until}) or self.{turns} >= {step.options.max}",
+            f'self.{turns} = {word.builtin("getattr")}(self, "{turns}", 0) + 1',
+            f"self.{done} = {word.builtin('bool')}({step.options.until}) or self.{turns} >= {step.options.max}",
         ]
         return f'{{True: {self.go(after, name)}, False: self.{name}}}, condition="{done}"', "\n".join(lines)
 
@@ -169,24 +180,28 @@ class Layout:
             whole = self.texts.sequence([step for step in item.steps if step is not join])
             text = self.texts.whole(whole, self.texts.loop(item))
             return self.lay_step(whole, after, text + (f"\nself.{items} = {items}" if join is not None else ""))
-        last = "inputs = sorted(inputs, key=lambda task: task.index)\nself.merge_artifacts([inputs[-1]])"
         if join is None:
             doc = "The names of the fan-out hold what its last item left."
-            joined = self.join(f"join_{self.names.steps[head.name]}", doc, last, after)
+            joined = self.join(
+                f"join_{self.names.steps[head.name]}", doc, "\n".join(self.texts.merged(head.name)), after
+            )
         else:
-            joined = self.lay_step(join, after, f"{last}\n{self.texts.whole(join)}", join=True)
+            joined = self.lay_step(join, after, self.texts.joined_text(join), join=True)
             if join.options.condition or join.options.until:
                 self.notes.refused(
                     f"--if or --until on the join {join.label}", step=join.name, fix="give it to a step below"
                 )
         body = self.plain(self.lay(item.body, joined))
         assert head.options.foreach is not None  # noqa: S101  # only foreach steps open a scope
-        listed = self.flow.lists[head.name]
-        expression = self.texts.expression(head.options.foreach.expr, listed.reads)
+        listed, builtin = self.flow.lists[head.name], self.texts.words.builtin("list")
+        for name in self.needs.lost(listed):
+            text, fix = f"the list of {head.label} reads {name}, which may be missing", f"give {name} a value before"
+            self.notes.refused(text, step=head.name, cell=head.cell, name=name, fix=fix)
+        ahead = self.texts.ahead_of(listed)
+        expression = self.texts.expression(head.options.foreach.expr, () if ahead else listed.reads)
         before = (
-            *self.texts.before_list(listed),
-            f"self.{items} = {expression if expression.startswith('[') else f'list({expression})'}",
+            *ahead,
+            f"self.{items} = {expression if expression.startswith('[') else f'{builtin}({expression})'}",
         )
-        return Entry(
-            self.names.steps[head.name], f'{body.call}, foreach="{items}"', before, f"The items of {head.label}."
-        )
+        call, doc = f'{body.call}, foreach="{items}"', f"The items of {head.label}."
+        return Entry(self.names.steps[head.name], call, before, doc, alone=bool(ahead))

@@ -7,10 +7,13 @@ from functools import cached_property
 
 import msgspec
 
+from nbflow.analysis import analyse
 from nbflow.exporters.interface import Notes
 from nbflow.exporters.text import Piece, split_pieces
-from nbflow.model import Binding, Definition, Flow, Step
+from nbflow.model import Binding, Definition, Flow, Step, StepOptions
 from nbflow.scope import gather, sources_of
+
+PLAIN = StepOptions()
 
 
 def with_classes(flow: Flow) -> Flow:
@@ -97,6 +100,15 @@ class Needs:
             if not set(d.names) & set(step.writes) and all(self.last[name] == self.alike[d.order] for name in d.names)
         )  # fmt: skip
 
+    def condition_of(self, step: Step) -> Step:
+        """A step with --if in; its expression as a step of its own, as the list of a foreach is one, out."""
+        reads = analyse(step.options.condition or "").reads
+        need = gather(self.flow.writers, self.flow.definitions, dict.fromkeys(reads, True), position=step.position)
+        return msgspec.structs.replace(
+            step, source=step.options.condition or "", bindings=tuple(need.bindings.values()), writes=(), options=PLAIN,
+            definitions=tuple(sorted(need.definitions)), own_definitions=(), cell="", conditional=(),
+        )  # fmt: skip
+
     def free(self, step: Step) -> frozenset[str]:
         """Names that functions used by a step read or write as globals."""
         orders = {*step.definitions, *(d.order for d in self.flow.definitions if d.cell == step.cell)}
@@ -118,11 +130,35 @@ class Needs:
         """Whether a step may be skipped, or fail before it has written a name."""
         options = self.steps[step].options
         failing = options.catch is not None and options.catch != name
-        return bool(options.condition or failing or self.lost(self.steps[step]))
+        return failing or self.may_be_skipped(self.steps[step])
 
     def lost(self, step: Step) -> tuple[str, ...]:
         """Names without which a step is skipped, and which may be missing."""
         return tuple(bind.name for bind in step.bindings if bind.sure and bind.sources and self.can_miss(bind))
+
+    def may_be_skipped(self, step: Step) -> bool:
+        """Whether a step may be skipped: its own --if, or a name that is missing."""
+        return step.options.condition is not None or bool(self.lost(step))
+
+    def left_open(self, head: str) -> frozenset[str]:
+        """The head of a fan-out in; names that its items may leave as they were before out.
+
+        Where a step above the fan-out writes one of them, what the last item has is no sign of who wrote it: refused.
+        """
+        body = [step for step in self.flow.steps if head in step.scope]
+        sure = {name for step in body if not self.may_be_skipped(step) for name in {*step.writes} - self.unsure(step)}
+        found = frozenset(name for step in body for name in step.writes) - sure
+        above = {name for step in self.flow.steps if step.position < body[0].position for name in step.writes}
+        for name in sorted(found & above):
+            writer = next(step for step in body if name in step.writes)
+            text = f"{name} of {writer.label} below the fan-out: an item that leaves it alone hides the one before it"
+            readers = {edge.to for edge in self.flow.edges if edge.frm == writer.name and name in edge.names}
+            if readers - {step.name for step in body}:
+                fix = f"give {name} a value in each item, or another name than above the fan-out"
+                self.notes.refused(text, step=writer.name, cell=writer.cell, name=name, fix=fix)
+            else:
+                self.notes.lost(text, step=writer.name, cell=writer.cell, name=name)
+        return found - above
 
     def unsure(self, step: Step) -> frozenset[str]:
         """Names that a step may leave unbound."""
@@ -134,6 +170,20 @@ class Needs:
     def steps(self) -> Mapping[str, Step]:
         """Steps by name."""
         return {step.name: step for step in self.flow.steps}
+
+    def check_behind(self, bind: Binding) -> None:
+        """Refuse a name that may hold a definition's value while an artifact that is older than that is still there."""
+        given = [self.flow.definitions[s.definition] for s in bind.sources if s.definition is not None]
+        unsure = [source.step for source in bind.sources if source.step]
+        if not given or not unsure:
+            return
+        older = [s for s in self.flow.steps if bind.name in s.writes and s.position < given[0].position]
+        if older:
+            self.notes.refused(
+                f"{bind.name} of {older[-1].label} is given anew in cell {given[0].position}, and {unsure[0]} may leave"
+                " it so: a run elsewhere would take the older value",
+                step=unsure[0], name=bind.name, fix=f"give it another name from cell {given[0].position} on",
+            )  # fmt: skip
 
     def check_versions(self, step: Step) -> None:
         """Refuse what needs a value that is not held any more: a default taken from a name that is rewritten since."""

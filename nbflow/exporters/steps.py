@@ -19,38 +19,43 @@ from nbflow.exporters.structure import Item
 from nbflow.exporters.text import environment_variables, indent, plain_python, rename, show_last, string_lines
 from nbflow.exporters.values import (
     aliases,
+    changed_names,
     entry_names,
     function_makers,
     function_names,
     inner_names,
     late_names,
+    late_outer_names,
     parsed,
     unstorable,
 )
-from nbflow.model import Binding, Definition, Flow, Parameter, Step
+from nbflow.exporters.words import Words
+from nbflow.model import Binding, Flow, Step
 
 OWN_NAMES = {"get_ipython": "IPython's own"}
 STATES = {
-    "<random>": ("random", "random.setstate({})", "random.getstate()"),
-    "<numpy.random>": ("numpy", "numpy.random.set_state({})", "numpy.random.get_state()"),
-    "<torch>": ("torch", "torch.set_rng_state({})", "torch.get_rng_state()"),
+    "<random>": ("random", "setstate({})", "getstate()"),
+    "<numpy.random>": ("numpy", "random.set_state({})", "random.get_state()"),
+    "<torch>": ("torch", "set_rng_state({})", "get_rng_state()"),
 }
 """Random state -> the module, how it is put back, how it is read."""
 STATE_NAMES = {"<random>": "random_state", "<numpy.random>": "numpy_random_state", "<torch>": "torch_random_state"}
 """Random state -> the name of the artifact that it travels as."""
+_NAMED = re.compile(r"\.\s*([^\W\d]\w*)|['\"](\w+)['\"]")
+_BY_ANY_NAME = re.compile(r"getattr\([^,]+,\s*[^'\"\s]|\bvars\(|__dict__|\.names\(|\.frame\(")
 
 
 class PlainSteps(ABC):
-    """Texts of a flow's steps; `wanted` gathers the modules and the helpers that they need."""
+    """Texts of a flow's steps; `words` gathers the modules and the helpers that they need."""
 
     target = ""
     own_names = OWN_NAMES
 
-    def __init__(self, flow: Flow, needs: Needs, notes: Notes, known_gone: Collection[str] = ()) -> None:
-        self.flow, self.needs, self.notes = flow, needs, notes
+    def __init__(self, flow: Flow, needs: Needs, words: Words, notes: Notes, known_gone: Collection[str] = ()) -> None:
+        self.flow, self.needs, self.words, self.notes = flow, needs, words, notes
         self.known_gone = known_gone  # names that an earlier run could not store
         self.functions: frozenset[str] = frozenset()
-        self.wanted: set[str] = set()
+        self.item_wanted: set[str] = set()  # heads of fan-outs whose join reads `.item`
         self.gone: set[str] = set()  # names that no step keeps
         makers = function_makers(flow.definitions)
         held = {name for step in flow.steps for name in function_names(parsed(self.cell(step)), makers)}
@@ -68,7 +73,7 @@ class PlainSteps(ABC):
 
     def items_name(self, head: Step) -> str:
         """The head of a fan-out in; what its items are called out."""
-        return f"{re.sub(r'[^a-z0-9]+', '_', head.name.lower()).strip('_')}_items"
+        return self.words.mark(f"{re.sub(r'[^a-z0-9]+', '_', head.name.lower()).strip('_')}_items")
 
     # ------------------------------------------------------------ the cell
 
@@ -88,10 +93,8 @@ class PlainSteps(ABC):
         text = text if string_lines(text) else re.sub(r"\n{3,}", "\n\n", text)  # where a definition was taken out
         self._check(step, text)
         if step.options.join and "inputs.frame()" in text:
-            self.wanted.add("frame")
-            body = [other for other in self.flow.steps if self.joined(step) in other.scope]
-            columns = sorted({name for other in body for name in other.writes if not name.startswith("<")})
-            text = text.replace("inputs.frame()", f"frame(inputs, {columns})")
+            columns = sorted({name for other in self.body(step) for name in other.writes if not name.startswith("<")})
+            text = text.replace("inputs.frame()", f"{self.words.helper('frame')}(inputs, {columns})")
         return text
 
     def plain(self, text: str, cell: str, line: int) -> str:
@@ -108,7 +111,8 @@ class PlainSteps(ABC):
             return ""
         if not plain[0].strip() and text.strip():
             self.notes.lost(f"`{text.strip()}`", cell=cell)
-        self.wanted |= {plain[1]} - {""}
+        if plain[1]:
+            self.words.module(plain[1])
         return plain[0]
 
     def joined(self, step: Step) -> str:
@@ -116,11 +120,26 @@ class PlainSteps(ABC):
         found = next((other for other in self.flow.steps if other.name in step.options.join and other.scope), None)
         return found.scope[-1] if found else ""
 
+    def body(self, join: Step) -> list[Step]:
+        """A join in; the steps of the fan-out that it closes, those of fan-outs within it too, out."""
+        return [step for step in self.flow.steps if self.joined(join) in step.scope]
+
+    def asked(self, join: Step, text: str) -> list[str]:
+        """A join and its cell in; the names that its fan-out's items may be asked for, sorted, out."""
+        definitions = [self.flow.definitions[order] for step in self.body(join) for order in step.definitions]
+        constants = {name for d in definitions if d.kind == "definition" and not d.origins for name in d.names}
+        known = constants.union(*((*step.reads, *step.writes) for step in self.body(join)))
+        texts = [text, *(self.flow.definitions[order].source for order in join.definitions)]
+        if not any(_BY_ANY_NAME.search(each) for each in texts):
+            known &= {word for each in texts for found in _NAMED.findall(each) for word in found}
+        return sorted(name for name in known - {"index", "item", "inputs"} if not name.startswith("<"))
+
     def _check(self, step: Step, text: str) -> None:
         """Refuse what means something else within a method; note helpers that the cell needs."""
         nodes = [*ast.walk(parsed(text))]
         words = {node.id for node in nodes if isinstance(node, ast.Name)}
-        self.wanted |= {"display"} & words
+        if "display" in words and "display" not in self.words.bound:
+            self.words.helper("display")
         for name in sorted(words):
             private = name.startswith("__") and not name.endswith("__")
             if private or name in self.own_names:
@@ -129,7 +148,7 @@ class PlainSteps(ABC):
                     step=step.name, cell=step.cell, name=name, fix="use another name",
                 )  # fmt: skip
         if step.options.join and any(isinstance(node, ast.Attribute) and node.attr == "item" for node in nodes):
-            self.wanted.add(f"item:{self.joined(step)}")
+            self.item_wanted.add(self.joined(step))
         if step.scope and any(name.startswith("<") for name in (*step.reads, *step.writes)):
             self.notes.refused(
                 f"{step.label} draws from a global random state within a fan-out", step=step.name, cell=step.cell,
@@ -176,12 +195,13 @@ class PlainSteps(ABC):
         """An option's expression in; the same with each data name's `value`, and `item` for loop variables, out."""
         return rename(text, lambda name: item if name in targets else self.value(name) if name in data else name)
 
-    def before_list(self, listed: Step) -> list[str]:
-        """The list of a foreach in; the lines that its expression needs before it out."""
-        given = {bind.name for bind in listed.bindings} & self.needs.free(listed)
-        update = ", ".join(f"{name}={self.value(name)}" for name in sorted(given))
-        inlined: list[Definition] = [*self.needs.inlined(listed)]
-        return [*(d.source for d in inlined), *([f"globals().update({update})"] if given else [])]
+    def ahead_of(self, asked: Step) -> list[str]:
+        """The list of a foreach, or a condition, in; lines that have to stand before its expression out.
+
+        None where each name in it is the file's own or data that the expression names itself.
+        """
+        names = {bind.name for bind in asked.bindings} & self.needs.free(asked)
+        return self.ahead(asked, asked.bindings, asked.source) if names or self.needs.inlined(asked) else []
 
     def outputs(self, step: Step, text: str) -> list[tuple[str, str, str]]:
         """A step in; its outputs as (name, value, test or ""), in the order in which the cell names them, out."""
@@ -190,18 +210,22 @@ class PlainSteps(ABC):
         gone.update((name, "bound within an expression") for name in inner_names(tree) if not self.readers(step, name))
         gone.update(unstorable(tree, entry_names(tree) if step.options.join else frozenset()))
         shared = self.shared(step, step.bindings, text)
+        self.note_late(step, text)
         place = {name: -at for at, name in enumerate(re.findall(r"\w+", text)[::-1])}
         found = []
         for name in sorted(step.writes, key=lambda name: (place.get(name, 1), name)):
             if name in STATES:
-                self.wanted.add(STATES[name][0])
-                found.append((name, STATES[name][2], ""))
+                found.append((name, f"{self.words.module(STATES[name][0])}.{STATES[name][2]}", ""))
+            elif name.startswith("<"):
+                self.notes.refused(
+                    f"{step.label} sets attributes of {name.strip('<>').removeprefix('of ')}: {self.target} keeps data",
+                    step=step.name, cell=step.cell, name=name, fix="keep them in a variable or in an instance",
+                )  # fmt: skip
             elif name in gone:
                 self._leave_out(step, name, gone[name])
             elif name != step.options.catch:
-                value = f"cloudpickle.dumps({name})" if name in self.functions else name
-                self.wanted |= {"cloudpickle"} if name in self.functions else set()
-                space = "globals" if name in shared else "locals"
+                value = f"{self.words.module('cloudpickle')}.dumps({name})" if name in self.functions else name
+                space = self.words.builtin("globals" if name in shared else "locals")
                 found.append((name, value, f'"{name}" in {space}()' if name in self.needs.unsure(step) else ""))
         return found
 
@@ -217,6 +241,19 @@ class PlainSteps(ABC):
         else:
             self.notes.lost(f"{name} of {step.label}: it is {kind}", step=step.name, cell=step.cell, name=name)
 
+    def note_late(self, step: Step, text: str) -> None:
+        """Tell which names a function that is kept as data goes on holding as they were."""
+        if self.functions & set(step.writes):
+            for name in sorted(late_outer_names(parsed(text))):
+                later = [s for s in self.flow.steps if name in s.writes and (s.order > step.order or s.scope)]
+                if later:
+                    made = ", ".join(sorted(self.functions & set(step.writes)))
+                    other = later[-1].label if later[-1] is not step else "the items after it"
+                    self.notes.lost(
+                        f"{made} of {step.label} goes on using the {name} of that moment, not that of {other}",
+                        step=step.name, cell=step.cell,
+                    )  # fmt: skip
+
     def readers(self, step: Step, name: str) -> list[str]:
         """A step and a name in; the steps that read it from there out."""
         return [edge.to for edge in self.flow.edges if edge.frm == step.name and name in edge.names]
@@ -228,7 +265,7 @@ class PlainSteps(ABC):
             later = [other for other in self.flow.steps if other.order > step.order]
             for pair in sorted(aliases(parsed(step.source))):
                 for one, other in (pair, pair[::-1]) if data.issuperset(pair) else ():
-                    changing = next((s for s in later if one in s.writes and one in s.reads), None)
+                    changing = next((s for s in later if one in changed_names(parsed(s.source))), None)
                     if changing and any(other in s.reads for s in later if s.order >= changing.order):
                         what = f"what {changing.label} changes in {one}, {other} does not show in {self.target}"
                         self.notes.lost(
@@ -238,15 +275,15 @@ class PlainSteps(ABC):
     def is_guarded(self, bind: Binding) -> bool:
         """Whether an input may not be there: the step then goes without it, or with the definition behind it."""
         steps = [source for source in bind.sources if source.definition is None]
+        self.needs.check_behind(bind)
         return not steps or len(steps) < len(bind.sources) or (not bind.sure and self.needs.can_miss(bind))
 
     def awaited(self, text: str) -> str:
         """A step's text in; within a coroutine that is run, if it awaits, out."""
         if not analyse(text).awaits:
             return text
-        self.wanted.add("asyncio")
         name = "main" if "main" not in re.findall(r"\w+", text) else "main_of_cell"
-        return f"async def {name}():\n{indent(text, 4)}\n\nasyncio.run({name}())"
+        return f"async def {name}():\n{indent(text, 4)}\n\n{self.words.module('asyncio')}.run({name}())"
 
     # ------------------------------------------------------------ fan-outs whose items take from each other
 
@@ -279,12 +316,19 @@ class PlainSteps(ABC):
         lines = [f"for {target} in {head.options.foreach.expr}:", *(indent(text, 4) for text in inner)]
         if item.join is None:
             return "\n".join(lines)
-        self.wanted |= {"copy", "types"}
-        body = [step for step in item.steps if step is not item.join]
-        names = {name for step in body for name in (*step.writes, *step.reads) if name not in self.needs.unsure(step)}
-        given = ", ".join(f"{name}={name}" for name in sorted(names) if not name.startswith("<") and name != "inputs")
-        left = f"types.SimpleNamespace(index=len({items}), item={target}, {given})"
-        return "\n".join([f"{items} = []", *lines, f"    {items}.append(copy.deepcopy({left}))"])
+        left = [f"index=len({items})", f"item={target}"]
+        unsure = frozenset[str]().union(*(self.needs.unsure(step) for step in item.steps))
+        for name in self.asked(item.join, self.cell(item.join)):
+            unsurely = f"**({{{name!r}: {name}}} if {self.is_there(name)} else {{}})"
+            left.append(unsurely if name in unsure else f"{name}={name}")
+        entry = f"{self.words.module('types')}.SimpleNamespace({', '.join(left)})"
+        return "\n".join(
+            [f"{items} = []", *lines, f"    {items}.append({self.words.module('copy')}.deepcopy({entry}))"]
+        )
+
+    def is_there(self, name: str) -> str:
+        """A name in; the test whether it is bound, local or global, out."""
+        return f'"{name}" in {{**{self.words.builtin("globals")}(), **{self.words.builtin("locals")}()}}'
 
     def within(self, step: Step, head: Step | None = None) -> str:
         """A step of such a fan-out in (a join with the head of what it joins); its cell as a part of the loop out."""
@@ -294,24 +338,14 @@ class PlainSteps(ABC):
         if options.until:
             text = f"for _ in range({options.max}):\n{indent(text, 4)}\n    if {options.until}:\n        break"
         if options.catch:
-            self.wanted |= {"traceback", "types"}
-            kept = "type=type(failure).__name__, message=str(failure), traceback=traceback.format_exc()"
+            namespace = f"{self.words.module('types')}.SimpleNamespace"
+            trace = f"{self.words.module('traceback')}.format_exc()"
+            kept = f"type=failure.__class__.__name__, message=f'{{failure}}', traceback={trace}"
             text = (
                 f"try:\n{indent(text, 4)}\n    {options.catch} = None\n"
-                f"except Exception as failure:\n    {options.catch} = types.SimpleNamespace({kept})"
+                f"except Exception as failure:\n    {options.catch} = {namespace}({kept})"
             )
-        tests = [f'"{name}" in locals()' for name in self.needs.lost(step)]
+        tests = [self.is_there(name) for name in self.needs.lost(step)]
         tests += [f"({options.condition})"] if options.condition else []
         text = f"if {' and '.join(tests)}:\n{indent(text, 4)}" if tests else text
         return f"# {step.label}\n{text}"
-
-
-def type_name(parameter: Parameter) -> str:
-    """A parameter in; its type's bare name, `list` of `list[int]`, out."""
-    return re.sub(r"\[.*", "", parameter.annotation or "").rpartition(".")[2]
-
-
-def text_in(parameter: Parameter) -> str:
-    """A parameter in; the first text in its default, `a.csv` of `File("a.csv")`, else its name, quoted, out."""
-    texts = [node.value for node in ast.walk(ast.parse(parameter.default or "0")) if isinstance(node, ast.Constant)]
-    return repr(next((text for text in texts if isinstance(text, str)), parameter.name))

@@ -100,7 +100,9 @@ class Structure:
     def linked(self, one: Item, other: Item) -> bool:
         """Whether two items have to run one after another: a name, --after, or names that may be missing."""
         mine, theirs = ({step.name for step in item.steps} for item in (one, other))
-        edges = any({edge.frm, edge.to} & mine and {edge.frm, edge.to} & theirs for edge in self.flow.edges)
+        pairs = [(edge.frm, edge.to) for edge in self.flow.edges]
+        pairs += [(above, step.name) for step in self.flow.steps for above in step.ordered]  # by the files they touch
+        edges = any({*pair} & mine and {*pair} & theirs for pair in pairs)
         unsure = [{name for step in item.steps for name in self.needs.unsure(step)} for item in (one, other)]
         written = [{name for step in item.steps for name in step.writes} for item in (one, other)]
         either = all(unsure) or bool((unsure[0] & written[1]) | (unsure[1] & written[0]))

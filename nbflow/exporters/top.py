@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 from nbflow.exporters.needs import Needs
 from nbflow.exporters.steps import PlainSteps
@@ -17,18 +16,37 @@ def frame(inputs, names):
     rows = [{name: getattr(item, name) for name in names if hasattr(item, name)} for item in inputs]
     rows = [{name: value for name, value in row.items() if pandas.api.types.is_scalar(value)} for row in rows]
     return pandas.DataFrame(rows, index=pandas.Index(list(range(len(rows))), name="index"))'''
-HELPERS = {"display": (DISPLAY, frozenset[str]()), "frame": (FRAME, frozenset({"pandas"}))}
+AS_FILE = '''\
+def as_file(name, content):
+    """A file's name and content in, the path of a file that holds it out."""
+    if content is None:
+        return None
+    path = pathlib.Path(tempfile.mkdtemp()) / pathlib.Path(name).name
+    path.write_bytes(content)
+    return str(path)'''
+ENTRY = '''\
+class Entry:
+    """What one item of a fan-out left, by the notebook's names where the target has others, or keeps another form."""
+
+    def __init__(self, task, **given):
+        self.task, self.given = task, given
+
+    def __getattr__(self, name):
+        return self.given[name](self.task) if name in self.given else getattr(self.task, name)'''
+HELPERS = {
+    "display": (DISPLAY, frozenset[str]()),
+    "frame": (FRAME, frozenset({"pandas"})),
+    "as_file": (AS_FILE, frozenset({"pathlib", "tempfile"})),
+    "Entry": (ENTRY, frozenset[str]()),
+}
 """Name -> text, and the modules that it needs."""
 
 
 class Top:
     """A file's top; asked after the steps' texts, which say what they need."""
 
-    def __init__(
-        self, flow: Flow, needs: Needs, texts: PlainSteps, helpers: Mapping[str, tuple[str, frozenset[str]]]
-    ) -> None:
+    def __init__(self, flow: Flow, needs: Needs, texts: PlainSteps) -> None:
         self.flow, self.needs, self.texts = flow, needs, texts
-        self.helpers = {**HELPERS, **helpers}
         self.title, self._above = self._read_title()
         tops = [flow.definitions[order] for order in needs.tops if needs.alike[order] == order]
         self.tops = [d for d in tops if not self._is_ours(d)]
@@ -42,14 +60,12 @@ class Top:
 
     def import_lines(self, own: str) -> str:
         """The target's own import line in; all import lines, what the file needs first, out."""
-        wanted = {word for word in self.texts.wanted if ":" not in word and word not in self.helpers}
-        wanted |= {need for word in self.texts.wanted for need in self.helpers.get(word, ("", ()))[1]}
-        lines = [*(f"import {word}" for word in sorted(wanted)), *(d.source.strip() for d in self.imports), own]
+        lines = [*self.texts.words.imports(), *(d.source.strip() for d in self.imports), own]
         return "\n".join(sorted(dict.fromkeys(lines), key=lambda line: not line.startswith("from __future__")))
 
     def definitions(self) -> list[str]:
         """Helpers, then the notebook's definitions and set-up, with the text above their cells as comments."""
-        found = [text for name, (text, _) in self.helpers.items() if name in self.texts.wanted]
+        found = self.texts.words.texts()
         last, after_block = "", False
         for d in self.tops:
             text = (

@@ -9,6 +9,7 @@ from itertools import pairwise
 from nbflow.model import Definition
 
 UNSTORABLE_CALLS = frozenset("open Lock RLock Thread connect socket create_engine".split())
+_TAKING = frozenset("append add extend insert update remove discard index count write".split())  # leave what they get
 _HOLDERS = frozenset("partial reduce dict list tuple set".split())
 
 
@@ -90,6 +91,18 @@ def late_names(tree: ast.Module) -> frozenset[str]:
     return frozenset(node.id for body in bodies for node in ast.walk(body) if isinstance(node, ast.Name))
 
 
+def late_outer_names(tree: ast.Module) -> frozenset[str]:
+    """A cell in; names that lambdas and functions made in it take from outside when they are called, out."""
+    found: set[str] = set()
+    for body in ast.walk(tree):
+        if isinstance(body, ast.Lambda | ast.FunctionDef | ast.AsyncFunctionDef):
+            names = [node for node in ast.walk(body) if isinstance(node, ast.Name)]
+            own = {node.arg for node in ast.walk(body) if isinstance(node, ast.arg)}
+            own |= {node.id for node in names if not isinstance(node.ctx, ast.Load)}
+            found |= {node.id for node in names} - own
+    return frozenset(found)
+
+
 def aliases(tree: ast.Module) -> frozenset[tuple[str, str]]:
     """A cell in; pairs of names of which one holds the other's object, as after `a = b` or `a = [b]`, out."""
     found = set()
@@ -102,6 +115,22 @@ def aliases(tree: ast.Module) -> frozenset[tuple[str, str]]:
             found |= {(name, other) for name in names for other in held}
             found |= {(one, other) for one, other in pairwise(names) if not isinstance(value, ast.Constant)}
     return frozenset(found)
+
+
+def changed_names(tree: ast.Module) -> frozenset[str]:
+    """A cell in; names whose objects it may change in place, as by `x[0] = 1`, `x += y`, `x.append(1)`, out."""
+    found: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            found.append(node.value)
+        elif isinstance(node, ast.AugAssign):
+            found.append(node.target)
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            call = node.value
+            method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+            found += [call.func.value] if isinstance(call.func, ast.Attribute) else []
+            found += [] if method in _TAKING else call.args
+    return frozenset(name.id for each in found for name in ast.walk(each) if isinstance(name, ast.Name))
 
 
 def function_names(tree: ast.Module, makers: frozenset[str]) -> frozenset[str]:

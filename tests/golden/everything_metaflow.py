@@ -155,6 +155,7 @@ class EverythingFlow(FlowSpec):
         self.merge_artifacts([inputs[-1]])
         sub = sum(one.v for one in inputs)
         self.sub = sub
+        self.item = self.input
         self.next(self.outer_sum)
 
     @step
@@ -250,7 +251,7 @@ class EverythingFlow(FlowSpec):
             # walk
             total += x
             square = x * x
-            walk_items.append(copy.deepcopy(types.SimpleNamespace(index=len(walk_items), item=x, square=square, total=total, x=x)))
+            walk_items.append(copy.deepcopy(types.SimpleNamespace(index=len(walk_items), item=x, square=square, x=x)))
         if "x" in locals():
             self.x = x
         self.total = total
