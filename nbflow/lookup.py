@@ -318,6 +318,8 @@ class Lookup:
             if "current" in step.source:
                 whole = self._item(task)
                 item = f"{whole.artifact.content_id if whole else ''} {task.index}"
+        if task.turn and step.options.condition is not None:
+            item = f"{item} after the first turn"  # which alone asks --if
         parts = planning.key_parts(self.flow, step, resolved, item=item)
         if joined is None:
             return parts

@@ -140,13 +140,13 @@ class _Plain:
             self.run(cell.body, f"cell {cell.position}")
             return
         options, self.failed = step.options, False
+        if options.join:
+            head = self.flow.step(options.join[0]).scope[-1]
+            self.space["inputs"] = Inputs(self.done[head], lambda entry: self.columns(head, entry))
         if self.lost(step) or (
             options.condition is not None and self.caught(step, lambda: self.holds(options.condition)) is False
         ):
             return  # skipped
-        if options.join:
-            head = self.flow.step(options.join[0]).scope[-1]
-            self.space["inputs"] = Inputs(self.done[head], lambda entry: self.columns(head, entry))
         self.ran += 1
         if not self.failed:
             for _ in range(options.max if options.until is not None else 1):
