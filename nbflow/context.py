@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -87,7 +88,7 @@ class Context:
             attempt=spec.attempt,
             item=item,
             indices=spec.index,
-            parameters=Parameters(spec.parameters),
+            parameters=Parameters(pickle.loads(spec.parameters) if spec.parameters else {}),  # this run's own
             tags=spec.tags,
             is_flow=spec.is_flow,
         )

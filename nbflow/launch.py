@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import msgspec
 
-from nbflow import client, facts, forecast, past, plugins, records, storage
+from nbflow import client, facts, forecast, past, plugins, records, secret_sources, storage
 from nbflow.admission import Room, never
 from nbflow.errors import NotebookError, OptionError, PlanError, StoreError, nearest
 from nbflow.graph import Changed, build_flow
@@ -252,6 +252,7 @@ def begin(
         steps=steps, resume=resume, only=only, run=run_id, tags=tags,
     )  # fmt: skip
     given = ready.given
+    secret_sources.refuse_missing(ready.flow.steps if only is None else [ready.flow.step(find_step(only, flow.steps))])
     started = run_started(
         ready.flow, run_id, parameters={name: as_text(value) for name, value in given.values.items()},
         given=given.places, tags=tags, origin=ready.lookup.facts.origin, on=executors.on,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -315,17 +316,33 @@ class Lookup:
         if task.part != "list" and step.scope:
             own = self._item(task) if step.options.foreach is not None else None
             item = own.artifact.content_id if own is not None else ""
-            if "current" in step.source:
+            if self._mentions(step, "current"):
                 whole = self._item(task)
                 item = f"{whole.artifact.content_id if whole else ''} {task.index}"
         if task.turn and step.options.condition is not None:
             item = f"{item} after the first turn"  # which alone asks --if
         parts = planning.key_parts(self.flow, step, resolved, item=item)
+        if self.asks_for_parameters(step):
+            given = {name: f"{value!r}#{planning.digest(repr(value))}" for name, value in self.facts.values.items()}
+            parts = msgspec.structs.replace(parts, parameters=given | parts.parameters)
         if joined is None:
             return parts
         content = [entry.content() for entry in joined]
         known = {**parts.inputs, "inputs": f"{len(content)} items {planning.digest(content)}"}
         return msgspec.structs.replace(parts, inputs=known)
+
+    def asks_for_parameters(self, step: Step) -> bool:
+        """Whether a step may read `current.parameters`."""
+        return self._mentions(step, "current") and self._mentions(step, "parameters")
+
+    def know_parameters(self, values: Mapping[str, Any]) -> None:
+        """Parameters have been evaluated only now, as a step asks for them."""
+        self.facts = replace(self.facts, values={**self.facts.values, **values})
+        self.__dict__.pop("_parameters", None)
+
+    def _mentions(self, step: Step, word: str) -> bool:
+        """Whether a step's text, or that of a definition that it uses, holds a word."""
+        return word in step.source or any(word in self.flow.definitions[order].source for order in step.definitions)
 
     def choose(self, step: Step, key: str, *, listing: bool = False) -> planning.Choice:
         """A step and its key in; the past execution that stands for it, if any, out."""
@@ -411,7 +428,7 @@ class Lookup:
             tracked=() if task.part else self.loops.tracked(step),
             writes=step.writes, outputs=step.options.outputs,
             required=() if task.part else tuple(sorted(self.required(step.name))),
-            parameters=_plain(self.facts.values), tags=self.facts.tags, origin=self.facts.origin, threads=threads,
+            parameters=self._parameters, tags=self.facts.tags, origin=self.facts.origin, threads=threads,
             preload=self.preload, options=step.options, secrets=step.options.secret,
             items=self._sizes.get((step.scope[-1], task.index[:-1]), 0) if step.scope and task.index else 0,
             evaluate=step.source if task.part == "list" else None, item=ref(item) if item is not None else None,
@@ -420,6 +437,11 @@ class Lookup:
                 name for order in self._body_definitions(task, step) for name in self.flow.definitions[order].names
             ),
         )  # fmt: skip
+
+    @cached_property
+    def _parameters(self) -> bytes:
+        """The parameters' values as tasks get them, to be read when a cell asks for them."""
+        return pickle.dumps(dict(self.facts.values))
 
     def caught(self, task: TaskId, attempt: int, failure: TaskFailure) -> Record:
         """A task that its worker left without a word in; the published record that holds its `--catch` out."""
@@ -474,8 +496,3 @@ def imported_modules(sources: list[str]) -> tuple[str, ...]:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found[node.module] = None
     return tuple(found)
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameter values as JSON holds them; what JSON has no type for goes as text."""
-    return {name: msgspec.to_builtins(value, enc_hook=str, str_keys=True) for name, value in values.items()}

@@ -176,7 +176,7 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     writes: tuple[str, ...] = ()
     outputs: tuple[str, ...] | None = None
     required: tuple[str, ...] = ()
-    parameters: dict[str, Any] = {}
+    parameters: bytes = b""  # the run's, pickled
     tags: tuple[str, ...] = ()
     origin: str | None = None
     threads: int = 0  # of numeric libraries; 0: all cores

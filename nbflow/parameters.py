@@ -159,6 +159,8 @@ def gather_overrides(
             values[name] = convert(raw, parameter.annotation)
         except (ValueError, TypeError) as error:
             problems.append(f"{name} = {raw!r}: {error}")
+    problems += [f"the default of {p.name} is no {p.annotation}: {p.default}" for p in parameters
+                 if p.name not in values and _is_wrong(p)]  # fmt: skip
     problems += _missing_files(parameters, values, exists)
     if problems:
         listing = ", ".join(f"{p.name}: {p.annotation or 'any'}" for p in parameters) or "none"
@@ -166,6 +168,47 @@ def gather_overrides(
             problems[0] if len(problems) == 1 else "; ".join(problems), fix=f"this notebook's parameters: {listing}"
         )
     return values
+
+
+def _is_wrong(parameter: Parameter) -> bool:
+    """Whether a literal default is of another type than the one that is declared; None always stands for no value."""
+    try:
+        value = ast.literal_eval(parameter.default or "None")
+        kind = ast.parse((parameter.annotation or "Any").strip("'\""), mode="eval").body
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return value is not None and not fits(value, kind)
+
+
+def fits(value: Any, kind: ast.expr) -> bool:
+    """Whether a value is of a type as it is written; of types that are unknown here, every value is."""
+    match kind:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return fits(value, left) or fits(value, right)
+        case ast.Constant(value=None):
+            return value is None
+        case ast.Subscript(value=base, slice=inner):
+            options = list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
+            return _fits_generic(value, ast.unparse(base).rsplit(".", 1)[-1], options)
+    types = _TYPES.get(ast.unparse(kind).rsplit(".", 1)[-1], (object,))
+    return isinstance(value, types) and not (isinstance(value, bool) and bool not in types and object not in types)
+
+
+def _fits_generic(value: Any, base: str, options: list[ast.expr]) -> bool:
+    match base:
+        case "Optional" | "Union":
+            return any(fits(value, each) for each in options) or (base == "Optional" and value is None)
+        case "Literal":
+            return any(type(value) is type(one) and value == one for one in map(ast.literal_eval, options))
+        case "Annotated" | "Final":
+            return fits(value, options[0])
+        case "dict" | "Dict":
+            return isinstance(value, dict) and (len(options) != 2 or all(
+                fits(key, options[0]) and fits(part, options[1]) for key, part in value.items()
+            ))  # fmt: skip
+        case "list" | "List" | "set" | "Set" | "frozenset":
+            return fits(value, ast.Name(base.lower())) and all(fits(part, options[0]) for part in value)
+    return fits(value, ast.Name(base.lower()))
 
 
 def _missing_files(
@@ -322,6 +365,13 @@ def _datetime(raw: Any) -> dt.datetime:
 def _anything(raw: Any) -> Any:
     return _from_json(raw) if isinstance(raw, str) else raw
 
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "int": (int,), "float": (float, int), "complex": (complex, float, int), "bool": (bool,), "str": (str,),
+    "bytes": (bytes,), "list": (list,), "List": (list,), "tuple": (tuple,), "Tuple": (tuple,), "set": (set,),
+    "frozenset": (frozenset,), "dict": (dict,), "Dict": (dict,), "Path": (Path,), "date": (dt.date,),
+    "datetime": (dt.datetime,), "File": (str,),
+}  # fmt: skip
 
 _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
     "int": _int,

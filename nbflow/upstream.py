@@ -138,13 +138,20 @@ class Upstream:
     def _ask(self, task: TaskId) -> Prepared:
         """A task in; what the look-up says of it when all that can be settled above it has been, out."""
         for _ in range(MOST_ROUNDS):
-            needs = self.lookup.loops.needs(task, self._sizes())
+            needs = (*self.lookup.loops.needs(task, self._sizes()), *self._asked_parameters(task))
             if not self._settle_all(needs):
                 return Prepared(task, time.time(), "wait", waits=needs)
             prepared = self.lookup.prepare(task)
             if prepared.action != "wait" or not self._settle_all(prepared.waits):
                 return prepared
         raise PlanError(f"what {task.step} waits for does not settle", step=task.step)
+
+    def _asked_parameters(self, task: TaskId) -> tuple[TaskId, ...]:
+        """The cells of parameters that a step reads by `current.parameters`."""
+        step = self._steps[task.step]
+        if task.part or step.kind == "params" or not self.lookup.asks_for_parameters(step):
+            return ()
+        return tuple(TaskId(step=each.name) for each in self.flow.steps if each.kind == "params")
 
     def _sizes(self) -> dict[tuple[str, Index], int]:
         """How many items each fan-out has whose list is known."""
@@ -195,6 +202,8 @@ class Upstream:
             self._missing[task] = error.message
             return False
         record = given.records[step.name]
+        self.lookup.know_parameters(given.values)
+        self._facts = self.lookup.facts
         self.lookup.settle(task, record)
         self._standing[task] = record
         return True

@@ -147,6 +147,32 @@ def test_one_error_lists_every_problem() -> None:
     assert "lr: float" in (caught.value.fix or "")
 
 
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ("a: int = 1\nb: float = 1\nc: bool = True\nd: str = ''\ne: list[int] = [1]\nf: File = 'x'\ng: Any = 1", ""),
+        ("a: int = None\nb: Optional[int] = None\nc: int | str = 'x'\nd: Literal['x', 'y'] = 'y'\ne: Mine = 3", ""),
+        ("a: tuple[int, str] = (1, 'x')\nb: dict[str, int] = {'a': 1}\nc: 'list' = []\nd: Path = Path('x')", ""),
+        ("a: int = 'x'", "the default of a is no int: 'x'"),
+        ("a: int = True", "a is no int"),
+        ("a: bool = 1", "a is no bool"),
+        ("a: str = 3\nb: float = 'y'", "a is no str: 3; the default of b is no float"),
+        ("a: list[int] = [1, 'x']", "a is no list"),
+        ("a: dict[str, int] = {1: 1}", "a is no dict"),
+        ("a: Literal['x', 'y'] = 'z'", "a is no Literal"),
+        ("a: date = '2025-01-01'", "a is no date"),
+        ("a: Path = 'out'", "a is no Path"),
+        ("a: int | None = 'x'", "a is no int"),
+    ],
+)
+def test_defaults_have_the_declared_type(body: str, wrong: str) -> None:
+    if not wrong:
+        assert gather_overrides(declared(body), {}, {}, {}) == {}
+        return
+    with pytest.raises(ParameterError, match=wrong):
+        gather_overrides(declared(body), {}, {}, {})
+
+
 # ---------------------------------------------------------------- the cell
 
 
@@ -344,6 +370,31 @@ def test_params_cells_by_hand(notebook: Path, tmp_path: Path) -> None:
         wrong = kernel.execute("%flow run lr=fast rows=1")
         assert wrong.ename == "ParameterError"
         assert "unknown parameter 'rows'" in wrong.text
+
+
+@running
+def test_current_parameters_are_what_the_cell_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have their types, and belong to the key of a step that reads no name of theirs."""
+    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "all.ipynb"
+    body = "lr: float = 0.5\nday: date = date(2025, 1, 2)\nout: Path = Path('o')\npair: tuple = (1, 2)"
+    cells = {
+        "load": "%load_ext nbflow",
+        "p": f"%%params\nfrom datetime import date\nfrom pathlib import Path\n{body}",
+        "a": "%%step a\nfrom nbflow import current\nseen = dict(current.parameters)\nlr_seen = current.parameters.lr",
+        "b": "%%step b\nother = 1",
+    }
+    path.write_text(document_of(cells.items(), "all"))
+    expected = {"lr": 0.5, "day": dt.date(2025, 1, 2), "out": Path("o"), "pair": (1, 2)}
+    run = nbflow.run(path)
+    assert run.data.seen == expected
+    assert [type(value) for value in run.data.seen.values()] == [type(value) for value in expected.values()]
+    second = nbflow.run(path, params={"lr": 2})
+    assert (second.data.lr_seen, states(second)) == (2.0, {"a": "done", "b": "reused"})
+    with Kernel(NotebookFile(path, cells), env={"NBFLOW_PARAM_LR": "3"}) as kernel:
+        for name in cells:
+            assert kernel.execute(cells[name], name).status == "ok"
+        assert kernel.execute("lr_seen, seen['out'].name").result == "(3.0, 'o')"
 
 
 @running

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 import nbflow
-from nbflow.errors import OptionError
+from nbflow.errors import OptionError, PlanError
 from nbflow.notebook import document_of
 from nbflow.options import parse_header
 from nbflow.secrecy import Mask, hide, spellings, withhold
@@ -132,9 +131,10 @@ def test_a_run_keeps_no_secret(notebook: Path, tmp_path: Path, monkeypatch: pyte
 @running
 def test_a_missing_secret_is_named(notebook: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOKEN")
-    run = nbflow.run(notebook)
-    assert run["fetch"].state == "failed"
-    assert re.search("'TOKEN' is set nowhere", str(run.error))
+    with pytest.raises(PlanError, match="'TOKEN' is set nowhere") as caught:
+        nbflow.run(notebook)
+    assert (caught.value.step, caught.value.fix) == ("fetch", "export TOKEN=… and start again")
+    assert nbflow.Flow("demo", store=str(notebook.parent / ".nbflow")).runs() == [], "nothing has run"
 
 
 @running

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from nbflow import admission, limits, plugins, records, storage, wire
+from nbflow import admission, limits, records, secret_sources, storage, wire
 from nbflow.errors import ExecutorError, NbflowError
 from nbflow.executors.attempt import Attempt
 from nbflow.executors.spare import SpareLane
@@ -131,13 +131,8 @@ def _secrets(spec: TaskSpec) -> dict[str, str]:
 
 
 def _secret(name: str, spec: TaskSpec) -> str:
-    if name in os.environ:
-        return os.environ[name]
-    for provider in plugins.names("secrets"):
-        try:
-            return str(plugins.load("secrets", provider)().get(name))
-        except KeyError:
-            continue
-    raise ExecutorError(
-        f"the secret {name!r} is set nowhere", step=spec.step, cell=spec.cell, fix=f"export {name}=… and start again"
-    )
+    value = secret_sources.find(name)
+    if value is None:
+        fix = f"export {name}=… and start again"
+        raise ExecutorError(f"the secret {name!r} is set nowhere", step=spec.step, cell=spec.cell, fix=fix)
+    return value
