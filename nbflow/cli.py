@@ -261,8 +261,9 @@ def plan(notebook: str | None, as_json: bool, **options: Any) -> int:
 @cli.command(cls=NotebookCommand)
 @click.argument("notebook", metavar="NB")
 @click.argument("step", metavar="STEP")
+@click.option("--cost", is_flag=True, help="Say too what nbflow took beside the step's own time.")
 @plan_options
-def why(notebook: str, step: str, as_json: bool, **options: Any) -> int:
+def why(notebook: str, step: str, cost: bool, as_json: bool, **options: Any) -> int:
     """Say why a step would run or be reused.
 
     Names what changed: the line, input, parameter, file or package.
@@ -270,8 +271,8 @@ def why(notebook: str, step: str, as_json: bool, **options: Any) -> int:
     path, wishes = _wishes(notebook, **options)
     for name in ("workers", "tags"):
         wishes.pop(name)
-    found = launch.why(path, step, **wishes)
-    print(lines.plain(found) if as_json else terminal.why_text(step, found))
+    found = launch.why(path, step, cost=cost, **wishes)
+    print(lines.plain(found) if as_json else table.why_text(step, found))
     return DONE
 
 

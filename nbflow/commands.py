@@ -34,7 +34,7 @@ class Words:
 
 
 VALUED = ("store", "on", "workers", "tag", "params", "depth")
-FLAGS = ("background", "all-cells", "dry-run", "force", "cell", "check")
+FLAGS = ("background", "all-cells", "dry-run", "force", "cell", "check", "cost")
 SHORT = {"-p": "--param", "-o": "--output"}
 
 
@@ -188,14 +188,8 @@ def why(session: Session, words: Words) -> Any:
     """`%flow why STEP`: whether a step would run, and what changed."""
     if not words.plain:
         raise OptionError("%flow why needs a step", fix="write `%flow why STEP`")
-    found = session.why(words.plain[0], params=words.params)
-    lines = [f"{words.plain[0]}: {found['action']}"]
-    for reason in found["reasons"]:
-        lines.append(f"  {reason['code']}: {reason['what']}")
-        if reason.get("before") or reason.get("after"):
-            lines += [f"    - {line}" for line in str(reason.get("before", "")).splitlines()]
-            lines += [f"    + {line}" for line in str(reason.get("after", "")).splitlines()]
-    return Shown("\n".join(lines))
+    found = session.why(words.plain[0], params=words.params, cost="cost" in words.options)
+    return Shown(table.why_text(words.plain[0], found))
 
 
 # ---------------------------------------------------------------- what was
@@ -427,7 +421,7 @@ COMMANDS: Mapping[str, Command] = {
     "check": Command(check),
     "dag": Command(draw_dag),
     "plan": Command(plan, ("param", "fresh")),
-    "why": Command(why, ("param",)),
+    "why": Command(why, ("param", "cost")),
     "show": Command(show),
     "card": Command(card, ("template", "output")),
     "load": Command(load_inputs, ("cell",)),

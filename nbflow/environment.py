@@ -17,6 +17,8 @@ from typing import Literal
 
 from blake3 import blake3
 
+from nbflow.plugins import stamp
+
 Origin = Literal["standard", "installed", "local", "none"]
 
 ABSENT = ""
@@ -128,21 +130,9 @@ def is_installed(top: str) -> bool:
 # ---------------------------------------------------------------- distributions
 
 
-def _stamp() -> tuple[int, ...]:
-    """Changes whenever something is installed or removed."""
-    stamps = []
-    for folder in sys.path:
-        if folder.endswith(SITE):
-            try:
-                stamps.append(os.stat(folder).st_mtime_ns)
-            except OSError:
-                stamps.append(0)
-    return tuple(stamps)
-
-
 def version_of(distribution: str) -> str:
     """A distribution's name in, its installed version out; `ABSENT` when it is not installed."""
-    return _version(distribution, _stamp())
+    return _version(distribution, stamp())
 
 
 def _metadata() -> ModuleType:
@@ -153,7 +143,7 @@ def _metadata() -> ModuleType:
 
 
 @functools.lru_cache(maxsize=10_000)
-def _version(distribution: str, stamp: tuple[int, ...]) -> str:
+def _version(distribution: str, stamp: tuple[tuple[str, int], ...]) -> str:
     del stamp
     try:
         return str(_metadata().version(distribution))

@@ -23,6 +23,7 @@ from nbflow.model import (
     Finding,
     Flow,
     Plan,
+    PlanTask,
     Step,
     StepOptions,
     TaskId,
@@ -215,13 +216,14 @@ def why_flow(
     params: Mapping[str, Any] | None = None,
     params_file: PathLike | None = None,
     fresh: bool | Sequence[str] = False,
+    cost: bool = False,
 ) -> dict[str, Any]:
     """A flow and a step in; whether it would run or be reused, and what changed, as `why` gives it, out."""
     ready = _prepare(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
         steps=None, resume=None, run="",
     )  # fmt: skip
-    return why_in(ready.flow, ready.lookup, step)
+    return why_in(ready.flow, ready.lookup, step, cost=cost)
 
 
 def load_flow(path: PathLike, *, all_cells: bool = False) -> Flow:
@@ -386,7 +388,7 @@ def _run_until(runner: Runner, cancel: threading.Event | None) -> None:
 # ---------------------------------------------------------------- plans
 
 
-def why_in(flow: Flow, lookup: Lookup, word: str) -> dict[str, Any]:
+def why_in(flow: Flow, lookup: Lookup, word: str, *, cost: bool = False) -> dict[str, Any]:
     """A flow with its look-up and a step in; its action and what changed, as `why` gives it, out."""
     name = find_step(word, flow.steps)
     found = [row for row in forecast.rows(flow, lookup) if row.step == name]
@@ -400,5 +402,14 @@ def why_in(flow: Flow, lookup: Lookup, word: str) -> dict[str, Any]:
             known = {change.what for change in detailed}
             changes = (*detailed, *(change for change in changes if change.what not in known))
         reasons = [{"code": c.code, "what": c.what, "before": c.before, "after": c.after} for c in changes]
-        return {"action": row.action, "reasons": reasons}
+        return {"action": row.action, "reasons": reasons, **(_costs(lookup, found) if cost else {})}
     raise PlanError(f"{word} is not part of the flow")
+
+
+def _costs(lookup: Lookup, rows: Sequence[PlanTask]) -> dict[str, Any]:
+    """The rows of a step in; the seconds of its last execution, and those that nbflow took beside it, out."""
+    found = [lookup.previous(TaskId(step=row.step, index=row.index or ())) for row in rows]
+    ran = [record for record in found if record is not None]
+    names = dict.fromkeys(name for record in ran for name in record.costs)
+    costs = {name: round(sum(record.costs.get(name, 0.0) for record in ran), 6) for name in names}
+    return {"elapsed": round(sum(record.elapsed for record in ran), 6), "costs": costs}

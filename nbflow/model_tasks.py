@@ -114,6 +114,7 @@ class Record(Frozen, frozen=True, kw_only=True):
     observations: Observations = Observations()
     changed: tuple[str, ...] = ()  # inputs that it changed in place, or keeps together with what it left
     shares: tuple[str, ...] = ()  # inputs that share objects with what it left
+    costs: dict[str, float] = {}  # seconds that went to its inputs, to checks and to storing
 
 
 # ---------------------------------------------------------------- tasks (sent to workers)

@@ -1,60 +1,63 @@
-"""Inputs that a cell changes in place though nothing in its text says so: compared with themselves after it."""
+"""Inputs that a cell changes in place though nothing in its text says so: compared with themselves after it.
+
+Taking the base line and comparing cost a fingerprint each. Loading the stored value once more instead, and only where
+it has to be, costs more: so nothing is left out for its size alone, only where the text of the cell is enough.
+"""
 
 from __future__ import annotations
 
-import time
+import ast
+import re
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+from nbflow.analysis import analyse, transform
 from nbflow.fingerprint import fingerprint
+from nbflow.model import Group, TaskSpec
 from nbflow.registry import Registry
 
-BUDGET = 0.05
-"""Seconds that taking the base line may cost; comparing costs about the same again."""
+DEAR = 256 << 10
+"""From this many bytes of many small objects on a fingerprint takes milliseconds: a look at the cell's text is less."""
 
-SECONDS_PER_BYTE = 0.3e-9
-"""What a fingerprint costs by the size of the stored value: arrays less, many small objects more."""
+LARGE = 64 << 20
+"""The same for the memory of arrays."""
 
+KNOWN = frozenset({"builtins", "collections", "numpy", "pandas", "polars", "pyarrow", "scipy", "sklearn", "torch"})
+"""Packages whose values do not change by operators, subscripts and attributes being read."""
 
-@dataclass(frozen=True)
-class Verdict:
-    """Names of inputs that are not as they were, and of those that it would have cost too much to compare."""
-
-    changed: frozenset[str] = frozenset()
-    unknown: frozenset[str] = frozenset()
+ESTIMATOR_READS = frozenset(
+    "predict predict_proba predict_log_proba decision_function transform score score_samples apply get_params"
+    " feature_importances_ best_score_ best_params_".split()
+)
+"""Methods and properties of scikit-learn's estimators that leave them as they are: its own checks for estimators
+(`check_dict_unchanged`) demand it."""
 
 
 class BaseLine:
-    """What inputs looked like before the cell: small ones first, as many as the budget allows."""
+    """What inputs looked like before the cell."""
 
-    def __init__(
-        self, values: Mapping[str, Any], sizes: Mapping[str, int], registry: Registry, budget: float = BUDGET
-    ) -> None:
-        """Named inputs, their stored sizes in bytes, and the registry that knows their classes, in."""
+    def __init__(self, spec: TaskSpec, values: Mapping[str, Any], registry: Registry) -> None:
+        """The task and its inputs that are not known to be written, in."""
         self._registry = registry
-        self._values = {name: value for name, value in values.items() if not is_fixed(value)}
-        self._before: dict[str, str | None] = {}
-        started = time.monotonic()
-        for name in sorted(self._values, key=lambda each: sizes.get(each, 0)):
-            left = budget - (time.monotonic() - started)
-            if left <= 0 or sizes.get(name, 0) * SECONDS_PER_BYTE > left:
-                break
-            self._before[name] = fingerprint(self._values[name], registry)
+        self._values = {
+            name: value
+            for name, value in values.items()
+            if not is_fixed(value) and not _is_only_read(spec, name, value)
+        }
+        self._before = {name: fingerprint(value, registry) for name, value in self._values.items()}
 
-    def compare(self, namespace: Mapping[str, Any]) -> Verdict:
-        """The namespace after the cell in; what became of the inputs that it still holds out."""
-        changed, unknown = set(), set()
+    def compare(self, namespace: Mapping[str, Any]) -> frozenset[str]:
+        """The namespace after the cell in; names of the inputs that it still holds, but not as they were, out."""
+        changed = set()
         for name, value in self._values.items():
             if namespace.get(name) is not value:
                 continue  # bound anew or deleted: a write like others
-            before = self._before.get(name)
-            if before is None:
-                unknown.add(name)
-            elif fingerprint(value, self._registry) != before:
+            before = self._before[name]
+            if before is None or fingerprint(value, self._registry) != before:
                 changed.add(name)
-        return Verdict(frozenset(changed), frozenset(unknown))
+        return frozenset(changed)
 
 
 def is_fixed(value: Any) -> bool:
@@ -63,3 +66,38 @@ def is_fixed(value: Any) -> bool:
         return not (value.__closure__ or value.__defaults__ or value.__kwdefaults__ or vars(value))
     fixed = (int, float, complex, str, bytes, bool, type(None), range, type, types.ModuleType)
     return isinstance(value, fixed)
+
+
+def _is_only_read(spec: TaskSpec, name: str, value: Any) -> bool:
+    """Whether the text of the cell says that an input stays as it is; asked only where comparing takes long."""
+    group = spec.groups[spec.inputs[name].group]
+    if not _is_dear(group) or len(group.names) > 1 or hasattr(value, "__next__"):
+        return False
+    package = type(value).__module__.partition(".")[0]
+    mentioned = re.compile(rf"\b{re.escape(name)}\b")
+    if package not in KNOWN or any(mentioned.search(statement.source) for statement in spec.replay):
+        return False  # a function that the cell calls may hand it on
+    if package == "sklearn" and _uses(spec.source, name) <= ESTIMATOR_READS:
+        return True
+    return name not in analyse(spec.source).may_mutate
+
+
+def _is_dear(group: Group) -> bool:
+    return group.stream.length > DEAR or sum(buffer.length for buffer in group.buffers) > LARGE
+
+
+@lru_cache(maxsize=256)
+def _uses(source: str, name: str) -> frozenset[str]:
+    """A cell and a name in; the attributes by which the name is used out: with "" where it stands by itself."""
+    try:
+        tree = ast.parse(transform(source))
+    except (SyntaxError, ValueError, RecursionError):
+        return frozenset({""})
+    found = {""} if any(isinstance(node, ast.Global | ast.Nonlocal) for node in ast.walk(tree)) else set()
+    inside = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name:
+            inside.add(node.value)
+            found.add(node.attr if isinstance(node.ctx, ast.Load) else "")
+    names = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name)
+    return frozenset(found if inside.issuperset(names) else {*found, ""})

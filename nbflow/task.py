@@ -20,6 +20,7 @@ import msgspec
 
 from nbflow import artifacts, leftovers, limits, outcome, process_state, randomness, replay, serialize, shell, storage
 from nbflow.context import Caught, Context, running
+from nbflow.costs import Costs
 from nbflow.definition_state import Definitions
 from nbflow.effects import PROCESS, owner_of
 from nbflow.errors import NbflowError, SerializationError
@@ -87,6 +88,7 @@ class _Task:
         self.failure: TaskFailure | None = None  # that was caught
         self.created_at = time.time()
         self.elapsed = 0.0
+        self.costs = Costs()
 
     def run(self) -> TaskResult:
         """All stages; what user code raises becomes a failure."""
@@ -120,7 +122,8 @@ class _Task:
             self._replay()
             if self.kept is not None:
                 self.kept.replayed()
-            self._bind()
+            with self.costs.of("inputs"):
+                self._bind()
             if self.spec.evaluate is not None:
                 return self._evaluate_list(self.spec.evaluate)
             self._bind_loop(item)
@@ -129,7 +132,8 @@ class _Task:
             condition = self.spec.options.condition if not self.spec.turn else None
             if condition is not None and self._caught(lambda: self._holds(condition)) is False:
                 return self._skipped(condition)
-            inputs = self._base_line()
+            with self.costs.of("base line"):
+                inputs = self._base_line()
             last = self._turn()
             record = self._collect(before, inputs)
             return msgspec.structs.replace(record, caught=self.failure is not None, until=last)
@@ -271,8 +275,7 @@ class _Task:
         spec = self.spec
         names = [name for name in spec.inputs if name not in spec.writes and not name.startswith("<")]
         values = {} if spec.options.pure else {name: self.shell.user_ns[name] for name in names}
-        sizes = {name: _size(spec.groups[spec.inputs[name].group]) for name in values}
-        return BaseLine(values, sizes, self.registry)
+        return BaseLine(spec, values, self.registry)
 
     def _look(self) -> None:
         """What is there before anything of the step runs: random states, the process's settings, threads."""
@@ -317,14 +320,14 @@ class _Task:
         namespace = self.shell.user_ns
         for definition in spec.own:
             replay.register(definition, namespace, self.registry)
-        verdict = inputs.compare(namespace)
-        changed = verdict.changed | {name for name in verdict.unknown if not self._is_as_stored(name, namespace[name])}
-        shared = self._shared_changes(before, namespace, changed)
+        with self.costs.of("comparison"):
+            changed = {*inputs.compare(namespace)}
+            shared = self._shared_changes(before, namespace, changed)
         changed |= shared.keys()
         effects = self._effects()
         changed |= effects.keys()
         values = {**shared, **outcome.outputs_of(spec, before, namespace, changed), **effects}
-        with self.observer.paused():
+        with self.costs.of("storing"), self.observer.paused():
             beside = self._beside(before, namespace, values)
             together = dump_together(values, beside, spec.tracked, self.registry)
             groups, found = artifacts.save(self.store, self._storable(together.dumped))
@@ -375,10 +378,8 @@ class _Task:
             return [*dumped]
         return withhold(dumped, {name: os.environ.get(name, "") for name in self.spec.secrets})
 
-    def _is_as_stored(self, name: str, value: Any, group: int | None = None) -> bool:
-        """Whether an input is still equal to what it was loaded from: loaded once more and compared."""
-        if group is None:
-            group = self.spec.inputs[name].group
+    def _is_as_stored(self, name: str, value: Any, group: int) -> bool:
+        """Whether a value is still equal to what it was loaded from: loaded once more and compared."""
         stored = self._load(self.spec.groups[group], frozenset({name}))[name]
         print_now = fingerprint(value, self.registry, by_value=True)
         return print_now is not None and print_now == fingerprint(stored, self.registry, by_value=True)
@@ -425,6 +426,7 @@ class _Task:
             unbound=left.unbound,
             changed=left.changed,
             shares=left.shares,
+            costs=self.costs.rounded(),
         )
 
     def _load(self, group: Group, names: frozenset[str]) -> Mapping[str, Any]:
@@ -460,11 +462,6 @@ class _Task:
             line=error.line,
             fix=error.fix,
         )
-
-
-def _size(group: Group) -> int:
-    """A stored group in, its bytes out."""
-    return group.stream.length + sum(buffer.length for buffer in group.buffers)
 
 
 class _Failed(Exception):

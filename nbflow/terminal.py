@@ -317,17 +317,6 @@ def facts_text(params: Mapping[str, Any], tags: Iterable[str], metadata: Mapping
     return "\n".join(preview.grid((f"  {name}", str(value)) for name, value in facts.items() if value))
 
 
-def why_text(step: str, told: Mapping[str, Any]) -> str:
-    """A step and what `launch.why` says of it in; sentences out, with what was and what is where both are short."""
-    said = [f"{step}: {'would be reused' if told['action'] == 'reuse' else 'would run'}"]
-    for reason in told["reasons"]:
-        said.append(f"  {reason['code']}: {reason['what']}")
-        if reason["code"] == "code" and (reason["before"] or reason["after"]):
-            said += [f"    - {line}" for line in reason["before"].splitlines()]
-            said += [f"    + {line}" for line in reason["after"].splitlines()]
-    return "\n".join(said)
-
-
 def show_error(error: NbflowError) -> None:
     """An error of the user's in; `error: WHAT`, `  where: …` and `  fix: …` go to standard error."""
     print("\n".join(error.report()), file=sys.stderr, flush=True)

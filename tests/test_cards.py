@@ -264,14 +264,15 @@ BROKEN = "\n\nclass Broken:\n    def render(self, task):\n        raise ValueErr
 
 @pytest.mark.running
 def test_templates_plug_in(run: nbflow.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "short_cards.py").write_text(TEMPLATE + BROKEN)
-    package = tmp_path / "short_cards-1.dist-info"
-    package.mkdir()
+    site = tmp_path / "site-packages"
+    package = site / "short_cards-1.dist-info"
+    package.mkdir(parents=True)
+    (site / "short_cards.py").write_text(TEMPLATE + BROKEN)
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: short_cards\nVersion: 1\n")
     (package / "entry_points.txt").write_text(
         "[nbflow.cards]\nshort = short_cards:Short\nbroken = short_cards:Broken\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(site))
     task = run["pick"].task
     assert "pick" in task.card_by("short").text
     assert "oh no" in task.card_by("broken").text

@@ -797,11 +797,12 @@ class OpaqueSerializer:
 
 
 def test_plugged_serializers(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    about = tmp_path / "opaque-1.0.dist-info"
-    about.mkdir()
+    site = tmp_path / "site-packages"
+    about = site / "opaque-1.0.dist-info"
+    about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: opaque\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(f"[nbflow.serializers]\nopaque = {__name__}:OpaqueSerializer\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(site))
     registry = Registry()
     groups = dumped(registry, one=Opaque(b"x"), many={"k": [Opaque(b"y" * 100_000)]})
     assert [buffer.nbytes for buffer in groups["many",].buffers] == [100_000]

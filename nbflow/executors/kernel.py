@@ -9,17 +9,17 @@ import io
 import time
 import types
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from nbflow import outcome, randomness, replay
-from nbflow.artifacts import content_id
 from nbflow.collected import Outputs
 from nbflow.context import Context, running
+from nbflow.costs import Costs
 from nbflow.errors import TaskError
 from nbflow.fingerprint import fingerprint
 from nbflow.model import FORMAT, Artifact, Group, Observations, Record, Ref, Replay, TaskEvent, TaskSpec
-from nbflow.mutation import BaseLine, Verdict
+from nbflow.mutation import BaseLine
 from nbflow.namespace import MISSING, Aside, is_own
 from nbflow.observe import Observer
 from nbflow.registry import Registry
@@ -45,7 +45,7 @@ class Left:
     observations: Observations
     started_at: float
     elapsed: float
-    verdict: Verdict = field(default_factory=Verdict)  # inputs changed in place, though nothing in the text says so
+    changed: frozenset[str] = frozenset()  # inputs changed in place, though nothing in the text says so
     loaded: Mapping[str, Any] = field(default_factory=dict)  # inputs that came from the store
     replayed: tuple[Replay, ...] = ()
 
@@ -66,9 +66,10 @@ class KernelTask:
         self._loaded: dict[str, Any] = {}
         self._before: dict[str, Any] = {}
         self._states: dict[str, bytes] = {}
-        self._inputs = BaseLine({}, {}, registry)
+        self._inputs = BaseLine(spec, {}, registry)
         self.created_at = time.time()
         self._begun = 0.0
+        self.costs = Costs()
         self._stored = replay.Inputs(spec.groups, load)
 
     # ------------------------------------------------------------ before the cell
@@ -87,7 +88,8 @@ class KernelTask:
         self._stored = inputs
         for statement in stale:
             self._replay(statement, inputs)
-        self._bind(inputs, before.values)
+        with self.costs.of("inputs"):
+            self._bind(inputs, before.values)
         self.watch()
 
     def watch(self) -> None:
@@ -95,7 +97,8 @@ class KernelTask:
         self.created_at = time.time()
         self._context.enter_context(running(Context.of(self.spec, _ignore)))
         self._before = dict(self.namespace)
-        self._inputs = self._base_line()
+        with self.costs.of("base line"):
+            self._inputs = self._base_line()
         self._states = randomness.loaded()
         self.observer.start()
         self._begun = time.perf_counter()
@@ -105,8 +108,7 @@ class KernelTask:
         spec = self.spec
         names = [name for name in spec.inputs if name not in spec.writes and name in self.namespace]
         values = {} if spec.options.pure else {name: self.namespace[name] for name in names}
-        sizes = {name: _size(spec.groups[spec.inputs[name].group]) for name in values}
-        return BaseLine(values, sizes, self.registry)
+        return BaseLine(spec, values, self.registry)
 
     def _bind(self, inputs: replay.Inputs, values: Mapping[str, Any]) -> None:
         for name, ref in self.spec.inputs.items():
@@ -152,20 +154,20 @@ class KernelTask:
         after = {name: value for name, value in self.namespace.items() if not is_own(name)}
         self._context.close()
         values: dict[str, Any] = {}
-        verdict = Verdict()
+        changed: frozenset[str] = frozenset()
         if succeeded:
             for statement in spec.own:
                 replay.register(statement, after, self.registry)
-            verdict = self._inputs.compare(after)
-            changed = verdict.changed | verdict.unknown
-            shared = self._shared_changes(after, changed)
-            verdict = replace(verdict, changed=verdict.changed | shared.keys())
+            with self.costs.of("comparison"):
+                changed = self._inputs.compare(after)
+                shared = self._shared_changes(after, changed)
+            changed |= shared.keys()
             values = {**shared, **outcome.outputs_of(spec, self._before, after, changed)}
         self.aside.restore(spec.writes if succeeded else ())
         unbound = tuple(name for name in spec.writes if name not in values and name not in after)
         return Left(
             values=values, unbound=unbound, observations=observations, started_at=self.created_at, elapsed=elapsed,
-            verdict=verdict, loaded=self._loaded, replayed=tuple(self._replayed),
+            changed=changed, loaded=self._loaded, replayed=tuple(self._replayed),
         )  # fmt: skip
 
     def _shared_changes(self, after: Mapping[str, Any], changed: Collection[str]) -> dict[str, Any]:
@@ -201,24 +203,13 @@ class KernelTask:
     def record(self, left: Left, groups: tuple[Group, ...], found: dict[str, Artifact], outputs: Outputs) -> Record:
         """What the cell left, as it was stored, and its outputs in; the execution's record out."""
         spec = self.spec
-        same = {
-            name for name in left.verdict.unknown & found.keys() if self._is_same(name, left.values[name], found[name])
-        }
-        artifacts = {name: artifact for name, artifact in found.items() if name not in same}
-        changed = left.verdict.changed | (left.verdict.unknown - same)
         return Record(
             format=FORMAT, key=spec.key, execution=spec.execution, flow=spec.flow, run=spec.run, step=spec.step,
             index=spec.index, turn=spec.turn, attempt=spec.attempt, created_at=left.started_at, elapsed=left.elapsed,
-            source=spec.source, parts=spec.parts, groups=groups, artifacts=artifacts, unbound=left.unbound,
+            source=spec.source, parts=spec.parts, groups=groups, artifacts=found, unbound=left.unbound,
             outputs=outputs.items(), truncated=outputs.truncated, observations=left.observations,
-            changed=tuple(sorted(changed)),
+            changed=tuple(sorted(left.changed)), costs=self.costs.rounded(),
         )  # fmt: skip
-
-    def _is_same(self, name: str, value: Any, now: Artifact) -> bool:
-        """Whether an input that is stored once more holds what it held: mostly the same bytes say so."""
-        ref = self.spec.inputs[name]
-        group = self.spec.groups[ref.group]
-        return now.content_id == content_id(group, ref.name) or self._is_as_stored(name, value, group)
 
 
 def _failed(statement: Replay, error: Exception) -> TaskError:
@@ -264,11 +255,6 @@ def _await(coroutine: Any) -> None:
     thread.join()
     if ended:
         raise ended[0]
-
-
-def _size(group: Group) -> int:
-    """A stored group in; its bytes out."""
-    return group.stream.length + sum(buffer.length for buffer in group.buffers)
 
 
 def _ignore(event: TaskEvent) -> None:

@@ -31,6 +31,7 @@ from nbflow.executors import worker
 from nbflow.executors.launching import OWN, PIPE
 from nbflow.executors.supervise import Child, Supervisor, kill_tree
 from nbflow.executors.warm_worker import serve
+from nbflow.plugins import installed
 from nbflow.prepared import Prepared
 
 SAFE_THREADS = ("jemalloc_bg_thd", "polars-", "rayon", "tokio")
@@ -114,6 +115,8 @@ class Zygote:
         unsafe = self._import()
         own = {name: os.environ.pop(OWN + name, None) for name in limits.THREAD_VARIABLES}
         self.prepared = Prepared(shell.make_shell(), limits.controller(), own)
+        if self.preload:
+            installed()  # looked through for serializers once here, not in every task
         self._freeze()
         self.warming = itertools.chain(shell.warming(self.prepared.shell), observe.warming())
         self.report(wire.Ready(os.getpid(), unsafe))

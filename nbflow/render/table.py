@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -246,3 +247,17 @@ def _status(snapshot: Snapshot, now: float | None) -> str:
         return snapshot.status
     between = " for " if snapshot.status == "running" else " in " if snapshot.status == "done" else " after "
     return snapshot.status + between + preview.duration(max(0.0, end - snapshot.started_at))
+
+
+def why_text(step: str, told: Mapping[str, Any]) -> str:
+    """A step and what `launch.why` says of it in; sentences out, with what was and what is where both are short."""
+    said = [f"{step}: {'would be reused' if told['action'] == 'reuse' else 'would run'}"]
+    for reason in told["reasons"]:
+        said.append(f"  {reason['code']}: {reason['what']}")
+        if reason["code"] == "code" and (reason["before"] or reason["after"]):
+            said += [f"    - {line}" for line in reason["before"].splitlines()]
+            said += [f"    + {line}" for line in reason["after"].splitlines()]
+    if "costs" in told:
+        said.append(f"  its last execution took {preview.duration(told['elapsed'])}; beside it nbflow took")
+        said += [f"    {name}: {1000 * seconds:.1f} ms" for name, seconds in told["costs"].items()] or ["    nothing"]
+    return "\n".join(said)
