@@ -9,15 +9,14 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from bench.rows import Row, plain, table
 
-TOPICS = ("start", "cells", "flows", "many")
+TOPICS = ("start", "cells", "flows", "many", "checks")
 """Modules with `measure(quick=…)`, which gives rows."""
 
-TEXTS = ("artifacts", "checks")
+TEXTS = ("artifacts",)
 """Modules that print a table of their own kind."""
 
 
@@ -27,16 +26,6 @@ def artifacts_text() -> str:
 
     with tempfile.TemporaryDirectory() as name:
         return "\n".join([*artifacts.large(Path(name)), "small values:", *artifacts.small(Path(name))])
-
-
-def checks_text() -> str:
-    """The table of `bench.checks`, where there is one."""
-    try:
-        checks = importlib.import_module("bench.checks")
-    except ImportError:
-        return "(none)"
-    found: Callable[[], str] | None = getattr(checks, "text", None)
-    return found() if found is not None else "python -m bench.checks"
 
 
 def main() -> None:

@@ -267,7 +267,7 @@ class Task(_Executed):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Key, execution, who, host, commit, versions, and what it was seen to depend on."""
+        """Key, execution, who, host, commit, versions, what it was seen to depend on, seconds that nbflow took."""
         started = self._past.started
         record = self._record
         facts: dict[str, Any] = {
@@ -291,6 +291,7 @@ class Task(_Executed):
                 "written": dict(seen.written),
                 "volatile": list(seen.volatile),
                 "changed": list(record.changed),
+                "costs": dict(record.costs),
             }
         return facts
 
