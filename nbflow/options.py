@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbflow.errors import OptionError, nearest
-from nbflow.model import Foreach, StepOptions
+from nbflow.model import Foreach, StepOptions, TaskFailure
 
 _UNITS_TIME = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _UNITS_SIZE = {
@@ -279,6 +279,14 @@ def _inside_expression(text: str, at: int) -> bool:
     known = [match[1] for match in options if match and match[1] in OPTIONS]
     looks_like_option = bool(re.match(r"--[a-z][a-z-]+(\s|=|$)", text[at:]))
     return bool(known) and OPTIONS[known[-1]].expression and not looks_like_option
+
+
+def tries_again(options: StepOptions, attempt: int, failure: TaskFailure) -> bool:
+    """A step's options, a failed attempt (from 1) and its failure in; whether `--retry` asks for another one out."""
+    if attempt > options.retry or failure.kind == "cancelled":
+        return False
+    names = {failure.type, failure.type.rsplit(".", 1)[-1], *failure.bases}
+    return not options.retry_on or bool(names & set(options.retry_on))
 
 
 def render_options(options: StepOptions) -> str:

@@ -43,6 +43,7 @@ from nbflow.model import (
     TaskResult,
     TaskSpec,
 )
+from nbflow.options import tries_again
 from nbflow.plugins import Executor, Handle, SupportsBatches
 
 Understand = Callable[[Changed], Flow]
@@ -374,7 +375,7 @@ class Runner:
             step.options.catch is None
             or task.part
             or failure.kind == "cancelled"
-            or entry.attempt <= step.options.retry
+            or tries_again(step.options, entry.attempt, failure)
         ):
             return None
         return self.lookup.caught(task, entry.attempt, failure)

@@ -24,7 +24,10 @@ def find(name: str) -> str | None:
 
 def refuse_missing(steps: Iterable[Step]) -> None:
     """Steps that are about to run in; PlanError naming every secret of theirs that is set nowhere."""
-    wanted = {name: step for step in steps for name in step.options.secret}
+    wanted: dict[str, Step] = {}
+    for step in steps:
+        for name in step.options.secret:
+            wanted.setdefault(name, step)
     missing = [name for name in wanted if find(name) is None]
     if missing:
         step = wanted[missing[0]]

@@ -46,6 +46,7 @@ from nbflow.model import (
     TaskState,
     TaskView,
 )
+from nbflow.options import tries_again
 
 # ---------------------------------------------------------------- state
 
@@ -319,18 +320,11 @@ def _finished(state: State, event: Finished) -> Step:
         entry = replace(entry, state="done", execution=event.execution, failure=None)
     elif state.cancelled is not None or event.failure.kind == "cancelled":
         entry = replace(entry, state="cancelled", failure=event.failure)
-    elif entry.attempt <= options.retry and _may_retry(options, event.failure):
+    elif tries_again(options, entry.attempt, event.failure):
         return _again(state, entry, event, options)
     else:
         entry = replace(entry, state="caught" if options.catch else "failed", failure=event.failure)
     return _then(_settle(state, entry, event.at), _fill)
-
-
-def _may_retry(options: StepOptions, failure: TaskFailure) -> bool:
-    if not options.retry_on:
-        return True
-    names = {failure.type, failure.type.rsplit(".", 1)[-1], *failure.bases}
-    return bool(names & set(options.retry_on))
 
 
 def _again(state: State, entry: Entry, event: Finished, options: StepOptions) -> Step:

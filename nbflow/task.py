@@ -40,6 +40,7 @@ from nbflow.model import (
 )
 from nbflow.mutation import BaseLine, is_fixed
 from nbflow.observe import Observer
+from nbflow.options import tries_again
 from nbflow.outcome import Outcome
 from nbflow.prepared import Prepared
 from nbflow.registry import Registry
@@ -214,8 +215,8 @@ class _Task:
         try:
             return work()
         except _Failed as failed:
-            last = self.spec.attempt > options.retry
-            if options.catch is None or not last or failed.failure.kind == "cancelled":
+            again = tries_again(options, self.spec.attempt, failed.failure)
+            if options.catch is None or again or failed.failure.kind == "cancelled":
                 raise
             if self.failure is None:
                 self.failure = failed.failure

@@ -73,6 +73,15 @@ def test_is_not_tried_again_for_another_type(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", ENDINGS)
+def test_is_caught_at_once_for_another_type(case: str, tmp_path: Path) -> None:
+    deed, options, kind, _ = ENDINGS[case]
+    header = f"%%step shaky --retry 2 --retry-on ConnectionError --catch problem{options}"
+    done = run(tmp_path, f"{header}\n{deed}", "%%step told\nkind = problem.type")
+    assert done.successful, done.error
+    assert (done["shaky"].task.attempt, done["shaky"].state, done.data.kind) == (1, "caught", kind)
+
+
+@pytest.mark.parametrize("case", ENDINGS)
 def test_is_caught_in_nested_fan_outs(case: str, tmp_path: Path) -> None:
     """One task of six ends badly in each of its attempts; the flow goes on, and the others know nothing of it."""
     deed, options, kind, said = ENDINGS[case]
