@@ -217,6 +217,7 @@ class StepScreen:
         self._step = step
         self._displays = Displays(ip, run)
         self._room = LARGEST_TEXT
+        self._printed = False
         self._rest: deque[str] = deque(maxlen=200)
 
     def show(self, task: TaskId, output: Mapping[str, Any]) -> None:
@@ -231,14 +232,19 @@ class StepScreen:
             return
         text = "".join(output["text"])
         if self._room > 0:
+            self._printed = True
             outputs.show(self._ip, [{**output, "text": text[: self._room]}])
         elif text:
             self._rest.append(text)
         self._room -= len(text)
 
     def update(self, snapshot: Snapshot, known: table.Known, *, last: bool) -> None:
-        """At the end of a text that was too long, its last lines are shown."""
+        """What was printed goes out; at the end of a text that was too long, its last lines are shown."""
         del snapshot, known
+        if self._printed:  # the kernel's own streams would wait 0.2 s for more
+            self._printed = False
+            sys.stdout.flush()
+            sys.stderr.flush()
         if last and self._rest:
             end = "".join(self._rest).splitlines()[-20:]
             print(f"\n[… {-self._room:,} characters more: nbflow logs {self._run}/{self._step}]")
