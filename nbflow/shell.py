@@ -40,6 +40,7 @@ COLOURS = {
     "PAGER": "cat",
     "GIT_PAGER": "cat",
 }
+WIDGET = "application/vnd.jupyter.widget-view+json"
 VARIABLES = frozenset({*COLOURS, "MPLBACKEND"})
 """Environment variables that a shell sets for commands and libraries."""
 
@@ -105,7 +106,7 @@ class Publisher(DisplayPublisher):  # type: ignore[misc,unused-ignore]
         metadata = metadata or {}
         self._validate_data(data, metadata)  # type: ignore[no-untyped-call]
         kind = "update_display_data" if update else "display_data"
-        output = {"output_type": kind, "data": plain(data), "metadata": plain(metadata)}
+        output = {"output_type": kind, "data": shown(data), "metadata": plain(metadata)}
         if transient:
             output["transient"] = plain(transient)
         self.emit(output)
@@ -131,7 +132,7 @@ class ResultHook(DisplayHook):  # type: ignore[misc,unused-ignore]
 
     def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
         """The value's MIME bundle and metadata in."""
-        self.output["data"] = plain(format_dict)
+        self.output["data"] = shown(format_dict)
         self.output["metadata"] = plain(md_dict or {})
 
     def finish_displayhook(self) -> None:
@@ -295,6 +296,11 @@ def run_cell(shell: Any, source: str, file: str, title: str = "") -> CellResult:
         result = shell.run_cell(source, store_history=True)
     _flush()
     return CellResult(result.error_before_exec or result.error_in_exec)
+
+
+def shown(data: dict[str, Any]) -> Any:
+    """A MIME bundle in; what a page can show of it out: a widget's model ends with its process, its text stays."""
+    return plain({mime: value for mime, value in data.items() if mime != WIDGET})
 
 
 def plain(value: Any) -> Any:

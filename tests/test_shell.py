@@ -201,3 +201,9 @@ def test_stdin_is_at_its_end(tasks: Tasks) -> None:
 def test_folder_is_the_notebooks(tasks: Tasks) -> None:
     assert Path(eval(tasks.run("import os\nos.getcwd()").shown)) == tasks.folder
     assert sys.platform
+
+
+def test_a_widget_is_shown_as_its_text(tasks: Tasks) -> None:
+    done = tasks.run("import ipywidgets\nfrom IPython.display import display\ndisplay(ipywidgets.IntSlider(value=7))")
+    (shown,) = done.result.outputs
+    assert shown["data"] == {"text/plain": "IntSlider(value=7)"}
