@@ -24,6 +24,7 @@ from nbflow.index import RunSummary
 from nbflow.model import Index, RunStatus, Snapshot, Tagged, TaskState, TaskView
 from nbflow.options import check_tag
 from nbflow.past import PastRun, find_run, summaries
+from nbflow.past_html import run_html, step_html
 from nbflow.past_tasks import Artifact, Attempt, Data, Failure, Task, moment
 from nbflow.render import html, listing, preview, table
 from nbflow.run_facts import Parameters, RunError, content_of, error_of
@@ -297,10 +298,10 @@ class Run:
     # ------------------------------------------------------------ as people see it
 
     def __repr__(self) -> str:
-        return table.text(self._past.snapshot, time.time())
+        return table.text(self._past.snapshot, time.time(), known=self._past.known())
 
     def _repr_html_(self) -> str:
-        return table.as_html(self._past.snapshot, time.time())
+        return run_html(self._past)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and (self.store, self.flow, self.id) == (other.store, other.flow, other.id)
@@ -386,15 +387,7 @@ class Step:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        body = [
-            (preview.index(view.task.index), view.item, "" if view.task.turn is None else str(view.task.turn),
-             html.state(view.state, preview.mark(view.state)), preview.duration(view.elapsed),
-             preview.failure(view.failure) if view.failure else preview.reasons(view.reasons))
-            for view in self._views()
-        ]  # fmt: skip
-        head = html.join((html.tag("b", self.label), " ", html.state(self.state)))
-        heads = ("item", "value", "turn", "state", "time", "why")
-        return html.block(html.tag("div", head, cls="nbflow-head"), html.table(heads, body, numbers=(4,)))
+        return step_html(self._past, self.label, html.state(self.state, preview.mark(self.state)), self._views())
 
 
 def _outputs(past: PastRun) -> Callable[[TaskView], list[dict[str, Any]]]:

@@ -280,7 +280,8 @@ def diff(session: Session, words: Words) -> Any:
 
     if len(words.plain) != 2:
         raise OptionError("%flow diff needs two runs", fix="write `%flow diff RUN RUN`; `%flow runs` lists them")
-    return Shown(comparison.text(comparison.compare(named_run(session, words), named_run(session, words, 1))))
+    found = comparison.compare(named_run(session, words), named_run(session, words, 1), tables=True)
+    return Shown(comparison.text(found), comparison.as_html(found))
 
 
 def attach(session: Session, words: Words) -> None:

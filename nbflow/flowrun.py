@@ -6,7 +6,11 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from nbflow.audience import Audience
 from nbflow.errors import NbflowError, RunFailed
@@ -46,12 +50,16 @@ class FlowRun:
     def start(self, runner: Runner) -> None:
         """Let a runner run; returns at once."""
         self.runner = runner
+        notebook = runner.flow.notebook
+        self.known = table.Known(
+            cells={cell.id: cell.position for cell in notebook.cells}, notebook=Path(notebook.path or "").name
+        )
         threading.Thread(target=self._work, args=(runner,), name="nbflow-run", daemon=True).start()
 
     def _work(self, runner: Runner) -> None:
         index = Index(runner.lookup.store.url)
         try:
-            self.known = table.Known(expected=index.durations(runner.flow.name))
+            self.known = msgspec.structs.replace(self.known, expected=index.durations(runner.flow.name))
             runner.run()
         except Exception as error:
             self.error = error
@@ -117,7 +125,7 @@ class FlowRun:
             print(failure.traceback, file=sys.stderr)
         if len(told) > TRACEBACKS:
             print(f"{len(told) - TRACEBACKS} more tasks failed: `%flow show {self.name}`", file=sys.stderr)
-        raise failed(self.snapshot)
+        raise failed(self.snapshot, self.known.cells)
 
     def show_cards(self) -> None:
         """The cards of steps that were declared with `--card`, below what is there."""
@@ -156,13 +164,13 @@ class FlowRun:
             pass
         if last:
             saved = sum(record.elapsed for view, record in self.records() if view.state == "reused")
-            self.known = table.Known(expected=self.known.expected, saved=saved)
+            self.known = msgspec.structs.replace(self.known, saved=saved)
         if self.snapshot is not None:
             screen.update(self.snapshot, self.known, last=last)
 
 
-def failed(snapshot: Snapshot) -> RunFailed:
-    """A run that did not succeed in; the error that names the first step that failed out."""
+def failed(snapshot: Snapshot, cells: Mapping[str, int]) -> RunFailed:
+    """A run that did not succeed, and where its cells stand, in; the error that names its first failed step out."""
     for view in snapshot.tasks:
         if view.state != "failed" or view.failure is None:
             continue
@@ -170,7 +178,7 @@ def failed(snapshot: Snapshot) -> RunFailed:
         place = "/".join(filter(None, (snapshot.run, view.task.step, preview.index(view.task.index))))
         return RunFailed(
             f"{snapshot.labels.get(view.task.step, view.task.step)} failed: {failure.type}: {failure.message}",
-            step=view.task.step, cell=failure.cell, line=failure.line,
+            step=view.task.step, cell=preview.cell(failure.cell, cells) or None, line=failure.line,
             fix=failure.fix or f"`%flow load {place}` puts what it was given here; `%flow resume` goes on",
         )  # fmt: skip
     word = "was cancelled" if snapshot.status == "cancelled" else f"ended as {snapshot.status}"

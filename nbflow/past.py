@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -34,6 +35,7 @@ from nbflow.model import (
     TaskView,
 )
 from nbflow.notebook import document_of, parse_document
+from nbflow.render import table
 from nbflow.storage import Store, open_store
 
 
@@ -120,6 +122,14 @@ class PastRun:
         return self.given_records.get(step)
 
     # ------------------------------------------------------------ the notebook and its values
+
+    def known(self) -> table.Known:
+        """Where its cells stand, for a run in which something failed: only then tables say it."""
+        if not any(view.failure is not None for view in self.snapshot.tasks):
+            return table.NOTHING
+        path = self.started.notebook or ""
+        found = parse_document(self.document, name=self.flow, folder=self.started.folder, path=path)
+        return table.Known(cells={cell.id: cell.position for cell in found.cells}, notebook=Path(path).name)
 
     @cached_property
     def document(self) -> str:

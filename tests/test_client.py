@@ -104,6 +104,14 @@ def test_works_in_a_plain_process(run: client.Run) -> None:
     assert told.split() == ["130.0", "101", "True"]
 
 
+def test_a_run_and_a_step_show_what_they_hold(run: client.Run) -> None:
+    shown = run._repr_html_()
+    for words in ("parameters", ">lr<", ">0.5<", "artifacts", ">points<"):
+        assert words in shown
+    assert ">best<" in run["work"]._repr_html_()
+    assert "<table" in run["late"]._repr_html_()
+
+
 def test_names_that_are_not_there_name_the_near_ones(run: client.Run) -> None:
     with pytest.raises(AttributeError, match="did you mean 'points'"):
         _ = run.data.point

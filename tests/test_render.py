@@ -107,6 +107,24 @@ def test_rows_say_what_matters() -> None:
     assert (found["plot"].label, found["plot"].state) == ("cell 9: fig", "pending")
 
 
+def test_an_error_leads_to_its_cell() -> None:
+    failure = TaskFailure(type="OSError", message="x", cell="3f0b-9c", line=2)
+    seen = snapshot(view("train", "failed", failure=failure), steps=("train",), status="failed")
+    known = table.Known(cells={"3f0b-9c": 7}, notebook="my book.ipynb")
+    assert "OSError: x (cell 7, line 2)" in table.text(seen, known=known)
+    link = balanced(table.as_html(seen, known=known)).find(".//a")
+    assert link is not None
+    assert (link.get("href"), link.text) == ("my%20book.ipynb#cell-id=3f0b-9c", "cell 7, line 2")
+    assert "<a" not in table.as_html(seen, known=table.Known())
+
+
+def test_long_tables_can_be_filtered() -> None:
+    few, many = (snapshot(*(view(f"s{n}", "done") for n in range(count)), status="done") for count in (3, html.MANY))
+    assert "<input" not in table.as_html(few)
+    assert table.as_html(many).count("<input") == 1
+    assert "<input" not in table.as_html(snapshot(*many.tasks))  # one that is drawn again would lose its words
+
+
 def test_text_table() -> None:
     seen = snapshot(
         view("load", "done", elapsed=0.012),

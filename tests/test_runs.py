@@ -164,6 +164,9 @@ def test_the_difference_between_two_runs(capsys: pytest.CaptureFixture[str]) -> 
         "+least = min(entry.score for entry in inputs)", "+least",
     )  # fmt: skip
     assert (steps["more"].before, steps["more"].after) == ("", "done")
+    shown = comparison.as_html(found)
+    for words in ("1/score", "+3", "nbflow-out", "absent", "+least = min("):
+        assert words in shown
     assert cli.main(["diff", first.id, second.id]) == 0
     told = capsys.readouterr().out
     assert "1/score" in told

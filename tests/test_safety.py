@@ -78,7 +78,7 @@ LOOKS: dict[str, Callable[[nbflow.Run], Any]] = {
     "check": lambda run: launch.check("demo.ipynb"),
     "plan": lambda run: launch.plan("demo.ipynb"),
     "why": lambda run: launch.why("demo.ipynb", "trap", params={"lr": 2}),
-    "diff": lambda run: comparison.text(comparison.compare(run, run)),
+    "diff": lambda run: [show(comparison.compare(run, run)) for show in (comparison.text, comparison.as_html)],
     "index": lambda run: Index(run.store).runs(open_store(run.store)),
     "again": lambda run: shown(nbflow.run("demo.ipynb")),
     "gc": lambda run: clean(open_store(run.store), plan_cleaning(open_store(run.store), Policy(keep=5, force=True))),

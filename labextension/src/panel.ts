@@ -124,6 +124,23 @@ export class FlowPanel extends Widget {
   }
 }
 
+/** Links to cells, as the table of a run has them, lead to the cell of the notebook that they stand in. */
+export function followLinks(tracker: INotebookTracker): void {
+  document.addEventListener(
+    'click',
+    event => {
+      const link = (event.target as Element | null)?.closest('.nbflow a[href*="#cell-id="]');
+      const id = link?.getAttribute('href')?.split('#cell-id=')[1];
+      const panel = link && tracker.find(one => one.node.contains(link));
+      if (panel && id && reveal(panel, decodeURIComponent(id))) {
+        event.preventDefault();
+        event.stopPropagation();
+      }
+    },
+    true
+  );
+}
+
 /** Widgets inside notebooks ask the page for what only it can do. */
 export function answerWidgets(tracker: INotebookTracker, links: Links, open: Host['open']): void {
   document.addEventListener(BRIDGE, event => {

@@ -24,8 +24,9 @@ STYLE = (
 .nbflow table.nbflow-table tbody tr:nth-child(n){background:none}
 .nbflow table.nbflow-table td.nbflow-number{text-align:right;font-variant-numeric:tabular-nums}
 .nbflow table.nbflow-table td.nbflow-wrap{white-space:normal}
-.nbflow code{background:none;color:inherit;padding:0;font-size:12px;font-family:var(--jp-code-font-family,monospace)}
-.nbflow .nbflow-mark{display:inline-block;width:1.3em;font-weight:bold}
+.nbflow.nbflow code{background:none;color:inherit;padding:0;font-size:12px;
+ font-family:var(--jp-code-font-family,monospace)}
+.nbflow .nbflow-mark{display:inline-block;width:1em;font-weight:bold}
 .nbflow .nbflow-done,.nbflow .nbflow-reused{color:var(--nbflow-good)}
 .nbflow .nbflow-failed,.nbflow .nbflow-lost{color:var(--nbflow-bad)}
 .nbflow .nbflow-caught,.nbflow .nbflow-cancelled{color:var(--nbflow-warn)}
@@ -37,7 +38,15 @@ STYLE = (
 .nbflow pre.nbflow-log{margin:2px 0 6px;padding:0 0 0 12px;border-left:2px solid var(--nbflow-line);max-height:360px;
  overflow:auto;font-size:12px;line-height:1.4;background:none;color:inherit;white-space:pre;
  font-family:var(--jp-code-font-family,ui-monospace,monospace)}
+.nbflow details.nbflow-folded{margin-top:6px}
+.nbflow .nbflow-title{margin:8px 0 2px}
 .nbflow ul.nbflow-list{margin:4px 0;padding-left:1.3em}
+.nbflow .nbflow-in{color:var(--nbflow-good)}
+.nbflow .nbflow-out{color:var(--nbflow-bad)}
+.nbflow table.nbflow-pair{border:0;border-collapse:collapse;margin:2px 0 8px}
+.nbflow table.nbflow-pair>tbody>tr>td{border:0;padding:0 28px 0 0;vertical-align:top;background:none;text-align:left}
+.nbflow input.nbflow-filter{font:inherit;font-size:12px;color:inherit;background:none;padding:1px 6px;margin-left:12px;
+ border:1px solid var(--nbflow-line);border-radius:4px;width:11em}
 .nbflow .nbflow-node rect{fill:var(--nbflow-back);stroke:var(--nbflow-line);stroke-width:1.4}
 .nbflow .nbflow-node text{fill:currentColor;font-family:var(--jp-ui-font-family,system-ui,sans-serif);font-size:12.5px;
  text-anchor:middle}
@@ -60,7 +69,7 @@ STYLE = (
 are for other pages and read on white and on black. Without styles everything stays readable as words."""
 
 
-VOID = frozenset({"br", "col", "hr", "img"})
+VOID = frozenset({"br", "col", "hr", "img", "input"})
 """Elements without content and end."""
 
 
@@ -95,13 +104,13 @@ def block(*content: object) -> Html:
 
 def state(word: str, mark: str = "") -> Html:
     """A state's word and mark in; both in the state's colour out."""
-    shown = [tag("span", mark, cls="nbflow-mark", aria_hidden="true")] if mark else []
+    shown = [tag("span", mark, cls="nbflow-mark", aria_hidden="true"), " "] if mark else []
     return tag("span", *shown, word, cls=f"nbflow-{word}")
 
 
 def marked(text: object, word: str, mark: str) -> Html:
     """A text, a state and its mark in; the mark in the state's colour before the text out."""
-    return join((tag("span", mark, cls=f"nbflow-mark nbflow-{word}", aria_hidden="true"), text))
+    return join((tag("span", mark, cls=f"nbflow-mark nbflow-{word}", aria_hidden="true"), " ", text))
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], numbers: Iterable[int] = ()) -> Html:
@@ -118,3 +127,20 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], numbers: Itera
     ]
     head = tag("thead", tag("tr", *(tag("th", heads[at], scope="col") for at in kept)))
     return tag("div", tag("table", head, tag("tbody", *body), cls="nbflow-table"), cls="nbflow-scroll")
+
+
+MANY = 8
+"""Rows from which on a table can be filtered."""
+FILTER = (
+    "var w=this.value.toLowerCase();this.closest('.nbflow').querySelectorAll('table.nbflow-table>tbody>tr')"
+    ".forEach(function(r){r.hidden=r.textContent.toLowerCase().indexOf(w)<0})"
+)
+"""Runs in the notebook's page, where the notebook is trusted; nothing of the user's is in it."""
+
+
+def filter_box(rows: int) -> Html:
+    """The number of a block's rows in; a box that leaves those that hold the words typed, if they are many, out."""
+    if rows < MANY:
+        return Html("")
+    return tag("input", type="search", placeholder=f"filter {rows:,} rows", aria_label="Filter rows", oninput=FILTER,
+               cls="nbflow-filter")  # fmt: skip

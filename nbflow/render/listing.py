@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
-from nbflow.model import Artifact, Frozen, RunStatus
+from nbflow.model import Artifact, Frozen, RunStatus, TaskView
 from nbflow.render import html, preview
 
 WIDTH = 64
@@ -46,7 +46,7 @@ def runs_html(title: str, rows: Sequence[RunRow], now: float) -> str:
          preview.duration(row.elapsed), row.tasks, " ".join(row.tags), preview.clip(row.note, WIDTH))
         for row in rows
     ]  # fmt: skip
-    head = html.tag("div", html.tag("b", title), cls="nbflow-head")
+    head = html.tag("div", html.tag("b", title), html.filter_box(len(rows)), cls="nbflow-head")
     return html.block(head, html.table(heads, body, numbers=(3,)) if rows else "no runs")
 
 
@@ -62,13 +62,27 @@ def artifacts_text(artifacts: Iterable[Artifact]) -> str:
 
 def artifacts_html(title: html.Html | str, artifacts: Iterable[Artifact], *below: object) -> str:
     """A title, artifacts and what stands below them in; a block of HTML out."""
-    body = [
-        (html.tag("code", one.name), html.tag("code", one.type), preview.shape(one.shape),
-         preview.size(one.nbytes) if one.group >= 0 else "", html.tag("code", preview.artifact(one, WIDTH)))
-        for one in artifacts
-    ]  # fmt: skip
-    listed = html.table(("artifact", "type", "shape", "size", "preview"), body, numbers=(3,)) if body else ""
-    return html.block(html.tag("div", title, cls="nbflow-head"), listed, *below)
+    body = [artifact_cells(one) for one in artifacts]
+    listed = html.table(ARTIFACT_HEADS, body, numbers=(3,)) if body else ""
+    return html.block(html.tag("div", title, html.filter_box(len(body)), cls="nbflow-head"), listed, *below)
+
+
+ARTIFACT_HEADS = ("artifact", "type", "shape", "size", "preview")
+
+
+def artifact_cells(one: Artifact) -> tuple[object, ...]:
+    """An artifact in; its row below `ARTIFACT_HEADS` out."""
+    return (
+        html.tag("code", one.name), html.tag("code", one.type), preview.shape(one.shape),
+        preview.size(one.nbytes) if one.group >= 0 else "", html.tag("code", preview.artifact(one, WIDTH)),
+    )  # fmt: skip
+
+
+def summary(view: TaskView) -> str:
+    """A task in; the time it took and why, or its error, as they stand behind its state, out."""
+    why = preview.failure(view.failure) if view.failure is not None else preview.reasons(view.reasons)
+    told = ", ".join(part for part in (preview.duration(view.elapsed), why) if part)
+    return f", {told}" if told else ""
 
 
 def when(at: float, now: float) -> str:

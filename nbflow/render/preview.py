@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from nbflow.model import Artifact, Index, Reason, TaskFailure, TaskState
 
@@ -80,19 +80,31 @@ def reasons(codes: Iterable[Reason]) -> str:
     return "; ".join(what or code for code, what in codes)
 
 
-def failure(failed: TaskFailure) -> str:
-    """A task's failure in; `ValueError: first line of the message (cell 4, line 2)` out."""
-    message = failed.message.strip().partition("\n")[0]
-    text = f"{failed.type}: {message}" if message else failed.type
-    place = ", ".join(part for part in (_cell(failed.cell), f"line {failed.line}" if failed.line else "") if part)
+def failure(failed: TaskFailure, cells: Mapping[str, int] | None = None) -> str:
+    """A task's failure, and where cells stand if that is known, in; `ValueError: its message (cell 4, line 2)` out."""
+    text, place = message(failed), where(failed, cells)
     return f"{text} ({place})" if place else text
 
 
-def _cell(cell: str | None) -> str:
-    """A cell's id or position in; the words for it out."""
-    if not cell:
+def message(failed: TaskFailure) -> str:
+    """A task's failure in; its type and the first line of its message out."""
+    first = failed.message.strip().partition("\n")[0]
+    return f"{failed.type}: {first}" if first else failed.type
+
+
+def where(failed: TaskFailure, cells: Mapping[str, int] | None = None) -> str:
+    """A task's failure, and the positions of cells by their ids, in; `cell 4, line 2` out, empty where unknown."""
+    known = cell(failed.cell, cells)
+    return ", ".join(part for part in (known, f"line {failed.line}" if failed.line else "") if part)
+
+
+def cell(identity: str | None, cells: Mapping[str, int] | None = None) -> str:
+    """A cell's id or position, and the positions of cells by their ids, in; the words for it out."""
+    if not identity:
         return ""
-    return cell if cell.startswith("cell") else f"cell {cell}"
+    if cells and identity in cells:
+        return f"cell {cells[identity]}"
+    return identity if identity.startswith("cell") else f"cell {identity}"
 
 
 def columns(text: str) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
-from nbflow.model import SETTLED, WORST_FIRST, Finding, Frozen, Plan, Snapshot, TaskState, TaskView
+from nbflow.model import SETTLED, WORST_FIRST, Finding, Frozen, Plan, Snapshot, TaskFailure, TaskState, TaskView
 from nbflow.render import html, preview
 
 NOTE = 72
@@ -15,10 +16,15 @@ NOTE = 72
 
 
 class Known(Frozen, frozen=True):
-    """What is known of a run besides its state: how long a task of each step usually takes, what reuse has saved."""
+    """What is known of a run besides its state: the usual time of a task of each step, what reuse has saved, its cells.
+
+    `cells` are the positions of code cells by their ids; `notebook` is the name of the file that links lead into.
+    """
 
     expected: dict[str, float] = {}  # noqa: RUF012  # msgspec copies it for each instance
     saved: float = 0.0
+    cells: dict[str, int] = {}  # noqa: RUF012
+    notebook: str = ""
 
 
 NOTHING = Known()
@@ -35,6 +41,7 @@ class Row(Frozen, frozen=True):
     note: str = ""
     expected: float | None = None
     share: float | None = None
+    failure: TaskFailure | None = None
 
 
 def rows(snapshot: Snapshot, now: float | None = None, known: Known = NOTHING) -> tuple[Row, ...]:
@@ -43,10 +50,7 @@ def rows(snapshot: Snapshot, now: float | None = None, known: Known = NOTHING) -
     for view in snapshot.tasks:
         tasks.setdefault(view.task.step, []).append(_timed(view, now))
     empty: TaskState = "done" if snapshot.status == "done" else "pending"
-    return tuple(
-        _row(name, snapshot.labels.get(name) or name, found, empty, known.expected.get(name))
-        for name, found in tasks.items()
-    )
+    return tuple(_row(name, snapshot.labels.get(name) or name, found, empty, known) for name, found in tasks.items())
 
 
 def title(snapshot: Snapshot, now: float | None = None) -> str:
@@ -88,18 +92,24 @@ def text(snapshot: Snapshot, now: float | None = None, width: int = 0, known: Kn
     return "\n".join(preview.clip_line(line, width) if width else line for line in lines)
 
 
-def as_html(snapshot: Snapshot, now: float | None = None, known: Known | None = None) -> str:
-    """A run, and what else is known of it, in; the same as a block of HTML out."""
+def as_html(
+    snapshot: Snapshot, now: float | None = None, known: Known | None = None, *, below: Iterable[object] = ()
+) -> str:
+    """A run, what else is known of it and what stands below it in; the same as a block of HTML out.
+
+    Where the run is over and long, its rows can be filtered.
+    """
     body = [
         (html.marked(row.label, row.state, preview.mark(row.state)), html.state(row.state), _progress(row),
-         _time(row), html.tag("span", row.note, title=row.note) if row.note else "")
+         _time(row), _why(row, known or NOTHING))
         for row in rows(snapshot, now, known or NOTHING)
     ]  # fmt: skip
     head = html.join(
         (html.tag("b", snapshot.flow), " ", html.tag("code", snapshot.run), " ", html.state(snapshot.status),
          html.tag("span", _status(snapshot, now).removeprefix(snapshot.status), cls="nbflow-dim"))
     )  # fmt: skip
-    parts = [html.tag("div", head, cls="nbflow-head")]
+    box = html.filter_box(len(body)) if snapshot.status != "running" else ""
+    parts = [html.tag("div", head, box, cls="nbflow-head")]
     parts.append(html.table(("step", "state", "tasks", "time", "why"), body, numbers=(3,)))
     if snapshot.findings:
         items = [html.tag("li", html.join(finding_text(finding), "; ")) for finding in snapshot.findings]
@@ -108,7 +118,7 @@ def as_html(snapshot: Snapshot, now: float | None = None, known: Known | None = 
         parts.append(html.tag("div", _untold(snapshot), cls="nbflow-failed"))
     if known is not None and snapshot.status != "running":
         parts.append(html.tag("div", totals(snapshot, known.saved), cls="nbflow-dim nbflow-foot"))
-    return html.block(*parts)
+    return html.block(*parts, *below)
 
 
 def _progress(row: Row) -> html.Html:
@@ -117,6 +127,20 @@ def _progress(row: Row) -> html.Html:
         return html.escape(row.count)
     bar = html.tag("div", html.tag("div", "", style=f"width:{row.share:.0%}"), cls="nbflow-meter", aria_hidden="true")
     return html.join((row.count, bar))
+
+
+def _why(row: Row, known: Known) -> html.Html | str:
+    """A row in; its note out, with a link to the cell where an error has its place."""
+    if not row.note:
+        return ""
+    failed = row.failure
+    place = preview.where(failed, known.cells) if failed is not None else ""
+    if failed is None or not known.notebook or failed.cell not in known.cells or not row.note.endswith(f" ({place})"):
+        return html.tag("span", row.note, title=row.note)
+    told = row.note.removesuffix(f" ({place})")
+    # JupyterLab follows it to the cell; nbflow's extension does so in Notebook 7, too
+    link = html.tag("a", place, href=f"{quote(known.notebook)}#cell-id={quote(failed.cell or '')}")
+    return html.join((html.tag("span", told, title=told), " (", link, ")"))
 
 
 def _time(row: Row) -> str:
@@ -174,8 +198,9 @@ def _timed(view: TaskView, now: float | None) -> TaskView:
     return msgspec.structs.replace(view, elapsed=max(0.0, now - view.started_at))
 
 
-def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState, usual: float | None) -> Row:
-    """A step's tasks in; its row out, `empty` its state when it has none, `usual` the time that a task of it takes."""
+def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState, known: Known) -> Row:
+    """A step's tasks in; its row out, `empty` its state when it has none."""
+    usual = known.expected.get(name)
     states = {view.state for view in tasks}
     state = next((known for known in WORST_FIRST if known in states), empty)
     elapsed, share = _elapsed(tasks), _share(tasks)
@@ -183,8 +208,8 @@ def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState, usu
         # how many tasks run at once is not known before some have ended
         usual = elapsed / share if share and elapsed else None
     return Row(
-        step=name, label=label, state=state, count=_count(tasks), elapsed=elapsed, note=_note(state, tasks),
-        expected=usual, share=share,
+        step=name, label=label, state=state, count=_count(tasks), elapsed=elapsed, note=_note(state, tasks, known),
+        expected=usual, share=share, failure=_failure(state, tasks),
     )  # fmt: skip
 
 
@@ -217,14 +242,21 @@ def _elapsed(tasks: Sequence[TaskView]) -> float | None:
     return max(start + length for start, length in spans) - min(start for start, _ in spans)
 
 
-def _note(state: TaskState, tasks: Sequence[TaskView]) -> str:
+def _failure(state: TaskState, tasks: Sequence[TaskView]) -> TaskFailure | None:
+    """A step's state and tasks in; the failure that its row tells out."""
+    telling = next((view for view in tasks if view.state == state), None)
+    failure = telling.failure if telling is not None else None
+    return failure if failure is not None and failure.kind != "cancelled" else None
+
+
+def _note(state: TaskState, tasks: Sequence[TaskView], known: Known) -> str:
     """A step's state and tasks in; the one thing worth saying about it out."""
     telling = next((view for view in tasks if view.state == state), None)
     if telling is None:
         return ""
     tries = f"attempt {telling.attempt}: " if telling.attempt > 1 else ""
     if telling.failure is not None and telling.failure.kind != "cancelled":
-        return preview.clip(tries + preview.failure(telling.failure), NOTE)
+        return preview.clip(tries + preview.failure(telling.failure, known.cells), NOTE)
     # on a first run every step is new: saying so at each would only be noise
     told = preview.reasons(reason for reason in telling.reasons if reason[0] != "new")
     if not told and telling.reused_from:

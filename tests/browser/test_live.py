@@ -1,4 +1,4 @@
-"""What steps in processes print and display, in a real JupyterLab and Notebook 7: floods, figures, warnings, widgets."""
+"""What steps in processes print and display, in real pages: floods of lines, figures, warnings, widgets."""
 
 from __future__ import annotations
 
