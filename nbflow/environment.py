@@ -197,10 +197,11 @@ def _top(distribution: str) -> str:
 def distributions_of(tops: Iterable[str]) -> dict[str, str]:
     """Top-level modules in; the installed distributions behind them, and what those need and is loaded, out."""
     found: dict[str, str] = {}
+    now = stamp()
     waiting = [name for top in tops if is_installed(top) and (name := distribution_of(top)) is not None]
     while waiting:
         name = waiting.pop()
         if name not in found:
-            found[name] = version_of(name)
-            waiting += [need for need, top in needs_of(name) if top in sys.modules and version_of(need)]
+            found[name] = _version(name, now)
+            waiting += [need for need, top in needs_of(name) if top in sys.modules and _version(need, now)]
     return dict(sorted(found.items()))

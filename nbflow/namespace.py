@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,7 @@ MISSING: Any = type("Missing", (), {"__repr__": lambda _: "MISSING"})()
 """Stands for a name without a value; None is a value."""
 
 
+@lru_cache(maxsize=1 << 16)
 def is_own(name: str) -> bool:
     """Whether a name belongs to Python or IPython rather than to the user."""
     if name[:1] != "_" and name not in _OWN:

@@ -21,6 +21,7 @@ import time
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from nbflow.environment import (
@@ -66,6 +67,8 @@ class Hook:
         self.listener: Callable[[str, tuple[Any, ...]], None] | None = None
         self.foreign: set[str] = set()  # names of loaded modules that are known not to be local
         self._installed = False
+        self._loaded = (0, "")
+        self._local: tuple[str, ...] = ()  # names of modules
 
     def install(self) -> None:
         """Have it there, once."""
@@ -73,6 +76,13 @@ class Hook:
             self._installed = True
             tempfile.gettempdir()  # decided here: asked first inside the hook, it may wait for itself
             sys.addaudithook(self._call)
+
+    def local_modules(self) -> dict[str, str]:
+        """Those of all loaded modules that are the notebook's own; looked through only when one was loaded."""
+        loaded = (len(sys.modules), next(reversed(sys.modules)))
+        if loaded != self._loaded:
+            self._loaded, self._local = loaded, tuple(local_modules(list(sys.modules)))
+        return local_modules(self._local)
 
     def _call(self, event: str, arguments: tuple[Any, ...]) -> None:
         listener = self.listener
@@ -94,7 +104,7 @@ class Observer:
         self.spec = spec
         self.fresh = fresh
         self.ours = ours | {*spec.secrets}
-        self.folder = os.path.realpath(spec.folder)
+        self.folder = _real(spec.folder)
         self.read: dict[str, tuple[int, int] | None] = {}  # path -> (mtime, size) when opened; None: absent
         self.written: dict[str, bool] = {}  # path -> whether it was only added to
         self.removed: set[str] = set()
@@ -149,16 +159,17 @@ class Observer:
             self._ends.pop()()
         self._see_strings()
         new = self._new_modules()
-        local = local_modules(new if self.fresh else list(sys.modules))
+        local = local_modules(new) if self.fresh else HOOK.local_modules()
         tops = {name for name in new if "." not in name}
-        used = touched([namespace or {}, *(module.__dict__ for module in local.values())]) | self._named(local)
+        spaces = (sys.modules[name].__dict__ for name in local if name in sys.modules)
+        used = touched([namespace or {}, *spaces]) | self._named(local.values())
         ids = {path: self._read_id(path) for path in self.read if path not in self.written or path in self.known}
         ours = self.written.keys() | self._made  # what it has looked for and then made itself is no input
         ids = {
             path: seen for path, seen in (self.seen | ids).items() if seen not in (ABSENT, FOLDER) or path not in ours
         }
         files = {self._name(path): seen for path, seen in ids.items()}
-        files |= {self._name(path): file_id(path) for path in local}
+        files |= {self._name(path): file_id(path) for path in local.values()}
         return Observations(
             files=dict(sorted(files.items())),
             distributions=distributions_of(tops | used),
@@ -321,16 +332,11 @@ class Observer:
 
     # ------------------------------------------------------------ modules, variables, acts
 
-    def _named(self, local: dict[str, types.ModuleType]) -> set[str]:
+    def _named(self, local: Iterable[str]) -> set[str]:
         """Top-level names of the import statements of the cell, of what was replayed, and of local modules."""
         sources = [self.spec.source, *(each.source for each in self.spec.replay)]
-        for path in local:
-            try:
-                with open(path, encoding="utf-8", errors="replace") as file:
-                    sources.append(file.read())
-            except OSError:
-                continue
-        return {top_of(name) for source in sources for name in IMPORTS.findall(source)}
+        found = {top_of(name) for source in sources for name in IMPORTS.findall(source)}
+        return found.union(*(_imports_in(path, file_id(path)) for path in local))
 
     def _on_variable(self, name: str, value: str | None) -> None:
         if name in self._set or name in self.variables or name in self.ours:
@@ -382,18 +388,34 @@ def whole_path(path: str, folder: str, store: str) -> str | None:
     return None if origin_of(full) in ("standard", "none") else full
 
 
-def local_modules(names: Iterable[str]) -> dict[str, types.ModuleType]:
-    """Names of loaded modules in; those that are neither installed, standard nor ours, by their source's path, out."""
+def local_modules(names: Iterable[str]) -> dict[str, str]:
+    """Names of loaded modules in; those neither installed, standard nor ours, with their source files, out."""
     found = {}
     foreign = HOOK.foreign
     for name in set(names) - foreign:
         module = sys.modules.get(name)
         path = getattr(module, "__file__", None)
         if name not in START_UP and isinstance(path, str) and path.endswith(".py") and origin_of(path) == "local":
-            found[os.path.realpath(path)] = sys.modules[name]
+            found[name] = _real(path)
         else:
             foreign.add(name)
     return found
+
+
+@lru_cache(maxsize=64)
+def _real(path: str) -> str:
+    return os.path.realpath(path)
+
+
+@lru_cache(maxsize=1024)
+def _imports_in(path: str, identity: str) -> frozenset[str]:
+    """A module's source file and the id of its content in; the top-level names that it imports out."""
+    del identity
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return frozenset(top_of(name) for name in IMPORTS.findall(file.read()))
+    except OSError:
+        return frozenset()
 
 
 def warming() -> Iterator[None]:
