@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from nbflow import observe, planning, records
+from nbflow import planning, records, validity
 from nbflow.artifacts import is_whole, save
 from nbflow.context import Caught
 from nbflow.execution import execution_id, last_executions
@@ -358,7 +358,7 @@ class Lookup:
         )
         found = [] if wishes.fresh or wishes.no_cache else records.find(self.store, key)
         folder = self.flow.notebook.folder
-        choice = planning.choose(found, wishes, lambda seen: observe.holds(seen, folder, self._written))
+        choice = planning.choose(found, wishes, lambda seen: validity.holds(seen, folder, self._written))
         if choice.record is not None and not is_whole(self.store, choice.record.groups):
             return planning.Choice(None, (("no-output", "its stored values are gone"),))
         return choice

@@ -5,7 +5,7 @@ string in the cell that names a file counts too. Environment variables count whe
 standard library is the user's: what libraries look up for themselves is their distribution's business. Copying the
 whole environment, as for a child process, reads none.
 """
-# ruff: noqa: PTH110, PTH111, PTH112, PTH113, PTH116, PTH117, PTH118, PTH123, PTH207, SLF001
+# ruff: noqa: PTH110, PTH111, PTH112, PTH113, PTH116, PTH118, PTH123, PTH207, SLF001
 # Paths are text here: the audit hook gives them so. Frames are only reached by `_getframe`.
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -33,10 +33,9 @@ from nbflow.environment import (
     path_id,
     text_id,
     top_of,
-    version_of,
 )
-from nbflow.model import Observations, Reason, TaskSpec
-from nbflow.watches import FOLDER, SEEN, seen_as, watch_environment, watch_looks
+from nbflow.model import Observations, TaskSpec
+from nbflow.watches import ADDED, FOLDER, watch_environment, watch_looks
 
 SOCKET_EVENTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
 PROCESS_EVENTS = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.forkpty")
@@ -55,9 +54,6 @@ IMPORTS = re.compile(r"^[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTILINE)
 MOST_MATCHES = 1000
 LOOKING = ("genericpath.py", "posixpath.py", "ntpath.py", "pathlib.py", "_local.py", "_abc.py", "pathlib/__init__.py")
 """Files of the standard library through which a path is asked for on the user's word."""
-
-ADDED = "+"
-"""Before the id of a file that was only added to."""
 
 
 class Hook:
@@ -439,73 +435,3 @@ def touched(namespaces: list[dict[str, Any]]) -> set[str]:
             own = getattr(value, "__module__", None) if isinstance(value, (type, types.FunctionType)) else None
             found.add(top_of(own if isinstance(own, str) else type(value).__module__))
     return found
-
-
-# ---------------------------------------------------------------- later
-
-
-def holds(observations: Observations, folder: str, rewritten: Collection[str] = ()) -> Reason | None:
-    """Observations and the notebook's folder in; why they no longer hold, None where they do, out.
-
-    `rewritten`: files that steps above have written just now. What was added to one of those then is lost.
-    """
-    return (
-        _files_hold(observations.files, folder)
-        or _written_hold(observations.written, folder, rewritten)
-        or _packages_hold(observations.distributions)
-        or _variables_hold(observations.environment)
-    )
-
-
-def _files_hold(files: dict[str, str], folder: str) -> Reason | None:
-    for name, known in files.items():
-        now = _now(_join(folder, name), known)
-        if now != known:
-            change = "is there now" if known == ABSENT else "is gone" if now == ABSENT else "has changed"
-            return ("file", f"{name} {change}")
-    return None
-
-
-def _now(path: str, known: str) -> str:
-    """A path and what was known of it in; the same of it as it is now out."""
-    if known != FOLDER and not known.startswith(SEEN):
-        return path_id(path)
-    try:
-        return seen_as(os.stat(path))
-    except OSError:
-        return ABSENT
-
-
-def _written_hold(files: dict[str, str], folder: str, rewritten: Collection[str]) -> Reason | None:
-    for name, known in files.items():
-        path = _join(folder, name)
-        there = os.path.exists(path)
-        if known == ABSENT and there:
-            return ("file", f"{name}, which it removed, is there again")
-        if known != ABSENT and not there:
-            return ("file", f"{name}, which it wrote, is gone")
-        grown = known.startswith(ADDED) and name not in rewritten
-        if there and not grown and file_id(path) != known.removeprefix(ADDED):
-            return ("file", f"{name}, which it wrote, has changed")
-    return None
-
-
-def _packages_hold(distributions: dict[str, str]) -> Reason | None:
-    for name, known in distributions.items():
-        now = version_of(name)
-        if now != known:
-            return ("package", f"{name} {known} → {now}" if now else f"{name} {known} is no longer installed")
-    return None
-
-
-def _variables_hold(variables: dict[str, str]) -> Reason | None:
-    for name, known in variables.items():
-        now = text_id(os.environ.get(name))
-        if now != known:
-            change = "is set now" if known == ABSENT else "is no longer set" if now == ABSENT else "has changed"
-            return ("environment", f"{name} {change}")
-    return None
-
-
-def _join(folder: str, name: str) -> str:
-    return name if os.path.isabs(name) else os.path.join(folder, name)

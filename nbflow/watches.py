@@ -10,6 +10,8 @@ from typing import Any
 
 FOLDER = "folder"
 SEEN = "file of "
+ADDED = "+"
+"""Before the id of a file that was only added to."""
 
 
 def watch_environment(read: Callable[[str, str | None], None], written: Callable[[str], object]) -> Callable[[], None]:
