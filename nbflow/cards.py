@@ -301,6 +301,15 @@ def output_part(output: Mapping[str, Any]) -> Drawn | None:
     return None if MIME in data or not data else parts.guarded(lambda: _displayed(data))
 
 
+def shown_part(output: Mapping[str, Any]) -> Drawn | None:
+    """The same for a page that has no other place for a card: one that the task's code shows is a part, too."""
+    data = output.get("data") or {}
+    body = body_of(str(data.get("text/html", ""))) if NAME in (output.get("metadata") or {}) else ""
+    if MIME in data:
+        body = body_of(str(data[MIME].get("html", "")))
+    return _named(str((output.get("metadata") or {}).get(NAME, "")), body) if body else output_part(output)
+
+
 PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 

@@ -24,8 +24,10 @@ from nbflow.screen import EVERY, TRACEBACKS, Screen
 class FlowRun:
     """One run on its way; `watch` is called from the runner's thread, all else belongs to the kernel's."""
 
-    def __init__(self, ip: Any, audience: Audience) -> None:
+    def __init__(self, ip: Any, audience: Audience, *, shown: bool = True) -> None:
+        """With `shown` some cell will show what its tasks display, by `wait` or `leave`; else nobody keeps it."""
         self.ip = ip
+        self.is_shown = shown
         self.audience = audience
         self.runner: Runner | None = None
         self.error: BaseException | None = None
@@ -42,6 +44,8 @@ class FlowRun:
         """The run now, and what made it so."""
         self.snapshot = snapshot
         self.audience.see_run(snapshot, event)
+        if not self.is_shown:
+            return
         if isinstance(event, TaskOutput):
             self.shown.put(event)
         elif isinstance(event, TaskChanged) and event.state == "reused" and not event.task.part:
@@ -69,10 +73,20 @@ class FlowRun:
         if self.snapshot is not None:
             index.add_run(self.snapshot)
 
-    def leave(self) -> None:
-        """Nobody waits for it any more: it says itself when it has ended."""
+    def leave(self, screen: Screen | None) -> None:
+        """Nobody waits for it any more: it draws itself, and says when it has ended."""
+        if screen is None:
+            self.is_shown = False
+            self.shown = queue.SimpleQueue()
+        else:
+            threading.Thread(target=self._draw_alone, args=(screen,), name="nbflow-screen", daemon=True).start()
         self._left.set()
         self._tell_end()
+
+    def _draw_alone(self, screen: Screen) -> None:
+        while not (over := self._over.wait(EVERY)):
+            self._draw(screen)
+        self._draw(screen, last=over)
 
     def _tell_end(self) -> None:
         """One line, below the cell that runs now or ran last."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbflow import facts, storage
 from nbflow.audience import Audience
+from nbflow.background import BackgroundScreen
 from nbflow.document import ORIGINS, Document, find_path
 from nbflow.errors import NbflowError, PlanError, StoreError
 from nbflow.executors.kernel import KernelTask
@@ -306,13 +307,18 @@ class Session:
         run = self.start_run(on=on, all_cells=all_cells, **wishes)
         if background:
             print(f"{run.name} runs in the background: `%flow status` tells how it stands")
-            run.leave()
+            run.leave(BackgroundScreen(self.ip, run.name) if getattr(self.ip, "kernel", None) is not None else None)
             return None
         run.wait(RunScreen(self.ip, run.name))
         return self._end(run)
 
-    def start_run(self, *, on: str | None = None, all_cells: bool = False, **wishes: Any) -> FlowRun:
-        """What a run is told in; the run, on its way, out; whatever `launch.begin` raises before anything ran."""
+    def start_run(
+        self, *, on: str | None = None, all_cells: bool = False, shown: bool = True, **wishes: Any
+    ) -> FlowRun:
+        """What a run is told in; the run, on its way, out; whatever `launch.begin` raises before anything ran.
+
+        Without `shown` there is no cell that would show it.
+        """
         from nbflow.launch import begin
 
         self._refuse_second()
@@ -320,7 +326,7 @@ class Session:
         self.known.flush()
         executors = self.known.executors(on)
         flow = self.known.whole_flow(all_cells=all_cells)
-        run = FlowRun(self.ip, self.audience)
+        run = FlowRun(self.ip, self.audience, shown=shown)
         runner = begin(flow, store=self.known.store_option, executors=executors, watch=run.watch, **wishes)
         self._run = run
         run.start(runner)

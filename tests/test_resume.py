@@ -199,6 +199,7 @@ def test_a_run_in_the_background_tells_its_end(kernel: Kernel) -> None:
     begun = kernel.execute("%flow run --background")
     assert "runs in the background" in begun.stdout
     assert begun.seconds < 20
+    (place,) = [message for message in begun.messages if message["msg_type"] == "display_data"]
     assert kernel.execute("1 + 1").result == "2"
     waited = kernel.execute(
         "import time\nsession = get_ipython().nbflow_extension[0]\n"
@@ -208,6 +209,9 @@ def test_a_run_in_the_background_tells_its_end(kernel: Kernel) -> None:
     told = begun.text + waited.text + kernel.execute("total").text
     assert "11.25" in told
     assert re.search(r"demo · \S+ · done", told), told
+    drawn = [message["content"] for message in waited.messages if message["msg_type"] == "update_display_data"]
+    assert {one["transient"]["display_id"] for one in drawn} == {place["content"]["transient"]["display_id"]}
+    assert "done" in drawn[-1]["data"]["text/plain"]
 
 
 def test_debug_after_a_failed_step(kernel: Kernel) -> None:
