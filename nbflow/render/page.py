@@ -46,7 +46,7 @@ def page(
     """
     under_way = run is not None and run.snapshot.status == "running"
     known = [seen.snapshot for seen in (run, None if under_way else hand) if seen is not None]
-    runs = [_by_step(snapshot) for snapshot in known]
+    runs = [_by_step(snapshot, flow) for snapshot in known]
     steps = [_drawn(step, step.name, _newest(step.name, runs), begun=run is not None) for step in flow.steps]
     return _message(flow.name, run or hand, steps, flow, order=order, busy=busy)
 
@@ -54,7 +54,7 @@ def page(
 def past(flow: Flow, run: Seen) -> SnapshotMessage:
     """An earlier run in; its own steps, with what the flow of today says of those that it still has, out."""
     today = {step.name: step for step in flow.steps}
-    found = _by_step(run.snapshot)
+    found = _by_step(run.snapshot, flow)
     steps = [_drawn(today.get(name), name, found[name], begun=True) for name in found]
     return _message(run.snapshot.flow, run, steps, flow, order="", busy=False, edges=run.snapshot.edges)
 
@@ -83,12 +83,13 @@ def _message(
 _Found = tuple[table.Row, list[TaskView]]
 
 
-def _by_step(snapshot: Snapshot) -> dict[str, _Found]:
-    """A run in; each of its steps' row and tasks out."""
+def _by_step(snapshot: Snapshot, flow: Flow) -> dict[str, _Found]:
+    """A run, and the flow that says where its cells stand, in; each of its steps' row and tasks out."""
+    known = table.Known(cells={step.cell: step.position for step in flow.steps})
     tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
     for view in snapshot.tasks:
         tasks.setdefault(view.task.step, []).append(view)
-    return {row.step: (row, tasks[row.step]) for row in table.rows(snapshot)}
+    return {row.step: (row, tasks[row.step]) for row in table.rows(snapshot, known=known)}
 
 
 def _newest(name: str, runs: Sequence[Mapping[str, _Found]]) -> _Found | None:
@@ -134,7 +135,7 @@ def _view(step: Step | None, row: table.Row, tasks: Sequence[TaskView]) -> StepV
 
 
 def _item(view: TaskView) -> TaskItem:
-    note = preview.failure(view.failure) if view.failure is not None else preview.reasons(view.reasons)
+    note = preview.message(view.failure) if view.failure is not None else preview.reasons(view.reasons)
     return TaskItem(
         index=list(view.task.index), turn=view.task.turn, item=preview.clip(view.item, TITLE), state=view.state,
         attempt=view.attempt, started_at=view.started_at, elapsed=view.elapsed, note=preview.clip(note, table.NOTE),
