@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,9 @@ NOT_HERE = (
 )  # fmt: skip
 """Options that a cell in the kernel cannot honour: its step goes to a process."""
 
+RUNS = "%flow r"
+"""What a cell that begins a run holds: `%flow run` or `%flow resume`."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -43,6 +47,16 @@ class Lane:
         self.known = known
         self._reasons: tuple[Reason, ...] = ()
         self._elsewhere: set[str] = set()
+
+    def prepare(self) -> bool:
+        """Have workers ready where the notebook will ask for some; whether it will."""
+        flow = self.known.flow()
+        apart = any((elsewhere_options(step.options) or step.scope) and not step.options.here for step in flow.steps)
+        if not apart and not any(RUNS in cell.source for cell in flow.notebook.cells):
+            return False
+        executors = self.known.executors()
+        threading.Thread(target=executors.prepare, args=(flow,), name="nbflow-prepare", daemon=True).start()
+        return True
 
     # ------------------------------------------------------------ before a step
 

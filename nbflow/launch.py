@@ -34,6 +34,7 @@ from nbflow.parameter_sources import Wish, as_text, read_params_file
 from nbflow.parameter_values import Given, evaluate
 from nbflow.pinned import Pins, last_results
 from nbflow.plugins import Executor
+from nbflow.preloading import preload_of
 from nbflow.runner import Runner, Understand, Watch, run_started
 from nbflow.subflow import with_ancestors, without_params
 
@@ -144,6 +145,12 @@ class Executors:
         """Raise PlanError for a URL that no executor serves."""
         for url in urls:
             self._factory(url or self.on)
+
+    def prepare(self, flow: Flow) -> None:
+        """Have what the flow's tasks start from before there is one: importing its packages may take seconds."""
+        executor = self.get()
+        if isinstance(executor, plugins.SupportsPreparation):
+            executor.prepare(preload_of(flow))
 
     def slots(self) -> int:
         """Cores of the run's own executor."""

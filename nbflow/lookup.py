@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,6 +30,7 @@ from nbflow.model import (
     TaskId,
     TaskSpec,
 )
+from nbflow.preloading import preload_of
 from nbflow.registry import Registry
 from nbflow.serialize import dump
 from nbflow.storage import Store
@@ -469,30 +469,11 @@ class Lookup:
 
     @cached_property
     def preload(self) -> tuple[str, ...]:
-        """The modules that the flow's cells import at top level, in document order."""
-        used = {order for step in self.flow.steps for order in (*step.definitions, *step.own_definitions)}
-        return imported_modules(
-            [self.flow.definitions[order].source for order in sorted(used) if self.flow.definitions[order].origins]
-        )
+        """The modules that the flow's cells import."""
+        return preload_of(self.flow)
 
 
 def _skip(task: TaskId, record: Record) -> Prepared:
     """A task and the record of its condition, which does not hold, in; what the run is told out."""
     reasons = (("condition", record.skipped or ""),)
     return Prepared(task, time.time(), "skip", key=record.key, execution=record.execution, reasons=reasons)
-
-
-def imported_modules(sources: list[str]) -> tuple[str, ...]:
-    """Import statements as text in; the absolute names of the modules that they load, each once, out."""
-    found: dict[str, None] = {}
-    for source in sources:
-        try:
-            body = ast.parse(source).body
-        except SyntaxError:
-            continue
-        for node in body:
-            if isinstance(node, ast.Import):
-                found.update(dict.fromkeys(alias.name for alias in node.names))
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found[node.module] = None
-    return tuple(found)

@@ -53,6 +53,14 @@ class Executor(Protocol):
 
 
 @runtime_checkable
+class SupportsPreparation(Protocol):
+    """An executor that starts tasks sooner when it knows what they import."""
+
+    def prepare(self, preload: tuple[str, ...] = ()) -> None:
+        """Start what tasks come from, with these modules; returns at once."""
+
+
+@runtime_checkable
 class SupportsCapacity(Protocol):
     """An executor that knows how many tasks it can run at once."""
 

@@ -65,6 +65,7 @@ class Session:
         self.plain = PlainCells(self.known)
         self._stacks: dict[int, list[Any]] = {}
         self._request: Request | None = None
+        self._prepared = False
         self._run: FlowRun | None = None
         self._hooks: dict[str, Callable[..., None]] = {
             "pre_run_cell": self.before_cell,
@@ -138,6 +139,7 @@ class Session:
             except NbflowError as error:  # the cell is none of ours: it runs all the same
                 say(error)
         request.names = dict(self.ip.user_ns)
+        self._prepared = self._prepared or (source.strip() != "" and self.lane.prepare())
         return request
 
     def _metadata(self) -> Mapping[str, Any]:

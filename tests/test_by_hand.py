@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -149,3 +151,38 @@ def test_flow_run_after_cells_by_hand_runs_the_rest(kernel: Kernel) -> None:
     assert "reused" in kernel.ok("show").text
     assert kernel.ok("show").result == "'21'"
     assert executions(kernel)[5:] == ["show"], "once more executes it"
+
+
+def workers(kernel: Kernel) -> list[str]:
+    """The command lines of the kernel's children that tasks are forked from, once there are some, for two seconds."""
+    pid = kernel.value("__import__('os').getpid()")
+    end = time.monotonic() + 2
+    found: list[str] = []
+    while not found and time.monotonic() < end:
+        time.sleep(0.05)
+        with contextlib.suppress(OSError):  # a thread or child that has just ended
+            children = [
+                one for each in Path(f"/proc/{pid}/task").glob("*/children") for one in each.read_text().split()
+            ]
+            found = [text for one in children if "zygote" in (text := Path(f"/proc/{one}/cmdline").read_text())]
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_workers_are_there_before_the_first_cell_that_asks_for_one(tmp_path: Path) -> None:
+    """They import what the notebook imports while the user's own first cells run; not where nothing will ask."""
+    plain = {"i": "import json", "a": "%%step a\nx = [1, 2]"}
+    with Kernel(NotebookFile(tmp_path / "plain.ipynb", plain)) as kernel:
+        kernel.ok("i", "a")
+        assert workers(kernel) == []
+    wide = {
+        "i": "import json, textwrap",
+        "a": "%%step a\nx = [1, 2]",
+        "b": "%%step b --foreach n in x\ny = json.dumps(n)",
+    }
+    with Kernel(NotebookFile(tmp_path / "wide.ipynb", wide)) as kernel:
+        kernel.ok("i")
+        (found,) = workers(kernel)
+        assert "json" in found
+        kernel.ok("a", "b")
+        assert kernel.value("y") == "'2'"
