@@ -15,7 +15,7 @@ from nbflow.collected import Outputs
 from nbflow.errors import NbflowError
 from nbflow.executors.kernel import KernelTask, Left
 from nbflow.model import Finding, Flow, Found, Reason, Record, RunEnded, TaskChanged, TaskFailure, TaskId, TaskState
-from nbflow.runner import run_started
+from nbflow.provenance import run_started
 from nbflow.serialize import Dumped, Unstorable
 from nbflow.storage import Store
 

@@ -35,7 +35,8 @@ from nbflow.parameter_values import Given, evaluate
 from nbflow.pinned import Pins, last_results
 from nbflow.plugins import Executor
 from nbflow.preloading import preload_of
-from nbflow.runner import Runner, Understand, Watch, run_started
+from nbflow.provenance import run_started
+from nbflow.runner import Runner, Understand, Watch
 from nbflow.subflow import with_ancestors, without_params
 
 PathLike = str | os.PathLike[str]

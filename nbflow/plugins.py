@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -39,6 +39,14 @@ class Handle(Protocol):
 
     def cancel(self, grace: float) -> None:
         """Interrupt the task, and end its whole process tree after `grace` seconds; returns at once."""
+
+
+@runtime_checkable
+class SupportsPush(Protocol):
+    """A handle that gives its events by itself: for small tasks a thread for each would cost more than the task."""
+
+    def push(self, sink: Callable[[TaskEvent], None]) -> None:
+        """Its events as they come, from now on, to a function that returns at once; the last one is always `Ended`."""
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 Taken = dict[str, dict[str, Any]]
@@ -91,13 +92,24 @@ def _set_context(values: dict[str, Any]) -> None:
     context.prec, context.rounding = values["prec"], values["rounding"]
 
 
+def _environment() -> dict[str, str]:
+    """The variables, read beside `os.environ`: whoever watches it must not take this for the cell's own doing."""
+    raw: Mapping[Any, Any] = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001
+    found = {_text(key): _text(value) for key, value in raw.items()}
+    for name in PRIVATE:
+        found.pop(name, None)
+    return found
+
+
+_text = lru_cache(maxsize=4096)(os.fsdecode)
+
 PRIVATE = frozenset({"COLUMNS", "LINES", "PYTEST_CURRENT_TEST"})
 BACKEND = frozenset({"backend", "backend_fallback", "interactive"})
 
 PARTS: Mapping[str, Part] = {
     "folder": _whole(os.getcwd, os.chdir),
     "environment": Part(
-        "sys", lambda: {key: value for key, value in os.environ.items() if key not in PRIVATE},
+        "sys", _environment,
         os.environ.__setitem__, lambda key: os.environ.pop(key, None),
     ),
     "sys.path": _whole(lambda: list(sys.path), lambda value: sys.path.__setitem__(slice(None), value)),

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 import queue
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 
@@ -44,7 +39,7 @@ from nbflow.model import (
     TaskSpec,
 )
 from nbflow.options import tries_again
-from nbflow.plugins import Executor, Handle, SupportsBatches
+from nbflow.plugins import Executor, Handle, SupportsBatches, SupportsPush
 
 Understand = Callable[[Changed], Flow]
 """What steps turned out to change in place in; the flow with these facts out."""
@@ -108,6 +103,7 @@ class Runner:
         self.behind = False  # something has changed that was not drawn yet
         self.slots = slots
         self.batches: dict[int, bool] = {}
+        self.pushes: dict[type, bool] = {}
         self.state = self.new_state()
         self.drawn = state.snapshot(self.state)
 
@@ -263,7 +259,7 @@ class Runner:
             self.lookup.settle(task, None)
             return (happenings.Finished(task, time.time(), 0.0, failure=failure),)
         self.handles[task] = handle
-        self.carriers.run(partial(self.carry, task, handle))
+        self.follow(task, handle)
         return self.batched(task, executor, spec) if spec.items and not task.part else ()
 
     def batched(self, task: TaskId, executor: Executor, spec: TaskSpec) -> Iterable[happenings.Event]:
@@ -273,6 +269,17 @@ class Runner:
         ahead = cast("SupportsBatches", executor).ahead(spec) if self.batches[id(executor)] else 1
         same = ahead == self.state.ahead.get(task.step, 1)
         return () if same else (happenings.Batched(task.step, ahead, time.time()),)
+
+    def follow(self, task: TaskId, handle: Handle) -> None:
+        """Every event of a handle comes into the inbox: by itself, or carried by a thread."""
+        kind = type(handle)
+        if kind not in self.pushes:
+            self.pushes[kind] = isinstance(handle, SupportsPush)  # slow: not for each task
+        if self.pushes[kind]:
+            put = self.inbox.put
+            cast("SupportsPush", handle).push(lambda event: put(Progress(task, event)))
+        else:
+            self.carriers.run(partial(self.carry, task, handle))
 
     def carry(self, task: TaskId, handle: Handle) -> None:
         """Every event of a handle into the inbox; a handle that breaks off ends the attempt."""
@@ -455,43 +462,3 @@ class _Heartbeat(threading.Thread):
     def stop(self) -> None:
         """End the thread."""
         self.done.set()
-
-
-# ---------------------------------------------------------------- a run's first event
-
-
-def run_started(flow: Flow, run: str, **about: Any) -> RunStarted:
-    """A flow and a run's id in; its first event, with who, where and from which commit, out."""
-    return RunStarted(
-        run=run, flow=flow.name, at=time.time(), notebook=flow.notebook.path, folder=flow.notebook.folder,
-        user=_user(), host=socket.gethostname(), pid=os.getpid(), commit=git_commit(flow.notebook.folder),
-        steps=tuple(step.name for step in flow.steps), labels={step.name: step.label for step in flow.steps},
-        edges=flow.edges, all_cells=flow.all_cells, **about,
-    )  # fmt: skip
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no entry for this uid, as in many containers
-        return str(os.getuid()) if hasattr(os, "getuid") else ""
-
-
-def git_commit(folder: str) -> str:
-    """A folder in; the commit that its work tree is at, `+` behind it when files differ, "" outside git, out."""
-    if not _in_work_tree(folder):
-        return ""
-    try:
-        found = subprocess.run(
-            ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty=+"],
-            capture_output=True, text=True, timeout=5, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
-
-
-def _in_work_tree(folder: str) -> bool:
-    """Whether a `.git` stands above: asking git itself costs a process."""
-    place = Path(folder).resolve()
-    return any((above / ".git").exists() for above in (place, *place.parents))

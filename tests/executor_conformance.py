@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import time
 from pathlib import Path
@@ -165,7 +166,7 @@ class ExecutorConformance:
             "from nbflow import current\n"
             "(current.flow, current.step, current.task, current.attempt, current.index, current.parameters.lr,"
             " current.parameters['lr'], current.tags, current.is_flow, lr)",
-            parameters={"lr": 0.5},
+            parameters=pickle.dumps({"lr": 0.5}),
             values={"lr": 0.5},
             index=(2, 1),
             tags=("t",),

@@ -18,6 +18,7 @@ from nbflow.secrecy import Mask
 from nbflow.wire import Assembler, Born, Ending, Frames, Gone, Raw, Report, parse_event
 
 Publish = Callable[[TaskSpec, TaskResult], TaskResult]
+Carry = Callable[[Callable[[], None]], None]
 
 FIX_KILLED = "give the step less data or more memory (--memory), or run fewer tasks at once (--workers)"
 ENDINGS = {
@@ -30,9 +31,16 @@ ENDINGS = {
 class Attempt:
     """A handle: events as they come, the record published before `Ended`; fed by one thread, read by another."""
 
-    def __init__(self, spec: TaskSpec, publish: Publish, secrets: Iterable[str] = ()) -> None:
-        """`secrets` are values that must not be shown, kept or logged."""
+    def __init__(
+        self, spec: TaskSpec, publish: Publish, secrets: Iterable[str] = (), carry: Carry | None = None
+    ) -> None:
+        """`secrets` are values that must not be shown, kept or logged; `carry` runs what may take long elsewhere."""
         self.spec = spec
+        self._carry = carry
+        self._lock = threading.RLock()
+        self._sink: Callable[[TaskEvent], None] | None = None
+        self._outputs = Outputs()
+        self._given = False  # its last event
         self._mask = Mask(secrets)
         self.pid = 0
         self.over = threading.Event()
@@ -50,21 +58,54 @@ class Attempt:
 
     def events(self) -> Iterator[TaskEvent]:
         """Its events as they come; a record is in the store when `Ended` is given."""
-        outputs = Outputs()
-        while True:
+        ended = False
+        while not ended:
             event = self._queue.get()
-            if isinstance(event, Ended):
-                for output in self._mask.rest():
-                    outputs.add(output)
-                    yield Output(output=output, at=time.time())
-                result = finish(self.spec, self._mask.result(event.result) if self._mask else event.result, outputs)
-                yield Ended(result=self._publish(self.spec, result))
+            ended = isinstance(event, Ended)
+            yield from self._shown(event)
+
+    def push(self, sink: Callable[[TaskEvent], None]) -> None:
+        """The same, each event given to a function by the thread that has it."""
+        with self._lock:
+            self._sink = sink
+            while not self._queue.empty():
+                self._give(self._queue.get())
+
+    def _put(self, event: TaskEvent) -> None:
+        with self._lock:
+            if self._given:
                 return
-            if isinstance(event, Output):
-                if self._mask:
-                    event = msgspec.structs.replace(event, output=self._mask.output(event.output))
-                outputs.add(event.output)
-            yield event
+            self._given = isinstance(event, Ended)
+            if self._sink is None:
+                self._queue.put(event)
+            else:
+                self._give(event)
+
+    def _give(self, event: TaskEvent) -> None:
+        if self._carry is not None and isinstance(event, Ended):
+            self._carry(lambda: self._hand(event))
+        else:
+            self._hand(event)
+
+    def _hand(self, event: TaskEvent) -> None:
+        if self._sink is not None:
+            for each in self._shown(event):
+                self._sink(each)
+
+    def _shown(self, event: TaskEvent) -> Iterator[TaskEvent]:
+        """An event as whoever submitted it may see it; before the last one its record is published."""
+        if isinstance(event, Ended):
+            for output in self._mask.rest():
+                self._outputs.add(output)
+                yield Output(output=output, at=time.time())
+            result = self._mask.result(event.result) if self._mask else event.result
+            yield Ended(result=self._publish(self.spec, finish(self.spec, result, self._outputs)))
+            return
+        if isinstance(event, Output):
+            if self._mask:
+                event = msgspec.structs.replace(event, output=self._mask.output(event.output))
+            self._outputs.add(event.output)
+        yield event
 
     def cancel(self, grace: float) -> None:
         """Interrupt the task, and end its whole process tree after `grace` seconds; returns at once."""
@@ -115,19 +156,19 @@ class Attempt:
                 if not self._why:
                     self.end(event.result)
             else:
-                self._queue.put(event)
+                self._put(event)
         self._put_stream(stream)
 
     def _put_stream(self, stream: dict[str, Any] | None) -> None:
         if stream is not None:
             output = {"output_type": "stream", "name": stream["name"], "text": "".join(stream["parts"])}
-            self._queue.put(Output(output=output, at=stream["at"]))
+            self._put(Output(output=output, at=stream["at"]))
 
     def _feed_raw(self, fd: int, data: bytes, final: bool = False) -> None:
         text = self._text[fd].decode(data, final)
         if text:
             name = "stdout" if fd == 1 else "stderr"
-            self._queue.put(Output(output={"output_type": "stream", "name": name, "text": text}, at=time.time()))
+            self._put(Output(output={"output_type": "stream", "name": name, "text": text}, at=time.time()))
 
     def _conclude(self, status: int) -> None:
         """The process has ended: with what it said, unless it was made to end or said nothing."""
@@ -163,7 +204,7 @@ class Attempt:
         """Its last event; later ones are dropped."""
         if not self.over.is_set():
             self.over.set()
-            self._queue.put(Ended(result=result))
+            self._put(Ended(result=result))
             self.on_end()
 
 

@@ -10,8 +10,9 @@ from typing import Protocol
 import msgspec
 
 from nbflow import admission, limits, records, secret_sources, storage, wire
+from nbflow.carriers import Carriers
 from nbflow.errors import ExecutorError, NbflowError
-from nbflow.executors.attempt import Attempt
+from nbflow.executors.attempt import Attempt, Carry
 from nbflow.executors.spare import SpareLane
 from nbflow.executors.warm import WarmLane
 from nbflow.executors.zygote import ZygoteLane
@@ -50,6 +51,7 @@ class LocalExecutor:
             self.warm = WarmLane(self.lane, self.slots())
         if name == "warm" and isinstance(self.lane, ZygoteLane):
             self.warm = WarmLane(self.lane, self.slots(), always=True)
+        self.carriers = Carriers("nbflow publish")
         self._stores: dict[str, storage.Store] = {}  # kept open: one in the cloud takes a while to reach
 
     def slots(self) -> int:
@@ -73,11 +75,15 @@ class LocalExecutor:
         secrets = _secrets(spec)
         if spec.options.gpu and not spec.devices:
             spec = _with_devices(spec)
-        attempt = Attempt(spec, self._publish, secrets.values())
+        attempt = Attempt(spec, self._publish, secrets.values(), self._carry(spec))
         order = wire.Submit(0, wire.pack(spec), spec.options.timeout, spec.options.memory, secrets)
         lane = self.warm if self.warm is not None and self.warm.takes(spec) else self.lane
         lane.submit(attempt, order, frozenset(spec.preload))
         return attempt
+
+    def _carry(self, spec: TaskSpec) -> Carry | None:
+        """Publishing in a folder takes no time; elsewhere others would wait for it."""
+        return self.carriers.run if "://" in spec.store else None
 
     def ahead(self, spec: TaskSpec) -> int:
         """How many tasks like this one may be submitted for each core."""
@@ -98,6 +104,7 @@ class LocalExecutor:
         if self.warm is not None:
             self.warm.close()
         self.lane.close()
+        self.carriers.close()
 
 
 def publish(store: storage.Store, spec: TaskSpec, result: TaskResult) -> TaskResult:

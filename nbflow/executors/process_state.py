@@ -173,6 +173,8 @@ def _attributes(name: str, module: types.ModuleType) -> dict[str, Any]:
     found = vars(module)
     if name in {"sys", "warnings"}:
         return {key: value for key, value in found.items() if key not in VOLATILE}
+    if name == "os":
+        found = {key: value for key, value in found.items() if key != "stat"}  # a task's observer looks there itself
     # what begins with an underscore libraries fill in when they are first used
     return {key: value for key, value in found.items() if key[:1] != "_"}
 
