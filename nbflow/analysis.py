@@ -35,18 +35,21 @@ _LAZY_ANNOTATIONS = sys.version_info >= (3, 14)  # PEP 649: evaluated on request
 
 
 @lru_cache(maxsize=4096)
-def analyse(source: str) -> Analysis:
-    """A cell's source in; what it takes from before it and leaves behind out. Never raises, runs nothing."""
+def analyse(source: str, *, postponed: bool = False) -> Analysis:
+    """A cell's source in; what it takes from before it and leaves behind out. Never raises, runs nothing.
+
+    `postponed`: a cell above has `from __future__ import annotations`.
+    """
     try:
-        return _analyse(read_cell(source))
+        return _analyse(read_cell(source), postponed)
     except (RecursionError, MemoryError):
         problem = Problem("syntax", 1, 0, "", "the code is nested too deeply to be analysed")
         return Analysis(diagnostics=(_diagnostic(problem),))
 
 
-def _analyse(cell: Cell) -> Analysis:
+def _analyse(cell: Cell, postponed: bool) -> Analysis:
     tree = cell.tree if cell.tree is not None else ast.Module([], [])
-    session = _open_session(cell, tree)
+    session = _open_session(cell, tree, postponed)
     flow = Flow(session)
     flow.place = (cell.magic_line, 0) if cell.magics else None
     flow.expand(cell.expansions)
@@ -67,9 +70,9 @@ def _analyse(cell: Cell) -> Analysis:
     return _conclude(cell, flow, state, sure)
 
 
-def _open_session(cell: Cell, tree: ast.Module) -> Session:
+def _open_session(cell: Cell, tree: ast.Module, postponed: bool) -> Session:
     futures = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
-    postponed = any(alias.name == "annotations" for node in futures for alias in node.names)
+    postponed |= any(alias.name == "annotations" for node in futures for alias in node.names)
     return Session(forks=":=" in cell.python, lazy_annotations=postponed or _LAZY_ANNOTATIONS)
 
 

@@ -1,8 +1,11 @@
 """Code → the texts and hashes that keys are made of: layout, comments and places do not count."""
 
 from __future__ import annotations
+import __future__
 
+import ast
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 
 from nbflow.analysis import Analysis, normalise
@@ -42,3 +45,29 @@ def behaviour_of(options: StepOptions) -> list[str]:
         "join": "join" if options.join else None,
     }
     return [f"{name} {text}" for name, text in texts.items() if text]
+
+
+def imported_modules(sources: list[str]) -> tuple[str, ...]:
+    """Import statements as text in; the absolute names of the modules that they load, each once, out."""
+    found: dict[str, None] = {}
+    for source in sources:
+        try:
+            body = ast.parse(source).body
+        except SyntaxError:
+            continue
+        for node in body:
+            if isinstance(node, ast.Import):
+                found.update(dict.fromkeys(alias.name for alias in node.names))
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found[node.module] = None
+    return tuple(found)
+
+
+def future_flags(sources: Iterable[str]) -> int:
+    """Statements in document order in; the compiler's flags that their `from __future__` lines set for what follows."""
+    found = 0
+    for source in sources:
+        if source.startswith("from __future__ "):
+            names = [alias.name for node in ast.walk(ast.parse(source)) for alias in getattr(node, "names", ())]
+            found |= sum(getattr(__future__, name).compiler_flag for name in names)
+    return found

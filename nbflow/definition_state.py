@@ -6,7 +6,7 @@ on them since is data: it travels under the definition's name in angle brackets 
 
 from __future__ import annotations
 
-import ast
+import enum
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,6 +19,7 @@ CODE = (
     types.FunctionType, staticmethod, classmethod, property, types.MemberDescriptorType, types.GetSetDescriptorType,
     types.WrapperDescriptorType, types.MethodDescriptorType, types.BuiltinFunctionType, type,
 )  # fmt: skip
+METHODS = (types.FunctionType, staticmethod, classmethod, property)
 OWN = frozenset(
     "_abc_impl _member_map_ _member_names_ _value2member_map_ _member_type_ _unhashable_values_ _use_args_ _new_member_"
     " _value_repr_ _generate_next_value_ _hashable_values_ _unhashable_values_map_".split()
@@ -44,19 +45,13 @@ class Definitions:
         put_state(value, state)
         self._before[name] = self._prints(value)
 
-    def add(self, source: str, names: Iterable[str], namespace: Mapping[str, Any]) -> None:
-        """A definition that the cell itself has made in: what its source says is found by making it once more.
-
-        Only where that has no effects: no decorators, no bases, nothing but displays of constants as defaults.
-        """
-        tree = _quiet_definition(source)
-        for name in names if tree is not None else ():
-            if not _may_hold(namespace.get(name)):
-                continue
-            space = dict(namespace)
-            exec(compile(ast.Module([tree], []), "<definition>", "exec", dont_inherit=True), space)
-            self._found[name] = namespace[name]
-            self._fresh[name] = self._before[name] = self._prints(space[name])
+    def see(self, names: Iterable[str], namespace: Mapping[str, Any]) -> None:
+        """Names that the cell itself defines in, after each of its statements: what is new is as its source says."""
+        for name in names:
+            value = namespace.get(name)
+            if _may_hold(value) and self._found.get(name) is not value:
+                self._found[name] = value
+                self._fresh[name] = self._before[name] = self._prints(value)
 
     def changed(self) -> dict[str, dict[str, Any]]:
         """The definitions that the cell has changed, each with all that differs from its source, out."""
@@ -79,41 +74,7 @@ class Definitions:
         return {"set": left, "gone": sorted(fresh.keys() - now.keys())}
 
     def _prints(self, value: Any) -> dict[str, str | None]:
-        return {key: fingerprint(each, self._registry) for key, each in _attributes(value).items()}
-
-
-def _quiet_definition(source: str) -> Any:
-    """A definition's source in; its tree, None where making it once more might have effects, out."""
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:
-        return None
-    tree = body[0] if len(body) == 1 else None
-    if not isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or tree.decorator_list:
-        return None
-    if isinstance(tree, ast.ClassDef):
-        methods = ast.FunctionDef | ast.AsyncFunctionDef
-        assigned = [part for part in tree.body if isinstance(part, ast.Assign | ast.AnnAssign | ast.Expr)]
-        inner = [part.value for part in assigned if part.value is not None]
-        parts = [each for part in tree.body if isinstance(part, methods) for each in _defaults(part)] + inner
-        plain = all(isinstance(part, methods | ast.Assign | ast.AnnAssign | ast.Expr | ast.Pass) for part in tree.body)
-        if tree.bases or tree.keywords or not plain:
-            return None
-    else:
-        parts = _defaults(tree)
-    return tree if all(_is_display(part) for part in parts) else None
-
-
-def _defaults(tree: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.expr]:
-    return [*tree.args.defaults, *(each for each in tree.args.kw_defaults if each is not None)]
-
-
-def _is_display(value: ast.expr) -> bool:
-    try:
-        ast.literal_eval(value)
-    except (ValueError, TypeError, SyntaxError):
-        return isinstance(value, ast.Call) and ast.unparse(value) in ("list()", "dict()", "set()")
-    return True
+        return {key: _code_of(each) or fingerprint(each, self._registry) for key, each in _attributes(value).items()}
 
 
 def _may_hold(value: Any) -> bool:
@@ -123,7 +84,7 @@ def _may_hold(value: Any) -> bool:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """A class or function in; what cells may set on it, by name, out: no code, nothing of Python's own."""
+    """A class or function in; what cells may set on it, by name, out: nothing of Python's own."""
     if isinstance(value, type):
         return {key: each for key, each in vars(value).items() if _is_set(key, each)}
     found = {key: each for key, each in vars(value).items() if _is_set(key, each)}
@@ -142,8 +103,20 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _is_set(key: str, value: Any) -> bool:
-    """Whether an attribute is data: neither code nor Python's own."""
-    return not (key in OWN or (key.startswith("__") and key.endswith("__")) or isinstance(value, CODE))
+    """Whether an attribute may have been set by a cell: Python's own are not, methods with their names may be."""
+    own = key in OWN or (key.startswith("__") and key.endswith("__") and not isinstance(value, METHODS))
+    return not own and (isinstance(value, METHODS) or not isinstance(value, (*CODE, enum.Enum)))
+
+
+def _code_of(value: Any) -> str:
+    """A method, or what wraps methods, in; a text that is the same for the same code out, "" for anything else."""
+    if isinstance(value, types.FunctionType):
+        return f"code {hash(value.__code__)}"
+    if isinstance(value, staticmethod | classmethod):
+        return f"{type(value).__name__} {_code_of(value.__func__)}"
+    if isinstance(value, property):
+        return f"property {_code_of(value.fget)} {_code_of(value.fset)} {_code_of(value.fdel)}"
+    return ""
 
 
 def put_state(value: Any, state: Mapping[str, Any]) -> None:

@@ -13,8 +13,10 @@ import msgspec
 
 from nbflow import problems
 from nbflow.analysis import Analysis, analyse, normalise
+from nbflow.asking import HIDING, diagnosed, waiting
+from nbflow.attached import attached_to
 from nbflow.codes import behaviour_of, hash_of, identity_of, normal_text
-from nbflow.definitions import Piece, Surroundings, global_names, split_cell
+from nbflow.definitions import Piece, Surroundings, global_names, parse_statement, split_cell
 from nbflow.effects import PROCESS, STATES, Files, state_of
 from nbflow.model import (
     Binding,
@@ -75,6 +77,9 @@ class _Builder:
         self.touches = Touches()
         self.files: list[Files] = []  # what each definition may do to files
         self.variables = frozenset(union(global_names(cell.body) for cell in notebook.cells))
+        self.attached: dict[str, tuple[int, ...]] = {}  # in this cell: name -> its definitions with what they were left
+        self.listed = any("__subclasses__" in cell.body for cell in notebook.cells)
+        self.postponed = False  # annotations, by a `from __future__` above
         self.alike: Counter[str] = Counter()  # cells with the same code
         self.vague = False  # a star import or the like above: a missing name may be there after all
 
@@ -87,8 +92,10 @@ class _Builder:
             return
         if cell.kind == "params" and "File" not in self.writers:
             cell = msgspec.structs.replace(cell, body=with_file(cell.body))
-        analysis = analyse(cell.body)
-        self._diagnose(cell, analysis)
+        analysis = analyse(cell.body, postponed=self.postponed)
+        self.postponed |= "from __future__ import" in cell.body and "annotations" in cell.body
+        self.findings.extend(diagnosed(cell, analysis, all_cells=self.all_cells))
+        self.vague |= any(problem.code in HIDING for problem in analysis.diagnostics)
         around = Surroundings(dict(self.origins), lambda name: bool(self._definitions_of(name)), self.variables)
         if cell.kind == "setup":
             self._add_setup_cell(cell, analysis)
@@ -107,17 +114,6 @@ class _Builder:
             return False
         self.declared[name] = cell
         return True
-
-    def _diagnose(self, cell: Cell, analysis: Analysis) -> None:
-        serious = cell.kind in ("step", "params", "setup")
-        for problem in analysis.diagnostics:
-            if problem.code in ("star-import", "dynamic", "run-magic"):
-                self.vague = True
-            error = serious and problem.code in ("syntax", "hidden-state")
-            self.findings.append(Finding(
-                code=problem.code, level="error" if error else "warning", step=cell.name, cell=cell.id,
-                line=problem.line, name=problem.name or None, message=problem.message, fix=problem.hint or None,
-            ))  # fmt: skip
 
     # ------------------------------------------------------------ definitions and set-up
 
@@ -141,11 +137,27 @@ class _Builder:
             order = len(self.definitions)
             self.definitions.append(definition_of(cell, piece, order, need))
             self.files.append(piece.files)
-            if piece.kind == "setup":
+            if piece.kind == "setup" or piece.statement.source.startswith("from __future__ "):
                 self.setup.append(order)
+            self._attach(piece, order, own)
             for name in piece.writes:
                 own.setdefault(name, []).append(order)
         return own
+
+    def _attach(self, piece: Piece, order: int, own: Mapping[str, list[int]]) -> None:
+        """A definition that leaves something with others: whoever uses those below needs it too."""
+
+        def orders(name: str) -> tuple[int, ...]:
+            return (*self.attached.get(name, ()), *(own.get(name) or self._definitions_of(name)))
+
+        tree = parse_statement(piece.statement)
+        needs = attached_to(
+            tree, self.definitions, lambda name: closed(self.definitions, orders(name)), listed=self.listed
+        )
+        for name in needs:
+            known = orders(name)
+            if known and not self.definitions[known[-1]].origins:
+                self.attached[name] = (*known, order)
 
     def _add_setup_cell(self, cell: Cell, analysis: Analysis) -> None:
         order = len(self.definitions)
@@ -374,6 +386,11 @@ class _Builder:
         for name, orders in own.items():
             if name not in writes:
                 self.writers.setdefault(name, []).append(Writer(position=cell.position, definitions=tuple(orders)))
+        for name, attached in self.attached.items():
+            if name not in writes:
+                orders = tuple(sorted({*attached}))
+                self.writers.setdefault(name, []).append(Writer(position=cell.position, definitions=orders))
+        self.attached.clear()
         for name in analysis.deletes - analysis.writes:
             self.writers.setdefault(name, []).append(Writer(position=cell.position))
 
@@ -400,7 +417,7 @@ class _Builder:
         steps, crossings = place_steps(self._needed(), self.lists, self.definitions, self._resolve_step)
         self.findings.extend(crossings)
         names = {step.name for step in steps}
-        self._check_after(steps)
+        self.findings.extend(problems.unknown_steps(steps, self._resolve_step))
         for missing in self.missing:
             if not missing.sure and missing.name in missing.writes:
                 continue  # bound by the cell itself, on some path
@@ -419,7 +436,11 @@ class _Builder:
             definitions=tuple(self.definitions),
             parameters=parameters,
             edges=edges_of(steps, self.lists, self.definitions),
-            findings=(*self.findings, *problems.of_steps(steps, self.definitions)),
+            findings=(
+                *self.findings,
+                *problems.of_steps(steps, self.definitions),
+                *waiting(steps, self.definitions, all_cells=self.all_cells),
+            ),
             lists={
                 step.name: msgspec.structs.replace(self.lists[step.name], scope=step.scope[:-1], order=step.order)
                 for step in steps
@@ -471,10 +492,3 @@ class _Builder:
     def _needs(self, step: Step, names: set[str]) -> tuple[str, ...]:
         after = {self._resolve_step(word) for word in step.options.after}
         return tuple(sorted((set(step.needs) | after) & names))
-
-    def _check_after(self, steps: tuple[Step, ...]) -> None:
-        known = [step.name for step in steps]
-        for step in steps:
-            for word in (*step.options.after, *step.options.join):
-                if self._resolve_step(word) not in known:
-                    self.findings.append(problems.unknown_step(step, word, known))

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from nbflow import artifacts
 from nbflow.analysis import transform
+from nbflow.codes import future_flags
 from nbflow.definition_state import put_state
 from nbflow.effects import state_of
 from nbflow.errors import NbflowError, NotFoundError, TaskError, nearest
@@ -113,7 +114,8 @@ class Values:
                     for order in version:
                         self._define(order)
                         self._follow(self._flow.definitions[order].free)
-                return self._made[max(version)][name]
+                made = [self._made[order] for order in sorted(version, reverse=True)]
+                return next(each[name] for each in made if name in each)
             record = self._records.of(version)
             if record is not None and name in record.artifacts:
                 return self.load(record, name)
@@ -194,12 +196,13 @@ class Values:
                 namespace[name] = value
         file = f"{self._flow.name}: cell {definition.position}"
         _remember_lines(file, definition)
+        flags = future_flags(each.source for each in self._flow.definitions[: definition.order])
         try:
-            _execute(definition, file, namespace)
+            _execute(definition, file, namespace, flags)
         except ModuleNotFoundError:
             if not self._add_paths(definition):
                 raise
-            _execute(definition, file, namespace)
+            _execute(definition, file, namespace, flags)
         return {name: namespace[name] for name in definition.names if name in namespace}
 
     def _add_paths(self, definition: Definition) -> bool:
@@ -266,9 +269,9 @@ class Values:
                 sys.path[:] = path
 
 
-def _execute(definition: Definition, file: str, namespace: dict[str, Any]) -> None:
+def _execute(definition: Definition, file: str, namespace: dict[str, Any], flags: int) -> None:
     """Run a definition's statement in a namespace, its lines numbered as in its cell; TaskError when it raises."""
-    code = compile("\n" * (definition.line - 1) + transform(definition.source), file, "exec", dont_inherit=True)
+    code = compile("\n" * (definition.line - 1) + transform(definition.source), file, "exec", flags, dont_inherit=True)
     try:
         exec(code, namespace)
     except ModuleNotFoundError:

@@ -13,7 +13,9 @@ import msgspec
 
 from nbflow import planning, records, validity
 from nbflow.artifacts import is_whole, save
+from nbflow.codes import imported_modules
 from nbflow.context import Caught
+from nbflow.effects import state_of
 from nbflow.execution import execution_id, last_executions
 from nbflow.happenings import Node, Prepared
 from nbflow.looping import Loops, settled_id
@@ -133,6 +135,10 @@ class Lookup:
         """Whether a task reads one of these names below the step that turned out to change them."""
         step = self.loops.step_of(task)
         reads = {binding.name for binding in step.bindings}
+        if (known := self._known.get(task)) is not None:  # what its inputs refer to is found only with them
+            orders = known.resolved.definitions
+            reads |= known.resolved.inputs.keys()
+            reads |= {state_of(name) for order in orders for name in self.flow.definitions[order].names}
         below = step.position > by.position or bool(set(step.scope) & set(by.scope))
         return below and not reads.isdisjoint(names)
 

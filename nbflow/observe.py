@@ -5,12 +5,11 @@ string in the cell that names a file counts too. Environment variables count whe
 standard library is the user's: what libraries look up for themselves is their distribution's business. Copying the
 whole environment, as for a child process, reads none.
 """
-# ruff: noqa: PTH110, PTH111, PTH112, PTH113, PTH116, PTH118, PTH123, PTH207, SLF001
+# ruff: noqa: PTH110, PTH112, PTH113, PTH116, PTH123, SLF001
 # Paths are text here: the audit hook gives them so. Frames are only reached by `_getframe`.
 
 from __future__ import annotations
 
-import glob
 import itertools
 import os
 import re
@@ -35,6 +34,7 @@ from nbflow.environment import (
     top_of,
 )
 from nbflow.model import Observations, TaskSpec
+from nbflow.programs import WORDS, Programs, named_files
 from nbflow.watches import ADDED, FOLDER, watch_environment, watch_looks
 
 SOCKET_EVENTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
@@ -49,9 +49,7 @@ SYSTEM_ROOTS = ("/etc/", "/usr/", "/lib/", "/lib64/", "/opt/", "/run/", "/var/li
 
 START_UP = ("sitecustomize", "usercustomize")
 CACHES = ("/matplotlib/", "/fontconfig/", "/fontlist-", "/.ipython/", "/.jupyter/", "/.config/", "/.cache/")
-STRINGS = re.compile(r"""(?:"((?:[^"\\\n]|\\.)+)"|'((?:[^'\\\n]|\\.)+)')""")
 IMPORTS = re.compile(r"^[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTILINE)
-MOST_MATCHES = 1000
 LOOKING = ("genericpath.py", "posixpath.py", "ntpath.py", "pathlib.py", "_local.py", "_abc.py", "pathlib/__init__.py")
 """Files of the standard library through which a path is asked for on the user's word."""
 
@@ -104,6 +102,7 @@ class Observer:
         self.read: dict[str, tuple[int, int] | None] = {}  # path -> (mtime, size) when opened; None: absent
         self.written: dict[str, bool] = {}  # path -> whether it was only added to
         self.removed: set[str] = set()
+        self.programs = Programs(self.folder)
         self.known: dict[str, str] = {}  # path -> id, where it had to be taken before the file changed
         self.variables: dict[str, str] = {}
         self.volatile: set[str] = set()
@@ -308,23 +307,23 @@ class Observer:
         return f"{ADDED if self.written.get(path) else ''}{file_id(path)}"
 
     def _see_strings(self) -> None:
-        """Files that the cell names, for libraries that open them where the audit hook cannot see it."""
-        sources = (self.spec.source, *(each.source for each in self.spec.replay))
-        found = {a or b for source in sources for a, b in STRINGS.findall(source)}
-        for text in found:
-            if len(text) > 300 or "\\" in text or "://" in text:
+        """Files that the cell or its programs name, and those that programs wrote: the audit hook sees none of them."""
+        written, gone = self.programs.changes()
+        self.written |= dict.fromkeys(filter(None, map(self._full, written - self.written.keys())), False)
+        self.removed |= {full for full in map(self._full, gone) if full is not None}
+        sources = [self.spec.source, *(each.source for each in self.spec.replay)]
+        words = self.programs.words
+        if self.programs.started:
+            words |= {word for word in WORDS.findall(self.spec.source) if "*" not in word}
+        for path in named_files(sources, self.folder, words):
+            full = whole_path(path, self.folder, self.spec.store)
+            if full is None or full in self.read or full in self.written:
                 continue
-            path = os.path.join(self.folder, os.path.expanduser(text))
-            matches = glob.glob(path)[:MOST_MATCHES] if "*" in text else [path]
-            for match in filter(os.path.isfile, matches):
-                full = whole_path(match, self.folder, self.spec.store)
-                if full is None or full in self.read or full in self.written:
-                    continue
-                status = os.stat(full)
-                if status.st_mtime_ns >= self._started_ns:
-                    self.written[full] = False
-                else:
-                    self.read[full] = (status.st_mtime_ns, status.st_size)
+            status = os.stat(full)
+            if status.st_mtime_ns >= self._started_ns:
+                self.written[full] = False
+            else:
+                self.read[full] = (status.st_mtime_ns, status.st_size)
 
     # ------------------------------------------------------------ modules, variables, acts
 
@@ -340,7 +339,9 @@ class Observer:
         if self._by_user(sys._getframe(2), ("os.py", "_collections_abc.py")):
             self.variables[name] = text_id(value)
 
-    def _by_user(self, frame: types.FrameType | None, through: tuple[str, ...] = ()) -> bool:
+    def _by_user(
+        self, frame: types.FrameType | None, through: tuple[str, ...] = (), *, otherwise: bool = False
+    ) -> bool:
         """Whether the nearest frame that is neither of `through`, the standard library's nor ours is the user's."""
         while frame is not None:
             file = frame.f_code.co_filename
@@ -355,7 +356,7 @@ class Observer:
             elif origin == "installed" and not any(f"{os.sep}{name}{os.sep}" in file for name in TRANSPARENT):
                 return False
             frame = frame.f_back
-        return False
+        return otherwise
 
     def _on_socket(self, *arguments: Any) -> None:
         # a name is the address of a socket on this machine: pools and managers talk through those
@@ -363,9 +364,12 @@ class Observer:
         if not isinstance(address, (str, bytes)) or not os.fsdecode(address).startswith(("/", "\0")):
             self.volatile.add("socket")
 
-    def _on_process(self, *_: Any) -> None:
-        if self._by_user(sys._getframe(2)):
+    def _on_process(self, *arguments: Any) -> None:
+        # `%%bash` starts its program in a thread of its own
+        alone = threading.current_thread() is not threading.main_thread()
+        if self._by_user(sys._getframe(2), otherwise=alone):
             self.volatile.add("subprocess")
+            self.programs.start(*arguments)
 
 
 def whole_path(path: str, folder: str, store: str) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from nbflow.effects import state_of
 from nbflow.looping import Candidate, Gate, Loops, Sizes
 from nbflow.model import (
     FORMAT,
@@ -197,7 +198,10 @@ class _Resolving:
                 continue
             orders = sorted(closed(self.flow.definitions, [definition.order]))
             self.define(orders)
-            names.update((free, False) for order in orders for free in self.flow.definitions[order].free)
+            made = [self.flow.definitions[order] for order in orders]
+            names.update((free, False) for each in made for free in each.free)
+            kept = {state_of(name) for each in made for name in each.names}  # what cells have set on them
+            names.update(dict.fromkeys(kept & self.flow.writers.keys(), False))
         need = gather(self.flow.writers, self.flow.definitions, names, position=self.step.position)
         self.define(sorted(need.definitions))
         self.bind([binding for name, binding in sorted(need.bindings.items()) if name not in self.inputs])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,12 +48,16 @@ def lost_run(run: str, steps: Sequence[str]) -> Finding:
     )  # fmt: skip
 
 
-def unknown_step(step: Step, word: str, known: Sequence[str]) -> Finding:
-    """`--after` or `--join` with a name that no step has."""
-    return Finding(
-        code="missing-name", level="error", step=step.name, cell=step.cell, line=1, name=word,
-        message=f"there is no step named {word!r}{nearest(word, known)}", fix=f"known steps: {', '.join(known)}",
-    )  # fmt: skip
+def unknown_steps(steps: Sequence[Step], resolve: Callable[[str], str]) -> list[Finding]:
+    """Steps, and what makes a step's name of a word, in; `--after` and `--join` with names that no step has out."""
+    known = [step.name for step in steps]
+    return [
+        Finding(
+            code="missing-name", level="error", step=step.name, cell=step.cell, line=1, name=word,
+            message=f"there is no step named {word!r}{nearest(word, known)}", fix=f"known steps: {', '.join(known)}",
+        )
+        for step in steps for word in (*step.options.after, *step.options.join) if resolve(word) not in known
+    ]  # fmt: skip
 
 
 def unstored(step: Step, cell: Cell, name: str, maker: str, why: str) -> Finding:

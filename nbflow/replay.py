@@ -1,6 +1,7 @@
 """Definitions and set-up of earlier cells, run again in a task's own `__main__` before its cell."""
 
 from __future__ import annotations
+import __future__
 
 import ast
 import contextlib
@@ -15,6 +16,9 @@ from nbflow.model import Group, Ref, Replay, TaskFailure
 from nbflow.registry import Registry
 from nbflow.streams import silent
 from nbflow.tracebacks import failure_of, remember_lines
+
+FUTURE = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names[3:])
+"""What `from __future__` sets for everything below it."""
 
 Load = Callable[[Group, frozenset[str]], Mapping[str, Any]]
 
@@ -100,6 +104,7 @@ def _execute(replay: Replay, file: str, shell: Any) -> None:
     flags = shell.compile.flags | (ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if replay.kind == "setup" else 0)
     with shell.builtin_trap:
         code = compile(tree, file, "exec", flags, dont_inherit=True)
+        shell.compile.flags |= code.co_flags & FUTURE
         if code.co_flags & inspect.CO_COROUTINE:
             function = types.FunctionType(code, shell.user_global_ns)
             shell.loop_runner(function())

@@ -163,6 +163,24 @@ class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
         for part in (self.display_pub, self.displayhook):
             part.set_trait("emit", emit)
 
+    @contextlib.contextmanager
+    def after_statements(self, call: Callable[[], None]) -> Iterator[None]:
+        """Within the block `call` is called after each top-level statement of a cell."""
+        before, self._after = self._after, call
+        try:
+            yield
+        finally:
+            self._after = before
+
+    _after: Callable[[], None] | None = None
+
+    async def run_code(self, code_obj: Any, result: Any = None, *, async_: bool = False) -> bool:
+        """One statement's code in; whether it raised out."""
+        raised = bool(await super().run_code(code_obj, result, async_=async_))  # type: ignore[no-untyped-call]
+        if self._after is not None:
+            self._after()
+        return raised
+
     def init_display_pub(self) -> None:
         """Displays come to us."""
         self.display_pub = Publisher(parent=self, shell=self, emit=self.emit)  # type: ignore[no-untyped-call]

@@ -247,6 +247,7 @@ class _Task:
         ref = self.spec.inputs.get(PROCESS)
         self.process = self.inputs.value(ref) if ref is not None else ()
         waiting = list(self.process)
+        self.shell.compile.flags &= ~replay.FUTURE  # of the task before, in a process that runs several
         for statement in self.spec.replay:
             while waiting and waiting[0][0] < statement.position:
                 process_state.put(waiting.pop(0))
@@ -287,7 +288,9 @@ class _Task:
     def _run_cell(self) -> None:
         self.emit(Started(pid=os.getpid(), at=time.time()))
         begun = time.monotonic()
-        result = shell.run_cell(self.shell, self.spec.source, self.spec.code_name, self._title())
+        made = [name for definition in self.spec.own for name in definition.names]
+        with self.shell.after_statements(lambda: self.definitions.see(made, self.shell.user_ns)):
+            result = shell.run_cell(self.shell, self.spec.source, self.spec.code_name, self._title())
         self.elapsed = time.monotonic() - begun
         if self._drew(self.states):
             self.observer.add_volatile("random")
@@ -361,8 +364,6 @@ class _Task:
         spec = self.spec
         drawn = randomness.drawn(self.states) & spec.inputs.keys()
         found: dict[str, Any] = {name: randomness.read(name) for name in drawn}
-        for definition in spec.own:
-            self.definitions.add(definition.source, definition.names, self.shell.user_ns)
         found |= self.definitions.changed()
         for name in spec.writes:
             state = self.definitions.state(owner_of(name) or "")

@@ -26,7 +26,7 @@ from typing import Any
 DIFFERS, NO_EQUALITY = "differs", "no equality"
 
 # Values that fitting measures instead of computing: two plain runs differ in them.
-MEASURED = {"refit_time_", "mean_fit_time", "std_fit_time", "mean_score_time", "std_score_time"}
+MEASURED = {"refit_time_", "mean_fit_time", "std_fit_time", "mean_score_time", "std_score_time", "_stop_words_id"}
 
 # A generator, coroutine or async generator, or what waits on one: their place in the code is no value.
 WITHOUT_EQUALITY = (
@@ -166,6 +166,9 @@ class _Walk:
     def _memory_file(self, a: Any, b: Any, where: str) -> Difference | None:
         shown = [None if file.closed else (file.getvalue(), file.tell()) for file in (a, b)]
         return self.compare(shown[0], shown[1], f"the text and place of {where}")
+
+    def _view(self, a: Any, b: Any, where: str) -> Difference | None:
+        return self.compare([*a], [*b], f"the elements of {where}")
 
     # ------------------------------------------------------------ containers
 
@@ -545,6 +548,7 @@ _EXACT = _of(
 Rule = Callable[[_Walk, Any, Any, str], Difference | None]
 RULES: tuple[tuple[Callable[[Any], bool], Rule], ...] = (
     (_is(io.StringIO, io.BytesIO), _Walk._memory_file),
+    (_is(type({}.keys()), type({}.values()), type({}.items())), _Walk._view),
     (_is(*WITHOUT_EQUALITY), _Walk._nothing),
     (_of("pandas.core.groupby.groupby:BaseGroupBy", "pandas.core.window.rolling:BaseWindow"), _Walk._nothing),
     (_is(enum.Enum), _Walk._enum),

@@ -4,7 +4,7 @@ Each is run plainly, as a flow, once more (all reused), and in another process w
 the plain run leaves is compared, with the sources of functions and classes. A difference has to be named by a finding
 of that very run, or by its error. A notebook's metadata may hold `nbflow_test`: `reported`, the names that nbflow says
 it cannot keep; `without`, names of kinds that have no equality; `again`, code cells (from 1) that are rightly not
-reused; `fails`, those that cannot run and say why.
+reused; `fails`, those that cannot run and say why; `refused`, those that are named before anything runs.
 """
 
 from __future__ import annotations
@@ -74,6 +74,12 @@ def test_every_cell_as_a_step_leaves_what_a_plain_run_leaves(path: Path, bench: 
 def check(path: Path, bench: Bench, folder: Path) -> None:
     """One notebook through all of it: plainly, as a flow, again, and elsewhere."""
     expected = expectations(path)
+    if expected["refused"]:
+        with pytest.raises(nbflow.PlanError) as refusal:
+            nbflow.run(path, store=str(folder / "store"), all_cells=True)
+        cells = {f"cell:{finding.cell}" for finding in refusal.value.findings}
+        assert places(path, cells) == expected["refused"], refusal.value.findings
+        return
     left = run_plainly(path, folder / "plain", manager=bench.nursery.manager())
     copy, store = copy_with_data(path, folder / "flow"), str(folder / "store")
     with pytest.MonkeyPatch.context() as patch:
@@ -102,7 +108,7 @@ def third_run(path: Path, store: str) -> str:
 
 def expectations(path: Path) -> dict[str, Any]:
     known = dict(nbformat.read(path, as_version=4).metadata.get("nbflow_test", {}))
-    return {"reported": [], "without": [], "again": [], "fails": []} | known
+    return {"reported": [], "without": [], "again": [], "fails": [], "refused": []} | known
 
 
 # ---------------------------------------------------------------- what a run is held to

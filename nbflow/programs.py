@@ -1,0 +1,92 @@
+"""What programs that a cell starts (`!command`, `subprocess`) do to files: the folder before them and after them.
+
+Nobody tells what another process opens. What it has written is seen by comparing the notebook's folder with itself;
+what it may have read are the files that the command and the cell name.
+"""
+# ruff: noqa: PTH111, PTH118, PTH207
+# Paths are text, as the audit hook gives them.
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+STRINGS = re.compile(r"""(?:"((?:[^"\\\n]|\\.)+)"|'((?:[^'\\\n]|\\.)+)')""")
+WORDS = re.compile(r"[^\s'\"`;|&<>(){}=,:$]+")
+MOST_MATCHES = 1000
+MOST_FILES = 5000
+"""So many files are looked at; in a larger folder what programs write is not seen."""
+
+Facts = tuple[int, int]
+"""A file's time of change and size."""
+
+
+class Programs:
+    """The programs of one task: what they were told, and the folder as it was before the first of them."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._before: dict[str, Facts] | None = None
+        self._told: list[str] = []
+
+    def start(self, *arguments: Any) -> None:
+        """A program is about to start, with these arguments."""
+        if self._before is None:
+            self._before = files_below(self._folder)
+        for argument in arguments:
+            parts = argument if isinstance(argument, list | tuple) else [argument]
+            self._told += [os.fsdecode(part) for part in parts if isinstance(part, str | bytes)]
+
+    @property
+    def words(self) -> set[str]:
+        """The words of all that they were told."""
+        return {word for text in self._told for word in WORDS.findall(text)}
+
+    @property
+    def started(self) -> bool:
+        """Whether there was any."""
+        return self._before is not None
+
+    def changes(self) -> tuple[set[str], set[str]]:
+        """The files that have been written since, and those that are gone, out."""
+        before = self._before
+        if before is None or len(before) >= MOST_FILES:
+            return set(), set()
+        now = files_below(self._folder)
+        return {path for path, facts in now.items() if before.get(path) != facts}, before.keys() - now.keys()
+
+
+def files_below(folder: str) -> dict[str, Facts]:
+    """A folder in; the files in it and below, hidden folders left out, each with its time and size, out."""
+    found: dict[str, Facts] = {}
+    waiting = [folder]
+    while waiting and len(found) < MOST_FILES:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if not entry.name.startswith((".", "__")):
+                    waiting.append(entry.path)
+                continue
+            try:
+                status = entry.stat()
+            except OSError:
+                continue
+            found[entry.path] = (status.st_mtime_ns, status.st_size)
+    return found
+
+
+def named_files(sources: Iterable[str], folder: str, words: Iterable[str] = ()) -> Iterator[str]:
+    """Code, the notebook's folder and more words in; the files that strings in the code, or the words, name out."""
+    found = {a or b for source in sources for a, b in STRINGS.findall(source)} | {*words}
+    for text in found:
+        if len(text) > 300 or "\\" in text or "://" in text:
+            continue
+        path = os.path.join(folder, os.path.expanduser(text))
+        matches = glob.glob(path)[:MOST_MATCHES] if "*" in text else [path]
+        yield from filter(os.path.isfile, matches)
