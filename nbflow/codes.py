@@ -47,22 +47,6 @@ def behaviour_of(options: StepOptions) -> list[str]:
     return [f"{name} {text}" for name, text in texts.items() if text]
 
 
-def imported_modules(sources: list[str]) -> tuple[str, ...]:
-    """Import statements as text in; the absolute names of the modules that they load, each once, out."""
-    found: dict[str, None] = {}
-    for source in sources:
-        try:
-            body = ast.parse(source).body
-        except SyntaxError:
-            continue
-        for node in body:
-            if isinstance(node, ast.Import):
-                found.update(dict.fromkeys(alias.name for alias in node.names))
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found[node.module] = None
-    return tuple(found)
-
-
 def future_flags(sources: Iterable[str]) -> int:
     """Statements in document order in; the compiler's flags that their `from __future__` lines set for what follows."""
     found = 0

@@ -13,7 +13,6 @@ import msgspec
 
 from nbflow import planning, records, validity
 from nbflow.artifacts import is_whole, save
-from nbflow.codes import imported_modules
 from nbflow.context import Caught
 from nbflow.effects import state_of
 from nbflow.execution import execution_id, last_executions
