@@ -82,8 +82,8 @@ def _calls(source: str, known: Collection[str]) -> Iterator[tuple[int, str]]:
         tree = ast.parse(transform(source))
     except (SyntaxError, ValueError, RecursionError):
         return
-    for node in ast.walk(tree):
-        owner, _, name = dotted(node.func).rpartition(".") if isinstance(node, ast.Call) else ("", "", "")
+    for node in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
+        owner, _, name = dotted(node.func).rpartition(".")
         if name in ASKING and (OWNERS.match(owner) if owner else name in ALONE and name not in known):
             yield node.lineno, f"{owner}{'.' if owner else ''}{name}() {ASKING[name]}"
 

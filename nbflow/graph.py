@@ -388,8 +388,8 @@ class _Builder:
                 self.writers.setdefault(name, []).append(Writer(position=cell.position, definitions=tuple(orders)))
         for name, attached in self.attached.items():
             if name not in writes:
-                orders = tuple(sorted({*attached}))
-                self.writers.setdefault(name, []).append(Writer(position=cell.position, definitions=orders))
+                every = tuple(sorted({*attached}))
+                self.writers.setdefault(name, []).append(Writer(position=cell.position, definitions=every))
         self.attached.clear()
         for name in analysis.deletes - analysis.writes:
             self.writers.setdefault(name, []).append(Writer(position=cell.position))
