@@ -185,7 +185,7 @@ def plan(session: Session, words: Words) -> Any:
 
 
 def why(session: Session, words: Words) -> Any:
-    """`%flow why STEP`: whether a step would run, and what changed."""
+    """`%flow why STEP [--cost]`: whether a step would run, what changed, and what nbflow took beside it."""
     if not words.plain:
         raise OptionError("%flow why needs a step", fix="write `%flow why STEP`")
     found = session.why(words.plain[0], params=words.params, cost="cost" in words.options)
