@@ -70,7 +70,7 @@ class Observations(Frozen, frozen=True, kw_only=True):
     environment: dict[str, str] = {}  # variable -> hash of its value, "" when unset
     written: dict[str, str] = {}  # files written -> content hash, after "+" when only added to; "" when removed
     modules: tuple[str, ...] = ()  # top-level installed modules that were imported, for preloading
-    volatile: tuple[str, ...] = ()  # "socket", "subprocess", "clock", "random"
+    volatile: tuple[str, ...] = ()  # "socket", "subprocess", "database", "clock", "random"
 
 
 class KeyParts(Frozen, frozen=True, kw_only=True):

@@ -50,6 +50,12 @@ SYSTEM_ROOTS = ("/etc/", "/usr/", "/lib/", "/lib64/", "/opt/", "/run/", "/var/li
 START_UP = ("sitecustomize", "usercustomize")
 CACHES = ("/matplotlib/", "/fontconfig/", "/fontlist-", "/.ipython/", "/.jupyter/", "/.config/", "/.cache/")
 IMPORTS = re.compile(r"^[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTILINE)
+CLOCK = re.compile(
+    r"\.(?:now|utcnow|today)\s*\(|\btime\.(?:time|time_ns|ctime|asctime|localtime|gmtime|strftime)\s*\("
+    r"|(?<![\w.])time\s*\(\s*\)"
+)
+"""Reading the time of day, which no audit event tells; timers such as `perf_counter` measure and decide nothing."""
+
 LOOKING = ("genericpath.py", "posixpath.py", "ntpath.py", "pathlib.py", "_local.py", "_abc.py", "pathlib/__init__.py")
 """Files of the standard library through which a path is asked for on the user's word."""
 
@@ -152,12 +158,15 @@ class Observer:
             return Observations()
         while self._ends:
             self._ends.pop()()
-        self._see_strings()
+        sources = [self.spec.source, *(each.source for each in self.spec.replay)]
+        self._see_strings(sources)
+        if any(CLOCK.search(source) for source in sources):
+            self.volatile.add("clock")
         new = self._new_modules()
         local = local_modules(new) if self.fresh else HOOK.local_modules()
         tops = {name for name in new if "." not in name}
         spaces = (sys.modules[name].__dict__ for name in local if name in sys.modules)
-        used = touched([namespace or {}, *spaces]) | self._named(local.values())
+        used = touched([namespace or {}, *spaces]) | self._named(sources, local.values())
         ids = {path: self._read_id(path) for path in self.read if path not in self.written or path in self.known}
         ours = self.written.keys() | self._made  # what it has looked for and then made itself is no input
         ids = {
@@ -306,12 +315,11 @@ class Observer:
         """What a file that was written or removed holds now, marked when it was only added to: logs grow."""
         return f"{ADDED if self.written.get(path) else ''}{file_id(path)}"
 
-    def _see_strings(self) -> None:
+    def _see_strings(self, sources: list[str]) -> None:
         """Files that the cell or its programs name, and those that programs wrote: the audit hook sees none of them."""
         written, gone = self.programs.changes()
         self.written |= dict.fromkeys(filter(None, map(self._full, written - self.written.keys())), False)
         self.removed |= {full for full in map(self._full, gone) if full is not None}
-        sources = [self.spec.source, *(each.source for each in self.spec.replay)]
         words = self.programs.words
         if self.programs.started:
             words |= {word for word in WORDS.findall(self.spec.source) if "*" not in word}
@@ -327,9 +335,8 @@ class Observer:
 
     # ------------------------------------------------------------ modules, variables, acts
 
-    def _named(self, local: Iterable[str]) -> set[str]:
+    def _named(self, sources: list[str], local: Iterable[str]) -> set[str]:
         """Top-level names of the import statements of the cell, of what was replayed, and of local modules."""
-        sources = [self.spec.source, *(each.source for each in self.spec.replay)]
         found = {top_of(name) for source in sources for name in IMPORTS.findall(source)}
         return found.union(*(_imports_in(path, file_id(path)) for path in local))
 
