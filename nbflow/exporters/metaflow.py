@@ -16,7 +16,7 @@ from nbflow.exporters.metaflow_layout import Layout, Node
 from nbflow.exporters.metaflow_names import Names
 from nbflow.exporters.metaflow_steps import StepTexts
 from nbflow.exporters.needs import Needs, with_classes
-from nbflow.exporters.settings import Setting
+from nbflow.exporters.settings import default_of
 from nbflow.exporters.text import as_comment, docstring, environment_variables, indent
 from nbflow.exporters.top import HELPERS as TOP_HELPERS
 from nbflow.exporters.top import Top, text_below
@@ -82,7 +82,8 @@ class _File:
         used = ", ".join(sorted(self.used, key=lambda word: (not word[0].isupper(), word)))
         imports = self.top.import_lines("import metaflow" if self.prefix else f"from metaflow import {used}")
         head = f"{docstring(self.top.title)}\n\n{imports}"
-        self._note_losses()
+        self.texts.note_losses(NO_COUNTERPART)
+        self.top.note_scratch()
         return "\n\n\n".join([head, *definitions, written, f'if __name__ == "__main__":\n    {self.names.flow}()\n'])
 
     def _nodes(self, computed: list[str]) -> list[Node]:
@@ -100,8 +101,6 @@ class _File:
         else:
             nodes.append(Node("end", doc=below, text="" if below else "pass"))
         return nodes
-
-    # ------------------------------------------------------------ parameters
 
     def _parameters(self) -> tuple[list[str], list[str]]:
         """The lines of parameters out, and those by which `start` computes what depends on other parameters."""
@@ -133,15 +132,10 @@ class _File:
         if setting.default is None:
             words.append(f"required={not setting.optional}")
         else:
-            words.append(f"default={self._default(setting)}")
+            default = default_of(setting, self.words)
+            words.append(f"default={default}" if setting.literal else f"default=lambda context: {default}")
         words += [f"help={json.dumps(p.help, ensure_ascii=False)}"] if p.help else []
         return f"{name} = {self.prefix}{kind}({', '.join(words)})"
-
-    def _default(self, setting: Setting) -> str:
-        if setting.literal:
-            return repr(setting.default) if setting.kind == "json" else setting.default or ""
-        function = {"json": f"{self.words.module('json')}.dumps", "str": "str"}.get(setting.kind, "")
-        return f"lambda context: {function}({setting.default})" if function else f"lambda context: {setting.default}"
 
     def _step(self, node: Node) -> str:
         markdown = self.top.text_above(self.needs.cells[node.step.cell]) if node.step is not None else node.doc
@@ -153,6 +147,8 @@ class _File:
 
     def _decorators(self, step: Step) -> list[str]:
         options, found = step.options, []
+        if options.nodes > 1:
+            self.notes.refused(f"--nodes of {step.label}: @parallel works in another way", step=step.name)
         if options.retry:
             found.append(f"retry(times={options.retry}, minutes_between_retries={math.ceil(options.backoff / 60)})")
         found += [f'catch(var="{self.names.of(options.catch)}")'] if options.catch else []
@@ -163,24 +159,18 @@ class _File:
         found += [f"resources({asked})"] if asked else []
         found += [word for word in ("kubernetes", "batch") if word in self.options.words]
         found += ["card"] if options.card else []
-        found += [f"secrets(sources={list(options.secret)!r})"] if options.secret else []
+        if options.secret:
+            found.append(f"secrets(sources={list(options.secret)!r})")
+            where = "the backend that METAFLOW_DEFAULT_SECRETS_BACKEND_TYPE names"
+            self.notes.changed(f"{', '.join(options.secret)} of {step.label} come from {where}", step=step.name)
+        if options.timeout and options.catch:
+            text = f"{options.catch} of {step.label} is Metaflow's own error where time is up"
+            self.notes.changed(text, step=step.name, cell=step.cell, name=options.catch)
         if options.pip:
-            pins = {word.partition("==")[0].strip(): word.partition("==")[2].strip() for word in options.pip}
-            found.append(f"pypi(packages={pins!r})")
+            pins = [re.match(r"\s*([\w.\-]+(?:\[.*?\])?)\s*(?:==)?\s*(.*)", word) for word in options.pip]
+            found.append(f"pypi(packages={ {pin[1]: pin[2] for pin in pins if pin} })")
         above = [self.flow.definitions[order] for order in step.definitions]
         variables = {name: value for d in above for name, value in environment_variables(d.source).items()}
         found += [f"environment(vars={variables!r})"] if variables else []
         self.used |= {word.partition("(")[0] for word in found}
         return [f"@{self.prefix}{word}" for word in found]
-
-    def _note_losses(self) -> None:
-        """Options without a counterpart, cells that no step needs."""
-        for step in self.flow.steps:
-            for name, why in NO_COUNTERPART.items():
-                if getattr(step.options, name):
-                    text = f"--{name.replace('_', '-')} of {step.label}{': ' + why if why else ''}"
-                    self.notes.lost(text, step=step.name, cell=step.cell)
-            if step.options.nodes > 1:
-                self.notes.refused(f"--nodes of {step.label}: @parallel works in another way", step=step.name)
-        self.top.note_scratch()
-        self.texts.note_aliases()

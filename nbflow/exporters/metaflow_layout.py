@@ -134,23 +134,10 @@ class Layout:
             call = self.go(after, name)
             text = "\n".join(part for part in [text, *after.before] if part)
         self.nodes.insert(0, Node(name, step, "", text, call, join))
-        word = self.texts.words
-        tests = [f'{word.builtin("hasattr")}(self, "{self.names.of(each)}")' for each in self.needs.lost(step)]
-        ahead: list[str] = []
-        if options.condition is not None:
-            condition = self.needs.condition_of(step)
-            ahead = self.texts.ahead_of(condition)
-            if ahead and step.targets:  # of a fan-out's own first step
-                ahead.append(f"{options.foreach.target if options.foreach else ''} = self.input")
-            given = () if ahead else step.reads
-            expression = self.texts.expression(options.condition, given, () if ahead else step.targets, "self.input")
-            tests.append(f"{word.builtin('bool')}({expression})")
-            if options.catch is not None:
-                message = f"--catch of {step.label} does not cover its --if, which the step before it decides"
-                self.notes.lost(message, step=step.name, cell=step.cell)
+        ahead, tests = self.texts.tests(step)
         if not tests or join:
             return Entry(name, f"self.{name}", join=join)
-        mark = word.mark(f"run_{name}")
+        mark = self.texts.words.mark(f"run_{name}")
         call = f'{{True: self.{name}, False: {self.go(after, "")}}}, condition="{mark}"'
         lines = (*ahead, f"self.{mark} = {' and '.join(tests)}")
         return Entry(name, call, lines, f"Decides whether {step.label} runs.", alone=bool(ahead))
@@ -176,7 +163,7 @@ class Layout:
         items = self.texts.items_name(head)
         if head.name in self.carried:
             if join is not None:
-                after = self.lay_step(join, after, f"inputs = self.{items}\n{self.texts.whole(join)}")
+                after = self.lay_step(join, after, self.texts.whole(join, before=[f"inputs = self.{items}"]))
             whole = self.texts.sequence([step for step in item.steps if step is not join])
             text = self.texts.whole(whole, self.texts.loop(item))
             return self.lay_step(whole, after, text + (f"\nself.{items} = {items}" if join is not None else ""))

@@ -8,7 +8,7 @@ from nbflow.exporters.spelling import Spelling, class_name
 from nbflow.exporters.steps import STATE_NAMES
 from nbflow.model import Flow
 
-ATTRIBUTES = frozenset("cmd foreach_stack index input merge_artifacts name next script_name".split())
+RESERVED = frozenset("start end cmd foreach_stack index input merge_artifacts name next script_name".split())
 """What a FlowSpec has already: neither a step nor an artifact can be called so."""
 
 RUN_OPTIONS = frozenset(
@@ -29,15 +29,12 @@ class Names(Spelling):
         settings = {p.name: setting_of(p, names) for p in flow.parameters}
         self.inside = {name: setting.inside for name, setting in settings.items() if setting.inside}
         self.settings = {name: setting for name, setting in settings.items() if not setting.inside}
-        self.artifacts = dict(STATE_NAMES)
-        for name in sorted({name for step in flow.steps for name in step.writes} | names):
-            if name in ATTRIBUTES or name in ("start", "end") or (name in names and name in RUN_OPTIONS | TYPES):
-                self.artifacts[name] = f"{name}_"
-                what = "parameter" if name in names else "artifact"
-                notes.changed(f"the {what} {name} is called {name}_: {name} is Metaflow's own", name=name)
-        super().__init__(
-            {*ATTRIBUTES, "start", "end", "metaflow", *names, *(self.of(n) for s in flow.steps for n in s.writes)}
-        )
+        data = {name for step in flow.steps for name in step.writes}
+        super().__init__({*RESERVED, "metaflow", *names, *data})
+        self.names |= STATE_NAMES
+        self.renamed(data - names, RESERVED, notes, "artifact", "Metaflow")
+        self.renamed(names, RESERVED | RUN_OPTIONS | TYPES, notes, "parameter", "Metaflow")
+        self.taken |= {self.of(name) for name in data}
         self.steps: dict[str, str] = {}
         for step in flow.steps:
             name = self.steps[step.name] = self.free(f"cell_{step.position}" if step.kind == "cell" else step.name)
@@ -46,7 +43,3 @@ class Names(Spelling):
         kinds = ("Flow", "FlowSpec", "NotebookFlow")
         defined = {name for d in flow.definitions for name in d.names}
         self.flow = next(name for kind in kinds if (name := class_name(flow.name, kind)) not in defined)
-
-    def of(self, name: str) -> str:
-        """A data name in; the artifact's name out."""
-        return self.artifacts.get(name, name)

@@ -71,8 +71,18 @@ def setting_of(parameter: Parameter, others: Collection[str]) -> Setting:
     return Setting(kind, made, json.dumps(plain, ensure_ascii=False), optional=optional or value is None)
 
 
+def default_of(setting: Setting, words: Words) -> str:
+    """A setting in; the expression for its default, of JSON the text that holds it, out."""
+    if setting.literal:
+        return repr(setting.default) if setting.kind == "json" else setting.default or "None"
+    function = {"json": f"{words.module('json')}.dumps", "str": "str"}.get(setting.kind, "")
+    return f"{function}({setting.default})" if function else setting.default or "None"
+
+
 def restored(setting: Setting, value: str, words: Words) -> str:
     """A setting and an expression for what is kept outside in; the expression for the notebook's value out."""
+    if setting.kind == "file":
+        return f"{words.helper('as_file')}({setting.default}, {value})"
     if setting.type not in CONVERSIONS:
         return value
     module, function = CONVERSIONS[setting.type]

@@ -5,14 +5,28 @@ from __future__ import annotations
 import keyword
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+
+from nbflow.exporters.interface import Notes
 
 
 class Spelling:
     """Names given out so far, and those that must not be given."""
 
     def __init__(self, taken: Iterable[str]) -> None:
+        self.names: dict[str, str] = {}
         self.taken = {*taken, *keyword.kwlist}
+
+    def renamed(self, names: Iterable[str], reserved: Container[str], notes: Notes, what: str, target: str) -> None:
+        """Give names that the target has for itself another one, and tell."""
+        for name in sorted(names):
+            if name in reserved:
+                new = self.names[name] = next(n for k in range(1, 99) if (n := name + "_" * k) not in self.taken)
+                notes.changed(f"the {what} {name} is called {new}: {name} is {target}'s own", name=name)
+
+    def of(self, name: str) -> str:
+        """A name of the notebook's data in; what it is called in the target out."""
+        return self.names.get(name, name)
 
     def free(self, word: str) -> str:
         """A word in; a name like it that nothing else bears out."""

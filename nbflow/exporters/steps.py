@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -49,6 +49,7 @@ class PlainSteps(ABC):
     """Texts of a flow's steps; `words` gathers the modules and the helpers that they need."""
 
     target = ""
+    item = ""  # the expression for the item of a fan-out that a task has
     own_names = OWN_NAMES
 
     def __init__(self, flow: Flow, needs: Needs, words: Words, notes: Notes, known_gone: Collection[str] = ()) -> None:
@@ -64,8 +65,16 @@ class PlainSteps(ABC):
         )  # names that may hold functions
 
     @abstractmethod
-    def value(self, name: str) -> str:
-        """A data name in; the expression that gives its value in a step out."""
+    def value(self, name: str, task: str = "self") -> str:
+        """A data name, and the task that holds it, in; the expression that gives its value out."""
+
+    @abstractmethod
+    def is_kept(self, name: str) -> str:
+        """A data name in; the test whether a step has left it out."""
+
+    @abstractmethod
+    def kept(self, name: str, value: str) -> str:
+        """A data name and an expression in; the line that leaves it to later steps out."""
 
     @abstractmethod
     def bound(self, bind: Binding) -> str:
@@ -191,9 +200,24 @@ class PlainSteps(ABC):
         late = taken & late_names(parsed(text)) if self.functions & set(step.writes) else set()
         return late | (taken & self.needs.free(step)) | (cell & used & self.needs.last.keys()) | behind
 
-    def expression(self, text: str, data: Collection[str], targets: Sequence[str] = (), item: str = "") -> str:
-        """An option's expression in; the same with each data name's `value`, and `item` for loop variables, out."""
-        return rename(text, lambda name: item if name in targets else self.value(name) if name in data else name)
+    def expression(self, text: str, data: Collection[str]) -> str:
+        """An option's expression in; the same with each data name's `value` out."""
+        return rename(text, lambda name: self.value(name) if name in data else name)
+
+    def tests(self, step: Step) -> tuple[list[str], list[str]]:
+        """A step in; what decides whether it runs, and the lines that have to stand before that, out."""
+        condition, foreach = step.options.condition, step.options.foreach
+        tests = [self.is_kept(name) for name in self.needs.lost(step)]
+        if condition is None:
+            return [], tests
+        ahead = self.ahead_of(self.needs.condition_of(step))
+        tests.append(f"{self.words.builtin('bool')}({self.expression(condition, () if ahead else step.reads)})")
+        if step.options.catch is not None:
+            message = f"--catch of {step.label} does not cover its --if, which is decided before it"
+            self.notes.lost(message, step=step.name, cell=step.cell)
+        if foreach is not None:  # the loop variable is bound where the step is skipped, too
+            ahead += [f"{foreach.target} = {self.item}", *(self.kept(name, name) for name in step.targets)]
+        return ahead, tests
 
     def ahead_of(self, asked: Step) -> list[str]:
         """The list of a foreach, or a condition, in; lines that have to stand before its expression out.
@@ -257,6 +281,61 @@ class PlainSteps(ABC):
     def readers(self, step: Step, name: str) -> list[str]:
         """A step and a name in; the steps that read it from there out."""
         return [edge.to for edge in self.flow.edges if edge.frm == step.name and name in edge.names]
+
+    def keeps_item(self, step: Step) -> bool:
+        """Whether a step has to keep the item for its join: a fan-out's first, and one below a fan-out with its own."""
+        if not step.scope or step.scope[-1] not in self.item_wanted:
+            return False
+        within = any(other.scope[-1] in self.item_wanted for other in self.body(step)) if step.options.join else False
+        return within or step.options.foreach is not None
+
+    def state_put(self, name: str, value: str) -> str:
+        """A random state and an expression for what a step has left of it in; the line that puts it back out."""
+        return f"{self.words.module(STATES[name][0])}.{STATES[name][1].format(value)}"
+
+    def note_losses(self, options: Mapping[str, str]) -> None:
+        """Tell which of these options, each with a word why, steps have, and what else is not carried over."""
+        for step in self.flow.steps:
+            for name in (name for name in options if getattr(step.options, name)):
+                text = f"--{name.replace('_', '-')} of {step.label}{': ' if options[name] else ''}{options[name]}"
+                self.notes.lost(text, step=step.name, cell=step.cell)
+        self.note_aliases()
+
+    def item_mark(self, head: str) -> str:
+        """The head of a fan-out in; the name under which a task keeps its item for the join out."""
+        body = [step for step in self.flow.steps if head in step.scope]
+        return self.words.mark(f"item_of_{head}") if any("item" in step.writes for step in body) else "item"
+
+    def one_of(self, join: Step) -> list[Step]:
+        """A join in; the steps of which one must have run for an item to count out, none where each item counts."""
+        skippable = [step for step in self.body(join) if self.needs.may_be_skipped(step)]
+        head = self.joined(join)
+        if len(skippable) < len(self.body(join)):
+            return []
+        if any(step.scope[-1] != head for step in skippable):
+            fix = "give --if to a step below it"
+            self.notes.refused(f"an item of {head} may be skipped, and has a fan-out in it", step=head, fix=fix)
+        return skippable
+
+    def entries(self, join: Step, text: str) -> list[str]:
+        """A join and its cell in; the line that gives each item the notebook's names, if it asks for others, out."""
+        data = {name for step in self.flow.steps for name in step.writes} | {p.name for p in self.flow.parameters}
+        named = {name: self.value(name, "task") if name in data else name for name in self.asked(join, text)}
+        if self.joined(join) in self.item_wanted:
+            named["item"] = f"task.{self.item_mark(self.joined(join))}"
+        given = [f"{name}=lambda task: {value}" for name, value in named.items() if value != f"task.{name}"]
+        return (
+            [f"inputs = [{self.words.helper('Entry')}(task, {', '.join(given)}) for task in inputs]"] if given else []
+        )
+
+    def framed(self, step: Step, ahead: Sequence[str], text: str, kept: Sequence[tuple[str, str]]) -> str:
+        """A step's lines before its cell, its cell, and what is kept, each with a test or "", in; its text out."""
+        first = sorted(ahead, key=lambda line: not line.startswith("global "))
+        last = [f"if {test}:\n    {line}" if test else line for line, test in kept]
+        if step.options.catch and last and text:  # names bound before a failure are kept
+            text, last = f"try:\n{indent(text, 4)}\nfinally:\n" + indent("\n".join(last), 4), []
+        parts = ("\n".join(first), text, "\n".join(last))
+        return self.awaited("\n\n".join(part.strip("\n") for part in parts if part))
 
     def note_aliases(self) -> None:
         """Tell where two names are one object and a later step changes it: elsewhere each name is kept by itself."""

@@ -63,9 +63,11 @@ class EverythingFlow(FlowSpec):
         """Read by hand."""
         global SCALE
         SCALE = 2
+
         xs = [3, 1]
         rate = 2.0
         point = Point(1)
+
         self.xs = xs
         self.rate = rate
         self.point = point
@@ -81,8 +83,10 @@ class EverythingFlow(FlowSpec):
         SCALE = 2
         rate = self.rate
         xs = self.xs
+
         twice = scaled(xs)
         k = 1
+
         self.twice = twice
         self.k = k
         self.next(self.both)
@@ -92,8 +96,10 @@ class EverythingFlow(FlowSpec):
         global SCALE
         SCALE = 2
         xs = self.xs
+
         thrice = [3 * x for x in xs]
         k = 2
+
         self.thrice = thrice
         self.k = k
         self.next(self.both)
@@ -109,14 +115,18 @@ class EverythingFlow(FlowSpec):
         lr = self.lr
         thrice = self.thrice
         twice = self.twice
+
         ten = scaled(twice) + thrice + [k, lr, half]
+
         self.ten = ten
         self.next(self.join_both_move_outer_sum)
 
     @step
     def move(self):
         point = self.point
+
         point = point.moved()
+
         self.point = point
         self.next(self.join_both_move_outer_sum)
 
@@ -131,8 +141,10 @@ class EverythingFlow(FlowSpec):
         """For each"""
         x = self.input
         levels = self.levels
+
         ws = list(range(x))
         n = x * levels[0]
+
         self.ws = ws
         self.x = x
         self.n = n
@@ -144,7 +156,9 @@ class EverythingFlow(FlowSpec):
     def inner(self):
         w = self.input
         n = self.n
+
         v = w * 10 + n
+
         self.v = v
         self.w = w
         self.next(self.inner_sum)
@@ -153,18 +167,21 @@ class EverythingFlow(FlowSpec):
     def inner_sum(self, inputs):
         inputs = sorted(inputs, key=lambda task: task.index)
         self.merge_artifacts([inputs[-1]])
+
         sub = sum(one.v for one in inputs)
+
         self.sub = sub
-        self.item = self.input
         self.next(self.outer_sum)
 
     @step
     def outer_sum(self, inputs):
         inputs = sorted(inputs, key=lambda task: task.index)
         self.merge_artifacts([inputs[-1]])
+
         subs = [(one.item, one.index, one.sub) for one in inputs]
         best = max(inputs, key=lambda one: one.sub)
         top = best.sub
+
         self.subs = subs
         self.top = top
         self.next(self.join_both_move_outer_sum)
@@ -186,8 +203,10 @@ class EverythingFlow(FlowSpec):
     @step
     def tune(self):
         top = self.top
+
         top = -1
         extra = 1
+
         self.top = top
         self.extra = extra
         self.next(self.before_use_extra)
@@ -201,14 +220,18 @@ class EverythingFlow(FlowSpec):
     @step
     def use_extra(self):
         extra = self.extra
+
         y = extra + 1
+
         self.y = y
         self.next(self.grow)
 
     @step
     def grow(self):
         top = self.top
+
         top = top + 30
+
         self.top = top
         self.grow_turns = getattr(self, "grow_turns", 0) + 1
         self.grow_done = bool(top > 40) or self.grow_turns >= 5
@@ -218,6 +241,7 @@ class EverythingFlow(FlowSpec):
     @step
     def risky(self):
         top = self.top
+
         try:
             part = 1
             broken = 1 / (top - top)
@@ -238,7 +262,9 @@ class EverythingFlow(FlowSpec):
     def told(self):
         error = caught(self.error)
         part = self.part
+
         said = None if error is None else (error.type, error.message), part
+
         self.said = said
         self.next(self.walk)
 
@@ -246,12 +272,14 @@ class EverythingFlow(FlowSpec):
     def walk(self):
         global total
         xs = self.xs
+
         walk_items = []
         for x in xs:
             # walk
             total += x
             square = x * x
             walk_items.append(copy.deepcopy(types.SimpleNamespace(index=len(walk_items), item=x, square=square, x=x)))
+
         if "x" in locals():
             self.x = x
         self.total = total
@@ -263,7 +291,9 @@ class EverythingFlow(FlowSpec):
     @step
     def walked(self):
         inputs = self.walk_items
+
         squares = [one.square for one in inputs]
+
         self.squares = squares
         self.next(self.end)
 
@@ -273,7 +303,9 @@ class EverythingFlow(FlowSpec):
         squares = self.squares
         top = self.top
         total = self.total
+
         last = total, squares, top, math.sqrt(4), point.x
+
         self.last = last
 
 

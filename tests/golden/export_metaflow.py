@@ -37,10 +37,12 @@ class BikesFlow(FlowSpec):
         A year's swing, a week's swing, and chance.
         """
         days = self.days
+
         chance = np.random.default_rng(7)
         day = np.arange(days)
         rented = 200 + 80 * np.sin(2 * math.pi * day / 365) + 30 * np.cos(2 * math.pi * day / 7) + chance.normal(0, 5, days)
         print(f"{days} days, {rented.mean():.0f} bicycles a day")
+
         self.chance = chance
         self.day = day
         self.rented = rented
@@ -50,9 +52,11 @@ class BikesFlow(FlowSpec):
     def split(self):
         lags = self.lags
         rented = self.rented
+
         X, y = windows_of(rented, lags)
         half = len(y) // 2
         centre = X[:half].mean(axis=0)
+
         self.X = X
         self.y = y
         self.half = half
@@ -73,8 +77,10 @@ class BikesFlow(FlowSpec):
         half = self.half
         lags = self.lags
         y = self.y
+
         A = X[:half] - centre
         weights = np.linalg.solve(A.T @ A + strength * np.eye(lags), A.T @ (y[:half] - y[:half].mean()))
+
         self.A = A
         self.weights = weights
         self.strength = strength
@@ -87,8 +93,10 @@ class BikesFlow(FlowSpec):
         half = self.half
         weights = self.weights
         y = self.y
+
         forecast = (X[half:] - centre) @ weights + y[:half].mean()
         error = float(np.sqrt(np.mean((forecast - y[half:]) ** 2)))
+
         self.forecast = forecast
         self.error = error
         self.next(self.choose)
@@ -98,10 +106,12 @@ class BikesFlow(FlowSpec):
         """The best of them"""
         inputs = sorted(inputs, key=lambda task: task.index)
         self.merge_artifacts([inputs[-1]])
+
         errors = {one.strength: round(one.error, 3) for one in inputs}
         best = min(inputs, key=lambda one: one.error)
         chosen, model = best.strength, best.weights
         print(errors)
+
         self.errors = errors
         self.chosen = chosen
         self.model = model
@@ -112,8 +122,10 @@ class BikesFlow(FlowSpec):
     def report(self):
         chosen = self.chosen
         errors = self.errors
+
         said = f"strength {chosen:g}: off by {errors[chosen]:.1f} bicycles a day"
         print(said)
+
         self.said = said
         self.next(self.end)
 

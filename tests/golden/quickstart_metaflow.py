@@ -42,6 +42,7 @@ class QuickstartFlow(FlowSpec):
         raw = bunch.data.assign(malignant=(bunch.target == 0))
         print(f"{len(raw)} biopsies, {raw['malignant'].mean():.0%} malignant")
         print(raw.iloc[:4, :6])
+
         self.bunch = bunch
         self.raw = raw
         self.next(self.clean)
@@ -50,6 +51,7 @@ class QuickstartFlow(FlowSpec):
     def clean(self):
         """Sizes are skewed, so they are taken as logarithms; of two measurements that say the same, one is dropped."""
         raw = self.raw
+
         features = raw.drop(columns="malignant")
         skewed = features.columns[features.skew() > 1]
         features[skewed] = np.log1p(features[skewed])
@@ -58,6 +60,7 @@ class QuickstartFlow(FlowSpec):
         redundant = [name for name in upper.columns if (upper[name] > 0.97).any()]
         features = features.drop(columns=redundant)
         print(f"{len(skewed)} columns as logarithms, {len(redundant)} dropped: {', '.join(redundant)}")
+
         self.features = features
         self.skewed = skewed
         self.alike = alike
@@ -71,9 +74,11 @@ class QuickstartFlow(FlowSpec):
         held_out = self.held_out
         raw = self.raw
         seed = self.seed
+
         X_train, X_test, y_train, y_test = train_test_split(
             features, raw["malignant"], test_size=held_out, random_state=seed, stratify=raw["malignant"]
         )
+
         self.X_train = X_train
         self.X_test = X_test
         self.y_train = y_train
@@ -90,9 +95,11 @@ class QuickstartFlow(FlowSpec):
         seed = self.seed
         trees = self.trees
         y_train = self.y_train
+
         forest = RandomForestClassifier(n_estimators=trees, min_samples_leaf=2, random_state=seed)
         forest.fit(X_train, y_train)
         print(f"forest of {len(forest.estimators_)} trees")
+
         self.forest = forest
         self.next(self.evaluate)
 
@@ -102,9 +109,11 @@ class QuickstartFlow(FlowSpec):
         rate = self.rate
         seed = self.seed
         y_train = self.y_train
+
         boosting = GradientBoostingClassifier(n_estimators=500, learning_rate=rate, subsample=0.8, random_state=seed)
         boosting.fit(X_train, y_train)
         print(f"boosting, last training loss {boosting.train_score_[-1]:.4f}")
+
         self.boosting = boosting
         self.next(self.evaluate)
 
@@ -117,6 +126,7 @@ class QuickstartFlow(FlowSpec):
         boosting = self.boosting
         forest = self.forest
         y_test = self.y_test
+
         chances = pd.DataFrame(
             {"forest": forest.predict_proba(X_test)[:, 1], "boosting": boosting.predict_proba(X_test)[:, 1]}, index=X_test.index
         )
@@ -129,6 +139,7 @@ class QuickstartFlow(FlowSpec):
         )
         best = scores["roc_auc"].idxmax()
         scores.round(4)
+
         self.chances = chances
         self.scores = scores
         self.best = best
@@ -143,6 +154,7 @@ class QuickstartFlow(FlowSpec):
         chances = self.chances
         scores = self.scores
         y_test = self.y_test
+
         figure, ax = plt.subplots(figsize=(5, 4))
         for name, chance in chances.items():
             wrong, right, _ = roc_curve(y_test, chance)
@@ -151,6 +163,7 @@ class QuickstartFlow(FlowSpec):
         ax.set(xlabel="false alarms", ylabel="tumours found", title="ROC on biopsies never seen")
         ax.legend(loc="lower right")
         plt.show()
+
         self.figure = figure
         self.ax = ax
         if "name" in locals():
@@ -168,11 +181,13 @@ class QuickstartFlow(FlowSpec):
         X_train = self.X_train
         boosting = self.boosting
         forest = self.forest
+
         importance = pd.DataFrame(
             {"forest": forest.feature_importances_, "boosting": boosting.feature_importances_}, index=X_train.columns
         )
         top = importance.mean(axis=1).nlargest(5).index
         importance.loc[top].round(3)
+
         self.importance = importance
         self.top = top
         self.next(self.join_curves_important)
