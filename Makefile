@@ -94,7 +94,7 @@ $(PEER:.ready=.export): $(PEER) | $(READY)
 	@touch $@
 
 export: $(READY) $(PEER:.ready=.export) ## exported flows, run by the tools that they were exported to
-	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -m export $(NONE_IS_FINE)
+	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -n 2 -m export $(NONE_IS_FINE)
 
 soak: $(READY) ## an hour of kills, hash seeds, generated flows, large values; report in docs/soak.md
 	$(TEST_ENV) $(BIN)/python -m bench.soak

@@ -1,8 +1,8 @@
 """Many rounds of what could go wrong, and the report of it: python -m bench.soak [--part NAME …] [--scale 0.1].
 
 kills: worker, driver and kernel killed at random moments; seeds: one flow under many hash seeds, reused under each
-other one; flows: generated flows against plain loops; resumes: generated flows that fail, mended and resumed; tasks:
-one fan-out of 10,000; large: an artifact of 1 GB.
+other one; flows: generated flows against plain loops; resumes: generated flows that fail, mended and resumed; exports:
+generated flows, run by Metaflow; tasks: one fan-out of 10,000; large: an artifact of 1 GB.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bench.many import driver
 from bench.overhead import write_notebook
 
 REPORT = Path(__file__).parents[1] / "docs" / "soak.md"
-SEEDS, FLOWS, RESUMES, KILLS, TASKS, MEGABYTES = 100, 300, 200, 100, 10_000, 1000
+SEEDS, FLOWS, RESUMES, EXPORTS, KILLS, TASKS, MEGABYTES = 100, 300, 200, 60, 100, 10_000, 1000
 
 HASHED = {
     "kinds": "words = {'a', 'b', 'c', 'd'}\n\n"
@@ -102,6 +102,13 @@ def resumes(scale: float) -> tuple[str, str, bool]:
     return f"{count} generated flows, each broken, mended in one of four ways, resumed", said, passed
 
 
+def exports(scale: float) -> tuple[str, str, bool]:
+    """Generated flows, exported, run by Metaflow."""
+    count = max(4, round(EXPORTS * scale))
+    passed, said = pytest(["tests/test_export_property.py", "-m", "export"], NBFLOW_EXPORT_FLOWS=str(count))
+    return f"{count} generated flows, exported, run by Metaflow", said, passed
+
+
 def tasks(scale: float) -> tuple[str, str, bool]:
     """One wide fan-out, then reused."""
     count = max(200, round(TASKS * scale))
@@ -128,7 +135,8 @@ def large(scale: float) -> tuple[str, str, bool]:
 
 
 PARTS: dict[str, Callable[[float], tuple[str, str, bool]]] = {
-    "kills": kills, "seeds": seeds, "flows": flows, "resumes": resumes, "tasks": tasks, "large": large,
+    "kills": kills, "seeds": seeds, "flows": flows, "resumes": resumes, "exports": exports, "tasks": tasks,
+    "large": large,
 }  # fmt: skip
 
 

@@ -20,10 +20,13 @@ DONE, USAGE = 0, 2
 @click.option("-o", "--output", metavar="PATH", help="The file to write, or a folder.")
 @click.option("--with", "words", multiple=True, metavar="WORD", help="What the target takes: kubernetes, batch, pypi.")
 @click.option("--check", is_flag=True, help="Write nothing; say what would be lost or changed.")
+@click.option("--force", is_flag=True, help="Replace a file that no export has left so.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, and nothing else.")
-def export(notebook: str, target: str, output: str | None, words: Sequence[str], check: bool, as_json: bool) -> int:
+def export(
+    notebook: str, target: str, output: str | None, words: Sequence[str], check: bool, force: bool, as_json: bool
+) -> int:
     """Write a notebook as a script or for another tool."""
-    done = exporting.export(notebook, target, output, words=words, check=check)
+    done = exporting.export(notebook, target, output, words=words, check=check, force=force)
     if as_json:
         print(lines.plain(as_object(done)))
     else:

@@ -367,7 +367,7 @@ def doctor(session: Session, words: Words) -> None:
 
 
 def export(session: Session, words: Words) -> Any:
-    """`%flow export --to TARGET -o PATH [--check]`: the notebook as a script, or for another tool."""
+    """`%flow export --to TARGET -o PATH [--check] [--force]`: the notebook as a script, or for another tool."""
     from nbflow import exporting
 
     target = words.option("to")
@@ -376,7 +376,8 @@ def export(session: Session, words: Words) -> Any:
     flow, wished = session.flow(), tuple(words.options.get("with", ()))
     place = words.option("output")
     output = None if place is None else Path(flow.notebook.folder) / place
-    return exporting.export_flow(flow, target, output, words=wished, check="check" in words.options)
+    check, force = "check" in words.options, "force" in words.options
+    return exporting.export_flow(flow, target, output, words=wished, check=check, force=force)
 
 
 # ---------------------------------------------------------------- showing
@@ -432,7 +433,7 @@ COMMANDS: Mapping[str, Command] = {
     "gc": Command(gc, ("keep", "size", "dry-run", "force")),
     "runs": Command(runs, ("tag",)),
     "status": Command(status),
-    "export": Command(export, ("to", "output", "with", "check")),
+    "export": Command(export, ("to", "output", "with", "check", "force")),
     "config": Command(config),
     "doctor": Command(doctor),
 }

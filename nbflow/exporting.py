@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,21 +41,24 @@ class Exported:
 
 
 def export(
-    path: PathLike, target: str, output: PathLike | None = None, *, words: Sequence[str] = (), check: bool = False
-) -> Exported:
+    path: PathLike, target: str, output: PathLike | None = None, *, words: Sequence[str] = (), check: bool = False,
+    force: bool = False,
+) -> Exported:  # fmt: skip
     """A notebook, a target and a place in; its files are written there; what was written, and what changed, out.
 
-    `output` is the main file's path, or a folder that is there. Raises NotebookError and PlanError (which lists
+    `output` is the main file's path, or a folder that is there. A file that is there, and is not as an earlier export
+    left it, is replaced only with `force`. Raises NotebookError and PlanError (which lists
     everything that the target cannot hold) before anything is written; with `check` nothing is raised but for a
     notebook that cannot be read, and nothing is written.
     """
     flow = build_flow(read_notebook(Path(path)))
-    return export_flow(flow, target, output, words=words, check=check)
+    return export_flow(flow, target, output, words=words, check=check, force=force)
 
 
 def export_flow(
-    flow: Flow, target: str, output: PathLike | None = None, *, words: Sequence[str] = (), check: bool = False
-) -> Exported:
+    flow: Flow, target: str, output: PathLike | None = None, *, words: Sequence[str] = (), check: bool = False,
+    force: bool = False,
+) -> Exported:  # fmt: skip
     """The same for a flow that has been read already, as the kernel's session has it."""
     exporter: Exporter = plugins.load("exporters", target)()
     place = _place(flow, output, check=check)
@@ -63,13 +68,40 @@ def export_flow(
     if check:
         return Exported((), findings)
     files = exporter.export(flow, environment, options)
-    written = []
-    for name, text in files.items():
-        file = place.parent / name
+    texts = {place.parent / name: text for name, text in files.items()}
+    try:
+        _write(texts, storage.cache_folder() / "exports", force=force)
+    except OSError as error:
+        raise OptionError(
+            f"{error.filename or place} cannot be written: {error.strerror}", fix="name another place after -o"
+        ) from None
+    return Exported(tuple(texts), findings)
+
+
+def _write(texts: Mapping[Path, str], known: Path, *, force: bool) -> None:
+    """Files written; OptionError before that where one is there that no export has left so.
+
+    `known` is a folder with a file for each exported one, which holds the hash of what was written: work on it by hand
+    is not lost.
+    """
+    marks = {file: known / _hash(str(file.resolve())) for file in texts}
+    for file, text in texts.items():
+        there = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else text
+        left = marks[file].read_text() if marks[file].is_file() else ""
+        if not force and there != text and left != _hash(there):
+            raise OptionError(
+                f"{file} is there, and no export has left it so", fix="add --force, or name another file after -o"
+            )
+    for file, text in texts.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
-        written.append(file)
-    return Exported(tuple(written), findings)
+        with contextlib.suppress(OSError):  # a cache: without it the next export asks for --force
+            known.mkdir(parents=True, exist_ok=True)
+            marks[file].write_text(_hash(text))
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="replace"), digest_size=16).hexdigest()
 
 
 def _place(flow: Flow, output: PathLike | None, *, check: bool) -> Path:

@@ -83,6 +83,13 @@ def write_notebook(cells: Sequence[str | tuple[str, str]], path: Path) -> Path:
     return path
 
 
+def write_files(files: Mapping[str, str], folder: Path) -> None:
+    """Texts by path in; written into a folder."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
 def environment() -> dict[str, str]:
     """What Metaflow's processes get: one thread, a user's name, no messages about cards."""
     own = {key: value for key, value in os.environ.items() if not key.startswith(("METAFLOW_", "PYTHONDONTWRITE"))}
@@ -180,8 +187,7 @@ def _problem(values: Mapping[str, Any], name: str, expected: Any) -> str:
 def compare_export(cells: Sequence[str | tuple[str, str]], folder: Path, *, params: Mapping[str, Any] | None = None,
                    files: Mapping[str, str] | None = None) -> tuple[list[str], str]:  # fmt: skip
     """Cells in; run by nbflow and, exported, by Metaflow; what differs, and the exported text, out."""
-    for name, text in (files or {}).items():
-        (folder / name).write_text(text)
+    write_files(files or {}, folder)
     path = write_notebook(cells, folder / "made.ipynb")
     done = exporting.export(path, "metaflow", folder / "flow.py")
     run = nbflow.run(path, store=str(folder / "store"), params=params or {})

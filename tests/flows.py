@@ -181,12 +181,16 @@ class Generator:
         self.step("", f"{told} = 0 if {error} is None else len({error}.type)")
         self.made(told)
 
-    def moves(self, count: int) -> None:
-        """So many steps of any kind."""
-        kinds: dict[Callable[[], None], int] = {
+    def kinds(self) -> dict[Callable[[], None], int]:
+        """What the next step may be, with how likely it is."""
+        return {
             self.compute: 3, self.rewrite: 2, self.listing: 1, self.foreach: 3, self.join: 2, self.carry: 2,
             self.condition: 1, self.turns: 1, self.catch: 1,
         }  # fmt: skip
+
+    def moves(self, count: int) -> None:
+        """So many steps of any kind."""
+        kinds = self.kinds()
         for _ in range(count):
             self.rng.choices(list(kinds), list(kinds.values()))[0]()
 
@@ -221,3 +225,91 @@ def broken(seed: int, rest: int) -> tuple[list[str], Break]:
     fault = Break(random.Random(f"break {seed}"), MENDS[(seed // 4 + seed) % 4], seed * 5 % 8, rest)
     cells = nested(seed, fault) if seed % 4 == 3 else generate(seed, 9, fault)
     return [*cells[:2], *fault.cells(), *cells[2:]], fault
+
+
+@dataclass
+class Wide(Generator):
+    """The same with parameters, files, classes, closures, helper modules and names that are rewritten later."""
+
+    boxes: list[str] = field(default_factory=list)
+
+    def start(self) -> None:
+        self.cells.append("%load_ext nbflow\n%matplotlib inline")
+        self.cells.append("import asyncio\nfrom dataclasses import dataclass\n\nimport shop")
+        self.cells.append(
+            "@dataclass\nclass Box:\n    n: int\n    by: str = 'ü\"'\n\n    def grown(self, by):\n"
+            '        return Box((self.n * by + FACTOR) % 97, self.by + "\'")\n\n\n'
+            "def adder(k):\n    def add(v):\n        return v + k\n    return add\n\n\n"
+            "async def later(v):\n    await asyncio.sleep(0)\n    return v + FACTOR"
+        )
+        self.cells.append("FACTOR = 2")
+        self.cells.append("%%params\nrate: int = 2  # of growth\nsizes: list = [1, 2, 3]\ntable: File = 'table.csv'")
+        super().start()
+        self.step("", "n1 = len(open(table).read()) + rate\nl1 = list(sizes)")
+        self.numbers.append("n1")
+        self.lists.append("l1")
+
+    def box(self) -> None:
+        new, number = self.name("b"), self.number()
+        self.step("", f"{new} = Box({number}).grown({self.rng.randrange(1, 4)})\n{(mark := self.name('n'))} = {new}.n")
+        self.made(mark)
+        if not self.open:
+            self.boxes.append(new)
+
+    def change(self) -> None:
+        if self.boxes and not self.open:
+            box, new = self.rng.choice(self.boxes), self.name("n")
+            self.step("", f"{box}.n += {self.number()} % 5\n{new} = {box}.grown(2).n")
+            self.made(new)
+
+    def helper(self) -> None:
+        new = self.name("n")
+        self.step("", f"{new} = shop.price({self.number()}, {self.rng.choice(['rate', 'shop.TAX'])})")
+        self.made(new)
+
+    def redefine(self) -> None:
+        if not self.open:
+            self.cells.append(f"FACTOR = {self.rng.randrange(9)}")
+
+    def closure(self) -> None:
+        add, new = self.name("f"), self.name("n")
+        self.step("", f"{add} = adder({self.number()})\n{new} = {add}(1)")
+        self.made(new)
+        if self.rng.random() < 0.5:
+            again = self.name("n")
+            self.step("", f"{again} = {add}({new})")
+            self.made(again)
+
+    def waiting(self) -> None:
+        new = self.name("n")
+        self.step("", f"{new} = (await later({self.number()})) % 50\n%time {new} += 1\n!true {{{new}}}")
+        self.made(new)
+
+    def unnamed(self) -> None:
+        if not self.open:
+            new, again = self.name("u"), self.name("n")
+            self.cells.append(f"{new} = [{self.number()}]\n{new}.append(len({new}))")
+            self.step("", f"{again} = sum({new}) % 60")
+            self.made(again)
+
+    def text(self) -> None:
+        new, told = self.name("t"), self.name("n")
+        self.step("", f"{new} = '''{{\n \"ä\" \\n'''\n{told} = len({new} + f\"{{{self.number()}!r:>4}}\")")
+        self.made(told)
+
+    def kinds(self) -> dict[Callable[[], None], int]:
+        more = [self.box, self.change, self.helper, self.redefine, self.closure, self.waiting, self.unnamed, self.text]
+        return super().kinds() | dict.fromkeys(more, 1)
+
+
+WIDE_FILES = {"table.csv": "a,b\n1,2\n", "shop.py": "TAX = 3\n\n\ndef price(n, rate):\n    return n * rate % 53\n"}
+
+
+def wide(seed: int, size: int = 9) -> list[str]:
+    """A seed in; the cells of a flow with everything that a notebook may hold out; `WIDE_FILES` lie beside it."""
+    made = Wide(random.Random(seed), caught_options=False)
+    made.start()
+    made.moves(size)
+    while made.open and made.rng.random() < 0.8:
+        made.join()
+    return made.cells

@@ -285,8 +285,8 @@ def test_every_artifact_is_nbflows_own(name: str, tmp_path: Path) -> None:
 def test_the_quickstart(tmp_path: Path) -> None:
     path = Path(shutil.copy2(ROOT / "examples" / "quickstart.ipynb", tmp_path / "quickstart.ipynb"))
     exporting.export(path, "metaflow", tmp_path / "flow.py")
-    run = nbflow.run(path, store=str(tmp_path / "store"), params={"trees": 20})
-    left = run_metaflow(tmp_path / "flow.py", "--trees", "20")
+    run = nbflow.run(path, store=str(tmp_path / "store"), params={"trees": 5})
+    left = run_metaflow(tmp_path / "flow.py", "--trees", "5")
     assert problems(run, nbflow.launch.check(path), left) == []
 
 

@@ -121,6 +121,28 @@ def test_the_notebook_is_never_overwritten(tmp_path: Path) -> None:
         exporting.export(tmp_path / "n.py", "script", tmp_path / "n.py")
 
 
+def test_what_was_changed_by_hand_is_not_replaced(tmp_path: Path) -> None:
+    """An export may be repeated; a file that no export has left so stays, unless `force` says otherwise."""
+    path, target = write_notebook(["%%step a\nx = 1"], tmp_path / "n.ipynb"), tmp_path / "n.py"
+    exporting.export(path, "script", target)
+    exporting.export(write_notebook(["%%step a\nx = 2"], path), "script", target)
+    assert "x = 2" in target.read_text()
+    target.write_text("mine")
+    with pytest.raises(nbflow.OptionError, match="no export has left it so") as caught:
+        exporting.export(path, "script", target)
+    assert "--force" in (caught.value.fix or "")
+    assert target.read_text() == "mine"
+    exporting.export(path, "script", target, force=True)
+    assert "x = 2" in target.read_text()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    path = write_notebook(["%%step a\nx = 1"], tmp_path / "n.ipynb")
+    with pytest.raises(nbflow.OptionError, match="cannot be written") as caught:
+        exporting.export(path, "script", path / "n.py")
+    assert "-o" in (caught.value.fix or "")
+
+
 @pytest.mark.export
 def test_notebook_and_script_reuse_each_other(tmp_path: Path) -> None:
     cells = [

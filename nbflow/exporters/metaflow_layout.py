@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nbflow.analysis import analyse
 from nbflow.exporters.interface import Notes
 from nbflow.exporters.metaflow_names import Names
 from nbflow.exporters.metaflow_steps import StepTexts
 from nbflow.exporters.needs import Needs
 from nbflow.exporters.structure import Item, Structure
 from nbflow.model import Flow, Step
-from nbflow.regions import carried_names
 
 
 @dataclass
@@ -57,7 +57,6 @@ class Layout:
 
     def __init__(self, flow: Flow, needs: Needs, names: Names, texts: StepTexts, notes: Notes) -> None:
         self.flow, self.needs, self.names, self.texts, self.notes = flow, needs, names, texts, notes
-        self.carried = carried_names(flow.steps)
         self.structure = Structure(flow, needs, notes)
         self.nodes: list[Node] = []
         self.entry = self.lay(self.structure.whole, Entry("end", "self.end"))
@@ -149,11 +148,12 @@ class Layout:
                 f"--until with --catch at {step.label}: Metaflow's @catch takes no switch", step=step.name,
                 fix="catch in the cell: try … except",
             )  # fmt: skip
-        word = self.texts.words
+        word, names = self.texts.words, {*step.writes, *step.reads} if analyse(step.source).awaits else ()
         turns, done = word.mark(f"{name}_turns"), word.mark(f"{name}_done")
+        until = self.texts.expression(step.options.until or "", names)
         lines = [
             f'self.{turns} = {word.builtin("getattr")}(self, "{turns}", 0) + 1',
-            f"self.{done} = {word.builtin('bool')}({step.options.until}) or self.{turns} >= {step.options.max}",
+            f"self.{done} = {word.builtin('bool')}({until}) or self.{turns} >= {step.options.max}",
         ]
         return f'{{True: {self.go(after, name)}, False: self.{name}}}, condition="{done}"', "\n".join(lines)
 
@@ -161,26 +161,26 @@ class Layout:
         """A fan-out in; the way into it out: a foreach, or one step with a loop where items take from each other."""
         head, join = item.steps[0], item.join
         items = self.texts.items_name(head)
-        if head.name in self.carried:
+        if head.name in self.texts.carried:
             if join is not None:
                 after = self.lay_step(join, after, self.texts.whole(join, before=[f"inputs = self.{items}"]))
             whole = self.texts.sequence([step for step in item.steps if step is not join])
             text = self.texts.whole(whole, self.texts.loop(item))
             return self.lay_step(whole, after, text + (f"\nself.{items} = {items}" if join is not None else ""))
         if join is None:
-            doc = "The names of the fan-out hold what its last item left."
-            joined = self.join(
-                f"join_{self.names.steps[head.name]}", doc, "\n".join(self.texts.merged(head.name)), after
-            )
+            doc, lines = "The names of the fan-out hold what its last item left.", self.texts.merged(head.name)
+            joined = self.join(f"join_{self.names.steps[head.name]}", doc, "\n".join(lines), after)
         else:
             joined = self.lay_step(join, after, self.texts.joined_text(join), join=True)
             if join.options.condition or join.options.until:
-                self.notes.refused(
-                    f"--if or --until on the join {join.label}", step=join.name, fix="give it to a step below"
-                )
+                what = f"--if or --until on the join {join.label}"
+                self.notes.refused(what, step=join.name, fix="give it to a step below")
         body = self.plain(self.lay(item.body, joined))
         assert head.options.foreach is not None  # noqa: S101  # only foreach steps open a scope
         listed, builtin = self.flow.lists[head.name], self.texts.words.builtin("list")
+        if not head.options.foreach.expr.startswith("["):
+            what = f"{head.label} without items: Metaflow's foreach fails there"
+            self.notes.lost(what, step=head.name, cell=head.cell)
         for name in self.needs.lost(listed):
             text, fix = f"the list of {head.label} reads {name}, which may be missing", f"give {name} a value before"
             self.notes.refused(text, step=head.name, cell=head.cell, name=name, fix=fix)

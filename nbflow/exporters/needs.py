@@ -120,9 +120,9 @@ class Needs:
     def can_miss(self, binding: Binding) -> bool:
         """Whether no step is sure to have given a name its value."""
         for source in binding.sources:
-            if source.definition is not None or (
-                source.sure and not self._may_not_give(source.step or "", binding.name)
-            ):
+            if source.definition is not None or binding.name in self.steps[source.step or ""].targets:
+                return False
+            if source.sure and not self._may_not_give(source.step or "", binding.name):
                 return False
         return True
 
@@ -140,14 +140,18 @@ class Needs:
         """Whether a step may be skipped: its own --if, or a name that is missing."""
         return step.options.condition is not None or bool(self.lost(step))
 
+    def unsure_in(self, head: str) -> frozenset[str]:
+        """The head of a fan-out in; names that an item may leave unwritten out."""
+        body = [step for step in self.flow.steps if head in step.scope]
+        sure = {name for step in body if not self.may_be_skipped(step) for name in {*step.writes} - self.unsure(step)}
+        return frozenset(name for step in body for name in step.writes) - sure.union(*(step.targets for step in body))
+
     def left_open(self, head: str) -> frozenset[str]:
         """The head of a fan-out in; names that its items may leave as they were before out.
 
         Where a step above the fan-out writes one of them, what the last item has is no sign of who wrote it: refused.
         """
-        body = [step for step in self.flow.steps if head in step.scope]
-        sure = {name for step in body if not self.may_be_skipped(step) for name in {*step.writes} - self.unsure(step)}
-        found = frozenset(name for step in body for name in step.writes) - sure
+        body, found = [step for step in self.flow.steps if head in step.scope], self.unsure_in(head)
         above = {name for step in self.flow.steps if step.position < body[0].position for name in step.writes}
         for name in sorted(found & above):
             writer = next(step for step in body if name in step.writes)

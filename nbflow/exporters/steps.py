@@ -31,6 +31,7 @@ from nbflow.exporters.values import (
 )
 from nbflow.exporters.words import Words
 from nbflow.model import Binding, Flow, Step
+from nbflow.regions import carried_names
 
 OWN_NAMES = {"get_ipython": "IPython's own"}
 STATES = {
@@ -56,6 +57,7 @@ class PlainSteps(ABC):
         self.flow, self.needs, self.words, self.notes = flow, needs, words, notes
         self.known_gone = known_gone  # names that an earlier run could not store
         self.functions: frozenset[str] = frozenset()
+        self.carried = carried_names(flow.steps)
         self.item_wanted: set[str] = set()  # heads of fan-outs whose join reads `.item`
         self.gone: set[str] = set()  # names that no step keeps
         makers = function_makers(flow.definitions)
@@ -304,7 +306,8 @@ class PlainSteps(ABC):
     def item_mark(self, head: str) -> str:
         """The head of a fan-out in; the name under which a task keeps its item for the join out."""
         body = [step for step in self.flow.steps if head in step.scope]
-        return self.words.mark(f"item_of_{head}") if any("item" in step.writes for step in body) else "item"
+        taken = head in self.carried or any("item" in step.writes for step in body)
+        return self.words.mark(f"item_of_{head}") if taken else "item"
 
     def one_of(self, join: Step) -> list[Step]:
         """A join in; the steps of which one must have run for an item to count out, none where each item counts."""
@@ -391,19 +394,35 @@ class PlainSteps(ABC):
             if part.join is not None:
                 inner.append(self.within(part.join, part.steps[0]))
         assert head.options.foreach is not None  # noqa: S101  # only foreach steps open a scope
-        target, items = head.options.foreach.target, self.items_name(head)
-        lines = [f"for {target} in {head.options.foreach.expr}:", *(indent(text, 4) for text in inner)]
-        if item.join is None:
-            return "\n".join(lines)
-        left = [f"index=len({items})", f"item={target}"]
-        unsure = frozenset[str]().union(*(self.needs.unsure(step) for step in item.steps))
-        for name in self.asked(item.join, self.cell(item.join)):
-            unsurely = f"**({{{name!r}: {name}}} if {self.is_there(name)} else {{}})"
-            left.append(unsurely if name in unsure else f"{name}={name}")
-        entry = f"{self.words.module('types')}.SimpleNamespace({', '.join(left)})"
-        return "\n".join(
-            [f"{items} = []", *lines, f"    {items}.append({self.words.module('copy')}.deepcopy({entry}))"]
+        target, items, lost = (
+            head.options.foreach.target,
+            self.items_name(head),
+            self.needs.lost(self.flow.lists[head.name]),
         )
+        kept = [] if item.join is None else self.items_kept(head, item.join)
+        if head.name in self.item_wanted:
+            target, inner = self.item_mark(head.name), [f"{target} = {self.item_mark(head.name)}", *inner]
+        loop = "\n".join(
+            [f"for {target} in {head.options.foreach.expr}:", *(indent(text, 4) for text in [*inner, *kept])]
+        )
+        if lost:  # as the list of a fan-out within another one may be
+            loop = f"if {' and '.join(self.is_there(name) for name in lost)}:\n{indent(loop, 4)}"
+        return f"{items} = []\n{loop}" if kept else loop
+
+    def items_kept(self, head: Step, join: Step) -> list[str]:
+        """The head of a fan-out that is a loop, and its join, in; the lines that keep what an item has left out."""
+        items, asked = self.items_name(head), self.asked(join, self.cell(join))
+        missing = sorted(self.needs.unsure_in(head.name).difference(self.carried.get(head.name, ())) & {*asked})
+        skipped = "the whole of it" if self.one_of(join) else f"its {missing[0]}" if missing else ""
+        if skipped:
+            self.notes.refused(
+                f"{join.label} asks for items of {head.label}, which take from each other, and one may be without"
+                f" {skipped}", step=join.name, cell=join.cell, fix="give it a value in each item",
+            )  # fmt: skip
+        left = [f"index=len({items})", *(f"{name}={name}" for name in asked)]
+        left += [f"item={self.item_mark(head.name)}"] if head.name in self.item_wanted else []
+        entry = f"{self.words.module('types')}.SimpleNamespace({', '.join(left)})"
+        return [f"{items}.append({self.words.module('copy')}.deepcopy({entry}))"]
 
     def is_there(self, name: str) -> str:
         """A name in; the test whether it is bound, local or global, out."""

@@ -278,7 +278,7 @@ class EverythingFlow(FlowSpec):
             # walk
             total += x
             square = x * x
-            walk_items.append(copy.deepcopy(types.SimpleNamespace(index=len(walk_items), item=x, square=square, x=x)))
+            walk_items.append(copy.deepcopy(types.SimpleNamespace(index=len(walk_items), square=square, x=x)))
 
         if "x" in locals():
             self.x = x
