@@ -56,7 +56,8 @@ def test_generated_flows_are_graphs_that_metaflow_takes(seed: int, kind: Callabl
         return
     text = MetaflowExporter().export(flow, environment, options)["made.py"]
     assert broken_rules(text) == [], text
-    compile(ScriptExporter().export(flow, environment, options)["made.py"], "made.py", "exec")
+    script = ScriptExporter().export(flow, environment, options)["made.py"]
+    compile(script, "made.py", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def broken_rules(text: str) -> list[str]:
