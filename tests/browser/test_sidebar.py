@@ -117,7 +117,13 @@ def test_parameters_declaring_and_the_way_to_a_cell(notebook: Open, shoot: Shoot
     panel.get_by_role("tab", name="Steps").click()
     expect(step(panel, "scale", "pending")).to_be_visible()
     panel.get_by_role("tab", name="Parameters").click()
-    panel.get_by_label("rate: float").fill("0.5")
+    box = panel.get_by_label("rate: float")
+    box.evaluate("input => { input.type = 'text'; }")
+    box.fill("fast")
+    panel.get_by_role("button", name="Run with these values").click()
+    expect(panel.get_by_role("status").filter(has_text="rate")).to_be_visible(timeout=FAST)
+    expect(panel.get_by_role("button", name="Run", exact=True)).to_be_enabled()
+    box.fill("0.5")
     panel.get_by_label("pause: float").fill("0")
     shoot(page, "lab-parameters")
     panel.get_by_role("button", name="Run with these values").click()
@@ -131,19 +137,6 @@ def test_parameters_declaring_and_the_way_to_a_cell(notebook: Open, shoot: Shoot
     expect(book.cell(2)).to_have_class(re.compile("jp-mod-active"))
 
 
-def test_a_wrong_parameter_is_told(notebook: Open) -> None:
-    book = notebook("wrong.ipynb", FLOW)
-    panel = book.open_panel()
-    book.run(0)
-    panel.get_by_role("tab", name="Parameters").click()
-    box = panel.get_by_label("rate: float")
-    box.evaluate("input => { input.type = 'text'; }")
-    box.fill("fast")
-    panel.get_by_role("button", name="Run with these values").click()
-    expect(panel.get_by_role("status").filter(has_text="rate")).to_be_visible(timeout=FAST)
-    expect(panel.get_by_role("button", name="Run", exact=True)).to_be_enabled()
-
-
 def test_cancel_while_a_cell_blocks_and_a_reload_in_mid_run(notebook: Open, shoot: Shoot) -> None:
     book = notebook("slow.ipynb", SLOW)
     page, panel = book.page, book.open_panel()
@@ -154,6 +147,11 @@ def test_cancel_while_a_cell_blocks_and_a_reload_in_mid_run(notebook: Open, shoo
     expect(book.cell(2).locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]"))
     shoot(page, "lab-cancelled")
     expect(panel.get_by_role("button", name="Resume")).to_be_enabled()
+
+    book.run(1, wait=False)  # by hand
+    expect(step(panel, "slow", "running")).to_be_visible(timeout=FAST)
+    assert seconds_to_cancel(panel) < within(1)
+    expect(book.cell(1).locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]"))
 
     book.run(2, wait=False)
     expect(step(panel, "slow", "running")).to_be_visible(timeout=FAST)
@@ -166,15 +164,6 @@ def test_cancel_while_a_cell_blocks_and_a_reload_in_mid_run(notebook: Open, shoo
     assert seconds_to_cancel(panel) < within(
         2.5
     )  # nobody answers this page yet: an interrupt, after a second without one
-
-
-def test_a_step_by_hand_is_interrupted(notebook: Open) -> None:
-    book = notebook("hand.ipynb", SLOW)
-    panel = book.open_panel()
-    book.run(0)
-    book.run(1, wait=False)
-    expect(step(panel, "slow", "running")).to_be_visible(timeout=FAST)
-    assert seconds_to_cancel(panel) < within(1)
 
 
 def test_a_restarted_kernel_and_two_notebooks(notebook: Open, server: Server, shoot: Shoot) -> None:
