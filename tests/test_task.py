@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import sys
 import threading
@@ -154,7 +155,7 @@ def test_outside_a_step_current_is_empty() -> None:
 
 def test_current_within_a_step(tmp_path: Path) -> None:
     sent: list[TaskEvent] = []
-    spec = Tasks(None, tmp_path).spec("", parameters={"lr": 0.1}, index=(4, 2))  # type: ignore[arg-type]
+    spec = Tasks(None, tmp_path).spec("", parameters=pickle.dumps({"lr": 0.1}), index=(4, 2))  # type: ignore[arg-type]
     with context.running(Context.of(spec, sent.append, item="apple")):
         assert (current.task, current.index, current.item, current.is_flow) == ("s/4.2", 2, "apple", True)
         assert current.parameters is not None
