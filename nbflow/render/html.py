@@ -129,7 +129,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], numbers: Itera
     return tag("div", tag("table", head, tag("tbody", *body), cls="nbflow-table"), cls="nbflow-scroll")
 
 
-MANY = 8
+MANY = 15
 """Rows from which on a table can be filtered."""
 FILTER = (
     "var w=this.value.toLowerCase();this.closest('.nbflow').querySelectorAll('table.nbflow-table>tbody>tr')"
