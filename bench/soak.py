@@ -2,7 +2,8 @@
 
 kills: worker, driver and kernel killed at random moments; seeds: one flow under many hash seeds, reused under each
 other one; flows: generated flows against plain loops; resumes: generated flows that fail, mended and resumed; exports:
-generated flows, run by Metaflow; tasks: one fan-out of 10,000; large: an artifact of 1 GB.
+generated flows, run by Metaflow; tasks: one fan-out of 10,000; large: an artifact of 1 GB; notebooks: those of
+tests/wild under other hash seeds.
 """
 
 from __future__ import annotations
@@ -134,9 +135,16 @@ def large(scale: float) -> tuple[str, str, bool]:
     return f"{count * 8 / 1e6:,.0f} MB", said, passed
 
 
+def notebooks(scale: float) -> tuple[str, str, bool]:
+    """Notebooks from the wild, every cell as a step, under other hash seeds."""
+    del scale
+    passed, said = pytest(["tests/test_wild.py", "-m", "soak"])
+    return "notebooks that were not written for nbflow, against plain runs, 3 hash seeds", said, passed
+
+
 PARTS: dict[str, Callable[[float], tuple[str, str, bool]]] = {
     "kills": kills, "seeds": seeds, "flows": flows, "resumes": resumes, "exports": exports, "tasks": tasks,
-    "large": large,
+    "large": large, "notebooks": notebooks,
 }  # fmt: skip
 
 

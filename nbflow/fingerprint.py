@@ -63,6 +63,16 @@ def is_artist(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] in UNSTABLE_PACKAGES and hasattr(value, "get_children")
 
 
+def holds_artists(value: Any) -> bool:
+    """Whether a value is an artist, or an array, list or dict of such."""
+    numpy = sys.modules.get("numpy")
+    if isinstance(value, dict):
+        value = list(value.values())
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        value = value.ravel().tolist() if value.dtype.hasobject else []
+    return any(map(is_artist, value[:100])) if isinstance(value, list | tuple) else is_artist(value)
+
+
 class _Sink:
     """A file that only hashes what is written to it."""
 

@@ -24,7 +24,7 @@ from nbflow.costs import Costs
 from nbflow.definition_state import Definitions
 from nbflow.effects import PROCESS, owner_of
 from nbflow.errors import NbflowError, SerializationError
-from nbflow.fingerprint import fingerprint, is_artist
+from nbflow.fingerprint import fingerprint, holds_artists
 from nbflow.joining import open_inputs
 from nbflow.model import (
     FORMAT,
@@ -402,7 +402,7 @@ class _Task:
                 if place.group != ref.group or other in namespace or other in found:
                     continue  # it shares nothing, or the cell has bound it
                 value = self.inputs.value(place)
-                together = is_artist(value) and is_artist(namespace[name])
+                together = holds_artists(value) and holds_artists(namespace[name])
                 if together or other in self.spec.writes or not self._is_as_stored(other, value, ref.group):
                     found[other] = value
         return found

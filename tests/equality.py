@@ -511,10 +511,11 @@ def _artist(walk: _Walk, a: Any, b: Any, where: str) -> Difference | None:
     figures = a.get_figure(root=True), b.get_figure(root=True)
     if None in figures:
         return walk._nothing(a, b, where)
+    parted = walk.compare(*figures, f"the figure of {where}")  # which draws both: only then they have all their ticks
     place_a, place_b = (
         [x is part for x in figure.findobj()].index(True) for figure, part in zip(figures, (a, b), strict=True)
     )
-    return walk.compare(place_a, place_b, f"the place of {where}") or walk.compare(*figures, f"the figure of {where}")
+    return parted or walk.compare(place_a, place_b, f"the place of {where}")
 
 
 def _estimator(walk: _Walk, a: Any, b: Any, where: str) -> Difference | None:

@@ -10,6 +10,8 @@ import pytest
 import nbflow
 from nbflow import launch, reference
 from tests.equality import compare
+from tests.plain import copy_with_data, run_plainly
+from tests.test_wild import differences, expectations, failures
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -29,3 +31,16 @@ def test_an_example_with_loops_leaves_what_its_loops_leave(name: str, tmp_path: 
     assert not comparison.differences, comparison.differences
     again = nbflow.run(path, store=store)
     assert {step.state for step in again.steps()} <= {"reused", "skipped"}
+
+
+@pytest.mark.notebooks
+def test_an_ordinary_notebook_runs_with_every_cell_as_a_step(tmp_path: Path) -> None:
+    path, store = EXAMPLES / "unchanged.ipynb", str(tmp_path / "store")
+    assert "%%step" not in path.read_text()
+    left = run_plainly(path, tmp_path / "plain")
+    copy = copy_with_data(path, tmp_path / "flow")
+    run = nbflow.run(copy, store=store, all_cells=True)
+    assert run.successful, failures(run)
+    assert differences(run, left, expectations(path)) == {}
+    again = nbflow.run(copy, store=store, all_cells=True)
+    assert {step.state for step in again.steps()} == {"reused"}

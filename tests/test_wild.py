@@ -28,7 +28,6 @@ from tests.plain import Plain, copy_with_data, run_plainly
 
 HERE = Path(__file__).resolve().parent / "wild"
 NOTEBOOKS = sorted(HERE.glob("*.ipynb"))
-SEEDS = [int(word) for word in os.environ.get("NBFLOW_SEEDS", "0").split()]
 SOAK_SEEDS = (1, 2, 3)
 
 each_notebook = pytest.mark.parametrize(
@@ -54,7 +53,7 @@ class Bench:
         self.elsewhere.shutdown()
 
 
-@pytest.fixture(scope="module", params=SEEDS)
+@pytest.fixture(scope="module")
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     made = Bench(request.param, tmp_path_factory.mktemp("bench"))
     with pytest.MonkeyPatch.context() as patch:
@@ -65,10 +64,24 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     made.close()
 
 
-@pytest.mark.soak
+@pytest.mark.notebooks
+@pytest.mark.parametrize("bench", [0], indirect=True, scope="module")
 @each_notebook
 def test_every_cell_as_a_step_leaves_what_a_plain_run_leaves(path: Path, bench: Bench, tmp_path: Path) -> None:
     check(path, bench, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("bench", SOAK_SEEDS, indirect=True, scope="module")
+@each_notebook
+def test_it_does_under_other_hash_seeds(path: Path, bench: Bench, tmp_path: Path) -> None:
+    check(path, bench, tmp_path)
+
+
+def test_there_are_forty_notebooks_of_many_kinds() -> None:
+    assert len(NOTEBOOKS) >= 42
+    cells = [cell.source for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells]
+    assert not [source for source in cells if "nbflow" in source or "%%step" in source]
 
 
 def check(path: Path, bench: Bench, folder: Path) -> None:
