@@ -101,7 +101,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def metaflow(file: Path, *words: str, timeout: float = 110) -> subprocess.CompletedProcess[str]:
+def metaflow(file: Path, *words: str, timeout: float = 280) -> subprocess.CompletedProcess[str]:
     """A flow file and the words behind it in; the finished process out."""
     command = [str(METAFLOW), file.name, "--quiet", "--no-pylint", *words]
     return subprocess.run(

@@ -255,6 +255,16 @@ FLOWS = {
         "%%step end\nlast = total, squares, top, math.sqrt(4), point.x",
         ("markdown", "That was everything."),
     ], params={"lr": 0.2, "levels": [4]}),
+    "items": Case([
+        "k = 3\n\n\ndef adder(by):\n    def add(v):\n        return v + by\n    return add",
+        "%%step a --foreach x in [1, 2, 3] --if x != 3\nname = f'n{x}'\nnext = x * k\nf = adder(x)",
+        "%%step b --join a\nr = [(i.name, i.next, i.k, i.item, i.index, i.f(1)) for i in inputs]\nlast = x, name",
+        "n = 0",
+        "%%step c --until n > 2\nn = n + 1",
+        "total = 0",
+        "%%step d --foreach i, item in enumerate([5, 6])\ntotal += item\nitem = -1",
+        "%%step e --join d\nt = [(one.item, one.total) for one in inputs]",
+    ]),
     "text": Case([
         "import helper_mod\nfrom helper_mod import Thing\nimport random\nimport functools",
         "%env MODE=fast\n%matplotlib inline",
@@ -282,6 +292,7 @@ def test_every_artifact_is_nbflows_own(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.export
+@pytest.mark.timeout(300)  # a dozen processes, each of which loads scikit-learn
 def test_the_quickstart(tmp_path: Path) -> None:
     path = Path(shutil.copy2(ROOT / "examples" / "quickstart.ipynb", tmp_path / "quickstart.ipynb"))
     exporting.export(path, "metaflow", tmp_path / "flow.py")
