@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nbflow.analysis import analyse, transform
-from nbflow.effects import STATES
+from nbflow.effects import PROCESS, STATES, owner_of
 from nbflow.errors import nearest
 from nbflow.model import Cell, Definition, Finding, Parameter, Step, Writer
 from nbflow.parameters import read_parameters
@@ -139,13 +139,27 @@ def gave_up(step: Step) -> Finding:
 def mutated(step: Step, names: Sequence[str]) -> Finding:
     """A step that changed inputs in place, with the first call that got hold of one of them."""
     line, call = _first_call(step.source, names)
-    listing = ", ".join(names)
+    listing = ", ".join(map(worded, names))
     place = f" ({call})" if call else ""
+    if all(name.startswith("<") for name in names):
+        return Finding(
+            code="mutation", level="note", step=step.name, cell=step.cell, line=line, name=names[0],
+            message=f"{step.label} changes {listing}: steps below see it", fix="nothing, it travels with the flow",
+        )  # fmt: skip
     return Finding(
         code="mutation", level="note", step=step.name, cell=step.cell, line=line, name=names[0],
         message=f"{step.label} changes {listing} in place{place}: steps below read the changed value",
         fix=f"work on a copy of {listing}, or bind the result to a new name, to let later steps start earlier",
     )  # fmt: skip
+
+
+def worded(name: str) -> str:
+    """A name, or what stands for a state, in; what people call it out."""
+    if (owner := owner_of(name)) is not None:
+        return f"what {owner} keeps"
+    if name == PROCESS:
+        return "options of the process"
+    return f"the state of {name.strip('<>')}" if name in STATES else name
 
 
 def _first_call(source: str, names: Sequence[str]) -> tuple[int | None, str]:
