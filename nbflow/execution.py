@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from nbflow import records
 from nbflow.model import TaskChanged, TaskId
 from nbflow.storage import Store, safe_name
 
 
+@lru_cache(maxsize=4096)  # asked for several times a task
 def execution_id(run: str, task: TaskId, attempt: int, revision: int = 0) -> str:
     """A run, a task and an attempt in; the name under which this attempt may publish once, out."""
     index = "-".join(map(str, task.index))

@@ -44,6 +44,7 @@ class Loops:
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
         self.steps = {step.name: step for step in flow.steps}
+        self._tracked: dict[str, tuple[Step, tuple[str, ...]]] = {}  # worked out once a step, not once a task
 
     @cached_property
     def bodies(self) -> Mapping[str, tuple[Step, ...]]:
@@ -221,6 +222,12 @@ class Loops:
 
         All (`*`), where that is one of its own: whatever shares objects with it changes too.
         """
+        known = self._tracked.get(step.name)
+        if known is None or known[0] is not step:
+            known = self._tracked[step.name] = step, self._tracked_of(step)
+        return known[1]
+
+    def _tracked_of(self, step: Step) -> tuple[str, ...]:
         if any(self.changed_below(step, name) for name in step.writes if not name.startswith("<")):
             return ("*",)
         return tuple(n for n in sorted(self._changes) if not n.startswith("<") and self.changed_below(step, n))

@@ -272,7 +272,9 @@ def _options(state: State, task: TaskId) -> StepOptions:
 
 def _fill(state: State) -> Step:
     """Start queued tasks while cores are free and their step's own limit allows."""
-    used = sum(each.cores for each in state.running.values())
+    used = sum(each.cores for each in state.running.values()) if state.queue else 0.0
+    if not state.queue or used >= state.slots:
+        return state, ()
     counts: dict[str, int] = {}
     for task in state.running:
         counts[task.step] = counts.get(task.step, 0) + 1

@@ -48,7 +48,7 @@ class Attempt:
         self._publish = publish
         self._queue: queue.SimpleQueue[TaskEvent] = queue.SimpleQueue()
         self._assembler = Assembler()
-        self._text = {fd: codecs.getincrementaldecoder("utf-8")("replace") for fd in (1, 2)}
+        self._text: dict[int, codecs.IncrementalDecoder] = {}  # of each descriptor that something came through
         self._why = ""
         self._result: TaskResult | None = None
         self._begun = time.monotonic()
@@ -165,6 +165,10 @@ class Attempt:
             self._put(Output(output=output, at=stream["at"]))
 
     def _feed_raw(self, fd: int, data: bytes, final: bool = False) -> None:
+        if fd not in self._text:
+            if not data:
+                return
+            self._text[fd] = codecs.getincrementaldecoder("utf-8")("replace")
         text = self._text[fd].decode(data, final)
         if text:
             name = "stdout" if fd == 1 else "stderr"

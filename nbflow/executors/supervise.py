@@ -20,6 +20,12 @@ from nbflow.wire import CHUNK, Ending, Frames, Gone, Raw, Report
 TURN = 1 << 20
 """Bytes of frames read from one task before the others get their turn."""
 
+WINDOW = 0.01
+"""Seconds in which a task that says much, little by little, is listened to `READS` times at once, then all together."""
+
+READS = 6
+LITTLE = CHUNK // 4
+
 STARTING = 10.0
 """Seconds that a task may take, beyond its --timeout, until it says that its cell begins: processes have to start."""
 
@@ -51,6 +57,10 @@ class Child:
     deadline: float | None = field(default=None)
     kill_at: float | None = None
     open: set[int] = field(default_factory=set)
+    window: float = 0.0  # when the present one began
+    reads: int = 0  # in it
+    last: int = 0  # bytes that were read at once
+    paused: bool = False  # until its end; what is written meanwhile waits in the pipe
 
 
 class Supervisor:
@@ -94,6 +104,7 @@ class Supervisor:
 
     def wait(self, timeout: float | None) -> list[selectors.SelectorKey]:
         """Pass on what the tasks have written, at most `timeout` seconds later; keys that are not theirs come out."""
+        self._resume()
         events = self.selector.select(self._patience(timeout))
         foreign: list[selectors.SelectorKey] = []
         ready: dict[Child, set[int]] = {}
@@ -114,6 +125,8 @@ class Supervisor:
         limits = [] if timeout is None else [timeout]
         now = time.monotonic()
         for child in self.children.values():
+            if child.paused:
+                limits.append(max(0.0, child.window + WINDOW - now))
             limits += [max(0.0, at - now) for at in (child.deadline, child.kill_at) if at is not None]
             if child.pidfd < 0:
                 limits.append(POLL_PERIOD)
@@ -127,13 +140,36 @@ class Supervisor:
         The task writes a frame only when the raw pipes are empty: reading them again here could take what was
         written after a frame that we have not read.
         """
-        if self._read_frames(child, TURN):
+        all_read = self._read_frames(child, TURN)
+        self._pace(child)
+        if all_read:
             for fd in child.raw:
                 if fd in ready and fd in child.open:
                     self._read_raw(child, fd)
 
+    def _pace(self, child: Child) -> None:
+        """A task that writes line by line wakes everybody for each of them: then many are passed on at once.
+
+        Nothing is lost when it ends meanwhile: what it has written is read from the pipe.
+        """
+        now = time.monotonic()
+        if now - child.window > WINDOW:
+            child.window, child.reads = now, 0
+        child.reads += child.last < LITTLE
+        if child.reads >= READS and not child.paused and child.frames in child.open:
+            child.paused = True
+            self.selector.unregister(child.frames)
+
+    def _resume(self) -> None:
+        now = time.monotonic()
+        for child in self.children.values():
+            if child.paused and now >= child.window + WINDOW:
+                child.paused = False
+                self.selector.register(child.frames, selectors.EVENT_READ, child)
+
     def _read_frames(self, child: Child, limit: int) -> bool:
         """At most about `limit` bytes of frames passed on; whether that was all there was."""
+        child.last = 0
         while child.frames in child.open and limit > 0:
             try:
                 data = os.read(child.frames, CHUNK)
@@ -145,6 +181,7 @@ class Supervisor:
                 self._shut(child, child.frames)
                 return True
             limit -= len(data)
+            child.last += len(data)
             if child.timeout is not None and not child.begun:
                 child.deadline = time.monotonic() + child.timeout
             child.begun = True
@@ -167,7 +204,10 @@ class Supervisor:
 
     def _shut(self, child: Child, fd: int) -> None:
         child.open.discard(fd)
-        self.selector.unregister(fd)
+        if fd == child.frames and child.paused:
+            child.paused = False
+        else:
+            self.selector.unregister(fd)
         os.close(fd)
 
     def _check_end(self, child: Child) -> None:
