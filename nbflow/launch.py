@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import msgspec
 
-from nbflow import client, facts, forecast, past, plugins, records, secret_sources, storage
+from nbflow import client, facts, forecast, past, plugins, records, retention, secret_sources, storage
 from nbflow.admission import Room, never
 from nbflow.errors import NotebookError, OptionError, PlanError, StoreError, nearest
 from nbflow.graph import Changed, build_flow
@@ -269,8 +269,13 @@ def begin(
     )  # fmt: skip
     slots = workers or executors.slots()
     lost = past.lost_before(ready.lookup.store, flow.name)
-    told = ready.flow if lost is None else msgspec.structs.replace(ready.flow, findings=(*ready.flow.findings, lost))
-    return Runner(told, ready.lookup, started, executors.get, slots, watch, ready.understand, executors.room(flow))
+    old = retention.plan(ready.lookup.store, flow.name, os.environ)
+    more = (*((lost,) if lost is not None else ()), *((old.finding,) if old is not None else ()))
+    told = msgspec.structs.replace(ready.flow, findings=(*ready.flow.findings, *more)) if more else ready.flow
+    after = old.start if old is not None else None
+    return Runner(
+        told, ready.lookup, started, executors.get, slots, watch, ready.understand, executors.room(flow), after
+    )
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,15 @@ class Missing:
     writes: frozenset[str]  # by the step itself
 
 
+def retention(count: int, keep: int) -> Finding:
+    """Old runs that go when this one has ended."""
+    return Finding(
+        code="retention", level="note",
+        message=f"{count} older runs are removed after this one: the last {keep} and those with a tag stay",
+        fix="`nbflow tag RUN NAME` keeps one, NBFLOW_KEEP=0 keeps all",
+    )  # fmt: skip
+
+
 def duplicate_step(name: str, first: Cell, second: Cell) -> Finding:
     """Two cells that declare one name."""
     return Finding(

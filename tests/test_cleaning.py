@@ -186,3 +186,29 @@ def test_gc_after_real_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     again = nbflow.run(path, params={"lr": 2})
     assert {step.state for step in again.steps()} == {"reused"}
     assert len(list(records.all_records(open_store(store)))) == 6  # parameters, a, the list, two items, c
+
+
+@pytest.mark.running
+def test_old_runs_go_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Said in a note of the run that makes them too many, done once that has ended; tagged ones stay."""
+    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "demo.ipynb"
+    path.write_text(document_of([("a", "%%step a\nx = 1")], "demo"))
+    store = str(tmp_path / "store")
+    for number in range(14):
+        tags = ("keep",) if number == 3 else ()
+        StoredRun(tmp_path, ["%%step a\nx = 1"], run=f"202501{number + 10}-120000-aaaaaa", tags=tags).end()
+    monkeypatch.setenv("NBFLOW_KEEP", "0")
+    told: set[str] = set()
+    nbflow.run(path, store=store, watch=lambda snapshot, _: told.update(f.message for f in snapshot.findings))
+    assert told == set()
+    monkeypatch.delenv("NBFLOW_KEEP")
+    run = nbflow.run(path, store=store, watch=lambda snapshot, _: told.update(f.message for f in snapshot.findings))
+    assert told == {"5 older runs are removed after this one: the last 10 and those with a tag stay"}
+    deadline = time.monotonic() + 60
+    while len(records.list_runs(open_store(store), "demo")) > 11 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    left = records.list_runs(open_store(store), "demo")
+    assert len(left) == 11
+    assert left[0] == run.id
+    assert left[-1] == "20250113-120000-aaaaaa"
