@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import nbflow
-from nbflow import client
+from nbflow import client, reference
 from nbflow.notebook import document_of
 
 pytestmark = pytest.mark.running
@@ -68,6 +68,27 @@ def test_320_000_lines_of_32_tasks_are_all_kept_in_order(tmp_path: Path) -> None
         assert task.stderr == "".join(f"{i} {n} err\n" for n in range(5000))
         assert len(task.outputs) < 20_000, "what a notebook shows stays usable"
     assert set(seen) == {(i,) for i in range(32)}
+
+
+# ---------------------------------------------------------------- many items
+
+
+def test_twelve_hundred_items_keep_their_order_and_one_that_failed_is_run_again(tmp_path: Path) -> None:
+    cells = (
+        "%%step start\nitems = [(i * 7919) % 1200 for i in range(1200)]",
+        "%%step work --foreach item in items\nimport os\ny = item * item\nassert item != 600 or os.path.exists('ok')",
+        "%%step close --join work\nys = [each.y for each in inputs]\nplaces = [each.index for each in inputs]",
+    )
+    path, store = write(tmp_path, *cells), str(tmp_path / "store")
+    failed = nbflow.run(path, store=store)
+    states = [task.state for task in failed["work"].tasks]
+    assert (states.count("done"), states.count("failed")) == (1199, 1)
+    (tmp_path / "ok").touch()
+    run = nbflow.run(path, store=store, resume=failed.id)
+    states = [task.state for task in run["work"].tasks]
+    assert (states.count("reused"), states.count("done")) == (1199, 1)
+    expected = reference.run(path)
+    assert (run.data.ys, run.data.places) == (expected["ys"], expected["places"])
 
 
 # ---------------------------------------------------------------- two runs at once

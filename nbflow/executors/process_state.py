@@ -94,7 +94,7 @@ class Restored:
             new.append(name)
         if not new:
             return
-        own = [*map(id, observe.local_modules(new).values())]
+        own = {id(sys.modules.get(name)) for name in observe.local_modules(new)}
         for name in [name for name in new if id(sys.modules.get(name)) in own]:
             del sys.modules[name]
         self._last_module = next(reversed(sys.modules))
