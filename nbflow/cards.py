@@ -310,17 +310,27 @@ def shown_part(output: Mapping[str, Any]) -> Drawn | None:
     return _named(str((output.get("metadata") or {}).get(NAME, "")), body) if body else output_part(output)
 
 
+VEGA = "application/vnd.vegalite."
+PLOTLY = "application/vnd.plotly.v1+json"
 PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
 def _displayed(data: Mapping[str, Any]) -> Drawn:
     """A MIME bundle in; the richest form that can do nothing but show out."""
     plain = _text(data.get("text/plain", ""))
+    chart = next((data[mime] for mime in sorted(data, reverse=True) if mime.startswith(VEGA)), None)
+    if isinstance(chart, Mapping):
+        return Chart(chart).drawn
     for mime in PICTURES:
         if mime in data:
             return parts.picture(base64.b64decode(_text(data[mime])), alt=plain)
     if "image/svg+xml" in data:
         return parts.picture(_text(data["image/svg+xml"]).encode(), alt=plain)
+    if PLOTLY in data:
+        note = (
+            "a Plotly figure: it moves in the notebook, and has a picture here where the renderer adds one (png, svg)"
+        )
+        return Drawn(html=tag("p", note, cls="nbflow-note"), text=f"[{note}]")
     if "text/html" in data:
         shown = safe.clean(_text(data["text/html"]))
         if safe.words(shown) or "<img" in shown:

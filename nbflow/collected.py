@@ -11,7 +11,12 @@ from nbflow.model import TaskResult, TaskSpec
 LIMIT = 1_000_000
 """Characters of output kept in a record; the logs hold everything."""
 
-NOTICE = "\n[output beyond {limit:,} characters is left out here; the task's log has all of it]\n"
+END = 4_000
+"""Characters of the end of what was printed that are kept beyond that."""
+
+NOTICE = (
+    "\n[output beyond {limit:,} characters is left out here, but for its last lines; the task's log has all of it]\n"
+)
 
 
 class Outputs:
@@ -27,6 +32,8 @@ class Outputs:
         self._items: list[dict[str, Any]] = []
         self._displays: dict[str, list[dict[str, Any]]] = {}
         self._size = 0
+        self._end = ""
+        self._cut_at = 0
         self.truncated = False
 
     def add(self, output: dict[str, Any]) -> None:
@@ -52,6 +59,7 @@ class Outputs:
         if self._size >= self._limit:
             if not self.truncated:
                 self._cut()
+            self._end = (self._end + text)[-END:]
             return
         last = self._items[-1] if self._items else {}
         if last.get("output_type") != "stream" or last["name"] != name:
@@ -62,10 +70,12 @@ class Outputs:
         self._size += len(text)
         if len(text) > room:
             self._cut()
+            self._end = text[room:][-END:]
 
     def _cut(self) -> None:
         self.truncated = True
         self._items.append({"output_type": "stream", "name": "stderr", "text": [NOTICE.format(limit=self._limit)]})
+        self._cut_at = len(self._items)
 
     def _fits(self, output: dict[str, Any]) -> bool:
         size = len(msgspec.json.encode(output))
@@ -89,11 +99,15 @@ class Outputs:
             item.update(data=output["data"], metadata=output["metadata"])
 
     def items(self) -> tuple[dict[str, Any], ...]:
-        """The outputs so far."""
-        return tuple(
+        """The outputs so far, the last lines behind the notice where something is left out."""
+        found = [
             {**item, "text": "".join(item["text"])} if item["output_type"] == "stream" else dict(item)
             for item in self._items
-        )
+        ]
+        if self._end:
+            end = self._end if len(self._end) < END else self._end.partition("\n")[2] or self._end
+            found.insert(self._cut_at, {"output_type": "stream", "name": "stdout", "text": end})
+        return tuple(found)
 
 
 def finish(spec: TaskSpec, result: TaskResult, outputs: Outputs) -> TaskResult:

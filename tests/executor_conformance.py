@@ -237,7 +237,8 @@ class ExecutorConformance:
         assert len(done.live()) == 3_000_000
         assert done.result.truncated
         assert 1_000_000 <= len(done.stdout) < 1_100_000
-        assert "left out" in done.result.outputs[-1]["text"]
+        assert "left out" in done.result.outputs[-2]["text"]
+        assert done.result.outputs[-1]["text"].endswith("xxx\n")
 
     def test_output_comes_while_the_task_runs(self, tasks: Tasks) -> None:
         spec, handle = tasks.submit("import time\nprint('first')\ntime.sleep(1.0)")

@@ -111,6 +111,18 @@ def test_large_parts_are_left_out_with_a_notice() -> None:
     assert len(card.html) < cards.LARGEST + 50_000
 
 
+def test_charts_that_a_step_displays_are_charts_on_its_card() -> None:
+    spec = {"$schema": "https://vega.github.io/schema/vega-lite/v5.json", "mark": "bar", "data": {"values": [{"a": 1}]}}
+    shown = {"output_type": "display_data", "data": {"application/vnd.vegalite.v5+json": spec, "text/plain": "<Chart>"}}
+    drawn = cards.output_part(shown)
+    assert drawn is not None
+    assert "nbflow-vega" in drawn.html or "data:image/svg+xml" in drawn.html
+    figure = {"application/vnd.plotly.v1+json": {}, "text/html": "<script>x</script>", "text/plain": "Figure()"}
+    plotly = cards.output_part({"output_type": "display_data", "data": figure})
+    assert plotly is not None
+    assert "Plotly" in plotly.text
+
+
 def test_components_survive_pickling() -> None:
     bar = cards.Progress(10, "epochs").watched(lambda: None)
     bar.update(3)

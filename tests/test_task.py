@@ -82,7 +82,9 @@ def test_outputs_are_capped_with_a_notice() -> None:
     items = outputs.items()
     assert outputs.truncated
     assert items[0]["text"] == "x" * 100
-    assert [item["output_type"] for item in items] == ["stream", "stream", "error"]
+    assert [item["output_type"] for item in items] == ["stream", "stream", "stream", "error"]
+    assert "left out" in items[1]["text"]
+    assert items[2]["text"] == "x" * 350  # the end of it is kept
 
 
 def test_a_cleared_output_may_grow_again() -> None:

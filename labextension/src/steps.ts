@@ -126,6 +126,8 @@ export class StepList {
         role: 'option',
         'aria-posinset': at + 1,
         on: {
+          // the details that open may move what is under the pointer before it is released
+          mousedown: () => this.select(at),
           click: () => this.select(at),
           dblclick: () => this.open(at)
         }
@@ -163,7 +165,7 @@ export class StepList {
   }
 
   private focused(): void {
-    if (this.at() < 0 && this.steps.length) {
+    if (this.at() < 0 && this.steps.length && this.root.matches(':focus-visible')) {
       this.select(0);
     }
   }
