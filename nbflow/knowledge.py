@@ -260,14 +260,19 @@ class Knowledge:
         if run.runner is None or run.absorbed:
             return
         run.absorbed = True
+        reused: set[str] = set()
+        left: dict[str, Record] = {}  # name -> what left it last in document order, then item order
+        for view, record in run.records():
+            if view.state in ("done", "reused"):
+                self.done[record.key] = record
+            if view.state == "reused":
+                reused.add(record.execution)
+            left.update(dict.fromkeys(record.artifacts, record))
         values: dict[str, Value] = {}
-        for view, record in run.records():  # in document order, then item order: the last version of a name counts
-            if view.state not in ("done", "reused"):
-                continue
-            self.done[record.key] = record
-            left = values_of(record)
-            known = self.ip.user_ns.keys() if view.state == "reused" else ()
-            values.update({name: value for name, value in left.items() if name not in known})
+        for name, last in left.items():
+            record = run.runner.lookup.newest(name) or last
+            if record.execution not in reused or name not in self.ip.user_ns:
+                values.update({name: value for name, value in [(name, values_of(record).get(name))] if value})
         self._upstream = None
         self.waiting.add(values)
         for definition in run.runner.flow.definitions:

@@ -149,6 +149,14 @@ class Lookup:
         """How many items a fan-out has at its place; none where its list was skipped."""
         return self._sizes.get((task.step, task.index), 0)
 
+    def newest(self, name: str) -> Record | None:
+        """What holds a name's value at the end of the notebook; None where a definition does, or nobody knows."""
+        for version in self.loops.versions(name, self._sizes):
+            record = self._records.get(version) if isinstance(version, TaskId) else None
+            if record is not None and name in record.artifacts:
+                return record
+        return None
+
     def _has(self, task: TaskId) -> bool:
         return task in self._records or task.step not in self.loops.steps
 

@@ -14,6 +14,7 @@ from nbflow import launch, reference
 from nbflow.context import Caught
 from nbflow.errors import PlanError
 from tests.flows import generate
+from tests.kernel import Kernel, NotebookFile
 
 SEEDS = int(os.environ.get("NBFLOW_FLOWS", "12"))
 
@@ -179,3 +180,34 @@ def test_a_generated_flow_leaves_what_its_loops_leave(seed: int, tmp_path: Path)
     again = nbflow.run(path, store=str(tmp_path / "store"))
     states = {step.name: step.state for step in again.steps()}
     assert set(states.values()) <= {"reused", "skipped", "caught", "done"}, states
+
+
+IN_A_KERNEL = [
+    "%load_ext nbflow",
+    "%%step start\nn = 1\nk = 1\nw = 7",
+    "%%step risky --catch e\nk = 2\n1 / 0\nn = 2",
+    "%%step below\nm = (n, k, e.type)",
+    "%%step each --foreach x in [2, 1, 0] --catch err\ny = 4 // x",
+    "%%step twice\nz = y * 2",
+    "%%step close --join twice\nzs = [getattr(entry, 'z', None) for entry in inputs]",
+    "%%step none --foreach v in []\nw = v",
+    "%%step one --foreach at in [1, 2, 3]\nkept = at",
+    "%%step two --if at == 1\nkept = 100",
+    "%%step three\nseen = kept",
+    "%%step some --foreach u in [1, 0] --if u > 0\nt = u",
+]
+
+
+@pytest.mark.running
+def test_a_kernel_holds_what_the_loops_leave(tmp_path: Path) -> None:
+    cells = {f"c{at}": source for at, source in enumerate(IN_A_KERNEL)}
+    path = tmp_path / "flow.ipynb"
+    with Kernel(NotebookFile(path, cells)) as kernel:
+        assert kernel.execute(cells["c0"], "c0").status == "ok"
+        assert kernel.execute("%flow run").status == "ok"
+        expected = {name: plain(value) for name, value in reference.run(path).items()}
+        for name in ("e", "err"):
+            assert kernel.execute(f"({name}.type, {name}.message)").result == repr(expected.pop(name))
+        assert {name: kernel.execute(f"print({name})").stdout for name in expected} == {
+            name: f"{value}\n" for name, value in expected.items()
+        }
