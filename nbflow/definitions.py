@@ -10,7 +10,18 @@ from functools import lru_cache
 from typing import Literal
 
 from nbflow.analysis import Analysis, Statement, transform
-from nbflow.effects import NO_DRAWS, NO_FILES, Files, Random, dotted, file_uses, full_name, random_uses
+from nbflow.effects import (
+    NO_DRAWS,
+    NO_FILES,
+    Files,
+    Random,
+    dotted,
+    file_uses,
+    full_name,
+    generator_uses,
+    made_generators,
+    random_uses,
+)  # fmt: skip
 from nbflow.model import CellKind
 
 PieceKind = Literal["definition", "setup", "data"]
@@ -82,11 +93,13 @@ class Surroundings:
     origins: Mapping[str, str]
     is_definition: Callable[[str], bool]
     variables: frozenset[str] = frozenset()  # names that some function of the notebook binds anew
+    generators: frozenset[str] = frozenset()  # names that hold generators of random numbers
 
 
 def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tuple[Piece, ...]:
     """A cell's kind, analysis and surroundings in; its statements as pieces, in order, out."""
     origins = dict(around.origins)
+    generators = around.generators
     local: dict[str, bool] = {}  # bound above in this cell -> whether as a definition
 
     def defined(name: str) -> bool:
@@ -103,7 +116,12 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
             local[name] = piece_kind != "data"
             if name not in dict(statement.imports):
                 origins.pop(name, None)
-        pieces.append(_piece(piece_kind, statement, tree, origins))
+        piece = _piece(piece_kind, statement, tree, origins)
+        generators = (generators - piece.writes) | made_generators(tree, origins)
+        now, late = generator_uses(tree, generators)
+        pieces.append(replace(
+            piece, possible=piece.possible | now & piece.reads, free_writes=piece.free_writes | late & piece.free
+        ))  # fmt: skip
     return _settle(pieces)
 
 
@@ -131,6 +149,13 @@ def _parse_text(source: str) -> ast.stmt | None:
     except (SyntaxError, ValueError, RecursionError):
         return None
     return body[0] if len(body) == 1 else None
+
+
+def generators_after(pieces: tuple[Piece, ...], before: frozenset[str], origins: Mapping[str, str]) -> frozenset[str]:
+    """A cell's pieces and the names of generators above it in; the same below it out."""
+    for piece in pieces:
+        before = (before - piece.writes) | made_generators(parse_statement(piece.statement), origins)
+    return before
 
 
 def _settle(pieces: list[Piece]) -> tuple[Piece, ...]:

@@ -171,6 +171,31 @@ def _random_call(name: str) -> tuple[str, bool]:
     return "", False
 
 
+GENERATORS = frozenset({
+    "numpy.random.default_rng", "numpy.random.RandomState", "numpy.random.Generator", "random.Random",
+    "torch.Generator",
+})  # fmt: skip
+"""What makes a generator of random numbers: every use of one changes it."""
+
+
+def made_generators(tree: ast.AST | None, origins: Mapping[str, str]) -> frozenset[str]:
+    """A statement in; the names that it binds to generators of random numbers out."""
+    if not isinstance(tree, ast.Assign) or not isinstance(tree.value, ast.Call):
+        return frozenset()
+    made = full_name(tree.value.func, origins) in GENERATORS
+    return frozenset(target.id for target in tree.targets if made and isinstance(target, ast.Name))
+
+
+def generator_uses(tree: ast.AST | None, names: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """A statement and names of generators in; those that it draws from or passes on, at once and in bodies, out."""
+    found: dict[bool, set[str]] = {False: set(), True: set()}
+    for call, inside in _calls(tree) if tree is not None and names else ():
+        given = [call.func.value] if isinstance(call.func, ast.Attribute) else []
+        given += [*call.args, *(keyword.value for keyword in call.keywords)]
+        found[inside] |= {part.id for part in given if isinstance(part, ast.Name)} & names
+    return frozenset(found[False]), frozenset(found[True])
+
+
 # ---------------------------------------------------------------- files
 
 

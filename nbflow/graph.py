@@ -16,7 +16,7 @@ from nbflow.analysis import Analysis, analyse, normalise
 from nbflow.asking import HIDING, diagnosed, waiting
 from nbflow.attached import attached_to
 from nbflow.codes import behaviour_of, hash_of, identity_of, normal_text
-from nbflow.definitions import Piece, Surroundings, global_names, parse_statement, split_cell
+from nbflow.definitions import Piece, Surroundings, generators_after, global_names, parse_statement, split_cell
 from nbflow.effects import PROCESS, STATES, Files, state_of
 from nbflow.model import (
     Binding,
@@ -79,6 +79,7 @@ class _Builder:
         self.variables = frozenset(union(global_names(cell.body) for cell in notebook.cells))
         self.attached: dict[str, tuple[int, ...]] = {}  # in this cell: name -> its definitions with what they were left
         self.listed = any("__subclasses__" in cell.body for cell in notebook.cells)
+        self.generators: frozenset[str] = frozenset()  # names of generators of random numbers
         self.postponed = False  # annotations, by a `from __future__` above
         self.alike: Counter[str] = Counter()  # cells with the same code
         self.vague = False  # a star import or the like above: a missing name may be there after all
@@ -96,7 +97,9 @@ class _Builder:
         self.postponed |= "from __future__ import" in cell.body and "annotations" in cell.body
         self.findings.extend(diagnosed(cell, analysis, all_cells=self.all_cells))
         self.vague |= any(problem.code in HIDING for problem in analysis.diagnostics)
-        around = Surroundings(dict(self.origins), lambda name: bool(self._definitions_of(name)), self.variables)
+        around = Surroundings(
+            dict(self.origins), lambda name: bool(self._definitions_of(name)), self.variables, self.generators
+        )
         if cell.kind == "setup":
             self._add_setup_cell(cell, analysis)
             return
@@ -105,6 +108,7 @@ class _Builder:
         self._add_candidate(cell, analysis, pieces, own)
         for piece in pieces:
             self.origins.update(piece.origins)
+        self.generators = generators_after(pieces, self.generators, self.origins)
 
     def _declare(self, cell: Cell) -> bool:
         name = cell.name or ""
@@ -257,7 +261,8 @@ class _Builder:
         modules = frozenset[str]().union(*(piece.statement.writes for piece in pieces if piece.kind == "setup"))
         names = bound | (frozenset(analysis.writes) - by_definition - modules if data else frozenset())
         names -= frozenset[str]().union(*(piece.changes for piece in data)) & self.origins.keys()
-        possible = frozenset[str]().union(*(piece.possible for piece in data)) | need.changes
+        drawn = (p.free_writes & self.generators for p in pieces if p.kind != "data" and data)
+        possible = frozenset[str]().union(*(piece.possible for piece in data), *drawn) | need.changes
         changed = {name for name in possible if name not in by_definition and not self._is_replayed(name, bound)}
         inner = frozenset[str]().union(*(p.free_writes for p in pieces if p.kind != "data" and data)) & own.keys()
         touched = frozenset[str]().union(possible, inner, *(piece.changes for piece in data)) - bound

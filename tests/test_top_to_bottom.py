@@ -45,6 +45,23 @@ def test_a_second_cell_with_the_same_text_is_another_step() -> None:
     assert at(flow, 3).ordered == ("cell:c2",)
 
 
+RNG = "import numpy as np\nrng = np.random.default_rng(0)"
+
+
+@pytest.mark.parametrize(
+    ("cells", "writes"),
+    [
+        ((RNG, "x = rng.normal()"), [["rng"], ["rng", "x"]]),
+        ((RNG, "def draw():\n    return rng.random()", "y = draw()"), [["rng"], ["rng", "y"]]),
+        ((RNG, "def draw():\n    return rng.random()\ny = draw()"), [["rng"], ["rng", "y"]]),
+        ((RNG, "def draw(rng):\n    return rng.random()", "y = draw(rng)"), [["rng"], ["rng", "y"]]),
+        ((RNG, "rng = 3", "y = round(rng)"), [["rng"], ["y"]]),
+    ],
+)
+def test_who_uses_a_generator_changes_it(cells: tuple[str, ...], writes: list[list[str]]) -> None:
+    assert [[*step.writes] for step in flow_of(*cells).steps] == writes
+
+
 def test_annotations_that_are_put_off_above_are_not_read_below() -> None:
     cells = ("class Node:\n    def join(self, other: Node) -> Node: ...", "n = Node()")
     flow = flow_of("from __future__ import annotations", *cells)
