@@ -48,8 +48,10 @@ def fingerprint(value: Any, registry: Registry | None = None, *, by_value: bool 
         return f"id:{id(value)}"
     digest = xxhash.xxh3_128()
     try:
-        if is_artist(value):
-            _add_figure(value, digest)
+        if artists := _artists(value):
+            digest.update(repr([*value]).encode() if isinstance(value, dict) else b"")
+            for artist in artists:
+                _add_figure(artist, digest)
         elif not _add_array(value, digest):
             pickler = _ByValue if by_value else Pickler
             pickler(Pickling(registry or Registry()), _Sink(digest), {}, _hashed_by(digest)).dump(value)
@@ -64,13 +66,21 @@ def is_artist(value: Any) -> bool:
 
 
 def holds_artists(value: Any) -> bool:
-    """Whether a value is an artist, or an array, list or dict of such."""
+    """Whether a value is an artist, or an array, list or dict of nothing else."""
+    return bool(_artists(value))
+
+
+def _artists(value: Any) -> list[Any]:
+    """A value in; the artists that it is made of out, none where it holds anything else."""
     numpy = sys.modules.get("numpy")
+    parts: Any = [value]
     if isinstance(value, dict):
-        value = list(value.values())
-    if numpy is not None and isinstance(value, numpy.ndarray):
-        value = value.ravel().tolist() if value.dtype.hasobject else []
-    return any(map(is_artist, value[:100])) if isinstance(value, list | tuple) else is_artist(value)
+        parts = list(value.values())
+    elif isinstance(value, list | tuple):
+        parts = value
+    elif numpy is not None and isinstance(value, numpy.ndarray):
+        parts = value.ravel() if value.dtype.hasobject else []
+    return list(parts) if all(map(is_artist, parts)) else []
 
 
 class _Sink:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 import graphlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from nbflow.analysis import analyse, transform
 from nbflow.effects import PROCESS, STATES, owner_of
 from nbflow.errors import nearest
-from nbflow.model import Cell, Definition, Finding, Parameter, Step, Writer
+from nbflow.model import Cell, Definition, Finding, Parameter, Record, Step, Writer
 from nbflow.parameters import read_parameters
 from nbflow.regions import carried_names
 
@@ -160,6 +160,20 @@ def mutated(step: Step, names: Sequence[str]) -> Finding:
         message=f"{step.label} changes {listing} in place{place}: steps below read the changed value",
         fix=f"work on a copy of {listing}, or bind the result to a new name, to let later steps start earlier",
     )  # fmt: skip
+
+
+def discovered(step: Step, names: Collection[str], record: Record) -> Iterator[Finding]:
+    """A step, the names that it turned out to give new versions, and its record in; what the user is told out."""
+    changed, joined = sorted({*names} - {*record.shares}), sorted({*names} & {*record.shares})
+    if changed:
+        yield mutated(step, changed)
+    if joined:
+        listing = ", ".join(joined)
+        yield Finding(
+            code="sharing", level="note", step=step.name, cell=step.cell, name=joined[0],
+            message=f"what {step.label} leaves shares objects with {listing}, and a step below changes one of them: "
+            "they are kept together", fix="work on a copy, to let later steps start earlier",
+        )  # fmt: skip
 
 
 def worded(name: str) -> str:

@@ -359,7 +359,8 @@ class Runner:
             return
         self.changed[step.name] = names | self.changed.get(step.name, frozenset())
         facts.remember_changes(self.lookup.store, step, self.changed[step.name])
-        self.tell(Found(finding=problems.mutated(step, sorted(names)), at=time.time()))
+        for finding in problems.discovered(step, names, record):
+            self.tell(Found(finding=finding, at=time.time()))
         self.draining = True
         affected = {other for other in self.state.tasks if not other.part and self.lookup.affected(other, step, names)}
         self.revised |= affected

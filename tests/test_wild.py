@@ -133,7 +133,11 @@ def findings(run: Run) -> list[Any]:
 
 def differences(run: Run, left: Plain, expected: dict[str, Any]) -> dict[str, str]:
     """Every name that parts from the plain run without nbflow having said so, or that was said in vain, out."""
-    told = {finding.name: finding for finding in findings(run) if finding.name and finding.code != "mutation"}
+    told = {
+        finding.name: finding
+        for finding in findings(run)
+        if finding.name and finding.code not in ("mutation", "sharing")
+    }
     found, reported = {}, set()
     for name in sorted(left.names):
         problem = difference(name, run, left, expected["without"])
