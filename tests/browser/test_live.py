@@ -24,6 +24,9 @@ print("to stderr", file=sys.stderr)
 plt.figure(figsize=(3, 2)); plt.plot([1, 3, 2]); plt.show()
 display(Markdown("**bold words**"), HTML("<i>slanted words</i>"))
 display(ipywidgets.IntSlider(value=7))
+points = {"values": [{"a": 1, "b": 2}, {"a": 2, "b": 1}]}
+axes = {"x": {"field": "a", "type": "quantitative"}, "y": {"field": "b", "type": "quantitative"}}
+display({"application/vnd.vegalite.v5+json": {"data": points, "mark": "bar", "encoding": axes}}, raw=True)
 for _part in range(4):
     sys.stderr.write(f"\\r{25 * (_part + 1)}%|####| {_part + 1}/4"); sys.stderr.flush(); time.sleep(0.1)
 shown = 1"""
@@ -82,6 +85,7 @@ def test_displays_of_a_process_stand_in_the_cell(notebook: Open, shoot: Shoot) -
         expect(output.locator("strong", has_text="bold words")).to_be_visible()
         expect(output.locator("i", has_text="slanted words")).to_be_visible()
         expect(output).to_contain_text("IntSlider(value=7)")
+        expect(output.locator(".vega-embed canvas, .vega-embed svg").first).to_be_visible()
         expect(output).to_contain_text("UserWarning: mind the gap")
         expect(output).to_contain_text("100%|####| 4/4")
         expect(output).not_to_contain_text("25%|####| 1/4")
