@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.flows import wide
-from bench.many import driver
+from bench.foreach import driver
 from bench.overhead import write_notebook
 
 REPORT = Path(__file__).parents[1] / "docs" / "soak.md"
@@ -117,7 +117,7 @@ def tasks(scale: float) -> tuple[str, str, bool]:
         path = write_notebook(Path(name), wide(count))
         first, second = driver(path, Path(name) / "store"), driver(path, Path(name) / "store")
     passed = (first["status"], second["status"]) == ("done", "done") and set(second["states"]) == {"reused"}
-    said = f"{count / first['seconds']:,.0f} tasks/s, driver's peak {first['peak']:,.0f} MiB; "
+    said = f"{count / first['seconds']:,.0f} tasks/s, driver's peak {first['driver']:,.0f} MiB; "
     return f"a fan-out of {count:,}", said + f"all reused in {second['seconds']:.1f} s", passed
 
 
@@ -131,7 +131,7 @@ def large(scale: float) -> tuple[str, str, bool]:
         stored = sum(entry.stat().st_size for entry in Path(name).rglob("segments/**/*") if entry.is_file())
     passed = (first["status"], second["status"]) == ("done", "done") and set(second["states"]) == {"reused"}
     said = f"run in {first['seconds']:.1f} s, {stored / 1e6:,.0f} MB stored for two versions; "
-    said += f"driver's peak {first['peak']:,.0f} MiB; reused in {second['seconds']:.1f} s"
+    said += f"driver's peak {first['driver']:,.0f} MiB; reused in {second['seconds']:.1f} s"
     return f"{count * 8 / 1e6:,.0f} MB", said, passed
 
 

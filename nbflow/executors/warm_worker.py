@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextvars
+import gc
 import mmap
 import os
 from functools import partial
@@ -72,6 +73,8 @@ class _Worker:
         if spec.source not in self.watched:
             # a cell that has not run here yet: what it imports is loaded before anything is compared
             process_state.import_ahead(_modules(spec))
+            # what is there now stays: looking through it after each task would cost more than the task
+            gc.freeze()
         self.kept.replayed = lambda: self._look(spec)
         result = contextvars.copy_context().run(self.process.run, order, self.prepared)
         self.process.finish(result)
