@@ -162,7 +162,7 @@ class Observer:
         self._see_strings(sources)
         if any(CLOCK.search(source) for source in sources):
             self.volatile.add("clock")
-        new = self._new_modules()
+        new = self.new_modules()
         local = local_modules(new) if self.fresh else HOOK.local_modules()
         tops = {name for name in new if "." not in name}
         spaces = (sys.modules[name].__dict__ for name in local if name in sys.modules)
@@ -187,7 +187,7 @@ class Observer:
             volatile=tuple(sorted(self.volatile)),
         )
 
-    def _new_modules(self) -> list[str]:
+    def new_modules(self) -> list[str]:
         """The modules loaded since the start: `sys.modules` keeps the order of loading."""
         return list(itertools.takewhile(lambda name: name != self._last_module, reversed(sys.modules)))
 

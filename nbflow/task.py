@@ -18,7 +18,19 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from nbflow import artifacts, leftovers, limits, outcome, process_state, randomness, replay, serialize, shell, storage
+from nbflow import (
+    artifacts,
+    leftovers,
+    limits,
+    module_state,
+    outcome,
+    process_state,
+    randomness,
+    replay,
+    serialize,
+    shell,
+    storage,
+)
 from nbflow.context import Caught, Context, running
 from nbflow.costs import Costs
 from nbflow.definition_state import Definitions
@@ -84,6 +96,7 @@ class _Task:
         self.definitions = Definitions((), {}, self.registry)
         self.states: Mapping[str, bytes] = {}
         self.before: process_state.Taken = {}
+        self.modules: module_state.Taken = {}  # what the notebook's own modules held
         self.process: process_state.Changes = ()  # what steps above have set in the process
         self.findings: list[Finding] = []
         self.failure: TaskFailure | None = None  # that was caught
@@ -283,6 +296,7 @@ class _Task:
         """What is there before anything of the step runs: random states, the process's settings, threads."""
         self.states = randomness.loaded()
         self.before = process_state.take()
+        self.modules = module_state.take(self.observer.new_modules(), self.registry)
         self.threads = frozenset(thread.ident or 0 for thread in threading.enumerate())
 
     def _run_cell(self) -> None:
@@ -326,6 +340,8 @@ class _Task:
             replay.register(definition, namespace, self.registry)
         with self.costs.of("comparison"):
             changed = {*inputs.compare(namespace)}
+            loaded = self.observer.new_modules() if self.modules else ()
+            self.findings += module_state.changes(self.modules, loaded, spec, self.registry)
             shared = self._shared_changes(before, namespace, changed)
         changed |= shared.keys()
         effects = self._effects()

@@ -150,6 +150,17 @@ class TestModules:
         assert set(found.files) == {"mine.py", "other.py"}
         assert found.distributions == {"PyYAML": environment.version_of("PyYAML")}
 
+    def test_what_a_cell_changes_in_them_is_said(self, tasks: Tasks) -> None:
+        text = "seen = []\nRATE = 1\ndef note(x):\n    seen.append(x)\n    return len(seen)\n"
+        (tasks.folder / "notes.py").write_text(text)
+        first = tasks.run("import notes\nx = 1")
+        assert first.result.findings == ()
+        replay = (setup("import notes"),)
+        assert tasks.run("y = notes.RATE", replay=replay).result.findings == ()
+        assert tasks.run("notes.RATE = 2\ny = notes.RATE", replay=replay).result.findings == ()
+        (found,) = tasks.run("y = notes.note(3)", replay=replay).result.findings
+        assert (found.code, found.name) == ("module-state", "notes.seen")
+
     def test_distributions_of_what_is_used(self, tasks: Tasks) -> None:
         found = seen(tasks, "import pandas as pd\nx = 1")
         assert {"pandas", "numpy"} <= set(found.distributions)

@@ -1,0 +1,45 @@
+"""What a cell changes in modules of the notebook's own: each task imports them anew, so it is said, not carried."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from collections.abc import Iterable, Mapping
+
+from nbflow.fingerprint import fingerprint
+from nbflow.model import Finding, TaskSpec
+from nbflow.observe import local_modules
+from nbflow.registry import Registry
+
+CODE = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
+
+Taken = Mapping[tuple[str, str], str | None]
+"""(module, name in it) -> fingerprint of its value."""
+
+
+def take(loaded: Iterable[str], registry: Registry) -> Taken:
+    """The names of modules that the task has loaded in; the data that the notebook's own ones among them hold out."""
+    return {
+        (module, name): fingerprint(value, registry)
+        for module in local_modules(loaded) if module != "__main__"
+        for name, value in list(vars(sys.modules[module]).items())
+        if not (name.startswith("__") or isinstance(value, CODE))
+    }  # fmt: skip
+
+
+def changes(before: Taken, loaded: Iterable[str], spec: TaskSpec, registry: Registry) -> list[Finding]:
+    """What `take` gave before a cell in; a finding for each name of a module that is another one now out.
+
+    An assignment in the cell (`settings.RATE = 2`) is set-up, which is replayed.
+    """
+    now = take(loaded, registry)
+    return [
+        Finding(
+            code="module-state", level="warning", step=spec.step, cell=spec.cell, name=f"{module}.{name}",
+            message=f"{spec.code_name} changes {name} of the module {module}: steps below import it as its file has it",
+            fix=f"keep {name} in the notebook, or set it by a statement of its own (`{module}.{name} = …`)",
+        )
+        for (module, name), known in before.items()
+        if now.get((module, name)) != known and not re.search(rf"\.{re.escape(name)}\s*[-+*/|&]?=(?!=)", spec.source)
+    ]  # fmt: skip
