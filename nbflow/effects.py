@@ -209,7 +209,9 @@ def file_uses(source: str, tree: ast.AST | None, origins: Mapping[str, str]) -> 
     for call, _ in _calls(tree) if tree is not None else ():
         found |= _file_call(call, origins)
     if found.writes:
-        found |= Files(modules=frozenset(MODULE_FILE.findall(source)))
+        parts = [path.strip("./").partition("/") for path in found.paths or ()]
+        packages = {root for root, below, _ in parts if below and root.isidentifier()}
+        found |= Files(modules=packages.union(MODULE_FILE.findall(source)))
     return found
 
 

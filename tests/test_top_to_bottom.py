@@ -70,6 +70,21 @@ def test_annotations_that_are_put_off_above_are_not_read_below() -> None:
 
 
 SHOW = "from functools import singledispatch\n@singledispatch\ndef show(x):\n    return 'any'"
+WRITTEN = "with open('pkg/core.py', 'w') as f:\n    f.write('x = 1')"
+
+
+@pytest.mark.parametrize(
+    ("cells", "ordered"),
+    [
+        ((WRITTEN, "from pkg import x\ny = [x]"), ("cell:c1",)),
+        ((WRITTEN, "import pkg.core\ny = [pkg.core.x]"), ("cell:c1",)),
+        ((WRITTEN, "import json\ny = json.dumps(1)"), ()),
+    ],
+)
+def test_a_module_is_imported_after_it_was_written(cells: tuple[str, ...], ordered: tuple[str, ...]) -> None:
+    assert at(flow_of(*cells), 2).ordered == ordered
+
+
 CASE = "@show.register\ndef _(x: int):\n    return 'int'"
 BASE = "class Base:\n    known = []\n    def __init_subclass__(cls):\n        Base.known.append(cls)"
 MADE = "class Deeper(Base):\n    pass", "class Deepest(Deeper):\n    pass"
