@@ -211,7 +211,7 @@ def file_uses(source: str, tree: ast.AST | None, origins: Mapping[str, str]) -> 
     if found.writes:
         parts = [path.strip("./").partition("/") for path in found.paths or ()]
         packages = {root for root, below, _ in parts if below and root.isidentifier()}
-        found |= Files(modules=packages.union(MODULE_FILE.findall(source)))
+        found |= Files(modules=frozenset(packages.union(MODULE_FILE.findall(source))))
     return found
 
 
