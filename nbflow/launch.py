@@ -329,7 +329,7 @@ def _prepare(
     origin = past.find_run(opened, resume).run if resume is not None and only is None else None
     told = RunFacts(
         run=run, store_url=opened.url, values=given.values, tags=tags, origin=origin, fresh=pins.steps or chosen,
-        pinned=pins.records,
+        pinned=pins.records, only=only is not None,
     )  # fmt: skip
     return Ready(ran, Lookup(ran, opened, told, given.records), given, understand)
 

@@ -47,7 +47,7 @@ class RunFacts:
     tags: tuple[str, ...] = ()
     origin: str | None = None
     fresh: frozenset[str] | bool = False  # True: all; names: these steps
-    volatile_is_fresh: bool = False
+    only: bool = False  # `fresh` names the one step that runs
     session: bool = False
     pinned: Mapping[TaskId, Record | None] = field(default_factory=dict)  # taken as they are; None: it left nothing
 
@@ -228,6 +228,8 @@ class Lookup:
             return Prepared(
                 task, now, "reuse", key=key, execution=record.execution, reused_from=record.run, reasons=choice.reasons
             )
+        if self.facts.only and choice.reasons and choice.reasons[0][0] == "fresh":
+            choice = planning.Choice(None, (("only", "--only runs this step, whatever is known of it"),))
         reasons = choice.reasons or planning.as_reasons(self.changes(task)) or (("new", "it has not run before"),)
         return Prepared(task, now, "run", key=key, reasons=reasons)
 

@@ -97,6 +97,7 @@ def test_one_step_on_the_last_runs_results() -> None:
     assert states(alone) == {"a": "reused", "b": "reused", "d": "reused", "j": "reused", "k": "done"}
     assert (alone.data.last, alone.params.lr) == (-22.5, 1.0)
     assert ("only", f"taken as {first.id} left it") in alone["j"].task.reasons
+    assert alone["k"].task.reasons == (("only", "--only runs this step, whatever is known of it"),)
     body = nbflow.run(write(changed | {"d": "%%step d\nq = half"}), only="d")
     assert states(body) == {"a": "reused", "b": "reused", "d": "done"}
     assert [task.data.q for task in body["d"].tasks] == [10.0, 10.0, 10.0]
