@@ -24,7 +24,7 @@ STYLE = (
 .nbflow table.nbflow-table tbody tr:nth-child(n){background:none}
 .nbflow table.nbflow-table td.nbflow-number{text-align:right;font-variant-numeric:tabular-nums}
 .nbflow table.nbflow-table td.nbflow-wrap{white-space:normal}
-.nbflow.nbflow code{background:none;color:inherit;padding:0;font-size:12px;
+.nbflow.nbflow.nbflow code{background:none;color:inherit;padding:0;font-size:12px;
  font-family:var(--jp-code-font-family,monospace)}
 .nbflow .nbflow-mark{display:inline-block;width:1em;font-weight:bold}
 .nbflow .nbflow-done,.nbflow .nbflow-reused{color:var(--nbflow-good)}
