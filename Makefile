@@ -71,7 +71,7 @@ unit: $(READY) ## no process is started, under 30 s
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -n 2 -m "$(UNMARKED)"
 
 running: $(READY) ## kernels and worker processes
-	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -m running $(NONE_IS_FINE)
+	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -n 2 --dist loadfile -m running $(NONE_IS_FINE)
 
 notebooks: $(READY) ## whole notebooks against a plain kernel
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -n 2 --dist loadgroup -m notebooks $(NONE_IS_FINE)
