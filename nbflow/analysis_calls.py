@@ -4,6 +4,7 @@ import ast
 from collections.abc import Callable, Iterator, Mapping
 
 from nbflow.analysis_facts import (
+    EXEMPT_CALLS,
     EXEMPT_FUNCTIONS,
     EXEMPT_MODULES,
     EXEMPT_ROOTS,
@@ -30,7 +31,7 @@ def is_exempt(node: ast.Call, origins: Mapping[str, str], is_free: Callable[[str
     func = node.func
     root = root_name(func)
     if root is not None and (origin := origins.get(root)):
-        return origin.partition(".")[0] in EXEMPT_MODULES
+        return origin.partition(".")[0] in EXEMPT_MODULES or dotted_name(func) in EXEMPT_CALLS
     if isinstance(func, ast.Name):
         return (func.id in EXEMPT_FUNCTIONS or func.id in PURE_BUILTINS) and is_free(func.id)
     if not isinstance(func, ast.Attribute):
@@ -41,6 +42,8 @@ def is_exempt(node: ast.Call, origins: Mapping[str, str], is_free: Callable[[str
         return True
     if root in LOGGERS and func.attr not in LOG_METHODS:  # a list that somebody calls log
         return False
+    if dotted_name(func) in EXEMPT_CALLS:
+        return is_free(root or "")
     return root in EXEMPT_ROOTS and dotted_name(func) is not None and is_free(root or "")
 
 

@@ -115,6 +115,7 @@ PURE_BUILTINS: frozenset[str] = frozenset({
     "abs", "round", "chr", "ord", "hex", "bin", "oct", "format", "str", "int", "float", "complex",
 })  # fmt: skip
 EXEMPT_FUNCTIONS: frozenset[str] = frozenset({"print", "display", "pprint", "pp"})
+EXEMPT_CALLS: frozenset[str] = frozenset({"time.sleep", "asyncio.sleep"})
 EXEMPT_ROOTS: frozenset[str] = frozenset({
     "plt", "sns", "px", "alt", "logging", "logger", "log", "_logger", "_log", "LOGGER", "LOG", "warnings",
 })  # fmt: skip

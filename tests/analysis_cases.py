@@ -25,6 +25,7 @@ CORE = (
     Case("empty", ""),
     Case("blank lines and a comment", "\n\n  # nothing\n"),
     Case("assignment", "x = a", "a", "x", sure="a", conditional=""),
+    Case("waiting changes nothing", "time.sleep(pause)", "pause time", "", may_mutate=""),
     Case("own name is not read", "x = 1\ny = x", "", "x y"),
     Case("read before write", "y = x\nx = 1", "x", "x y", sure="x"),
     Case("chained assignment", "a = b = c", "c", "a b"),
