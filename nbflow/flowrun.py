@@ -39,6 +39,7 @@ class FlowRun:
         self._over = threading.Event()
         self._left = threading.Event()  # nobody waits for it
         self._told = threading.Lock()
+        self._names: dict[str, int] = {}  # the namespace when it began: name -> the object's id
 
     def watch(self, snapshot: Snapshot, event: RunEvent | TaskOutput | None) -> None:
         """The run now, and what made it so."""
@@ -54,11 +55,16 @@ class FlowRun:
     def start(self, runner: Runner) -> None:
         """Let a runner run; returns at once."""
         self.runner = runner
+        self._names = {name: id(value) for name, value in self.ip.user_ns.items()}
         notebook = runner.flow.notebook
         self.known = table.Known(
             cells={cell.id: cell.position for cell in notebook.cells}, notebook=Path(notebook.path or "").name
         )
         threading.Thread(target=self._work, args=(runner,), name="nbflow-run", daemon=True).start()
+
+    def bound_since(self) -> set[str]:
+        """Names that got another value while it ran: cells were run beside it."""
+        return {name for name, value in self.ip.user_ns.items() if self._names.get(name) != id(value)}
 
     def _work(self, runner: Runner) -> None:
         index = Index(runner.lookup.store.url)

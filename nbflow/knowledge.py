@@ -271,8 +271,18 @@ class Knowledge:
         values: dict[str, Value] = {}
         for name, last in left.items():
             record = run.runner.lookup.newest(name) or last
-            if record.execution not in reused or name not in self.ip.user_ns:
+            # what the user has made of a name stays where nothing of it is new; what is of a step follows the run
+            if record.execution not in reused or name not in self.ip.user_ns or self.ledger.step_of(name):
                 values.update({name: value for name, value in [(name, values_of(record).get(name))] if value})
+        kept = sorted(run.bound_since() & values.keys())
+        for name in kept:
+            del values[name]
+        if kept:
+            names = ", ".join(kept)
+            print(
+                f"{names}: bound here since {run.name} began, and kept; `run.data` has what the run left",
+                file=sys.stderr,
+            )
         self._upstream = None
         self.waiting.add(values)
         for definition in run.runner.flow.definitions:

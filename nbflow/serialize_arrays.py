@@ -89,7 +89,8 @@ def regions_of(arrays: Sequence[Any], owner: Any) -> list[Region]:
 
 def reduce_array(array: Any) -> Any:
     """A NumPy array in; a reduction with its memory as a buffer, or NotImplemented when NumPy's own serves, out."""
-    if array.nbytes < SMALL or array.dtype.hasobject:
+    kept = array.flags.writeable or array.flags.c_contiguous  # NumPy's own makes others writable
+    if (array.nbytes < SMALL and kept) or array.dtype.hasobject:
         return NotImplemented
     numpy = sys.modules["numpy"]
     plain = array if type(array) is numpy.ndarray else numpy.asarray(array)
@@ -98,13 +99,15 @@ def reduce_array(array: Any) -> Any:
     if not (flags.c_contiguous or flags.f_contiguous):
         plain = plain.copy(order="C")
     flat = plain.ravel(order="K").view(numpy.uint8)
-    return make_array, (pickle.PickleBuffer(flat), dtype_name(plain.dtype), plain.shape, order)
+    layout = (pickle.PickleBuffer(flat), dtype_name(plain.dtype), plain.shape, order)
+    return make_array, layout if array.flags.writeable else (*layout, False)
 
 
 def reduce_view(array: Any, region: Region) -> tuple[Any, ...]:
     """An array and the region that it lies in, in; a reduction that keeps them one memory out."""
     low = array.__array_interface__["data"][0]
-    return make_view, (region, dtype_name(array.dtype), array.shape, array.strides, low - region.low)
+    layout = (region, dtype_name(array.dtype), array.shape, array.strides, low - region.low)
+    return make_view, layout if array.flags.writeable else (*layout, False)
 
 
 def reduce_masked(array: Any) -> tuple[Any, ...]:
@@ -127,13 +130,15 @@ def reduce_dtype(dtype: Any) -> Any:
     return NotImplemented if name is dtype else (sys.modules["numpy"].dtype, (name,))
 
 
-def make_array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
-    """Bytes, dtype, shape and memory order in; a writable array over these bytes out."""
+def make_array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any, writable: bool = True) -> Any:
+    """Bytes, dtype, shape, memory order and whether it may be written in; an array over these bytes out."""
     import numpy as np
 
     if memoryview(buffer).readonly:
         buffer = bytearray(buffer)
-    return np.ndarray(shape, np.dtype(dtype), buffer=buffer, order=order)
+    array = np.ndarray(shape, np.dtype(dtype), buffer=buffer, order=order)
+    array.flags.writeable = writable
+    return array
 
 
 def make_region(buffer: Any) -> Any:
@@ -143,11 +148,15 @@ def make_region(buffer: Any) -> Any:
     return np.frombuffer(bytearray(buffer) if memoryview(buffer).readonly else buffer, dtype=np.uint8)
 
 
-def make_view(region: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Any:
+def make_view(
+    region: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, writable: bool = True
+) -> Any:
     """A region and a layout in; an array that shares the region's memory out."""
     import numpy as np
 
-    return np.ndarray(shape, np.dtype(dtype), buffer=region, offset=offset, strides=strides)
+    array = np.ndarray(shape, np.dtype(dtype), buffer=region, offset=offset, strides=strides)
+    array.flags.writeable = writable
+    return array
 
 
 def make_masked(data: Any, mask: Any, fill_value: Any, hard: bool) -> Any:

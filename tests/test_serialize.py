@@ -226,11 +226,23 @@ def test_arrays(name: str) -> None:
     np.testing.assert_array_equal(result, array)
     assert result.dtype == array.dtype
     assert result.shape == array.shape
-    if array.size:
-        result[...] = result.flat[0]  # writable, and the original is not touched
+    assert result.flags.writeable == array.flags.writeable
+    if array.size and result.flags.writeable:
+        result[...] = result.flat[0]  # and the original is not touched
         np.testing.assert_array_equal(array, arrays()[name])
     if name in {"big", "fortran", "transposed"}:
         assert result.flags.f_contiguous == array.flags.f_contiguous
+
+
+def test_what_may_not_be_written_stays_so() -> None:
+    """Alone and with views, small and large: code that fails in the notebook fails in the flow."""
+    small, large = np.arange(3), np.arange(100_000)
+    for array in (small, large):
+        array.flags.writeable = False
+    values = {"small": small, "view": small[:2], "large": large, "wide": np.broadcast_to(np.arange(3), (2, 3))}
+    result = loaded(dumped(Registry(), **values), Registry())
+    assert [name for name in values if result[name].flags.writeable] == []
+    assert loaded(dumped(Registry(), kept=np.arange(3)), Registry())["kept"].flags.writeable
 
 
 def test_mapped_and_masked_arrays(tmp_path: pathlib.Path) -> None:
