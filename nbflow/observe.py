@@ -69,6 +69,7 @@ class Hook:
         self._installed = False
         self._loaded = (0, "")
         self._local: tuple[str, ...] = ()  # names of modules
+        self._sources: dict[str, tuple[Any, str]] = {}  # module -> its spec, and its source's id when it was new
 
     def install(self) -> None:
         """Have it there, once."""
@@ -83,6 +84,23 @@ class Hook:
         if loaded != self._loaded:
             self._loaded, self._local = loaded, tuple(local_modules(list(sys.modules)))
         return local_modules(self._local)
+
+    def source_id(self, name: str, path: str, since: int) -> str:
+        """A loaded module and its source file in; the id of what was loaded out, which the file may hold no longer.
+
+        One that is new here, and whose file was changed after `since` (ns), may have been loaded before or after that.
+        """
+        spec = getattr(sys.modules.get(name), "__spec__", None)  # another one after a reload
+        known = self._sources.get(name)
+        if known is None or known[0] is not spec:
+            known = spec, file_id(path) if _changed_at(path) < since else "changed-while-read"
+            self._sources[name] = known
+        return known[1]
+
+    def note_modules(self) -> None:
+        """Take down what modules of the notebook's own hold that were loaded just now."""
+        for name, path in self.local_modules().items():
+            self.source_id(name, path, sys.maxsize)
 
     def _call(self, event: str, arguments: tuple[Any, ...]) -> None:
         listener = self.listener
@@ -173,7 +191,7 @@ class Observer:
             path: seen for path, seen in (self.seen | ids).items() if seen not in (ABSENT, FOLDER) or path not in ours
         }
         files = {self._name(path): seen for path, seen in ids.items()}
-        files |= {self._name(path): file_id(path) for path in local.values()}
+        files |= {self._name(path): HOOK.source_id(name, path, self._started_ns) for name, path in local.items()}
         return Observations(
             files=dict(sorted(files.items())),
             distributions=distributions_of(tops | used),
@@ -407,6 +425,13 @@ def local_modules(names: Iterable[str]) -> dict[str, str]:
         else:
             foreign.add(name)
     return found
+
+
+def _changed_at(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
 @lru_cache(maxsize=64)

@@ -75,16 +75,17 @@ class _Plain:
                 continue
             head = inner[: len(scope) + 1]
             body = [other for other in cells if self.scope(other)[: len(head)] == head]
-            for other in self.between(cells, body, head):
-                self.cell(other)
-                looped.add(other.position)
-            looped.update(other.position for other in body)
+            between = [other for other in self.between(cells, body, head) if other.position not in looped]
+            looped.update(other.position for other in (*between, *body))
+            self.block(between, scope)
             self.loop(self.flow.step(head[-1]), body, head)
 
     def between(self, cells: Sequence[Cell], body: Sequence[Cell], head: tuple[str, ...]) -> list[Cell]:
         """Cells that stand among a body's without belonging to it: the loop needs them done before."""
         inside = range(body[0].position, body[-1].position)
-        return [c for c in cells if c.position in inside and self.scope(c)[: len(head)] != head]
+        others = [c for c in cells if c.position in inside and self.scope(c)[: len(head)] != head]
+        loops = {self.scope(c)[: len(head)] for c in others if len(self.scope(c)) >= len(head)}
+        return [c for c in cells if c in others or self.scope(c)[: len(head)] in loops]  # a loop is done as a whole
 
     def loop(self, head: Step, body: Sequence[Cell], scope: tuple[str, ...]) -> None:
         foreach = head.options.foreach

@@ -26,6 +26,7 @@ from nbflow.lane import Decision, Lane
 from nbflow.model import Cell, Finding, Flow, Plan, RunEvent, Snapshot, Step, TaskOutput
 from nbflow.namespace import running_elsewhere, waiting_elsewhere
 from nbflow.notebook import RawCell, read_notebook
+from nbflow.observe import HOOK
 from nbflow.options import parse_header
 from nbflow.outputs import Recorder
 from nbflow.parameters import gather_overrides, override_source
@@ -122,6 +123,7 @@ class Session:
             self._stacks.pop(threading.get_ident(), None)
         if self._request is not None and self._request.info is info:
             self._finish(result)
+        HOOK.note_modules()
 
     def _begin(self, source: str, cell_id: str | None, info: Any) -> Request:
         self.known.settle()

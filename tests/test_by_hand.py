@@ -153,6 +153,20 @@ def test_flow_run_after_cells_by_hand_runs_the_rest(kernel: Kernel) -> None:
     assert executions(kernel)[5:] == ["show"], "once more executes it"
 
 
+def test_a_module_edited_after_its_import(tmp_path: Path) -> None:
+    """The kernel goes on with what it has imported, as any notebook does; nobody takes that for the new text."""
+    (tmp_path / "helper.py").write_text("FACTOR = 3\n")
+    cells = {"i": "import helper", "a": "%%step a\nx = helper.FACTOR"}
+    with Kernel(NotebookFile(tmp_path / "flow.ipynb", cells)) as kernel:
+        kernel.ok("i")
+        (tmp_path / "helper.py").write_text("FACTOR = 44\n")
+        kernel.ok("a")
+        assert kernel.value("x") == "3"
+        assert "helper.py has changed" in kernel.execute("%flow why a").text
+        assert kernel.execute("%flow run").status == "ok"
+        assert kernel.value("x") == "44"
+
+
 def workers(kernel: Kernel) -> list[str]:
     """The command lines of the kernel's children that tasks are forked from, once there are some, for two seconds."""
     pid = kernel.value("__import__('os').getpid()")

@@ -161,6 +161,15 @@ class TestModules:
         (found,) = tasks.run("y = notes.note(3)", replay=replay).result.findings
         assert (found.code, found.name) == ("module-state", "notes.seen")
 
+    def test_a_local_module_edited_meanwhile(self, tasks: Tasks) -> None:
+        """Whether it was loaded before or after that cannot be told: the result is never reused."""
+        (tasks.folder / "edited.py").write_text("A = 1\n")
+        source = (
+            "import edited, subprocess, sys\n"
+            "subprocess.run([sys.executable, '-c', \"open('edited.py', 'a').write('B = 2')\"])"
+        )
+        assert seen(tasks, source).files["edited.py"] == "changed-while-read"
+
     def test_distributions_of_what_is_used(self, tasks: Tasks) -> None:
         found = seen(tasks, "import pandas as pd\nx = 1")
         assert {"pandas", "numpy"} <= set(found.distributions)
