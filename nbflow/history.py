@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from nbflow.model import (
+    NO_TASKS,
     SETTLED,
     WORST_FIRST,
     Found,
@@ -131,10 +132,10 @@ def worst(states: Iterable[TaskState]) -> TaskState | None:
 def step_state(snapshot: Snapshot, step: str) -> TaskState:
     """A run and a step's name in; the worst state of the step's tasks out.
 
-    A step without tasks is pending until its run has ended well, then done: a fan-out over an empty list.
+    A step without tasks is a fan-out: over an empty list where its run has ended well, else one never come to.
     """
     state = worst(view.state for view in snapshot.tasks if view.task.step == step)
-    return state or ("done" if snapshot.status == "done" else "pending")
+    return state or NO_TASKS[snapshot.status]
 
 
 def _status(start: RunStarted, begun: float, now: float, heartbeat: float | None, alive: bool | None) -> RunStatus:

@@ -303,19 +303,19 @@ def _prepare(
     tags: tuple[str, ...] = (),
 ) -> Ready:
     """Everything that may be wrong before a run, checked; parameters evaluated."""
-    check_flow(flow)
+    words = steps if only is None else [only]
+    wanted = None if words is None else [find_step(word, flow.steps) for word in words]
+    check_flow(flow, wanted)
     _refuse_missing(flow)
     url = storage.store_url(store, flow.notebook.folder)
     opened = storage.open_store(url)
     known = facts.known_changes(flow, opened)
     if known:
         flow = build_flow(flow.notebook, all_cells=flow.all_cells, changed=known)
-        check_flow(flow)
+        check_flow(flow, wanted)
     executors.check([None, *(step.options.on for step in flow.steps)])
     executors.room(flow)
     chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
-    words = steps if only is None else [only]
-    wanted = None if words is None else [find_step(word, flow.steps) for word in words]
 
     def understand(changed: Changed) -> Flow:
         found = {name: known.get(name, frozenset()) | changed.get(name, frozenset()) for name in {*known, *changed}}
@@ -334,9 +334,15 @@ def _prepare(
     return Ready(ran, Lookup(ran, opened, told, given.records), given, understand)
 
 
-def check_flow(flow: Flow) -> None:
-    """A flow in; PlanError naming the first finding that keeps it from running, with the number of others."""
+def check_flow(flow: Flow, wanted: Sequence[str] | None = None) -> None:
+    """A flow in; PlanError naming the first finding that keeps it from running, with the number of others.
+
+    Of a run up to the `wanted` steps, only what keeps these and their ancestors from running.
+    """
     errors = [finding for finding in flow.findings if finding.level == "error"]
+    if wanted is not None and errors:
+        asked = {None, *(step.name for step in with_ancestors(flow, wanted).steps)}
+        errors = [finding for finding in errors if finding.step in asked]
     if errors and errors[0].code == "missing-name":
         # a cell that does not parse writes nothing: it may well be the reason
         errors = [*(f for f in flow.findings if f.code == "syntax" and f not in errors), *errors]

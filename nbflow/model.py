@@ -58,6 +58,7 @@ from nbflow.model_tasks import (
 )
 from nbflow.model_words import (
     FORMAT,
+    NO_TASKS,
     SETTLED,
     WORST_FIRST,
     CellKind,
@@ -70,10 +71,10 @@ from nbflow.model_words import (
 )
 
 __all__ = [
-    "FORMAT", "SETTLED", "WORST_FIRST", "Artifact", "Binding", "Buffer", "Cell", "CellKind", "Change", "Definition",
-    "DefinitionRef", "Edge", "Ended", "Finding", "Flow", "Foreach", "Found", "Frozen", "Group", "Index", "JoinItem",
-    "KeyParts", "Notebook", "Observations", "Output", "Parameter", "Plan", "PlanTask", "Reason", "Record", "Ref",
-    "Replay", "RunEnded", "RunEvent", "RunStarted", "RunStatus", "Segment", "Snapshot", "Source", "Started", "Step",
-    "StepKind", "StepOptions", "Tagged", "TaskChanged", "TaskEvent", "TaskFailure", "TaskId", "TaskOutput",
+    "FORMAT", "NO_TASKS", "SETTLED", "WORST_FIRST", "Artifact", "Binding", "Buffer", "Cell", "CellKind", "Change",
+    "Definition", "DefinitionRef", "Edge", "Ended", "Finding", "Flow", "Foreach", "Found", "Frozen", "Group", "Index",
+    "JoinItem", "KeyParts", "Notebook", "Observations", "Output", "Parameter", "Plan", "PlanTask", "Reason", "Record",
+    "Ref", "Replay", "RunEnded", "RunEvent", "RunStarted", "RunStatus", "Segment", "Snapshot", "Source", "Started",
+    "Step", "StepKind", "StepOptions", "Tagged", "TaskChanged", "TaskEvent", "TaskFailure", "TaskId", "TaskOutput",
     "TaskResult", "TaskSpec", "TaskState", "TaskView", "Writer",
 ]  # fmt: skip

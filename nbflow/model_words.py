@@ -18,6 +18,11 @@ WORST_FIRST: tuple[TaskState, ...] = (
     "failed", "cancelled", "running", "queued", "pending", "caught", "skipped", "done", "reused",
 )  # fmt: skip
 
+NO_TASKS: dict[RunStatus, TaskState] = {
+    "running": "pending", "done": "done", "failed": "cancelled", "cancelled": "cancelled", "lost": "cancelled",
+}  # fmt: skip
+"""How a step without tasks stands in a run: a fan-out, over an empty list, or whose list was never known."""
+
 Index = tuple[int, ...]
 """The place of a task in its step's fan-outs, outermost first; () outside a foreach."""
 

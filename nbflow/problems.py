@@ -92,7 +92,7 @@ def missing_name(missing: Missing, writers: Mapping[str, Sequence[Writer]], cell
             f"{f' ({first.name})' if first.name else ''} below it writes",
             fix=f"move cell {first.position} above cell {cell.position}, or rename one of the two",
         )  # fmt: skip
-    known = [other for other, by in writers.items() if any(w.position < cell.position for w in by)]
+    known = [other for other, by in writers.items() if other != name and any(w.position < cell.position for w in by)]
     return Finding(
         code="missing-name", level=level, step=missing.step, cell=cell.id, line=line, name=name,
         message=f"{missing.step} reads {name!r}, which no cell above writes{nearest(name, known)}",

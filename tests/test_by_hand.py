@@ -167,6 +167,30 @@ def test_a_module_edited_after_its_import(tmp_path: Path) -> None:
         assert kernel.value("x") == "44"
 
 
+def test_names_follow_the_run_that_was_asked_for_last(tmp_path: Path) -> None:
+    cells = {"p": "%%params\nrate: float = 0.5", "a": "%%step a\na = rate * 10\nb = 1"}
+    with Kernel(NotebookFile(tmp_path / "flow.ipynb", cells)) as kernel:
+        for command, expected in (("%flow run", "5.0"), ("%flow run rate=2", "20.0"), ("%flow run", "5.0")):
+            assert kernel.execute(command).status == "ok"
+            assert kernel.value("a") == expected
+        kernel.execute("a = 'mine'")
+        assert kernel.execute("%flow run").status == "ok"
+        assert kernel.value("a") == "'mine'", "nothing of it is new, and it is the user's own"
+
+
+def test_what_is_bound_beside_a_background_run_stays(tmp_path: Path) -> None:
+    cells = {
+        "s": "%%step s\nimport pathlib, time\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.05)\ns = t = 1"
+    }
+    with Kernel(NotebookFile(tmp_path / "flow.ipynb", cells)) as kernel:
+        assert kernel.execute("%flow run --background").status == "ok"
+        kernel.execute("s = 'mine'")
+        (tmp_path / "go").write_text("")
+        kernel.execute("%flow attach latest")
+        assert "s: bound here since flow/" in kernel.execute("(s, t)").text + kernel.execute("(s, t)").text
+        assert kernel.value("(s, t)") == "('mine', 1)"
+
+
 def workers(kernel: Kernel) -> list[str]:
     """The command lines of the kernel's children that tasks are forked from, once there are some, for two seconds."""
     pid = kernel.value("__import__('os').getpid()")

@@ -70,6 +70,16 @@ def test_each_says_what_to_do(tmp_path: Path) -> None:
     assert all(each.fix for each in by_cell.values())
 
 
+def test_a_broken_step_keeps_only_those_that_need_it_from_running(tmp_path: Path) -> None:
+    cells = {"good": "%%step good\nx = 1", "bad": "%%step bad\nq = nowhere + 1", "more": "%%step more\ny = q"}
+    path = tmp_path / "demo.ipynb"
+    path.write_text(document_of(cells.items(), "demo"))
+    assert [row.step for row in nbflow.plan(path, steps=["good"]).tasks] == ["good"]
+    for steps in (None, ["more"]):
+        with pytest.raises(nbflow.PlanError, match="bad reads 'nowhere'"):
+            nbflow.plan(path, steps=steps)
+
+
 def test_a_good_notebook_has_no_finding(tmp_path: Path) -> None:
     good = {"a": "%%step a\nx = 1", "b": "%%step b --if x > 0\ny = x", "c": "%%step c\nz = [y for _ in range(2)]"}
     assert findings(tmp_path, good) == []

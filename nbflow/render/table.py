@@ -8,7 +8,18 @@ from urllib.parse import quote
 
 import msgspec
 
-from nbflow.model import SETTLED, WORST_FIRST, Finding, Frozen, Plan, Snapshot, TaskFailure, TaskState, TaskView
+from nbflow.model import (
+    NO_TASKS,
+    SETTLED,
+    WORST_FIRST,
+    Finding,
+    Frozen,
+    Plan,
+    Snapshot,
+    TaskFailure,
+    TaskState,
+    TaskView,
+)
 from nbflow.render import html, preview
 
 NOTE = 72
@@ -49,7 +60,7 @@ def rows(snapshot: Snapshot, now: float | None = None, known: Known = NOTHING) -
     tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
     for view in snapshot.tasks:
         tasks.setdefault(view.task.step, []).append(_timed(view, now))
-    empty: TaskState = "done" if snapshot.status == "done" else "pending"
+    empty = NO_TASKS[snapshot.status]
     return tuple(_row(name, snapshot.labels.get(name) or name, found, empty, known) for name, found in tasks.items())
 
 
