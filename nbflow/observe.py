@@ -404,7 +404,7 @@ def whole_path(path: str, folder: str, store: str) -> str | None:
     place = store.removeprefix("file://")
     if "://" not in place and (full + os.sep).startswith(os.path.realpath(place) + os.sep):
         return None
-    if any(part in slashed + "/" for part in IGNORED_PARTS) or slashed.startswith(IGNORED_ROOTS):
+    if any(part in slashed + "/" for part in IGNORED_PARTS) or (slashed + "/").startswith(IGNORED_ROOTS):
         return None
     if full.startswith(folder + os.sep) or full == folder:
         return full

@@ -21,7 +21,8 @@ EVERY = 0.1
 TICK = 0.5
 """Seconds between two drawings of the table in which nothing but the time has passed."""
 MOST_DISPLAYS = 60
-LARGEST_DISPLAY = 4_000_000
+LARGEST_DISPLAY = 8_000_000
+"""Characters of one display in the cell: the script that Plotly shows before its first figure is of 5 million."""
 LARGEST_TEXT = 200_000
 """Characters that a step run by hand may print into its cell."""
 TRACEBACKS = 3

@@ -127,7 +127,8 @@ class TestFiles:
 
     def test_what_does_not_count(self, tasks: Tasks) -> None:
         source = (
-            "import tempfile, json, decimal, matplotlib.pyplot as plt\nopen('/proc/self/stat').read()\n"
+            "import tempfile, json, decimal, matplotlib.pyplot as plt, os\n"
+            "open('/proc/self/stat').read(), os.listdir('/proc')\n"
             "with tempfile.NamedTemporaryFile() as f: open(f.name).read()\nplt.plot([1])\nx = [1]"
         )
         found = seen(tasks, source)
