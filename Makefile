@@ -14,7 +14,8 @@ DEMO := $(CURDIR)/build/demo
 PYTEST := $(BIN)/python -m pytest
 UNMARKED := not (running or notebooks or remote or browser or export or soak)
 
-# one thread per process in tests: exact numbers, and two test workers do not fight over the cores
+# one thread per process in tests: exact numbers, and two test workers do not fight over the cores; no compiled files of
+# the modules that tests write and edit within a second (ours are compiled before)
 TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1 NO_COLOR=1
 
 # The front end: only `browser`, `frontend` and wheels need Node; without one of version 20 it comes from PyPI
@@ -30,7 +31,7 @@ AGAIN := --reruns 2 --reruns-delay 2
 # pytest ends with 5 when no test bears the marker
 NONE_IS_FINE := || test $$? -eq 5
 
-.PHONY: help setup demo test unit running notebooks remote browser export soak check frontend format bench clean
+.PHONY: help setup compiled demo test unit running notebooks remote browser export soak check frontend format bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -62,24 +63,27 @@ $(BUILT): $(MODULES) package.json $(wildcard labextension/*.* labextension/*/*.t
 	  $(BIN)/jupyter-builder develop . --overwrite
 	@touch $@
 
+compiled: $(READY)
+	@$(BIN)/python -m compileall -q nbflow tests
+
 demo: $(READY) ## the quickstart as a flow: run, run again (all reused), one parameter changed
 	@bash examples/demo.sh $(BIN) $(DEMO)
 
 test: unit running notebooks remote browser export ## everything that has to pass, at most 15 minutes
 
-unit: $(READY) ## no process is started, under 30 s
+unit: $(READY) compiled ## no process is started, under 30 s
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -n 2 -m "$(UNMARKED)"
 
-running: $(READY) ## kernels and worker processes
+running: $(READY) compiled ## kernels and worker processes
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -n 2 --dist loadfile -m running $(NONE_IS_FINE)
 
-notebooks: $(READY) ## whole notebooks against a plain kernel
+notebooks: $(READY) compiled ## whole notebooks against a plain kernel
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -n 2 --dist loadgroup -m notebooks $(NONE_IS_FINE)
 
-remote: $(READY) ## stores and executors elsewhere, on servers that the tests start
+remote: $(READY) compiled ## stores and executors elsewhere, on servers that the tests start
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -m remote $(NONE_IS_FINE)
 
-browser: $(BUILT) ## the panel in JupyterLab, Notebook and a plain page, in Chromium
+browser: $(BUILT) compiled ## the panel in JupyterLab, Notebook and a plain page, in Chromium
 	@if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null && test -z "$${NBFLOW_CHROMIUM:-}" && \
 	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; fi
@@ -93,10 +97,10 @@ $(PEER:.ready=.export): $(PEER) | $(READY)
 	  "$$(.peers/metaflow/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")/development.pth"
 	@touch $@
 
-export: $(READY) $(PEER:.ready=.export) ## exported flows, run by the tools that they were exported to
+export: $(READY) $(PEER:.ready=.export) compiled ## exported flows, run by the tools that they were exported to
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -n 2 -m export $(NONE_IS_FINE)
 
-soak: $(READY) ## an hour of kills, hash seeds, generated flows, large values; report in docs/soak.md
+soak: $(READY) compiled ## an hour of kills, hash seeds, generated flows, large values; report in docs/soak.md
 	$(TEST_ENV) $(BIN)/python -m bench.soak
 
 check: $(READY) ## ruff, mypy and the layer table
