@@ -34,9 +34,8 @@ def describe(name: str, value: Any) -> Description:
     """A name and its value in; type, shape, bytes and a preview of at most 200 characters out; never raises."""
     kind = type_name(value)
     try:
-        # Attributes of library objects may be properties that fail on half-built values.
         return Description(kind, shape_of(value), nbytes_of(value), preview_of(value))
-    except Exception as error:
+    except Exception as error:  # properties and `__repr__` of the user's and libraries' objects may raise anything
         return Description(kind, None, 0, f"<{kind} {name}: {type(error).__name__}>")
 
 

@@ -71,7 +71,7 @@ class FlowRun:
         try:
             self.known = msgspec.structs.replace(self.known, expected=index.durations(runner.flow.name))
             runner.run()
-        except Exception as error:
+        except Exception as error:  # in a thread of its own: raised by whoever waits for the run
             self.error = error
         finally:
             self._over.set()

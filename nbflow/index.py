@@ -225,7 +225,7 @@ class Index:
             db.execute("PRAGMA synchronous = OFF")  # what a power cut damages is made anew
             if _layout(db) != LAYOUT:
                 _create(db)
-        except BaseException:
+        except BaseException:  # whatever broke it off, an interrupt included: the file is not left open
             db.close()
             raise
         return db

@@ -237,8 +237,8 @@ class Values:
             for binding in need.bindings.values():
                 for name, value in self._bound(binding):
                     self._data[name] = value
-        except BaseException:
-            self._followed -= wanted.keys()  # tried again the next time
+        except BaseException:  # the user's definitions run here; whatever broke off is tried again the next time
+            self._followed -= wanted.keys()
             raise
         self._settle_names()
 

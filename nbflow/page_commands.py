@@ -86,8 +86,7 @@ def _begin(pages: Pages, command: Command, **wishes: Any) -> str:
     def start() -> None:
         try:
             pages.session.start_run(shown=False, **wishes)
-        except Exception as error:
-            # defaults of parameters are the user's code
+        except Exception as error:  # defaults of parameters are the user's code
             refuse(pages, command, error)
 
     pages.main(start)

@@ -177,7 +177,7 @@ class _Plain:
         """What some work gives; with `--catch`, None where it fails: the name holds the first failure."""
         try:
             return work()
-        except Exception as error:
+        except Exception as error:  # the user's code, as `try` around the cell would have it
             name = step.options.catch
             if name is None:
                 raise

@@ -171,7 +171,7 @@ class Session:
         """
         try:
             decision = self._decide(kind, header, tree)
-        except Exception as error:
+        except Exception as error:  # raised here, in IPython's transformer, it would take the transformer away
             decision = Decision(error=error)
         request = self._request
         if request is not None and request.decision is None:

@@ -94,7 +94,7 @@ class LocalStore(Store):
                 _write_all(descriptor, data)
             finally:
                 os.close(descriptor)
-        except BaseException:
+        except BaseException:  # a full disk, an interrupt: no torn file is left, whatever broke it off
             _unlink(temporary)
             raise
         return temporary

@@ -247,7 +247,7 @@ def _await(coroutine: Any) -> None:
     def run() -> None:
         try:
             asyncio.run(coroutine)
-        except BaseException as error:
+        except BaseException as error:  # the user's code: raised again by whoever waits for the thread
             ended.append(error)
 
     thread = threading.Thread(target=run, name="nbflow-await")

@@ -46,7 +46,7 @@ class Process:
             result = execute(spec, self.emit, prepared)
         except KeyboardInterrupt:
             result = _failed("Cancelled", "the task was interrupted", spec, started, "cancelled")
-        except BaseException as error:
+        except BaseException as error:  # the run has to hear of whatever ended the task, a fault of ours included
             if os.getpid() == self.home:
                 sys.excepthook(type(error), error, error.__traceback__)
             result = _failed(type(error).__name__, f"the task could not be run: {error}", spec, started, "error")
