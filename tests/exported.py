@@ -19,7 +19,8 @@ from nbflow import exporting
 from nbflow.exporters.interface import Notes
 from nbflow.exporters.metaflow_names import Names
 from nbflow.model import Flow
-from tests.equality import NO_EQUALITY, equal
+from tests.difference import NO_EQUALITY
+from tests.equality import equal
 
 ROOT = Path(__file__).resolve().parent.parent
 METAFLOW = ROOT / ".peers" / "metaflow" / "bin" / "python"

@@ -22,7 +22,8 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from tests.equality import DIFFERS, NO_EQUALITY, compare, equal
+from tests.difference import DIFFERS, NO_EQUALITY
+from tests.equality import compare, equal
 from tests.plain import plain_source
 
 NAN = float("nan")

@@ -16,7 +16,8 @@ import nbformat
 import pytest
 
 import nbflow
-from tests.equality import NO_EQUALITY, compare, equal
+from tests.difference import NO_EQUALITY
+from tests.equality import compare, equal
 from tests.plain import Plain, PlainRuns, copy_with_data, run_plainly, run_reference
 
 HERE = Path(__file__).resolve().parent

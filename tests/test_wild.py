@@ -22,7 +22,8 @@ import pytest
 
 import nbflow
 from nbflow.client import Run
-from tests.equality import NO_EQUALITY, equal
+from tests.difference import NO_EQUALITY
+from tests.equality import equal
 from tests.nursery import Nursery
 from tests.plain import Plain, copy_with_data, run_plainly
 
