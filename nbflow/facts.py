@@ -15,7 +15,7 @@ from nbflow.storage import Store
 
 def known_changes(flow: Flow, store: Store) -> dict[str, frozenset[str]]:
     """A flow in; what its steps' code was seen to change in place, by step, out."""
-    return {name: frozenset(each["changed"]) for name, each in _known(flow, store).items() if each.get("changed")}
+    return _changes(_known(flow, store))
 
 
 def remember_changes(store: Store, step: Step, names: Iterable[str]) -> None:
@@ -27,18 +27,27 @@ def remember_changes(store: Store, step: Step, names: Iterable[str]) -> None:
 
 def with_known_changes(flow: Flow, store: Store) -> Flow:
     """A flow in; the same, understood with what was seen of its code, out."""
-    known = known_changes(flow, store)
-    return build_flow(flow.notebook, all_cells=flow.all_cells, changed=known) if known else flow
+    return _understood(flow, _known(flow, store))
 
 
 def checked(flow: Flow, store: Store) -> Flow:
     """A flow in; the same with what earlier runs have shown of it as findings, in document order, out."""
-    flow = with_known_changes(flow, store)
-    unstored = {name: each["unstored"] for name, each in _known(flow, store).items() if each.get("unstored")}
+    known = _known(flow, store)
+    flow = _understood(flow, known)
+    unstored = {name: each["unstored"] for name, each in known.items() if each.get("unstored")}
     found = [*flow.findings, *(problems.unstored(*each) for each in _needed(flow, unstored))]
     places = {cell.id: cell.position for cell in flow.notebook.cells}
     found.sort(key=lambda finding: (places.get(finding.cell or "", 0), finding.line or 0))
     return msgspec.structs.replace(flow, findings=tuple(found))
+
+
+def _understood(flow: Flow, known: Mapping[str, Mapping[str, Any]]) -> Flow:
+    changed = _changes(known)
+    return build_flow(flow.notebook, all_cells=flow.all_cells, changed=changed) if changed else flow
+
+
+def _changes(known: Mapping[str, Mapping[str, Any]]) -> dict[str, frozenset[str]]:
+    return {name: frozenset(each["changed"]) for name, each in known.items() if each.get("changed")}
 
 
 def _known(flow: Flow, store: Store) -> dict[str, dict[str, Any]]:

@@ -10,14 +10,12 @@ import math
 import pickle
 import sys
 import types
-from collections.abc import Callable
 from typing import Any
 
 import xxhash
 
 from nbflow.registry import Registry
-from nbflow.serialize import SCALARS, Pickler, Pickling, Sink
-from nbflow.serialize_arrays import SMALL
+from nbflow.serialize import SCALARS, Pickler, Pickling, Sink, out_of_band
 
 UNSTABLE_PACKAGES = frozenset({"matplotlib"})
 """Drawing a figure changes its caches, so its pickle says nothing: it is told by what it shows."""
@@ -54,7 +52,7 @@ def fingerprint(value: Any, registry: Registry | None = None, *, by_value: bool 
                 _add_figure(artist, digest)
         elif not _add_array(value, digest):
             pickler = _ByValue if by_value else Pickler
-            pickler(Pickling(registry or Registry()), _Sink(digest), {}, _hashed_by(digest)).dump(value)
+            pickler(Pickling(registry or Registry()), _Sink(digest), {}, out_of_band(digest.update)).dump(value)
     except Exception:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
         return None
     return f"x:{kind.__module__}.{kind.__qualname__}:{digest.hexdigest()}"
@@ -93,19 +91,6 @@ class _Sink:
         """Take bytes in; how many out."""
         self._digest.update(data)
         return len(data) if isinstance(data, bytes) else memoryview(data).nbytes
-
-
-def _hashed_by(digest: xxhash.xxh3_128) -> Callable[[pickle.PickleBuffer], bool]:
-    """A hash in; what takes large memory into it, instead of into the stream, out."""
-
-    def take(buffer: pickle.PickleBuffer) -> bool:
-        memory = buffer.raw()
-        if memory.nbytes < SMALL:
-            return True
-        digest.update(memory)
-        return False
-
-    return take
 
 
 class _ByValue(Pickler):

@@ -12,7 +12,7 @@ from nbflow.errors import NbflowError
 from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import FlowRun
 from nbflow.knowledge import Knowledge, content_ids, values_of
-from nbflow.model import Artifact, Reason, Record, Step, StepOptions, TaskFailure, TaskId, TaskState
+from nbflow.model import Artifact, Flow, Reason, Record, Step, StepOptions, TaskFailure, TaskId, TaskState
 from nbflow.screen import RunScreen, StepScreen
 from nbflow.serialize import Unstorable
 from nbflow.tracebacks import failure_of
@@ -47,10 +47,14 @@ class Lane:
         self.known = known
         self._reasons: tuple[Reason, ...] = ()
         self._elsewhere: set[str] = set()
+        self._looked_at: Flow | None = None  # whether workers are wanted was asked of it
 
     def prepare(self) -> bool:
         """Have workers ready where the notebook will ask for some; whether it will."""
         flow = self.known.flow()
+        if flow is self._looked_at:
+            return False
+        self._looked_at = flow
         apart = any((elsewhere_options(step.options) or step.scope) and not step.options.here for step in flow.steps)
         if not apart and not any(RUNS in cell.source for cell in flow.notebook.cells):
             return False

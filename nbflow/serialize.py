@@ -41,7 +41,7 @@ from nbflow.serialize_frames import Mark, make_mark, reduce_pandas, reduce_polar
 from nbflow.serialize_functions import free_names, is_main_function, reduce_cell, reduce_function
 from nbflow.serialize_parts import KINDS_OF_VIEWS, reduce_dict_view, reduce_match, reduce_memory, reduce_node
 
-__all__ = ["Dumped", "Pickler", "Pickling", "Registry", "Unstorable", "dump", "load"]
+__all__ = ["Dumped", "Pickler", "Pickling", "Registry", "Unstorable", "dump", "load", "out_of_band"]
 
 SCALARS = frozenset({int, float, bool, complex, str, bytes, type(None)})
 """Types without parts that could be shared: no pickler of ours needed."""
@@ -153,7 +153,7 @@ def _try(session: Pickling, names: tuple[str, ...], value: Any, regions: dict[in
     """A value in; its trial, or the reason why it cannot be pickled, out."""
     buffers: list[memoryview] = []
     stream = io.BytesIO()
-    pickler = Pickler(session, stream, regions, _taker(buffers))
+    pickler = Pickler(session, stream, regions, out_of_band(buffers.append))
     try:
         pickler.dump(value)
     except Exception as error:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
@@ -167,13 +167,15 @@ def _blame(session: Pickling, name: str, value: Any, reason: str) -> str:
     return reason if path == name else f"{reason} (in {path})"
 
 
-def _taker(buffers: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
+def out_of_band(receive: Callable[[memoryview], object]) -> Callable[[pickle.PickleBuffer], bool]:
+    """What gets large memory in; a pickler's buffer callback, which leaves small memory in the stream, out."""
+
     # A plain function: a method of the pickler would be a reference cycle that keeps whole arrays alive.
     def take(buffer: pickle.PickleBuffer) -> bool:
         memory = buffer.raw()
         if memory.nbytes < SMALL:
             return True
-        buffers.append(memory)
+        receive(memory)
         return False
 
     return take
