@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from nbflow.errors import nearest
 from nbflow.model import Index, TaskEvent, TaskSpec
 
 
@@ -31,8 +32,16 @@ class Parameters(Mapping[str, Any]):
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._values:
-            raise AttributeError(f"no parameter named {name!r}; known: {', '.join(self._values) or 'none'}")
+            known = self.__dict__.get("_values", {})  # not there yet while it is being unpickled
+            raise AttributeError(
+                f"no parameter named {name!r}{nearest(name, known)}; known: {', '.join(known) or 'none'}"
+            )
         return self._values[name]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and self._values == dict(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as any mapping
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._values})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
+from nbflow import context
 from nbflow.errors import NotFoundError, nearest
 from nbflow.files import read_file
 from nbflow.model import Snapshot
@@ -25,30 +23,8 @@ class RunError(str):
     line: int | None
 
 
-class Parameters(Mapping[str, Any]):
-    """A run's parameters by name, real values, as attributes and as a mapping."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = dict(values)
-
-    def __getitem__(self, name: str) -> Any:
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self._values:
-            raise AttributeError(f"no parameter {name!r}{nearest(name, self.__dict__.get('_values', ()))}")
-        return self._values[name]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Mapping) and self._values == dict(other)
-
-    __hash__ = None  # type: ignore[assignment]  # as any mapping
+class Parameters(context.Parameters):
+    """A past run's parameters: shown as the dict that they are."""
 
     def __repr__(self) -> str:
         return repr(self._values)
