@@ -60,7 +60,6 @@ class Comms:
 
     def _accept(self, control: Any, _: Any) -> None:
         """A page opens its channel."""
-        route_commands(control)
 
         def receive(message: Any) -> None:
             command = message["content"]["data"]
@@ -68,16 +67,22 @@ class Comms:
                 self._open()
             control.send(page_commands.receive(self._pages, command))
 
-        control.on_msg(receive)
+        take_messages(control, receive)
 
 
-def route_commands(comm: Any) -> None:
-    """A comm in; its commands go to the thread that the page asks for from now on.
+def take_messages(comm: Any, receive: Callable[[Any], None]) -> None:
+    """Give a comm's messages to `receive`, in the thread that the page asks for, and let no cell notice them.
 
-    ipykernel 7.4 sends them to the thread that last published on the comm instead: for a widget, and for a channel
-    whose first commands came before its page had a thread, the main one, which waits for the running cell. Other
-    versions have no such routing.
+    `comm` fires IPython's `pre_execute` and `post_execute` around each message that it hands to an `on_msg` callback,
+    as if a cell ran, and in the thread of the message. Matplotlib shows and closes all figures at `post_execute`: those
+    of the cell that is still running in the main thread would be gone before it has drawn them. So `receive` stands
+    where the message comes in, in front of all that.
+
+    ipykernel 7.4 sends messages to the thread that last published on the comm instead of the one that the page names:
+    for a widget, and for a channel whose first commands came before its page had a thread, the main one, which waits
+    for the running cell. Other versions have no such routing.
     """
+    comm.handle_msg = receive
     if hasattr(comm, "_reply_subshell_for"):
         comm._reply_subshell_for = lambda data, default: default  # noqa: ARG005, SLF001 - called by place
 

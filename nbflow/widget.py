@@ -11,7 +11,7 @@ import anywidget
 import traitlets
 
 from nbflow import page_commands
-from nbflow.comm import pages_of, route_commands
+from nbflow.comm import pages_of, take_messages
 from nbflow.errors import NbflowError
 from nbflow.messages import KernelMessage
 from nbflow.pages import Pages
@@ -40,7 +40,7 @@ class Panel(anywidget.AnyWidget):
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
         super().__init__(snapshot=pages.snapshot())
-        route_commands(self.comm)
+        take_messages(self.comm, self._handle_msg)
         self.on_msg(self._receive)
         self._leave = pages.listen(self._tell)
 

@@ -35,6 +35,7 @@ class Page:
         self.comm = uuid.uuid4().hex
         self.numbers = itertools.count(1)
         self.heard: list[dict[str, Any]] = []
+        self.published: list[dict[str, Any]] = []  # every message that was read while something was waited for
         self.subshell = self._subshell() if subshell and self.can_talk_meanwhile() else None
         self._send("comm_open", {"comm_id": self.comm, "target_name": CONTROL, "data": {}})
 
@@ -60,13 +61,22 @@ class Page:
         self._send("comm_msg", {"comm_id": self.comm, "data": {"kind": kind, "id": identity, **content}})
         return identity
 
+    def send_to_panel(self, panel: str, kind: str, **content: Any) -> str:
+        """A command from a panel in a cell, whose comm has this id."""
+        identity = str(next(self.numbers))
+        data = {"method": "custom", "content": {"kind": kind, "id": identity, **content}}
+        self._send("comm_msg", {"comm_id": panel, "data": data})
+        return identity
+
     def hear(self, found: Callable[[dict[str, Any]], bool], seconds: float = 20.0) -> dict[str, Any]:
         """The first of our messages that `found` accepts."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             with contextlib.suppress(queue.Empty):
                 message = self.client.get_iopub_msg(timeout=0.1)
+                self.published.append(message)
                 data = message["content"].get("data", {}) if message["msg_type"] == "comm_msg" else {}
+                data = data.get("content", data)  # of a panel
                 if isinstance(data, dict) and data.get("nbflow") == 1:
                     self.heard.append(data)
                     if found(data):
@@ -155,6 +165,55 @@ def test_commands_are_heard_while_a_cell_blocks(kernel: Kernel) -> None:
     assert time.monotonic() - began < 1
     assert reply(kernel, message)["ename"] == "RunFailed"
     assert not page.ask("cancel")["ok"]
+
+
+FIGURE = """import matplotlib.pyplot as plt, pathlib, time
+figure, axes = plt.subplots(figsize=(3, 2))
+print('begun', flush=True)
+while not pathlib.Path('go').exists():
+    time.sleep(0.01)
+axes.plot([0, 1], linewidth=30, color='black')
+plt.show()
+plt.get_fignums()"""
+
+PANEL = """from nbflow.comm import pages_of
+from nbflow.widget import Panel
+panel = Panel(pages_of(get_ipython()))
+panel.model_id"""
+
+
+def plain_picture(folder: Path) -> str:
+    """The picture that the cell shows where nbflow is not loaded."""
+    with Kernel(NotebookFile(folder / "plain.ipynb", {"figure": FIGURE}), load=False) as made:
+        return str(made.ok("figure").displayed[0]["image/png"])
+
+
+@pytest.mark.parametrize("header", ["", "%%step figure\n"], ids=["plain", "step"])
+def test_messages_of_pages_leave_the_figures_of_a_running_cell_alone(header: str, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    go.touch()
+    expected = plain_picture(tmp_path)
+    go.unlink()
+    notebook = NotebookFile(tmp_path / "flow.ipynb", {"ext": "%load_ext nbflow", "figure": header + FIGURE})
+    with Kernel(notebook) as kernel:
+        page = Page(kernel)
+        if not page.can_talk_meanwhile():
+            pytest.skip("before version 7 ipykernel hears nothing while a cell runs; pages interrupt it instead")
+        panel = kernel.execute(PANEL, "panel").result.strip("'")
+        message = kernel.send(notebook.cells["figure"], "figure")
+        while not any(one["msg_type"] == "stream" for one in page.published):
+            page.ask("hello")
+        for send in (page.send, lambda kind: page.send_to_panel(panel, kind)):
+            for kind in ("hello", "check", "nothing of the kind"):
+                identity = send(kind)
+                page.hear(lambda data, this=identity: data["kind"] == "ack" and data["reply_to"] == this)
+        go.touch()
+        assert reply(kernel, message)["status"] == "ok"
+        page.snapshot()
+        outputs = [one for one in page.published if one["parent_header"].get("msg_id") == message]
+        pictures = [one["content"]["data"]["image/png"] for one in outputs if one["msg_type"] == "display_data"]
+        assert pictures == [expected]
+        assert [one["content"]["data"]["text/plain"] for one in outputs if one["msg_type"] == "execute_result"] == ["[]"]
 
 
 def test_first_commands_in_the_main_thread_do_not_bind_later_ones(kernel: Kernel) -> None:
