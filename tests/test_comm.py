@@ -213,7 +213,9 @@ def test_messages_of_pages_leave_the_figures_of_a_running_cell_alone(header: str
         outputs = [one for one in page.published if one["parent_header"].get("msg_id") == message]
         pictures = [one["content"]["data"]["image/png"] for one in outputs if one["msg_type"] == "display_data"]
         assert pictures == [expected]
-        assert [one["content"]["data"]["text/plain"] for one in outputs if one["msg_type"] == "execute_result"] == ["[]"]
+        assert [one["content"]["data"]["text/plain"] for one in outputs if one["msg_type"] == "execute_result"] == [
+            "[]"
+        ]
 
 
 def test_first_commands_in_the_main_thread_do_not_bind_later_ones(kernel: Kernel) -> None:
