@@ -165,11 +165,14 @@ def _is_held(run: RunSummary) -> bool:
 
 
 def _beyond(runs: Sequence[RunSummary], keep: int) -> dict[tuple[str, str], str]:
-    """Runs, newest first, in; those beyond the last ones of their flow, with why, out; kernels' runs count apart."""
-    seen: dict[tuple[str, bool], int] = {}
+    """Runs, newest first, in; those beyond the last ones of their flow, with why, out.
+
+    Kernels' runs count apart, and so do runs of a part: many of them must not push out those of the whole flow.
+    """
+    seen: dict[tuple[str, bool, bool], int] = {}
     dropped = {}
     for run in runs:
-        group = (run.flow, run.session)
+        group = (run.flow, run.session, bool(run.asked))
         seen[group] = seen.get(group, 0) + 1
         if seen[group] > keep and not _is_held(run):
             dropped[_id(run)] = f"beyond the last {keep}"
@@ -178,7 +181,7 @@ def _beyond(runs: Sequence[RunSummary], keep: int) -> dict[tuple[str, str], str]
 
 def _too_large(contents: _Contents, dropped: Mapping[tuple[str, str], str], most: int) -> dict[tuple[str, str], str]:
     """Oldest first, runs that have to go until the store is small enough; the last run of a flow stays."""
-    newest = {run.flow: run for run in reversed([run for run in contents.runs if not run.session])}
+    newest = {run.flow: run for run in reversed([run for run in contents.runs if run.is_whole])}
     kept = [run for run in contents.runs if _id(run) not in dropped]
     more: dict[tuple[str, str], str] = {}
     for run in reversed([*kept]):

@@ -144,11 +144,11 @@ def resume(name: str | None, as_json: bool, fresh_steps: tuple[str, ...], **opti
 
 
 def _last_failed(store: str | None) -> client.Run:
-    """A store in; its newest run that did not end well out."""
+    """A store in; its newest run of a whole flow that did not end well out."""
     ended_badly = ("failed", "cancelled", "lost")
-    found = next((one for one in client.list_runs(store) if one.status in ended_badly and not one.session), None)
+    found = next((one for one in client.list_runs(store) if one.status in ended_badly and one.is_whole), None)
     if found is None:
-        raise NotFoundError("no run has failed in this store", fix="`nbflow runs` lists all runs")
+        raise NotFoundError("no run has failed in this store", fix="`nbflow runs --all` lists all runs")
     return client.Run(f"{found.flow}/{found.run}", store)
 
 
@@ -283,16 +283,22 @@ def why(notebook: str, step: str, cost: bool, as_json: bool, **options: Any) -> 
 @click.option("--tag", "tags", multiple=True, metavar="T", help="Only runs with this tag; again for others.")
 @click.option("--flow", metavar="FLOW", help="Only runs of this flow.")
 @click.option("--status", type=click.Choice(["running", "done", "failed", "cancelled", "lost"]))
+@click.option("--all", "all_runs", is_flag=True, help="Also cells run by hand, and runs of some steps only.")
 @store_option
 @json_option
-def runs(tags: tuple[str, ...], flow: str | None, status: str | None, store: str | None, as_json: bool) -> int:
-    """List runs, newest first."""
-    found = [one for one in client.list_runs(store, flow, tags) if status in (None, one.status)]
+def runs(
+    tags: tuple[str, ...], flow: str | None, status: str | None, all_runs: bool, store: str | None, as_json: bool
+) -> int:
+    """List runs of whole flows, newest first."""
+    known = [one for one in client.list_runs(store, flow, tags) if status in (None, one.status)]
+    found = [one for one in known if all_runs or one.is_whole]
     if as_json:
         for one in found:
             print(lines.line("run", one.created_at, one.run, msgspec.to_builtins(one)))
-    else:
-        print(listing.runs_text([client.row(one) for one in found], time.time()))
+        return DONE
+    print(listing.runs_text([client.row(one) for one in found], time.time()))
+    if len(known) > len(found):
+        print(listing.left_out(len(known) - len(found)))
     return DONE
 
 

@@ -59,23 +59,26 @@ class Flow:
 
     @property
     def latest_run(self) -> Run | None:
-        """Its newest run, whatever its status; None when it has none. Cells run by hand do not count."""
+        """Its newest run, whatever its status; None when it has none.
+
+        Only runs of the whole flow count: neither cells run by hand nor runs of some steps (`--step`, `--only`).
+        """
         return self._newest(None)
 
     @property
     def latest_successful_run(self) -> Run | None:
-        """Its newest run that is done; None when there is none."""
+        """Its newest run of the whole flow that is done; None when there is none."""
         return self._newest("done")
 
     def _newest(self, status: str | None) -> Run | None:
         found = summaries(self._store, self.name)
-        wanted = (one for one in found if not one.session and status in (None, one.status))
+        wanted = (one for one in found if one.is_whole and status in (None, one.status))
         return next((self._run(one) for one in wanted), None)
 
     def runs(self, *tags: str, status: str | None = None) -> list[Run]:
         """Its runs that carry all these tags, newest first; `status` leaves only those with that status.
 
-        The runs of cells run by hand, one for each kernel, are among them.
+        Runs of some steps only, and those of cells run by hand, one for each kernel, are among them.
         """
         return [self._run(one) for one in summaries(self._store, self.name, tags) if status in (None, one.status)]
 
@@ -84,6 +87,12 @@ class Flow:
 
     def __getitem__(self, run_id: str) -> Run:
         return Run(find_run(self._store, f"{self.name}/{run_id}"))
+
+    def __contains__(self, run: object) -> bool:
+        """Whether it has a run of that id, or that Run."""
+        if isinstance(run, Run):
+            return (run.store, run.flow) == (self._store.url, self.name) and run.id in self
+        return isinstance(run, str) and run in records.list_runs(self._store, self.name)
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs())
@@ -193,6 +202,7 @@ class Run:
             "on": started.on,
             "origin": started.origin,
             "session": started.session,
+            "asked": list(started.asked),
             "all_cells": started.all_cells,
             "versions": dict(started.versions),
         }
@@ -231,6 +241,10 @@ class Run:
         raise NotFoundError(
             f"run {self.id} has no step {name!r}{nearest(name, known)}", fix=f"steps: {', '.join(known) or 'none'}"
         )
+
+    def __contains__(self, name: object) -> bool:
+        """Whether it has a step of that name or label."""
+        return any(name in (step.name, step.label) for step in self.steps())
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self.steps())
@@ -413,8 +427,15 @@ def row(summary: RunSummary) -> listing.RunRow:
         elapsed=None if summary.finished_at is None else max(0.0, summary.finished_at - summary.created_at),
         tasks=table.summary(summary.counts),
         tags=summary.tags,
-        note=(summary.error or "").partition("\n")[0] or ("cells run by hand" if summary.session else ""),
+        note=(summary.error or "").partition("\n")[0] or _part_of(summary),
     )
+
+
+def _part_of(summary: RunSummary) -> str:
+    """A run in; what it is where it is not one of the whole flow, an empty string where it is, out."""
+    if summary.session:
+        return "cells run by hand"
+    return f"part of the flow: {', '.join(summary.asked)}" if summary.asked else ""
 
 
 def locate(path: str, store: str | os.PathLike[str] | None = None) -> Run | Step | Task | Artifact:

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nbflow.document import ORIGINS
 from nbflow.errors import OptionError, nearest
 from nbflow.model import RunStatus
-from nbflow.render import dag, table
+from nbflow.render import dag, listing, table
 
 if TYPE_CHECKING:
     from nbflow.session import Session
@@ -34,7 +35,7 @@ class Words:
 
 
 VALUED = ("store", "on", "workers", "tag", "params", "depth")
-FLAGS = ("background", "all-cells", "dry-run", "force", "cell", "check", "cost")
+FLAGS = ("background", "all", "all-cells", "dry-run", "force", "cell", "check", "cost")
 SHORT = {"-p": "--param", "-o": "--output"}
 
 
@@ -132,11 +133,12 @@ def resume(session: Session, words: Words) -> Any:
     if words.plain:
         past = named_run(session, words)
     else:
-        flow = client.Flow(session.flow().name, store=session.known.store().url)
-        found = [one for status in ENDED_BADLY for one in flow.runs(status=status) if not one.metadata["session"]]
-        if not found:
+        store, name = session.known.store().url, session.flow().name
+        known = client.list_runs(store, name)
+        found = next((one for one in known if one.status in ENDED_BADLY and one.is_whole), None)
+        if found is None:
             raise OptionError("no run has failed", fix="`%flow run` runs the flow")
-        past = max(found, key=lambda one: one.created_at)
+        past = client.Run(f"{name}/{found.run}", store)
     name = f"{past.flow}/{past.id}"
     wishes: dict[str, Any] = {"params": words.params, "params_file": words.option("params"), "resume": name}
     print(f"resume of {name}, {past.status}\n{table.plan_text(session.plan(**wishes))}")
@@ -310,12 +312,16 @@ def gc(session: Session, words: Words) -> Any:
 
 
 def runs(session: Session, words: Words) -> Any:
-    """`%flow runs [--tag T]`: the runs of this flow."""
+    """`%flow runs [--tag T] [--all]`: the runs of this flow; with --all also of some steps, and of cells by hand."""
     from nbflow import client
 
-    flow = client.Flow(session.flow().name, store=session.known.store().url)
-    tags = words.options.get("tag", ())
-    return flow.runs(*tags) if tags else flow
+    name = session.flow().name
+    known = client.list_runs(session.known.store().url, name, words.options.get("tag", ()))
+    found = [one for one in known if "all" in words.options or one.is_whole]
+    more = listing.left_out(len(known) - len(found)) if len(known) > len(found) else ""
+    rows, now = [client.row(one) for one in found], time.time()
+    text = "\n".join(filter(None, (listing.runs_text(rows, now), more)))
+    return Shown(text, listing.runs_html(f"{name}: {more}" if more else name, rows, now))
 
 
 def status(session: Session, words: Words) -> Any:
@@ -431,7 +437,7 @@ COMMANDS: Mapping[str, Command] = {
     "diff": Command(diff),
     "attach": Command(attach),
     "gc": Command(gc, ("keep", "size", "dry-run", "force")),
-    "runs": Command(runs, ("tag",)),
+    "runs": Command(runs, ("tag", "all")),
     "status": Command(status),
     "export": Command(export, ("to", "output", "with", "check", "force")),
     "config": Command(config),

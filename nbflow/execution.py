@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from nbflow import records
@@ -19,20 +20,37 @@ def execution_id(run: str, task: TaskId, attempt: int, revision: int = 0) -> str
     )
 
 
+@dataclass(frozen=True)
+class Stood:
+    """The newest execution that stood for a task, and the run in which the task failed since: (run, its key then)."""
+
+    place: tuple[str, str] | None = None  # (key, execution)
+    failed: tuple[str, str] | None = None
+
+
 def last_executions(
     store: Store, flow: str, steps: set[str], besides: str = "", *, depth: int = 8
-) -> dict[TaskId, tuple[str, str]]:
-    """A flow in; for each task the (key, execution) that stood for it in the newest of its last runs, out."""
-    found: dict[TaskId, tuple[str, str]] = {}
+) -> dict[TaskId, Stood]:
+    """A flow in; for each task what stood for it in the newest of its last runs, and where it has failed since, out."""
+    found: dict[TaskId, Stood] = {}
     for run in records.list_runs(store, flow)[:depth]:
         if run == besides:
             continue
-        newest: dict[TaskId, tuple[str, str]] = {}
-        for event in records.read_events(store, flow, run):
-            if isinstance(event, TaskChanged) and event.state in ("done", "reused") and event.key:
-                newest[event.task] = (event.key, event.execution)
-        for task, place in newest.items():
-            found.setdefault(task, place)
-        if steps <= {task.step for task in found}:
+        for task, event in _last_changes(store, flow, run).items():
+            known = found.get(task, Stood())
+            if event.state == "failed" and known == Stood():
+                found[task] = Stood(failed=(run, event.key))
+            elif event.state in ("done", "reused") and event.key and known.place is None:
+                found[task] = replace(known, place=(event.key, event.execution))
+        if steps <= {task.step for task, stood in found.items() if stood.place is not None}:
             break
     return found
+
+
+def _last_changes(store: Store, flow: str, run: str) -> dict[TaskId, TaskChanged]:
+    """A run in; the state in which it left each task that it came to out."""
+    return {
+        event.task: event
+        for event in records.read_events(store, flow, run)
+        if isinstance(event, TaskChanged) and event.state in ("done", "reused", "failed")
+    }

@@ -34,7 +34,7 @@ from nbflow.model import (
 )
 from nbflow.storage import LocalStore, Store, cache_folder
 
-LAYOUT = 1
+LAYOUT = 2
 KEPT_DURATIONS = 20
 
 SCHEMA = (
@@ -60,7 +60,13 @@ class RunSummary(Frozen, frozen=True, kw_only=True, omit_defaults=True):
     notebook: str | None = None
     origin: str | None = None
     session: bool = False
+    asked: tuple[str, ...] = ()
     error: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it ran the flow: neither cells run by hand nor a part of it."""
+        return not self.session and not self.asked
 
 
 def summarise(flow: str, run: str, events: Iterable[RunEvent]) -> RunSummary | None:
@@ -96,6 +102,7 @@ def summarise(flow: str, run: str, events: Iterable[RunEvent]) -> RunSummary | N
         notebook=started.notebook,
         origin=started.origin,
         session=started.session,
+        asked=started.asked,
         error=ended.error if ended else None,
     )
 

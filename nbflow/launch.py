@@ -263,9 +263,11 @@ def begin(
     )  # fmt: skip
     given = ready.given
     secret_sources.refuse_missing(ready.flow.steps if only is None else [ready.flow.step(find_step(only, flow.steps))])
+    asked = (steps or ()) if only is None else (only,)
     started = run_started(
         ready.flow, run_id, parameters={name: as_text(value) for name, value in given.values.items()},
-        given=given.places, tags=tags, origin=ready.lookup.facts.origin, on=executors.on,
+        asked=tuple(find_step(word, flow.steps) for word in asked), given=given.places,
+        tags=tags, origin=ready.lookup.facts.origin, on=executors.on,
     )  # fmt: skip
     slots = workers or executors.slots()
     lost = past.lost_before(ready.lookup.store, flow.name)

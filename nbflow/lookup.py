@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +16,8 @@ from nbflow import planning, records, validity
 from nbflow.artifacts import is_whole, save
 from nbflow.context import Caught
 from nbflow.effects import state_of
-from nbflow.execution import execution_id, last_executions
+from nbflow.errors import NbflowError
+from nbflow.execution import Stood, execution_id, last_executions
 from nbflow.happenings import Node, Prepared
 from nbflow.looping import Loops, settled_id
 from nbflow.model import (
@@ -25,16 +27,19 @@ from nbflow.model import (
     Index,
     JoinItem,
     KeyParts,
+    Reason,
     Record,
     Step,
     TaskFailure,
     TaskId,
     TaskSpec,
 )
+from nbflow.past import PastRun
 from nbflow.preloading import preload_of
 from nbflow.registry import Registry
 from nbflow.serialize import dump
 from nbflow.storage import Store
+from nbflow.subflow import without_params
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ class Lookup:
         self._sizes: dict[tuple[str, Index], int] = {}
         self._known: dict[TaskId, _Known] = {}
         self._waited: set[TaskId] = set()
+        self._earlier: dict[str, Lookup | None] = {}  # past runs in which a task failed
         self._above = planning.Settled(has=self._has, record=self._records.get, sizes=self._sizes)
 
     # ------------------------------------------------------------ what has settled
@@ -230,8 +236,18 @@ class Lookup:
             )
         if self.facts.only and choice.reasons and choice.reasons[0][0] == "fresh":
             choice = planning.Choice(None, (("only", "--only runs this step, whatever is known of it"),))
-        reasons = choice.reasons or planning.as_reasons(self.changes(task)) or (("new", "it has not run before"),)
-        return Prepared(task, now, "run", key=key, reasons=reasons)
+        return Prepared(task, now, "run", key=key, reasons=self._reasons(task, choice))
+
+    def _reasons(self, task: TaskId, choice: planning.Choice) -> tuple[Reason, ...]:
+        """Why a prepared task runs: what was asked for, else what has changed since it was executed or failed."""
+        if choice.reasons and choice.reasons[0][0] in ("fresh", "no-cache", "only"):
+            return choice.reasons
+        failed = planning.as_reasons(self.changes(task)) if self._failed(task) is not None else ()
+        if failed and choice.reasons:
+            return (failed[0], *choice.reasons)
+        return (
+            failed or choice.reasons or planning.as_reasons(self.changes(task)) or (("new", "it has not run before"),)
+        )
 
     def _gate(self, task: TaskId) -> Prepared:
         """The end of a fan-out waits for its items, the end of an --until for its last turn."""
@@ -379,18 +395,66 @@ class Lookup:
         return choice
 
     def changes(self, task: TaskId) -> tuple[Change, ...]:
-        """A prepared task in; what differs from the execution that stood for it last time, out."""
+        """A prepared task in; what differs from its last execution out: from the one that failed, if it did."""
         known = self._known[task]
         step = self.loops.step_of(task)
-        return planning.changes(known.parts, step.source, self.previous(task))
+        failed = self._failed(task)
+        if failed is None:
+            return planning.changes(known.parts, step.source, self.previous(task))
+        run, key = failed
+        told = Change(code="failed", what=f"failed in {run}")
+        past = self._lookup_of(run) if key != known.key else None
+        then = past.attempted(task, known.parts) if past is not None else None
+        return (told, *(planning.differences(*then, known.parts, step.source) if then is not None else ()))
 
     def previous(self, task: TaskId) -> Record | None:
         """The record that stood for the task in the newest run that had one."""
-        place = self._history.get(task)
-        return records.read_record(self.store, *place) if place is not None else None
+        stood = self._history.get(task)
+        return records.read_record(self.store, *stood.place) if stood is not None and stood.place is not None else None
+
+    def _failed(self, task: TaskId) -> tuple[str, str] | None:
+        """The run in which a task failed after its last execution, with its key there; None where it did not."""
+        stood = self._history.get(task)
+        return stood.failed if stood is not None else None
+
+    def attempted(self, task: TaskId, now: KeyParts) -> tuple[KeyParts, str] | None:
+        """A task of a past run and its parts now in; its parts and source in that run, None where it had none, out.
+
+        An attempt that fails leaves no record. What it was made of is worked out from its run's notebook and records;
+        where those do not say it, as within a fan-out, it counts as what it is now.
+        """
+        if task.step not in self.loops.steps:
+            return None
+        step = self.loops.step_of(task)
+        resolved = planning.resolve(self.loops, task, self._above)
+        parts = self._parts(task, step, resolved, None)
+        if task.part or step.scope or step.options.join or resolved.waits or resolved.failure or resolved.skip:
+            options = {**parts.options, "along": now.options.get("along", "")}
+            parts = msgspec.structs.replace(
+                parts, inputs=now.inputs | {n: i for n, i in parts.inputs.items() if n in now.inputs}, item=now.item,
+                options={name: text for name, text in options.items() if text},
+            )  # fmt: skip
+        return parts, step.source
+
+    def _lookup_of(self, run: str) -> Lookup | None:
+        """A past run in; a look-up that knows what settled in it out, None where its notebook is gone."""
+        if run not in self._earlier:
+            past = PastRun(self.store, self.flow.name, run)
+            try:
+                graph = without_params(past.graph)
+            except NbflowError:  # removed meanwhile, or a notebook that this version cannot read
+                self._earlier[run] = None
+                return None
+            # values that JSON has no word for are not loaded for this: those count as what they are now
+            values = {name: _plain(text, self.facts.values.get(name)) for name, text in past.started.parameters.items()}
+            facts = RunFacts(run=run, store_url=self.store.url, values=values)
+            self._earlier[run] = then = Lookup(graph, self.store, facts, past.given_records)
+            for view in past.snapshot.tasks:
+                then.settle(view.task, past.record(view))
+        return self._earlier[run]
 
     @cached_property
-    def _history(self) -> Mapping[TaskId, tuple[str, str]]:
+    def _history(self) -> Mapping[TaskId, Stood]:
         return last_executions(self.store, self.flow.name, {step.name for step in self.flow.steps}, self.facts.run)
 
     def required(self, step: str) -> frozenset[str]:
@@ -486,6 +550,14 @@ class Lookup:
     def preload(self) -> tuple[str, ...]:
         """The modules that the flow's cells import."""
         return preload_of(self.flow)
+
+
+def _plain(text: str, now: Any) -> Any:
+    """A parameter as a run's start tells it, and its value now, in; the value then where that is JSON out."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return now
 
 
 def _skip(task: TaskId, record: Record) -> Prepared:

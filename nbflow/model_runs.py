@@ -41,6 +41,7 @@ class RunStarted(Frozen, frozen=True, kw_only=True, tag="run"):
     commit: str = ""
     origin: str | None = None
     session: bool = False  # cells run by hand, not a flow run
+    asked: tuple[str, ...] = ()  # of a run of a part: the steps that --step, --only or a cell run by hand named
     steps: tuple[str, ...] = ()  # in document order
     labels: dict[str, str] = {}
     all_cells: bool = False

@@ -313,9 +313,10 @@ def find_run(store: Store, name: str) -> PastRun:
         )
     runs = records.list_runs(store, flow)
     if run == "latest":
-        newest = next((one for one in RunIndex(store.url).runs(store, flow) if not one.session), None)
+        newest = next((one for one in RunIndex(store.url).runs(store, flow) if one.is_whole), None)
         if newest is None:
-            raise NotFoundError(f"the flow {flow!r} has no run in {store.url}")
+            what = "has no run of the whole flow" if runs else "has no run"
+            raise NotFoundError(f"the flow {flow!r} {what} in {store.url}", fix="`nbflow runs --all` lists all runs")
         return PastRun(store, flow, newest.run)
     if run not in runs:
         raise NotFoundError(

@@ -43,10 +43,10 @@ def runs(store: str, flow: str) -> list[RunRow]:
 
 
 def last_unfinished(store: str, flow: str) -> str:
-    """A datastore and a flow in; the id of its newest run that did not end well out; NotFoundError for none."""
-    for row in runs(store, flow):
-        if row["status"] in ("failed", "cancelled", "lost") and not row["by_hand"]:
-            return row["run"]
+    """A datastore and a flow in; the id of its newest whole run that did not end well out; NotFoundError for none."""
+    for summary in summaries(open_store(store), flow):
+        if summary.status in ("failed", "cancelled", "lost") and summary.is_whole:
+            return summary.run
     raise NotFoundError("no run has failed", fix="run the flow")
 
 

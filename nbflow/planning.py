@@ -416,10 +416,14 @@ def changes(parts: KeyParts, source: str, previous: Record | None) -> tuple[Chan
     """A task's parts now, its source, and the record that stood for it last time in; what differs out."""
     if previous is None:
         return (Change(code="new", what="it has not run before"),)
-    old = previous.parts
+    return differences(previous.parts, previous.source, parts, source)
+
+
+def differences(old: KeyParts, before: str, parts: KeyParts, source: str) -> tuple[Change, ...]:
+    """A task's parts and source then and now in; what differs out."""
     found: list[Change] = []
     if parts.code != old.code:
-        found.append(_code_change(previous.source, source))
+        found.append(_code_change(before, source))
     found.extend(_definition_changes(old, parts))
     if parts.setup != old.setup:
         found.append(Change(code="code", what="the set-up above it changed"))

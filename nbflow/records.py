@@ -95,9 +95,13 @@ def write_facts(store: Store, code_key: str, facts: dict[str, Any]) -> None:
 
 
 def new_run_id(at: float | None = None) -> str:
-    """A time (now) in; a run id that no other run has and that sorts by time (`20250131-094501-3f9c2a`) out."""
+    """A time (now) in; a run id that no other run has and that sorts by time (`20250131-094501-3f9c2a1b4`) out.
+
+    Of the last word three digits are the second's parts: runs that begin within one second are in order too.
+    """
     moment = time.time() if at is None else at
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(moment))}-{secrets.token_hex(3)}"
+    part = int(moment % 1 * 4096)
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(moment))}-{part:03x}{secrets.token_hex(3)}"
 
 
 def run_folder(flow: str, run: str) -> str:

@@ -33,7 +33,7 @@ def plan(store: Store, flow: str, environment: Mapping[str, str]) -> Retention |
     keep = _keep(environment)
     if not keep or len(records.list_runs(store, flow)) < keep + SLACK:  # cheap: one listing
         return None
-    ended = [run for run in summaries(store, flow) if not run.session]
+    ended = [run for run in summaries(store, flow) if run.is_whole]
     beyond = [run for run in ended[keep - 1 :] if not run.tags and run.status != "running"]
     if len(beyond) < SLACK:
         return None

@@ -22,7 +22,7 @@ from nbflow.cli_notebook import split_fresh
 from nbflow.notebook import document_of
 from tests.stored import StoredRun
 
-RUN_ID = r"\d{8}-\d{6}-[0-9a-f]{6}"
+RUN_ID = r"\d{8}-\d{6}-[0-9a-f]{9}"
 running = pytest.mark.running
 
 DEMO = [
@@ -198,7 +198,7 @@ def test_past_runs(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     made.end()
     monkeypatch.setenv("NBFLOW_STORE", made.store.url)
     assert cli.main(["runs", "--tag", "nightly"]) == 0
-    assert re.search(rf"✓ demo/{RUN_ID.replace('[0-9a-f]', '[a-z]')}\s+done", capsys.readouterr().out)
+    assert re.search(rf"✓ demo/{RUN_ID.replace('[0-9a-f]{9}', '[a-z]{6}')}\s+done", capsys.readouterr().out)
     assert cli.main(["runs", "--tag", "weekly"]) == 0
     assert capsys.readouterr().out == "no runs\n"
     assert cli.main(["runs", "--json"]) == 0

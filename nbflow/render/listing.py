@@ -38,6 +38,11 @@ def runs_text(rows: Sequence[RunRow], now: float) -> str:
     return "\n".join(preview.grid(cells)) if cells else "no runs"
 
 
+def left_out(count: int) -> str:
+    """How many runs a list leaves out because they are not of the whole flow; how to see them, out."""
+    return f"{count} more {'are' if count > 1 else 'is'} cells run by hand or part of a flow: --all lists them"
+
+
 def runs_html(title: str, rows: Sequence[RunRow], now: float) -> str:
     """A title, rows and the time in; a block of HTML out."""
     heads = ("run", "status", "started", "time", "tasks", "tags", "note")
