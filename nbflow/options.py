@@ -100,6 +100,26 @@ def _expression(text: str) -> str:
     return text.strip()
 
 
+class _Mended(ValueError):
+    """A value that cannot be used, with what to write instead of it."""
+
+    def __init__(self, message: str, instead: str) -> None:
+        super().__init__(message)
+        self.instead = instead
+
+
+def _condition(text: str) -> str:
+    """An expression, but no string: whatever its words say, it would be true (an empty one false) every time."""
+    expression = _expression(text)
+    tree = ast.parse(expression, mode="eval").body
+    if isinstance(tree, ast.Constant) and isinstance(tree.value, str):
+        inner = tree.value.strip()
+        raise _Mended(f"{expression} is a string, which is always {bool(tree.value)}", inner or "EXPR")
+    if isinstance(tree, ast.JoinedStr):
+        raise _Mended(f"{expression} is a string, which is true whatever it says", "EXPR")
+    return expression
+
+
 def _binds_nothing(expression: ast.AST) -> None:
     """ValueError for `:=`: whether the name is bound would depend on where the expression is evaluated."""
     for node in ast.walk(expression):
@@ -121,8 +141,8 @@ def _foreach(text: str) -> Foreach:
 OPTIONS: dict[str, Option] = {
     "foreach": Option("foreach", "TARGET in EXPR", _foreach, expression=True),
     "join": Option("join", "STEP[,STEP]", _names),
-    "if": Option("condition", "EXPR", _expression, expression=True),
-    "until": Option("until", "EXPR", _expression, expression=True),
+    "if": Option("condition", "EXPR", _condition, expression=True),
+    "until": Option("until", "EXPR", _condition, expression=True),
     "max": Option("max", "N", _positive),
     "after": Option("after", "STEP[,STEP]", _names),
     "in": Option("inputs", "NAME[,NAME]", _names),
@@ -210,9 +230,10 @@ def _parse_value(key: str, option: Option, value: str, step: str, cell: str | No
     try:
         return option.parse(value)
     except ValueError as error:
-        raise OptionError(
-            f"--{key}: {error}", step=step, cell=cell, line=1, fix=f"write `--{key} {option.value}`"
-        ) from None
+        instead = (
+            f"--{key} {error.instead}`, without quotes" if isinstance(error, _Mended) else f"--{key} {option.value}`"
+        )
+        raise OptionError(f"--{key}: {error}", step=step, cell=cell, line=1, fix=f"write `{instead}") from None
 
 
 def _split(text: str, step: str, cell: str | None) -> list[tuple[str, str]]:
