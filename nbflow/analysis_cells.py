@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from nbflow.analysis_magics import AUTOMAGIC, expansions, long_option, split_options
+from nbflow.cell_lines import header_of
 
 if TYPE_CHECKING:
     from IPython.core.inputtransformer2 import TransformerManager
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 Shape = Literal["module", "function", "none"]
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
-_HEADER = re.compile(r"\s*(?:#\s*)?%%(?:step|params|setup)(?!\w)")
 _HELP = re.compile(r"%%\w+\?")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
@@ -75,9 +75,9 @@ def read_cell(source: str) -> Cell:
     """A cell's source in; its body as Python, with what its header and cell magics mean, out. Never raises."""
     given = tuple(_LINE.findall(source))
     lines = list(given)
-    first = _first_line(lines)
-    if first is not None and _HEADER.match(lines[first]):
-        lines[first] = "\n"
+    header = header_of(lines)
+    if header is not None:
+        lines[: header.at + 1] = ["\n"] * (header.at + 1)
     wrapping = _Wrapping()
     while (first := _first_line(lines)) is not None and wrapping.shape == "module":
         text = lines[first].strip()

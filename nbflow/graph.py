@@ -441,10 +441,13 @@ class _Builder:
             definitions=tuple(self.definitions),
             parameters=parameters,
             edges=edges_of(steps, self.lists, self.definitions),
-            findings=(
-                *self.findings,
-                *problems.of_steps(steps, self.definitions),
-                *waiting(steps, self.definitions, all_cells=self.all_cells),
+            findings=problems.at_headers(
+                (
+                    *self.findings,
+                    *problems.of_steps(steps, self.definitions),
+                    *waiting(steps, self.definitions, all_cells=self.all_cells),
+                ),
+                self.notebook.cells,
             ),
             lists={
                 step.name: msgspec.structs.replace(self.lists[step.name], scope=step.scope[:-1], order=step.order)

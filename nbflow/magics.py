@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Any, cast
 
+from nbflow.cell_lines import MISPLACED, header_of, misplaced_header
 from nbflow.errors import OptionError
-from nbflow.notebook import HEADER
 
 if TYPE_CHECKING:
     from nbflow.session import Session
@@ -15,29 +15,44 @@ ENTER = "nbflow_enter"
 _KEY = "nbflow_extension"  # the attribute of the shell that holds what is loaded
 
 
+def hoist(lines: list[str]) -> list[str]:
+    """A cell's lines in; the same with its header as the first of them, or with a call that refuses it, out.
+
+    It stands before IPython's own transformers, which drop empty lines and indentation: the lines below the header
+    keep their numbers, those above it, which are empty or comments, become empty.
+    """
+    source = "".join(lines)
+    if misplaced_header(source) is not None:
+        return [_call(MISPLACED, source)]
+    header = header_of(lines)
+    if header is None or header.at == 0:
+        return lines
+    return [lines[header.at], *("\n" for _ in range(header.at)), *lines[header.at + 1 :]]
+
+
 def transform(lines: list[str]) -> list[str]:
     """A cell's lines in; the same with a header line turned into a plain call out, the body left in its place.
 
     The call resolves through `get_ipython()`, so nothing is added to the user's names. No side effects: IPython
     transforms cells for completeness checks and nested cells, too.
     """
-    match = HEADER.match(lines[0].rstrip()) if lines else None
-    if match is None:
+    header = header_of(lines[:1])
+    if header is None:
         return lines
     body = lines[1:]
-    if _unbalanced(match[2]):
+    if _unbalanced(header.rest):
         # the rest of the header would be a syntax error in the body: the call says what is wrong with it
-        return [_call(match[1], match[2])]
+        return [_call(header.kind, header.rest.strip())]
     first = next((at for at, line in enumerate(body) if line.strip()), len(body))
     if first < len(body) and body[first].startswith("%%"):
         from IPython.core.inputtransformer2 import cell_magic
 
         body = [*body[:first], *cell_magic(body[first:])]  # type: ignore[no-untyped-call]
-    return [_call(match[1], match[2]), *body]
+    return [_call(header.kind, header.rest.strip()), *body]
 
 
 def _call(kind: str, header: str) -> str:
-    return f"get_ipython().{ENTER}({kind!r}, {header.strip()!r})\n"
+    return f"get_ipython().{ENTER}({kind!r}, {header!r})\n"
 
 
 def _unbalanced(header: str) -> bool:
@@ -108,6 +123,7 @@ def load(ip: Any) -> None:
 
     session = Session(ip)
     decider = Decider(session)
+    ip.input_transformer_manager.cleanup_transforms.insert(0, hoist)
     ip.input_transformer_manager.line_transforms.insert(0, transform)
     ip.ast_transformers.append(decider)
     setattr(ip, ENTER, session.enter)
@@ -128,6 +144,7 @@ def unload(ip: Any) -> None:
         return
     session, decider, leave_pages = loaded
     leave_pages()
+    ip.input_transformer_manager.cleanup_transforms.remove(hoist)
     ip.input_transformer_manager.line_transforms.remove(transform)
     if decider in ip.ast_transformers:
         ip.ast_transformers.remove(decider)
@@ -141,16 +158,19 @@ def unload(ip: Any) -> None:
 
 
 def misplaced(word: str) -> Any:
-    """`step`, `params` or `setup` in; the line magic that says where the line belongs out."""
+    """`step`, `params` or `setup` in; the line magic that says where the line belongs out.
+
+    IPython comes to it only where no transformer of ours has seen the cell: in the one that loads nbflow.
+    """
 
     def magic(line: str) -> None:
+        header = f"%%{word} {line}".rstrip()
         raise OptionError(
-            f"`%%{word}` must be the first line of its cell",
-            line=None,
-            fix=f"move `%%{word} {line}`".rstrip() + "` to the top",
+            f"`{header}` stands below code: only empty lines and comments may be above it",
+            fix=f"put `{header}` and what belongs to it into a cell of its own",
         )
 
-    magic.__doc__ = f"`%%{word}` belongs on the first line of a cell."
+    magic.__doc__ = f"`%%{word}` belongs at the top of a cell."
     return magic
 
 

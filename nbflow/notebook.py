@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nbflow.cell_lines import Misplaced, header_line, header_of, misplaced_header
 from nbflow.errors import NotebookError, OptionError
 from nbflow.model import Cell, Finding, Notebook, StepOptions
 from nbflow.options import parse_header
 from nbflow.percent import flow_name, read_percent
 
-HEADER = re.compile(r"^(?:#\s*)?%%(step|params|setup)\b[ \t]*(.*)$")
 CONTROL = re.compile(
     r"^(?:%flow\b|%(?:re)?load_ext\s+nbflow\b|%unload_ext\s+nbflow\b|[!%](?:pip3?|conda|mamba|uv)\b|!\S*python\S*\s+-m\s+pip\b)"
 )
@@ -164,6 +164,10 @@ class _Reading:
         )  # fmt: skip
 
     def _understand(self, raw: RawCell, identity: str) -> tuple[Any, str | None, StepOptions, str]:
+        misplaced = misplaced_header(raw.source)
+        if misplaced is not None:
+            self.findings.append(_as_misplaced(misplaced, identity))
+            return "control", None, StepOptions(), ""
         header, body = split_header(raw.source)
         body = without_control_lines(body)
         try:
@@ -178,7 +182,7 @@ class _Reading:
                 name, options = parse_header(tagged, cell=identity)
                 return "step", name, _with_tags(options, raw.tags), body
         except OptionError as error:
-            self.findings.append(_as_finding(error, identity))
+            self.findings.append(_as_finding(error, identity, header_line(raw.source)))
             return "control", None, StepOptions(), ""
         if "parameters" in raw.tags:
             return "params", None, StepOptions(), body
@@ -188,13 +192,12 @@ class _Reading:
 
 
 def split_header(source: str) -> tuple[tuple[str, str] | None, str]:
-    """A cell's source in; ((kind, rest of the line) or None, the source with that line emptied) out."""
+    """A cell's source in; ((kind, rest of the line) or None, the source with all up to that line emptied) out."""
     lines = source.split("\n")
-    first = next((at for at, line in enumerate(lines) if line.strip()), None)
-    match = HEADER.match(lines[first].rstrip()) if first is not None else None
-    if match is None or first is None:
+    header = header_of(lines)
+    if header is None:
         return None, source
-    return (match[1], match[2]), "\n".join([*lines[:first], "", *lines[first + 1 :]])
+    return (header.kind, header.rest), "\n".join([*("" for _ in lines[: header.at + 1]), *lines[header.at + 1 :]])
 
 
 def without_control_lines(source: str) -> str:
@@ -219,10 +222,17 @@ def _with_tags(options: StepOptions, tags: Iterable[str]) -> StepOptions:
     return msgspec.structs.replace(options, after=(*options.after, *previous))
 
 
-def _as_finding(error: OptionError, cell: str) -> Finding:
+def _as_finding(error: OptionError, cell: str, line: int) -> Finding:
     return Finding(
-        code="option", message=error.message, level="error", step=error.step, cell=cell, line=error.line, fix=error.fix
+        code="option", message=error.message, level="error", step=error.step, cell=cell, line=line, fix=error.fix
     )
+
+
+def _as_misplaced(misplaced: Misplaced, cell: str) -> Finding:
+    return Finding(
+        code="misplaced-header", level="error", cell=cell, line=misplaced.number,
+        message=misplaced.why, fix=misplaced.fix,
+    )  # fmt: skip
 
 
 def document_of(cells: Iterable[tuple[str, str]], name: str) -> str:

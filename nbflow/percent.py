@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from dataclasses import dataclass
 
+from nbflow.cell_lines import LINE_MAGIC, PYTHON_CELL_MAGICS, header_of, is_header, parsed_texts
+
 MARKER = re.compile(r"^# %%(?:\s+(?P<title>.*?))?(?P<kind>\[markdown\]|\[md\]|\[raw\])?\s*(?P<meta>(?:[\w-]+=.*)?)$")
-_OWN_HEADER = re.compile(r"^(?:#\s*)?%%(?:step|params|setup)\b")
 _CELL_MAGIC = re.compile(r"^%%\w")
-_LINE_MAGIC = re.compile(
-    r"^\s*(?:%\w|!|\?{1,2}\s*\w|[A-Za-z_][\w.]*\?{1,2}\s*$|[A-Za-z_][\w, ]*\s*=\s*(?:!|%[A-Za-z]))"
-)
 _COMMENTED = re.compile(
     r"^(?:# )+(?=%{1,2}\w|!|\?{1,2}\s*\w|[A-Za-z_][\w.]*\?{1,2}\s*$|[A-Za-z_][\w, ]*\s*=\s*(?:!|%[A-Za-z]))"
 )
 _IN_BLOCK = re.compile(r"^(\s+)pass  # (.*)$")
-PYTHON_CELL_MAGICS = frozenset("time timeit capture prun".split())
-"""Cell magics whose body is Python: only their own line becomes a comment."""
-
 _HEADER = re.compile(r"\A(?:# ---\n(?P<lines>(?:#.*\n)*?)# ---\n)")
 
 
@@ -47,7 +41,7 @@ def read_percent(text: str) -> list[PercentCell]:
     for line in [*text.splitlines(), None]:
         match = None
         if line is not None:
-            match = MARKER.match(line) if line.startswith("# %%") and not _OWN_HEADER.match(line) else None
+            match = MARKER.match(line) if line.startswith("# %%") and not is_header(line) else None
             if match is None:
                 lines.append(line)
                 continue
@@ -87,29 +81,42 @@ def _uncommented(kind: str, source: str) -> str:
 def comment_magics(source: str) -> str:
     """A code cell's source in; the same as valid Python out: header line, magics, `!` and `?` lines as comments."""
     lines = source.split("\n")
-    at = _first(lines)
-    if at is not None and _OWN_HEADER.match(lines[at].strip()):
-        if not lines[at].lstrip().startswith("#"):
-            lines[at] = f"# {lines[at].strip()}"
-        at = _first(lines, at + 1)
+    header = header_of(lines)
+    own = header.at if header is not None else -1
+    if header is not None and not header.line.startswith("#"):
+        lines[own] = f"# {header.line}"
+    texts, is_python = parsed_texts(lines)
+    at = _first(lines, own + 1)
+    foreign = len(lines)
     if at is not None and _CELL_MAGIC.match(lines[at]) and _magic_name(lines[at]) not in PYTHON_CELL_MAGICS:
-        return "\n".join([*lines[:at], *(f"# {line}".rstrip() for line in lines[at:])])
-    texts, is_python = _inside_texts(lines)
-    return "\n".join(
-        line if number in texts else _commented(line, is_python) for number, line in enumerate(lines, start=1)
-    )
+        texts, foreign = frozenset(), at
+    return "\n".join([
+        *(
+            line if number == own or number + 1 in texts else _commented(line, is_python)
+            for number, line in enumerate(lines[:foreign])
+        ),
+        *(f"# {line}".rstrip() for line in lines[foreign:]),
+    ])  # fmt: skip
 
 
 def uncomment_magics(source: str) -> str:
-    """What `comment_magics` gave in; the cell's source out. A `# %%step` header stays as it is."""
+    """What `comment_magics` gave in; the cell's source out. A `# %%step` header stays as it is.
+
+    Below one that is commented out it would not be the header: there it becomes `%%step` again.
+    """
     lines = source.split("\n")
-    at = _first(lines)
-    if at is not None and _OWN_HEADER.match(lines[at].strip()):
-        at = _first(lines, at + 1)
-    if at is not None and re.match(r"# %%\w", lines[at]) and _magic_name(lines[at]) not in PYTHON_CELL_MAGICS:
-        return "\n".join([*lines[:at], *(re.sub(r"^# ?", "", line) for line in lines[at:])])
-    texts, _ = _inside_texts(lines)
-    return "\n".join(line if number in texts else _restored(line) for number, line in enumerate(lines, start=1))
+    header = header_of(lines)
+    if header is not None and any(is_header(line.removeprefix("# ")) for line in lines[: header.at]):
+        lines[header.at] = header.line.lstrip("# ")
+    texts = parsed_texts(lines)[0]
+    at = _first(lines, header.at + 1 if header is not None else 0)
+    foreign = len(lines)
+    if at is not None and re.match(r"# %%\w", lines[at]) and not is_header(lines[at]):
+        foreign = at if _magic_name(lines[at]) not in PYTHON_CELL_MAGICS else foreign
+    return "\n".join([
+        *(line if number in texts else _restored(line) for number, line in enumerate(lines[:foreign], start=1)),
+        *(re.sub(r"^# ?", "", line) for line in lines[foreign:]),
+    ])  # fmt: skip
 
 
 def _magic_name(line: str) -> str:
@@ -122,12 +129,12 @@ def _first(lines: list[str], start: int = 0) -> int | None:
 
 def _commented(line: str, is_python: bool) -> str:
     """A line in; as a comment if it is IPython's; what looks like such a comment already gets one mark more."""
-    if _COMMENTED.match(line) and not _OWN_HEADER.match(line):
+    if _COMMENTED.match(line):
         return f"# {line}"
     block = _IN_BLOCK.match(line)
-    if block is not None and (_LINE_MAGIC.match(block[2]) or _COMMENTED.match(block[2])):
+    if block is not None and (LINE_MAGIC.match(block[2]) or _COMMENTED.match(block[2])):
         return f"{block[1]}pass  # # {block[2]}"
-    if is_python or not (_LINE_MAGIC.match(line) or _CELL_MAGIC.match(line)):
+    if is_python or not (LINE_MAGIC.match(line) or _CELL_MAGIC.match(line)):
         return line
     inner = line.lstrip()
     indent = line[: len(line) - len(inner)]
@@ -136,30 +143,8 @@ def _commented(line: str, is_python: bool) -> str:
 
 def _restored(line: str) -> str:
     block = _IN_BLOCK.match(line)
-    if block is not None and _LINE_MAGIC.match(block[2]):
+    if block is not None and LINE_MAGIC.match(block[2]):
         return block[1] + block[2]
     if block is not None and _COMMENTED.match(block[2]):
         return f"{block[1]}pass  # {block[2][2:]}"
-    return line[2:] if _COMMENTED.match(line) and not _OWN_HEADER.match(line) else line
-
-
-def _masked(line: str, in_blocks: bool) -> str:
-    """A line in; one that is IPython's as `pass`, those within a block only when asked, out."""
-    indent = line[: len(line) - len(line.lstrip())]
-    return f"{indent}pass" if (in_blocks or not indent) and _LINE_MAGIC.match(line) else line
-
-
-def _inside_texts(lines: list[str]) -> tuple[frozenset[int], bool]:
-    """Lines in; the numbers of those that begin within a string, and whether all of it is Python, out."""
-    for candidate in (lines, [_masked(line, True) for line in lines], [_masked(line, False) for line in lines]):
-        try:
-            tree = ast.parse("\n".join(candidate))
-        except (SyntaxError, ValueError, RecursionError):
-            continue
-        inside = (
-            range(node.lineno + 1, node.end_lineno + 1)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Constant | ast.JoinedStr) and node.end_lineno and node.end_lineno > node.lineno
-        )
-        return frozenset(number for numbers in inside for number in numbers), candidate is lines
-    return frozenset(), False
+    return line[2:] if _COMMENTED.match(line) and not is_header(line) else line

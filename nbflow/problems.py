@@ -9,7 +9,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from nbflow.analysis import analyse, transform
+from nbflow.cell_lines import header_line
 from nbflow.effects import PROCESS, STATES, owner_of
 from nbflow.errors import nearest
 from nbflow.model import Cell, Definition, Finding, Parameter, Record, Step, Writer
@@ -293,6 +296,18 @@ def cycles(steps: Sequence[Step]) -> list[Finding]:
             fix="remove one of their --after options",
         )]  # fmt: skip
     return []
+
+
+def at_headers(findings: Sequence[Finding], cells: Sequence[Cell]) -> tuple[Finding, ...]:
+    """Findings in; those at the first line of a cell whose header stands further down, at the header's line, out.
+
+    Above a header there are only empty lines and comments, so that nothing else is wrong there.
+    """
+    lines = {cell.id: line for cell in cells if (line := header_line(cell.source)) > 1}
+    return tuple(
+        msgspec.structs.replace(found, line=lines[found.cell]) if found.line == 1 and found.cell in lines else found
+        for found in findings
+    )
 
 
 def line_of(cell: Cell, name: str) -> int | None:

@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 from nbflow import facts, storage
 from nbflow.audience import Audience
 from nbflow.background import BackgroundScreen
+from nbflow.cell_lines import MISPLACED, header_of, misplaced_header
 from nbflow.document import ORIGINS, Document, find_path
-from nbflow.errors import NbflowError, PlanError, StoreError
+from nbflow.errors import NbflowError, OptionError, PlanError, StoreError
 from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import FlowRun, say
 from nbflow.knowledge import Knowledge
 from nbflow.lane import Decision, Lane
 from nbflow.model import Cell, Finding, Flow, Plan, RunEvent, Snapshot, Step, TaskOutput
 from nbflow.namespace import running_elsewhere, waiting_elsewhere
-from nbflow.notebook import RawCell, read_notebook
+from nbflow.notebook import RawCell, read_notebook, split_header
 from nbflow.observe import HOOK
 from nbflow.options import parse_header
 from nbflow.outputs import Recorder
@@ -162,7 +163,11 @@ class Session:
         if request is None or request.decision is not None or len(self._stacks.get(threading.get_ident(), [])) != 1:
             return None
         cell = self._cell(request.cell)
-        return cell.name if cell is not None and cell.kind == "step" and cell.body == cell.source else None
+        if cell is None or split_header(cell.source)[0] is not None:
+            return None
+        if cell.kind == "step":
+            return cell.name
+        return "" if cell.kind == "control" and self._errors(cell) else None
 
     def decide(self, kind: str, header: str, tree: ast.Module) -> bool:
         """A header in, before anything of its cell has run; whether the body runs here; never raises.
@@ -188,14 +193,17 @@ class Session:
             raise PlanError(f"`%%{kind}` inside another cell's code cannot run", fix="run it as a cell of its own")
         if threading.current_thread() is not threading.main_thread():
             raise PlanError("a step cannot run in a subshell", fix="run it when the other cell has ended")
+        cell = self._cell(request.cell)
+        if kind == MISPLACED:
+            raise _refused(header, cell)
+        if cell is not None and kind != "setup":
+            self._tell_findings(cell)
         if kind == "step":
             parse_header(header, cell=request.cell)
-        cell = self._cell(request.cell)
         if kind == "setup" or cell is None:
             return Decision(in_place=True)
         flow = self.known.flow()
         step = next((step for step in flow.steps if step.cell == cell.id), None)
-        self._tell_findings(flow, cell)
         if step is None:
             return Decision(in_place=True)
         if step.kind == "params":
@@ -209,10 +217,13 @@ class Session:
         parent = kernel.get_parent() if kernel is not None else None
         return str(((parent or {}).get("content") or {}).get("code") or f"%%{kind} {header}")
 
-    def _tell_findings(self, flow: Flow, cell: Cell) -> None:
+    def _errors(self, cell: Cell) -> list[Finding]:
+        return [f for f in self.known.flow().findings if f.cell == cell.id and f.level == "error"]
+
+    def _tell_findings(self, cell: Cell) -> None:
         """What is wrong with this cell: errors are raised, warnings shown once."""
-        mine = [finding for finding in flow.findings if finding.cell == cell.id]
-        errors = [finding for finding in mine if finding.level == "error"]
+        mine = [finding for finding in self.known.flow().findings if finding.cell == cell.id]
+        errors = self._errors(cell)
         if errors:
             first = errors[0]
             raise PlanError(first.message, step=first.step, cell=_place(cell), line=first.line, fix=first.fix)
@@ -469,15 +480,23 @@ def _shared(step: Step, reason: str) -> Finding:
     )  # fmt: skip
 
 
+def _refused(source: str, cell: Cell | None) -> OptionError:
+    """A cell whose header stands where none may be in; the error that says so, before anything of it has run, out."""
+    found = misplaced_header(source)
+    assert found is not None  # noqa: S101  # the transformer has found it
+    return OptionError(found.why, cell=_place(cell) if cell is not None else None, line=found.number, fix=found.fix)
+
+
 def _restore_line(file: str, source: str) -> None:
-    """Tracebacks and `inspect` show the user's first line, as a comment, instead of our call."""
+    """Tracebacks and `inspect` show the user's lines up to the header, it as a comment, instead of our call."""
     entry = linecache.cache.get(file)
     if entry is None or len(entry) != 4 or not entry[2]:
         return
     lines = list(entry[2])
-    first = next((line for line in source.split("\n") if line.strip()), "")
     at = next((at for at, line in enumerate(lines) if line.startswith("get_ipython().nbflow_enter(")), None)
-    if at is None:
+    header = header_of(own := source.split("\n"))
+    if at is None or header is None:
         return
-    lines[at] = (first if first.startswith("#") else f"#{first}") + "\n"
+    shown = [*own[: header.at], header.line if header.line.startswith("#") else f"#{header.line}"]
+    lines[at : at + len(shown)] = [f"{line}\n" for line in shown]
     linecache.cache[file] = (sum(map(len, lines)), None, lines, entry[3])

@@ -227,7 +227,7 @@ def test_deleting_an_input_stays(kernel: Kernel) -> None:
         ("%%step bad --gpus 1\nx = 1", "unknown option --gpus; did you mean 'gpu'?"),
         ("%%step\nx = 1", "the step has no name"),
         ("%%step open --foreach x in [1,\n2]\ny = 1", "is not `NAME in EXPRESSION`"),
-        ("# a comment\n%%step late\nx = 1", "must be the first line of its cell"),
+        ("x = 1\n%%step late\ny = 1", "`%%step late` stands below code"),
         ("%flow nothing", "%flow has no 'nothing'"),
         ("%flow rum", "did you mean 'run'?"),
         ("%flow run --frsh", "did you mean 'fresh'?"),
