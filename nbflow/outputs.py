@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nbflow.collected import Outputs
+from nbflow.jsonable import jsonable
+from nbflow.tracebacks import text_of
 
 _KINDS = frozenset({"stream", "display_data", "update_display_data", "execute_result", "clear_output", "error"})
 
@@ -23,7 +25,7 @@ class Recorder:
         self._kernel = getattr(ip, "kernel", None)
         self._lock = threading.Lock()
         self._parent: str | None = None
-        self._messages: list[tuple[str, dict[str, Any]]] = []
+        self._outputs: list[dict[str, Any]] = []
         self._send: Any = None
 
     def attach(self) -> None:
@@ -43,7 +45,7 @@ class Recorder:
     def start(self) -> None:
         """Record what is sent for the request that runs now."""
         with self._lock:
-            self._messages = []
+            self._outputs = []
             self._parent = self._request()
 
     def _request(self) -> str | None:
@@ -60,17 +62,18 @@ class Recorder:
         sys.stdout.flush()
         sys.stderr.flush()
         with self._lock:
-            messages, self._messages, self._parent = self._messages, [], None
-        for kind, content in messages:
-            outputs.add(as_output(kind, content))
+            found, self._outputs, self._parent = self._outputs, [], None
+        for output in found:
+            outputs.add(output)
         return outputs
 
     def _observe(
         self, stream: Any, kind: Any, content: Any = None, parent: Any = None, *args: Any, **options: Any
     ) -> Any:
+        sent = self._send(stream, kind, content, parent, *args, **options)
         if self._parent is not None:
             self._keep(kind, content, parent)
-        return self._send(stream, kind, content, parent, *args, **options)
+        return sent
 
     def _keep(self, kind: Any, content: Any, parent: Any) -> None:
         if isinstance(kind, dict):  # a whole message
@@ -78,14 +81,21 @@ class Recorder:
         else:
             header = (parent or {}).get("header", parent)
         if kind in _KINDS and isinstance(content, dict) and header and header.get("msg_id") == self._parent:
+            output = as_output(kind, content)  # now: a bundle is the user's own and may change
             with self._lock:
-                self._messages.append((kind, content))
+                if self._parent is not None:
+                    self._outputs.append(output)
 
 
 def as_output(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
     """A message's type and content in; the nbformat output, an update or a clear as an event of a task has it, out."""
     kept = ("name", "text", "ename", "evalue", "traceback", "wait", "execution_count", "data", "metadata", "transient")
-    return {"output_type": kind, **{key: content[key] for key in kept if key in content}}
+    found = {key: content[key] for key in kept if key in content}
+    try:
+        return {"output_type": kind, **jsonable(found)}
+    except Exception as error:  # the user's own objects; the page has been sent them
+        told = f"[could not be kept: {type(error).__name__}: {text_of(error)}]"
+        return {"output_type": kind, "data": {"text/plain": told}, "metadata": {}}
 
 
 def show(ip: Any, outputs: Iterable[dict[str, Any]]) -> None:

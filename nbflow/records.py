@@ -14,6 +14,7 @@ import msgspec
 
 from nbflow.chunks import ChunkReader, ChunkWriter
 from nbflow.errors import NotFoundError
+from nbflow.jsonable import to_json
 from nbflow.model import FORMAT, Output, Record, RunEvent
 from nbflow.storage import Store, name_of, safe_name
 
@@ -46,7 +47,7 @@ def publish(store: Store, record: Record) -> bool:
     unstored = {name: f"{each.type}: {each.error}" for name, each in record.artifacts.items() if each.group < 0}
     if unstored and (facts := read_facts(store, record.parts.code)).get("unstored") != unstored:
         write_facts(store, record.parts.code, {**facts, "unstored": unstored})
-    return store.create(path, msgspec.json.encode(record))
+    return store.create(path, to_json(record))
 
 
 def find(store: Store, key: str) -> list[Record]:
@@ -88,7 +89,7 @@ def read_facts(store: Store, code_key: str) -> dict[str, Any]:
 
 def write_facts(store: Store, code_key: str, facts: dict[str, Any]) -> None:
     """A code key and JSON-able facts in; they replace the older ones."""
-    store.write(f"facts/{safe_name(code_key)}.json", msgspec.json.encode(facts))
+    store.write(f"facts/{safe_name(code_key)}.json", to_json(facts))
 
 
 # ---------------------------------------------------------------- runs
@@ -142,13 +143,12 @@ class EventWriter:
         # The same writer may come back (a resumed run, a tag added later): each time it is a writer of its own.
         writer = f"{writer_id}.{secrets.token_hex(3)}"
         self._chunks = ChunkWriter(store, f"{run_folder(flow, run)}/events", writer)
-        self._encoder = msgspec.json.Encoder()
         self._last = 0.0
 
     def put(self, event: RunEvent) -> None:
         """Take one event; it is in the store within about 50 ms."""
         self._last = max(self._last, time.time())  # a clock that is set back must not reorder one writer's events
-        self._chunks.put(self._encoder.encode(_Stamped(self._last, event)))
+        self._chunks.put(to_json(_Stamped(self._last, event)))
 
     def flush(self) -> None:
         """All events put so far are in the store when this returns."""
@@ -188,11 +188,10 @@ class LogWriter:
 
     def __init__(self, store: Store, flow: str, run: str, execution: str) -> None:
         self._chunks = ChunkWriter(store, f"{run_folder(flow, run)}/logs/{safe_name(execution)}", "log")
-        self._encoder = msgspec.json.Encoder()
 
     def put(self, output: Output) -> None:
         """Take one piece of output; it is in the store within about 50 ms."""
-        self._chunks.put(self._encoder.encode(output))
+        self._chunks.put(to_json(output))
 
     def flush(self) -> None:
         """All output put so far is in the store when this returns."""

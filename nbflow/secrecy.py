@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from nbflow.jsonable import exact
 from nbflow.model import Finding, Record, TaskFailure, TaskResult
 from nbflow.serialize import Dumped, Unstorable
 
@@ -64,7 +65,7 @@ class Mask:
         )
 
     def _hidden(self, value: Any, kind: Any) -> Any:
-        return msgspec.convert(hide(msgspec.to_builtins(value), self._words), kind)
+        return msgspec.convert(hide(msgspec.to_builtins(value, enc_hook=exact), self._words), kind)
 
 
 def spellings(secrets: Iterable[str]) -> tuple[str, ...]:

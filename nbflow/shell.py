@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from IPython.core import page
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.display_trap import DisplayTrap
@@ -26,6 +25,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets import Any as AnyTrait
 from traitlets.config import Config
 
+from nbflow.jsonable import jsonable
 from nbflow.tracebacks import text_of, without_ours
 
 Emit = Callable[[dict[str, Any]], None]
@@ -106,9 +106,9 @@ class Publisher(DisplayPublisher):  # type: ignore[misc,unused-ignore]
         metadata = metadata or {}
         self._validate_data(data, metadata)  # type: ignore[no-untyped-call]
         kind = "update_display_data" if update else "display_data"
-        output = {"output_type": kind, "data": shown(data), "metadata": plain(metadata)}
+        output = {"output_type": kind, "data": shown(data), "metadata": jsonable(metadata)}
         if transient:
-            output["transient"] = plain(transient)
+            output["transient"] = jsonable(transient)
         self.emit(output)
 
     def clear_output(self, wait: bool = False) -> None:
@@ -133,7 +133,7 @@ class ResultHook(DisplayHook):  # type: ignore[misc,unused-ignore]
     def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
         """The value's MIME bundle and metadata in."""
         self.output["data"] = shown(format_dict)
-        self.output["metadata"] = plain(md_dict or {})
+        self.output["metadata"] = jsonable(md_dict or {})
 
     def finish_displayhook(self) -> None:
         """Emit the result, unless there is nothing to show."""
@@ -230,7 +230,8 @@ class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
     def _showtraceback(self, etype: Any, evalue: Any, stb: Any) -> None:
         _flush()
         lines = [str(line) for line in ([stb] if isinstance(stb, str) else stb)]
-        self.emit({"output_type": "error", "ename": etype.__name__, "evalue": text_of(evalue), "traceback": lines})
+        error = {"ename": etype.__name__, "evalue": text_of(evalue), "traceback": lines}
+        self.emit({"output_type": "error", **jsonable(error)})
 
 
 def keep_empty_lines(lines: list[str]) -> list[str]:
@@ -318,22 +319,7 @@ def run_cell(shell: Any, source: str, file: str, title: str = "") -> CellResult:
 
 def shown(data: dict[str, Any]) -> Any:
     """A MIME bundle in; what a page can show of it out: a widget's model ends with its process, its text stays."""
-    return plain({mime: value for mime, value in data.items() if mime != WIDGET})
-
-
-def plain(value: Any) -> Any:
-    """A MIME bundle or metadata in; the same of JSON types only out, bytes as base64."""
-    return msgspec.to_builtins(value, str_keys=True, enc_hook=_plainer)
-
-
-def _plainer(value: Any) -> Any:
-    if isinstance(value, str):  # a subclass of it
-        return str(value)
-    if hasattr(value, "item") and callable(value.item):  # NumPy's numbers
-        return value.item()
-    if isinstance(value, (set, frozenset)) or hasattr(value, "__iter__"):
-        return list(value)
-    return str(value)
+    return jsonable({mime: value for mime, value in data.items() if mime != WIDGET})
 
 
 def _flush() -> None:

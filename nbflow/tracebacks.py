@@ -9,6 +9,7 @@ import types
 from collections.abc import Collection
 from pathlib import Path
 
+from nbflow.jsonable import text
 from nbflow.model import TaskFailure
 
 OURS = str(Path(__file__).parent) + os.sep
@@ -52,15 +53,15 @@ def failure_of(
     line = trace.tb_lineno if trace is not None else None
     if isinstance(error, SyntaxError) and error.filename in files:
         line = error.lineno
-    text = "".join(traceback.format_exception(type(error), error, trace, chain=True))
+    lines = traceback.format_exception(type(error), error, trace, chain=True)
     return TaskFailure(
-        type=type(error).__name__,
+        type=text(type(error).__name__),
         message=text_of(error),
-        traceback=text,
+        traceback=text("".join(lines)),
         cell=cell,
         line=line,
         kind=kind,
-        bases=tuple(base.__name__ for base in type(error).__mro__[1:-1]),
+        bases=tuple(text(base.__name__) for base in type(error).__mro__[1:-1]),
         fix=getattr(error, "fix", None) if isinstance(getattr(error, "fix", None), str) else None,
     )
 
@@ -68,6 +69,6 @@ def failure_of(
 def text_of(error: object) -> str:
     """An exception in, its message out, also when its class cannot say."""
     try:
-        return str(error)
+        return text(str(error))
     except Exception as broken:  # the user's own __str__
         return f"<unprintable: {type(broken).__name__}>"

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from nbflow.jsonable import to_msgpack
 from nbflow.model import TaskEvent, TaskSpec
 
 LENGTH = struct.Struct(">I")
@@ -110,7 +111,6 @@ class Gone(Message, frozen=True, tag="gone"):
 Order = Submit | Cancel | Close | Host | Give | Recall
 Report = Ready | Born | Frames | Raw | Ending | Gone
 
-_ENCODE = msgspec.msgpack.Encoder().encode
 _ORDER: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
 _REPORT: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
 _EVENT: msgspec.msgpack.Decoder[TaskEvent] = msgspec.msgpack.Decoder(TaskEvent)
@@ -119,12 +119,12 @@ _SPEC = msgspec.msgpack.Decoder(TaskSpec)
 
 def pack(value: Any) -> bytes:
     """A message, event or spec in; its msgpack out, without the length."""
-    return _ENCODE(value)
+    return to_msgpack(value)
 
 
 def frame(value: Any) -> bytes:
     """A message, event or spec in; the whole frame out."""
-    body = _ENCODE(value)
+    body = to_msgpack(value)
     return LENGTH.pack(len(body)) + body
 
 
