@@ -88,6 +88,16 @@ class Page:
         identity = self.send(kind, **content)
         return self.hear(lambda data: data["kind"] == "ack" and data["reply_to"] == identity)
 
+    def outputs(self, message: str) -> list[dict[str, Any]]:
+        """All that a request has published, once it has ended."""
+
+        def found() -> list[dict[str, Any]]:
+            return [one for one in self.published if one["parent_header"].get("msg_id") == message]
+
+        while not any(one["content"].get("execution_state") == "idle" for one in found()):
+            self.published.append(self.client.get_iopub_msg(timeout=20))
+        return found()
+
     def snapshot(self) -> dict[str, Any]:
         self.send("hello")
         return self.hear(lambda data: data["kind"] == "snapshot")
@@ -209,8 +219,7 @@ def test_messages_of_pages_leave_the_figures_of_a_running_cell_alone(header: str
                 page.hear(lambda data, this=identity: data["kind"] == "ack" and data["reply_to"] == this)
         go.touch()
         assert reply(kernel, message)["status"] == "ok"
-        page.snapshot()
-        outputs = [one for one in page.published if one["parent_header"].get("msg_id") == message]
+        outputs = page.outputs(message)
         pictures = [one["content"]["data"]["image/png"] for one in outputs if one["msg_type"] == "display_data"]
         assert pictures == [expected]
         assert [one["content"]["data"]["text/plain"] for one in outputs if one["msg_type"] == "execute_result"] == [
