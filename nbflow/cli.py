@@ -269,8 +269,7 @@ def why(notebook: str, step: str, cost: bool, as_json: bool, **options: Any) -> 
     Names what changed: the line, input, parameter, file or package.
     """
     path, wishes = _wishes(notebook, **options)
-    for name in ("workers", "tags"):
-        wishes.pop(name)
+    wishes.pop("workers")
     found = launch.why(path, step, cost=cost, **wishes)
     print(lines.plain(found) if as_json else table.why_text(step, found))
     return DONE

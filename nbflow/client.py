@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nbflow import records
+from nbflow import inquiries, records
 from nbflow.cards import Card
 from nbflow.errors import AmbiguousTask, NotFoundError, nearest
 from nbflow.following import Watch, follow
@@ -23,7 +23,7 @@ from nbflow.history import step_state
 from nbflow.index import RunSummary
 from nbflow.model import Index, RunStatus, Snapshot, Tagged, TaskState, TaskView
 from nbflow.options import check_tag
-from nbflow.past import PastRun, find_run, summaries
+from nbflow.past import PastRun, summaries
 from nbflow.past_html import run_html, step_html
 from nbflow.past_tasks import Artifact, Attempt, Data, Failure, Task, moment
 from nbflow.render import html, listing, preview, table
@@ -50,7 +50,7 @@ class Flow:
     def __init__(self, name: str, store: str | os.PathLike[str] | None = None) -> None:
         self.name = name
         self._store = open_store(store_url(store, Path.cwd()))
-        flows = records.list_flows(self._store)
+        flows = inquiries.flows_of(self._store, name)
         if name not in flows:
             raise NotFoundError(
                 f"there is no flow {name!r} in {self._store.url}{nearest(name, flows)}",
@@ -70,35 +70,34 @@ class Flow:
         """Its newest run of the whole flow that is done; None when there is none."""
         return self._newest("done")
 
-    def _newest(self, status: str | None) -> Run | None:
-        found = summaries(self._store, self.name)
-        wanted = (one for one in found if one.is_whole and status in (None, one.status))
-        return next((self._run(one) for one in wanted), None)
+    def _newest(self, status: RunStatus | None) -> Run | None:
+        found = inquiries.newest(self._store, self.name, status)
+        return self._run(found) if found is not None else None
 
     def runs(self, *tags: str, status: str | None = None) -> list[Run]:
         """Its runs that carry all these tags, newest first; `status` leaves only those with that status.
 
         Runs of some steps only, and those of cells run by hand, one for each kernel, are among them.
         """
-        return [self._run(one) for one in summaries(self._store, self.name, tags) if status in (None, one.status)]
+        return [self._run(one) for one in inquiries.runs_of(self._store, self.name, tags, status)]
 
     def _run(self, summary: RunSummary) -> Run:
         return Run(PastRun(self._store, summary.flow, summary.run))
 
     def __getitem__(self, run_id: str) -> Run:
-        return Run(find_run(self._store, f"{self.name}/{run_id}"))
+        return Run(inquiries.named(self._store, f"{self.name}/{run_id}"))
 
     def __contains__(self, run: object) -> bool:
         """Whether it has a run of that id, or that Run."""
         if isinstance(run, Run):
             return (run.store, run.flow) == (self._store.url, self.name) and run.id in self
-        return isinstance(run, str) and run in records.list_runs(self._store, self.name)
+        return isinstance(run, str) and inquiries.has_run(self._store, self.name, run)
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs())
 
     def _rows(self) -> list[listing.RunRow]:
-        return [row(one) for one in summaries(self._store, self.name)[:SHOWN_RUNS]]
+        return [row(one) for one in inquiries.runs_of(self._store, self.name)[:SHOWN_RUNS]]
 
     def __repr__(self) -> str:
         return f"Flow({self.name})\n{listing.runs_text(self._rows(), time.time())}"
@@ -114,7 +113,9 @@ class Run:
     """
 
     def __init__(self, name: str | PastRun, store: str | os.PathLike[str] | None = None) -> None:
-        self._past = name if isinstance(name, PastRun) else find_run(open_store(store_url(store, Path.cwd())), name)
+        self._past = (
+            name if isinstance(name, PastRun) else inquiries.named(open_store(store_url(store, Path.cwd())), name)
+        )
 
     # ------------------------------------------------------------ what it is
 
@@ -136,12 +137,13 @@ class Run:
     @property
     def snapshot(self) -> Snapshot:
         """All its tasks at this moment, as tables and pages draw them."""
+        inquiries.watch_status(self._past)
         return self._past.snapshot
 
     @property
     def status(self) -> RunStatus:
         """Running, done, failed, cancelled or lost: not finished and without a sign of life."""
-        return self._past.snapshot.status
+        return self.snapshot.status
 
     @property
     def finished(self) -> bool:
@@ -156,7 +158,7 @@ class Run:
     @property
     def error(self) -> RunError | None:
         """Why it failed, None when it did not: text, with the first failed task's error in its attributes."""
-        return error_of(self._past.snapshot)
+        return error_of(self.snapshot)
 
     @property
     def params(self) -> Parameters:
@@ -170,7 +172,7 @@ class Run:
     @property
     def tags(self) -> tuple[str, ...]:
         """The user's tags."""
-        return self._past.snapshot.tags
+        return inquiries.tags_of(self._past)
 
     @property
     def created_at(self) -> dt.datetime:
@@ -180,7 +182,7 @@ class Run:
     @property
     def finished_at(self) -> dt.datetime | None:
         """When it ended, None before, and where it was lost."""
-        end = self._past.snapshot.finished_at
+        end = self.snapshot.finished_at
         return None if end is None else moment(end)
 
     @property
@@ -228,7 +230,7 @@ class Run:
 
     def steps(self) -> list[Step]:
         """Its steps in document order."""
-        view = self._past.snapshot
+        view = self.snapshot
         names = dict.fromkeys([*view.steps, *(task.task.step for task in view.tasks)])
         return [Step(self._past, name) for name in names]
 
@@ -258,6 +260,7 @@ class Run:
         return sorted({*self._past.values.names(), *self._past.started.parameters})
 
     def _load(self, name: str) -> Any:
+        inquiries.watch_status(self._past)
         try:
             return self._past.values.last(name)
         except NotFoundError:
@@ -268,7 +271,7 @@ class Run:
     @property
     def card(self) -> Card:
         """One card with those of all its tasks."""
-        return gathered(self._past, self.flow, self._past.snapshot.tasks, _outputs(self._past))
+        return gathered(self._past, self.flow, self.snapshot.tasks, _outputs(self._past))
 
     # ------------------------------------------------------------ what can be done to it
 
@@ -312,7 +315,7 @@ class Run:
     # ------------------------------------------------------------ as people see it
 
     def __repr__(self) -> str:
-        return table.text(self._past.snapshot, time.time(), known=self._past.known())
+        return table.text(self.snapshot, time.time(), known=self._past.known())
 
     def _repr_html_(self) -> str:
         return run_html(self._past)
@@ -449,7 +452,7 @@ def locate(path: str, store: str | os.PathLike[str] | None = None) -> Run | Step
     whole = len(parts) > 1 and parts[0] in flows
     # without such a flow, two parts are ID/STEP only if they begin like an id
     named = len(parts) > 1 and not RUN_ID.match(parts[0])
-    run = Run(find_run(opened, "/".join(parts[:2]) if whole or named else parts[0]))
+    run = Run(inquiries.named(opened, "/".join(parts[:2]) if whole or named else parts[0]))
     rest = parts[2:] if whole else parts[1:]
     if not rest:
         return run

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbflow.errors import nearest
-from nbflow.model import Index, TaskEvent, TaskSpec
+from nbflow.model import Asked, Index, TaskEvent, TaskSpec
 
 
 class Parameters(Mapping[str, Any]):
@@ -59,6 +59,20 @@ class Caught:
     traceback: str
 
 
+def task_name(step: str, index: Index) -> str:
+    """A task in; its name within its run, `train`, `train/3`, nested `train/3.0`, out."""
+    return f"{step}/{'.'.join(map(str, index))}" if index else step
+
+
+def said(flow: str, run: str, step: str, index: Index, tags: tuple[str, ...], *, is_flow: bool) -> dict[str, str]:
+    """A task in; what `current` tells its code, by attribute and as text, out: what other tasks may be told otherwise.
+
+    Attempts and temporary folders are left out: whatever another execution would get there, this one is as good.
+    """
+    told = {"flow": flow, "run": run, "step": step, "task": task_name(step, index), "tags": " ".join(tags)}
+    return {**told, "index": str(index[-1]) if index else "", "is_flow": str(is_flow)}
+
+
 @dataclass
 class Context:
     """One task as the code that runs in it may see it; `emit` sends an event to whoever watches the run."""
@@ -75,11 +89,20 @@ class Context:
     is_flow: bool = True
     folder: str | None = None  # the temporary folder, once somebody asked for it
     closing: list[Callable[[], None]] = field(default_factory=list)  # called once the task's own code is over
+    asked: dict[Asked, None] = field(default_factory=dict)  # what it asked nbflow itself, in order
 
     @property
     def task(self) -> str:
         """The task's name within its run: `train`, `train/3`, nested `train/3.0`."""
-        return f"{self.step}/{'.'.join(map(str, self.indices))}" if self.indices else self.step
+        return task_name(self.step, self.indices)
+
+    def note(self, asked: Asked) -> None:
+        """What its code asked nbflow, with the answer: another task like it has to get the same to be the same."""
+        self.asked[asked] = None
+
+    def says(self) -> dict[str, str]:
+        """What `current` tells the task's code of its run and its place there, as text."""
+        return said(self.flow, self.run, self.step, self.indices, self.tags, is_flow=self.is_flow)
 
     def close(self) -> None:
         """The task's own code is over: what waits for that is called, once."""
@@ -117,22 +140,22 @@ class Current:
     @property
     def flow(self) -> str | None:
         """The flow's name."""
-        return None if self.context is None else self.context.flow
+        return None if (context := self._asked("flow")) is None else context.flow
 
     @property
     def run(self) -> str | None:
         """The run's id."""
-        return None if self.context is None else self.context.run
+        return None if (context := self._asked("run")) is None else context.run
 
     @property
     def step(self) -> str | None:
         """The step's name."""
-        return None if self.context is None else self.context.step
+        return None if (context := self._asked("step")) is None else context.step
 
     @property
     def task(self) -> str | None:
         """The task's name within its run: the step's, and the place in its fan-outs."""
-        return None if self.context is None else self.context.task
+        return None if (context := self._asked("task")) is None else context.task
 
     @property
     def attempt(self) -> int | None:
@@ -147,7 +170,8 @@ class Current:
     @property
     def index(self) -> int | None:
         """The place of the item in the innermost foreach, from 0."""
-        return self.context.indices[-1] if self.context and self.context.indices else None
+        context = self._asked("index")
+        return context.indices[-1] if context is not None and context.indices else None
 
     @property
     def parameters(self) -> Parameters | None:
@@ -157,7 +181,7 @@ class Current:
     @property
     def tags(self) -> tuple[str, ...] | None:
         """The run's tags when the task began."""
-        return None if self.context is None else self.context.tags
+        return None if (context := self._asked("tags")) is None else context.tags
 
     @property
     def tempdir(self) -> str | None:
@@ -171,12 +195,19 @@ class Current:
     @property
     def is_flow(self) -> bool:
         """Whether the task belongs to a flow run; False for a cell run by hand."""
-        return self.context is not None and self.context.is_flow
+        return (context := self._asked("is_flow")) is not None and context.is_flow
+
+    def _asked(self, name: str) -> Context | None:
+        """The running task, which has been asked for something that another one may answer otherwise."""
+        context = self.context
+        if context is not None:
+            context.note(Asked(what="current", of=name, answer=context.says()[name]))
+        return context
 
     def __repr__(self) -> str:
         if self.context is None:
             return "<current: no step is running>"
-        return f"<current: task {self.context.task}, attempt {self.context.attempt}, run {self.context.run}>"
+        return f"<current: task {self.task}, attempt {self.attempt}, run {self.run}>"
 
 
 current = Current()

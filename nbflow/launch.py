@@ -98,11 +98,11 @@ def plan(
 
     Raises NotebookError, ParameterError, PlanError or StoreError as `run` does.
     """
-    del workers, tags
+    del workers
     with Executors(on) as executors:
         return plan_flow(
             load_flow(path, all_cells=all_cells), executors, store=store, params=params, params_file=params_file,
-            fresh=fresh, steps=steps, resume=resume, only=only,
+            fresh=fresh, steps=steps, resume=resume, only=only, tags=tags,
         )  # fmt: skip
 
 
@@ -206,11 +206,12 @@ def plan_flow(
     steps: Sequence[str] | None = None,
     resume: str | None = None,
     only: str | None = None,
+    tags: Iterable[str] = (),
 ) -> Plan:
     """A flow and what the user wants in; what a run would do out."""
     ready = _prepare(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
-        steps=steps, resume=resume, only=only, run="",
+        steps=steps, resume=resume, only=only, run="", tags=tuple(tags),
     )  # fmt: skip
     return Plan(flow=ready.flow.name, tasks=forecast.rows(ready.flow, ready.lookup), findings=ready.flow.findings)
 
@@ -225,11 +226,12 @@ def why_flow(
     params_file: PathLike | None = None,
     fresh: bool | Sequence[str] = False,
     cost: bool = False,
+    tags: Iterable[str] = (),
 ) -> dict[str, Any]:
     """A flow and a step in; whether it would run or be reused, and what changed, as `why` gives it, out."""
     ready = _prepare(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
-        steps=None, resume=None, run="",
+        steps=None, resume=None, run="", tags=tuple(tags),
     )  # fmt: skip
     return why_in(ready.flow, ready.lookup, step, cost=cost)
 
@@ -331,7 +333,7 @@ def _prepare(
     origin = past.find_run(opened, resume).run if resume is not None and only is None else None
     told = RunFacts(
         run=run, store_url=opened.url, values=given.values, tags=tags, origin=origin, fresh=pins.steps or chosen,
-        pinned=pins.records, only=only is not None,
+        pinned=pins.records, only=only is not None, whole=words is None,
     )  # fmt: skip
     return Ready(ran, Lookup(ran, opened, told, given.records), given, understand)
 

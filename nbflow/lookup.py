@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from nbflow import planning, records, validity
+from nbflow import inquiries, planning, records, validity
 from nbflow.artifacts import is_whole, save
-from nbflow.context import Caught
+from nbflow.context import Caught, said
 from nbflow.effects import state_of
 from nbflow.errors import NbflowError
 from nbflow.execution import Stood, execution_id, last_executions
@@ -27,6 +27,7 @@ from nbflow.model import (
     Index,
     JoinItem,
     KeyParts,
+    Observations,
     Reason,
     Record,
     Step,
@@ -54,6 +55,7 @@ class RunFacts:
     fresh: frozenset[str] | bool = False  # True: all; names: these steps
     only: bool = False  # `fresh` names the one step that runs
     session: bool = False
+    whole: bool = True  # the whole flow runs, not a part of it
     pinned: Mapping[TaskId, Record | None] = field(default_factory=dict)  # taken as they are; None: it left nothing
 
 
@@ -225,7 +227,7 @@ class Lookup:
                 return _skip(task, own)
             return Prepared(task, now, "done", key=key, execution=own.execution, elapsed=own.elapsed)
         taken = (("only", f"taken as {pinned.run} left it"),) if pinned is not None else ()
-        choice = planning.Choice(pinned, taken) if pinned else self.choose(step, key, listing=task.part == "list")
+        choice = planning.Choice(pinned, taken) if pinned else self.choose(task, key)
         record = choice.record
         if record is not None:
             self.settle(task, record)
@@ -375,9 +377,9 @@ class Lookup:
         """Whether a step's text, or that of a definition that it uses, holds a word."""
         return word in step.source or any(word in self.flow.definitions[order].source for order in step.definitions)
 
-    def choose(self, step: Step, key: str, *, listing: bool = False) -> planning.Choice:
-        """A step and its key in; the past execution that stands for it, if any, out."""
-        fresh = self.facts.fresh
+    def choose(self, task: TaskId, key: str) -> planning.Choice:
+        """A task and its key in; the past execution that stands for it, if any, out."""
+        step, listing, fresh = self.loops.step_of(task), task.part == "list", self.facts.fresh
         wishes = planning.Wishes(
             fresh=fresh is True or (fresh is not False and step.name in fresh),
             no_cache=step.options.no_cache,
@@ -388,11 +390,20 @@ class Lookup:
             now=time.time(),
         )
         found = [] if wishes.fresh or wishes.no_cache else records.find(self.store, key)
-        folder = self.flow.notebook.folder
-        choice = planning.choose(found, wishes, lambda seen: validity.holds(seen, folder, self._written))
+        choice = planning.choose(found, wishes, lambda seen: self._holds(task, seen))
         if choice.record is not None and not is_whole(self.store, choice.record.groups):
             return planning.Choice(None, (("no-output", "its stored values are gone"),))
         return choice
+
+    def _holds(self, task: TaskId, seen: Observations) -> Reason | None:
+        """A task, and what an execution of it was seen to depend on, in; why that no longer holds out."""
+        changed = validity.holds(seen, self.flow.notebook.folder, self._written)
+        if changed is not None or not seen.asked:
+            return changed
+        facts = self.facts
+        now = said(self.flow.name, facts.run, task.step, task.index, facts.tags, is_flow=not facts.session)
+        planned = self.flow.name if facts.whole and not facts.run else ""
+        return inquiries.changed(seen.asked, self.store, now, planned)
 
     def changes(self, task: TaskId) -> tuple[Change, ...]:
         """A prepared task in; what differs from its last execution out: from the one that failed, if it did."""

@@ -38,6 +38,7 @@ from nbflow.model_runs import (
 )
 from nbflow.model_tasks import (
     Artifact,
+    Asked,
     Buffer,
     DefinitionRef,
     Ended,
@@ -46,6 +47,7 @@ from nbflow.model_tasks import (
     KeyParts,
     Observations,
     Output,
+    Question,
     Record,
     Ref,
     Replay,
@@ -71,10 +73,10 @@ from nbflow.model_words import (
 )
 
 __all__ = [
-    "FORMAT", "NO_TASKS", "SETTLED", "WORST_FIRST", "Artifact", "Binding", "Buffer", "Cell", "CellKind", "Change",
-    "Definition", "DefinitionRef", "Edge", "Ended", "Finding", "Flow", "Foreach", "Found", "Frozen", "Group", "Index",
-    "JoinItem", "KeyParts", "Notebook", "Observations", "Output", "Parameter", "Plan", "PlanTask", "Reason", "Record",
-    "Ref", "Replay", "RunEnded", "RunEvent", "RunStarted", "RunStatus", "Segment", "Snapshot", "Source", "Started",
-    "Step", "StepKind", "StepOptions", "Tagged", "TaskChanged", "TaskEvent", "TaskFailure", "TaskId", "TaskOutput",
-    "TaskResult", "TaskSpec", "TaskState", "TaskView", "Writer",
+    "FORMAT", "NO_TASKS", "SETTLED", "WORST_FIRST", "Artifact", "Asked", "Binding", "Buffer", "Cell", "CellKind",
+    "Change", "Definition", "DefinitionRef", "Edge", "Ended", "Finding", "Flow", "Foreach", "Found", "Frozen",
+    "Group", "Index", "JoinItem", "KeyParts", "Notebook", "Observations", "Output", "Parameter", "Plan", "PlanTask",
+    "Question", "Reason", "Record", "Ref", "Replay", "RunEnded", "RunEvent", "RunStarted", "RunStatus", "Segment",
+    "Snapshot", "Source", "Started", "Step", "StepKind", "StepOptions", "Tagged", "TaskChanged", "TaskEvent",
+    "TaskFailure", "TaskId", "TaskOutput", "TaskResult", "TaskSpec", "TaskState", "TaskView", "Writer",
 ]  # fmt: skip

@@ -62,6 +62,19 @@ class Artifact(Frozen, frozen=True, kw_only=True):
     error: str = ""  # why it was not stored
 
 
+Question = Literal["latest_run", "latest_successful_run", "runs", "run", "flow", "tags", "status", "current"]
+
+
+class Asked(Frozen, frozen=True, kw_only=True):
+    """What a step asked nbflow itself, and the answer that it got."""
+
+    what: Question
+    of: str  # a flow, FLOW/ID, or the attribute of `current`
+    answer: str
+    words: tuple[str, ...] = ()  # tags and a status
+    store: str = ""  # another one than its own
+
+
 class Observations(Frozen, frozen=True, kw_only=True):
     """What an execution was seen to depend on; file paths below the notebook's folder are relative to it."""
 
@@ -71,6 +84,7 @@ class Observations(Frozen, frozen=True, kw_only=True):
     written: dict[str, str] = {}  # files written -> content hash, after "+" when only added to; "" when removed
     modules: tuple[str, ...] = ()  # top-level installed modules that were imported, for preloading
     volatile: tuple[str, ...] = ()  # "socket", "subprocess", "database", "clock", "random"
+    asked: tuple[Asked, ...] = ()
 
 
 class KeyParts(Frozen, frozen=True, kw_only=True):

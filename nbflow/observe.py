@@ -19,10 +19,13 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
+from nbflow.context import Context, current
 from nbflow.environment import (
     ABSENT,
     distributions_of,
@@ -33,7 +36,7 @@ from nbflow.environment import (
     text_id,
     top_of,
 )
-from nbflow.model import Observations, TaskSpec
+from nbflow.model import Asked, Observations, TaskSpec
 from nbflow.programs import WORDS, Programs, named_files
 from nbflow.watches import ADDED, FOLDER, watch_environment, watch_looks
 
@@ -111,6 +114,16 @@ class Hook:
 HOOK = Hook()
 
 
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Within the block nothing counts: it is our own work."""
+    before, HOOK.listener = HOOK.listener, None
+    try:
+        yield
+    finally:
+        HOOK.listener = before
+
+
 class Observer:
     """Watches one task between `start` and `stop`."""
 
@@ -138,6 +151,7 @@ class Observer:
         self.seen: dict[str, str] = {}  # path that was asked for and not opened -> what was there
         self._made: set[str] = set()  # folders
         self._ends: list[Callable[[], None]] = []
+        self._context: Context | None = None
         self._handlers: dict[str, Callable[..., None]] = {
             "open": self._on_open,
             "os.listdir": self._on_list,
@@ -157,17 +171,13 @@ class Observer:
         HOOK.install()
         self._last_module = next(reversed(sys.modules))
         self._started_ns = time.time_ns()
+        self._context = current.context
         self._ends = [watch_environment(self._on_variable, self._set.add), watch_looks(self._on_look)]
         HOOK.listener = self._hear
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self) -> AbstractContextManager[None]:
         """Within the block nothing counts: it is our own work."""
-        before, HOOK.listener = HOOK.listener, None
-        try:
-            yield
-        finally:
-            HOOK.listener = before
+        return unheard()
 
     def stop(self, namespace: dict[str, Any] | None = None) -> Observations:
         """The namespace that the task ran in, in; what was seen out."""
@@ -203,7 +213,14 @@ class Observer:
             },
             modules=tuple(sorted(filter(is_installed, tops))),
             volatile=tuple(sorted(self.volatile)),
+            asked=self._asked(),
         )
+
+    def _asked(self) -> tuple[Asked, ...]:
+        """What its code asked nbflow itself; of its own store without the place, which may move."""
+        found = [*self._context.asked] if self._context is not None else []
+        own = self.spec.store
+        return tuple(msgspec.structs.replace(one, store="") if one.store == own else one for one in found)
 
     def new_modules(self) -> list[str]:
         """The modules loaded since the start: `sys.modules` keeps the order of loading."""
@@ -359,7 +376,7 @@ class Observer:
         return found.union(*(_imports_in(path, file_id(path)) for path in local))
 
     def _on_variable(self, name: str, value: str | None) -> None:
-        if name in self._set or name in self.variables or name in self.ours:
+        if HOOK.listener is None or name in self._set or name in self.variables or name in self.ours:
             return
         if self._by_user(sys._getframe(2), ("os.py", "_collections_abc.py")):
             self.variables[name] = text_id(value)

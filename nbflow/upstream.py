@@ -49,14 +49,14 @@ class HandLookup(Lookup):
     known: Known
     target: str = ""  # the step that is to run now
 
-    def choose(self, step: Step, key: str, *, listing: bool = False) -> planning.Choice:
-        """A step and its key in; the past execution that stands for it, if any, out."""
-        if step.name == self.target and (step.name, key) in self.known.seen:
+    def choose(self, task: TaskId, key: str) -> planning.Choice:
+        """A task and its key in; the past execution that stands for it, if any, out."""
+        if task.step == self.target and (task.step, key) in self.known.seen:
             return planning.Choice(None, (("fresh", "executed by hand once more"),))
         record = self.known.executed.get(key)
-        if record is not None and step.name != self.target:
+        if record is not None and task.step != self.target:
             return planning.Choice(record, ())
-        return super().choose(step, key, listing=listing)
+        return super().choose(task, key)
 
     def previous(self, task: TaskId) -> Record | None:
         """The last execution of the task in this kernel, else that of the newest run."""
