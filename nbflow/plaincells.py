@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from nbflow.model import Cell, Reason
 from nbflow.namespace import MISSING, is_own
 from nbflow.scratch import VAGUE
 from nbflow.waiting import as_replay
+
+LOADING = re.compile(r"^%(?:re)?load_ext\s+nbflow\b")
 
 
 class PlainCells:
@@ -54,6 +57,15 @@ class PlainCells:
             self._reasons = prepared.reasons
             self.known.recorder.start()
             task.watch()
+
+    def begun(self, cell: Cell) -> None:
+        """The plain cell that loads nbflow has begun: it is followed from here on.
+
+        What a call above the line that loads has read nobody has seen: its result counts once the cell is run again.
+        """
+        self._task = None
+        if not _acts_unseen(cell):
+            self.known.scratch.before(cell, analyse(cell.body), self.known.flow(), self.known.store_url())
 
     def after(self, cell: Cell | None, before: Mapping[str, Any], *, succeeded: bool) -> None:
         """A cell that is no step has ended: names that it changed hold new versions."""
@@ -95,3 +107,13 @@ class PlainCells:
         journal.announce(self.known.flow(), self.known.document.text)
         dumped = serialize.dump(left.values, self.known.registry)
         self.known.save(task, left, dumped, shown, self._reasons)
+
+
+def _acts_unseen(cell: Cell) -> bool:
+    """Whether a statement that makes data calls something above the line that loads nbflow."""
+    lines = cell.source.split("\n")
+    loads = next((at for at, line in enumerate(lines, start=1) if LOADING.match(line)), len(lines) + 1)
+    above = [each for each in analyse(cell.body).statements if each.line < loads]
+    return any(
+        each.kind == "magic" or (each.kind in ("assign", "call", "other") and "(" in each.source) for each in above
+    )

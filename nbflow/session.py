@@ -12,9 +12,11 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from nbflow import facts, storage
+from nbflow.analysis import analyse
 from nbflow.audience import Audience
 from nbflow.background import BackgroundScreen
 from nbflow.cell_lines import MISPLACED, header_of, misplaced_header
@@ -86,6 +88,56 @@ class Session:
         """Begin to record what cells show; the cell that loads nbflow counts as begun."""
         self.recorder.attach()
         atexit.register(self.close)
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Count what was typed before our hooks were there: the cell that loads nbflow, and those before it.
+
+        The latter only where nothing but the history knows them: a client that tells of no notebook (nbclient,
+        papermill) runs each cell once, in order.
+        """
+        typed = [str(source) for source in self.ip.history_manager.input_hist_raw[1:]]
+        begun = self._running_source(typed[-1] if typed else None)
+        if begun is not None and typed and typed[-1].strip() == begun.strip():
+            typed.pop()
+        metadata = self._metadata()
+        self.document.refresh()
+        if self.document.origin == "executed" and metadata.get("cellId") is None:
+            self._count([source for source in typed if source.strip()])
+        if begun is None or threading.current_thread() is not threading.main_thread():
+            return
+        info = SimpleNamespace(raw_cell=begun)
+        self._stacks[threading.get_ident()] = [info]
+        tags = tuple(map(str, metadata.get("tags") or ()))
+        identity = self.document.note(begun, metadata.get("cellId"), tags)
+        cell = self._cell(identity)
+        self._request = Request(source=begun, cell=identity, info=info, names=self._names_without(cell))
+        if cell is not None and cell.kind == "plain":
+            self.plain.begun(cell)
+
+    def _running_source(self, newest: str | None) -> str | None:
+        """What the cell that runs now holds, where one runs: a terminal loads nbflow by what was typed last."""
+        if getattr(self.ip, "kernel", None) is None:
+            return newest
+        parent = self.ip.kernel.get_parent() or {}
+        asked = (parent.get("header") or {}).get("msg_type") == "execute_request"
+        content = parent.get("content") or {}
+        # a silent request, and what a page asks for beside the history, is no cell
+        kept = asked and not content.get("silent") and content.get("store_history", True)
+        return str(content.get("code", "")) if kept else None
+
+    def _count(self, sources: Iterable[str]) -> None:
+        """Cells that were run before, in order; what is no Python had no effect."""
+        python = [each for each in sources if "syntax" not in {found.code for found in analyse(each).diagnostics}]
+        for identity in [self.document.note(source, None) for source in python]:
+            cell = self._cell(identity)
+            if cell is not None and cell.kind in ("plain", "setup"):
+                self.plain.after(cell, self._names_without(cell), succeeded=True)
+
+    def _names_without(self, cell: Cell | None) -> dict[str, Any]:
+        """The namespace as it was before a cell that has begun, as far as its text tells what it writes."""
+        written = analyse(cell.body).writes if cell is not None else frozenset[str]()
+        return {name: value for name, value in self.ip.user_ns.items() if name not in written}
 
     def close(self) -> None:
         """Write what is left and leave the kernel as it was."""
@@ -441,7 +493,7 @@ class Session:
 
 def _belongs(result: Any, info: Any) -> bool:
     """Whether a result is that of the cell on top: IPython makes a new info for a cell that was broken off."""
-    return result.info is info or result.info.raw_cell == info.raw_cell
+    return result.info is info or str(result.info.raw_cell).rstrip("\n") == str(info.raw_cell).rstrip("\n")
 
 
 def _error_of(result: Any) -> BaseException | None:
