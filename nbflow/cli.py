@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal that cannot show a mark must not end the run
     try:
         code = cli.main(args=arguments, prog_name="nbflow", standalone_mode=False)
-        sys.stdout.flush()
+        with terminal.lasting(sys.stdout):
+            sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except click.ClickException as error:
         terminal.show_error(usage_error(error))
@@ -138,8 +139,8 @@ def resume(name: str | None, as_json: bool, fresh_steps: tuple[str, ...], **opti
     wishes["resume"] = f"{earlier.flow}/{earlier.id}"
     wishes["all_cells"] = wishes["all_cells"] or earlier.metadata["all_cells"]
     if not as_json:
-        print(f"resume of {earlier.flow}/{earlier.id}, {earlier.status}")
-        print(table.plan_text(launch.plan(path, **wishes)), flush=True)
+        terminal.tell(f"resume of {earlier.flow}/{earlier.id}, {earlier.status}")
+        terminal.tell(table.plan_text(launch.plan(path, **wishes)))
     return _run(path, wishes, as_json)
 
 
@@ -188,8 +189,8 @@ def _run(path: str, wishes: dict[str, Any], as_json: bool) -> int:
     if isinstance(watcher, terminal.JsonLines):
         watcher.finish(seen, finished.store)
     else:
-        print(table.text(seen))
-        print(f"{table.summary(table.counts(seen))}; details: nbflow show {finished.flow}/{finished.id}", flush=True)
+        terminal.tell(table.text(seen))
+        terminal.tell(f"{table.summary(table.counts(seen))}; details: nbflow show {finished.flow}/{finished.id}")
         terminal.show_failures(seen)
     return exit_code(seen)
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from nbflow.errors import ExecutorError, NbflowError, RunFailed, StoreError, TaskError
@@ -44,11 +44,13 @@ def interrupts(stop: Callable[[], None], message: str) -> Iterator[None]:
     def hear(signum: int, frame: FrameType | None) -> None:
         del signum, frame
         if stopped.is_set():
-            os.write(2, b"\x1b[?25h" if os.isatty(2) else b"")  # the live table hides the cursor
+            with suppress(OSError):
+                os.write(2, b"\x1b[?25h" if os.isatty(2) else b"")  # the live table hides the cursor
             os._exit(CANCELLED)
         stopped.set()
         stop()
-        os.write(2, message.encode())
+        with suppress(OSError):  # nobody listens any more
+            os.write(2, message.encode())
 
     if threading.current_thread() is not threading.main_thread():
         yield

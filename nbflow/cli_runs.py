@@ -36,7 +36,7 @@ def attach(name: str, store: str | None, as_json: bool) -> int:
     if isinstance(watcher, terminal.JsonLines):
         watcher.finish(seen, run.store)
     else:
-        print(table.text(seen))
+        terminal.tell(table.text(seen))
         if seen.status != "running":
             terminal.show_failures(seen)
     return DONE if seen.status == "running" else exit_code(seen)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO
 
 from nbflow.errors import NbflowError
 from nbflow.model import (
@@ -49,6 +51,28 @@ FRAMES = 10.0
 Event = RunEvent | TaskOutput | None
 
 
+@contextmanager
+def lasting(out: IO[str]) -> Iterator[None]:
+    """Write within the block; when whoever reads has gone, or nothing fits any more, the rest goes nowhere.
+
+    `nbflow run NB | head -2` reads two lines and ends: what is being run goes on, and its exit code counts.
+    """
+    try:
+        yield
+    except OSError:
+        with suppress(OSError, ValueError):  # no file of the system's
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, out.fileno())
+            os.close(null)
+
+
+def tell(text: str, out: IO[str] | None = None) -> None:
+    """Write lines to standard output, or elsewhere, at once."""
+    out = sys.stdout if out is None else out
+    with lasting(out):
+        print(text, file=out, flush=True)
+
+
 class Watcher(Protocol):
     """Whoever shows a run while it runs."""
 
@@ -85,7 +109,7 @@ class JsonLines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._out.flush()
+        pass
 
     def __call__(self, snapshot: Snapshot, event: Event) -> None:
         """The run now and what happened in; its line is written."""
@@ -111,10 +135,9 @@ class JsonLines:
         """The run at its end in; its summary is the last line."""
         self(snapshot, None)
         self._write("summary", snapshot.finished_at or time.time(), lines.summary(snapshot, store))
-        self._out.flush()
 
     def _write(self, kind: str, at: float, content: dict[str, Any]) -> None:
-        print(lines.line(kind, at, self._run, content), file=self._out, flush=True)
+        tell(lines.line(kind, at, self._run, content), self._out)
 
 
 class Pieces:
@@ -157,23 +180,20 @@ class PlainLines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._out.flush()
+        pass
 
     def __call__(self, snapshot: Snapshot, event: Event) -> None:
         """The run now and what happened in; a line is written where it is worth one."""
         for name, text in self._pieces.lines(snapshot, event):
-            self._print(f"    {name} | {text}")
+            tell(f"    {name} | {text}", self._out)
         if isinstance(event, RunStarted):
-            self._print(f"{event.flow} · {event.run} · running")
+            tell(f"{event.flow} · {event.run} · running", self._out)
         elif isinstance(event, TaskChanged):
             if event.state not in ("pending", "queued"):
-                self._print(task_line(snapshot, event))
+                tell(task_line(snapshot, event), self._out)
         elif isinstance(event, Found):
             for text in table.finding_text(event.finding):
-                self._print(text)
-
-    def _print(self, text: str) -> None:
-        print(text, file=self._out, flush=True)
+                tell(text, self._out)
 
 
 class LiveTable:
@@ -195,7 +215,8 @@ class LiveTable:
 
     def __exit__(self, *_: object) -> None:
         self._print()
-        self._live.stop()
+        with lasting(self._live.console.file):
+            self._live.stop()
 
     def __call__(self, snapshot: Snapshot, event: Event) -> None:
         """The run now and what happened in; drawn the next time that it is due."""
@@ -220,7 +241,8 @@ class LiveTable:
             whole.append("\n")
         self._lines.clear()
         if whole:
-            self._live.console.print(whole, end="", soft_wrap=True)
+            with lasting(self._live.console.file):
+                self._live.console.print(whole, end="", soft_wrap=True)
 
 
 def rich_table(snapshot: Snapshot, now: float, height: int) -> Group:
@@ -319,7 +341,7 @@ def facts_text(params: Mapping[str, Any], tags: Iterable[str], metadata: Mapping
 
 def show_error(error: NbflowError) -> None:
     """An error of the user's in; `error: WHAT`, `  where: …` and `  fix: …` go to standard error."""
-    print("\n".join(error.report()), file=sys.stderr, flush=True)
+    tell("\n".join(error.report()), sys.stderr)
 
 
 def show_failures(snapshot: Snapshot) -> None:
@@ -336,7 +358,7 @@ def show_failures(snapshot: Snapshot) -> None:
             fix=failure.fix,
         )
         if failure.traceback:
-            print(failure.traceback.rstrip(), file=sys.stderr)
+            tell(failure.traceback.rstrip(), sys.stderr)
         show_error(error)
 
 
