@@ -14,9 +14,8 @@ DEMO := $(CURDIR)/build/demo
 PYTEST := $(BIN)/python -m pytest
 UNMARKED := not (running or notebooks or remote or browser or export or soak)
 
-# one thread per process in tests: exact numbers, and two test workers do not fight over the cores; no compiled files of
-# the modules that tests write and edit within a second (ours are compiled before)
-TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1 NO_COLOR=1
+# one thread per process in tests: exact numbers, and two test workers do not fight over the cores
+TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NO_COLOR=1
 
 # The front end: only `browser`, `frontend` and wheels need Node; without one of version 20 it comes from PyPI
 JLPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jlpm

@@ -25,6 +25,7 @@ from typing import Any
 
 import msgspec
 
+from nbflow.bytecode import distrust
 from nbflow.context import Context, current
 from nbflow.environment import (
     ABSENT,
@@ -80,6 +81,7 @@ class Hook:
             self._installed = True
             tempfile.gettempdir()  # decided here: asked first inside the hook, it may wait for itself
             sys.addaudithook(self._call)
+            distrust()
 
     def local_modules(self) -> dict[str, str]:
         """Those of all loaded modules that are the notebook's own; looked through only when one was loaded."""

@@ -19,6 +19,7 @@ from nbflow import facts, storage
 from nbflow.analysis import analyse
 from nbflow.audience import Audience
 from nbflow.background import BackgroundScreen
+from nbflow.bytecode import distrust, trust
 from nbflow.cell_lines import MISPLACED, header_of, misplaced_header
 from nbflow.document import ORIGINS, Document, find_path
 from nbflow.errors import NbflowError, OptionError, PlanError, StoreError
@@ -87,6 +88,7 @@ class Session:
     def attach(self) -> None:
         """Begin to record what cells show; the cell that loads nbflow counts as begun."""
         self.recorder.attach()
+        distrust()
         atexit.register(self.close)
         self._catch_up()
 
@@ -143,6 +145,7 @@ class Session:
         """Write what is left and leave the kernel as it was."""
         atexit.unregister(self.close)
         self.recorder.detach()
+        trust()
         self.known.close()
 
     def update_document(self, cells: Iterable[tuple[str, str, tuple[str, ...]]]) -> None:

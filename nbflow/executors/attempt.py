@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from nbflow.collected import Outputs, finish
-from nbflow.model import Ended, Output, TaskEvent, TaskFailure, TaskResult, TaskSpec
+from nbflow.model import Ended, Output, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
 from nbflow.secrecy import Mask
 from nbflow.wire import Assembler, Born, Ending, Frames, Gone, Raw, Report, parse_event
 
@@ -26,6 +26,10 @@ ENDINGS = {
     "memory": ("MemoryError", "the task used more memory than its --memory of {memory} bytes"),
     "cancelled": ("Cancelled", "the task was cancelled"),
 }
+
+
+REPLACED = 3
+"""Processes that may end before a task's first line has begun, each replaced by another one."""
 
 
 class Attempt:
@@ -53,6 +57,9 @@ class Attempt:
         self._result: TaskResult | None = None
         self._begun = time.monotonic()
         self.on_end: Callable[[], None] = lambda: None
+        self._started = False  # its first line has begun
+        self._replaced = 0
+        self._again: Callable[[], None] | None = None
 
     # ------------------------------------------------------------ for whoever submitted it
 
@@ -122,6 +129,21 @@ class Attempt:
         """Where cancelling goes, known once a supervisor has the task."""
         self._cancel = cancel
 
+    def renew(self, again: Callable[[], None]) -> None:
+        """What gives the task to another process when the first one ends before the task has begun."""
+        self._again = again
+
+    def replace(self) -> bool:
+        """Its process has ended: whether the task, of which nothing has run yet, goes to another one."""
+        if self._again is None or self._started or self._why or self._replaced >= REPLACED or self.over.is_set():
+            return False
+        self._replaced += 1
+        self.pid = 0
+        self._assembler = Assembler()
+        self._text.clear()
+        self._again()
+        return True
+
     # ------------------------------------------------------------ for the thread that reads the supervisor
 
     def feed(self, report: Report) -> None:
@@ -151,6 +173,7 @@ class Attempt:
                 continue
             self._put_stream(stream)
             stream = None
+            self._started = self._started or isinstance(event, Started)
             if isinstance(event, Ended):
                 self._result = event.result
                 if not self._why:
@@ -181,10 +204,14 @@ class Attempt:
         if self._result is not None and not self._why:
             self.end(self._result)
             return
+        if self._result is None and self.replace():
+            return
         partial = self._result or TaskResult(elapsed=time.monotonic() - self._begun)
         self.end(
             TaskResult(
-                failure=self._ending() if self._why else lost(status, self.spec),
+                failure=self._ending()
+                if self._why
+                else lost(status, self.spec, 0 if self._started else self._replaced),
                 elapsed=partial.elapsed,
                 observations=partial.observations,
                 findings=partial.findings,
@@ -204,6 +231,10 @@ class Attempt:
             kind=self._why,
         )
 
+    def give_up(self, failure: TaskFailure) -> None:
+        """No process could be found for it: it ends as what it was asked to end as, else with this failure."""
+        self.end(TaskResult(failure=self._ending() if self._why else failure))
+
     def end(self, result: TaskResult) -> None:
         """Its last event; later ones are dropped."""
         if not self.over.is_set():
@@ -212,8 +243,11 @@ class Attempt:
             self.on_end()
 
 
-def lost(status: int, spec: TaskSpec) -> TaskFailure:
-    """The exit status of a process that gave no result in; the failure out."""
+def lost(status: int, spec: TaskSpec, replaced: int = 0) -> TaskFailure:
+    """The exit status of a process that gave no result in; the failure out.
+
+    `replaced`: how many processes before it had ended before the task's first line, as it did.
+    """
     fix: str | None = None
     if status < 0:
         try:
@@ -228,6 +262,8 @@ def lost(status: int, spec: TaskSpec) -> TaskFailure:
             message = f"the task's process was ended by {name}"
     else:
         message = f"the process ended with exit status {status} before the cell finished"
+    if replaced:
+        message += f"; {replaced} before it ended too, each while definitions, set-up and inputs were made ready"
     return TaskFailure(type="WorkerLost", message=message, cell=spec.cell, kind="lost", fix=fix)
 
 

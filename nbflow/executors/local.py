@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from nbflow import admission, limits, records, secret_sources, storage, wire
 from nbflow.carriers import Carriers
 from nbflow.errors import ExecutorError, NbflowError
-from nbflow.executors.attempt import Attempt, Carry
+from nbflow.executors.attempt import Attempt, Carry, lost_supervisor
 from nbflow.executors.spare import SpareLane
 from nbflow.executors.warm import WarmLane
 from nbflow.executors.zygote import ZygoteLane
@@ -77,9 +78,25 @@ class LocalExecutor:
             spec = _with_devices(spec)
         attempt = Attempt(spec, self._publish, secrets.values(), self._carry(spec))
         order = wire.Submit(0, wire.pack(spec), spec.options.timeout, spec.options.memory, secrets)
+        attempt.renew(lambda: self.carriers.run(partial(self._again, attempt, order)))
+        self._give(attempt, order)
+        return attempt
+
+    def _give(self, attempt: Attempt, order: wire.Submit) -> None:
+        spec = attempt.spec
         lane = self.warm if self.warm is not None and self.warm.takes(spec) else self.lane
         lane.submit(attempt, order, frozenset(spec.preload))
-        return attempt
+
+    def _again(self, attempt: Attempt, order: wire.Submit) -> None:
+        """A task whose process has ended before its first line goes to another one: nothing of it has run."""
+        if not attempt.cancelling:
+            try:
+                self._give(attempt, order)
+            except ExecutorError as error:
+                attempt.give_up(lost_supervisor(attempt.spec, error.message))
+        if attempt.cancelling:  # before there was a process that could have heard of it
+            attempt.cancel(0.0)
+            attempt.give_up(lost_supervisor(attempt.spec))
 
     def _carry(self, spec: TaskSpec) -> Carry | None:
         """Publishing in a folder takes no time; elsewhere others would wait for it."""

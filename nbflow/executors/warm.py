@@ -187,6 +187,7 @@ class WarmLane:
         with self._lock:
             if self._closed:
                 raise ExecutorError("the executor is closed")
+            self._alone.discard(attempt)  # it had a process of its own, which ended before the task had begun
             (self._queue if self._suits(waiting) else self._apart).append(waiting)
             self._pump()
 

@@ -172,7 +172,7 @@ class Zygote:
         for attempt, order in waiting:
             if problem is not None and self.preload and not self.closing:
                 self._again(attempt, order)
-            else:
+            elif self.closing or not attempt.replace():
                 attempt.end(TaskResult(failure=lost_supervisor(attempt.spec, problem)))
         for guest in guests:
             guest.lose()
