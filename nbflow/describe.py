@@ -42,7 +42,7 @@ def describe(name: str, value: Any) -> Description:
 def type_name(value: Any) -> str:
     """A value in; its type as people write it (`int`, `pandas.DataFrame`, `sklearn.svm.SVC`) out."""
     kind = type(value)
-    module, name = kind.__module__, kind.__qualname__
+    module, name = str(kind.__module__), kind.__qualname__  # a module may be called anything, None for one
     if module in {"builtins", "__main__"}:
         return name
     parts = module.split(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,15 +10,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from nbflow import artifacts, records
 from nbflow.audience import Audience
 from nbflow.collected import Outputs
-from nbflow.errors import NbflowError
+from nbflow.errors import NbflowError, StoreError
 from nbflow.executors.kernel import KernelTask, Left
 from nbflow.model import Finding, Flow, Found, Reason, Record, RunEnded, TaskChanged, TaskFailure, TaskId, TaskState
 from nbflow.provenance import run_started
 from nbflow.serialize import Dumped, Unstorable
 from nbflow.storage import Store
+from nbflow.tracebacks import unforeseen, unforeseen_failure
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Journal:
         self._attempts: dict[TaskId, int] = {}
         self._steps: tuple[str, ...] = ()
         self._jobs: list[Future[Any]] = []
+        self._kept: set[str] = set()  # executions whose record is being stored
         # one thread: what it does stands in the store in the order in which it was asked for
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nbflow-store")
         self._writer = records.EventWriter(store, flow.name, self.run, f"kernel-{os.getpid()}")
@@ -110,26 +115,49 @@ class Journal:
         identity = TaskId(step=task.spec.step, index=task.spec.index)
         self._attempts[identity] = max(task.spec.attempt, self._attempts.get(identity, 0))
 
-        def finish() -> Record:
+        def build() -> Record:
             groups, found = artifacts.save(self.store, dumped)
             return task.record(left, groups, found, outputs)
 
-        def publish(record: Record) -> Record:
-            records.publish(self.store, record)
-            event = TaskChanged(
-                task=identity, state="done", at=time.time(), attempt=task.spec.attempt, key=record.key,
-                execution=record.execution, reasons=reasons, elapsed=left.elapsed, pid=os.getpid(),
-            )  # fmt: skip
-            self._writer.put(event)
-            self.audience.see_by_hand(event)
+        event = TaskChanged(
+            task=identity, state="done", at=time.time(), attempt=task.spec.attempt, key=task.spec.key,
+            execution=task.spec.execution, reasons=reasons, elapsed=left.elapsed, pid=os.getpid(),
+        )  # fmt: skip
+
+        def publish(made: Callable[[], Record]) -> Record:
+            try:
+                record = made()
+                records.publish(self.store, record)
+                self._tell_kept(event)
+            except Exception as error:  # whatever it is: nobody may wait for this step
+                self._tell_lost(event, error, task.spec.cell)
+                raise
             return record
 
         if all(isinstance(each, Unstorable) or _is_small(each) for each in dumped):
-            record = finish()
-            self._submit(lambda: publish(record))
-            return record
-        self.pending.append(Saving(task, left.values, self._thread.submit(lambda: publish(finish()))))
-        return None
+            record = build()
+            self._submit(lambda: publish(lambda: record))
+        else:
+            record = None
+            self.pending.append(Saving(task, left.values, self._thread.submit(lambda: publish(build))))
+        self._kept.add(task.spec.execution)
+        return record
+
+    def keeps(self, execution: str) -> bool:
+        """Whether an execution has been given to `save`: what becomes of it is told from there."""
+        return execution in self._kept
+
+    def _tell_kept(self, event: TaskChanged) -> None:
+        self._writer.put(event)
+        self.audience.see_by_hand(event)
+
+    def _tell_lost(self, event: TaskChanged, error: Exception, cell: str | None) -> None:
+        """Tell that what a cell left could not be stored: its step has failed after all."""
+        failure = unforeseen_failure(error, f"what {event.task.step} left could not be stored", cell)
+        lost = msgspec.structs.replace(event, state="failed", at=time.time(), failure=failure)
+        self.audience.see_by_hand(lost)
+        with contextlib.suppress(StoreError):  # which may be why
+            self._writer.put(lost)
 
     def settled(self) -> list[tuple[Saving, Record | NbflowError]]:
         """Wait for values that are being stored; each execution with its record, or with what prevented it, out."""
@@ -138,16 +166,17 @@ class Journal:
         for saving in pending:
             try:
                 ended.append((saving, saving.future.result()))
-            except NbflowError as error:
-                ended.append((saving, error))
+            except Exception as error:  # told in the cell that runs next
+                ended.append((saving, unforeseen(error, f"what {saving.task.spec.step} left could not be stored")))
         return ended
 
-    def problems(self, *, wait: bool = False) -> list[BaseException]:
+    def problems(self, *, wait: bool = False) -> list[NbflowError]:
         """What went wrong in the background since the last call; with `wait` everything asked for has been done."""
         jobs = self._jobs
         self._jobs = [] if wait else [job for job in jobs if not job.done()]
         ended = jobs if wait else [job for job in jobs if job.done()]
-        errors = [error for job in ended if (error := job.exception()) is not None]
+        failed = [error for job in ended if (error := job.exception()) is not None]
+        errors = [unforeseen(error, "what a cell left could not be stored") for error in failed]
         if wait and not errors:
             try:
                 self._writer.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -139,19 +139,15 @@ class Knowledge:
                 say(ended)
             else:
                 self.know(ended, saving.values)
-        self._report(self._journal.problems())
+        for problem in self._journal.problems():
+            say(problem)
 
     def flush(self) -> None:
         """Everything that cells run by hand have left is in the store."""
         self.settle()
         if self._journal is not None:
-            self._report(self._journal.problems(wait=True))
-
-    def _report(self, problems: Iterable[BaseException]) -> None:
-        for problem in problems:
-            if not isinstance(problem, NbflowError):
-                raise problem
-            say(problem)
+            for problem in self._journal.problems(wait=True):
+                say(problem)
 
     def know(self, record: Record, values: Mapping[str, Any]) -> None:
         """An execution that is stored counts from now on; its names hold its values."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from nbflow import outcome, outputs, serialize
 from nbflow.context import current
 from nbflow.errors import NbflowError
 from nbflow.executors.kernel import KernelTask
-from nbflow.flowrun import FlowRun
+from nbflow.flowrun import FlowRun, say
 from nbflow.knowledge import Knowledge, content_ids, values_of
 from nbflow.model import Artifact, Flow, Reason, Record, Step, StepOptions, TaskFailure, TaskId, TaskState
 from nbflow.screen import RunScreen, StepScreen
 from nbflow.serialize import Unstorable
-from nbflow.tracebacks import failure_of
+from nbflow.tracebacks import failure_of, unforeseen, unforeseen_failure
 from nbflow.upstream import refuse
 
 NOT_HERE = (
@@ -183,6 +185,33 @@ class Lane:
         self.known.save(task, left, dumped, shown, self._reasons)
         self._show_card(spec.step, spec.options)
         return None
+
+    def give_up(self, task: KernelTask, error: BaseException) -> NbflowError | None:
+        """Record a step as failed whose cell has ended, but not what it left, because of `error`.
+
+        Return what makes the cell a failure; None where all is being stored already, and only what came after failed.
+        """
+        spec, known = task.spec, self.known
+        what = f"what {spec.step} left could not be kept"
+        ends: list[Callable[[], object]] = [
+            known.recorder.stop, lambda: task.leave(succeeded=False), lambda: task.aside.restore(()),
+            known.ledger.code_ran, known.ledger.sweep, lambda: known.ledger.forget(spec.writes),
+        ]  # fmt: skip
+        for end in ends:
+            with contextlib.suppress(Exception):  # one of them may be what went wrong: the others are still due
+                end()
+        if current.context is not None:
+            current.context.close()
+        problem, journal = unforeseen(error, what), known.journal()
+        if journal.keeps(spec.execution):
+            say(problem)
+            return None
+        failure = unforeseen_failure(error, what, spec.cell)
+        state: TaskState = "cancelled" if failure.kind == "cancelled" else "failed"
+        journal.tell(
+            TaskId(step=spec.step), state, attempt=spec.attempt, key=spec.key, failure=failure, reasons=self._reasons
+        )
+        return problem
 
     def _show_card(self, step: str, options: StepOptions) -> None:
         """With `--card` the card of what has just run stands below its cell."""

@@ -22,8 +22,10 @@ MISSING: Any = type("Missing", (), {"__repr__": lambda _: "MISSING"})()
 
 
 @lru_cache(maxsize=1 << 16)
-def is_own(name: str) -> bool:
-    """Whether a name belongs to Python or IPython rather than to the user."""
+def is_own(name: object) -> bool:
+    """Whether a name belongs to Python or IPython rather than to the user; keys that are no names are nobody's."""
+    if not isinstance(name, str):
+        return True
     if name[:1] != "_" and name not in _OWN:
         return False
     return name in _OWN or (name.startswith("__") and name.endswith("__")) or _NUMBERED.match(name) is not None

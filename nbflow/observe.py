@@ -484,9 +484,10 @@ def touched(namespaces: list[dict[str, Any]]) -> set[str]:
     found: set[str] = set()
     for namespace in namespaces:
         for value in list(namespace.values()):
-            if isinstance(value, types.ModuleType):
+            kind = type(value)  # not `isinstance`, which asks the value
+            if issubclass(kind, types.ModuleType):
                 found.add(top_of(value.__name__))
                 continue
-            own = getattr(value, "__module__", None) if isinstance(value, (type, types.FunctionType)) else None
-            found.add(top_of(own if isinstance(own, str) else type(value).__module__))
+            own = getattr(value, "__module__", None) if issubclass(kind, (type, types.FunctionType)) else None
+            found.add(top_of(own if isinstance(own, str) else str(kind.__module__)))
     return found

@@ -36,7 +36,7 @@ def outputs_of(
     expected = {*spec.writes, *changed}
     values: dict[str, Any] = {}
     for name, value in after.items():
-        if name in own or (name not in expected and (not is_public(name) or isinstance(value, types.ModuleType))):
+        if name in own or (name not in expected and (not is_public(name) or issubclass(type(value), types.ModuleType))):
             continue
         fresh = name not in before or before[name] is not value
         if (name in expected or fresh) and not (name in NEVER and not fresh):
@@ -52,7 +52,7 @@ def outputs_of(
 
 def users(namespace: Mapping[str, Any]) -> dict[str, Any]:
     """A namespace in, without IPython's own names out."""
-    return {name: value for name, value in namespace.items() if name not in NEVER and not name.startswith("_")}
+    return {name: value for name, value in namespace.items() if name not in NEVER and is_public(name)}
 
 
 def _check_bound(spec: TaskSpec, values: dict[str, Any], after: Mapping[str, Any]) -> None:
@@ -67,9 +67,9 @@ def _check_bound(spec: TaskSpec, values: dict[str, Any], after: Mapping[str, Any
         values.setdefault(name, after[name])
 
 
-def is_public(name: str) -> bool:
-    """Whether a name may be an artifact: `_x` is the cell's own business."""
-    return not name.startswith("_")
+def is_public(name: object) -> bool:
+    """Whether a name may be an artifact: `_x` is the cell's own business, other keys of `globals()` are no names."""
+    return isinstance(name, str) and not name.startswith("_")
 
 
 def check_required(spec: TaskSpec, artifacts: Mapping[str, Artifact]) -> None:

@@ -12,6 +12,7 @@ from nbflow.errors import NbflowError
 from nbflow.messages import AckMessage
 from nbflow.options import parse_header
 from nbflow.pages import Pages
+from nbflow.tracebacks import text_of
 
 Command = Mapping[str, Any]
 
@@ -24,9 +25,17 @@ def receive(pages: Pages, command: Any) -> AckMessage:
         if kind not in COMMANDS:
             raise NbflowError(f"there is no command {kind!r}", fix="reload the page")
         text = COMMANDS[kind](pages, found) or ""
-    except NbflowError as error:
-        return pages.acknowledge(identity, error.message, error.fix or "", ok=False)
+    except Exception as error:  # a page of another version may send anything, and waits for an answer
+        problem = _told(error)
+        return pages.acknowledge(identity, problem.message, problem.fix or "", ok=False)
     return pages.acknowledge(identity, text, "", ok=True)
+
+
+def _told(error: Exception) -> NbflowError:
+    """What a command ended with in; that as a page shows it out."""
+    if isinstance(error, NbflowError):
+        return error
+    return NbflowError(f"{type(error).__name__}: {text_of(error)}", fix="reload the page")
 
 
 def _id(command: Command) -> str:
@@ -95,10 +104,8 @@ def _begin(pages: Pages, command: Command, **wishes: Any) -> str:
 
 def refuse(pages: Pages, command: Command, error: Exception) -> None:
     """A command that was acknowledged before it turned out to be impossible."""
-    if isinstance(error, NbflowError):
-        pages.answer("refused", _id(command), text=error.message, fix=error.fix or "")
-    else:
-        pages.answer("refused", _id(command), text=f"{type(error).__name__}: {error}", fix="")
+    problem = _told(error)
+    pages.answer("refused", _id(command), text=problem.message, fix=problem.fix or "")
 
 
 def cancel(pages: Pages, command: Command) -> None:
@@ -186,7 +193,7 @@ def _later(pages: Pages, command: Command, work: Callable[[], None]) -> None:
     def guarded() -> None:
         try:
             work()
-        except NbflowError as error:
+        except Exception as error:  # the page waits for an answer, whatever the store holds
             refuse(pages, command, error)
 
     pages.later(guarded)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 from typing import Any, cast
@@ -16,6 +18,7 @@ from nbflow.model import Flow, Notebook
 from nbflow.render.page import Seen, page
 from nbflow.session import Session
 from nbflow.storage import store_url
+from nbflow.tracebacks import unforeseen
 
 EVERY = 0.1
 """Seconds between two messages; a page that takes long to make waits ten times as long as that took."""
@@ -43,6 +46,7 @@ class Pages:
         self._last: SnapshotMessage | None = None
         self._last_whole = 0.0
         self._want_whole = False
+        self._printed: list[str] = []
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -76,6 +80,8 @@ class Pages:
             self.audience.see_flow(self.session.flow())
         except NbflowError:
             return  # shown where the user asks for it; the pages keep what they have
+        except Exception as error:  # in a hook of IPython's, after every cell
+            self._say(error)
 
     # ------------------------------------------------------------ telling
 
@@ -111,8 +117,8 @@ class Pages:
             self._wake.clear()
             began = time.perf_counter()
             while not self._jobs.empty():
-                self._jobs.get()()
-            self._tell_news()
+                self._try(self._jobs.get())
+            self._try(self._tell_news)
             self._closed.wait(max(EVERY, 10 * (time.perf_counter() - began)))
 
     def _tell_news(self) -> None:
@@ -139,7 +145,32 @@ class Pages:
 
     def _send(self, message: KernelMessage) -> None:
         for send in tuple(self._receivers):
-            send(message)
+            try:
+                send(message)
+            except Exception as error:  # this page's channel is broken: the others hear all the same
+                self._print(error)
+
+    def _try(self, work: Callable[[], None]) -> None:
+        """Do something for pages; whatever it raises, there are others to be told of other things."""
+        try:
+            work()
+        except Exception as error:  # nobody waits for this thread: the pages show it
+            self._say(error)
+
+    def _say(self, error: Exception) -> None:
+        """Tell the pages of an error that is nobody's answer."""
+        problem = unforeseen(error, "nbflow could not tell this page what is new")
+        if self._print(error):
+            self.answer("refused", "", text=problem.message, fix=problem.fix or "")
+
+    def _print(self, error: Exception) -> bool:
+        """Put an error on the terminal of the kernel, the same one only once in a row; whether it is another one."""
+        lines = traceback.format_exception(error)
+        if lines == self._printed:
+            return False
+        self._printed = lines
+        print("".join(lines), end="", file=sys.__stderr__, flush=True)
+        return True
 
     # ------------------------------------------------------------ for commands
 
@@ -150,7 +181,7 @@ class Pages:
 
     def main(self, work: Callable[[], None]) -> None:
         """Have something done in the kernel's main thread, when no cell runs."""
-        self._main(work)
+        self._main(lambda: self._try(work))
 
     def later(self, work: Callable[[], None]) -> None:
         """Have something done by the thread that tells: what reads the store."""

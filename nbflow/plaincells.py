@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from nbflow import replay, serialize
@@ -69,7 +71,7 @@ class PlainCells:
 
     def after(self, cell: Cell | None, before: Mapping[str, Any], *, succeeded: bool) -> None:
         """A cell that is no step has ended: names that it changed hold new versions."""
-        task, self._task = self._task, None
+        task = self._task
         namespace, ledger = self.known.ip.user_ns, self.known.ledger
         changed = {
             name for name, value in namespace.items() if before.get(name, MISSING) is not value and not is_own(name)
@@ -86,6 +88,16 @@ class PlainCells:
             self._finish(task, succeeded=succeeded)
         elif cell is not None and analysis is not None:
             self.known.scratch.after(cell, analysis, changed, succeeded=succeeded)
+
+    def give_up(self) -> None:
+        """The cell has ended, but something went wrong after it: nothing of it is followed any more."""
+        task, self._task = self._task, None
+        ends: list[Callable[[], object]] = [self.known.recorder.stop]
+        if task is not None:
+            ends.append(partial(task.leave, succeeded=False))
+        for end in ends:
+            with contextlib.suppress(Exception):  # it may be what went wrong
+                end()
 
     def _know_definitions(self, cell: Cell, changed: set[str], *, succeeded: bool) -> None:
         for definition in self.known.flow().definitions:

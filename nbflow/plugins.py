@@ -120,7 +120,7 @@ def stamp() -> tuple[tuple[str, int], ...]:
     """The folders of installed distributions, each with a time that changes when one is installed or removed."""
     stamps = []
     for folder in sys.path:
-        if folder.endswith(("site-packages", "dist-packages")):
+        if isinstance(folder, str) and folder.endswith(("site-packages", "dist-packages")):
             try:
                 stamps.append((folder, os.stat(folder).st_mtime_ns))  # noqa: PTH116  # asked with every look-up
             except OSError:

@@ -97,7 +97,7 @@ def dump(values: Mapping[str, Any], registry: Registry) -> list[Dumped | Unstora
     trials: list[_Trial] = []
     session = Pickling(registry)
     for name, value in values.items():
-        if type(value) in SCALARS:
+        if any(type(value) is kind for kind in SCALARS):  # by identity: a metaclass may have a hash of its own
             results.append(Dumped((name,), pickle.dumps(value, 5), described={name: described[name]}))
             continue
         trial = _try(session, (name,), value, {})
@@ -156,14 +156,19 @@ def _try(session: Pickling, names: tuple[str, ...], value: Any, regions: dict[in
     pickler = Pickler(session, stream, regions, out_of_band(buffers.append))
     try:
         pickler.dump(value)
-    except Exception as error:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
         return f"{type(error).__name__}: {error}"
     return _Trial(names, pickler, buffers, stream.getvalue())
 
 
 def _blame(session: Pickling, name: str, value: Any, reason: str) -> str:
     """A value that cannot be pickled and the reason in; the reason with the part that is at fault out."""
-    path = find_culprit(name, value, lambda part: isinstance(_try(session, (), part, {}), str))
+    try:
+        path = find_culprit(name, value, lambda part: isinstance(_try(session, (), part, {}), str))
+    except Exception:  # objects that answer no question at all; the reason is known
+        return reason
     return reason if path == name else f"{reason} (in {path})"
 
 

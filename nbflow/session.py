@@ -38,6 +38,7 @@ from nbflow.plaincells import PlainCells
 from nbflow.registry import Registry
 from nbflow.render import table
 from nbflow.screen import RunScreen
+from nbflow.tracebacks import unforeseen
 
 if TYPE_CHECKING:
     from nbflow.client import Run
@@ -53,6 +54,8 @@ class Request:
     names: Mapping[str, Any] = field(default_factory=dict)  # the namespace before it
     tree: ast.Module | None = None
     decision: Decision | None = None
+    problem: NbflowError | None = None  # why nbflow was not ready for it
+    message: str | None = None  # the id of the page's request
     task: KernelTask | None = None
 
 
@@ -165,8 +168,12 @@ class Session:
         self._request = self._begin(info.raw_cell, getattr(info, "cell_id", None), info)
 
     def after_execute(self) -> None:
-        """A request has ended; silent ones get no other hook."""
-        if self._request is not None and self._request.info is None:
+        """A request has ended; silent ones get no other hook.
+
+        Widgets' messages end with this event, too, in threads of their own and while an awaiting cell runs.
+        """
+        request = self._request
+        if request is not None and request.info is None and request.message == self._message():
             self._finish(None)
 
     def after_cell(self, result: Any) -> None:
@@ -182,15 +189,23 @@ class Session:
         HOOK.note_modules()
 
     def _begin(self, source: str, cell_id: str | None, info: Any) -> Request:
+        request = Request(source=source, cell=None, info=info, message=self._message())
+        try:
+            self._get_ready(request, cell_id)
+        except Exception as error:  # whatever it is: the cell runs all the same, and a step says it
+            request.problem = unforeseen(error, "nbflow is not ready for this cell")
+        return request
+
+    def _get_ready(self, request: Request, cell_id: str | None) -> None:
         self.known.settle()
         if self._run is not None and self._run.over:
             self.known.absorb(self._run)  # it went on in the background
         metadata = self._metadata()
         self.document.forget(metadata.get("deletedCells") or ())
         tags = tuple(map(str, metadata.get("tags") or ()))
-        cell = self.document.note(source, cell_id, tags)
-        request = Request(source=source, cell=cell, info=info)
-        found = self._cell(cell)
+        source = request.source
+        request.cell = self.document.note(source, cell_id, tags)
+        found = self._cell(request.cell)
         if found is None or found.kind in ("plain", "setup", "control", "empty"):
             try:
                 self.plain.before(source, found)
@@ -198,12 +213,17 @@ class Session:
                 say(error)
         request.names = dict(self.ip.user_ns)
         self._prepared = self._prepared or (source.strip() != "" and self.lane.prepare())
-        return request
+
+    def _parent(self) -> Mapping[str, Any]:
+        """The page's request that is being answered in this thread."""
+        kernel = getattr(self.ip, "kernel", None)
+        return (kernel.get_parent() if kernel is not None else None) or {}
 
     def _metadata(self) -> Mapping[str, Any]:
-        kernel = getattr(self.ip, "kernel", None)
-        parent = kernel.get_parent() if kernel is not None else None
-        return (parent or {}).get("metadata") or {}
+        return self._parent().get("metadata") or {}
+
+    def _message(self) -> str | None:
+        return (self._parent().get("header") or {}).get("msg_id")
 
     def _cell(self, identity: str | None) -> Cell | None:
         if identity is None:
@@ -248,6 +268,8 @@ class Session:
             raise PlanError(f"`%%{kind}` inside another cell's code cannot run", fix="run it as a cell of its own")
         if threading.current_thread() is not threading.main_thread():
             raise PlanError("a step cannot run in a subshell", fix="run it when the other cell has ended")
+        if request.problem is not None:
+            raise request.problem
         cell = self._cell(request.cell)
         if kind == MISPLACED:
             raise _refused(header, cell)
@@ -268,9 +290,7 @@ class Session:
 
     def _source(self, kind: str, header: str) -> str:
         """A silent request's source: no hook tells it."""
-        kernel = getattr(self.ip, "kernel", None)
-        parent = kernel.get_parent() if kernel is not None else None
-        return str(((parent or {}).get("content") or {}).get("code") or f"%%{kind} {header}")
+        return str((self._parent().get("content") or {}).get("code") or f"%%{kind} {header}")
 
     def _errors(self, cell: Cell) -> list[Finding]:
         return [f for f in self.known.flow().findings if f.cell == cell.id and f.level == "error"]
@@ -330,22 +350,36 @@ class Session:
     # ------------------------------------------------------------ after a cell
 
     def _finish(self, result: Any) -> None:
-        """The outermost cell of the main thread is over."""
+        """The outermost cell of the main thread is over. What goes wrong from here on is told in it, never raised."""
         request, self._request = self._request, None
         if request is None:
             return
         failed = _error_of(result) if result is not None else None
         succeeded = failed is None if result is not None else bool(self.ip.last_execution_succeeded)
+        try:
+            problem = self._keep(request, failed, succeeded=succeeded)
+        except BaseException as error:  # of ours, of the store, of the user's objects while they are looked at
+            problem = self._give_up(request, error)
+        if problem is not None:
+            self._fail(result, problem)
+
+    def _keep(self, request: Request, failed: BaseException | None, *, succeeded: bool) -> NbflowError | None:
+        """What a cell left, kept; what makes it a failure after all out."""
         if request.task is not None:
-            problem = self.lane.finish(request.task, succeeded=succeeded, error=failed)
-            if problem is not None:
-                self._fail(result, problem)
-            return
+            return self.lane.finish(request.task, succeeded=succeeded, error=failed)
+        if request.problem is not None and request.decision is None:
+            raise request.problem
         if request.decision is None or request.decision.step is None:
-            try:
-                self.plain.after(self._cell(request.cell), request.names, succeeded=succeeded)
-            except NbflowError as error:
-                say(error)
+            self.plain.after(self._cell(request.cell), request.names, succeeded=succeeded)
+        return None
+
+    def _give_up(self, request: Request, error: BaseException) -> NbflowError | None:
+        """Something went wrong after a cell: a step has failed then, any other cell has run as it would have."""
+        if request.task is not None:
+            return self.lane.give_up(request.task, error)
+        self.plain.give_up()
+        say(unforeseen(error, "what this cell left is not known to nbflow"))
+        return None
 
     def _fail(self, result: Any, error: NbflowError) -> None:
         """The cell has run, but what it left cannot be used: its reply is an error, so that Run All stops."""

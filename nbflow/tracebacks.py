@@ -9,6 +9,7 @@ import types
 from collections.abc import Collection
 from pathlib import Path
 
+from nbflow.errors import NbflowError
 from nbflow.jsonable import text
 from nbflow.model import TaskFailure
 
@@ -64,6 +65,29 @@ def failure_of(
         bases=tuple(text(base.__name__) for base in type(error).__mro__[1:-1]),
         fix=getattr(error, "fix", None) if isinstance(getattr(error, "fix", None), str) else None,
     )
+
+
+def unforeseen(error: BaseException, what: str) -> NbflowError:
+    """Return an exception that nobody foresaw as an error that can be shown; `what` says what it has prevented.
+
+    Such an exception is a fault of nbflow's, or comes from the user's objects while nbflow looks at them.
+    """
+    if isinstance(error, NbflowError):
+        return error
+    told = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {text_of(error)}"
+    shown = NbflowError(f"{what}: {told}", fix="run the cell once more; if it fails again, report it")
+    shown.__cause__ = error
+    return shown
+
+
+def unforeseen_failure(error: BaseException, what: str, cell: str | None) -> TaskFailure:
+    """Return such an exception as a task's failure, with every frame of its traceback, ours too."""
+    shown = unforeseen(error, what)
+    return TaskFailure(
+        type=text(type(error).__name__), message=text(shown.message), cell=cell, fix=shown.fix,
+        kind="cancelled" if isinstance(error, KeyboardInterrupt) else "error",
+        traceback=text("".join(traceback.format_exception(error))),
+    )  # fmt: skip
 
 
 def text_of(error: object) -> str:

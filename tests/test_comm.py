@@ -227,6 +227,71 @@ def test_messages_of_pages_leave_the_figures_of_a_running_cell_alone(header: str
         ]
 
 
+SILENT = """%%step silent
+import pathlib, time
+print('begun', flush=True)
+while not pathlib.Path('go').exists():
+    time.sleep(0.01)
+left = 'whole'"""
+
+
+def test_messages_for_others_do_not_end_a_silent_request(tmp_path: Path) -> None:
+    with Kernel(NotebookFile(tmp_path / "flow.ipynb", {"ext": "%load_ext nbflow", "silent": SILENT})) as kernel:
+        page = Page(kernel)
+        if not page.can_talk_meanwhile():
+            pytest.skip("before version 7 ipykernel hears nothing while a cell runs; pages interrupt it instead")
+        kernel.execute("accept = lambda comm, _: comm.on_msg(lambda _: None)")
+        kernel.execute("get_ipython().kernel.comm_manager.register_target('other', accept)")
+        message = kernel.send(SILENT, "silent", silent=True)
+        while not any(one["msg_type"] == "stream" for one in page.published):
+            page.ask("hello")
+        page._send("comm_open", {"comm_id": "theirs", "target_name": "other", "data": {}})
+        page._send("comm_msg", {"comm_id": "theirs", "data": {}})
+        page.ask("hello")
+        (tmp_path / "go").touch()
+        assert reply(kernel, message)["status"] == "ok"
+        assert kernel.execute("left").result == "'whole'"
+        step = next(one for one in page.snapshot()["steps"] if one["name"] == "silent")
+        assert step["state"] == "done"
+        page.send("detail", run=page.snapshot()["run"]["run"], step="silent", index=[])
+        assert [one["name"] for one in page.hear(lambda data: data["kind"] == "detail")["artifacts"]] == ["left"]
+
+
+STRANGE: list[Any] = [
+    {"kind": "document", "cells": 5}, {"kind": "document", "cells": [{"id": "x"}]}, {"kind": "run", "steps": 5},
+    {"kind": "run", "params": []}, {"kind": "detail"}, {"kind": "detail", "run": "x", "step": "y", "index": "z"},
+    {"kind": "card"}, {"kind": "past"}, {"kind": ["list"]}, {"kind": None}, {"kind": "resume", "run": {}},
+    {"kind": "past", "run": "../.."}, {"kind": "detail", "run": "none", "step": "none", "index": []},
+]  # fmt: skip
+
+
+def test_strange_messages_are_answered_and_end_nothing(kernel: Kernel) -> None:
+    page = Page(kernel)
+    page.snapshot()
+    for strange in STRANGE:
+        identity = str(next(page.numbers))
+        page._send("comm_msg", {"comm_id": page.comm, "data": {"id": identity, **strange}})
+        page.hear(lambda data, this=identity: data["kind"] == "ack" and data["reply_to"] == this)  # type: ignore[misc]
+    for nothing in (None, 5, "text", [1], {}):
+        page._send("comm_msg", {"comm_id": page.comm, "data": nothing})
+    assert page.ask("hello")["ok"]
+    kernel.execute(CELLS["load"], "load")
+    page.hear(lambda data: any((s["name"], s["state"]) == ("load", "done") for s in data.get("steps", ())))
+
+
+def test_what_cannot_be_told_does_not_end_the_telling(kernel: Kernel) -> None:
+    page = Page(kernel)
+    page.snapshot()
+    kernel.execute("from nbflow import pages\nwhole, pages.page = pages.page, None")
+    page.send("hello")
+    told = page.hear(lambda data: data["kind"] == "refused")
+    assert "could not tell this page what is new: TypeError" in told["text"]
+    kernel.execute("pages.page = whole")
+    assert page.snapshot()["order"] == "the saved notebook"
+    kernel.execute("from nbflow.comm import pages_of\npages_of(get_ipython()).listen(None)")  # a channel that is broken
+    assert page.snapshot()["steps"]
+
+
 def test_first_commands_in_the_main_thread_do_not_bind_later_ones(kernel: Kernel) -> None:
     page = Page(kernel, subshell=False)
     if not page.can_talk_meanwhile():
