@@ -60,8 +60,12 @@ class _Forecast:
             more = set(prepared.waits) - self.open[task]
             self.open[task] |= more
             return bool(more) or task.part == "all"
+        if prepared.action == "skip" and not prepared.execution:
+            self.lookup.settle(task, None)
         stands = prepared.action in ("reuse", "done", "settle", "skip")
-        self.put(task, "reuse" if stands else "run", prepared.reasons)
+        failure = prepared.failure
+        reasons = prepared.reasons if failure is None else (("fails", failure.message),)
+        self.put(task, "reuse" if stands else "run", reasons)
         if stands:
             self.add(self.lookup.unfold(task))
         return True

@@ -149,3 +149,8 @@ class End:
 
 
 Action = Prepare | Submit | Abort | Delay | Tell | End
+
+
+def not_held(condition: str) -> Reason:
+    """An `--if` that does not hold in; the reason for which its step is skipped out."""
+    return ("condition", f"{condition} is False")

@@ -259,7 +259,7 @@ class Knowledge:
         reused: set[str] = set()
         left: dict[str, Record] = {}  # name -> what left it last in document order, then item order
         for view, record in run.records():
-            if view.state in ("done", "reused"):
+            if view.state in ("done", "reused", "caught", "skipped"):
                 self.done[record.key] = record
             if view.state == "reused":
                 reused.add(record.execution)

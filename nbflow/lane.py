@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nbflow import outcome, outputs, serialize
@@ -14,7 +14,7 @@ from nbflow.errors import NbflowError
 from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import FlowRun, say
 from nbflow.knowledge import Knowledge, content_ids, values_of
-from nbflow.model import Artifact, Flow, Reason, Record, Step, StepOptions, TaskFailure, TaskId, TaskState
+from nbflow.model import Artifact, Flow, Reason, Record, Step, StepOptions, TaskFailure, TaskId, TaskState, TaskView
 from nbflow.screen import RunScreen, StepScreen
 from nbflow.serialize import Unstorable
 from nbflow.tracebacks import failure_of, unforeseen, unforeseen_failure
@@ -25,6 +25,9 @@ NOT_HERE = (
     "secret",
 )  # fmt: skip
 """Options that a cell in the kernel cannot honour: its step goes to a process."""
+
+TOLD = ("reused", "caught", "skipped")
+"""States of which a cell says in one line that they are those of its step."""
 
 RUNS = "%flow r"
 """What a cell that begins a run holds: `%flow run` or `%flow resume`."""
@@ -40,6 +43,7 @@ class Decision:
     reasons: tuple[Reason, ...] = ()
     reuse: Record | None = None
     error: Exception | None = None
+    skipped: str = ""  # why it does not run, as it would not in a run
 
 
 class Lane:
@@ -75,6 +79,8 @@ class Lane:
         if prepared.action not in ("run", "reuse"):
             upstream.retry()
             prepared = upstream.prepare(step.name)
+        if prepared.action == "skip":
+            return Decision(step=step, key=prepared.key, reasons=prepared.reasons, skipped=prepared.reasons[0][1])
         if prepared.action not in ("run", "reuse"):
             raise refuse(step, upstream.missing(), prepared)
         decision = Decision(step=step, key=prepared.key, reasons=prepared.reasons)
@@ -125,6 +131,14 @@ class Lane:
         milliseconds = (time.perf_counter() - began) * 1000
         print(f"reused from {record.run}, {age} ({milliseconds:.0f} ms); run the cell once more to execute it")
 
+    def skip(self, step: Step, decision: Decision) -> None:
+        """A step that would be skipped in a run is skipped by hand too; its cell says why."""
+        journal = self.known.journal()
+        journal.announce(self.known.flow(), self.known.document.text)
+        identity = TaskId(step=step.name)
+        journal.tell(identity, "skipped", attempt=journal.attempt(identity), key=decision.key, reasons=decision.reasons)
+        print(f"skipped: {decision.skipped}")
+
     # ------------------------------------------------------------ runs and processes
 
     def elsewhere(self, step: Step) -> None:
@@ -144,14 +158,9 @@ class Lane:
         self.known.absorb(run)
         run.show_cards()
         run.finish()
-        self._tell_reused(run, step)
-
-    def _tell_reused(self, run: FlowRun, step: Step) -> None:
-        """A step that a run took from a past execution: its outputs stand there again; this says so."""
-        reused = [view for view, _ in run.records() if view.task.step == step.name and view.state == "reused"]
-        if reused:
-            why = reused[0].reasons[0][1] if reused[0].reasons else ""
-            print(f"reused {why}; run the cell once more to execute it")
+        views = [view for view in run.snapshot.tasks if view.task.step == step.name] if run.snapshot is not None else []
+        if told := _ending(views, alone=not many):
+            print(told)
 
     # ------------------------------------------------------------ after a step
 
@@ -235,6 +244,20 @@ class Lane:
             TaskId(step=spec.step), state, attempt=spec.attempt, key=spec.key, failure=failure, elapsed=elapsed,
             reasons=self._reasons,
         )  # fmt: skip
+
+
+def _ending(views: Sequence[TaskView], *, alone: bool) -> str:
+    """The tasks of a step that ran for its cell in; the line that says how it ended, where its outputs do not, out.
+
+    Of a fan-out the table says what was caught and what was skipped.
+    """
+    last = next((view for view in reversed(views) if view.state in TOLD), None)
+    if last is None or (last.state != "reused" and not alone):
+        return ""
+    if last.state == "caught" and last.failure is not None:
+        return f"caught: {last.failure.type}: {last.failure.message}"
+    why = last.reasons[0][1] if last.reasons else ""
+    return f"skipped: {why}" if last.state == "skipped" else f"reused {why}; run the cell once more to execute it"
 
 
 def _unstored(each: Unstorable) -> Artifact:

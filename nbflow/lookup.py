@@ -18,7 +18,7 @@ from nbflow.context import Caught, said
 from nbflow.effects import state_of
 from nbflow.errors import NbflowError
 from nbflow.execution import Stood, execution_id, last_executions
-from nbflow.happenings import Node, Prepared
+from nbflow.happenings import Node, Prepared, not_held
 from nbflow.looping import Loops, settled_id
 from nbflow.model import (
     FORMAT,
@@ -157,6 +157,20 @@ class Lookup:
         """How many items a fan-out has at its place; none where its list was skipped."""
         return self._sizes.get((task.step, task.index), 0)
 
+    def _is_lost(self, items: TaskId) -> bool:
+        """Whether a fan-out's list was skipped: there is no fan-out, which is more than one without items."""
+        return items in self._records and self._records[items] is None
+
+    def _lost_fan_out(self, task: TaskId, step: Step) -> Step | None:
+        """The fan-out that a task stands for as a whole, or joins, where its list was skipped."""
+        if task.part:
+            return None
+        heads = [self.loops.steps[name] for name in step.scope[len(task.index) :][:1]]
+        joined = self.loops.joined(step)
+        heads += [joined] if joined is not None else []
+        lists = ((head, TaskId(step=head.name, index=task.index[: len(head.scope) - 1], part="list")) for head in heads)
+        return next((head for head, items in lists if self._is_lost(items)), None)
+
     def newest(self, name: str) -> Record | None:
         """What holds a name's value at the end of the notebook; None where a definition does, or nobody knows."""
         for version in self.loops.versions(name, self._sizes):
@@ -175,6 +189,8 @@ class Lookup:
     def unfold(self, task: TaskId) -> tuple[Node, ...]:
         """A settled task in; the tasks that are known because of it out: a list's items, another turn."""
         record = self._records.get(task)
+        if task.part == "list" and self._is_lost(task):
+            return self._nodes(self.loops.places(task.step, task.index))
         if record is None:
             return ()
         if task.part == "list":
@@ -189,6 +205,8 @@ class Lookup:
 
     def _needs(self, task: TaskId) -> tuple[TaskId, ...]:
         """What a task reads from; with --once, or once it started too early, also all that might change it."""
+        if not task.part and len(task.index) < len(self.loops.step_of(task).scope):
+            return ()  # it stands for a fan-out that was skipped
         needs = self.loops.needs(task, self._sizes)
         step = self.loops.step_of(task)
         if task.part or not (step.options.once or task in self._revised):
@@ -205,6 +223,9 @@ class Lookup:
         step = self.loops.step_of(task)
         now = time.time()
         pinned = self.facts.pinned.get(task)
+        lost = self._lost_fan_out(task, step)
+        if lost is not None:
+            return Prepared(task, now, "skip", reasons=(("skipped", f"{lost.name} was skipped"),))
         if pinned is None and task in self.facts.pinned:
             return Prepared(task, now, "skip", reasons=(("only", "it left nothing then"),))
         joined = self._joined(task, step)
@@ -573,5 +594,5 @@ def _plain(text: str, now: Any) -> Any:
 
 def _skip(task: TaskId, record: Record) -> Prepared:
     """A task and the record of its condition, which does not hold, in; what the run is told out."""
-    reasons = (("condition", record.skipped or ""),)
+    reasons = (not_held(record.skipped or ""),)
     return Prepared(task, time.time(), "skip", key=record.key, execution=record.execution, reasons=reasons)

@@ -270,6 +270,10 @@ class Loops:
         scope = self.steps[head].scope
         return tuple(task for item in range(size) for task in self._tasks_in(scope, (*index, item)))
 
+    def places(self, head: str, index: Index) -> tuple[TaskId, ...]:
+        """One task for each step of a fan-out's body at its place: they stand for a fan-out that has no list."""
+        return tuple(TaskId(step=step.name, index=index) for step in self.bodies[head])
+
     def gate_needs(self, gate: TaskId, size: int) -> tuple[TaskId, ...]:
         """What the end of a fan-out waits for: every task of every item, inner fan-outs as a whole."""
         scope = self.steps[gate.step].scope

@@ -33,6 +33,7 @@ from nbflow.model import (
     TaskFailure,
     TaskId,
 )
+from nbflow.problems import line_of_text
 from nbflow.scope import closed, gather
 
 
@@ -55,7 +56,7 @@ class Resolved:
     definitions: tuple[int, ...] = ()
     waits: tuple[TaskId, ...] = ()
     failure: TaskFailure | None = None
-    skip: str | None = None  # why: a name that it surely reads has no version
+    skip: str | None = None  # why: a name that it surely reads was left by nobody, as its maker was skipped or caught
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def resolve(
         binds=finding.binds,
         definitions=tuple(sorted(finding.definitions)),
         waits=tuple(sorted(finding.waits, key=lambda need: (need.step, need.index, need.part))),
-        failure=finding.failure,
+        failure=finding.failure or (finding.missing if finding.skip is None else None),
         skip=finding.skip,
     )
 
@@ -115,6 +116,7 @@ class _Resolving:
         self.waits: set[TaskId] = set()
         self.failure: TaskFailure | None = None
         self.skip: str | None = None
+        self.missing: TaskFailure | None = None  # what it surely reads, and nobody left
 
     def bind(self, bindings: Sequence[Binding]) -> None:
         """Each name from the nearest task that has it."""
@@ -148,14 +150,20 @@ class _Resolving:
                     self.binds[order, binding.name] = value
 
     def _value(self, binding: Binding, candidates: Iterable[Candidate | Gate]) -> Value | None:
+        excuse = ""  # why one that would have left the name did not come to it
+        silent: dict[str, None] = {}  # steps that ran to their end and left no such name
         for candidate in candidates:
             if not self.settled.has(candidate.task):
                 self.waits.add(candidate.task)
                 return None
             if isinstance(candidate, Gate):
+                excuse = excuse or self._without_items(candidate.task)
                 continue
             record = self.settled.record(candidate.task)
             if record is None or binding.name not in record.artifacts:
+                if candidate.task.step in self.loops.steps:  # else no part of what runs
+                    excuse = excuse or _excuse(candidate.task.step, record)
+                    silent[candidate.task.step] = None
                 continue
             artifact = record.artifacts[binding.name]
             if artifact.group < 0:
@@ -165,12 +173,35 @@ class _Resolving:
         if any(source.definition is not None for source in binding.sources):
             return None  # replayed
         if binding.sure and binding.name not in self.step.conditional:
-            self.skip = self.skip or f"{binding.name} has no value: {self._why_none(binding)}"
+            self._miss(binding.name, excuse, [*silent])
         return None
 
-    def _why_none(self, binding: Binding) -> str:
-        makers = [source.step for source in binding.sources if source.step]
-        return f"{' and '.join(makers)} left none" if makers else "no cell above wrote it"
+    def _without_items(self, gate: TaskId) -> str:
+        """Why a fan-out that has settled has left nothing, where it had no items."""
+        items = TaskId(step=gate.step, index=gate.index, part="list")
+        if self.settled.has(items) and self.settled.record(items) is None:
+            return f"{gate.step} was skipped"
+        return "" if self.settled.sizes.get((gate.step, gate.index)) else f"the list of {gate.step} is empty"
+
+    def _miss(self, name: str, excuse: str, silent: Sequence[str]) -> None:
+        """A name that the step surely reads has no value.
+
+        The rule follows the cause: who should have left it was skipped, had no items or was caught, and the step is
+        skipped in turn; else the notebook is wrong there, as a plain run would say by a NameError. A step with
+        `--catch` comes to just that.
+        """
+        if excuse:
+            self.skip = self.skip or f"{name} has no value: {excuse}"
+        elif self.step.options.catch is None and self.missing is None:
+            makers = " and ".join(self.flow.step(step).label for step in silent[:2])
+            self.missing = TaskFailure(
+                type="NameError",
+                message=f"{self.step.label} reads {name!r}, and "
+                + (f"{makers} ended without leaving it" if makers else "no cell above left it"),
+                cell=self.step.cell.partition("#")[0],
+                line=line_of_text(self.step.source, name),
+                fix=f"bind {name} on every path of {makers}, or in a cell above" if makers else f"bind {name} above",
+            )
 
     def _unstored(self, name: str, artifact: Artifact, maker: str) -> None:
         self.failure = self.failure or TaskFailure(
@@ -224,6 +255,13 @@ class _Resolving:
             fix=f"run {maker} again",
         )
         return None
+
+
+def _excuse(step: str, record: Record | None) -> str:
+    """Why a task that has settled did not come to leave a name, an empty string where it ran to its end."""
+    if record is None or record.skipped is not None:
+        return f"{step} was skipped"
+    return f"{step} failed, and was caught" if record.caught else ""
 
 
 # ---------------------------------------------------------------- spec parts and key

@@ -58,6 +58,8 @@ class _Plain:
         self.seen: list[set[str]] = []  # and read
         self.failed = False  # the step that runs, and `--catch` caught it
         self.done: dict[str, list[Entry]] = {}  # of each fan-out, its last time round
+        self.excused: set[str] = set()  # names that a skipped or caught step, or a loop without items, would have bound
+        self.without: set[str] = set()  # fan-outs whose list was skipped
 
     def scope(self, cell: Cell) -> tuple[str, ...]:
         step = self.steps.get(cell.position)
@@ -92,12 +94,18 @@ class _Plain:
         assert foreach is not None  # noqa: S101  # only foreach steps open a scope
         entries = self.done[head.name] = []
         steps = [self.steps[cell.position] for cell in body]
+        self.without.discard(head.name)
+        inside = {name for step in steps for name in step.writes}
         if self.lost(self.flow.lists[head.name]):
+            self.without.add(head.name)
+            self.excused |= inside
             return
         own = self.own.get(head.name, frozenset())
         above = {name: self.space[name] for name in own if name in self.space}
         last: dict[str, Any] = {}
-        for index, item in enumerate([*self.evaluate(foreach.expr)]):
+        items = [*self.evaluate(foreach.expr)]
+        self.excused |= inside if not items else set()
+        for index, item in enumerate(items):
             self.restore(own, above)
             self.bound.append(set())
             self.seen.append({*head.targets})
@@ -141,12 +149,15 @@ class _Plain:
             self.run(cell.body, f"cell {cell.position}")
             return
         options, self.failed = step.options, False
+        head = self.flow.step(options.join[0]).scope[-1] if options.join else ""
         if options.join:
-            head = self.flow.step(options.join[0]).scope[-1]
             self.space["inputs"] = Inputs(self.done[head], lambda entry: self.columns(head, entry))
-        if self.lost(step) or (
-            options.condition is not None and self.caught(step, lambda: self.holds(options.condition)) is False
+        if (
+            self.lost(step)
+            or head in self.without
+            or (options.condition is not None and self.caught(step, lambda: self.holds(options.condition)) is False)
         ):
+            self.excused |= {*step.writes}
             return  # skipped
         self.ran += 1
         if not self.failed:
@@ -155,8 +166,8 @@ class _Plain:
                     break
 
     def lost(self, step: Step) -> bool:
-        """Whether a name that a step surely reads has no value: it is skipped."""
-        return any(bind.sure and bind.name not in self.space for bind in step.bindings)
+        """Whether a step surely reads a name that was left by nobody as its maker was skipped or caught."""
+        return any(bind.sure and bind.name not in self.space and bind.name in self.excused for bind in step.bindings)
 
     def turn(self, step: Step) -> bool:
         """The cell once; whether that was the last turn."""
@@ -169,7 +180,9 @@ class _Plain:
             bound.update(made & self.space.keys())
             seen.update(reads | made & self.space.keys())
         self.space.update({name: value for name, value in above.items() if name not in self.space})
-        if not self.failed:
+        if self.failed:
+            self.excused |= {*step.writes}
+        else:
             self.tell(step.options.catch, None)
         return step.options.until is None or self.caught(step, lambda: self.holds(step.options.until)) is not False
 

@@ -234,6 +234,8 @@ class Runner:
             record = self.lookup.record(task)
             if record is not None and record.until is False:
                 self.tell(Found(finding=problems.gave_up(self.flow.step(task.step)), at=time.time()))
+        if prepared.action == "skip" and task.part == "list":
+            return (*self.unfold(task), prepared)
         if prepared.action not in ("reuse", "done"):
             return (prepared,)
         self.discover(task, self.lookup.record(task))

@@ -329,7 +329,9 @@ class Session:
         _restore_line(file, request.source)
         if decision.step is None:
             return
-        if decision.reuse is not None:
+        if decision.skipped:
+            self.lane.skip(decision.step, decision)
+        elif decision.reuse is not None:
             self.lane.reuse(decision.step, decision.reuse, decision)
         elif decision.in_place:
             self._enter_here(request, decision.step, decision, file)

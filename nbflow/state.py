@@ -31,6 +31,7 @@ from nbflow.happenings import (
     Prepared,
     Submit,
     Tell,
+    not_held,
 )
 from nbflow.model import (
     SETTLED,
@@ -316,7 +317,7 @@ def _finished(state: State, event: Finished) -> Step:
     options = _options(state, event.task)
     entry = replace(entry, elapsed=event.elapsed, started_at=entry.started_at or event.at - event.elapsed)
     if event.skipped is not None:
-        reasons = (("condition", event.skipped),)
+        reasons = (not_held(event.skipped),)
         entry = replace(entry, state="skipped", execution=event.execution, reasons=reasons)
     elif event.failure is None:
         entry = replace(entry, state="done", execution=event.execution, failure=None)

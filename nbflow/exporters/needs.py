@@ -133,8 +133,16 @@ class Needs:
         return failing or self.may_be_skipped(self.steps[step])
 
     def lost(self, step: Step) -> tuple[str, ...]:
-        """Names without which a step is skipped, and which may be missing."""
-        return tuple(bind.name for bind in step.bindings if bind.sure and bind.sources and self.can_miss(bind))
+        """Names without which a step is skipped: they may be missing as their maker was skipped or caught.
+
+        Where it may only have run without binding them, their reader fails, here and elsewhere.
+        """
+        found = (bind for bind in step.bindings if bind.sure and bind.sources and self.can_miss(bind))
+        return tuple(bind.name for bind in found if self._is_excused(bind, step))
+
+    def _is_excused(self, binding: Binding, reader: Step) -> bool:
+        makers = {source.step for source in binding.sources if source.step} - {reader.name}
+        return any(self._may_not_give(maker, binding.name) for maker in sorted(makers))
 
     def may_be_skipped(self, step: Step) -> bool:
         """Whether a step may be skipped: its own --if, or a name that is missing."""
