@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from nbflow.client import Flow, Run, Step
     from nbflow.context import current
     from nbflow.errors import (
+        AmbiguousFlow,
         AmbiguousTask,
         ExecutorError,
         FormatError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from nbflow.widget import panel
 
 __all__ = [
+    "AmbiguousFlow",
     "AmbiguousTask",
     "Artifact",
     "ExecutorError",
@@ -68,6 +70,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "client": ("Flow", "Run", "Step"),
     "context": ("current",),
     "errors": (
+        "AmbiguousFlow",
         "AmbiguousTask",
         "ExecutorError",
         "FormatError",

@@ -13,6 +13,7 @@ from typing import Any
 
 from nbflow import records
 from nbflow.artifacts import segments_of
+from nbflow.identity import stored_flows
 from nbflow.index import Index, RunSummary
 from nbflow.model import Record, RunStarted, TaskChanged
 from nbflow.past import summaries
@@ -64,6 +65,7 @@ class _Contents:
     sizes: Mapping[tuple[str, str], int]  # of each run's own files
     records: Mapping[str, tuple[Entry, Record]]  # by execution
     segments: Mapping[str, Entry]  # by path
+    homes: Mapping[str, str]  # a folder of runs -> the folder of their flow
     reached: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)  # run -> executions
 
 
@@ -72,7 +74,7 @@ def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None 
     policy = policy or Policy()
     now = time.time() if now is None else now
     contents = _read(store)
-    dropped = _beyond(contents.runs, policy.keep)
+    dropped = _beyond(contents, policy.keep)
     dropped |= _too_large(contents, dropped, policy.most)
     kept = [run for run in contents.runs if _id(run) not in dropped]
     executions = _reached(contents, kept)
@@ -103,8 +105,8 @@ def clean(store: Store, cleaning: Cleaning) -> None:
     """What `plan_cleaning` gave in; it is gone, but for what a run that began since has come to use."""
     index = Index(store.url)
     for run, _, _ in cleaning.runs:
-        records.delete_run(store, run.flow, run.run)
-        index.forget_run(run.flow, run.run)
+        records.delete_run(store, run.folder, run.run)
+        index.forget_run(run.folder, run.run)
     gone = {run.run for run, _, _ in cleaning.runs}
     used = _used_now(store, gone)
     kept: set[str] = set()
@@ -157,22 +159,22 @@ def text(cleaning: Cleaning, *, done: bool) -> str:
 
 
 def _id(run: RunSummary) -> tuple[str, str]:
-    return run.flow, run.run
+    return run.folder, run.run
 
 
 def _is_held(run: RunSummary) -> bool:
     return bool(run.tags) or run.status == "running"
 
 
-def _beyond(runs: Sequence[RunSummary], keep: int) -> dict[tuple[str, str], str]:
-    """Runs, newest first, in; those beyond the last ones of their flow, with why, out.
+def _beyond(contents: _Contents, keep: int) -> dict[tuple[str, str], str]:
+    """A store in; the runs beyond the last ones of their flow, with why, out.
 
     Kernels' runs count apart, and so do runs of a part: many of them must not push out those of the whole flow.
     """
     seen: dict[tuple[str, bool, bool], int] = {}
     dropped = {}
-    for run in runs:
-        group = (run.flow, run.session, bool(run.asked))
+    for run in contents.runs:
+        group = (contents.homes[run.folder], run.session, bool(run.asked))
         seen[group] = seen.get(group, 0) + 1
         if seen[group] > keep and not _is_held(run):
             dropped[_id(run)] = f"beyond the last {keep}"
@@ -181,13 +183,14 @@ def _beyond(runs: Sequence[RunSummary], keep: int) -> dict[tuple[str, str], str]
 
 def _too_large(contents: _Contents, dropped: Mapping[tuple[str, str], str], most: int) -> dict[tuple[str, str], str]:
     """Oldest first, runs that have to go until the store is small enough; the last run of a flow stays."""
-    newest = {run.flow: run for run in reversed([run for run in contents.runs if run.is_whole])}
+    homes = contents.homes
+    newest = {homes[run.folder]: run for run in reversed([run for run in contents.runs if run.is_whole])}
     kept = [run for run in contents.runs if _id(run) not in dropped]
     more: dict[tuple[str, str], str] = {}
     for run in reversed([*kept]):
         if _size(contents, kept) <= most:
             break
-        if not _is_held(run) and newest.get(run.flow) is not run:
+        if not _is_held(run) and newest.get(homes[run.folder]) is not run:
             kept.remove(run)
             more[_id(run)] = f"the store is larger than {preview.size(most)}"
     return more
@@ -215,23 +218,24 @@ def _read(store: Store) -> _Contents:
         if record is not None:
             found[record.execution] = (entry, record)
     runs = summaries(store)  # last: what a run refers to has been written before
-    contents = _Contents(runs, _run_sizes(store), found, segments)
+    homes = {folder: flow.folder for flow in stored_flows(store) for folder in flow.folders}
+    contents = _Contents(runs, _run_sizes(store), found, segments, homes)
     contents.reached = {_id(run): _executions(store, *_id(run)) for run in runs}
     return contents
 
 
 def _run_sizes(store: Store) -> dict[tuple[str, str], int]:
     return {
-        (flow, run): sum(entry.size for entry in store.list(records.run_folder(flow, run)))
-        for flow in records.list_flows(store)
-        for run in records.list_runs(store, flow)
+        (folder, run): sum(entry.size for entry in store.list(records.run_folder(folder, run)))
+        for folder in store.children("flows")
+        for run in records.list_runs(store, folder)
     }
 
 
-def _executions(store: Store, flow: str, run: str) -> frozenset[str]:
+def _executions(store: Store, folder: str, run: str) -> frozenset[str]:
     """A run in; the executions that its events name out."""
     found: set[str] = set()
-    for event in records.read_events(store, flow, run):
+    for event in records.read_events(store, folder, run):
         if isinstance(event, TaskChanged) and event.execution:
             found.add(event.execution)
         elif isinstance(event, RunStarted):

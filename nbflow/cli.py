@@ -83,6 +83,8 @@ def plan_options(command: _F) -> _F:
         click.option("--workers", type=click.IntRange(1), metavar="N", help="Tasks at once; default: one a core."),
         click.option("--fresh", is_flag=True, help="Reuse nothing; `--fresh STEP`: run that step again."),
         click.option("--fresh-step", "fresh_steps", multiple=True, hidden=True),
+        click.option("--again", multiple=True, metavar="STEP",
+                     help="This step may begin although it is --once and has begun before; again for others."),
         click.option("--all-cells", is_flag=True, help="Take every cell that computes as a step."),
         click.option("--tag", "tags", multiple=True, metavar="T", help="Tag the run; again for others."),
         json_option,

@@ -20,10 +20,11 @@ from nbflow.cards import Card
 from nbflow.errors import AmbiguousTask, NotFoundError, nearest
 from nbflow.following import Watch, follow
 from nbflow.history import step_state
+from nbflow.identity import named_flow, stored_flows
 from nbflow.index import RunSummary
 from nbflow.model import Index, RunStatus, Snapshot, Tagged, TaskState, TaskView
 from nbflow.options import check_tag
-from nbflow.past import PastRun, summaries
+from nbflow.past import PastRun, place_of, summaries
 from nbflow.past_html import run_html, step_html
 from nbflow.past_tasks import Artifact, Attempt, Data, Failure, Task, moment
 from nbflow.render import html, listing, preview, table
@@ -41,21 +42,20 @@ SHOWN_RUNS = 20
 
 
 class Flow:
-    """A flow's runs. NotFoundError when the store knows no flow of that name.
+    """A flow's runs: those of the flow that bears the name now, under whatever name they ran.
+
+    NotFoundError when the store knows no flow of that name, AmbiguousFlow when two bear it: the error says where their
+    notebooks lie, and by which word each is meant.
 
     `store` is a folder or URL; without one it is NBFLOW_STORE, else what `%flow config store` wrote to
     `.nbflow/config.json` in the working directory, else that `.nbflow/`.
     """
 
     def __init__(self, name: str, store: str | os.PathLike[str] | None = None) -> None:
-        self.name = name
         self._store = open_store(store_url(store, Path.cwd()))
-        flows = inquiries.flows_of(self._store, name)
-        if name not in flows:
-            raise NotFoundError(
-                f"there is no flow {name!r} in {self._store.url}{nearest(name, flows)}",
-                fix=f"flows: {', '.join(flows) or 'none'}; another store is named by store=",
-            )
+        self._word = name
+        self._flow = inquiries.flow_of(self._store, name)
+        self.name = self._flow.name
 
     @property
     def latest_run(self) -> Run | None:
@@ -71,7 +71,7 @@ class Flow:
         return self._newest("done")
 
     def _newest(self, status: RunStatus | None) -> Run | None:
-        found = inquiries.newest(self._store, self.name, status)
+        found = inquiries.newest(self._store, self._word, status)
         return self._run(found) if found is not None else None
 
     def runs(self, *tags: str, status: str | None = None) -> list[Run]:
@@ -79,25 +79,25 @@ class Flow:
 
         Runs of some steps only, and those of cells run by hand, one for each kernel, are among them.
         """
-        return [self._run(one) for one in inquiries.runs_of(self._store, self.name, tags, status)]
+        return [self._run(one) for one in inquiries.runs_of(self._store, self._word, tags, status)]
 
     def _run(self, summary: RunSummary) -> Run:
-        return Run(PastRun(self._store, summary.flow, summary.run))
+        return Run(PastRun(self._store, place_of(summary)))
 
     def __getitem__(self, run_id: str) -> Run:
-        return Run(inquiries.named(self._store, f"{self.name}/{run_id}"))
+        return Run(inquiries.named(self._store, f"{self._word}/{run_id}"))
 
     def __contains__(self, run: object) -> bool:
         """Whether it has a run of that id, or that Run."""
         if isinstance(run, Run):
-            return (run.store, run.flow) == (self._store.url, self.name) and run.id in self
-        return isinstance(run, str) and inquiries.has_run(self._store, self.name, run)
+            return run.store == self._store.url and run.id in self
+        return isinstance(run, str) and inquiries.has_run(self._store, self._word, run)
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs())
 
     def _rows(self) -> list[listing.RunRow]:
-        return [row(one) for one in inquiries.runs_of(self._store, self.name)[:SHOWN_RUNS]]
+        return [row(one) for one in inquiries.runs_of(self._store, self._word)[:SHOWN_RUNS]]
 
     def __repr__(self) -> str:
         return f"Flow({self.name})\n{listing.runs_text(self._rows(), time.time())}"
@@ -285,7 +285,7 @@ class Run:
 
     def _tag(self, tags: Iterable[str], *, present: bool) -> None:
         past, tags = self._past, [check_tag(tag) for tag in tags]
-        writer = records.EventWriter(past.store, past.flow, past.run, f"client-{secrets.token_hex(6)}")
+        writer = records.EventWriter(past.store, past.folder, past.run, f"client-{secrets.token_hex(6)}")
         try:
             for tag in tags:
                 writer.put(Tagged(name=tag, present=present, at=time.time()))
@@ -296,7 +296,7 @@ class Run:
     def cancel(self) -> None:
         """Ask it to stop: returns at once, `wait()` waits for the end. A run that has ended is left as it is."""
         if not self.finished:
-            records.request_cancel(self._past.store, self._past.flow, self._past.run)
+            records.request_cancel(self._past.store, self._past.folder, self._past.run)
 
     def follow(self, watch: Watch, stop: threading.Event | None = None) -> Run:
         """Show a run that goes on elsewhere until it has ended, or `stop` is set; `watch` gets snapshots and events."""
@@ -321,10 +321,10 @@ class Run:
         return run_html(self._past)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Run) and (self.store, self.flow, self.id) == (other.store, other.flow, other.id)
+        return isinstance(other, Run) and (self.store, self.id) == (other.store, other.id)
 
     def __hash__(self) -> int:
-        return hash((self.store, self.flow, self.id))
+        return hash((self.store, self.id))
 
 
 class Step:
@@ -417,7 +417,7 @@ def list_runs(
 ) -> list[RunSummary]:
     """A store, a flow (None: all) and tags in; summaries of the runs that have all of them, newest first, out."""
     opened = open_store(store_url(store, Path.cwd()))
-    return summaries(opened, flow, tags)
+    return summaries(opened, named_flow(opened, flow) if flow is not None else None, tags)
 
 
 def row(summary: RunSummary) -> listing.RunRow:
@@ -448,8 +448,7 @@ def locate(path: str, store: str | os.PathLike[str] | None = None) -> Run | Step
     """
     opened = open_store(store_url(store, Path.cwd()))
     parts = path.strip("/").split("/")
-    flows = records.list_flows(opened)
-    whole = len(parts) > 1 and parts[0] in flows
+    whole = len(parts) > 1 and any(parts[0] in (flow.name, flow.folder) for flow in stored_flows(opened))
     # without such a flow, two parts are ID/STEP only if they begin like an id
     named = len(parts) > 1 and not RUN_ID.match(parts[0])
     run = Run(inquiries.named(opened, "/".join(parts[:2]) if whole or named else parts[0]))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbflow.document import ORIGINS
 from nbflow.errors import OptionError, nearest
+from nbflow.identity import find_flow, word_for
 from nbflow.model import RunStatus
 from nbflow.render import dag, listing, table
 
@@ -110,7 +111,7 @@ def run(session: Session, words: Words) -> Any:
         steps=steps or None, fresh=(named or True) if fresh is not None else False, params=words.params,
         params_file=words.option("params"), workers=int(workers) if workers else None, tags=tags,
         on=words.option("on"), background="background" in words.options, all_cells="all-cells" in words.options,
-        only=words.option("only"),
+        only=words.option("only"), again=words.options.get("again", ()),
     )  # fmt: skip
     return drawn_already(found)
 
@@ -133,14 +134,16 @@ def resume(session: Session, words: Words) -> Any:
     if words.plain:
         past = named_run(session, words)
     else:
-        store, name = session.known.store().url, session.flow().name
-        known = client.list_runs(store, name)
-        found = next((one for one in known if one.status in ENDED_BADLY and one.is_whole), None)
+        store = session.known.store()
+        known = find_flow(store, session.flow().notebook)
+        runs = client.list_runs(store.url, known.folder) if known is not None else ()
+        found = next((one for one in runs if one.status in ENDED_BADLY and one.is_whole), None)
         if found is None:
             raise OptionError("no run has failed", fix="`%flow run` runs the flow")
-        past = client.Run(f"{name}/{found.run}", store)
+        past = client.Run(found.run, store.url)
     name = f"{past.flow}/{past.id}"
-    wishes: dict[str, Any] = {"params": words.params, "params_file": words.option("params"), "resume": name}
+    wishes: dict[str, Any] = {"params": words.params, "params_file": words.option("params"), "resume": name,
+                              "again": words.options.get("again", ())}  # fmt: skip
     print(f"resume of {name}, {past.status}\n{table.plan_text(session.plan(**wishes))}")
     workers = words.option("workers")
     return drawn_already(session.run_flow(
@@ -208,11 +211,17 @@ def show(session: Session, words: Words) -> Any:
 def path_of(session: Session, words: Words) -> str:
     """What names a run or a part of it out: `latest/…` and a step's name mean this flow's last run."""
     path = words.plain[0] if words.plain else "latest"
-    flow = session.flow()
     first = path.partition("/")[0]
     if first == "latest":
-        return f"{flow.name}/{path}"
-    return f"{flow.name}/latest/{path}" if first in {step.name for step in flow.steps} else path
+        return f"{flow_word(session)}/{path}"
+    return f"{flow_word(session)}/latest/{path}" if first in {step.name for step in session.flow().steps} else path
+
+
+def flow_word(session: Session) -> str:
+    """What names this notebook's flow in its datastore, where another one may bear the same name, out."""
+    store, flow = session.known.store(), session.flow()
+    known = find_flow(store, flow.notebook)
+    return word_for(store, known) if known is not None else flow.name
 
 
 def card(session: Session, words: Words) -> Any:
@@ -249,8 +258,8 @@ def find_task(session: Session, words: Words) -> Any:
 
     if not words.plain:
         raise OptionError("%flow load needs a task", fix="write `%flow load RUN/STEP`, or `latest/STEP/ITEM`")
-    path, flow = words.plain[0], session.flow().name
-    path = f"{flow}/{path}" if path.startswith("latest/") else path
+    path = words.plain[0]
+    path = f"{flow_word(session)}/{path}" if path.startswith("latest/") else path
     found: Any = client.locate(path, store=session.known.store().url)
     if isinstance(found, client.Step):
         failed = [task for task in found.tasks if task.state == "failed"]
@@ -273,7 +282,7 @@ def named_run(session: Session, words: Words, at: int = 0) -> Any:
     from nbflow import client
 
     name = words.plain[at] if len(words.plain) > at else "latest"
-    return client.Run(name if "/" in name else f"{session.flow().name}/{name}", store=session.known.store().url)
+    return client.Run(name if "/" in name else f"{flow_word(session)}/{name}", store=session.known.store().url)
 
 
 def diff(session: Session, words: Words) -> Any:
@@ -315,8 +324,8 @@ def runs(session: Session, words: Words) -> Any:
     """`%flow runs [--tag T] [--all]`: the runs of this flow; with --all also of some steps, and of cells by hand."""
     from nbflow import client
 
-    name = session.flow().name
-    known = client.list_runs(session.known.store().url, name, words.options.get("tag", ()))
+    name, word = session.flow().name, flow_word(session)
+    known = client.list_runs(session.known.store().url, word, words.options.get("tag", ()))
     found = [one for one in known if "all" in words.options or one.is_whole]
     more = listing.left_out(len(known) - len(found)) if len(known) > len(found) else ""
     rows, now = [client.row(one) for one in found], time.time()
@@ -420,11 +429,11 @@ class Command:
     options: tuple[str, ...] = ()
 
 
-RUN_OPTIONS = ("fresh", "only", "param", "params", "workers", "tag", "on", "background", "all-cells", "step")
+RUN_OPTIONS = ("fresh", "only", "param", "params", "workers", "tag", "on", "background", "all-cells", "step", "again")
 
 COMMANDS: Mapping[str, Command] = {
     "run": Command(run, RUN_OPTIONS),
-    "resume": Command(resume, ("param", "params", "tag", "workers", "background")),
+    "resume": Command(resume, ("param", "params", "tag", "workers", "background", "again")),
     "cancel": Command(cancel),
     "check": Command(check),
     "dag": Command(draw_dag),

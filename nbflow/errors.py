@@ -10,6 +10,7 @@ NbflowError
 ├── ExecutorError          the place where tasks run cannot be used
 ├── NotFoundError          no such flow, run, step, task or artifact (a KeyError too)
 ├── AmbiguousTask          a step with several tasks was asked for its only one
+├── AmbiguousFlow          two flows bear the name that was asked for
 ├── TaskError              a step's task failed
 │   ├── SerializationError a value that another step needs cannot be stored
 │   ├── OutdatedError      a value is an instance of a class that has been edited since
@@ -119,6 +120,10 @@ class NotFoundError(NbflowError, KeyError):
 
 class AmbiguousTask(NbflowError):
     """A step with several tasks was asked for its only one."""
+
+
+class AmbiguousFlow(NbflowError):
+    """Two flows bear the name that was asked for."""
 
 
 class TaskError(NbflowError):

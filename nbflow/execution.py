@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from nbflow import records
+from nbflow.identity import RunPlace
 from nbflow.model import TaskChanged, TaskId
 from nbflow.storage import Store, safe_name
 
@@ -25,18 +28,18 @@ class Stood:
     """The newest execution that stood for a task, and the run in which the task failed since: (run, its key then)."""
 
     place: tuple[str, str] | None = None  # (key, execution)
-    failed: tuple[str, str] | None = None
+    failed: tuple[RunPlace, str] | None = None
 
 
 def last_executions(
-    store: Store, flow: str, steps: set[str], besides: str = "", *, depth: int = 8
+    store: Store, runs: Iterable[RunPlace], steps: set[str], besides: str = "", *, depth: int = 8
 ) -> dict[TaskId, Stood]:
-    """A flow in; for each task what stood for it in the newest of its last runs, and where it has failed since, out."""
+    """A flow's runs, newest first, in; for each task what stood for it last, and where it has failed since, out."""
     found: dict[TaskId, Stood] = {}
-    for run in records.list_runs(store, flow)[:depth]:
-        if run == besides:
+    for run in itertools.islice(runs, depth):
+        if run.run == besides:
             continue
-        for task, event in _last_changes(store, flow, run).items():
+        for task, event in _last_changes(store, run).items():
             known = found.get(task, Stood())
             if event.state == "failed" and known == Stood():
                 found[task] = Stood(failed=(run, event.key))
@@ -47,10 +50,10 @@ def last_executions(
     return found
 
 
-def _last_changes(store: Store, flow: str, run: str) -> dict[TaskId, TaskChanged]:
+def _last_changes(store: Store, run: RunPlace) -> dict[TaskId, TaskChanged]:
     """A run in; the state in which it left each task that it came to out."""
     return {
         event.task: event
-        for event in records.read_events(store, flow, run)
+        for event in records.read_events(store, run.folder, run.run)
         if isinstance(event, TaskChanged) and event.state in ("done", "reused", "failed")
     }

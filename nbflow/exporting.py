@@ -17,6 +17,7 @@ from nbflow.environment import distribution_of, version_of
 from nbflow.errors import NbflowError, NotebookError, OptionError
 from nbflow.exporters.interface import Environment, Exporter, Options
 from nbflow.graph import build_flow
+from nbflow.identity import find_flow
 from nbflow.model import Finding, Flow
 from nbflow.notebook import read_notebook
 
@@ -146,7 +147,9 @@ def read_environment(flow: Flow, *, beside: bool = True) -> Environment:
 def _unstored(flow: Flow) -> frozenset[str]:
     """A flow in; names that its last run here could not store, and that no step reads, out; none without a run."""
     try:
-        last = client.Flow(flow.name, store=storage.store_url(None, flow.notebook.folder)).latest_run
+        store = storage.open_store(storage.store_url(None, flow.notebook.folder))
+        known = find_flow(store, flow.notebook)
+        last = client.Flow(known.folder, store.url).latest_run if known is not None else None
         tasks = [task for step in last.steps() for task in step.tasks] if last is not None else []
         found = {name for task in tasks for name, artifact in task.artifacts.items() if not artifact.stored}
     except NbflowError:

@@ -69,7 +69,7 @@ class FlowRun:
     def _work(self, runner: Runner) -> None:
         index = Index(runner.lookup.store.url)
         try:
-            self.known = msgspec.structs.replace(self.known, expected=index.durations(runner.flow.name))
+            self.known = msgspec.structs.replace(self.known, expected=index.durations(runner.place.folder))
             runner.run()
         except Exception as error:  # in a thread of its own: raised by whoever waits for the run
             self.error = error
@@ -77,7 +77,7 @@ class FlowRun:
             self._over.set()
             self._tell_end()
         if self.snapshot is not None:
-            index.add_run(self.snapshot)
+            index.add_run(runner.place.folder, self.snapshot)
 
     def leave(self, screen: Screen | None) -> None:
         """Nobody waits for it any more: it draws itself, and says when it has ended."""

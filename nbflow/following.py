@@ -25,7 +25,7 @@ class Follower:
     def __init__(self, past: PastRun, watch: Watch) -> None:
         self.past = past
         self.watch = watch
-        self._events = records.EventReader(past.store, past.flow, past.run)
+        self._events = records.EventReader(past.store, past.folder, past.run)
         self._logs: dict[TaskId, tuple[int, records.LogReader]] = {}
         self._views: dict[TaskId, TaskView] = {}
         self._seen: list[RunEvent] = []
@@ -38,7 +38,7 @@ class Follower:
         started = next((event for event in self._seen if isinstance(event, RunStarted)), None)
         if started is None:
             return past.snapshot  # says that there is no such run
-        beat = records.last_beat(past.store, past.flow, past.run)
+        beat = records.last_beat(past.store, past.folder, past.run)
         snapshot = fold(self._seen, time.time(), beat, is_alive(started))
         for event in found:
             if isinstance(event, TaskChanged):
@@ -54,7 +54,7 @@ class Follower:
         """A task that runs has a log that grows."""
         if event.state == "running":
             execution = event.execution or execution_id(self.past.run, event.task, event.attempt)
-            log = records.LogReader(self.past.store, self.past.flow, self.past.run, execution)
+            log = records.LogReader(self.past.store, self.past.folder, self.past.run, execution)
             self._logs[event.task] = (event.attempt, log)
 
     def _show_outputs(self, snapshot: Snapshot) -> None:

@@ -38,9 +38,9 @@ LAYOUT = 2
 KEPT_DURATIONS = 20
 
 SCHEMA = (
-    "CREATE TABLE runs (flow TEXT, run TEXT, created REAL, stamp INTEGER, summary BLOB, PRIMARY KEY (flow, run))",
-    "CREATE TABLE durations (flow TEXT, step TEXT, at REAL, seconds REAL)",
-    "CREATE INDEX by_step ON durations (flow, step, at)",
+    "CREATE TABLE runs (folder TEXT, run TEXT, created REAL, stamp INTEGER, summary BLOB, PRIMARY KEY (folder, run))",
+    "CREATE TABLE durations (folder TEXT, step TEXT, at REAL, seconds REAL)",
+    "CREATE INDEX by_step ON durations (folder, step, at)",
     f"PRAGMA user_version = {LAYOUT}",
 )
 
@@ -48,8 +48,9 @@ _T = TypeVar("_T")
 
 
 class RunSummary(Frozen, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of a list of runs; `counts` has the number of tasks in each state."""
+    """One line of a list of runs; `folder` is its flow's, `counts` has the number of tasks in each state."""
 
+    folder: str
     flow: str
     run: str
     status: RunStatus
@@ -69,7 +70,7 @@ class RunSummary(Frozen, frozen=True, kw_only=True, omit_defaults=True):
         return not self.session and not self.asked
 
 
-def summarise(flow: str, run: str, events: Iterable[RunEvent]) -> RunSummary | None:
+def summarise(folder: str, run: str, events: Iterable[RunEvent]) -> RunSummary | None:
     """A run's events in order in; its summary, None when it never started, out; "running" while it has no end."""
     started: RunStarted | None = None
     ended: RunEnded | None = None
@@ -92,7 +93,8 @@ def summarise(flow: str, run: str, events: Iterable[RunEvent]) -> RunSummary | N
     for state in states.values():
         counts[state] = counts.get(state, 0) + 1
     return RunSummary(
-        flow=flow,
+        folder=folder,
+        flow=started.flow,
         run=run,
         status=ended.status if ended else "running",
         created_at=started.at,
@@ -122,37 +124,37 @@ class Index:
         self._put([(summary, stamp)])
 
     def _put(self, seen: Sequence[tuple[RunSummary, int]]) -> None:
-        rows = [(each.flow, each.run, each.created_at, stamp, msgspec.json.encode(each)) for each, stamp in seen]
+        rows = [(each.folder, each.run, each.created_at, stamp, msgspec.json.encode(each)) for each, stamp in seen]
         self._use(lambda db: db.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", rows), None)
 
-    def forget_run(self, flow: str, run: str) -> None:
+    def forget_run(self, folder: str, run: str) -> None:
         """Drop a run that is no longer in the store."""
-        self._use(lambda db: db.execute("DELETE FROM runs WHERE flow = ? AND run = ?", (flow, run)), None)
+        self._use(lambda db: db.execute("DELETE FROM runs WHERE folder = ? AND run = ?", (folder, run)), None)
 
-    def known(self, flow: str | None = None) -> dict[tuple[str, str], tuple[RunSummary, int]]:
-        """A flow's name (None: all) in; the remembered runs with their stamps, by flow and run, out."""
-        where, values = ("WHERE flow = ?", (flow,)) if flow is not None else ("", ())
+    def known(self, folders: Sequence[str] | None = None) -> dict[tuple[str, str], tuple[RunSummary, int]]:
+        """Flows' folders (None: all) in; the remembered runs with their stamps, by folder and run, out."""
+        where = "" if folders is None else f"WHERE folder IN ({', '.join('?' for _ in folders)})"
         query = f"SELECT stamp, summary FROM runs {where}"  # noqa: S608  # constant text
-        rows: list[tuple[int, bytes]] = self._use(lambda db: db.execute(query, values).fetchall(), [])
+        rows: list[tuple[int, bytes]] = self._use(lambda db: db.execute(query, folders or ()).fetchall(), [])
         decoder = msgspec.json.Decoder(RunSummary)
         try:
             seen = [(decoder.decode(data), stamp) for stamp, data in rows]
         except msgspec.DecodeError:
             self._remove()
             return {}
-        return {(summary.flow, summary.run): (summary, stamp) for summary, stamp in seen}
+        return {(summary.folder, summary.run): (summary, stamp) for summary, stamp in seen}
 
-    def runs(self, store: Store, flow: str | None = None, tags: Iterable[str] = ()) -> list[RunSummary]:
-        """The store, a flow's name (None: all) and tags in; its runs that have all of them, newest first, out.
+    def runs(self, store: Store, folders: Sequence[str] | None = None, tags: Iterable[str] = ()) -> list[RunSummary]:
+        """The store, flows' folders (None: all) and tags in; the runs that have all of them, newest first, out.
 
         Lists the store, and reads only the runs that are new, unfinished or changed since they were read. (A tag
         given later on another machine to a run in a remote store shows once that run is read again.)
         """
-        known = self.known(flow)
-        flows = records.list_flows(store) if flow is None else [flow]
-        present = [(name, run) for name in flows for run in records.list_runs(store, name)]
-        for name, run in known.keys() - set(present):
-            self.forget_run(name, run)
+        known = self.known(folders)
+        listed = store.children("flows") if folders is None else folders
+        present = [(folder, run) for folder in listed for run in records.list_runs(store, folder)]
+        for gone in known.keys() - set(present):
+            self.forget_run(*gone)
         current: dict[tuple[str, str], RunSummary] = {}
         stale: dict[tuple[str, str], int] = {}
         for key in present:
@@ -164,27 +166,27 @@ class Index:
                 current[key] = summary
         fresh = _read_summaries(store, list(stale))
         if fresh:
-            self._put([(summary, stale[summary.flow, summary.run]) for summary in fresh])
+            self._put([(summary, stale[summary.folder, summary.run]) for summary in fresh])
         wanted = set(tags)
         chosen = [each for each in (*current.values(), *fresh) if wanted <= set(each.tags)]
         return sorted(chosen, key=lambda each: (each.created_at, each.run), reverse=True)
 
     # -- durations
 
-    def add_duration(self, flow: str, step: str, seconds: float, at: float) -> None:
+    def add_duration(self, folder: str, step: str, seconds: float, at: float) -> None:
         """Remember how long a task of a step took; only the last ones are kept."""
 
         def add(db: sqlite3.Connection) -> None:
-            db.execute("INSERT INTO durations VALUES (?, ?, ?, ?)", (flow, step, at, seconds))
+            db.execute("INSERT INTO durations VALUES (?, ?, ?, ?)", (folder, step, at, seconds))
             db.execute(
-                "DELETE FROM durations WHERE flow = ?1 AND step = ?2 AND at < (SELECT min(at) FROM (SELECT at FROM"
-                " durations WHERE flow = ?1 AND step = ?2 ORDER BY at DESC LIMIT ?3))",
-                (flow, step, KEPT_DURATIONS),
+                "DELETE FROM durations WHERE folder = ?1 AND step = ?2 AND at < (SELECT min(at) FROM (SELECT at FROM"
+                " durations WHERE folder = ?1 AND step = ?2 ORDER BY at DESC LIMIT ?3))",
+                (folder, step, KEPT_DURATIONS),
             )
 
         self._use(add, None)
 
-    def add_run(self, snapshot: Snapshot) -> None:
+    def add_run(self, folder: str, snapshot: Snapshot) -> None:
         """Remember how long the tasks that a run executed took: what the next run is expected to take."""
         by_step: dict[str, list[tuple[float, float]]] = {}
         for view in snapshot.tasks:
@@ -192,12 +194,12 @@ class Index:
                 by_step.setdefault(view.task.step, []).append((view.started_at or 0.0, view.elapsed))
         for step, found in by_step.items():
             for at, seconds in sorted(found)[-3:]:  # a wide fan-out must not push out all earlier runs
-                self.add_duration(snapshot.flow, step, seconds, at)
+                self.add_duration(folder, step, seconds, at)
 
-    def durations(self, flow: str) -> dict[str, float]:
-        """A flow's name in; the median seconds of a task for each of its steps that has run out."""
+    def durations(self, folder: str) -> dict[str, float]:
+        """A flow's folder in; the median seconds of a task for each of its steps that has run out."""
         rows: list[tuple[str, float]] = self._use(
-            lambda db: db.execute("SELECT step, seconds FROM durations WHERE flow = ?", (flow,)).fetchall(), []
+            lambda db: db.execute("SELECT step, seconds FROM durations WHERE folder = ?", (folder,)).fetchall(), []
         )
         steps: dict[str, list[float]] = {}
         for step, seconds in rows:
@@ -258,12 +260,12 @@ def _create(db: sqlite3.Connection) -> None:
     db.execute("COMMIT")
 
 
-def _stamp(store: Store, flow: str, run: str) -> int:
+def _stamp(store: Store, folder: str, run: str) -> int:
     """A run in; when its folder of events changed last (ns), 0 where that is not known, out.
 
     Just now: a number that no other call gives, for the folder may change once more within the clock's tick.
     """
-    place = store.local_path(f"{records.run_folder(flow, run)}/events")
+    place = store.local_path(f"{records.run_folder(folder, run)}/events")
     if place is None:
         return 0
     try:
@@ -275,7 +277,7 @@ def _stamp(store: Store, flow: str, run: str) -> int:
 
 
 def _read_summaries(store: Store, runs: Sequence[tuple[str, str]]) -> list[RunSummary]:
-    """Flows with runs in; the summaries of those that have started out; several at once where the store is far."""
+    """Folders with runs in; the summaries of those that have started out; several at once where the store is far."""
 
     def read(key: tuple[str, str]) -> RunSummary | None:
         return summarise(*key, records.read_events(store, *key))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from nbflow import records
+from nbflow import identity
 from nbflow.context import current
-from nbflow.errors import NotFoundError, StoreError
+from nbflow.errors import AmbiguousFlow, NotFoundError, StoreError
+from nbflow.identity import StoredFlow, named_flow
 from nbflow.index import RunSummary
 from nbflow.model import Asked, Question, Reason, RunStatus
 from nbflow.observe import unheard
@@ -53,18 +54,22 @@ def runs_of(
     return found
 
 
-def flows_of(store: Store, wanted: str) -> list[str]:
-    """The names of a store's flows out; whether `wanted` is among them was asked."""
-    with unheard():
-        found = records.list_flows(store)
-    _note(store, "flow", wanted, answer=str(wanted in found))
+def flow_of(store: Store, word: str) -> StoredFlow:
+    """A flow's name, or its folder's, in; the flow that it names now out; NotFoundError or AmbiguousFlow for none."""
+    try:
+        with unheard():
+            found = named_flow(store, word)
+    except NotFoundError:
+        _note(store, "flow", word, answer=str(False))
+        raise
+    _note(store, "flow", word, answer=found.folder)
     return found
 
 
 def has_run(store: Store, flow: str, run: str) -> bool:
     """Whether a flow has a run of that id."""
     with unheard():
-        found = run in records.list_runs(store, flow)
+        found = any(place.run == run for place in identity.runs_of(store, named_flow(store, flow)))
     _note(store, "run", f"{flow}/{run}", answer=str(found))
     return found
 
@@ -142,29 +147,36 @@ def _again(asked: Asked, store: Store, own: str) -> str:
             case "runs":
                 return _digest(_runs(place, asked.of, asked.words))
             case "flow":
-                return str(asked.of in records.list_flows(place))
+                return named_flow(place, asked.of).folder
             case "run":
                 find_run(place, asked.of)
                 return str(True)
             case "tags":
-                return " ".join(find_run(place, asked.of).snapshot.tags)
+                return " ".join(find_run(place, _id(asked)).snapshot.tags)
             case _:
-                return find_run(place, asked.of).snapshot.status
+                return find_run(place, _id(asked)).snapshot.status
     except NotFoundError:
-        return str(False) if asked.what == "run" else ""
+        return str(False) if asked.what in ("run", "flow") else ""
+    except AmbiguousFlow:
+        return "several"
     except StoreError:  # it is elsewhere, and cannot be reached now
         return "unreachable"
 
 
+def _id(asked: Asked) -> str:
+    """A question about one run in; the run's id out, under whatever name its flow is known now."""
+    return asked.of.rpartition("/")[2]
+
+
 def _newest(store: Store, flow: str, status: RunStatus | None) -> RunSummary | None:
-    found = (one for one in summaries(store, flow) if one.is_whole and status in (None, one.status))
+    found = (one for one in summaries(store, named_flow(store, flow)) if one.is_whole and status in (None, one.status))
     return next(found, None)
 
 
 def _runs(store: Store, flow: str, words: tuple[str, ...]) -> list[RunSummary]:
     tags = [word for word in words if not word.startswith(STATUS)]
     status = next((word.removeprefix(STATUS) for word in words if word.startswith(STATUS)), None)
-    return [one for one in summaries(store, flow, tags) if status in (None, one.status)]
+    return [one for one in summaries(store, named_flow(store, flow), tags) if status in (None, one.status)]
 
 
 def _digest(found: Iterable[RunSummary]) -> str:

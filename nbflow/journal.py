@@ -8,16 +8,32 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
-from nbflow import artifacts, records
+from nbflow import artifacts, claims, records
 from nbflow.audience import Audience
+from nbflow.claims import Claim
 from nbflow.collected import Outputs
-from nbflow.errors import NbflowError, StoreError
+from nbflow.errors import NbflowError, PlanError, StoreError
 from nbflow.executors.kernel import KernelTask, Left
-from nbflow.model import Finding, Flow, Found, Reason, Record, RunEnded, TaskChanged, TaskFailure, TaskId, TaskState
+from nbflow.identity import RunPlace, claim_flow
+from nbflow.model import (
+    Finding,
+    Flow,
+    Found,
+    Reason,
+    Record,
+    RunEnded,
+    Step,
+    TaskChanged,
+    TaskFailure,
+    TaskId,
+    TaskSpec,
+    TaskState,
+)
 from nbflow.provenance import run_started
 from nbflow.serialize import Dumped, Unstorable
 from nbflow.storage import Store
@@ -40,6 +56,7 @@ class Journal:
         self.store = store
         self.audience = audience
         self.flow = flow.name
+        self._notebook = flow.notebook
         self.run = records.new_run_id()
         self.pending: list[Saving] = []  # values that must not change before they are stored
         self._attempts: dict[TaskId, int] = {}
@@ -48,11 +65,32 @@ class Journal:
         self._kept: set[str] = set()  # executions whose record is being stored
         # one thread: what it does stands in the store in the order in which it was asked for
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nbflow-store")
-        self._writer = records.EventWriter(store, flow.name, self.run, f"kernel-{os.getpid()}")
+
+    @cached_property
+    def place(self) -> RunPlace:
+        """Where the run lies: found when something is written first, which happens in the background."""
+        return RunPlace(self.flow, claim_flow(self.store, self._notebook).folder, self.run)
+
+    @cached_property
+    def _writer(self) -> records.EventWriter:
+        return records.EventWriter(self.store, self.place.folder, self.run, f"kernel-{os.getpid()}")
 
     def attempt(self, task: TaskId) -> int:
         """The number that the next execution of a task by hand has, from 1."""
         return self._attempts.get(task, 0) + 1
+
+    def claim(self, step: Step, spec: TaskSpec) -> Claim:
+        """A step with `--once` that is about to run in; its claim out; PlanError where it has begun before."""
+        claims.check_store(self.store, [step])
+        made = claims.claim(self.store, spec, self.place, again=False)
+        if made.execution != spec.execution:
+            failure = claims.asks(self.store, step, made, by_hand=True)
+            raise PlanError(failure.message, step=step.name, cell=step.cell, line=1, fix=failure.fix)
+        return made
+
+    def end_claim(self, made: Claim, *, succeeded: bool) -> None:
+        """The step is over."""
+        self._submit(lambda: claims.end(self.store, made, "done" if succeeded else "failed"))
 
     def announce(self, flow: Flow, document: Callable[[], str]) -> None:
         """Tell the run's steps, at first and whenever the notebook has others."""
@@ -66,7 +104,7 @@ class Journal:
         text = document()
 
         def work() -> None:
-            records.write_notebook(self.store, self.flow, self.run, text)
+            records.write_notebook(self.store, self.place.folder, self.run, text)
             self._writer.put(started)
 
         self._submit(work)
@@ -177,7 +215,7 @@ class Journal:
         ended = jobs if wait else [job for job in jobs if job.done()]
         failed = [error for job in ended if (error := job.exception()) is not None]
         errors = [unforeseen(error, "what a cell left could not be stored") for error in failed]
-        if wait and not errors:
+        if wait and not errors and self._steps:
             try:
                 self._writer.flush()
             except NbflowError as error:
@@ -192,7 +230,7 @@ class Journal:
         self._thread.shutdown(wait=True)
         if self._steps:
             self._writer.put(RunEnded(status="done", at=time.time()))
-        self._writer.close()
+            self._writer.close()
 
 
 def _is_small(dumped: Dumped) -> bool:

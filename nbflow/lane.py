@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nbflow import outcome, outputs, serialize
+from nbflow.claims import Claim
 from nbflow.context import current
 from nbflow.errors import NbflowError
 from nbflow.executors.kernel import KernelTask
@@ -52,6 +53,7 @@ class Lane:
     def __init__(self, known: Knowledge) -> None:
         self.known = known
         self._reasons: tuple[Reason, ...] = ()
+        self._claim: Claim | None = None  # of the step with --once that runs
         self._elsewhere: set[str] = set()
         self._looked_at: Flow | None = None  # whether workers are wanted was asked of it
 
@@ -85,7 +87,7 @@ class Lane:
             raise refuse(step, upstream.missing(), prepared)
         decision = Decision(step=step, key=prepared.key, reasons=prepared.reasons)
         record = upstream.lookup.record(TaskId(step=step.name)) if prepared.action == "reuse" else None
-        if record is not None and step.kind == "step" and not record.observations.volatile:
+        if record is not None and step.kind == "step" and (step.options.once or not record.observations.volatile):
             return replace(decision, reuse=record)
         if record is not None:
             decision = replace(decision, reasons=(("fresh", "executed by hand"),))
@@ -97,6 +99,7 @@ class Lane:
         task = self.known.task(step, file)
         self._reasons = decision.reasons
         journal = self.known.journal()
+        self._claim = journal.claim(step, task.spec) if step.options.once else None
         journal.announce(self.known.flow(), self.known.document.text)
         journal.tell(
             TaskId(step=step.name), "running", attempt=task.spec.attempt, key=decision.key, reasons=decision.reasons
@@ -169,6 +172,9 @@ class Lane:
         if current.context is not None:
             current.context.close()  # what it still shows belongs to it
         shown = self.known.recorder.stop()
+        if self._claim is not None:
+            self.known.journal().end_claim(self._claim, succeeded=succeeded)
+            self._claim = None
         left = task.leave(succeeded=succeeded)
         ledger, spec = self.known.ledger, task.spec
         ledger.code_ran()
@@ -230,7 +236,7 @@ class Lane:
 
         self.known.flush()  # the card tells what was stored
         journal = self.known.journal()
-        past = Run(f"{journal.flow}/{journal.run}", store=journal.store.url)
+        past = Run(journal.run, store=journal.store.url)
         self.known.ip.display_pub.publish(past[step].card.bundle(), {})
 
     def _tell_failure(self, task: KernelTask, error: BaseException | None, elapsed: float) -> None:

@@ -12,10 +12,11 @@ from typing import Any, Self
 
 import msgspec
 
-from nbflow import client, facts, forecast, past, plugins, records, retention, secret_sources, storage
+from nbflow import claims, client, facts, forecast, past, plugins, records, retention, secret_sources, storage
 from nbflow.admission import Room, never
 from nbflow.errors import NotebookError, OptionError, PlanError, StoreError, nearest
 from nbflow.graph import Changed, build_flow
+from nbflow.identity import claim_flow
 from nbflow.index import Index
 from nbflow.lookup import Lookup, RunFacts
 from nbflow.model import (
@@ -57,6 +58,7 @@ def run(
     tags: Iterable[str] = (),
     resume: str | None = None,
     only: str | None = None,
+    again: Sequence[str] = (),
     all_cells: bool = False,
     params_file: PathLike | None = None,
     watch: Watch | None = None,
@@ -66,17 +68,18 @@ def run(
 
     `path` is an .ipynb, or a percent-format .py; `fresh` is True for all steps, or names of steps that are not to be
     reused; `steps` are run with their ancestors; `resume` is a run's id, whose parameters are then used; `only` is one
-    step that runs alone, on what the last run (or the one to resume) left of the steps above it. Raises NotebookError,
-    ParameterError, PlanError or StoreError only before anything ran.
+    step that runs alone, on what the last run (or the one to resume) left of the steps above it; `again` names steps
+    with `--once` that may begin although an earlier run began them. Raises NotebookError, ParameterError, PlanError or
+    StoreError only before anything ran.
     """
     with Executors(on) as executors:
         runner = begin(
             load_flow(path, all_cells=all_cells), store=store, params=params or {}, params_file=params_file,
             executors=executors, workers=workers, fresh=fresh, steps=steps, tags=tags, resume=resume, only=only,
-            watch=watch,
+            again=again, watch=watch,
         )  # fmt: skip
         _run_until(runner, cancel)
-    return client.Run(f"{runner.flow.name}/{runner.started.run}", store=runner.lookup.facts.store_url)
+    return client.Run(past.PastRun(runner.lookup.store, runner.place))
 
 
 def plan(
@@ -91,6 +94,7 @@ def plan(
     tags: Iterable[str] = (),
     resume: str | None = None,
     only: str | None = None,
+    again: Sequence[str] = (),
     all_cells: bool = False,
     params_file: PathLike | None = None,
 ) -> Plan:
@@ -102,7 +106,7 @@ def plan(
     with Executors(on) as executors:
         return plan_flow(
             load_flow(path, all_cells=all_cells), executors, store=store, params=params, params_file=params_file,
-            fresh=fresh, steps=steps, resume=resume, only=only, tags=tags,
+            fresh=fresh, steps=steps, resume=resume, only=only, again=again, tags=tags,
         )  # fmt: skip
 
 
@@ -206,12 +210,13 @@ def plan_flow(
     steps: Sequence[str] | None = None,
     resume: str | None = None,
     only: str | None = None,
+    again: Sequence[str] = (),
     tags: Iterable[str] = (),
 ) -> Plan:
     """A flow and what the user wants in; what a run would do out."""
     ready = _prepare(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
-        steps=steps, resume=resume, only=only, run="", tags=tuple(tags),
+        steps=steps, resume=resume, only=only, again=again, run="", tags=tuple(tags),
     )  # fmt: skip
     return Plan(flow=ready.flow.name, tasks=forecast.rows(ready.flow, ready.lookup), findings=ready.flow.findings)
 
@@ -225,13 +230,14 @@ def why_flow(
     params: Mapping[str, Any] | None = None,
     params_file: PathLike | None = None,
     fresh: bool | Sequence[str] = False,
+    again: Sequence[str] = (),
     cost: bool = False,
     tags: Iterable[str] = (),
 ) -> dict[str, Any]:
     """A flow and a step in; whether it would run or be reused, and what changed, as `why` gives it, out."""
     ready = _prepare(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
-        steps=None, resume=None, run="", tags=tuple(tags),
+        steps=None, resume=None, again=again, run="", tags=tuple(tags),
     )  # fmt: skip
     return why_in(ready.flow, ready.lookup, step, cost=cost)
 
@@ -254,6 +260,7 @@ def begin(
     tags: Iterable[str] = (),
     resume: str | None = None,
     only: str | None = None,
+    again: Sequence[str] = (),
     watch: Watch | None = None,
 ) -> Runner:
     """A flow and what the user wants in; a Runner, checked and ready to `run()`, out."""
@@ -261,7 +268,7 @@ def begin(
     tags = tuple(check_tag(tag) for tag in tags)
     ready = _prepare(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
-        steps=steps, resume=resume, only=only, run=run_id, tags=tags,
+        steps=steps, resume=resume, only=only, again=again, run=run_id, tags=tags,
     )  # fmt: skip
     given = ready.given
     secret_sources.refuse_missing(ready.flow.steps if only is None else [ready.flow.step(find_step(only, flow.steps))])
@@ -272,13 +279,15 @@ def begin(
         tags=tags, origin=ready.lookup.facts.origin, on=executors.on,
     )  # fmt: skip
     slots = workers or executors.slots()
-    lost = past.lost_before(ready.lookup.store, flow.name)
-    old = retention.plan(ready.lookup.store, flow.name, os.environ)
+    claims.check_store(ready.lookup.store, ready.flow.steps)
+    known = claim_flow(ready.lookup.store, flow.notebook)
+    lost = past.lost_before(ready.lookup.store, known)
+    old = retention.plan(ready.lookup.store, known, os.environ)
     more = (*((lost,) if lost is not None else ()), *((old.finding,) if old is not None else ()))
     told = msgspec.structs.replace(ready.flow, findings=(*ready.flow.findings, *more)) if more else ready.flow
     after = old.start if old is not None else None
     return Runner(
-        told, ready.lookup, started, executors.get, slots, watch, ready.understand, executors.room(flow), after
+        told, ready.lookup, known, started, executors.get, slots, watch, ready.understand, executors.room(flow), after
     )
 
 
@@ -304,6 +313,7 @@ def _prepare(
     resume: str | None,
     run: str,
     only: str | None = None,
+    again: Sequence[str] = (),
     tags: tuple[str, ...] = (),
 ) -> Ready:
     """Everything that may be wrong before a run, checked; parameters evaluated."""
@@ -334,6 +344,7 @@ def _prepare(
     told = RunFacts(
         run=run, store_url=opened.url, values=given.values, tags=tags, origin=origin, fresh=pins.steps or chosen,
         pinned=pins.records, only=only is not None, whole=words is None,
+        again=frozenset(find_step(word, flow.steps) for word in again),
     )  # fmt: skip
     return Ready(ran, Lookup(ran, opened, told, given.records), given, understand)
 
@@ -405,7 +416,7 @@ def _run_until(runner: Runner, cancel: threading.Event | None) -> None:
         runner.run()
     finally:
         done.set()
-    Index(runner.lookup.store.url).add_run(runner.drawn)
+    Index(runner.lookup.store.url).add_run(runner.place.folder, runner.drawn)
 
 
 # ---------------------------------------------------------------- plans

@@ -12,13 +12,14 @@ from typing import Any
 
 import msgspec
 
-from nbflow import inquiries, planning, records, validity
+from nbflow import claims, inquiries, planning, records, validity
 from nbflow.artifacts import is_whole, save
 from nbflow.context import Caught, said
 from nbflow.effects import state_of
 from nbflow.errors import NbflowError
 from nbflow.execution import Stood, execution_id, last_executions
 from nbflow.happenings import Node, Prepared, not_held
+from nbflow.identity import RunPlace, find_flow, runs_of
 from nbflow.looping import Loops, settled_id
 from nbflow.model import (
     FORMAT,
@@ -53,6 +54,7 @@ class RunFacts:
     tags: tuple[str, ...] = ()
     origin: str | None = None
     fresh: frozenset[str] | bool = False  # True: all; names: these steps
+    again: frozenset[str] = frozenset()  # steps with --once that may begin although they have begun before
     only: bool = False  # `fresh` names the one step that runs
     session: bool = False
     whole: bool = True  # the whole flow runs, not a part of it
@@ -257,6 +259,9 @@ class Lookup:
             return Prepared(
                 task, now, "reuse", key=key, execution=record.execution, reused_from=record.run, reasons=choice.reasons
             )
+        begun = self._begun_before(task, step, key)
+        if begun is not None:
+            return Prepared(task, now, "fail", key=key, reasons=(("once", begun.message),), failure=begun)
         if self.facts.only and choice.reasons and choice.reasons[0][0] == "fresh":
             choice = planning.Choice(None, (("only", "--only runs this step, whatever is known of it"),))
         return Prepared(task, now, "run", key=key, reasons=self._reasons(task, choice))
@@ -271,6 +276,15 @@ class Lookup:
         return (
             failed or choice.reasons or planning.as_reasons(self.changes(task)) or (("new", "it has not run before"),)
         )
+
+    def _begun_before(self, task: TaskId, step: Step, key: str) -> TaskFailure | None:
+        """Why a task with `--once` may not run; None where it may, or where a run that lives will have its result."""
+        if not step.options.once or task.part or step.name in self.facts.again:
+            return None
+        made = claims.last_claim(self.store, key)
+        if made is None or (not self.facts.session and claims.is_under_way(self.store, made)):
+            return None
+        return claims.asks(self.store, step, made, by_hand=self.facts.session)
 
     def _gate(self, task: TaskId) -> Prepared:
         """The end of a fan-out waits for its items, the end of an --until for its last turn."""
@@ -433,18 +447,22 @@ class Lookup:
         failed = self._failed(task)
         if failed is None:
             return planning.changes(known.parts, step.source, self.previous(task))
-        run, key = failed
-        told = Change(code="failed", what=f"failed in {run}")
-        past = self._lookup_of(run) if key != known.key else None
+        place, key = failed
+        told = Change(code="failed", what=f"failed in {place.run}")
+        past = self._lookup_of(place) if key != known.key else None
         then = past.attempted(task, known.parts) if past is not None else None
         return (told, *(planning.differences(*then, known.parts, step.source) if then is not None else ()))
+
+    def key(self, task: TaskId, version: int) -> str:
+        """A prepared task in; its key in a datastore of that format out."""
+        return planning.task_key(self._known[task].parts, version=version)
 
     def previous(self, task: TaskId) -> Record | None:
         """The record that stood for the task in the newest run that had one."""
         stood = self._history.get(task)
         return records.read_record(self.store, *stood.place) if stood is not None and stood.place is not None else None
 
-    def _failed(self, task: TaskId) -> tuple[str, str] | None:
+    def _failed(self, task: TaskId) -> tuple[RunPlace, str] | None:
         """The run in which a task failed after its last execution, with its key there; None where it did not."""
         stood = self._history.get(task)
         return stood.failed if stood is not None else None
@@ -468,10 +486,11 @@ class Lookup:
             )  # fmt: skip
         return parts, step.source
 
-    def _lookup_of(self, run: str) -> Lookup | None:
+    def _lookup_of(self, place: RunPlace) -> Lookup | None:
         """A past run in; a look-up that knows what settled in it out, None where its notebook is gone."""
+        run = place.run
         if run not in self._earlier:
-            past = PastRun(self.store, self.flow.name, run)
+            past = PastRun(self.store, place)
             try:
                 graph = without_params(past.graph)
             except NbflowError:  # removed meanwhile, or a notebook that this version cannot read
@@ -487,7 +506,9 @@ class Lookup:
 
     @cached_property
     def _history(self) -> Mapping[TaskId, Stood]:
-        return last_executions(self.store, self.flow.name, {step.name for step in self.flow.steps}, self.facts.run)
+        known = find_flow(self.store, self.flow.notebook)
+        runs = runs_of(self.store, known) if known is not None else ()
+        return last_executions(self.store, runs, {step.name for step in self.flow.steps}, self.facts.run)
 
     def required(self, step: str) -> frozenset[str]:
         """Names of a step that other steps read."""

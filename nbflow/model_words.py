@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-FORMAT = 1
+FORMAT = 2
 """Version of the datastore's layout and of the task key; a newer one is refused, an older one is not reused."""
 
 CellKind = Literal["step", "params", "setup", "plain", "control", "empty"]

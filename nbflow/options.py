@@ -303,8 +303,11 @@ def _inside_expression(text: str, at: int) -> bool:
 
 
 def tries_again(options: StepOptions, attempt: int, failure: TaskFailure) -> bool:
-    """A step's options, a failed attempt (from 1) and its failure in; whether `--retry` asks for another one out."""
-    if attempt > options.retry or failure.kind == "cancelled":
+    """A step's options, a failed attempt (from 1) and its failure in; whether `--retry` asks for another one out.
+
+    With `--once` there is no other one: what has begun may have done its work.
+    """
+    if attempt > options.retry or failure.kind == "cancelled" or options.once:
         return False
     names = {failure.type, failure.type.rsplit(".", 1)[-1], *failure.bases}
     return not options.retry_on or bool(names & set(options.retry_on))

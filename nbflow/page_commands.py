@@ -83,7 +83,7 @@ def resume(pages: Pages, command: Command) -> str:
     """A run that did not end well, once more with its parameters."""
     from nbflow import past_reading
 
-    past = str(command.get("run", "")) or past_reading.last_unfinished(pages.store, pages.flow.name)
+    past = str(command.get("run", "")) or past_reading.last_unfinished(pages.store, pages.flow)
     return _begin(pages, command, resume=past)
 
 
@@ -138,7 +138,7 @@ def detail(pages: Pages, command: Command) -> None:
     place = _place(command)
 
     def answer() -> None:
-        found = past_reading.detail(pages.store, pages.flow.name, *place, past_reading.Heard(pages.audience))
+        found = past_reading.detail(pages.store, *place, past_reading.Heard(pages.audience))
         pages.answer("detail", _id(command), run=place[0], step=place[1], index=list(place[2]), **found)
 
     _later(pages, command, answer)
@@ -152,7 +152,7 @@ def card(pages: Pages, command: Command) -> None:
 
     def answer() -> None:
         heard = past_reading.Heard(pages.audience)
-        found = past_reading.card(pages.store, pages.flow.name, *place, heard, whole=whole)
+        found = past_reading.card(pages.store, *place, heard, whole=whole)
         digest = found.digest
         pages.answer(
             "card", _id(command), run=place[0], step=place[1], index=list(place[2]), whole=whole, title=found.title,
@@ -174,7 +174,7 @@ def runs(pages: Pages, command: Command) -> None:
     _later(
         pages,
         command,
-        lambda: pages.answer("runs", _id(command), runs=past_reading.runs(pages.store, pages.flow.name)),
+        lambda: pages.answer("runs", _id(command), runs=past_reading.runs(pages.store, pages.flow)),
     )
 
 

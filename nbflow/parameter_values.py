@@ -108,7 +108,7 @@ def _merged(record: Record, kept: Record, place: Place) -> Record:
     inputs = {name: artifact.content_id for name, artifact in kept.artifacts.items()}
     parts = msgspec.structs.replace(record.parts, inputs=inputs, files={})
     return msgspec.structs.replace(
-        record, key=task_key(parts), parts=parts, run=place.run,
+        record, format=FORMAT, key=task_key(parts), parts=parts, run=place.run,
         execution=execution_id(place.run or "parameters", TaskId(step=record.step), 1),
         groups=(*record.groups, *kept.groups), artifacts={**record.artifacts, **moved}, created_at=time.time(),
     )  # fmt: skip

@@ -18,6 +18,7 @@ from nbflow.errors import NotFoundError, nearest
 from nbflow.facts import with_known_changes
 from nbflow.graph import build_flow
 from nbflow.history import snapshot
+from nbflow.identity import RunPlace, StoredFlow, named_flow, runs_of, stored_flows
 from nbflow.index import Index as RunIndex
 from nbflow.index import RunSummary
 from nbflow.loading import Values, live_registry
@@ -40,12 +41,12 @@ from nbflow.storage import Store, open_store
 
 
 class PastRun:
-    """A run's flow name and id, with all that the store knows of it; what can still change is read anew each time."""
+    """A run, with all that the store knows of it; what can still change is read anew each time."""
 
-    def __init__(self, store: Store, flow: str, run: str) -> None:
+    def __init__(self, store: Store, place: RunPlace) -> None:
         self.store = store
-        self.flow = flow
-        self.run = run
+        self.place = place
+        self.flow, self.folder, self.run = place
         self._ended: list[RunEvent] | None = None
         self._final: Snapshot | None = None
         self._changes: dict[TaskId, list[TaskChanged]] | None = None
@@ -56,7 +57,7 @@ class PastRun:
         """Its events in order; NotFoundError when there is no such run."""
         if self._ended is not None:
             return self._ended
-        found = records.read_events(self.store, self.flow, self.run)
+        found = records.read_events(self.store, self.folder, self.run)
         if not any(isinstance(event, RunStarted) for event in found):
             raise NotFoundError(f"there is no run {self.run!r} of {self.flow!r} in {self.store.url}")
         if any(isinstance(event, RunEnded) for event in found):
@@ -77,10 +78,14 @@ class PastRun:
         """The run now."""
         events = self.events
         if self._ended is not None:
-            self._final = self._final or snapshot(events, time.time())
+            self._final = self._final or self._named(snapshot(events, time.time()))
             return self._final
-        beat = records.last_beat(self.store, self.flow, self.run)
-        return snapshot(events, time.time(), beat, is_alive(self.started))
+        beat = records.last_beat(self.store, self.folder, self.run)
+        return self._named(snapshot(events, time.time(), beat, is_alive(self.started)))
+
+    def _named(self, seen: Snapshot) -> Snapshot:
+        """A run as its events tell it in; the same under the name that its flow bears now out."""
+        return msgspec.structs.replace(seen, flow=self.flow)
 
     # ------------------------------------------------------------ records
 
@@ -134,7 +139,7 @@ class PastRun:
     @cached_property
     def document(self) -> str:
         """The text of the notebook as it was run."""
-        return records.read_notebook(self.store, self.flow, self.run)
+        return records.read_notebook(self.store, self.folder, self.run)
 
     @cached_property
     def graph(self) -> Flow:
@@ -160,7 +165,7 @@ class PastRun:
     @property
     def values(self) -> Values:
         """Its values, one object for each run in a process: `isinstance` holds between all values of a run."""
-        return _values(self.store.url, self.flow, self.run, self.document)
+        return _values(self.store.url, self.place, self.document)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -192,16 +197,17 @@ class PastRun:
         """
         record = self.record(view)
         if attempt is None and record is not None and record.run != self.run:
-            return self._log(record.flow, record.run, record.execution) or list(record.outputs)
+            folder = folder_of(self.store, record.run, self.folder)
+            return self._log(folder, record.run, record.execution) or list(record.outputs)
         told = [change for change in self.changes(view.task) if change.attempt == (attempt or view.attempt)]
         execution = next((change.execution for change in reversed(told) if change.execution), "")
-        logged = self._log(self.flow, self.run, execution) if execution else []
+        logged = self._log(self.folder, self.run, execution) if execution else []
         if logged or record is None or attempt not in (None, view.attempt):
             return logged
         return list(record.outputs)
 
-    def _log(self, flow: str, run: str, execution: str) -> list[Mapping[str, Any]]:
-        return [piece.output for piece in records.read_log(self.store, flow, run, execution)]
+    def _log(self, folder: str, run: str, execution: str) -> list[Mapping[str, Any]]:
+        return [piece.output for piece in records.read_log(self.store, folder, run, execution)]
 
     def changes(self, task: TaskId) -> list[TaskChanged]:
         """A task in; everything that happened to it, in order, out."""
@@ -225,10 +231,10 @@ def _saved(output: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _values(url: str, flow: str, run: str, document: str) -> Values:
+def _values(url: str, place: RunPlace, document: str) -> Values:
     """A run in; its values, made once for each text of its notebook, out."""
     del document  # part of what makes it the same: by hand a notebook grows while it runs
-    past = PastRun(open_store(url), flow, run)
+    past = PastRun(open_store(url), place)
 
     return Values(past.store, past.graph, _Left(past), live_registry())
 
@@ -277,65 +283,90 @@ def is_alive(started: RunStarted) -> bool | None:
     return True
 
 
-def lost_before(store: Store, flow: str) -> Finding | None:
+def lost_before(store: Store, flow: StoredFlow) -> Finding | None:
     """A flow in; what is to be said of its newest run when that broke off without an end, out."""
-    runs = records.list_runs(store, flow)
+    runs = runs_of(store, flow)
     if not runs:
         return None
     try:
-        seen = PastRun(store, flow, runs[0]).snapshot
+        seen = PastRun(store, runs[0]).snapshot
     except NotFoundError:  # killed before it wrote anything
         return None
     if seen.status != "lost":
         return None
     begun = dict.fromkeys(v.task.step for v in seen.tasks if v.failure is not None and v.failure.kind == "lost")
-    return problems.lost_run(runs[0], [seen.labels.get(step, step) for step in begun])
+    return problems.lost_run(runs[0].run, [seen.labels.get(step, step) for step in begun])
+
+
+def folder_of(store: Store, run: str, likely: str) -> str:
+    """A run's id and the folder of a flow that it is likely to be of in; the folder that holds it out."""
+    others = (folder for folder in store.children("flows") if folder != likely)
+    holding = (folder for folder in (likely, *others) if run in records.list_runs(store, folder))
+    return next(holding, likely)
 
 
 def find_run(store: Store, name: str) -> PastRun:
-    """`ID`, `FLOW/ID` or `FLOW/latest` in; the run out; NotFoundError lists what there is."""
-    flow, separator, run = name.rpartition("/")
-    flows = records.list_flows(store)
+    """`ID`, `FLOW/ID` or `FLOW/latest` in; the run out; NotFoundError lists what there is.
+
+    FLOW is the name that the flow bears now, or its folder; AmbiguousFlow where it names several, and no run's id says
+    which.
+    """
+    word, separator, run = name.rpartition("/")
+    flows = stored_flows(store)
     if not separator:
-        for known in flows:
-            if run in records.list_runs(store, known):
-                return PastRun(store, known, run)
-        if name in flows:
+        places = [place for flow in flows for place in runs_of(store, flow)]
+        found = next((place for place in places if place.run == run), None)
+        if found is not None:
+            return PastRun(store, found)
+        if any(name in (flow.name, flow.folder) for flow in flows):
             raise NotFoundError(f"{name!r} is a flow, not a run", fix=f"name a run: {name}/latest")
-        known_runs = [one for known in flows for one in records.list_runs(store, known)]
         raise NotFoundError(
-            f"there is no run {run!r} in {store.url}{nearest(run, known_runs)}", fix="`nbflow runs` lists all runs"
+            f"there is no run {run!r} in {store.url}{nearest(run, [place.run for place in places])}",
+            fix="`nbflow runs` lists all runs",
         )
-    if flow not in flows:
-        raise NotFoundError(
-            f"there is no flow {flow!r} in {store.url}{nearest(flow, flows)}",
-            fix=f"flows: {', '.join(flows) or 'none'}",
-        )
-    runs = records.list_runs(store, flow)
+    bearing = [flow for flow in flows if flow.name == word]
+    places = [place for flow in bearing for place in runs_of(store, flow)]
+    found = next((place for place in places if place.run == run), None)
+    if found is not None:
+        return PastRun(store, found)
+    flow = named_flow(store, word)
     if run == "latest":
-        newest = next((one for one in RunIndex(store.url).runs(store, flow) if one.is_whole), None)
+        newest = next((one for one in _summaries(store, [flow]) if one.is_whole), None)
         if newest is None:
-            what = "has no run of the whole flow" if runs else "has no run"
-            raise NotFoundError(f"the flow {flow!r} {what} in {store.url}", fix="`nbflow runs --all` lists all runs")
-        return PastRun(store, flow, newest.run)
-    if run not in runs:
+            what = "has no run of the whole flow" if runs_of(store, flow) else "has no run"
+            raise NotFoundError(f"the flow {word!r} {what} in {store.url}", fix="`nbflow runs --all` lists all runs")
+        return PastRun(store, place_of(newest))
+    places = runs_of(store, flow)
+    found = next((place for place in places if place.run == run), None)
+    if found is None:
         raise NotFoundError(
-            f"there is no run {run!r} of {flow!r} in {store.url}{nearest(run, runs)}",
-            fix=f"`nbflow runs` lists them; the newest is {flow}/latest",
+            f"there is no run {run!r} of {word!r} in {store.url}{nearest(run, [place.run for place in places])}",
+            fix=f"`nbflow runs` lists them; the newest is {word}/latest",
         )
-    return PastRun(store, flow, run)
+    return PastRun(store, found)
 
 
-def summaries(store: Store, flow: str | None = None, tags: Iterable[str] = ()) -> list[RunSummary]:
-    """A flow (None: all) and tags in; its runs that have all of them, newest first, out.
+def place_of(summary: RunSummary) -> RunPlace:
+    """A run's summary in; where it lies out."""
+    return RunPlace(summary.flow, summary.folder, summary.run)
+
+
+def summaries(store: Store, flow: StoredFlow | None = None, tags: Iterable[str] = ()) -> list[RunSummary]:
+    """A flow (None: all) and tags in; its runs that have all of them, newest first, out; flows by their names now.
 
     The status of a run that has not ended is looked up: it may be lost.
     """
-    found = RunIndex(store.url).runs(store, flow, tags)
+    found = _summaries(store, stored_flows(store) if flow is None else [flow], tags)
     return [one if one.finished_at is not None else _looked_up(store, one) for one in found]
+
+
+def _summaries(store: Store, flows: Iterable[StoredFlow], tags: Iterable[str] = ()) -> list[RunSummary]:
+    names = {folder: flow.name for flow in flows for folder in flow.folders}
+    found = RunIndex(store.url).runs(store, list(names), tags)
+    return [msgspec.structs.replace(one, flow=names[one.folder]) for one in found]
 
 
 def _looked_up(store: Store, summary: RunSummary) -> RunSummary:
     """A run that has not ended in; the same with the status that its signs of life tell out."""
-    status = PastRun(store, summary.flow, summary.run).snapshot.status
+    status = PastRun(store, place_of(summary)).snapshot.status
     return msgspec.structs.replace(summary, status=status)

@@ -14,7 +14,7 @@ from nbflow.errors import NotFoundError
 from nbflow.happenings import Node
 from nbflow.joining import open_inputs
 from nbflow.lookup import Lookup, RunFacts
-from nbflow.model import Record, Ref, TaskId, TaskSpec, TaskView
+from nbflow.model import FORMAT, Record, Ref, TaskId, TaskSpec, TaskView
 from nbflow.past import PastRun
 from nbflow.subflow import with_ancestors, without_params
 
@@ -60,7 +60,7 @@ def _retrace(lookup: Lookup, target: TaskId, until: float) -> None:
                 waiting[task] = prepared.waits
                 continue
             if prepared is not None and task.part == "list":
-                lookup.settle(task, _list_of(lookup, prepared.key, until))
+                lookup.settle(task, _list_of(lookup, task, until))
             elif prepared is None or prepared.action not in ("reuse", "settle"):
                 lookup.settle(task, None)
             del waiting[task]
@@ -68,9 +68,13 @@ def _retrace(lookup: Lookup, target: TaskId, until: float) -> None:
             add(lookup.unfold(task))
 
 
-def _list_of(lookup: Lookup, key: str, until: float) -> Record | None:
-    """The key of a fan-out's list in; the record that stood for it in the run, None where it is gone, out."""
-    found = [record for record in records.find(lookup.store, key) if record.created_at <= until]
+def _list_of(lookup: Lookup, task: TaskId, until: float) -> Record | None:
+    """A fan-out's list in; the record that stood for it in the run, of whatever format, None where it is gone, out."""
+    found = [
+        record for version in range(FORMAT, 0, -1)
+        for record in records.find(lookup.store, lookup.key(task, version), version=version)
+        if record.created_at <= until
+    ]  # fmt: skip
     return next((record for record in found if record.run == lookup.facts.run), found[0] if found else None)
 
 

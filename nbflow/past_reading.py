@@ -10,6 +10,7 @@ from nbflow import cards, client
 from nbflow.audience import Audience
 from nbflow.card_parts import joined
 from nbflow.errors import NotFoundError
+from nbflow.identity import find_flow
 from nbflow.messages import ArtifactView, RunRow, SnapshotMessage
 from nbflow.model import SETTLED, Flow, TaskView
 from nbflow.past import find_run, summaries
@@ -30,10 +31,12 @@ class Found(TypedDict):
     artifacts: list[ArtifactView]
 
 
-def runs(store: str, flow: str) -> list[RunRow]:
-    """A datastore and a flow in; its runs, newest first, out; none where the store knows no such flow."""
+def runs(store: str, flow: Flow) -> list[RunRow]:
+    """A datastore and the flow of today in; its runs, newest first, out; none where the store does not know it."""
+    opened = open_store(store)
+    known = find_flow(opened, flow.notebook)
     found = []
-    for summary in summaries(open_store(store), flow)[:LISTED]:
+    for summary in (summaries(opened, known) if known is not None else [])[:LISTED]:
         row = client.row(summary)
         found.append(RunRow(
             run=row.run, status=row.status, by_hand=summary.session, started_at=row.started_at, elapsed=row.elapsed,
@@ -42,9 +45,11 @@ def runs(store: str, flow: str) -> list[RunRow]:
     return found
 
 
-def last_unfinished(store: str, flow: str) -> str:
+def last_unfinished(store: str, flow: Flow) -> str:
     """A datastore and a flow in; the id of its newest whole run that did not end well out; NotFoundError for none."""
-    for summary in summaries(open_store(store), flow):
+    opened = open_store(store)
+    known = find_flow(opened, flow.notebook)
+    for summary in summaries(opened, known) if known is not None else ():
         if summary.status in ("failed", "cancelled", "lost") and summary.is_whole:
             return summary.run
     raise NotFoundError("no run has failed", fix="run the flow")
@@ -52,7 +57,7 @@ def last_unfinished(store: str, flow: str) -> str:
 
 def past_run(store: str, flow: Flow, run: str) -> SnapshotMessage:
     """A datastore, the flow of today and a run's id in; the run as a page draws it out."""
-    found = find_run(open_store(store), f"{flow.name}/{run}")
+    found = find_run(open_store(store), run)
     return past(flow, Seen(snapshot=found.snapshot, by_hand=found.started.session))
 
 
@@ -82,11 +87,11 @@ class Shown(NamedTuple):
         return hashlib.sha256(self.page.encode()).hexdigest()[:16]
 
 
-def detail(store: str, flow: str, run: str, step: str, index: tuple[int, ...], heard: Heard) -> Found:
+def detail(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard) -> Found:
     """Where a task is, and what this kernel heard of it, in; what it printed and left out."""
     known = heard.task(run, step, index)
     live = heard.audience.printed(run, known.task) if known is not None else None
-    task = _task(store, flow, run, step, index)
+    task = _task(store, run, step, index)
     if task is None:
         return _cut(live or "", [])
     log = live if live is not None and task.state in ("running", "queued") else task.stdout + task.stderr
@@ -100,11 +105,11 @@ def detail(store: str, flow: str, run: str, step: str, index: tuple[int, ...], h
     return _cut(log or live or "", artifacts)
 
 
-def card(store: str, flow: str, run: str, step: str, index: tuple[int, ...], heard: Heard, *, whole: bool) -> Shown:
+def card(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard, *, whole: bool) -> Shown:
     """Where a task is, and what this kernel heard of it, in; its card, or what its code shows, out."""
     known = heard.task(run, step, index)
     live = known is not None and known.state not in SETTLED and not whole
-    task = None if live else _task(store, flow, run, step, index)
+    task = None if live else _task(store, run, step, index)
     name = f"{step}/{preview.index(index)}" if index else step
     drawn = []
     if whole and task is not None:
@@ -118,9 +123,9 @@ def card(store: str, flow: str, run: str, step: str, index: tuple[int, ...], hea
     return Shown(name, cards.document("", "", joined(cards.within(drawn)).html)) if drawn else Shown(name)
 
 
-def _task(store: str, flow: str, run: str, step: str, index: tuple[int, ...]) -> client.Task | None:
+def _task(store: str, run: str, step: str, index: tuple[int, ...]) -> client.Task | None:
     try:
-        found = client.Run(f"{flow}/{run}", store=store)[step]
+        found = client.Run(run, store=store)[step]
     except NotFoundError:
         return None
     tasks = [task for task in found.tasks if task.index == index]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from nbflow import records
 from nbflow.errors import NotFoundError, PlanError
-from nbflow.model import Flow, Record, TaskId
+from nbflow.identity import find_flow, runs_of
+from nbflow.model import FORMAT, Flow, Record, TaskId
 from nbflow.past import PastRun, find_run
 from nbflow.storage import Store
 
@@ -32,10 +32,10 @@ def last_results(store: Store, flow: Flow, wanted: Collection[str], run: str | N
     """
     above = [step.name for step in flow.steps if step.kind != "params" and step.name not in wanted]
     missing: list[str] | None = None
-    for past in _runs(store, flow.name, run):
+    for past in _runs(store, flow, run):
         lost, found = _results(past, above)
         if not lost:
-            return Pins(f"{past.flow}/{past.run}", found, frozenset(wanted))
+            return Pins(past.run, found, frozenset(wanted))
         missing = missing if missing is not None else lost
     word = ", ".join(wanted)
     if missing is None:
@@ -48,9 +48,10 @@ def last_results(store: Store, flow: Flow, wanted: Collection[str], run: str | N
     )  # fmt: skip
 
 
-def _runs(store: Store, flow: str, run: str | None) -> list[PastRun]:
+def _runs(store: Store, flow: Flow, run: str | None) -> list[PastRun]:
     if run is None:
-        found = [PastRun(store, flow, each) for each in records.list_runs(store, flow)[:DEPTH]]
+        known = find_flow(store, flow.notebook)
+        found = [PastRun(store, place) for place in (runs_of(store, known) if known is not None else [])[:DEPTH]]
         return [past for past in found if _is_flow_run(past)]
     try:
         return [find_run(store, run)]
@@ -75,7 +76,8 @@ def _results(past: PastRun, above: Collection[str]) -> tuple[list[str], dict[Tas
         if (views or seen.status == "done") and step in seen.steps and all(view.state in ENDED for view in views):
             lost.discard(step)
         for view in views:
-            found[view.task] = past.record(view)
+            record = past.record(view)
+            found[view.task] = record if record is not None and record.format == FORMAT else None
             if found[view.task] is None and view.state != "skipped":
                 lost.add(step)
     return [step for step in above if step in lost], found

@@ -350,10 +350,13 @@ def environment_id(step: Step) -> str:
     return " ".join([*words, *step.options.pip, step.options.env or ""]).strip()
 
 
-def task_key(parts: KeyParts) -> str:
-    """A task's parts in; its key out: names of cells, steps and places in the document do not enter."""
+def task_key(parts: KeyParts, *, version: int = FORMAT) -> str:
+    """A task's parts in; its key out: names of cells, steps and places in the document do not enter.
+
+    `version`: the datastore's format that a past run had.
+    """
     material = [
-        FORMAT,
+        version,
         parts.code,
         list(parts.definitions.values()),
         list(parts.setup),
@@ -454,7 +457,9 @@ def changes(parts: KeyParts, source: str, previous: Record | None) -> tuple[Chan
     """A task's parts now, its source, and the record that stood for it last time in; what differs out."""
     if previous is None:
         return (Change(code="new", what="it has not run before"),)
-    return differences(previous.parts, previous.source, parts, source)
+    older = Change(code="new", what="an older nbflow ran it: its results are read, not reused")
+    found = differences(previous.parts, previous.source, parts, source)
+    return (older, *found) if previous.format != FORMAT else found
 
 
 def differences(old: KeyParts, before: str, parts: KeyParts, source: str) -> tuple[Change, ...]:

@@ -50,12 +50,12 @@ def publish(store: Store, record: Record) -> bool:
     return store.create(path, to_json(record))
 
 
-def find(store: Store, key: str) -> list[Record]:
-    """A task's key in; the records of its executions, newest first, out."""
+def find(store: Store, key: str, *, version: int = FORMAT) -> list[Record]:
+    """A task's key in; the records of its executions, newest first, out; those of other formats are passed over."""
     folder = result_folder(key)
     paths = [f"{folder}/{name}" for name in store.children(folder) if name.endswith(".json")]
     records = (_decode(data, Record) for data in store.read_many(paths).values())
-    wanted = [record for record in records if record and record.key == key and record.format == FORMAT]
+    wanted = [record for record in records if record and record.key == key and record.format == version]
     return sorted(wanted, key=lambda record: record.created_at, reverse=True)
 
 
@@ -92,7 +92,7 @@ def write_facts(store: Store, code_key: str, facts: dict[str, Any]) -> None:
     store.write(f"facts/{safe_name(code_key)}.json", to_json(facts))
 
 
-# ---------------------------------------------------------------- runs
+# ---------------------------------------------------------------- runs, in the folder of their flow below `flows/`
 
 
 def new_run_id(at: float | None = None) -> str:
@@ -105,44 +105,39 @@ def new_run_id(at: float | None = None) -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(moment))}-{part:03x}{secrets.token_hex(3)}"
 
 
-def run_folder(flow: str, run: str) -> str:
-    """A flow's name and a run's id in; the run's folder out."""
-    return f"flows/{safe_name(flow)}/runs/{safe_name(run)}"
+def run_folder(folder: str, run: str) -> str:
+    """A flow's folder and a run's id in; the run's folder out."""
+    return f"flows/{folder}/runs/{safe_name(run)}"
 
 
-def list_flows(store: Store) -> list[str]:
-    """The names of all flows that have runs here, sorted."""
-    return sorted(name_of(name) for name in store.children("flows"))
+def list_runs(store: Store, folder: str) -> list[str]:
+    """A flow's folder in; the ids of the runs in it, newest first (`new_run_id` sorts by time), out."""
+    return sorted((name_of(name) for name in store.children(f"flows/{folder}/runs")), reverse=True)
 
 
-def list_runs(store: Store, flow: str) -> list[str]:
-    """A flow's name in; the ids of its runs, newest first (`new_run_id` sorts by time), out."""
-    return sorted((name_of(name) for name in store.children(f"flows/{safe_name(flow)}/runs")), reverse=True)
-
-
-def delete_run(store: Store, flow: str, run: str) -> None:
+def delete_run(store: Store, folder: str, run: str) -> None:
     """A run in; every file of it is gone, the records of its executions stay."""
-    for entry in store.list(run_folder(flow, run)):
+    for entry in store.list(run_folder(folder, run)):
         store.delete(entry.path)
 
 
-def write_notebook(store: Store, flow: str, run: str, document: str) -> None:
+def write_notebook(store: Store, folder: str, run: str, document: str) -> None:
     """Keep the notebook's JSON as it was run."""
-    store.write(f"{run_folder(flow, run)}/notebook.ipynb", document.encode())
+    store.write(f"{run_folder(folder, run)}/notebook.ipynb", document.encode())
 
 
-def read_notebook(store: Store, flow: str, run: str) -> str:
+def read_notebook(store: Store, folder: str, run: str) -> str:
     """A run in; its notebook's JSON out; NotFoundError when it kept none."""
-    return store.read(f"{run_folder(flow, run)}/notebook.ipynb").decode()
+    return store.read(f"{run_folder(folder, run)}/notebook.ipynb").decode()
 
 
 class EventWriter:
     """Events of one run in; event files out, at most one every 50 ms; see `ChunkWriter` for errors."""
 
-    def __init__(self, store: Store, flow: str, run: str, writer_id: str) -> None:
+    def __init__(self, store: Store, folder: str, run: str, writer_id: str) -> None:
         # The same writer may come back (a resumed run, a tag added later): each time it is a writer of its own.
         writer = f"{writer_id}.{secrets.token_hex(3)}"
-        self._chunks = ChunkWriter(store, f"{run_folder(flow, run)}/events", writer)
+        self._chunks = ChunkWriter(store, f"{run_folder(folder, run)}/events", writer)
         self._last = 0.0
 
     def put(self, event: RunEvent) -> None:
@@ -162,8 +157,8 @@ class EventWriter:
 class EventReader:
     """A run in; its events as they come, those that are new with each call."""
 
-    def __init__(self, store: Store, flow: str, run: str) -> None:
-        self._chunks = ChunkReader(store, f"{run_folder(flow, run)}/events")
+    def __init__(self, store: Store, folder: str, run: str) -> None:
+        self._chunks = ChunkReader(store, f"{run_folder(folder, run)}/events")
         self._decoder = msgspec.json.Decoder(_Stamped)
 
     def new(self) -> list[RunEvent]:
@@ -178,16 +173,16 @@ class EventReader:
         return [each[3] for each in sorted(stamped, key=lambda each: each[:3])]
 
 
-def read_events(store: Store, flow: str, run: str) -> list[RunEvent]:
+def read_events(store: Store, folder: str, run: str) -> list[RunEvent]:
     """A run in; all its events in order, empty for a run that is not there, out."""
-    return EventReader(store, flow, run).new()
+    return EventReader(store, folder, run).new()
 
 
 class LogWriter:
     """What one execution prints and displays in; log files out, at most one every 50 ms."""
 
-    def __init__(self, store: Store, flow: str, run: str, execution: str) -> None:
-        self._chunks = ChunkWriter(store, f"{run_folder(flow, run)}/logs/{safe_name(execution)}", "log")
+    def __init__(self, store: Store, folder: str, run: str, execution: str) -> None:
+        self._chunks = ChunkWriter(store, f"{run_folder(folder, run)}/logs/{safe_name(execution)}", "log")
 
     def put(self, output: Output) -> None:
         """Take one piece of output; it is in the store within about 50 ms."""
@@ -205,8 +200,8 @@ class LogWriter:
 class LogReader:
     """An execution of a run in; its output as it comes, what is new with each call."""
 
-    def __init__(self, store: Store, flow: str, run: str, execution: str) -> None:
-        self._chunks = ChunkReader(store, f"{run_folder(flow, run)}/logs/{safe_name(execution)}")
+    def __init__(self, store: Store, folder: str, run: str, execution: str) -> None:
+        self._chunks = ChunkReader(store, f"{run_folder(folder, run)}/logs/{safe_name(execution)}")
 
     def new(self) -> list[Output]:
         """The pieces of output since the last call, in order."""
@@ -214,34 +209,34 @@ class LogReader:
         return [output for output in outputs if output is not None]
 
 
-def read_log(store: Store, flow: str, run: str, execution: str) -> list[Output]:
+def read_log(store: Store, folder: str, run: str, execution: str) -> list[Output]:
     """An execution of a run in; all that it printed and displayed, in order, out."""
-    return LogReader(store, flow, run, execution).new()
+    return LogReader(store, folder, run, execution).new()
 
 
 # ---------------------------------------------------------------- heartbeats and cancel marks
 
 
-def beat(store: Store, flow: str, run: str, writer_id: str, at: float | None = None) -> None:
+def beat(store: Store, folder: str, run: str, writer_id: str, at: float | None = None) -> None:
     """Say that whoever runs this run is alive at this time (now)."""
     data = msgspec.json.encode(_Moment(time.time() if at is None else at))
-    store.write(f"{run_folder(flow, run)}/beats/{safe_name(writer_id)}.json", data)
+    store.write(f"{run_folder(folder, run)}/beats/{safe_name(writer_id)}.json", data)
 
 
-def last_beat(store: Store, flow: str, run: str) -> float | None:
+def last_beat(store: Store, folder: str, run: str) -> float | None:
     """A run in; when it was last known to be alive (seconds since 1970, by the runner's clock), None if never, out."""
-    return _last_moment(store, f"{run_folder(flow, run)}/beats")
+    return _last_moment(store, f"{run_folder(folder, run)}/beats")
 
 
-def request_cancel(store: Store, flow: str, run: str) -> None:
+def request_cancel(store: Store, folder: str, run: str) -> None:
     """Ask whoever runs this run, wherever that is, to end it."""
     data = msgspec.json.encode(_Moment(time.time()))
-    store.write(f"{run_folder(flow, run)}/cancel/{secrets.token_hex(4)}.json", data)
+    store.write(f"{run_folder(folder, run)}/cancel/{secrets.token_hex(4)}.json", data)
 
 
-def cancel_requested(store: Store, flow: str, run: str) -> float | None:
+def cancel_requested(store: Store, folder: str, run: str) -> float | None:
     """A run in; when it was last asked to end, None if never, out."""
-    return _last_moment(store, f"{run_folder(flow, run)}/cancel")
+    return _last_moment(store, f"{run_folder(folder, run)}/cancel")
 
 
 def _last_moment(store: Store, folder: str) -> float | None:

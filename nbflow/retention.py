@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from nbflow import cleaning, problems, records
+from nbflow import cleaning, problems
+from nbflow.identity import StoredFlow, runs_of
 from nbflow.model import Finding
 from nbflow.past import summaries
 from nbflow.storage import Store
@@ -28,10 +29,10 @@ class Retention:
     start: Callable[[], None]
 
 
-def plan(store: Store, flow: str, environment: Mapping[str, str]) -> Retention | None:
+def plan(store: Store, flow: StoredFlow, environment: Mapping[str, str]) -> Retention | None:
     """A store, a flow of which a run is about to begin, and the environment in; what goes afterwards, None: nothing."""
     keep = _keep(environment)
-    if not keep or len(records.list_runs(store, flow)) < keep + SLACK:  # cheap: one listing
+    if not keep or len(runs_of(store, flow)) < keep + SLACK:  # cheap: one listing
         return None
     ended = [run for run in summaries(store, flow) if run.is_whole]
     beyond = [run for run in ended[keep - 1 :] if not run.tags and run.status != "running"]

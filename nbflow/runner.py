@@ -12,11 +12,12 @@ from typing import cast
 
 import msgspec
 
-from nbflow import facts, happenings, problems, records, state
+from nbflow import claims, facts, happenings, problems, records, state
 from nbflow.admission import Room
 from nbflow.carriers import Carriers
 from nbflow.errors import ExecutorError, NbflowError
 from nbflow.graph import Changed
+from nbflow.identity import RunPlace, StoredFlow
 from nbflow.lookup import Lookup
 from nbflow.model import (
     SETTLED,
@@ -72,6 +73,7 @@ class Runner:
         self,
         flow: Flow,
         lookup: Lookup,
+        home: StoredFlow,
         started: RunStarted,
         executor_of: Callable[[str | None], Executor],
         slots: int,
@@ -80,7 +82,8 @@ class Runner:
         room: Room = Room(),  # noqa: B008  # frozen
         after: Callable[[], None] | None = None,
     ) -> None:
-        """`after` is called when all that the run leaves has been written."""
+        """`home` is the flow in the store; `after` is called when all that the run leaves has been written."""
+        self.place = RunPlace(flow.name, home.folder, started.run)
         self.flow = flow
         self.room = room
         self.after = after
@@ -98,10 +101,11 @@ class Runner:
         self.handles: dict[TaskId, Handle] = {}
         self.carriers = Carriers("nbflow task")
         self.logs: dict[TaskId, records.LogWriter] = {}
+        self.claims: dict[TaskId, claims.Claim] = {}  # of tasks with --once that run
         self.findings: list[Found] = []
         self.timers: list[threading.Timer] = []
         self.writer_id = f"{started.host}-{started.pid}"
-        self.writer = records.EventWriter(lookup.store, flow.name, started.run, self.writer_id)
+        self.writer = records.EventWriter(lookup.store, home.folder, started.run, self.writer_id)
         self.drawn_at = 0.0
         self.behind = False  # something has changed that was not drawn yet
         self.slots = slots
@@ -128,7 +132,7 @@ class Runner:
 
     def run(self) -> RunStatus:
         """Run to the end; StoreError when the run's own events cannot be written."""
-        records.write_notebook(self.lookup.store, self.flow.name, self.started.run, self.flow.notebook.document)
+        records.write_notebook(self.lookup.store, self.place.folder, self.started.run, self.flow.notebook.document)
         self.tell(self.started)
         for finding in self.flow.findings:
             self.tell(Found(finding=finding, at=time.time()))
@@ -258,16 +262,30 @@ class Runner:
         spec = self.lookup.spec(task, attempt, threads)
         if devices:
             spec = msgspec.structs.replace(spec, devices=devices)
+        if step.options.once and not task.part:
+            try:
+                made = claims.claim(self.lookup.store, spec, self.place, again=step.name in self.lookup.facts.again)
+            except NbflowError as error:
+                return self.not_begun(task, error)
+            if made.execution != spec.execution:  # whoever made it executes the task, and this one takes the result
+                self.handles[task] = awaited = claims.Awaited(self.lookup.store, step, made)
+                self.follow(task, awaited)
+                return ()
+            self.claims[task] = made
         try:
             executor = self.executor_of(step.options.on)
             handle = executor.submit(spec)
         except ExecutorError as error:
-            failure = TaskFailure(type="ExecutorError", message=error.message, kind="lost", fix=error.fix)
-            self.lookup.settle(task, None)
-            return (happenings.Finished(task, time.time(), 0.0, failure=failure),)
+            return self.not_begun(task, error)
         self.handles[task] = handle
         self.follow(task, handle)
         return self.batched(task, executor, spec) if spec.items and not task.part else ()
+
+    def not_begun(self, task: TaskId, error: NbflowError) -> Iterable[happenings.Event]:
+        """A task that could not be started, and why, in; its end as an event out."""
+        failure = TaskFailure(type=type(error).__name__, message=error.message, kind="lost", fix=error.fix)
+        self.lookup.settle(task, None)
+        return (happenings.Finished(task, time.time(), 0.0, failure=failure),)
 
     def batched(self, task: TaskId, executor: Executor, spec: TaskSpec) -> Iterable[happenings.Event]:
         """A task that was submitted in; whether more like it are wanted ahead of time, as an event, out."""
@@ -306,6 +324,9 @@ class Runner:
         log = self.logs.pop(task, None)
         if log is not None:
             log.close()
+        made = self.claims.pop(task, None)
+        if made is not None:
+            claims.end(self.lookup.store, made, "failed" if result.record is None else "done")
         for finding in result.findings:
             self.tell(Found(finding=finding, at=time.time()))
         if result.record is not None:
@@ -399,7 +420,7 @@ class Runner:
         """The writer of a task's output."""
         if task not in self.logs:
             execution = self.lookup.execution(task, self.state.tasks[task].attempt)
-            self.logs[task] = records.LogWriter(self.lookup.store, self.flow.name, self.started.run, execution)
+            self.logs[task] = records.LogWriter(self.lookup.store, self.place.folder, self.started.run, execution)
         return self.logs[task]
 
     # ------------------------------------------------------------ telling
@@ -452,14 +473,14 @@ class _Heartbeat(threading.Thread):
         self.done = threading.Event()
 
     def run(self) -> None:
-        store, flow, run = self.runner.lookup.store, self.runner.flow.name, self.runner.started.run
+        store, (_, folder, run) = self.runner.lookup.store, self.runner.place
         beaten = 0.0
         while True:
             try:
                 if time.monotonic() - beaten >= BEAT_EVERY:
-                    records.beat(store, flow, run, self.runner.writer_id)
+                    records.beat(store, folder, run, self.runner.writer_id)
                     beaten = time.monotonic()
-                if records.cancel_requested(store, flow, run) is not None:
+                if records.cancel_requested(store, folder, run) is not None:
                     self.runner.cancel("cancelled from outside")
                     return
             except NbflowError:

@@ -6,6 +6,7 @@ name whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -196,15 +197,33 @@ class RemoteStore(Store):
             return self._claim(path, data)
         try:
             system.pipe_file(place, bytes(data), mode="create")
-        except FileExistsError:
-            return False
         except (TypeError, ValueError, NotImplementedError):  # a driver, or a server, without conditional puts
             self._put(path, data)
         except Exception as error:  # as above
-            if "PreconditionFailed" in repr(error) or "ConditionalRequestConflict" in repr(error):
+            if _is_taken(error):
                 return False
             raise self.trouble("write to", error, path) from error
         return True
+
+    def creates_once(self) -> bool:
+        """Whether the place refuses to write over what is there: tried with a file of its own."""
+        if self._scheme not in WHOLE_PUTS:
+            return False
+        system, place = self._at(f"{TEMPORARY}{secrets.token_hex(8)}")
+        try:
+            system.pipe_file(place, b"1", mode="create")
+            system.pipe_file(place, b"2", mode="create")
+        except (TypeError, ValueError, NotImplementedError):  # as in `_create`
+            return False
+        except Exception as error:  # botocore, aiohttp and others each raise their own
+            if _is_taken(error):
+                return True
+            raise self.trouble("write to", error) from error
+        else:
+            return False
+        finally:
+            with contextlib.suppress(Exception):  # never written, or removed by whoever tidies up
+                system.rm_file(place)
 
     def _claim(self, path: str, data: bytes | memoryview) -> bool:
         """As `_create` where a put is not seen whole: who makes a mark beside the file may write it."""
@@ -288,6 +307,12 @@ class RemoteStore(Store):
         if len(data) != segment.length:
             raise ValueError(f"{path} has {len(data):,} bytes instead of {segment.length:,}")
         self._cache.write(path, data)
+
+
+def _is_taken(error: Exception) -> bool:
+    """Whether a conditional put was refused because there is such a file."""
+    refused = ("PreconditionFailed", "ConditionalRequestConflict")
+    return isinstance(error, FileExistsError) or any(word in repr(error) for word in refused)
 
 
 def _mtime(about: Mapping[str, Any]) -> float:

@@ -141,6 +141,10 @@ class Store(ABC):
         self._begin()
         return self._create(check_path(path), data)
 
+    @abstractmethod
+    def creates_once(self) -> bool:
+        """Whether `create` keeps its promise when several processes call it at the same moment."""
+
     def exists(self, path: str) -> bool:
         """Whether there is such a file."""
         return self.size(path) is not None
@@ -156,11 +160,15 @@ class Store(ABC):
         return found
 
     def check_format(self) -> None:
-        """FormatError when a newer nbflow wrote this datastore."""
+        """FormatError when a newer nbflow wrote this datastore; one of an older format is left as it is."""
+        self._ready = self._found_format() == FORMAT
+
+    def _found_format(self) -> int | None:
+        """The format of what is there, None where nothing is."""
         try:
             about = msgspec.json.decode(self.read(ABOUT), type=_About)
         except NotFoundError:
-            return
+            return None
         except msgspec.DecodeError as error:
             raise StoreError(
                 f"{self.url} has an {ABOUT} that cannot be read: {error}", fix="choose another folder with --store"
@@ -170,15 +178,20 @@ class Store(ABC):
                 f"the datastore {self.url} has format {about.format}; this nbflow reads up to {FORMAT}",
                 fix="upgrade nbflow, or choose another datastore with --store",
             )
-        self._ready = True
+        return about.format
 
     def _begin(self) -> None:
+        """Before the first write: say which format this is; a store of an older one is of this one from now on.
+
+        What it holds stays: everything written since stands beside it, and each record says its own format.
+        """
         if self._ready:
             return
         with self._lock:
             if not self._ready:
-                if not self._create(ABOUT, msgspec.json.encode(_About(FORMAT))):
-                    self.check_format()
+                about = msgspec.json.encode(_About(FORMAT))
+                if not self._create(ABOUT, about) and (self._found_format() or FORMAT) < FORMAT:
+                    self._put(ABOUT, about)
                 self._ready = True
 
     # -- segments: immutable bytes under their hash

@@ -84,6 +84,10 @@ class LocalStore(Store):
         except OSError as error:
             raise self.trouble("write to", error, path) from error
 
+    def creates_once(self) -> bool:
+        """True: a link, or a mark, can be made by one of them only."""
+        return True
+
     def _write_beside(self, final: str, data: bytes | memoryview) -> str:
         folder = os.path.dirname(final)
         temporary = f"{folder}/{TEMPORARY}{self._token}-{os.getpid()}-{next(self._counter)}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nbflow import records, storage
+from nbflow.identity import named_flow, runs_of
 from nbflow.model import RunStarted, TaskChanged
 from tests.kernel import Kernel, NotebookFile
 
@@ -44,8 +45,8 @@ def states(kernel: Kernel) -> list[tuple[str, str]]:
     kernel.execute("%flow status")
     store = storage.open_store(kernel.notebook.path.parent / ".nbflow")
     found: list[tuple[str, str]] = []
-    for run in reversed(records.list_runs(store, "flow")):
-        events = records.read_events(store, "flow", run)
+    for place in reversed(runs_of(store, named_flow(store, "flow"))):
+        events = records.read_events(store, place.folder, place.run)
         if any(isinstance(event, RunStarted) and event.session for event in events):
             changes = [event for event in events if isinstance(event, TaskChanged) and event.state != "running"]
             found += [(event.task.step, event.state) for event in changes]

@@ -12,6 +12,7 @@ from typing import Any
 
 from nbflow import artifacts, records
 from nbflow.graph import build_flow
+from nbflow.identity import RunPlace, claim_flow
 from nbflow.model import (
     FORMAT,
     Flow,
@@ -53,8 +54,9 @@ class StoredRun:
         self.main = types.ModuleType("__main__")
         self.registry = Registry()
         self._defined: set[int] = set()
-        records.write_notebook(self.store, self.flow, self.run, document)
-        self._events = records.EventWriter(self.store, self.flow, self.run, "test")
+        self.place = RunPlace(self.flow, claim_flow(self.store, self.graph.notebook).folder, self.run)
+        records.write_notebook(self.store, self.place.folder, self.run, document)
+        self._events = records.EventWriter(self.store, self.place.folder, self.run, "test")
         steps = tuple(step.name for step in self.graph.steps)
         self.put(RunStarted(
             run=self.run, flow=self.flow, at=self.at, folder=str(self.folder), tags=self.tags, steps=steps,
@@ -112,7 +114,7 @@ class StoredRun:
         ))  # fmt: skip
 
     def log(self, execution: str, *outputs: dict[str, Any]) -> None:
-        writer = records.LogWriter(self.store, self.flow, self.run, execution)
+        writer = records.LogWriter(self.store, self.place.folder, self.run, execution)
         for output in outputs:
             writer.put(Output(output=output))
         writer.close()

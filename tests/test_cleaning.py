@@ -13,6 +13,7 @@ import nbflow
 from nbflow import cli, records
 from nbflow.artifacts import is_whole
 from nbflow.cleaning import Cleaning, Policy, clean, plan_cleaning
+from nbflow.identity import named_flow, runs_of
 from nbflow.model import RunStarted, TaskChanged, TaskId
 from nbflow.notebook import document_of
 from nbflow.storage import Store, open_store
@@ -144,10 +145,10 @@ def test_kernels_runs_count_for_themselves(tmp_path: Path) -> None:
 
 
 def test_parameters_and_lists_are_reached_too(tmp_path: Path) -> None:
-    made(tmp_path, 1, "x", at=time.time() - HOURS)
+    run = made(tmp_path, 1, "x", at=time.time() - HOURS)
     store = open_store(tmp_path / "store")
     record = next(iter(records.all_records(store)))
-    writer = records.EventWriter(store, "demo", "20250109-120000-cccccc", "w")
+    writer = records.EventWriter(store, run.place.folder, "20250109-120000-cccccc", "w")
     writer.put(
         RunStarted(run="20250109-120000-cccccc", flow="demo", at=time.time(), given=((record.key, record.execution),))
     )
@@ -193,7 +194,7 @@ def test_old_runs_go_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """Said in a note of the run that makes them too many, done once that has ended; tagged ones stay."""
     monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "demo.ipynb"
-    path.write_text(document_of([("a", "%%step a\nx = 1")], "demo"))
+    path.write_text(document_of([("c1", "%%step a\nx = 1")], "demo"))
     store = str(tmp_path / "store")
     for number in range(14):
         tags = ("keep",) if number == 3 else ()
@@ -206,9 +207,10 @@ def test_old_runs_go_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     run = nbflow.run(path, store=store, watch=lambda snapshot, _: told.update(f.message for f in snapshot.findings))
     assert told == {"5 older runs are removed after this one: the last 10 and those with a tag stay"}
     deadline = time.monotonic() + 60
-    while len(records.list_runs(open_store(store), "demo")) > 11 and time.monotonic() < deadline:
+    opened = open_store(store)
+    while len(runs_of(opened, named_flow(opened, "demo"))) > 11 and time.monotonic() < deadline:
         time.sleep(0.1)
-    left = records.list_runs(open_store(store), "demo")
+    left = [place.run for place in runs_of(opened, named_flow(opened, "demo"))]
     assert len(left) == 11
     assert left[0] == run.id
     assert left[-1] == "20250113-120000-aaaaaa"

@@ -261,7 +261,7 @@ def test_running_lost_cancelled(tmp_path: Path) -> None:
     with pytest.raises(TimeoutError):
         run.wait(timeout=0.05, every=0.01)
     run.cancel()
-    assert records.cancel_requested(made.store, made.flow, made.run)
+    assert records.cancel_requested(made.store, made.place.folder, made.run)
     made.tell("b", "cancelled")
     made.end("cancelled", "cancelled")
     assert run.wait(timeout=5).status == "cancelled"

@@ -55,9 +55,9 @@ def test_summary() -> None:
         Tagged(name="x", present=False, at=4.0),
         Tagged(name="z", present=True, at=4.0),
     ]
-    assert summarise("f", "r", events) == RunSummary(
-        flow="f", run="r", status="running", created_at=1.0, tags=("y", "z"), counts={"done": 1, "reused": 1},
-        origin="o", session=True,
+    assert summarise("f-1", "r", events) == RunSummary(
+        folder="f-1", flow="f", run="r", status="running", created_at=1.0, tags=("y", "z"),
+        counts={"done": 1, "reused": 1}, origin="o", session=True,
     )  # fmt: skip
     assert summarise("f", "r", events[1:]) is None
     ended = summarise("f", "r", [*events, RunEnded(status="done", at=9.0)])
@@ -70,10 +70,11 @@ def test_runs_by_flow_and_tag_newest_first(store: Store, index: Index) -> None:
     run(store, "2", at=2.0, tags=("a",))
     run(store, "3", flow="g", at=3.0)
     assert [each.run for each in index.runs(store)] == ["3", "2", "1"]
-    assert [each.run for each in index.runs(store, "f")] == ["2", "1"]
+    assert [each.run for each in index.runs(store, ["f"])] == ["2", "1"]
     assert [each.run for each in index.runs(store, tags=["a", "b"])] == ["1"]
-    assert index.runs(store, "none") == []
-    (first,) = index.runs(store, "g")
+    assert index.runs(store, ["none"]) == []
+    assert index.runs(store, []) == []
+    (first,) = index.runs(store, ["g"])
     assert (first.status, first.error, first.counts, first.notebook) == (
         "failed",
         "boom",
@@ -184,7 +185,8 @@ from nbflow.index import Index, RunSummary
 index = Index("url", Path(sys.argv[1]))
 for number in range(60):
     run = f"{sys.argv[2]}-{number}"
-    index.put_run(RunSummary(flow="f", run=run, status="done", created_at=float(number), finished_at=1.0), 1)
+    summary = RunSummary(folder="f", flow="f", run=run, status="done", created_at=float(number), finished_at=1.0)
+    index.put_run(summary, 1)
     index.add_duration("f", sys.argv[2], 1.0, float(number))
     index.known()
 """

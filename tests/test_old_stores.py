@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import nbflow
-from nbflow import cli, client
+from nbflow import cli, client, records
+from nbflow.model import FORMAT
+from nbflow.storage import open_store
 from tests.equality import equal
 from tests.plain import run_reference
 
@@ -139,3 +141,28 @@ def test_commands_read_it(port: Path, capsys: pytest.CaptureFixture[str], words:
     assert cli.main(words) == 0
     assert told in capsys.readouterr().out
     assert contents(port / ".nbflow") == before  # reading changes nothing
+
+
+# ---------------------------------------------------------------- written to
+
+
+@pytest.mark.running
+def test_a_run_takes_nothing_from_it(port: Path, tmp_path: Path) -> None:
+    """Its records may hold what was stored wrongly: they are read, and never reused."""
+    expected = expected_of(tmp_path / "reference")
+    before = contents(port / ".nbflow")
+    plan = nbflow.plan("harbour.ipynb").tasks
+    assert {task.reasons[0] for task in plan if task.step in ("sums", "rise")} == {
+        ("new", "an older nbflow ran it: its results are read, not reused")
+    }
+    run = nbflow.run("harbour.ipynb")
+    assert {task.state for step in run for task in step.tasks} == {"done", "skipped", "caught"}
+    assert same(run, expected) == {}
+    again = nbflow.run("harbour.ipynb")
+    assert {task.state for step in again for task in step.tasks} == {"reused", "skipped", "caught"}
+    after = contents(port / ".nbflow")
+    assert {name for name in before if after.get(name) != before[name]} == {"nbflow.json"}
+    assert json.loads(after["nbflow.json"]) == {"format": FORMAT}
+    assert [one.id for one in client.Flow("harbour").runs()] == [again.id, run.id, BY_HAND, HALF, BROKEN, WHOLE]
+    assert client.Run(WHOLE).data.number == 42
+    assert len(list(records.all_records(open_store(port / ".nbflow")))) > 40

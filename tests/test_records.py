@@ -27,7 +27,7 @@ from nbflow.model import (
     TaskChanged,
     TaskId,
 )
-from nbflow.storage import Store, open_store
+from nbflow.storage import Store, open_store, safe_name
 
 KEY = "ab12cd"
 
@@ -72,7 +72,7 @@ def test_find_gives_the_newest_first_and_passes_over_what_it_cannot_read(store: 
     store.write(f"{folder}/binary.json", b"\xff\xfe\x00")
     store.write(f"{folder}/notes.txt", b"hello")
     store.write(f"{folder}/other-key.json", whole.replace(KEY.encode(), b"ffffff"))
-    store.write(f"{folder}/later.json", whole.replace(b'"format":1', b'"format":99'))
+    store.write(f"{folder}/later.json", whole.replace(b'"format":%d' % FORMAT, b'"format":99'))
     store.write(f"{folder}/sub/deeper.json", whole)
     assert [each.execution for each in records.find(store, KEY)] == ["r2.s", "r1.s", "r0.s"]
     with pytest.raises(NotFoundError):
@@ -85,13 +85,14 @@ def test_find_gives_the_newest_first_and_passes_over_what_it_cannot_read(store: 
 def test_odd_names_stay_inside_the_store(store: Store, name: str, tmp_path: Path) -> None:
     assert records.publish(store, record(name, key=name))
     assert [each.execution for each in records.find(store, name)] == [name]
-    writer = records.EventWriter(store, name, name, name)
+    folder = safe_name(name)
+    writer = records.EventWriter(store, folder, name, name)
     writer.put(task(1))
     writer.close()
-    assert records.read_events(store, name, name) == [task(1)]
+    assert records.read_events(store, folder, name) == [task(1)]
+    assert store.children("flows") == [folder]
     if len(name) < 180:
-        assert records.list_flows(store) == [name]
-        assert records.list_runs(store, name) == [name]
+        assert records.list_runs(store, folder) == [name]
     assert {path.name for path in tmp_path.iterdir()} == {"store"}
 
 
@@ -322,12 +323,11 @@ def test_runs_are_listed_newest_first(store: Store) -> None:
     assert records.new_run_id(1_700_000_000.2) < records.new_run_id(1_700_000_000.3)
     assert len({records.new_run_id(1.0) for _ in range(100)}) == 100
     for run in runs:
-        records.write_notebook(store, "my flow", run, '{"cells": []}')
-    assert records.list_flows(store) == ["my flow"]
-    assert records.list_runs(store, "my flow") == runs[::-1]
+        records.write_notebook(store, "my-flow", run, '{"cells": []}')
+    assert records.list_runs(store, "my-flow") == runs[::-1]
     assert records.list_runs(store, "none") == []
-    assert records.read_notebook(store, "my flow", runs[0]) == '{"cells": []}'
-    records.delete_run(store, "my flow", runs[0])
-    assert records.list_runs(store, "my flow") == runs[:0:-1]
+    assert records.read_notebook(store, "my-flow", runs[0]) == '{"cells": []}'
+    records.delete_run(store, "my-flow", runs[0])
+    assert records.list_runs(store, "my-flow") == runs[:0:-1]
     with pytest.raises(NotFoundError):
-        records.read_notebook(store, "my flow", runs[0])
+        records.read_notebook(store, "my-flow", runs[0])

@@ -80,6 +80,10 @@ class StoreConformance:
         assert not store.create("r/x.json", b"second")
         assert store.read("r/x.json") == b"first"
 
+    def test_create_keeps_its_promise_or_says_that_it_cannot(self, url: str, store: Store) -> None:
+        assert store.creates_once() is not url.startswith("local://")
+        assert store.list("") == []
+
     def test_create_happens_once_among_threads(self, store: Store) -> None:
         won: list[int] = []
         start = threading.Barrier(4)
