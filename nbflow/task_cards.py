@@ -83,12 +83,17 @@ def seen_of(past: PastRun, view: TaskView, label: str, outputs: Outputs) -> Task
         item=view.item, turn=view.task.turn, attempt=view.attempt, started_at=view.started_at,
         elapsed=view.elapsed if view.elapsed is not None or record is None else record.elapsed,
         reasons=view.reasons, reused_from=view.reused_from, failure=view.failure,
-        parameters=dict(record.parts.parameters) if record is not None else dict(past.started.parameters),
+        parameters=_given(record) if record is not None else dict(past.started.parameters),
         inputs=tuple(one for one, _ in inputs), origins={one.name: step for one, step in inputs},
         artifacts=_left(record), outputs=tuple(dict(output) for output in outputs),
         source=record.source if record is not None else "", above=above, below=below,
         dag=_drawing(snapshot, view.task.step),
     )  # fmt: skip
+
+
+def _given(record: Record) -> dict[str, str]:
+    """Parameters as people write them: in the parts of a key each has its digest behind it."""
+    return {name: text.rpartition("#")[0] for name, text in record.parts.parameters.items()}
 
 
 def _left(record: Record | None) -> tuple[Artifact, ...]:

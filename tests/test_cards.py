@@ -246,6 +246,7 @@ def test_cards_of_a_task(run: nbflow.Run) -> None:
     text = task.card.text
     for told in ("epochs", "rate", "xs", "score", "reads from", "fit/1"):
         assert told in text
+    assert re.search(r"rate\s+0\.1\s", text)  # as it was given, without what its key holds
 
 
 @pytest.mark.running
