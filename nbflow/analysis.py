@@ -73,7 +73,7 @@ def _analyse(cell: Cell, postponed: bool) -> Analysis:
 def _open_session(cell: Cell, tree: ast.Module, postponed: bool) -> Session:
     futures = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
     postponed |= any(alias.name == "annotations" for node in futures for alias in node.names)
-    return Session(forks=":=" in cell.python, lazy_annotations=postponed or _LAZY_ANNOTATIONS)
+    return Session(forks=":=" in cell.python, lazy_annotations=_LAZY_ANNOTATIONS, postponed=postponed)
 
 
 def _conclude(cell: Cell, flow: Flow, state: State, sure: frozenset[str]) -> Analysis:
@@ -99,6 +99,7 @@ def _conclude(cell: Cell, flow: Flow, state: State, sure: frozenset[str]) -> Ana
         optional_reads=frozenset(facts.expanded - facts.reads),
         builtin_reads=frozenset(facts.builtin_reads),
         iterated=frozenset(facts.iterated),
+        hints=frozenset(flow.session.hints),
         discarded_calls=tuple(facts.calls[place] for place in sorted(facts.calls)),
         body=python.strip("\n"),
         statements=statements,

@@ -189,7 +189,10 @@ class BlockFlow(ExpressionFlow):
             self.annotations([node.annotation])
 
     def annotations(self, nodes: Sequence[ast.expr]) -> Body | None:
-        """Annotations in; evaluated here, or a body for those that wait for a request out."""
+        """Annotations in; evaluated here, or a body for those that wait for a request out; text is not evaluated."""
+        if self.session.postponed:
+            self.session.hints |= self.later(nodes, NO_NAMES).loads
+            return None
         if not self.session.lazy_annotations:
             for node in nodes:
                 self.value(node)

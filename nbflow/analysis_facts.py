@@ -56,6 +56,7 @@ class Statement:
     deferred: frozenset[str] = NO_NAMES  # by bodies made here, when they are called
     deferred_writes: frozenset[str] = NO_NAMES
     builtin_reads: frozenset[str] = NO_NAMES  # builtins that the statement or its bodies take
+    hints: frozenset[str] = NO_NAMES  # names in annotations that are kept as text
     writes: frozenset[str] = NO_NAMES
     possible_writes: frozenset[str] = NO_NAMES
     deletes: frozenset[str] = NO_NAMES
@@ -80,6 +81,7 @@ class Analysis:
     sure_reads: frozenset[str] = NO_NAMES
     optional_reads: frozenset[str] = NO_NAMES  # of reads: those seen only in `$name` or `{expr}` of a shell line
     builtin_reads: frozenset[str] = NO_NAMES  # builtins that an earlier cell may have replaced
+    hints: frozenset[str] = NO_NAMES  # names in annotations that are kept as text: nobody reads them, some ask later
     iterated: frozenset[str] = NO_NAMES  # names that a loop runs over: changed if they are iterators
     discarded_calls: tuple[DiscardedCall, ...] = ()
     body: str = ""

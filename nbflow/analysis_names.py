@@ -71,6 +71,8 @@ class Session:
 
     forks: bool  # whether expressions bind names (`:=`), so that their branches matter
     lazy_annotations: bool
+    postponed: bool = False  # annotations are text: `from __future__ import annotations` here or above
+    hints: set[str] = field(default_factory=set)  # names in such annotations
     origins: dict[str, str] = field(default_factory=dict)  # name bound by an import in the cell -> where from
     bodies: dict[int, Body] = field(default_factory=dict)
     parsed: dict[int, ast.Module] = field(default_factory=dict)

@@ -60,6 +60,7 @@ def _read_statement(node: ast.stmt, place: tuple[int, int, str], session: Sessio
             *(body.stores | body.drops | body.changed | body.possible for body in facts.made)
         ),
         builtin_reads=frozenset(facts.builtin_reads) | (deferred & BUILTINS - MODULE_GLOBALS),
+        hints=frozenset(part.id for part in ast.walk(node) if isinstance(part, ast.Name)) & session.hints,
         writes=written_names(state, facts.changed),
         possible_writes=frozenset(facts.possible),
         deletes=deleted_names(state),

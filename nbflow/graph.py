@@ -5,6 +5,7 @@ looking a name up is then the rule itself, "the value that the nearest earlier c
 """
 
 from __future__ import annotations
+import __future__
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from nbflow import problems
 from nbflow.analysis import Analysis, analyse, normalise
 from nbflow.asking import HIDING, diagnosed, waiting
 from nbflow.attached import attached_to
-from nbflow.codes import behaviour_of, hash_of, identity_of, normal_text
+from nbflow.codes import behaviour_of, future_flags, hash_of, identity_of, normal_text
 from nbflow.definitions import Piece, Surroundings, generators_after, global_names, parse_statement, split_cell
 from nbflow.effects import PROCESS, STATES, Files, state_of
 from nbflow.model import (
@@ -43,7 +44,7 @@ from nbflow.parts import (
     union,
 )
 from nbflow.regions import edges_of, place_steps
-from nbflow.scope import Gathered, closed, gather
+from nbflow.scope import Gathered, closed, defined, gather
 
 Changed = Mapping[str, frozenset[str]]
 """Steps by name, and what they were seen to change in place though nothing in their text says so."""
@@ -94,7 +95,8 @@ class _Builder:
         if cell.kind == "params" and "File" not in self.writers:
             cell = msgspec.structs.replace(cell, body=with_file(cell.body))
         analysis = analyse(cell.body, postponed=self.postponed)
-        self.postponed |= "from __future__ import" in cell.body and "annotations" in cell.body
+        futures = future_flags(statement.source for statement in analysis.statements)
+        self.postponed |= bool(futures & __future__.annotations.compiler_flag)
         self.findings.extend(diagnosed(cell, analysis, all_cells=self.all_cells))
         self.vague |= any(problem.code in HIDING for problem in analysis.diagnostics)
         around = Surroundings(
@@ -137,7 +139,8 @@ class _Builder:
                 data_above |= piece.writes
                 continue
             inner = {name: (Source(step=step_name(cell)),) for name in piece.reads & (data_above - data_later[at])}
-            need = self._gather(dict.fromkeys(piece.reads, True), inner, own)
+            hints = dict.fromkeys(defined(piece.statement.hints, self.writers, None), False)
+            need = self._gather(hints | dict.fromkeys(piece.reads, True), inner, own)
             order = len(self.definitions)
             self.definitions.append(definition_of(cell, piece, order, need))
             self.files.append(piece.files)
@@ -222,7 +225,7 @@ class _Builder:
         if any(piece.kind == "data" for piece in pieces):
             reads |= {name for name in (*STATES, PROCESS) if name in self.writers}
         reads |= {name for name in analysis.builtin_reads if name in self.writers}
-        found = {
+        found = dict.fromkeys(defined(analysis.hints, self.writers, None), False) | {
             name: name in analysis.sure_reads
             for name in reads if name not in analysis.optional_reads or name in self.writers
         }  # fmt: skip

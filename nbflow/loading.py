@@ -23,7 +23,7 @@ from nbflow.effects import state_of
 from nbflow.errors import NbflowError, NotFoundError, TaskError, nearest
 from nbflow.looping import Loops, Sizes
 from nbflow.model import Binding, Definition, Flow, Group, Record, TaskId
-from nbflow.scope import closed, gather
+from nbflow.scope import closed, defined, gather
 from nbflow.serialize import Registry
 from nbflow.storage import Store
 
@@ -99,7 +99,7 @@ class Values:
                 definition = self._by_id.get(reference.id)
                 if definition is not None:
                     self._define(definition.order)
-                    self._follow(definition.free)
+                    self._follow(self._used_by(definition))
             self._follow(group.free)
             return artifacts.load(self._store, [group], [name], self._registry)[name]
 
@@ -113,7 +113,7 @@ class Values:
                 with self._as_main():
                     for order in version:
                         self._define(order)
-                        self._follow(self._flow.definitions[order].free)
+                        self._follow(self._used_by(self._flow.definitions[order]))
                 made = [self._made[order] for order in sorted(version, reverse=True)]
                 return next(each[name] for each in made if name in each)
             record = self._records.of(version)
@@ -130,7 +130,7 @@ class Values:
         order = max(definition.order for definition in self._own(step) if name in definition.names)
         with self._as_main():
             self._define(order)
-            self._follow(self._flow.definitions[order].free)
+            self._follow(self._used_by(self._flow.definitions[order]))
         return self._made[order][name]
 
     def _own(self, step: str) -> list[Definition]:
@@ -223,6 +223,10 @@ class Values:
         self._namespace.update(self._data)
 
     # ------------------------------------------------------------ free names
+
+    def _used_by(self, definition: Definition) -> tuple[str, ...]:
+        """The names that a definition's bodies read, and those of its annotations that only definitions bear."""
+        return (*definition.free, *defined(definition.hints, self._flow.writers, None))
 
     def _follow(self, names: tuple[str, ...]) -> None:
         """Free names of functions in; each is bound in the namespace, as the end of the notebook has it."""

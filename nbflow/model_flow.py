@@ -136,6 +136,7 @@ class Definition(Frozen, frozen=True, kw_only=True):
     names: tuple[str, ...]  # bound by it
     reads: tuple[str, ...] = ()  # while defining: resolved at the definition's own place
     free: tuple[str, ...] = ()  # in bodies: resolved at the place of the step that uses it
+    hints: tuple[str, ...] = ()  # names in annotations that are kept as text: of use only where definitions bear them
     free_writes: tuple[str, ...] = ()  # names that bodies write or change
     origins: dict[str, str] = {}  # for imports: bound name -> what is imported
     requires: tuple[int, ...] = ()  # `order`s of the definitions that must be replayed before it

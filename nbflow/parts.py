@@ -60,6 +60,7 @@ def definition_of(cell: Cell, piece: Piece, order: int, need: Gathered) -> Defin
         names=names,
         reads=tuple(sorted(piece.reads)),
         free=tuple(sorted(piece.free)),
+        hints=tuple(sorted(piece.statement.hints)),
         free_writes=tuple(sorted(piece.free_writes)),
         origins=dict(piece.origins),
         requires=tuple(sorted(need.definitions)),

@@ -34,7 +34,7 @@ from nbflow.model import (
     TaskId,
 )
 from nbflow.problems import line_of_text
-from nbflow.scope import closed, gather
+from nbflow.scope import closed, defined, gather
 
 
 @dataclass(frozen=True)
@@ -231,6 +231,8 @@ class _Resolving:
             self.define(orders)
             made = [self.flow.definitions[order] for order in orders]
             names.update((free, False) for each in made for free in each.free)
+            asked = (defined(each.hints, self.flow.writers, self.step.position) for each in made)
+            names.update((hint, False) for hints in asked for hint in hints)
             kept = {state_of(name) for each in made for name in each.names}  # what cells have set on them
             names.update(dict.fromkeys(kept & self.flow.writers.keys(), False))
         need = gather(self.flow.writers, self.flow.definitions, names, position=self.step.position)

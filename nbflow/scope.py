@@ -63,10 +63,20 @@ def gather(
             found.changes |= set(definition.free_writes)
             found.draws |= STATES.intersection(definition.free)
             queue.extend((free, False) for free in definition.free if free not in STATES)
+            queue.extend((hint, False) for hint in defined(definition.hints, writers, position))
             carried = (state_of(name) for name in definition.names if not definition.origins)
             queue.extend((name, False) for name in carried if name in writers)
     found.definitions = followed
     return found
+
+
+def defined(names: Iterable[str], writers: Mapping[str, Sequence[Writer]], position: int | None) -> tuple[str, ...]:
+    """Names in annotations that are kept as text in; those that only definitions bear above `position` out.
+
+    pydantic and `get_type_hints` look up classes by them; data has no business there.
+    """
+    found = ((name, *sources_of(writers.get(name, ()), position)) for name in names)
+    return tuple(name for name, steps, orders in found if orders and not steps)
 
 
 def sources_of(writers: Sequence[Writer], position: int | None) -> tuple[tuple[Source, ...], tuple[int, ...]]:

@@ -89,7 +89,7 @@ IMPORTS = (
     Case("import under condition", "if c:\n    import a", "c", "a", definitions="a", conditional="a"),
     Case("import in loop is no definition", "for i in r:\n    import a", "r", "a i", definitions=""),
     Case("star import", "from numpy import *", "", "", codes="star-import"),
-    Case("future import", "from __future__ import annotations\ndef f(x: T): ...", "T", "annotations f", sure=""),
+    Case("future import", "from __future__ import annotations\ndef f(x: T): ...", "", "annotations f"),
     Case("import in function", "def f():\n    import a\n    return a", "", "f"),
     Case("use of an import", "import np\nnp.zeros(n)", "n", "np"),
 )
