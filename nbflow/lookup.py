@@ -462,6 +462,16 @@ class Lookup:
         stood = self._history.get(task)
         return records.read_record(self.store, *stood.place) if stood is not None and stood.place is not None else None
 
+    def newest_under(self, key: str) -> Record | None:
+        """A key in; its newest record, whether or not it still stands for the task, out."""
+        return next(iter(records.find(self.store, key)), None)
+
+    def makers(self, task: TaskId) -> frozenset[str]:
+        """A prepared task in; the steps that made what it is given out."""
+        resolved = self._known[task].resolved if task in self._known else planning.Resolved()
+        values = (*resolved.inputs.values(), *resolved.along.values(), *resolved.binds.values())
+        return frozenset(value.step for value in values)
+
     def _failed(self, task: TaskId) -> tuple[RunPlace, str] | None:
         """The run in which a task failed after its last execution, with its key there; None where it did not."""
         stood = self._history.get(task)
