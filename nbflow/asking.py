@@ -59,10 +59,11 @@ def waiting(steps: Sequence[Step], definitions: Sequence[Definition], *, all_cel
     """Steps and definitions in; the steps that wait for a person, an error where each cell is one, out."""
     known = {name for step in steps for name in step.writes}
     known |= {name for definition in definitions if not definition.origins for name in definition.names}
-    bodies = {d.order: place for d in definitions for place in _calls(d.source, known) if d.kind == "definition"}
+    made = [definition for definition in definitions if definition.kind == "definition"]
+    bodies = {each.order: place for each in made for place in places_that_wait(each.source, known)}
     found = []
     for step in steps:
-        places = [*_calls(step.source, known), *_magics(step.source)]
+        places = [*places_that_wait(step.source, known), *_magics(step.source)]
         used = [(order, bodies[order]) for order in step.definitions if order in bodies]
         texts = [(line, f"{step.label}: {what}") for line, what in places]
         texts += [(None, f"{step.label} uses {definitions[o].names[0]}: {what}") for o, (_, what) in used]
@@ -74,8 +75,8 @@ def waiting(steps: Sequence[Step], definitions: Sequence[Definition], *, all_cel
     return found
 
 
-def _calls(source: str, known: Collection[str]) -> Iterator[tuple[int, str]]:
-    """Code in; the lines of its calls that wait, with what they wait for, out."""
+def places_that_wait(source: str, known: Collection[str]) -> Iterator[tuple[int, str]]:
+    """Code and names that are bound in; the lines of its calls that wait, with what they wait for, out."""
     if not any(word in source for word in ASKING):
         return
     try:

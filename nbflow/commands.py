@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nbflow import settings
 from nbflow.document import ORIGINS
 from nbflow.errors import OptionError, nearest
 from nbflow.identity import find_flow, word_for
@@ -343,29 +343,21 @@ def status(session: Session, words: Words) -> Any:
 
 
 def config(session: Session, words: Words) -> None:
-    """`%flow config [notebook PATH | store URL]`: which notebook this kernel belongs to, where its runs are kept."""
+    """`%flow config [notebook PATH | store URL | ignore CELL]`: this kernel's notebook, its runs' place, its cells."""
     if not words.plain:
         print("\n".join(session.settings()))
         return
-    if len(words.plain) < 2 or words.plain[0] not in ("notebook", "store"):
-        raise OptionError("%flow config sets `notebook PATH` or `store URL`", fix="write one of the two")
-    name, value = words.plain[:2]
+    name, value = words.plain[0], " ".join(words.plain[1:])
+    if not value or name not in ("notebook", "store", "ignore"):
+        what = "%flow config sets `notebook PATH`, `store URL` or `ignore CELL`"
+        raise OptionError(what, fix="write one of the three")
     if name == "notebook":
         session.use_notebook(Path(value))
-    else:
+    elif name == "store":
         session.use_store(value)
-        write_setting(session.flow().notebook.folder, "store", value)
-
-
-def write_setting(folder: str, name: str, value: str) -> None:
-    """A setting in `.nbflow/config.json` beside the notebook, as `storage.store_url` reads it."""
-    place = Path(folder) / ".nbflow" / "config.json"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        known = json.loads(place.read_text())
-    except (OSError, ValueError):
-        known = {}
-    place.write_text(json.dumps({**known, name: value}, indent=2) + "\n")
+        settings.write_setting(session.flow().notebook.folder, "store", value)
+    else:
+        print(f"cell {session.ignore(value).position} takes no part in runs from now on")
 
 
 def doctor(session: Session, words: Words) -> None:

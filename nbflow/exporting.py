@@ -20,6 +20,7 @@ from nbflow.graph import build_flow
 from nbflow.identity import find_flow
 from nbflow.model import Finding, Flow
 from nbflow.notebook import read_notebook
+from nbflow.settings import without_ignored
 
 PathLike = str | os.PathLike[str]
 
@@ -52,7 +53,7 @@ def export(
     everything that the target cannot hold) before anything is written; with `check` nothing is raised but for a
     notebook that cannot be read, and nothing is written.
     """
-    flow = build_flow(read_notebook(Path(path)))
+    flow = build_flow(without_ignored(read_notebook(Path(path))))
     return export_flow(flow, target, output, words=words, check=check, force=force)
 
 

@@ -42,7 +42,7 @@ def fingerprint(value: Any, registry: Registry | None = None, *, by_value: bool 
     kind = type(value)
     if kind in SCALARS:
         return _scalar(value)
-    if isinstance(value, types.ModuleType | type | types.BuiltinFunctionType):
+    if isinstance(value, types.ModuleType | type) or _is_function_in_c(value):
         return f"id:{id(value)}"
     digest = xxhash.xxh3_128()
     try:
@@ -56,6 +56,11 @@ def fingerprint(value: Any, registry: Registry | None = None, *, by_value: bool 
     except Exception:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
         return None
     return f"x:{kind.__module__}.{kind.__qualname__}:{digest.hexdigest()}"
+
+
+def _is_function_in_c(value: Any) -> bool:
+    """Return whether a value is a function written in C; `row.append` is none, it changes with its object."""
+    return isinstance(value, types.BuiltinFunctionType) and isinstance(value.__self__, types.ModuleType | None)
 
 
 def is_artist(value: Any) -> bool:

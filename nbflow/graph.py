@@ -7,8 +7,9 @@ looking a name up is then the rule itself, "the value that the nearest earlier c
 from __future__ import annotations
 import __future__
 
+import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -25,6 +26,7 @@ from nbflow.model import (
     Definition,
     Finding,
     Flow,
+    Joins,
     Notebook,
     Source,
     Step,
@@ -43,11 +45,23 @@ from nbflow.parts import (
     target_names,
     union,
 )
+from nbflow.reach import Reach, Reached, affected, belonging, left_out
 from nbflow.regions import edges_of, place_steps
-from nbflow.scope import Gathered, closed, defined, gather
+from nbflow.scope import Gathered, closed, defined, gather, sources_of
+from nbflow.touching import Touch
 
 Changed = Mapping[str, frozenset[str]]
 """Steps by name, and what they were seen to change in place though nothing in their text says so."""
+
+
+def _without_looks(pieces: tuple[Piece, ...], touches: tuple[Touch | None, ...]) -> tuple[Piece, ...]:
+    """Return a cell's pieces; a call that only looks at what it is given (`df.head()`) writes nothing."""
+    return tuple(
+        dataclasses.replace(piece, possible=frozenset())
+        if piece.statement.kind == "call" and touch is not None and not touch.touched
+        else piece
+        for piece, touch in zip(pieces, touches, strict=True)
+    )
 
 
 def build_flow(notebook: Notebook, *, all_cells: bool = False, changed: Changed | None = None) -> Flow:
@@ -83,6 +97,9 @@ class _Builder:
         self.generators: frozenset[str] = frozenset()  # names of generators of random numbers
         self.postponed = False  # annotations, by a `from __future__` above
         self.alike: Counter[str] = Counter()  # cells with the same code
+        self.reach = Reach.over(notebook)
+        self.reached: dict[str, Reached] = {}
+        self.learnt: dict[tuple[str, str], frozenset[str]] = {}  # a write that no text shows -> who wrote before it
         self.vague = False  # a star import or the like above: a missing name may be there after all
 
     # ------------------------------------------------------------ one cell
@@ -106,8 +123,9 @@ class _Builder:
             self._add_setup_cell(cell, analysis)
             return
         pieces = split_cell(cell.kind, analysis, around)
-        own = self._define(cell, pieces)
-        self._add_candidate(cell, analysis, pieces, own)
+        touches = self.reach.read(pieces, self.origins, self.writers.keys())
+        own = self._define(cell, pieces, touches)
+        self._add_candidate(cell, analysis, _without_looks(pieces, touches), touches, own)
         for piece in pieces:
             self.origins.update(piece.origins)
         self.generators = generators_after(pieces, self.generators, self.origins)
@@ -123,7 +141,7 @@ class _Builder:
 
     # ------------------------------------------------------------ definitions and set-up
 
-    def _define(self, cell: Cell, pieces: tuple[Piece, ...]) -> dict[str, list[int]]:
+    def _define(self, cell: Cell, pieces: tuple[Piece, ...], touches: tuple[Touch | None, ...]) -> dict[str, list[int]]:
         """A cell's pieces in; the names that its definitions bind, with their orders, out.
 
         While a statement is looked up, what stands above it in the same cell is in the table too.
@@ -147,6 +165,7 @@ class _Builder:
             if piece.kind == "setup" or piece.statement.source.startswith("from __future__ "):
                 self.setup.append(order)
             self._attach(piece, order, own)
+            self.reach.keep_definition(order, piece, touches[at])
             for name in piece.writes:
                 own.setdefault(name, []).append(order)
         return own
@@ -192,7 +211,12 @@ class _Builder:
     # ------------------------------------------------------------ steps
 
     def _add_candidate(
-        self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...], own: dict[str, list[int]]
+        self,
+        cell: Cell,
+        analysis: Analysis,
+        pieces: tuple[Piece, ...],
+        touches: tuple[Touch | None, ...],
+        own: dict[str, list[int]],
     ) -> None:
         """A cell as a possible step: its inputs are looked up, then its writes enter the table."""
         options = cell.options
@@ -206,10 +230,17 @@ class _Builder:
         need = self._gather(reads)
         step = step_name(cell)
         writes = self._data_writes(cell, analysis, pieces, need, own)
+        learnt = self._learnt_writes(cell, analysis, writes)
+        self.learnt.update({(step, name): self._makers(name) for name in learnt})
+        writes |= learnt
         data = [piece for piece in pieces if piece.kind == "data"]
-        if cell.kind != "plain" or writes or (self.all_cells and data):
+        orders = {order for orders in own.values() for order in orders}
+        used = {order: self.definitions[order].names for order in need.definitions | orders}
+        reach = self.reach.add(cell, analysis, pieces, touches, need.bindings, used)
+        if cell.kind != "plain" or writes or data:
             self._add_list(cell)
             self.replayed[step] = need.replayed
+            self.reached[step] = reach
             made = self._step(cell, analysis, need, writes, own)
             self.candidates.append(msgspec.structs.replace(made, ordered=self._order(made, pieces)))
             self._note_missing(step, cell, need, writes)
@@ -270,13 +301,22 @@ class _Builder:
         inner = frozenset[str]().union(*(p.free_writes for p in pieces if p.kind != "data" and data)) & own.keys()
         touched = frozenset[str]().union(possible, inner, *(piece.changes for piece in data)) - bound
         definitions = {name for name in touched if self._keeps_state(own.get(name) or self._definitions_of(name))}
-        known = self.changed.get(step_name(cell), frozenset())
-        changed |= {name for name in known if name in self.writers or name.startswith("<")}
         changed |= {state_of(name) for name in definitions}
         return (
             frozenset(
                 name for name in (names - definitions) | changed if is_travelling(name, cell.kind)
-            ) - analysis.deletes - STATES | self._random_writes(data, pieces, need, own) | given | known & STATES
+            ) - analysis.deletes - STATES | self._random_writes(data, pieces, need, own) | given
+        )  # fmt: skip
+
+    def _learnt_writes(self, cell: Cell, analysis: Analysis, writes: frozenset[str]) -> frozenset[str]:
+        """Return the names that the cell was seen to change though its text does not say so."""
+        if cell.options.outputs is not None:
+            return frozenset()
+        known = self.changed.get(step_name(cell), frozenset())
+        found = {name for name in known if name in self.writers or name.startswith("<")}
+        return frozenset(
+            name for name in found - writes
+            if name in STATES or (is_travelling(name, cell.kind) and name not in analysis.deletes)
         )  # fmt: skip
 
     def _random_writes(
@@ -359,7 +399,7 @@ class _Builder:
             private=tuple(sorted(analysis.private)),
             definitions=tuple(sorted(every)),
             own_definitions=mine,
-            escapes=tuple(sorted(analysis.may_mutate & need.bindings.keys())),
+            escapes=tuple(sorted((analysis.may_mutate & need.bindings.keys()) | self.reached[name].escapes)),
             bindings=bindings,
             needs=tuple(
                 sorted(
@@ -375,6 +415,14 @@ class _Builder:
         code = hash_of(normal_text(cell, analysis), *behaviour_of(cell.options))
         self.alike[code] += 1
         return code if self.alike[code] == 1 else hash_of(code, str(self.alike[code]))
+
+    def _makers(self, name: str) -> frozenset[str]:
+        """Return the steps that, by their text, may have given a name the value that it has here."""
+        return self._by_text(name, sources_of(self.writers.get(name, ()), None)[0])
+
+    def _by_text(self, name: str, sources: Iterable[Source]) -> frozenset[str]:
+        steps = (source.step for source in sources if source.step is not None)
+        return frozenset().union(*(self.learnt.get((step, name), {step}) for step in steps))
 
     def _producers(self, bindings: Iterable[Binding], definitions: Iterable[int], itself: str) -> tuple[str, ...]:
         binds = [*bindings, *(bind for order in definitions for bind in self.definitions[order].binds)]
@@ -449,6 +497,7 @@ class _Builder:
                     *self.findings,
                     *problems.of_steps(steps, self.definitions),
                     *waiting(steps, self.definitions, all_cells=self.all_cells),
+                    *(problems.left_out(*each) for each in left_out(self.notebook.cells, steps, self.reached)),
                 ),
                 self.notebook.cells,
             ),
@@ -478,18 +527,52 @@ class _Builder:
             self.candidates[at] = msgspec.structs.replace(step, bindings=(*step.bindings, *more))
 
     def _needed(self) -> tuple[Step, ...]:
-        """Declared steps and parameters, and every plain cell that one of them needs, in document order."""
+        """Return declared steps, parameters, and the plain cells that belong to them, in document order.
+
+        A plain cell belongs to the flow where a step needs what it makes, where it may change what a step below it
+        reads, and where it has an effect before the last step.
+        """
         by_name = {step.name: step for step in self.candidates}
-        queue = [step.name for step in self.candidates if self.all_cells or step.kind != "cell"]
-        needed: set[str] = set()
+        wanted = self._closed(by_name, (s.name for s in self.candidates if self.all_cells or s.kind != "cell"))
+        joins: dict[str, Joins] = dict.fromkeys(wanted, "")
+        bodies = self._bodies() if self.lists and len(wanted) < len(by_name) else ()
+        while found := belonging(self.candidates, self.reached, joins.keys(), bodies):
+            joins.update((name, "effect" if act else "possible") for name, act in found.items())
+            for name in self._closed(by_name, joins):
+                joins.setdefault(name, "possible")
+        for step in reversed(self.candidates):
+            for name in step.needs if step.name in joins else ():
+                joins.setdefault(name, "possible")
+        steps = [
+            msgspec.structs.replace(step, joins=joins[step.name]) for step in self.candidates if step.name in joins
+        ]
+        if len(steps) == len(wanted):
+            return tuple(steps)
+        affects = affected(steps, self.reached, bodies)
+        return tuple(msgspec.structs.replace(step, affects=affects.get(step.name, ())) for step in steps)
+
+    def _closed(self, steps: Mapping[str, Step], names: Iterable[str]) -> set[str]:
+        """Return steps with all that they need, as far as their text tells."""
+        queue, needed = list(names), set[str]()
         while queue:
             name = queue.pop()
-            if name in needed or name not in by_name:
+            if name in needed or name not in steps:
                 continue
             needed.add(name)
-            queue.extend(by_name[name].needs)
-            queue.extend(self._resolve_step(word) for word in by_name[name].options.after)
-        return tuple(step for step in self.candidates if step.name in needed)
+            queue.extend(self._needs_by_text(steps[name]))
+            queue.extend(self._resolve_step(word) for word in steps[name].options.after)
+        return needed
+
+    def _needs_by_text(self, step: Step) -> Iterator[str]:
+        for each in (step, *(self.lists[name] for name in (step.name,) if name in self.lists)):
+            replayed = (bind for order in each.definitions for bind in self.definitions[order].binds)
+            for bind in (*each.bindings, *replayed):
+                yield from self._by_text(bind.name, bind.sources)
+
+    def _bodies(self) -> tuple[frozenset[str], ...]:
+        """Return the bodies of all fan-outs, as they were if every plain cell took part."""
+        placed, _ = place_steps(self.candidates, self.lists, self.definitions, self._resolve_step)
+        return tuple(frozenset(step.name for step in placed if head in step.scope) for head in self.lists)
 
     def _resolve_step(self, word: str) -> str:
         """A step as people write it: its name, `cell:<id>`, or `cell 3`."""

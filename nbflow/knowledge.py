@@ -28,6 +28,7 @@ from nbflow.registry import Registry
 from nbflow.render import table
 from nbflow.scratch import Scratch
 from nbflow.serialize import Dumped
+from nbflow.settings import without_ignored
 from nbflow.storage import Store
 from nbflow.upstream import Known, Upstream
 from nbflow.versions import Ledger
@@ -67,10 +68,14 @@ class Knowledge:
         """The notebook as it stands as a flow; built again only when it has changed."""
         notebook = self.document.notebook()
         if self._flow is None or self._notebook is not notebook:
-            self._notebook, self._flow, self._upstream = notebook, build_flow(notebook), None
+            self._notebook, self._flow, self._upstream = notebook, build_flow(without_ignored(notebook)), None
             with contextlib.suppress(NbflowError):  # a store that cannot be used is told of where it is needed
                 self._flow = facts.with_known_changes(self._flow, self.store())
         return self._flow
+
+    def understand_anew(self) -> None:
+        """Build the flow again when it is asked for next: what it is made of has changed."""
+        self._flow = None
 
     def store(self) -> Store:
         """The datastore in use."""
@@ -110,7 +115,8 @@ class Knowledge:
 
     def whole_flow(self, *, all_cells: bool = False) -> Flow:
         """The flow as a run of its own keeps it: with the text of the notebook as it stands."""
-        flow = build_flow(self.document.notebook(), all_cells=True) if all_cells else self.flow()
+        notebook = without_ignored(self.document.notebook())
+        flow = build_flow(notebook, all_cells=True) if all_cells else self.flow()
         notebook = msgspec.structs.replace(flow.notebook, document=self.document.text())
         return msgspec.structs.replace(flow, notebook=notebook)
 

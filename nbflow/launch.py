@@ -38,6 +38,7 @@ from nbflow.plugins import Executor
 from nbflow.preloading import preload_of
 from nbflow.provenance import run_started
 from nbflow.runner import Runner, Understand, Watch
+from nbflow.settings import without_ignored
 from nbflow.subflow import with_ancestors, without_params
 
 PathLike = str | os.PathLike[str]
@@ -244,7 +245,7 @@ def why_flow(
 
 def load_flow(path: PathLike, *, all_cells: bool = False) -> Flow:
     """A notebook's path in; its Flow out; NotebookError when it cannot be read."""
-    return build_flow(read_notebook(Path(path)), all_cells=all_cells)
+    return build_flow(without_ignored(read_notebook(Path(path))), all_cells=all_cells)
 
 
 def begin(

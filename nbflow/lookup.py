@@ -422,6 +422,7 @@ class Lookup:
             required=frozenset() if listing else self.required(step.name),
             tracked=() if listing else self.loops.tracked(step),
             empty=listing,
+            silent=step.kind == "cell",
             now=time.time(),
         )
         found = [] if wishes.fresh or wishes.no_cache else records.find(self.store, key)

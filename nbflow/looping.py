@@ -235,7 +235,10 @@ class Loops:
     def possible_writers(self, step: Step) -> tuple[Step, ...]:
         """Steps above that hand something that this one reads to calls, which might change it in place."""
         reads = {binding.name for binding in step.bindings}
-        return tuple(s for s in self.flow.steps if s.position < step.position and reads.intersection(s.escapes))
+        return tuple(
+            s for s in self.flow.steps
+            if s.position < step.position and (step.name in s.affects or reads.intersection(s.escapes))
+        )  # fmt: skip
 
     def whole(self, word: str, task: TaskId) -> TaskId:
         """All of a step that `--after` names, as far as it concerns this task."""

@@ -66,6 +66,7 @@ from nbflow.model_words import (
     CellKind,
     Frozen,
     Index,
+    Joins,
     Reason,
     RunStatus,
     StepKind,
@@ -74,8 +75,8 @@ from nbflow.model_words import (
 
 __all__ = [
     "FORMAT", "NO_TASKS", "SETTLED", "WORST_FIRST", "Artifact", "Asked", "Binding", "Buffer", "Cell", "CellKind",
-    "Change", "Definition", "DefinitionRef", "Edge", "Ended", "Finding", "Flow", "Foreach", "Found", "Frozen",
-    "Group", "Index", "JoinItem", "KeyParts", "Notebook", "Observations", "Output", "Parameter", "Plan", "PlanTask",
+    "Change", "Definition", "DefinitionRef", "Edge", "Ended", "Finding", "Flow", "Foreach", "Found", "Frozen", "Group",
+    "Index", "JoinItem", "Joins", "KeyParts", "Notebook", "Observations", "Output", "Parameter", "Plan", "PlanTask",
     "Question", "Reason", "Record", "Ref", "Replay", "RunEnded", "RunEvent", "RunStarted", "RunStatus", "Segment",
     "Snapshot", "Source", "Started", "Step", "StepKind", "StepOptions", "Tagged", "TaskChanged", "TaskEvent",
     "TaskFailure", "TaskId", "TaskOutput", "TaskResult", "TaskSpec", "TaskState", "TaskView", "Writer",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from nbflow.model_words import CellKind, Frozen, StepKind
+from nbflow.model_words import CellKind, Frozen, Joins, StepKind
 
 # ---------------------------------------------------------------- the notebook
 
@@ -168,6 +168,8 @@ class Step(Frozen, frozen=True, kw_only=True):
     scope: tuple[str, ...] = ()  # the foreach steps around it, outermost first; its own name last if it is one
     targets: tuple[str, ...] = ()  # names that its --foreach binds
     label: str = ""  # as people read it: the step's name, or `cell 3: df`
+    joins: Joins = ""
+    affects: tuple[str, ...] = ()  # steps that read what this plain cell may change, where it joins for that
 
 
 class Writer(Frozen, frozen=True, kw_only=True):

@@ -11,6 +11,9 @@ FORMAT = 2
 
 CellKind = Literal["step", "params", "setup", "plain", "control", "empty"]
 StepKind = Literal["step", "cell", "params"]
+Joins = Literal["", "possible", "effect"]
+"""Why a plain cell is part of a flow: a step needs what it makes; it may change what one reads; it has an effect."""
+
 TaskState = Literal["pending", "queued", "running", "done", "reused", "failed", "caught", "skipped", "cancelled"]
 RunStatus = Literal["running", "done", "failed", "cancelled", "lost"]
 SETTLED: frozenset[str] = frozenset({"done", "reused", "failed", "caught", "skipped", "cancelled"})

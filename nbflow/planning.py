@@ -398,6 +398,7 @@ class Wishes:
     required: frozenset[str] = frozenset()
     tracked: tuple[str, ...] = ()  # names that are changed below: what shares objects with them is stored with them
     empty: bool = False  # an execution that left nothing may be reused too: a list without items
+    silent: bool = False  # the same where it did nothing outside either: a plain cell that changes nothing
     now: float = 0.0
 
 
@@ -437,6 +438,7 @@ def _refusal(record: Record, wishes: Wishes) -> Reason | None:
         return ("failed", f"it failed in {record.run}, and was caught")
     if (
         not wishes.empty
+        and not (wishes.silent and _did_nothing(record.observations))
         and not record.outputs
         and not any(artifact.group >= 0 for artifact in record.artifacts.values())
     ):
@@ -445,6 +447,11 @@ def _refusal(record: Record, wishes: Wishes) -> Reason | None:
     if lost:
         return ("no-output", f"{', '.join(lost)} was not stored by the earlier execution")
     return None
+
+
+def _did_nothing(seen: Observations) -> bool:
+    """Return whether an execution was not seen to do anything outside its process."""
+    return not seen.written and {"socket", "subprocess", "database"}.isdisjoint(seen.volatile)
 
 
 def describe_age(seconds: float) -> str:

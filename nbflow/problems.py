@@ -15,7 +15,7 @@ from nbflow.analysis import analyse, transform
 from nbflow.cell_lines import header_line
 from nbflow.effects import PROCESS, STATES, owner_of
 from nbflow.errors import nearest
-from nbflow.model import Cell, Definition, Finding, Parameter, Record, Step, Writer
+from nbflow.model import Cell, Definition, Finding, Parameter, Record, Step, TaskFailure, Writer
 from nbflow.parameters import read_parameters
 from nbflow.regions import carried_names
 
@@ -146,6 +146,29 @@ def gave_up(step: Step) -> Finding:
         message=f"{step.label} stopped after {step.options.max} turns, and {step.options.until} is still false",
         fix="raise --max, or look at what the turns leave",
     )  # fmt: skip
+
+
+def left_out(cell: Cell, line: int) -> Finding:
+    """Return that a plain cell with an effect stands below the last step: no run comes to it."""
+    text = cell.body.split("\n")[line - 1].strip()
+    return Finding(
+        code="left-out", level="note", cell=cell.id, line=line,
+        message=f"cell {cell.position} takes no part in runs: it stands below the last step ({clipped(text)})",
+        fix="begin it with `%%step NAME` if runs are to do this",
+    )  # fmt: skip
+
+
+def with_way_out(step: Step, failure: TaskFailure) -> TaskFailure:
+    """Return the failure of a plain cell that nobody declared a step, with how a run does without it."""
+    if not step.joins or failure.fix or failure.kind == "cancelled":
+        return failure
+    fix = f"correct the cell; or `%flow config ignore {step.position}`, if no run needs it"
+    return msgspec.structs.replace(failure, fix=fix)
+
+
+def clipped(text: str) -> str:
+    """Return a line of code, cut where it is long."""
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def mutated(step: Step, names: Sequence[str]) -> Finding:

@@ -350,16 +350,18 @@ class Runner:
 
     def conclude(self, task: TaskId, result: TaskResult) -> None:
         """An attempt's result that counts in; the state moves on."""
-        record = result.record
-        if record is None and result.failure is not None:
-            record = self.caught(task, result.failure)
+        record, failure = result.record, result.failure
+        if failure is not None:
+            failure = problems.with_way_out(self.flow.step(task.step), failure)
+        if record is None and failure is not None:
+            record = self.caught(task, failure)
         if record is not None:
             self.lookup.settle(task, record)
             for event in self.unfold(task):
                 self.handle(event)
         self.handle(happenings.Finished(
             task, time.time(), result.elapsed, execution=record.execution if record else "",
-                skipped=record.skipped if record else None, failure=result.failure
+                skipped=record.skipped if record else None, failure=failure
         ))  # fmt: skip
 
     # ------------------------------------------------------------ what turns out on the way

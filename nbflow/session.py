@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from nbflow import facts, storage
+from nbflow import facts, settings, storage
 from nbflow.analysis import analyse
 from nbflow.audience import Audience
 from nbflow.background import BackgroundScreen
@@ -524,6 +524,12 @@ class Session:
         """This kernel belongs to another notebook from now on."""
         read_notebook(path)  # says what is wrong with it
         self.document.follow(path.absolute())
+
+    def ignore(self, word: str) -> Cell:
+        """Keep that no run may take a plain cell; return the cell."""
+        cell = settings.ignore(self.document.notebook(), word)
+        self.known.understand_anew()
+        return cell
 
     def use_store(self, url: str) -> None:
         """Another datastore from now on."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import secrets
 import sys
@@ -18,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from nbflow.errors import NotFoundError, StoreError
+from nbflow.errors import NotFoundError
 from nbflow.model import Segment
+from nbflow.settings import read_settings
 from nbflow.storage_interface import (
     TEMPORARY,
     Entries,
@@ -73,15 +73,10 @@ def store_url(
         return os.fspath(given)
     if environ.get("NBFLOW_STORE"):
         return environ["NBFLOW_STORE"]
-    config = Path(folder) / ".nbflow" / "config.json"
-    if config.exists():
-        try:
-            named = json.loads(config.read_text(encoding="utf-8")).get("store")
-        except (ValueError, AttributeError, OSError) as error:
-            raise StoreError(f"{config} cannot be understood: {error}", fix="correct or delete it") from None
-        if named:
-            place = os.path.expanduser(str(named))  # noqa: PTH111  # a URL would lose a slash as a Path
-            return place if "://" in place else str(Path(folder) / place)
+    named = read_settings(folder).get("store")
+    if named:
+        place = os.path.expanduser(str(named))  # noqa: PTH111  # a URL would lose a slash as a Path
+        return place if "://" in place else str(Path(folder) / place)
     return str(Path(folder) / ".nbflow")
 
 

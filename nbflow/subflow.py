@@ -10,7 +10,7 @@ from nbflow.model import Flow, Step
 
 
 def with_ancestors(flow: Flow, wanted: Iterable[str]) -> Flow:
-    """A flow and names of steps in; these, all that they need, and the parameters out."""
+    """Return some steps with all that they need, plain cells that may change what they read, and parameters."""
     by_name = {step.name: step for step in flow.steps}
     keep: set[str] = set()
     queue = list(wanted)
@@ -19,6 +19,7 @@ def with_ancestors(flow: Flow, wanted: Iterable[str]) -> Flow:
         if name not in keep:
             keep.add(name)
             queue.extend((*by_name[name].needs, *by_name[name].scope, *_joined_by(by_name[name], flow)))
+            queue.extend(cell.name for cell in flow.steps if name in cell.affects)
     kept = tuple(step for step in flow.steps if step.name in keep or step.kind == "params")
     edges = tuple(edge for edge in flow.edges if edge.frm in keep and edge.to in keep)
     return msgspec.structs.replace(flow, steps=kept, edges=edges)
