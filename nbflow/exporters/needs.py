@@ -135,10 +135,14 @@ class Needs:
     def lost(self, step: Step) -> tuple[str, ...]:
         """Names without which a step is skipped: they may be missing as their maker was skipped or caught.
 
-        Where it may only have run without binding them, their reader fails, here and elsewhere.
+        Where it may only have run without binding them, their reader fails, here and elsewhere. A join is skipped with
+        the list of its fan-out.
         """
         found = (bind for bind in step.bindings if bind.sure and bind.sources and self.can_miss(bind))
-        return tuple(bind.name for bind in found if self._is_excused(bind, step))
+        names = [bind.name for bind in found if self._is_excused(bind, step)]
+        for head in {self.steps[name].scope[-1] for name in step.options.join if self.steps[name].scope}:
+            names += self.lost(self.flow.lists[head])
+        return tuple(dict.fromkeys(names))
 
     def _is_excused(self, binding: Binding, reader: Step) -> bool:
         makers = {source.step for source in binding.sources if source.step} - {reader.name}
