@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from nbflow.errors import StoreError
@@ -39,6 +40,45 @@ class Chunk(NamedTuple):
     path: str
 
 
+class WriterFiles:
+    """The files of one writer: one for each time that it writes, joined into larger ones."""
+
+    def __init__(self, store: Store, folder: str, writer: str) -> None:
+        self._store = store
+        self._folder = folder
+        self._writer = safe_name(writer)
+        self._next = 0
+        self._written: list[tuple[int, int, bytes]] = []
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Some lines, at least one, in a file of their own; StoreError when it cannot be written."""
+        data = b"\n".join(lines) + b"\n"
+        first, last = self._next, self._next + len(lines) - 1
+        self._store.write(self._path(first, last), data)
+        self._next = last + 1
+        self._written.append((first, last, data))
+
+    @property
+    def are_many(self) -> bool:
+        """Whether it is time to join them while the writer goes on."""
+        return len(self._written) >= COMPACT or sum(len(part[2]) for part in self._written) >= FULL_FILE
+
+    def join(self) -> None:
+        """Join what has been written; the whole stands before the parts go, so readers miss nothing."""
+        if len(self._written) < 2:
+            return
+        parts = self._written
+        first, last = parts[0][0], parts[-1][1]
+        data = b"".join(part[2] for part in parts)
+        self._store.write(self._path(first, last), data)
+        self._written = [(first, last, data)] if len(data) < FULL_FILE else []
+        for part in parts:
+            self._store.delete(self._path(part[0], part[1]))
+
+    def _path(self, first: int, last: int) -> str:
+        return f"{self._folder}/{self._writer}-{first:08d}-{last:08d}{SUFFIX}"
+
+
 class ChunkWriter:
     """Lines in; files below `folder` out, written by a thread that starts with the first line.
 
@@ -47,13 +87,10 @@ class ChunkWriter:
     """
 
     def __init__(self, store: Store, folder: str, writer: str, *, every: float = EVERY) -> None:
-        self._store = store
         self._folder = folder
-        self._writer = safe_name(writer)
+        self._files = WriterFiles(store, folder, writer)
         self._every = every
         self._lines: list[bytes] = []
-        self._next = 0
-        self._written: list[tuple[int, int, bytes]] = []
         self._error: StoreError | None = None
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -92,7 +129,7 @@ class ChunkWriter:
             self._error = None
         self._write()
         try:
-            self._compact()
+            self._join()
         except StoreError:
             return  # the parts are whole and stay; joining them only spares files
 
@@ -110,8 +147,8 @@ class ChunkWriter:
                     continue
             try:
                 self._write()
-                if len(self._written) >= COMPACT or sum(len(part[2]) for part in self._written) >= FULL_FILE:
-                    self._compact()
+                if self._files.are_many:
+                    self._join()
             except StoreError as error:
                 with self._changed:
                     self._error = error
@@ -120,32 +157,16 @@ class ChunkWriter:
     def _write(self) -> None:
         with self._writing:
             with self._changed:
-                lines, first = self._lines[:], self._next
+                lines = self._lines[:]
             if not lines:
                 return
-            data = b"\n".join(lines) + b"\n"
-            last = first + len(lines) - 1
-            self._store.write(self._path(first, last), data)
+            self._files.write(lines)
             with self._changed:
                 del self._lines[: len(lines)]
-                self._next = last + 1
-            self._written.append((first, last, data))
 
-    def _compact(self) -> None:
-        """Join what this writer has written; the whole stands before the parts go, so readers miss nothing."""
+    def _join(self) -> None:
         with self._writing:
-            if len(self._written) < 2:
-                return
-            parts = self._written
-            first, last = parts[0][0], parts[-1][1]
-            data = b"".join(part[2] for part in parts)
-            self._store.write(self._path(first, last), data)
-            self._written = [(first, last, data)] if len(data) < FULL_FILE else []
-            for part in parts:
-                self._store.delete(self._path(part[0], part[1]))
-
-    def _path(self, first: int, last: int) -> str:
-        return f"{self._folder}/{self._writer}-{first:08d}-{last:08d}{SUFFIX}"
+            self._files.join()
 
 
 class ChunkReader:

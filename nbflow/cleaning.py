@@ -63,7 +63,7 @@ class _Contents:
 
     runs: Sequence[RunSummary]
     sizes: Mapping[tuple[str, str], int]  # of each run's own files
-    records: Mapping[str, tuple[Entry, Record]]  # by execution
+    records: Sequence[tuple[Entry, tuple[Record, ...]]]  # files of results, of many small tasks or of one
     segments: Mapping[str, Entry]  # by path
     homes: Mapping[str, str]  # a folder of runs -> the folder of their flow
     reached: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)  # run -> executions
@@ -83,15 +83,18 @@ def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None 
     def is_young(entry: Entry, created: float = 0.0) -> bool:
         return (entry.mtime or created) >= limit and not policy.force
 
-    loose = [found for execution, found in contents.records.items() if execution not in executions]
-    gone = [entry for entry, record in loose if not is_young(entry, record.created_at)]
+    # the results of many small tasks go together, once none of them is reached
+    loose = [
+        (entry, held) for entry, held in contents.records if executions.isdisjoint(each.execution for each in held)
+    ]
+    gone = [entry for entry, held in loose if not is_young(entry, max(each.created_at for each in held))]
     paths = {entry.path for entry in gone}
-    held = _segments(record for entry, record in contents.records.values() if entry.path not in paths)
+    held = _segments(each for entry, found in contents.records if entry.path not in paths for each in found)
     free = [entry for path, entry in contents.segments.items() if path not in held]
     segments = [entry for entry in free if not is_young(entry)]
-    whole = sum(contents.sizes.values()) + sum(entry.size for entry, _ in contents.records.values())
+    whole = sum(contents.sizes.values()) + sum(entry.size for entry, _ in contents.records)
     whole += sum(entry.size for entry in contents.segments.values())
-    young = sum(entry.size for entry, record in loose if entry.path not in paths)
+    young = sum(entry.size for entry, _ in loose if entry.path not in paths)
     young += sum(entry.size for entry in free) - sum(entry.size for entry in segments)
     runs = [run for run in contents.runs if _id(run) in dropped]
     found = Cleaning(
@@ -111,9 +114,9 @@ def clean(store: Store, cleaning: Cleaning) -> None:
     used = _used_now(store, gone)
     kept: set[str] = set()
     for entry in cleaning.records:
-        record = records.read_entry(store, entry.path)
-        if record is not None and record.execution in used:
-            kept |= _segments([record])
+        held = records.read_entry(store, entry.path)
+        if any(record.execution in used for record in held):
+            kept |= _segments(held)
             continue
         store.delete(entry.path)
     for entry in cleaning.segments:
@@ -200,8 +203,8 @@ def _size(contents: _Contents, kept: Iterable[RunSummary]) -> int:
     """The bytes that these runs reach."""
     runs = list(kept)
     executions = _reached(contents, runs)
-    found = [pair for execution, pair in contents.records.items() if execution in executions]
-    held = _segments(record for _, record in found)
+    found = [pair for pair in contents.records if not executions.isdisjoint(each.execution for each in pair[1])]
+    held = _segments(each for _, records_of in found for each in records_of)
     size = sum(contents.sizes.get(_id(run), 0) for run in runs) + sum(entry.size for entry, _ in found)
     return size + sum(entry.size for path, entry in contents.segments.items() if path in held)
 
@@ -212,11 +215,8 @@ def _size(contents: _Contents, kept: Iterable[RunSummary]) -> int:
 def _read(store: Store) -> _Contents:
     """A store in; all that is in it, runs with the executions that stand for their tasks, out."""
     segments = {entry.path: entry for entry in store.list("segments")}
-    found = {}
-    for entry in store.list("results"):
-        record = records.read_entry(store, entry.path)
-        if record is not None:
-            found[record.execution] = (entry, record)
+    entries = ((entry, tuple(records.read_entry(store, entry.path))) for entry in store.list("results"))
+    found = [(entry, held) for entry, held in entries if held]
     runs = summaries(store)  # last: what a run refers to has been written before
     homes = {folder: flow.folder for flow in stored_flows(store) for folder in flow.folders}
     contents = _Contents(runs, _run_sizes(store), found, segments, homes)
@@ -248,7 +248,7 @@ def _reached(contents: _Contents, runs: Iterable[RunSummary]) -> set[str]:
     ids = [_id(run) for run in runs]
     named = {execution for each in ids for execution in contents.reached.get(each, ())}
     own = {run for _, run in ids}
-    records_of = [record for _, record in contents.records.values()]
+    records_of = [each for _, held in contents.records for each in held]
     named |= {record.execution for record in records_of if record.run in own}
     bodies = {(record.run, record.step) for record in records_of if record.execution in named}
     return named | {r.execution for r in records_of if LIST in r.execution and (r.run, r.step) in bodies}

@@ -85,7 +85,8 @@ class _Forecast:
             self.put(task, max((self.settled[need] for need in needs), key=ORDER.index, default="stands"))
         elif prepared.action == "fail":
             failure = prepared.failure
-            self.put(task, "unknown", (("fails", failure.message),) if failure is not None else prepared.reasons)
+            fails = (("fails", failure.message),) if failure is not None else ()
+            self.put(task, "unknown", prepared.reasons or fails)
         else:
             if prepared.action == "skip" and not prepared.execution:
                 self.lookup.settle(task, None)

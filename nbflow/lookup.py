@@ -425,7 +425,8 @@ class Lookup:
             silent=step.kind == "cell",
             now=time.time(),
         )
-        found = [] if wishes.fresh or wishes.no_cache else records.find(self.store, key)
+        many = step.code if step.scope and not task.part else ""
+        found = [] if wishes.fresh or wishes.no_cache else records.find(self.store, key, among=many)
         choice = planning.choose(found, wishes, lambda seen: self._holds(task, seen))
         if choice.record is not None and not is_whole(self.store, choice.record.groups):
             return planning.Choice(None, (("no-output", "its stored values are gone"),))

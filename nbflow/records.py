@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from nbflow import batches
+from nbflow.batches import BatchWriter, Then
 from nbflow.chunks import ChunkReader, ChunkWriter
 from nbflow.errors import NotFoundError
 from nbflow.jsonable import to_json
@@ -44,17 +46,31 @@ def result_folder(key: str) -> str:
 def publish(store: Store, record: Record) -> bool:
     """A record whose segments are all in the store in; True, or False when that execution has published one already."""
     path = f"{result_folder(record.key)}/{safe_name(record.execution)}.json"
-    unstored = {name: f"{each.type}: {each.error}" for name, each in record.artifacts.items() if each.group < 0}
-    if unstored and (facts := read_facts(store, record.parts.code)).get("unstored") != unstored:
-        write_facts(store, record.parts.code, {**facts, "unstored": unstored})
+    _note_unstored(store, record)
     return store.create(path, to_json(record))
 
 
-def find(store: Store, key: str, *, version: int = FORMAT) -> list[Record]:
-    """A task's key in; the records of its executions, newest first, out; those of other formats are passed over."""
+def publish_among_others(store: Store, writer: BatchWriter, record: Record, then: Then) -> None:
+    """A record of one of many small tasks in; `then` is called once it is in the store, or with what kept it out."""
+    _note_unstored(store, record)
+    writer.put(record.parts.code, record.run, to_json(record), then)
+
+
+def _note_unstored(store: Store, record: Record) -> None:
+    unstored = {name: f"{each.type}: {each.error}" for name, each in record.artifacts.items() if each.group < 0}
+    if unstored and (facts := read_facts(store, record.parts.code)).get("unstored") != unstored:
+        write_facts(store, record.parts.code, {**facts, "unstored": unstored})
+
+
+def find(store: Store, key: str, *, among: str = "", version: int = FORMAT) -> list[Record]:
+    """A task's key in; the records of its executions, newest first, out; those of other formats are passed over.
+
+    `among`: the code of its step, where it may be one of many small tasks, whose records share files.
+    """
     folder = result_folder(key)
     paths = [f"{folder}/{name}" for name in store.children(folder) if name.endswith(".json")]
-    records = (_decode(data, Record) for data in store.read_many(paths).values())
+    lines = [*store.read_many(paths).values(), *(batches.reader_of(store).find(among, key) if among else ())]
+    records = (_decode(data, Record) for data in lines)
     wanted = [record for record in records if record and record.key == key and record.format == version]
     return sorted(wanted, key=lambda record: record.created_at, reverse=True)
 
@@ -62,7 +78,16 @@ def find(store: Store, key: str, *, version: int = FORMAT) -> list[Record]:
 def read_record(store: Store, key: str, execution: str) -> Record:
     """A task's key and an execution in; its record out; NotFoundError when there is none that can be read."""
     path = f"{result_folder(key)}/{safe_name(execution)}.json"
-    record = _decode(store.read(path), Record)
+    shared = batches.reader_of(store)
+    data = shared.known(key, execution)
+    if data is None:
+        try:
+            data = store.read(path)
+        except NotFoundError:
+            data = shared.read(key, execution)
+            if data is None:
+                raise
+    record = _decode(data, Record)
     if record is None:
         raise NotFoundError(f"{path} in the datastore {store.url} cannot be read", fix="run the step again")
     return record
@@ -70,15 +95,19 @@ def read_record(store: Store, key: str, execution: str) -> Record:
 
 def all_records(store: Store) -> Iterable[Record]:
     """Every readable record of the store: what a clean-up asks; a full scan."""
+    found: set[str] = set()
     for entry in store.list("results"):
-        record = read_entry(store, entry.path)
-        if record is not None:
-            yield record
+        for record in read_entry(store, entry.path):
+            if record.execution not in found:  # files that were joined may stand beside their parts
+                found.add(record.execution)
+                yield record
 
 
-def read_entry(store: Store, path: str) -> Record | None:
-    """A result's path in; its record, None when it is gone or cannot be read, out."""
-    return _decode(store.read_many([path]).get(path, b""), Record)
+def read_entry(store: Store, path: str) -> list[Record]:
+    """A file of results in; its records, none when it is gone or cannot be read, out."""
+    data = store.read_many([path]).get(path, b"")
+    lines = batches.lines_of(data) if batches.is_batch(path) else [data]
+    return [record for line in lines if (record := _decode(line, Record)) is not None]
 
 
 def read_facts(store: Store, code_key: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import pytest
 import nbflow
 from nbflow import cli
 from nbflow.errors import NbflowError, NotebookError, ParameterError, PlanError, StoreError
+from nbflow.model import FORMAT
 from nbflow.notebook import document_of
 from nbflow.storage import open_store
 
@@ -220,7 +221,7 @@ def below_a_file(folder: Path) -> str:
 
 
 STORES: list[tuple[Callable[[Path], str], str, str]] = [
-    (newer, r"has format 99; this nbflow reads up to 1", "upgrade"),
+    (newer, rf"has format 99; this nbflow reads up to {FORMAT}", "upgrade"),
     (garbled, r"nbflow.json that cannot be read", "choose another"),
     (a_file, r"a file is in the way", "choose a folder"),
     (below_a_file, r"a file is in the way", "choose a folder"),

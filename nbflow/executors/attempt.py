@@ -17,7 +17,9 @@ from nbflow.model import Ended, Output, Started, TaskEvent, TaskFailure, TaskRes
 from nbflow.secrecy import Mask
 from nbflow.wire import Assembler, Born, Ending, Frames, Gone, Raw, Report, parse_event
 
-Publish = Callable[[TaskSpec, TaskResult], TaskResult]
+Publish = Callable[[TaskSpec, TaskResult, Callable[[TaskResult], None]], None]
+"""An attempt's result in; once its record is in the store the last argument is called, maybe in another thread."""
+
 Carry = Callable[[Callable[[], None]], None]
 
 FIX_KILLED = "give the step less data or more memory (--memory), or run fewer tasks at once (--workers)"
@@ -65,11 +67,15 @@ class Attempt:
 
     def events(self) -> Iterator[TaskEvent]:
         """Its events as they come; a record is in the store when `Ended` is given."""
-        ended = False
-        while not ended:
+        while True:
             event = self._queue.get()
-            ended = isinstance(event, Ended)
-            yield from self._shown(event)
+            if isinstance(event, Ended):
+                break
+            yield self._shown(event)
+        yield from self._rest()
+        published: queue.SimpleQueue[TaskResult] = queue.SimpleQueue()
+        self._publish(self.spec, self._finished(event.result), published.put)
+        yield Ended(result=published.get())
 
     def push(self, sink: Callable[[TaskEvent], None]) -> None:
         """The same, each event given to a function by the thread that has it."""
@@ -95,24 +101,33 @@ class Attempt:
             self._hand(event)
 
     def _hand(self, event: TaskEvent) -> None:
-        if self._sink is not None:
-            for each in self._shown(event):
-                self._sink(each)
-
-    def _shown(self, event: TaskEvent) -> Iterator[TaskEvent]:
-        """An event as whoever submitted it may see it; before the last one its record is published."""
-        if isinstance(event, Ended):
-            for output in self._mask.rest():
-                self._outputs.add(output)
-                yield Output(output=output, at=time.time())
-            result = self._mask.result(event.result) if self._mask else event.result
-            yield Ended(result=self._publish(self.spec, finish(self.spec, result, self._outputs)))
+        sink = self._sink
+        if sink is None:
             return
+        if not isinstance(event, Ended):
+            sink(self._shown(event))
+            return
+        for each in self._rest():
+            sink(each)
+        self._publish(self.spec, self._finished(event.result), lambda result: sink(Ended(result=result)))
+
+    def _shown(self, event: TaskEvent) -> TaskEvent:
+        """An event as whoever submitted it may see it."""
         if isinstance(event, Output):
             if self._mask:
                 event = msgspec.structs.replace(event, output=self._mask.output(event.output))
             self._outputs.add(event.output)
-        yield event
+        return event
+
+    def _rest(self) -> Iterator[TaskEvent]:
+        """Output that was held back, as it might have become a secret."""
+        for output in self._mask.rest():
+            self._outputs.add(output)
+            yield Output(output=output, at=time.time())
+
+    def _finished(self, result: TaskResult) -> TaskResult:
+        """A result with all that the task has shown, and without secrets."""
+        return finish(self.spec, self._mask.result(result) if self._mask else result, self._outputs)
 
     def cancel(self, grace: float) -> None:
         """Interrupt the task, and end its whole process tree after `grace` seconds; returns at once."""

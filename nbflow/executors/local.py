@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -11,6 +12,7 @@ from typing import Protocol
 import msgspec
 
 from nbflow import admission, limits, records, secret_sources, storage, wire
+from nbflow.batches import BatchWriter
 from nbflow.carriers import Carriers
 from nbflow.errors import ExecutorError, NbflowError
 from nbflow.executors.attempt import Attempt, Carry, lost_supervisor
@@ -54,6 +56,8 @@ class LocalExecutor:
             self.warm = WarmLane(self.lane, self.slots(), always=True)
         self.carriers = Carriers("nbflow publish")
         self._stores: dict[str, storage.Store] = {}  # kept open: one in the cloud takes a while to reach
+        self._batches: dict[str, BatchWriter] = {}  # of each of them
+        self._opening = threading.Lock()
 
     def slots(self) -> int:
         """Tasks of one core each that fit at the same time."""
@@ -106,15 +110,35 @@ class LocalExecutor:
         """How many tasks like this one may be submitted for each core."""
         return 1 if self.warm is None else self.warm.ahead(spec)
 
-    def _publish(self, spec: TaskSpec, result: TaskResult) -> TaskResult:
+    def _publish(self, spec: TaskSpec, result: TaskResult, done: Callable[[TaskResult], None]) -> None:
         if self.warm is not None:
             self.warm.learn(spec, result)
-        if result.record is not None and spec.store not in self._stores:
-            try:
-                self._stores[spec.store] = storage.open_store(spec.store)
-            except NbflowError as error:
-                return _unpublished(spec, result, error)
-        return publish(self._stores[spec.store], spec, result) if result.record is not None else result
+        if result.record is None:
+            done(result)
+            return
+        try:
+            store = self._store(spec.store)
+            if self._is_small(spec):
+                records.publish_among_others(
+                    store, self._batches[spec.store], result.record,
+                    lambda error: done(result if error is None else _unpublished(spec, result, error)),
+                )  # fmt: skip
+                return
+            records.publish(store, result.record)
+        except NbflowError as error:
+            result = _unpublished(spec, result, error)
+        done(result)
+
+    def _store(self, url: str) -> storage.Store:
+        with self._opening:
+            if url not in self._stores:
+                self._stores[url] = storage.open_store(url)
+                self._batches[url] = BatchWriter(self._stores[url])
+            return self._stores[url]
+
+    def _is_small(self, spec: TaskSpec) -> bool:
+        """Whether a task is one of many small ones, whose records share files."""
+        return self.warm is not None and spec.items > 0 and spec.evaluate is None and self.warm.takes(spec)
 
     def close(self) -> None:
         """End everything that it started."""
@@ -122,17 +146,8 @@ class LocalExecutor:
             self.warm.close()
         self.lane.close()
         self.carriers.close()
-
-
-def publish(store: storage.Store, spec: TaskSpec, result: TaskResult) -> TaskResult:
-    """A finished attempt in; its record is in the store when the result comes out, else the result is a failure."""
-    if result.record is None:
-        return result
-    try:
-        records.publish(store, result.record)
-    except NbflowError as error:
-        return _unpublished(spec, result, error)
-    return result
+        for writer in self._batches.values():
+            writer.close()
 
 
 def _unpublished(spec: TaskSpec, result: TaskResult, error: NbflowError) -> TaskResult:
