@@ -116,8 +116,14 @@ format: $(READY) ## ruff's formatting and safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) $(PEER) ## overheads as ratios in one run, printed as a table, beside Metaflow
+# make bench COMPARE=REV: only the runs in which everything is reused, beside those of another commit
+ifdef COMPARE
+bench: $(READY)
+	$(BIN)/python -m bench.compare $(COMPARE)
+else
+bench: $(READY) $(PEER) ## overheads as ratios in one run, printed as a table, beside Metaflow; COMPARE=REV: beside a commit
 	$(BIN)/python -m bench
+endif
 
 # to compare with, in an environment of its own: never a dependency
 $(PEER): | $(VENV)/bin/python

@@ -323,13 +323,13 @@ def _is_setup(
         return bool(inner) and all(_is_setup(part, _names(part), origins, defined) for part in inner)
     touched = _touched(tree, origins)
     known = touched or _called_on(tree, origins)
-    if any(_is_under(known, prefix) for prefix in PROCESS_STATE):
+    if _is_under(known, PROCESS_STATE):
         return True
     if not touched:
         return False
     if not isinstance(tree, ast.Expr) and not isinstance(tree, ast.Assign | ast.AugAssign | ast.Delete):
         return False
-    if any(_is_under(touched, prefix) for prefix in NO_SETUP):
+    if _is_under(touched, NO_SETUP):
         return False
     if any(touched.startswith(prefix) for prefix in PLOTTING):
         return touched.rsplit(".", 1)[-1] in PLOT_SETUP
@@ -378,8 +378,14 @@ def _called_on(tree: ast.stmt, origins: Mapping[str, str]) -> str:
     return full_name(place.func, origins)
 
 
-def _is_under(name: str, prefix: str) -> bool:
-    return name == prefix or name.startswith(prefix if prefix.endswith(".") else f"{prefix}.")
+def _is_under(name: str, listed: tuple[str, ...]) -> bool:
+    """Return whether a dotted name is one of those listed, or a part of one."""
+    return name in listed or (name != "" and name.startswith(_prefixes(listed)))
+
+
+@lru_cache(maxsize=8)
+def _prefixes(listed: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(prefix if prefix.endswith(".") else f"{prefix}." for prefix in listed)
 
 
 def _is_plotting(tree: ast.stmt, origins: Mapping[str, str]) -> bool:

@@ -123,7 +123,7 @@ class _Builder:
             self._add_setup_cell(cell, analysis)
             return
         pieces = split_cell(cell.kind, analysis, around)
-        touches = self.reach.read(pieces, self.origins, self.writers.keys())
+        touches = self.reach.read(pieces, self.origins, self.writers)
         own = self._define(cell, pieces, touches)
         self._add_candidate(cell, analysis, _without_looks(pieces, touches), touches, own)
         for piece in pieces:
@@ -534,8 +534,10 @@ class _Builder:
         """
         by_name = {step.name: step for step in self.candidates}
         wanted = self._closed(by_name, (s.name for s in self.candidates if self.all_cells or s.kind != "cell"))
+        if len(wanted) == len(by_name):
+            return tuple(self.candidates)
         joins: dict[str, Joins] = dict.fromkeys(wanted, "")
-        bodies = self._bodies() if self.lists and len(wanted) < len(by_name) else ()
+        bodies = self._bodies() if self.lists else ()
         while found := belonging(self.candidates, self.reached, joins.keys(), bodies):
             joins.update((name, "effect" if act else "possible") for name, act in found.items())
             for name in self._closed(by_name, joins):

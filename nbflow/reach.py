@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import ChainMap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import cast
 
 from nbflow.analysis import Analysis
 from nbflow.asking import BARRED, places_that_wait
@@ -39,15 +42,36 @@ class Reached:
     able: bool = True  # whether the cell can take part at all
 
 
+@dataclass(frozen=True)
+class Text:
+    """What a notebook's text tells as a whole: names that its classes define, and which of them need care."""
+
+    methods: frozenset[str]
+    classes: frozenset[str]
+    counting: frozenset[str]  # classes that may change themselves when an object is made
+    defaults: bool  # looking an element up may add one
+    iterators: bool
+
+
+@lru_cache(maxsize=64)
+def text_of(source: str) -> Text:
+    """Return what the code of a notebook tells as a whole."""
+    classes = frozenset(_CLASS.findall(source))
+    itself = re.compile(rf"^[ \t]+.*\b({'|'.join(classes)})\.\w", re.MULTILINE) if classes else None
+    return Text(
+        methods=frozenset(_METHOD.findall(source)),
+        classes=classes,
+        counting=classes if _COUNTING.search(source) else frozenset(itself.findall(source) if itself else ()),
+        defaults=any(word in source for word in ("defaultdict", "__missing__", "__getitem__")),
+        iterators="__next__" in source,
+    )
+
+
 @dataclass
 class Reach:
     """The notebook so far: the objects that each name may hold."""
 
-    methods: frozenset[str]
-    classes: frozenset[str]
-    counting: frozenset[str]
-    defaults: bool
-    iterators: bool
+    text: Text
     holds: dict[str, Objects] = field(default_factory=dict)
     lazy: set[int] = field(default_factory=set)  # objects that may be iterators
     bodies: dict[str, Body] = field(default_factory=dict)  # of functions, by the name that they have here
@@ -57,18 +81,7 @@ class Reach:
     @classmethod
     def over(cls, notebook: Notebook) -> Reach:
         """Return the reading of a notebook, before its first cell."""
-        text = "\n".join(cell.body for cell in notebook.cells)
-        return cls(
-            methods=frozenset(_METHOD.findall(text)),
-            classes=(classes := frozenset(_CLASS.findall(text))),
-            counting=frozenset(
-                name
-                for name in classes
-                if _COUNTING.search(text) or re.search(rf"^[ \t]+.*\b{re.escape(name)}\.\w", text, re.MULTILINE)
-            ),
-            defaults="defaultdict" in text or "__missing__" in text or "__getitem__" in text,
-            iterators="__next__" in text,
-        )
+        return cls(text_of("\n".join(cell.body for cell in notebook.cells)))
 
     def objects(self, names: Iterable[str]) -> Objects:
         """Return all that some names may hold."""
@@ -77,17 +90,16 @@ class Reach:
     # ------------------------------------------------------------ statements
 
     def read(
-        self, pieces: Iterable[Piece], origins: Mapping[str, str], bound: Collection[str]
+        self, pieces: Iterable[Piece], origins: Mapping[str, str], writers: Mapping[str, object]
     ) -> tuple[Touch | None, ...]:
         """Return what each statement of a cell may do, functions taken in on the way."""
-        origins, above = dict(origins), set[str]()
+        text, origins, above = self.text, dict(origins), dict[str, object]()
+        bound = ChainMap(above, cast("dict[str, object]", writers))
         found = []
         for piece in pieces:
             known = Known(
-                origins=origins, bodies=self.bodies, classes=self.classes, methods=self.methods,
-                is_bound=lambda name: name in bound or name in above,  # noqa: B023  # asked at once
-                counting=self.counting, defaults=self.defaults, iterators=self.iterators,
-            )  # fmt: skip
+                origins, self.bodies, bound, text.classes, text.counting, text.methods, text.defaults, text.iterators
+            )
             tree = parse_statement(piece.statement)
             touch = _magic(piece) if piece.statement.kind == "magic" else touch_of(tree, known)
             found.append(touch)
@@ -99,7 +111,7 @@ class Reach:
                 act: Act = "outside" if piece.files.writes else body.act
                 self.bodies[tree.name] = Body(body.quiet, body.lazy, act, body.touched, body.kept)
             origins.update(piece.origins)
-            above |= piece.writes
+            above.update(dict.fromkeys(piece.writes))
         return tuple(found)
 
     def keep_definition(self, order: int, piece: Piece, touch: Touch | None) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from nbflow.analysis_calls import discarded_calls, is_exempt
@@ -22,6 +23,8 @@ Act = Literal["", "call", "outside"]
 """What a statement does besides: nothing, a call whose effect is not seen, something outside the process."""
 
 NOBODY: frozenset[str] = frozenset()
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 SCALARS = PURE_BUILTINS | {"any", "all", "input"}
 """Builtins whose result shares nothing with what they are given."""
@@ -126,39 +129,74 @@ class Known:
 
     origins: Mapping[str, str]
     bodies: Mapping[str, Body]
-    classes: frozenset[str]
-    methods: frozenset[str]  # that some class of the notebook defines
-    is_bound: Callable[[str], bool]
-    defaults: bool = False  # looking an element up may add one (`defaultdict`)
+    bound: Collection[str]
+    classes: frozenset[str] = NOBODY
     counting: frozenset[str] = NOBODY  # classes that change themselves when an object is made
+    methods: frozenset[str] = NOBODY  # that some class of the notebook defines
+    defaults: bool = False  # looking an element up may add one (`defaultdict`)
     iterators: bool = False  # some class of the notebook is an iterator
 
 
 def touch_of(tree: ast.stmt | None, known: Known) -> Touch | None:
     """Return what a statement may do to the objects of names; None where it is not Python."""
-    if tree is None:
-        return None
-    reader = _Reader(known)
+    return None if tree is None else _touch(tree, _about(tree, known))
+
+
+def body_of(tree: Function, known: Known) -> Body:
+    """Return what calling a function does."""
+    return _body(tree, _about(tree, known))
+
+
+_About = tuple[
+    tuple[tuple[str, str], ...], tuple[tuple[str, Body], ...], frozenset[str], frozenset[str], frozenset[str],
+    frozenset[str], bool, bool,
+]  # fmt: skip
+
+
+def _about(tree: ast.stmt, known: Known) -> _About:
+    """Return as much of what stands above as a statement mentions: a notebook is read anew with every edit."""
+    names, attributes = _mentioned(tree)
+    return (
+        tuple((name, known.origins[name]) for name in names if name in known.origins),
+        tuple((name, known.bodies[name]) for name in names if name in known.bodies),
+        frozenset(name for name in names if name in known.bound),
+        known.classes.intersection(names),
+        known.counting.intersection(names),
+        known.methods & attributes,
+        known.defaults,
+        known.iterators,
+    )
+
+
+@lru_cache(maxsize=8192)
+def _mentioned(tree: ast.stmt) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return the names and the attributes that stand in a statement."""
+    nodes = list(descend(tree))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return tuple(sorted(names)), frozenset(node.attr for node in nodes if isinstance(node, ast.Attribute))
+
+
+def _known(about: _About) -> Known:
+    origins, bodies, bound, classes, counting, methods, defaults, iterators = about
+    return Known(dict(origins), dict(bodies), bound, classes, counting, methods, defaults, iterators)
+
+
+@lru_cache(maxsize=8192)
+def _touch(tree: ast.stmt, about: _About) -> Touch:
+    reader = _Reader(_known(about))
     reader.discarded.update(_discarded(tree))
     reader.visit(tree)
     touched, drained = reader.resolved()
     value = tree.value if isinstance(tree, ast.Assign | ast.AnnAssign) else None
-    fixed = value is not None and _is_fixed(value, reader)
     return Touch(
-        touched=touched,
-        drained=drained,
-        kept=frozenset(reader.kept),
-        lazy=reader.lazy,
-        fixed=fixed,
-        calls=reader.calls,
-        act=reader.act,
-        line=reader.line,
-    )
+        touched=touched, drained=drained, kept=frozenset(reader.kept), lazy=reader.lazy,
+        fixed=value is not None and _is_fixed(value, reader), calls=reader.calls, act=reader.act, line=reader.line,
+    )  # fmt: skip
 
 
-def body_of(tree: ast.FunctionDef | ast.AsyncFunctionDef, known: Known) -> Body:
-    """Return what calling a function does."""
-    reader = _Reader(known)
+@lru_cache(maxsize=8192)
+def _body(tree: Function, about: _About) -> Body:
+    reader = _Reader(_known(about))
     for statement in tree.body:
         reader.discarded.update(_discarded(statement))
         reader.visit(statement)
@@ -167,12 +205,14 @@ def body_of(tree: ast.FunctionDef | ast.AsyncFunctionDef, known: Known) -> Body:
     given = (reader.touched | reader.drained) & inner
     around = reader.kept - inner
     touched = (reader.touched - inner) | (around if given else set())
-    quiet = not given and not tree.decorator_list
     yields = any(isinstance(node, ast.Yield | ast.YieldFrom) for node in descend(tree))
     return Body(
-        quiet=quiet, lazy=reader.lazy or yields or bool(tree.decorator_list), act=reader.act,
-        touched=frozenset(touched | reader.drained - inner), kept=frozenset(around),
-    )  # fmt: skip
+        quiet=not given and not tree.decorator_list,
+        lazy=reader.lazy or yields or bool(tree.decorator_list),
+        act=reader.act,
+        touched=frozenset(touched | reader.drained - inner),
+        kept=frozenset(around),
+    )
 
 
 def _discarded(tree: ast.stmt) -> Iterator[int]:
@@ -400,7 +440,7 @@ class _Reader:
 
     def is_free(self, name: str) -> bool:
         """Return whether a name means what it means in Python: nobody above has bound it."""
-        return not self.known.is_bound(name) and name not in self.locals
+        return name not in self.known.bound and name not in self.locals
 
     def _arguments(self, node: ast.Call) -> frozenset[str]:
         given = [*node.args, *(word.value for word in node.keywords)]
