@@ -74,6 +74,7 @@ def snapshot(
         started_at=begun,
         steps=start.steps,
         labels=start.labels,
+        folded=start.folded,
         tasks=tuple(settle(view, status, now) for view in _in_order(start, _without_placeholders(tasks))),
         edges=start.edges,
         finished_at=end.at if end else None,

@@ -44,6 +44,7 @@ class RunStarted(Frozen, frozen=True, kw_only=True, tag="run"):
     asked: tuple[str, ...] = ()  # of a run of a part: the steps that --step, --only or a cell run by hand named
     steps: tuple[str, ...] = ()  # in document order
     labels: dict[str, str] = {}
+    folded: tuple[str, ...] = ()  # plain cells that are there only because they may change something: drawn as one
     all_cells: bool = False
     edges: tuple[Edge, ...] = ()
     on: str = "local"
@@ -157,6 +158,7 @@ class Snapshot(Frozen, frozen=True, kw_only=True):
     steps: tuple[str, ...]
     labels: dict[str, str]
     tasks: tuple[TaskView, ...]
+    folded: tuple[str, ...] = ()
     edges: tuple[Edge, ...] = ()
     finished_at: float | None = None
     error: str | None = None

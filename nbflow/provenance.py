@@ -19,8 +19,13 @@ def run_started(flow: Flow, run: str, **about: Any) -> RunStarted:
         run=run, flow=flow.name, at=time.time(), notebook=flow.notebook.path, folder=flow.notebook.folder,
         user=_user(), host=socket.gethostname(), pid=os.getpid(), commit=git_commit(flow.notebook.folder),
         steps=tuple(step.name for step in flow.steps), labels={step.name: step.label for step in flow.steps},
-        edges=flow.edges, all_cells=flow.all_cells, **about,
+        folded=folded(flow), edges=flow.edges, all_cells=flow.all_cells, **about,
     )  # fmt: skip
+
+
+def folded(flow: Flow) -> tuple[str, ...]:
+    """Return the plain cells that belong to a flow only because they may change something."""
+    return tuple(step.name for step in flow.steps if step.joins == "possible")
 
 
 def _user() -> str:

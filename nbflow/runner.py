@@ -41,6 +41,7 @@ from nbflow.model import (
 )
 from nbflow.options import tries_again
 from nbflow.plugins import Executor, Handle, SupportsBatches, SupportsPush
+from nbflow.provenance import folded
 
 Understand = Callable[[Changed], Flow]
 """What steps turned out to change in place in; the flow with these facts out."""
@@ -119,7 +120,7 @@ class Runner:
         flow, started = self.flow, self.started
         return state.State(
             run=started.run, flow=flow.name, order={step.name: step.order for step in flow.steps},
-            labels={step.name: step.label for step in flow.steps},
+            labels={step.name: step.label for step in flow.steps}, folded=folded(flow),
             options={step.name: step.options for step in flow.steps}, slots=self.slots, started_at=started.at,
             edges=flow.edges, parameters=started.parameters, tags=started.tags, room=self.room,
         )  # fmt: skip

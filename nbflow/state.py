@@ -81,6 +81,7 @@ class State(Struct, frozen=True):
     edges: tuple[Edge, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
+    folded: tuple[str, ...] = ()
     tasks: Map[TaskId, Entry] = field(default_factory=Map)
     dependents: Map[TaskId, tuple[TaskId, ...]] = field(default_factory=Map)
     queue: tuple[TaskId, ...] = ()
@@ -418,6 +419,7 @@ def snapshot(state: State, findings: tuple[Finding, ...] = ()) -> Snapshot:
     return Snapshot(
         run=state.run, flow=state.flow, status=state.status, started_at=state.started_at,
         steps=tuple(sorted(state.order, key=lambda name: state.order[name])), labels=dict(state.labels),
+        folded=state.folded,
         tasks=tuple(_view(entry) for entry in views if _is_shown(entry)), edges=state.edges,
         finished_at=state.finished_at,
         error=state.error, parameters=dict(state.parameters), tags=state.tags, findings=findings,

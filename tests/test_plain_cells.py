@@ -15,6 +15,7 @@ from nbflow.client import Run
 from nbflow.graph import build_flow
 from nbflow.model import Flow, Step
 from nbflow.notebook import RawCell, parse_cells
+from nbflow.render import table
 from tests.by_hand import Start, start
 from tests.kernel import Kernel, NotebookFile
 from tests.nursery import Nursery
@@ -216,6 +217,14 @@ def test_a_plain_cell_that_fails_names_the_way_out(tmp_path: Path) -> None:
     (failed,) = [view for view in run._past.snapshot.tasks if view.state == "failed"]
     assert failed.task.step == "cell:plain"
     assert "%flow config ignore 3" in ((failed.failure and failed.failure.fix) or "")
+
+
+@pytest.mark.running
+def test_those_that_join_only_in_doubt_are_one_row_of_the_table(tmp_path: Path) -> None:
+    path = NotebookFile(tmp_path / "flow.ipynb", {**CHAIN, "tail": "got = xs.pop()", "end": "%%step end\nzs = xs"}).path
+    run = nbflow.run(path)
+    assert "2 plain cells, 2 change data" in table.text(run._past.snapshot)
+    assert "2 plain cells, 2 change data" in table.text(nbflow.run(path)._past.snapshot)
 
 
 # ---------------------------------------------------------------- cells that are left out on purpose

@@ -10,6 +10,7 @@ import time
 import xml.etree.ElementTree as ET
 from typing import Any
 
+import msgspec
 import pytest
 
 from nbflow.model import (
@@ -31,6 +32,38 @@ from nbflow.options import parse_header
 from nbflow.render import dag, html, layout, lines, listing, preview, table
 
 NASTY = '<script>alert("1")</script>&\'"'
+
+
+FOLDED = Snapshot(
+    run="r", flow="f", status="done", started_at=0.0, steps=("load", "cell:a", "read", "cell:b"),
+    labels={"load": "load", "cell:a": "cell 2: last", "read": "read", "cell:b": "cell 4"}, folded=("cell:a", "cell:b"),
+    tasks=tuple(TaskView(task=TaskId(step=name), state="done") for name in ("load", "cell:a", "read", "cell:b")),
+)  # fmt: skip
+
+
+def told(snapshot: Snapshot) -> list[str]:
+    return [f"{row.label}: {row.state}" for row in table.rows(snapshot)]
+
+
+def test_plain_cells_that_may_change_something_are_one_row() -> None:
+    assert told(FOLDED) == ["load: done", "2 plain cells, none change data: done", "read: done"]
+    edge = Edge(frm="cell:a", to="read", names=("xs",))
+    assert told(msgspec.structs.replace(FOLDED, edges=(edge,)))[1] == "2 plain cells, 1 changes data: done"
+    seen = Finding(code="mutation", message="", step="cell:b")
+    assert told(msgspec.structs.replace(FOLDED, edges=(edge,), findings=(seen,)))[1].startswith("2 plain cells, 2 ch")
+    assert [row.step for row in table.rows(FOLDED, fold=False)] == list(FOLDED.steps)
+
+
+def test_nobody_knows_what_plain_cells_change_while_they_run() -> None:
+    views = tuple(msgspec.structs.replace(view, state="running") for view in FOLDED.tasks)
+    running = msgspec.structs.replace(FOLDED, status="running", tasks=views)
+    assert told(running)[1] == "2 plain cells: running"
+
+
+def test_a_plain_cell_that_fails_has_its_own_row() -> None:
+    views = (*FOLDED.tasks[:3], msgspec.structs.replace(FOLDED.tasks[3], state="failed"))
+    failed = msgspec.structs.replace(FOLDED, status="failed", tasks=views)
+    assert told(failed) == ["load: done", "cell 2: last: done", "read: done", "cell 4: failed"]
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def _by_step(snapshot: Snapshot, flow: Flow) -> dict[str, _Found]:
     tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
     for view in snapshot.tasks:
         tasks.setdefault(view.task.step, []).append(view)
-    return {row.step: (row, tasks[row.step]) for row in table.rows(snapshot, known=known)}
+    return {row.step: (row, tasks[row.step]) for row in table.rows(snapshot, known=known, fold=False)}
 
 
 def _newest(name: str, runs: Sequence[Mapping[str, _Found]]) -> _Found | None:

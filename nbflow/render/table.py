@@ -55,13 +55,38 @@ class Row(Frozen, frozen=True):
     failure: TaskFailure | None = None
 
 
-def rows(snapshot: Snapshot, now: float | None = None, known: Known = NOTHING) -> tuple[Row, ...]:
-    """A run, and the time while it runs, in; its steps in document order out."""
+def rows(snapshot: Snapshot, now: float | None = None, known: Known = NOTHING, *, fold: bool = True) -> tuple[Row, ...]:
+    """A run, and the time while it runs, in; its steps in document order out.
+
+    With `fold`, plain cells that are there only because they may change something are one row; one that fails is not.
+    """
     tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
     for view in snapshot.tasks:
         tasks.setdefault(view.task.step, []).append(_timed(view, now))
     empty = NO_TASKS[snapshot.status]
-    return tuple(_row(name, snapshot.labels.get(name) or name, found, empty, known) for name, found in tasks.items())
+    labels = {name: snapshot.labels.get(name) or name for name in tasks}
+    hidden = _hidden(snapshot, tasks) if fold else ()
+    if hidden:
+        labels[hidden[0]] = _folded_label(snapshot, hidden)
+        tasks[hidden[0]] = [view for name in hidden for view in tasks[name]]
+    shown = (name for name in tasks if name not in hidden[1:])
+    return tuple(_row(name, labels[name], tasks[name], empty, known) for name in shown)
+
+
+def _hidden(snapshot: Snapshot, tasks: Mapping[str, Sequence[TaskView]]) -> tuple[str, ...]:
+    """Return the steps that are drawn as one row; none where it would be a lone one."""
+    found = [name for name in snapshot.folded if not any(view.state == "failed" for view in tasks.get(name, ()))]
+    return tuple(name for name in found if name in tasks) if len(found) > 1 else ()
+
+
+def _folded_label(snapshot: Snapshot, names: Sequence[str]) -> str:
+    """Return `9 plain cells, 2 change data`: those that a run has seen change something."""
+    changing = {edge.frm for edge in snapshot.edges if edge.to not in names}
+    changing |= {finding.step for finding in snapshot.findings if finding.code == "mutation" and finding.step}
+    count = len(changing.intersection(names))
+    if not count and snapshot.status == "running":
+        return f"{len(names)} plain cells"  # nobody knows yet
+    return f"{len(names)} plain cells, {count or 'none'} change{'s' if count == 1 else ''} data"
 
 
 def title(snapshot: Snapshot, now: float | None = None) -> str:
