@@ -57,11 +57,18 @@ def export(
     return export_flow(flow, target, output, words=words, check=check, force=force)
 
 
+def _without_doubt(flow: Flow) -> Flow:
+    """Return a flow in which plain cells change whatever they may change: nobody compares where it is exported to."""
+    doubtful = {step.name: frozenset(step.escapes) for step in flow.steps if step.joins}
+    return build_flow(flow.notebook, all_cells=flow.all_cells, changed=doubtful) if doubtful else flow
+
+
 def export_flow(
     flow: Flow, target: str, output: PathLike | None = None, *, words: Sequence[str] = (), check: bool = False,
     force: bool = False,
 ) -> Exported:  # fmt: skip
     """The same for a flow that has been read already, as the kernel's session has it."""
+    flow = _without_doubt(flow)
     exporter: Exporter = plugins.load("exporters", target)()
     place = _place(flow, output, check=check)
     environment = read_environment(flow, beside=place.parent.resolve() == Path(flow.notebook.folder).resolve())

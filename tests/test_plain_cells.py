@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import nbflow
-from nbflow import launch
+from nbflow import exporting, launch
 from nbflow.client import Run
 from nbflow.graph import build_flow
 from nbflow.model import Flow, Step
@@ -225,6 +225,15 @@ def test_those_that_join_only_in_doubt_are_one_row_of_the_table(tmp_path: Path) 
     run = nbflow.run(path)
     assert "2 plain cells, 2 change data" in table.text(run._past.snapshot)
     assert "2 plain cells, 2 change data" in table.text(nbflow.run(path)._past.snapshot)
+
+
+def test_an_export_takes_what_a_plain_cell_may_do_for_done(tmp_path: Path) -> None:
+    notebook = NotebookFile(tmp_path / "flow.ipynb", CHAIN)
+    exporting.export(notebook.path, "metaflow", tmp_path / "flow_flow.py")
+    lines = [line.strip() for line in (tmp_path / "flow_flow.py").read_text().splitlines()]
+    assert [line for line in lines if line.startswith("self.next")] == [
+        "self.next(self.load)", "self.next(self.cell_3)", "self.next(self.read)", "self.next(self.end)",
+    ]  # fmt: skip
 
 
 # ---------------------------------------------------------------- cells that are left out on purpose
