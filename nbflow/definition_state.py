@@ -6,9 +6,11 @@ on them since is data: it travels under the definition's name in angle brackets 
 
 from __future__ import annotations
 
+import copy
 import enum
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nbflow.effects import state_of
@@ -19,6 +21,7 @@ CODE = (
     types.FunctionType, staticmethod, classmethod, property, types.MemberDescriptorType, types.GetSetDescriptorType,
     types.WrapperDescriptorType, types.MethodDescriptorType, types.BuiltinFunctionType, type,
 )  # fmt: skip
+FIXED = (int, float, complex, str, bytes, bool, type(None), *CODE)
 METHODS = (types.FunctionType, staticmethod, classmethod, property)
 OWN = frozenset(
     "_abc_impl _member_map_ _member_names_ _value2member_map_ _member_type_ _unhashable_values_ _use_args_ _new_member_"
@@ -27,60 +30,105 @@ OWN = frozenset(
 """What Python's own metaclasses keep on a class, besides names with two underscores around them."""
 
 
-class Definitions:
-    """The classes and functions of a task, as they were after the replay, and as the cell leaves them."""
+@dataclass(frozen=True)
+class State:
+    """A class or function as it was at one time: what stood on it, and how that looked."""
 
-    def __init__(self, names: Iterable[str], namespace: Mapping[str, Any], registry: Registry) -> None:
-        """Names that definitions bind, the namespace that holds them, and their registry, in."""
+    value: Any
+    attributes: Mapping[str, Any]
+    prints: Mapping[str, str | None]
+
+    @classmethod
+    def of(cls, value: Any, registry: Registry) -> State:
+        """Return how a class or function is now, with the very objects that stand on it."""
+        return cls(value, _attributes(value), prints_of(value, registry))
+
+    def copied(self) -> State:
+        """Return the same with copies of what can change in place, as far as it can be copied."""
+        return replace(self, attributes={key: _copied(each) for key, each in self.attributes.items()})
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, (*METHODS, *FIXED)):
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # values may be anything: what cannot be copied stays what it is
+        return value
+
+
+def reset(value: Any, state: State) -> None:
+    """Make a class or function what it was."""
+    now = _attributes(value)
+    put_state(value, {
+        "set": {key: each for key, each in state.attributes.items() if now.get(key) is not each},
+        "gone": sorted(now.keys() - state.attributes.keys()),
+    })  # fmt: skip
+
+
+def is_stateful(value: Any) -> bool:
+    """Whether a value is a class or function of the notebook's own, on which cells may set something."""
+    return isinstance(value, type | types.FunctionType) and value.__module__ == "__main__"
+
+
+def prints_of(value: Any, registry: Registry) -> dict[str, str | None]:
+    """Return a fingerprint of each thing that stands on a class or function."""
+    return {key: _code_of(each) or fingerprint(each, registry) for key, each in _attributes(value).items()}
+
+
+class Definitions:
+    """The classes and functions of a task: as their source says, before the cell, and as it leaves them."""
+
+    def __init__(
+        self, names: Iterable[str], namespace: Mapping[str, Any], registry: Registry,
+        fresh: Callable[[Any], State | None] = lambda _: None,
+    ) -> None:  # fmt: skip
+        """Take down the definitions of these names; `fresh` says how one was when it was defined, if not as now."""
         self._registry = registry
-        self._found = {name: namespace[name] for name in names if _may_hold(namespace.get(name))}
-        self._fresh = {name: self._prints(value) for name, value in self._found.items()}
-        self._before = dict(self._fresh)
+        self._found = {name: namespace[name] for name in names if is_stateful(namespace.get(name))}
+        self._before = {name: prints_of(value, registry) for name, value in self._found.items()}
+        known = {name: fresh(value) for name, value in self._found.items()}
+        self._fresh = {name: state.prints if state else self._before[name] for name, state in known.items()}
 
     def put(self, name: str, state: Mapping[str, Any]) -> None:
-        """A definition's name and what earlier cells have set on it in; it has it from now on."""
+        """Set on a definition what earlier cells have set on it."""
         value = self._found.get(name)
         if value is None:
             return
         put_state(value, state)
-        self._before[name] = self._prints(value)
+        self._before[name] = prints_of(value, self._registry)
 
     def see(self, names: Iterable[str], namespace: Mapping[str, Any]) -> None:
-        """Names that the cell itself defines in, after each of its statements: what is new is as its source says."""
+        """Take down what the cell itself defines, after each of its statements: what is new is as its source says."""
         for name in names:
             value = namespace.get(name)
-            if _may_hold(value) and self._found.get(name) is not value:
+            if is_stateful(value) and self._found.get(name) is not value:
                 self._found[name] = value
-                self._fresh[name] = self._before[name] = self._prints(value)
+                self._fresh[name] = self._before[name] = prints_of(value, self._registry)
 
     def changed(self) -> dict[str, dict[str, Any]]:
-        """The definitions that the cell has changed, each with all that differs from its source, out."""
+        """Return the definitions that the cell has changed, each with all that differs from its source."""
         found = {}
         for name, value in self._found.items():
-            now = self._prints(value)
+            now = prints_of(value, self._registry)
             if now != self._before[name]:
                 found[state_of(name)] = self._state(name)
         return found
 
     def state(self, name: str) -> dict[str, Any] | None:
-        """A definition's name in; what differs from its source now out, None for a name that holds none."""
+        """Return what differs from a definition's source now, None for a name that holds none."""
         return self._state(name) if name in self._found else None
+
+    def value(self, name: str) -> Any:
+        """Return the class or function that a name stands for, None where it stands for none."""
+        return self._found.get(name)
 
     def _state(self, name: str) -> dict[str, Any]:
         value, fresh = self._found[name], self._fresh[name]
         now = _attributes(value)
-        prints = self._prints(value)
+        prints = prints_of(value, self._registry)
         left: dict[str, Any] = {key: now[key] for key in now if fresh.get(key) != prints[key]}
         return {"set": left, "gone": sorted(fresh.keys() - now.keys())}
-
-    def _prints(self, value: Any) -> dict[str, str | None]:
-        return {key: _code_of(each) or fingerprint(each, self._registry) for key, each in _attributes(value).items()}
-
-
-def _may_hold(value: Any) -> bool:
-    if isinstance(value, type):
-        return value.__module__ == "__main__"
-    return isinstance(value, types.FunctionType) and value.__module__ == "__main__"
 
 
 def _attributes(value: Any) -> dict[str, Any]:

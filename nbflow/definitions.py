@@ -13,6 +13,7 @@ from nbflow.analysis import Analysis, Statement, transform
 from nbflow.effects import (
     NO_DRAWS,
     NO_FILES,
+    PROCESS,
     Files,
     Random,
     dotted,
@@ -39,14 +40,27 @@ CONSTANT_CALLS = frozenset(
 
 BUILTIN_CONSTANT_CALLS = frozenset("int float str bool complex bytes tuple frozenset range".split())
 
-PROCESS_STATE = (
-    "sys.path", "sys.setrecursionlimit", "sys.modules", "os.environ", "os.putenv", "os.chdir", "os.umask",
-    "warnings.", "logging.", "locale.", "matplotlib.rcParams", "matplotlib.pyplot.rcParams", "matplotlib.style.",
-    "matplotlib.pyplot.style.", "matplotlib.use", "matplotlib.rc", "matplotlib.pyplot.rc",
-    "pandas.options", "pandas.set_option", "pandas.set_eng_float_format", "numpy.set_printoptions", "numpy.seterr",
-    "socket.setdefaulttimeout", "decimal.getcontext", "decimal.setcontext",
+CARRIED = (
+    "sys.path", "sys.setrecursionlimit", "os.environ", "os.chdir", "warnings.filterwarnings", "warnings.simplefilter",
+    "warnings.resetwarnings", "matplotlib.rcParams", "matplotlib.pyplot.rcParams", "matplotlib.rc",
+    "matplotlib.pyplot.rc", "pandas.options", "pandas.set_option", "numpy.set_printoptions", "numpy.seterr",
+    "decimal.getcontext", "decimal.setcontext",
 )  # fmt: skip
-"""What of the process is known to be state: replayed even where data goes into it."""
+"""What of the process is found by comparing (`process_state.PARTS`): it is set once, and travels by value."""
+
+CARRIED_MAGICS = frozenset({"cd", "env", "set_env"})
+
+PROCESS_STATE = (
+    "sys.modules", "os.putenv", "os.umask", "warnings.", "logging.", "locale.", "matplotlib.style.",
+    "matplotlib.pyplot.style.", "matplotlib.use", "pandas.set_eng_float_format", "socket.setdefaulttimeout",
+)  # fmt: skip
+"""What of the process is known to be state and cannot be carried: replayed even where data goes into it."""
+
+LOOKS = frozenset("get copy items keys values count index".split())
+"""Methods of what is carried that change nothing."""
+
+LOGGED = frozenset("debug info warning warn error exception critical fatal log".split())
+"""Functions of `logging` that write a line and set nothing."""
 
 NO_SETUP = (
     "time.", "subprocess.", "shutil.", "requests.", "urllib.", "http.", "IPython.", "tqdm", "glob.", "pickle.", "json.",
@@ -64,8 +78,7 @@ PLOT_SETUP = frozenset(
     " renderers register_theme".split()
 )
 SETUP_MAGICS = frozenset(
-    "matplotlib config load_ext reload_ext autoreload aimport env"
-    " set_env cd pylab precision xmode colors pprint alias".split()
+    "matplotlib config load_ext reload_ext autoreload aimport pylab precision xmode colors pprint alias".split()
 )
 
 
@@ -94,6 +107,7 @@ class Surroundings:
     is_definition: Callable[[str], bool]
     variables: frozenset[str] = frozenset()  # names that some function of the notebook binds anew
     generators: frozenset[str] = frozenset()  # names that hold generators of random numbers
+    replays_settings: bool = False  # what is set in the process counts as set-up, for who cannot carry it
 
 
 def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tuple[Piece, ...]:
@@ -108,15 +122,24 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
     pieces = []
     for statement in analysis.statements:
         tree = parse_statement(statement)
-        piece_kind = _classify(kind, statement, tree, origins, defined)
+        sets = _sets(statement, tree, origins)
+        if sets:
+            piece_kind: PieceKind = "setup" if around.replays_settings else "data"
+        else:
+            piece_kind = _classify(kind, statement, tree, origins, defined)
         if piece_kind == "definition" and statement.kind == "assign" and statement.writes & around.variables:
             piece_kind = "data"
         origins.update(statement.imports)
-        for name in statement.writes if piece_kind != "setup" else ():  # set-up changes modules, it binds nothing
+        for name in (
+            statement.writes if piece_kind != "setup" and not sets else ()
+        ):  # set-up changes modules, it binds nothing
             local[name] = piece_kind != "data"
             if name not in dict(statement.imports):
                 origins.pop(name, None)
         piece = _piece(piece_kind, statement, tree, origins)
+        if sets and piece_kind == "data":
+            # what it sets is no name: neither the module nor its attribute is anybody's data
+            piece = replace(piece, writes=frozenset({PROCESS}), changes=frozenset())
         generators = (generators - piece.writes) | made_generators(tree, origins)
         now, late = generator_uses(tree, generators)
         pieces.append(replace(
@@ -314,6 +337,23 @@ def _alias_part(value: ast.expr, origins: Mapping[str, str], defined: Callable[[
 # ---------------------------------------------------------------- set-up
 
 
+def _sets(statement: Statement, tree: ast.stmt | None, origins: Mapping[str, str]) -> bool:
+    """Whether a statement does nothing but set what comparing the process finds."""
+    if statement.kind == "magic":
+        text = statement.source.strip()
+        return text.startswith("%") and text.lstrip("%").split(None, 1)[:1] != [] and (
+            text.lstrip("%").split(None, 1)[0] in CARRIED_MAGICS
+        )  # fmt: skip
+    return tree is not None and _sets_only(tree, origins)
+
+
+def _sets_only(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
+    if isinstance(tree, ast.If):
+        return all(_sets_only(part, origins) for part in (*tree.body, *tree.orelse))
+    known = _touched(tree, origins) or _called_on(tree, origins)
+    return known.rpartition(".")[2] not in LOOKS and _is_under(known, CARRIED)
+
+
 def _is_setup(
     tree: ast.stmt, reads: frozenset[str], origins: Mapping[str, str], defined: Callable[[str], bool]
 ) -> bool:
@@ -323,6 +363,8 @@ def _is_setup(
         return bool(inner) and all(_is_setup(part, _names(part), origins, defined) for part in inner)
     touched = _touched(tree, origins)
     known = touched or _called_on(tree, origins)
+    if touched.startswith("logging.") and touched.rpartition(".")[2] in LOGGED:
+        return False
     if _is_under(known, PROCESS_STATE):
         return True
     if not touched:

@@ -70,6 +70,7 @@ def export_flow(
     """The same for a flow that has been read already, as the kernel's session has it."""
     flow = _without_doubt(flow)
     exporter: Exporter = plugins.load("exporters", target)()
+    flow = build_flow(flow.notebook, all_cells=flow.all_cells, replays_settings=True)
     place = _place(flow, output, check=check)
     environment = read_environment(flow, beside=place.parent.resolve() == Path(flow.notebook.folder).resolve())
     options = Options(file=place.name, words=tuple(words))

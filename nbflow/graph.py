@@ -64,9 +64,14 @@ def _without_looks(pieces: tuple[Piece, ...], touches: tuple[Touch | None, ...])
     )
 
 
-def build_flow(notebook: Notebook, *, all_cells: bool = False, changed: Changed | None = None) -> Flow:
-    """A notebook in; its Flow out; with `all_cells` every code cell that computes is a step."""
-    builder = _Builder(notebook, all_cells, changed or {})
+def build_flow(
+    notebook: Notebook, *, all_cells: bool = False, changed: Changed | None = None, replays_settings: bool = False
+) -> Flow:
+    """Return the flow that a notebook is; with `all_cells` every code cell that computes is a step.
+
+    With `replays_settings` what cells set in the process is set-up, for targets whose processes cannot be given it.
+    """
+    builder = _Builder(notebook, all_cells, changed or {}, replays_settings=replays_settings)
     for cell in notebook.cells:
         builder.add(cell)
     return builder.finish()
@@ -75,8 +80,9 @@ def build_flow(notebook: Notebook, *, all_cells: bool = False, changed: Changed 
 class _Builder:
     """The notebook so far: who wrote which name, and the candidates for steps."""
 
-    def __init__(self, notebook: Notebook, all_cells: bool, changed: Changed) -> None:
+    def __init__(self, notebook: Notebook, all_cells: bool, changed: Changed, *, replays_settings: bool) -> None:
         self.changed = changed
+        self.replays_settings = replays_settings
         self.notebook = notebook
         self.all_cells = all_cells
         self.definitions: list[Definition] = []
@@ -117,7 +123,11 @@ class _Builder:
         self.findings.extend(diagnosed(cell, analysis, all_cells=self.all_cells))
         self.vague |= any(problem.code in HIDING for problem in analysis.diagnostics)
         around = Surroundings(
-            dict(self.origins), lambda name: bool(self._definitions_of(name)), self.variables, self.generators
+            dict(self.origins),
+            lambda name: bool(self._definitions_of(name)),
+            self.variables,
+            self.generators,
+            self.replays_settings,
         )
         if cell.kind == "setup":
             self._add_setup_cell(cell, analysis)
@@ -292,7 +302,8 @@ class _Builder:
         data = [piece for piece in pieces if piece.kind == "data"]
         bound = frozenset[str]().union(*(piece.writes - piece.changes for piece in data))
         by_definition = frozenset(own) - bound
-        modules = frozenset[str]().union(*(piece.statement.writes for piece in pieces if piece.kind == "setup"))
+        settings = (piece for piece in pieces if piece.kind == "setup" or PROCESS in piece.writes)
+        modules = frozenset[str]().union(*(piece.statement.writes for piece in settings))
         names = bound | (frozenset(analysis.writes) - by_definition - modules if data else frozenset())
         names -= frozenset[str]().union(*(piece.changes for piece in data)) & self.origins.keys()
         drawn = (p.free_writes & self.generators for p in pieces if p.kind != "data" and data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ from nbflow.audience import Audience
 from nbflow.claims import Claim
 from nbflow.collected import Outputs
 from nbflow.errors import NbflowError, PlanError, StoreError
-from nbflow.executors.kernel import KernelTask, Left
+from nbflow.executors.kernel import KernelTask
 from nbflow.identity import RunPlace, claim_flow
 from nbflow.model import (
     Finding,
@@ -36,6 +36,7 @@ from nbflow.model import (
 )
 from nbflow.provenance import run_started
 from nbflow.serialize import Dumped, Unstorable
+from nbflow.stages import Left
 from nbflow.storage import Store
 from nbflow.tracebacks import unforeseen, unforeseen_failure
 
@@ -137,14 +138,7 @@ class Journal:
         self.audience.see_by_hand(event)
         self._submit(lambda: self._writer.put(event))
 
-    def save(
-        self,
-        task: KernelTask,
-        left: Left,
-        dumped: Sequence[Dumped | Unstorable],
-        outputs: Outputs,
-        reasons: tuple[Reason, ...],
-    ) -> Record | None:
+    def save(self, task: KernelTask, left: Left, outputs: Outputs, reasons: tuple[Reason, ...]) -> Record | None:
         """What a cell left, already taken apart, in; its record out, None while its values are still being read.
 
         Small values are in the record itself and need no waiting. Of large ones the memory is read in the background,
@@ -154,12 +148,12 @@ class Journal:
         self._attempts[identity] = max(task.spec.attempt, self._attempts.get(identity, 0))
 
         def build() -> Record:
-            groups, found = artifacts.save(self.store, dumped)
-            return task.record(left, groups, found, outputs)
+            groups, found = artifacts.save(self.store, left.dumped)
+            return task.record(left, groups, found, outputs=outputs.items(), truncated=outputs.truncated)
 
         event = TaskChanged(
             task=identity, state="done", at=time.time(), attempt=task.spec.attempt, key=task.spec.key,
-            execution=task.spec.execution, reasons=reasons, elapsed=left.elapsed, pid=os.getpid(),
+            execution=task.spec.execution, reasons=reasons, elapsed=task.stages.elapsed, pid=os.getpid(),
         )  # fmt: skip
 
         def publish(made: Callable[[], Record]) -> Record:
@@ -172,12 +166,12 @@ class Journal:
                 raise
             return record
 
-        if all(isinstance(each, Unstorable) or _is_small(each) for each in dumped):
+        if all(isinstance(each, Unstorable) or _is_small(each) for each in left.dumped):
             record = build()
             self._submit(lambda: publish(lambda: record))
         else:
             record = None
-            self.pending.append(Saving(task, left.values, self._thread.submit(lambda: publish(build))))
+            self.pending.append(Saving(task, {**left.values, **left.joined}, self._thread.submit(lambda: publish(build))))
         self._kept.add(task.spec.execution)
         return record
 

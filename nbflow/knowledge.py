@@ -11,16 +11,18 @@ import msgspec
 
 from nbflow import artifacts, facts, outputs, problems, serialize, storage
 from nbflow.audience import Audience
+from nbflow.carried import Place, place_of
 from nbflow.collected import Outputs
 from nbflow.document import Document
+from nbflow.effects import owner_of
 from nbflow.errors import NbflowError
-from nbflow.executors.kernel import Before, KernelTask, Left
+from nbflow.executors.kernel import Before, Kernel, KernelTask
 from nbflow.flowrun import FlowRun, say
 from nbflow.graph import build_flow
 from nbflow.happenings import Prepared
 from nbflow.journal import Journal
 from nbflow.lookup import Lookup
-from nbflow.model import Artifact, Flow, Group, Reason, Record, Replay, Step, TaskId, TaskSpec
+from nbflow.model import Artifact, Finding, Flow, Group, Reason, Record, Replay, Step, TaskId, TaskSpec
 from nbflow.namespace import MISSING
 from nbflow.planning import Value
 from nbflow.plugins import Executor
@@ -29,10 +31,11 @@ from nbflow.render import table
 from nbflow.scratch import Scratch
 from nbflow.serialize import Dumped
 from nbflow.settings import without_ignored
+from nbflow.stages import Left
 from nbflow.storage import Store
 from nbflow.upstream import Known, Upstream
 from nbflow.versions import Ledger
-from nbflow.waiting import Waiting
+from nbflow.waiting import Waiting, as_replay
 
 if TYPE_CHECKING:
     from nbflow.launch import Executors
@@ -50,7 +53,8 @@ class Knowledge:
         self.registry = registry
         self.recorder = recorder
         self.ledger = Ledger(ip.user_ns, registry, self._same_content)
-        self.waiting = Waiting(ip, self.ledger, registry, self.flow, self.load)
+        self.kernel = Kernel(ip, registry, self.load)
+        self.waiting = Waiting(self.kernel, self.ledger, self.flow)
         self.scratch = Scratch(ip.user_ns, self.ledger, registry)
         self.done: dict[str, Record] = {}  # key -> the newest execution of this kernel, or of a run that it started
         self.seen: set[tuple[str, str]] = set()  # (step, key) that ran or was reused by hand
@@ -99,9 +103,8 @@ class Knowledge:
         flow = self.flow()
         if self._upstream is None:
             journal = self.journal()
-            self._upstream = Upstream(
-                flow, journal.store, journal.run, Known(self.done, self.seen), self._adopt, self._executor
-            )
+            known = Known(self.done, self.kernel.process.environment, self.seen)
+            self._upstream = Upstream(flow, journal.store, journal.run, known, self._adopt, self._executor)
         return self._upstream
 
     def _executor(self, url: str | None) -> Executor:
@@ -111,7 +114,7 @@ class Knowledge:
         """The executors of this kernel's runs at one place; what they start stays warm between runs."""
         from nbflow.launch import Executors
 
-        return self._executors.setdefault(on or "local", Executors(on or "local"))
+        return self._executors.setdefault(on or "local", Executors(on or "local", self.kernel.process.environment))
 
     def whole_flow(self, *, all_cells: bool = False) -> Flow:
         """The flow as a run of its own keeps it: with the text of the notebook as it stands."""
@@ -158,6 +161,9 @@ class Knowledge:
     def know(self, record: Record, values: Mapping[str, Any]) -> None:
         """An execution that is stored counts from now on; its names hold its values."""
         self.done[record.key] = record
+        for name, artifact in record.artifacts.items():
+            if (owner := owner_of(name)) is not None:
+                self.kernel.definitions.bind(self.ip.user_ns.get(owner), artifact.content_id)
         if self._upstream is not None:
             self._upstream.executed(record)
         self.ledger.bind_record(record, values)
@@ -165,15 +171,20 @@ class Knowledge:
 
     def _discover(self, record: Record) -> None:
         """What a step changed in place though nothing said so is known from now on: it is a writer of that name."""
-        step = next((step for step in self.flow().steps if step.name == record.step), None)
-        names = sorted(set(record.changed) - set(step.writes)) if step is not None else []
+        flow = self.flow()
+        step = next((step for step in flow.steps if step.name == record.step), None)
+        names = sorted(problems.unforeseen(flow, step, record)) if step is not None else []
         if step is None or not names:
             return
         facts.remember_changes(self.store(), step, names)
-        finding = problems.mutated(step, names)
-        self.journal().find(finding)
-        print("\n".join(table.finding_text(finding)), file=sys.stderr)
+        self.tell(problems.discovered(step, names, record))
         self._flow = None
+
+    def tell(self, findings: Iterable[Finding]) -> None:
+        """Say under the cell what its execution has brought to light, and keep it with the session run."""
+        for finding in findings:
+            self.journal().find(finding)
+            print("\n".join(table.finding_text(finding)), file=sys.stderr)
 
     def _same_content(self, group: Group, values: Mapping[str, Any]) -> bool:
         """A stored group and the objects that its names hold now in; whether they would be stored as the same bytes."""
@@ -191,71 +202,82 @@ class Knowledge:
         identity = TaskId(step=step.name)
         spec = lookup.spec(identity, self.journal().attempt(identity), 0)
         spec = msgspec.structs.replace(spec, code_name=file, is_flow=False)
-        return KernelTask(spec, self.ip, self.registry, self.load)
+        return KernelTask(spec, self.kernel)
 
     def load(self, group: Group, names: frozenset[str]) -> Mapping[str, Any]:
         """A stored group and names of it in; their values out."""
         return artifacts.load(self.store(), (group,), names, self.registry)
 
     def before(self, task: KernelTask) -> Before:
-        """What of a task's definitions, set-up and inputs the namespace holds already."""
+        """Return what of a task's definitions and inputs the namespace holds already."""
         spec = task.spec
         by_place = {(each.id, each.cell, each.line): each for each in self.flow().definitions}
-        live: set[str] = set()
+        last = {name: statement for statement in spec.replay for name in statement.names}
+        live: set[Place] = set()
         stale: set[int] = set()
-        setup = self._live_setup([statement for statement in spec.replay if statement.kind == "setup"])
         for statement in spec.replay:
-            definition = by_place[statement.id, statement.cell, statement.line]
-            binds = content_ids(spec, statement)
-            requires = [self.flow().definitions[order] for order in definition.requires]
             if statement.kind == "setup":
-                in_force = statement.id in setup
+                if self.kernel.process.has_run(place_of(statement)) and self.ledger.holds(
+                    statement.id, statement.names
+                ):
+                    live.add(place_of(statement))
+                continue
+            definition = by_place[statement.id, statement.cell, statement.line]
+            requires = [self.flow().definitions[order] for order in definition.requires]
+            if all(last[name] is not statement for name in statement.names):
+                # below it all its names are defined again: only values that are kept refer to it
+                in_force = self.registry.has(statement.id)
             else:
-                in_force = self.ledger.is_live(definition, requires, binds)
+                in_force = self.ledger.is_live(definition, requires, content_ids(spec, statement))
             if in_force and not stale & set(definition.requires):
-                live.add(statement.id)
+                live.add(place_of(statement))
             else:
                 stale.add(definition.order)
-        replayed = {statement.id for statement in spec.replay if statement.id not in live}
+        replayed = {s.id for s in spec.replay if s.kind == "definition" and place_of(s) not in live}
         usable = {}
-        for name, ref in spec.inputs.items():
+        for name, ref in (*spec.inputs.items(), *spec.along.items()):
             group = spec.groups[ref.group]
             if not replayed & {each.id for each in group.definitions}:
                 usable[name] = Value(group, as_artifact(group, ref.name), "")
         return Before(live=live, values=self.ledger.current(usable))
 
-    def _live_setup(self, wanted: list[Replay]) -> set[str]:
-        """Set-up statements in document order in; those that are in force, nothing else having followed, out."""
-        log = self.ledger.setup
-        ids = [statement.id for statement in wanted]
-        if log == ids[: len(log)] and all(self.ledger.holds(each.id, each.names) for each in wanted[: len(log)]):
-            return set(log)
-        log.clear()
-        return set()
-
     # ------------------------------------------------------------ what was executed
 
-    def save(self, task: KernelTask, left: Left, dumped: Any, shown: Outputs, reasons: tuple[Reason, ...]) -> None:
-        """What a cell left, taken apart, in; stored, and known from then on."""
-        record = self.journal().save(task, left, dumped, shown, reasons)
-        if record is not None:
-            self.know(record, left.values)
+    def left(self, task: KernelTask) -> None:
+        """A task's cell is over: what was loaded and replayed for it is known; its names may hold anything now."""
+        ledger = self.ledger
+        ledger.code_ran()
+        self.know_loaded(task)
+        for statement, made in task.replayed:
+            self.know_replayed(statement, content_ids(task.spec, statement), made)
+        ledger.sweep()
+        ledger.forget(task.spec.writes)
+        for statement in task.spec.own:
+            self.know_replayed(statement, {})
+        flow = self.flow()
+        own = [as_replay(each) for each in flow.definitions if each.cell == task.spec.cell and each.kind == "setup"]
+        self.kernel.process.executed(map(place_of, own))
 
-    def know_loaded(self, task: KernelTask, loaded: Mapping[str, Any]) -> None:
+    def save(self, task: KernelTask, left: Left, shown: Outputs, reasons: tuple[Reason, ...]) -> None:
+        """Store what a cell left; it is known from then on."""
+        record = self.journal().save(task, left, shown, reasons)
+        if record is not None:
+            self.know(record, {**left.values, **left.joined})
+
+    def know_loaded(self, task: KernelTask) -> None:
         """Inputs that were loaded for a task and are still there; its cell had them in hand."""
-        for name, value in loaded.items():
+        for name, value in task.inputs.loaded.items():
             if self.ip.user_ns.get(name, MISSING) is value:
                 ref = task.spec.inputs[name]
                 group = task.spec.groups[ref.group]
                 self.ledger.bind_value(name, value, Value(group, as_artifact(group, ref.name), ""), touched=True)
                 self.waiting.drop([name])
 
-    def know_replayed(self, statement: Replay, binds: Mapping[str, str]) -> None:
-        """A definition or set-up statement has just been executed, with these data in it."""
-        self.ledger.bind_definition(statement.id, statement.names, binds)
-        if statement.kind == "setup":
-            self.ledger.setup.append(statement.id)
-        self.waiting.drop(statement.names)
+    def know_replayed(self, statement: Replay, binds: Mapping[str, str], made: Mapping[str, Any] | None = None) -> None:
+        """A definition or set-up statement has just been executed, with these data in it; what it `made` counts."""
+        there = [n for n in statement.names if made is None or self.ip.user_ns.get(n, MISSING) is made.get(n)]
+        self.ledger.bind_definition(statement.id, there, binds)
+        self.waiting.drop(there)
 
     def absorb(self, run: FlowRun) -> None:
         """A run that has ended, in: what it executed counts here, and its names are bound when they are read."""
@@ -286,6 +308,8 @@ class Knowledge:
                 file=sys.stderr,
             )
         self._upstream = None
+        if run.runner.changed:
+            self._flow = None  # what the run has shown of its steps
         self.waiting.add(values)
         for definition in run.runner.flow.definitions:
             if definition.kind == "definition":
@@ -302,16 +326,15 @@ class Knowledge:
         if found is None:
             return None
         trace, values = found
-        unbound = tuple(name for name in spec.writes if name not in values)
-        left = Left(values, unbound, trace.observations, trace.began, trace.elapsed)
         journal.announce(self.flow(), self.document.text)
-        task = KernelTask(spec, self.ip, self.registry, self.load)
-        record = journal.save(task, left, serialize.dump(values, self.registry), Outputs(), prepared.reasons)
+        task = KernelTask(spec, self.kernel)
+        left = task.adopt(values, self.before(task).values, trace)
+        record = journal.save(task, left, Outputs(), prepared.reasons)
         if record is None:
             record = self._wait_for(task)
         trace.record = record
         self.done[record.key] = record
-        self.ledger.bind_record(record, values)
+        self.ledger.bind_record(record, {**left.values, **left.joined})
         return record
 
     def _wait_for(self, task: KernelTask) -> Record:

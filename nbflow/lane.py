@@ -5,21 +5,34 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from nbflow import outcome, outputs, serialize
+from nbflow import outcome, outputs, problems
 from nbflow.claims import Claim
 from nbflow.context import current
 from nbflow.errors import NbflowError
 from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import FlowRun, say
-from nbflow.knowledge import Knowledge, content_ids, values_of
-from nbflow.model import Artifact, Flow, Reason, Record, Step, StepOptions, TaskFailure, TaskId, TaskState, TaskView
+from nbflow.knowledge import Knowledge, values_of
+from nbflow.model import (
+    Artifact,
+    Finding,
+    Flow,
+    Reason,
+    Record,
+    Step,
+    StepOptions,
+    TaskFailure,
+    TaskId,
+    TaskState,
+    TaskView,
+)
 from nbflow.screen import RunScreen, StepScreen
 from nbflow.serialize import Unstorable
 from nbflow.tracebacks import failure_of, unforeseen, unforeseen_failure
 from nbflow.upstream import refuse
+from nbflow.watches import ADDED
 
 NOT_HERE = (
     "foreach", "join", "condition", "until", "retry", "timeout", "memory", "catch", "gpu", "nodes", "env", "pip", "on",
@@ -96,6 +109,7 @@ class Lane:
     def start(self, step: Step, decision: Decision, file: str) -> KernelTask:
         """A step that is to run here in; the task, ready to be entered, out."""
         self.known.seen.add((step.name, decision.key))
+        self.known.tell(self.known.upstream().early(step))
         task = self.known.task(step, file)
         self._reasons = decision.reasons
         journal = self.known.journal()
@@ -168,7 +182,7 @@ class Lane:
     # ------------------------------------------------------------ after a step
 
     def finish(self, task: KernelTask, *, succeeded: bool, error: BaseException | None) -> NbflowError | None:
-        """A task whose cell is over in; its outputs are being stored; what makes it a failure after all out."""
+        """Store what a step's cell left that is over; return what makes it a failure after all."""
         if current.context is not None:
             current.context.close()  # what it still shows belongs to it
         shown = self.known.recorder.stop()
@@ -176,28 +190,21 @@ class Lane:
             self.known.journal().end_claim(self._claim, succeeded=succeeded)
             self._claim = None
         left = task.leave(succeeded=succeeded)
-        ledger, spec = self.known.ledger, task.spec
-        ledger.code_ran()
-        self.known.know_loaded(task, left.loaded)
-        for statement in left.replayed:
-            self.known.know_replayed(statement, content_ids(spec, statement))
-        ledger.sweep()
-        ledger.forget(spec.writes)
-        if not succeeded:
-            self._tell_failure(task, error, left.elapsed)
+        self.known.left(task)
+        if left is None:
+            self._tell_failure(task, error)
             return None
+        spec = task.spec
         self.known.waiting.drop(left.values)
-        for statement in spec.own:
-            self.known.know_replayed(statement, {})
-        dumped = serialize.dump(left.values, self.known.registry)
         try:
             outcome.check_required(
-                spec, {each.name: _unstored(each) for each in dumped if isinstance(each, Unstorable)}
+                spec, {each.name: _unstored(each) for each in left.dumped if isinstance(each, Unstorable)}
             )
         except NbflowError as problem:
-            self._tell_failure(task, problem, left.elapsed)
+            self._tell_failure(task, problem)
             return problem
-        self.known.save(task, left, dumped, shown, self._reasons)
+        self.known.tell([*task.stages.findings, *self._overtaken(task)])
+        self.known.save(task, left, shown, self._reasons)
         self._show_card(spec.step, spec.options)
         return None
 
@@ -228,6 +235,28 @@ class Lane:
         )
         return problem
 
+    def _overtaken(self, task: KernelTask) -> Iterator[Finding]:
+        """Files that are not as a run has them: left by a step below, or added to once more."""
+        flow = self.known.flow()
+        places = {step.name: step for step in flow.steps}
+        step = places.get(task.spec.step)
+        written = task.observations.written
+        read = task.observations.files.keys() - written.keys()
+        added = {name for name, content in written.items() if content.startswith(ADDED)}
+        before = {r.step: r for r in sorted(self.known.done.values(), key=lambda record: record.created_at)}
+        mine = before.get(task.spec.step)
+        if step is not None and mine is not None and added:
+            since = [r for r in before.values() if r.created_at > mine.created_at]
+            rewritten = {name for record in since for name in record.observations.written}
+            again = (added & mine.observations.written.keys()) - rewritten
+            if again:
+                yield problems.added_again(step, again)
+        for record in self.known.done.values() if step is not None and read else ():
+            below = places.get(record.step)
+            files = read & record.observations.written.keys()
+            if step is not None and below is not None and below.position > step.position and files:
+                yield problems.overtaken(step, below, files)
+
     def _show_card(self, step: str, options: StepOptions) -> None:
         """With `--card` the card of what has just run stands below its cell."""
         if not options.card:
@@ -239,7 +268,7 @@ class Lane:
         past = Run(journal.run, store=journal.store.url)
         self.known.ip.display_pub.publish(past[step].card.bundle(), {})
 
-    def _tell_failure(self, task: KernelTask, error: BaseException | None, elapsed: float) -> None:
+    def _tell_failure(self, task: KernelTask, error: BaseException | None) -> None:
         spec = task.spec
         failure = TaskFailure(type="Interrupted", message="the cell did not end", cell=spec.cell, kind="cancelled")
         if error is not None:
@@ -247,8 +276,8 @@ class Lane:
             failure = failure_of(error, (spec.code_name,), spec.cell, kind=kind)
         state: TaskState = "cancelled" if failure.kind == "cancelled" else "failed"
         self.known.journal().tell(
-            TaskId(step=spec.step), state, attempt=spec.attempt, key=spec.key, failure=failure, elapsed=elapsed,
-            reasons=self._reasons,
+            TaskId(step=spec.step), state, attempt=spec.attempt, key=spec.key, failure=failure,
+            elapsed=task.stages.elapsed, reasons=self._reasons,
         )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -134,8 +134,10 @@ def why(path: PathLike, step: str, **wishes: Any) -> dict[str, Any]:
 class Executors:
     """The executors of one or more runs by URL, made when first needed, closed together."""
 
-    def __init__(self, on: str = "local") -> None:
+    def __init__(self, on: str = "local", variables: Callable[[], Mapping[str, str]] | None = None) -> None:
+        """Take the run's place, and the variables of its tasks where they are not this process's own."""
         self.on = on
+        self.variables = variables or (lambda: os.environ)
         self._made: dict[str, Executor] = {}
         self._lock = threading.Lock()
 
@@ -144,7 +146,9 @@ class Executors:
         url = url or self.on
         with self._lock:
             if url not in self._made:
-                self._made[url] = self._factory(url)(url)
+                self._made[url] = made = self._factory(url)(url)
+                if isinstance(made, plugins.SupportsEnvironment):
+                    made.inherit(self.variables)
             return self._made[url]
 
     def check(self, urls: Iterable[str | None]) -> None:
@@ -344,7 +348,7 @@ def _prepare(
     origin = past.find_run(opened, resume).run if resume is not None and only is None else None
     told = RunFacts(
         run=run, store_url=opened.url, values=given.values, tags=tags, origin=origin, fresh=pins.steps or chosen,
-        pinned=pins.records, only=only is not None, whole=words is None,
+        pinned=pins.records, only=only is not None, whole=words is None, variables=executors.variables,
         again=frozenset(find_step(word, flow.steps) for word in again),
     )  # fmt: skip
     return Ready(ran, Lookup(ran, opened, told, given.records), given, understand)

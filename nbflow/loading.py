@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from nbflow import artifacts
+from nbflow import artifacts, process_state
 from nbflow.analysis import transform
 from nbflow.codes import future_flags
 from nbflow.definition_state import put_state
-from nbflow.effects import state_of
+from nbflow.effects import PROCESS, state_of
 from nbflow.errors import NbflowError, NotFoundError, TaskError, nearest
 from nbflow.looping import Loops, Sizes
 from nbflow.model import Binding, Definition, Flow, Group, Record, TaskId
@@ -48,12 +48,17 @@ class Records(Protocol):
 class Values:
     """The values of one run; made once for each run, so that what is replayed is replayed once."""
 
-    def __init__(self, store: Store, flow: Flow, records: Records, live: Registry | None = None) -> None:
+    def __init__(
+        self, store: Store, flow: Flow, records: Records, live: Registry | None = None,
+        states: Mapping[str, Group] | None = None,
+    ) -> None:  # fmt: skip
+        """Take a run's parts; `states` hold what cells have set on definitions, where its end does not count."""
         self._store = store
         self._flow = flow
         self._records = records
         self._loops = Loops(flow)
         self._live = live
+        self._states = states
         self._registry = Registry()
         self._module = types.ModuleType("__main__")
         self._by_id = {definition.id: definition for definition in reversed(flow.definitions)}
@@ -160,14 +165,21 @@ class Values:
         for needed in sorted(closed(self._flow.definitions, [order])):
             if needed not in self._made:
                 definition = self._flow.definitions[needed]
-                self._made[needed] = self._from_kernel(definition) or self._replayed(definition)
+                live = self._from_kernel(definition)
+                self._made[needed] = live or self._replayed(definition)
                 self._registry.add(definition.id, self._made[needed], definition.cell)
                 self._settle_names()
-                self._put_state(self._made[needed])
+                if live is None:  # the kernel's own have what the kernel's cells have set on them
+                    self._put_state(self._made[needed])
 
     def _put_state(self, made: Mapping[str, Any]) -> None:
-        """What the run's cells have set on classes and functions, beside what their source says."""
+        """Set on classes and functions what the run's cells have set on them, beside what their source says."""
         for name, value in made.items():
+            if self._states is not None:
+                group = self._states.get(state_of(name))
+                if group is not None:
+                    put_state(value, self.load_group(group, state_of(name)))
+                continue
             for version in self._loops.versions(state_of(name), self._records.sizes):
                 record = self._records.of(version) if isinstance(version, TaskId) else None
                 if record is not None and state_of(name) in record.artifacts:
@@ -200,21 +212,21 @@ class Values:
         try:
             _execute(definition, file, namespace, flags)
         except ModuleNotFoundError:
-            if not self._add_paths(definition):
+            if not self._add_paths():
                 raise
             _execute(definition, file, namespace, flags)
         return {name: namespace[name] for name in definition.names if name in namespace}
 
-    def _add_paths(self, definition: Definition) -> bool:
-        """Replay what the notebook does to `sys.path` above a definition; whether there was anything to replay."""
-        found = [
-            earlier
-            for earlier in self._flow.definitions[: definition.order]
-            if earlier.kind == "setup" and "sys.path" in earlier.source and earlier.order not in self._made
-        ]
-        for earlier in found:
-            self._define(earlier.order)
-        return bool(found)
+    def _add_paths(self) -> bool:
+        """Look for modules where the notebook's cells have looked for them; whether that is anywhere else."""
+        for version in self._loops.versions(PROCESS, self._records.sizes):
+            record = self._records.of(version) if isinstance(version, TaskId) else None
+            if record is not None and PROCESS in record.artifacts:
+                before = list(sys.path)
+                for change in self.load(record, PROCESS):
+                    process_state.put(process_state.only(change, "sys.path"))
+                return sys.path != before
+        return False
 
     def _settle_names(self) -> None:
         """Each name of the namespace has its last version: data over definitions, later definitions over earlier."""

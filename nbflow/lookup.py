@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -57,6 +58,7 @@ class RunFacts:
     again: frozenset[str] = frozenset()  # steps with --once that may begin although they have begun before
     only: bool = False  # `fresh` names the one step that runs
     session: bool = False
+    variables: Callable[[], Mapping[str, str]] = lambda: os.environ  # as tasks find them that no step has set any for
     whole: bool = True  # the whole flow runs, not a part of it
     pinned: Mapping[TaskId, Record | None] = field(default_factory=dict)  # taken as they are; None: it left nothing
 
@@ -434,7 +436,7 @@ class Lookup:
 
     def _holds(self, task: TaskId, seen: Observations) -> Reason | None:
         """A task, and what an execution of it was seen to depend on, in; why that no longer holds out."""
-        changed = validity.holds(seen, self.flow.notebook.folder, self._written)
+        changed = validity.holds(seen, self.flow.notebook.folder, self.facts.variables(), self._written)
         if changed is not None or not seen.asked:
             return changed
         facts = self.facts
@@ -567,7 +569,8 @@ class Lookup:
             key=known.key, parts=known.parts, source=step.source, code_name=step.label,
             cell=step.cell.partition("#")[0], position=step.position, store=self.facts.store_url,
             folder=self.flow.notebook.folder, index=task.index, turn=task.turn, attempt=attempt, replay=replay,
-            own=own, groups=groups, inputs={name: ref(value) for name, value in resolved.inputs.items()},
+            places=self.loops.setting, own=own, groups=groups,
+            inputs={name: ref(value) for name, value in resolved.inputs.items()},
             along={name: ref(value) for name, value in resolved.along.items()},
             tracked=() if task.part else self.loops.tracked(step),
             writes=step.writes, outputs=step.options.outputs,

@@ -12,6 +12,7 @@ from functools import cached_property
 
 import msgspec
 
+from nbflow.effects import PROCESS
 from nbflow.model import Definition, Flow, Index, Source, Step, TaskId, Writer
 from nbflow.regions import own_names, surely
 
@@ -62,6 +63,11 @@ class Loops:
     def step_of(self, task: TaskId) -> Step:
         """What a task is made of: its step, or the list that a foreach step runs over."""
         return self.flow.lists[task.step] if task.part == "list" else self.steps[task.step]
+
+    @cached_property
+    def setting(self) -> dict[str, int]:
+        """The steps that are known to set something in their process, with their positions."""
+        return {step.name: step.position for step in self.flow.steps if PROCESS in step.writes}
 
     @cached_property
     def definitions_by_id(self) -> Mapping[str, Definition]:

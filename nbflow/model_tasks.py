@@ -182,6 +182,7 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     turn: int | None = None
     attempt: int = 1
     replay: tuple[Replay, ...] = ()
+    places: dict[str, int] = {}  # steps that set something in the process -> their positions
     own: tuple[Replay, ...] = ()  # definitions that this cell itself makes: stored by reference
     groups: tuple[Group, ...] = ()
     inputs: dict[str, Ref] = {}

@@ -177,6 +177,10 @@ class Observer:
         self._ends = [watch_environment(self._on_variable, self._set.add), watch_looks(self._on_look)]
         HOOK.listener = self._hear
 
+    def given(self, variables: Iterable[str]) -> None:
+        """Leave out variables that the steps above have set: those are inputs."""
+        self._set.update(variables)
+
     def paused(self) -> AbstractContextManager[None]:
         """Within the block nothing counts: it is our own work."""
         return unheard()

@@ -25,6 +25,7 @@ from nbflow.loading import Values, live_registry
 from nbflow.model import (
     Finding,
     Flow,
+    Group,
     Index,
     Record,
     RunEnded,
@@ -166,6 +167,10 @@ class PastRun:
     def values(self) -> Values:
         """Its values, one object for each run in a process: `isinstance` holds between all values of a run."""
         return _values(self.store.url, self.place, self.document)
+
+    def values_with(self, states: Mapping[str, Group]) -> Values:
+        """Return its values apart, for one task: with what cells had set on definitions when it began."""
+        return Values(self.store, self.graph, _Left(self), live_registry(), states)
 
     @property
     def parameters(self) -> dict[str, Any]:

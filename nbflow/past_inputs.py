@@ -7,12 +7,14 @@ above it; the list of a fan-out is the run's own, or the last one that it could 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from nbflow import records
+from nbflow import records, stages
+from nbflow.effects import owner_of
 from nbflow.errors import NotFoundError
 from nbflow.happenings import Node
-from nbflow.joining import open_inputs
+from nbflow.loading import Values
 from nbflow.lookup import Lookup, RunFacts
 from nbflow.model import FORMAT, Record, Ref, TaskId, TaskSpec, TaskView
 from nbflow.past import PastRun
@@ -89,31 +91,35 @@ def load_inputs(past: PastRun, view: TaskView) -> dict[str, Any]:
     Definitions that the values refer to are replayed in the run's own namespace; this unpickles.
     """
     spec = spec_of(past, view)
-    return bind(spec, past)
+    states = {name: spec.groups[ref.group] for name, ref in spec.inputs.items() if owner_of(name) is not None}
+    given = _Given(spec, past.values_with(states))
+    stages.bind(spec, given, given)
+    constants = {name: given.values.last(name) for name in spec.constants}
+    stages.bind_loop(spec, given, given, past.store, given.values.registry, constants)
+    return given.found
 
 
-def bind(spec: TaskSpec, past: PastRun) -> dict[str, Any]:
-    """A task's spec in; its inputs, its loop variable, and the `inputs` of a join out."""
-    values = past.values
+class _Given:
+    """A past task's inputs, and where they are put: into a mapping, and nothing into this process."""
 
-    def value(ref: Ref) -> Any:
-        return values.load_group(spec.groups[ref.group], ref.name)
+    def __init__(self, spec: TaskSpec, values: Values) -> None:
+        self.spec = spec
+        self.values = values
+        self.found: dict[str, Any] = {}
 
-    found = {name: value(ref) for name, ref in spec.inputs.items() if not name.startswith("<")}
-    found |= loop_names(spec, value(spec.item) if spec.item is not None else None)
-    if spec.joined is not None:
-        constants = {name: values.last(name) for name in spec.constants}
-        found["inputs"] = open_inputs(spec.joined, value, past.store, values.registry, constants)
-    return found
+    def value(self, ref: Ref) -> Any:
+        """Return the value of an input."""
+        return self.values.load_group(self.spec.groups[ref.group], ref.name)
 
+    def name(self, name: str, value: Any) -> None:
+        """Keep a name's value."""
+        self.found[name] = value
 
-def loop_names(spec: TaskSpec, item: Any) -> dict[str, Any]:
-    """A task's spec and its item in; the names that its `--foreach` binds out."""
-    if spec.options.foreach is None:
-        return {}
-    space = {"__item": item}
-    exec(f"{spec.options.foreach.target} = __item", space)
-    return {name: value for name, value in space.items() if not name.startswith("__")}
+    def random(self, name: str, state: Any) -> None:
+        """Leave this process's random state alone."""
+
+    def definition(self, name: str, state: Mapping[str, Any]) -> None:
+        """Leave it to the values: what cells have set on a definition is set as soon as it is replayed."""
 
 
 def _name(task: TaskId) -> str:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import re
+import types
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from nbflow import replay, serialize
+from nbflow import process_state, replay
 from nbflow.analysis import analyse
+from nbflow.carried import ImportsApart, Place, place_of
+from nbflow.effects import PROCESS
 from nbflow.errors import NbflowError
 from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import say
 from nbflow.knowledge import Knowledge
-from nbflow.model import Cell, Reason
+from nbflow.model import Cell, Reason, Replay, Step
 from nbflow.namespace import MISSING, is_own
 from nbflow.scratch import VAGUE
 from nbflow.waiting import as_replay
@@ -28,16 +31,26 @@ class PlainCells:
     def __init__(self, known: Knowledge) -> None:
         self.known = known
         self._task: KernelTask | None = None
+        self._placed: KernelTask | None = None  # that the process was set for
+        self._step: Step | None = None
         self._reasons: tuple[Reason, ...] = ()
+        self._stack = contextlib.ExitStack()  # what holds while the cell runs
 
     def before(self, source: str, cell: Cell | None) -> None:
         """A cell that is no step is about to run: what it reads is bound; where the flow needs it, it is watched."""
-        self._task = None
+        self._task = self._placed = self._step = None
+        self._stack = contextlib.ExitStack()
         if self.known.waiting:
             self.known.waiting.bind(analyse(source).reads, cell)
-        if cell is None or cell.kind != "plain":
-            return
-        step = next((step for step in self.known.flow().steps if step.cell == cell.id), None)
+        if cell is not None and cell.kind == "plain":
+            self._begin(cell)
+        if self._task is None:
+            self.known.kernel.process.taken = process_state.take()
+            self._follow([as_replay(each) for each in self.known.flow().definitions if cell and each.cell == cell.id])
+
+    def _begin(self, cell: Cell) -> None:
+        """Watch a plain cell as a task of the flow, where it has all that one would have."""
+        self._step = step = next((step for step in self.known.flow().steps if step.cell == cell.id), None)
         if step is None:
             self.known.scratch.before(cell, analyse(cell.body), self.known.flow(), self.known.store_url())
             return
@@ -48,13 +61,14 @@ class PlainCells:
             if prepared.action not in ("run", "reuse"):
                 return
             task = self.known.task(step, f"cell {step.position}")
-            before = self.known.before(task)
+            if PROCESS in step.writes:  # run once more, it finds the process as the cells above have left it
+                self._placed = task
+                task.bring_process()
+            entered = task.is_entered(self.known.before(task))
         except NbflowError as error:
             say(error)
             return
-        definitions = {statement.id for statement in task.spec.replay}
-        states = {name for name in task.spec.inputs if name.startswith("<")}
-        if before.live == definitions and before.values.keys() | states == task.spec.inputs.keys():
+        if entered:
             self._task = task
             self._reasons = prepared.reasons
             self.known.recorder.start()
@@ -66,12 +80,27 @@ class PlainCells:
         What a call above the line that loads has read nobody has seen: its result counts once the cell is run again.
         """
         self._task = None
+        self.known.kernel.process.taken = process_state.take()
         if not _acts_unseen(cell):
             self.known.scratch.before(cell, analyse(cell.body), self.known.flow(), self.known.store_url())
 
+    def _follow(self, own: list[Replay]) -> None:
+        """After each statement see what the cell has defined, and what its imports have set by themselves."""
+        kernel = self.known.kernel
+        names = [name for each in own for name in each.names]
+        imports = ImportsApart(kernel.process, kernel.process.taken, own)
+
+        def see(code: types.CodeType) -> None:
+            kernel.definitions.see(names, kernel.ip.user_ns)
+            imports.see(code)
+
+        if names:
+            self._stack.enter_context(kernel.statements.followed(see))
+
     def after(self, cell: Cell | None, before: Mapping[str, Any], *, succeeded: bool) -> None:
         """A cell that is no step has ended: names that it changed hold new versions."""
-        task = self._task
+        task, placed = self._task, self._placed
+        self._stack.close()
         namespace, ledger = self.known.ip.user_ns, self.known.ledger
         changed = {
             name for name, value in namespace.items() if before.get(name, MISSING) is not value and not is_own(name)
@@ -82,24 +111,36 @@ class PlainCells:
         if analysis is not None:
             ledger.forget((analysis.writes | analysis.may_mutate) - analysis.definitions)
         self.known.waiting.drop(changed)
+        setup: list[Place] = []
         if cell is not None and cell.kind in ("plain", "setup"):
-            self._know_definitions(cell, changed, succeeded=succeeded)
+            setup = self._know_definitions(cell, changed, succeeded=succeeded)
+        process = self.known.kernel.process
+        if setup:
+            process.ran(setup, process.taken)
+        elif self._step is not None:
+            process.see(process.taken)
+        elif task is None:
+            process.rebase(process.taken, process_state.take())
         if task is not None:
             self._finish(task, succeeded=succeeded)
-        elif cell is not None and analysis is not None:
+            return
+        if placed is not None and placed is not task:
+            placed.leave(succeeded=False)
+        if cell is not None and analysis is not None:
             self.known.scratch.after(cell, analysis, changed, succeeded=succeeded)
 
     def give_up(self) -> None:
         """The cell has ended, but something went wrong after it: nothing of it is followed any more."""
-        task, self._task = self._task, None
-        ends: list[Callable[[], object]] = [self.known.recorder.stop]
-        if task is not None:
-            ends.append(partial(task.leave, succeeded=False))
+        tasks, self._task, self._placed = (self._task, self._placed), None, None
+        ends: list[Callable[[], object]] = [self._stack.close, self.known.recorder.stop]
+        ends += [partial(task.leave, succeeded=False) for task in tasks if task is not None]
         for end in ends:
             with contextlib.suppress(Exception):  # it may be what went wrong
                 end()
 
-    def _know_definitions(self, cell: Cell, changed: set[str], *, succeeded: bool) -> None:
+    def _know_definitions(self, cell: Cell, changed: set[str], *, succeeded: bool) -> list[Place]:
+        """What a cell defines is in force from now on; return the set-up statements that have run."""
+        setup: list[Place] = []
         for definition in self.known.flow().definitions:
             if definition.cell != cell.id or not (succeeded or changed.intersection(definition.names)):
                 continue
@@ -109,16 +150,18 @@ class PlainCells:
             self.known.know_replayed(statement, binds)
             if definition.kind == "definition":
                 replay.register(statement, self.known.ip.user_ns, self.known.registry)
+            else:
+                setup.append(place_of(statement))
+        return setup
 
     def _finish(self, task: KernelTask, *, succeeded: bool) -> None:
         shown = self.known.recorder.stop()
         left = task.leave(succeeded=succeeded)
-        if not succeeded:
+        if left is None:
             return
         journal = self.known.journal()
         journal.announce(self.known.flow(), self.known.document.text)
-        dumped = serialize.dump(left.values, self.known.registry)
-        self.known.save(task, left, dumped, shown, self._reasons)
+        self.known.save(task, left, shown, self._reasons)
 
 
 def _acts_unseen(cell: Cell) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -66,6 +66,14 @@ class SupportsPreparation(Protocol):
 
     def prepare(self, preload: tuple[str, ...] = ()) -> None:
         """Start what tasks come from, with these modules; returns at once."""
+
+
+@runtime_checkable
+class SupportsEnvironment(Protocol):
+    """An executor whose tasks begin with the variables of the process that it stands in."""
+
+    def inherit(self, variables: Callable[[], Mapping[str, str]]) -> None:
+        """Take the variables from here from now on: a kernel's cells have set some of its own."""
 
 
 @runtime_checkable

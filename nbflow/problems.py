@@ -15,7 +15,7 @@ from nbflow.analysis import analyse, transform
 from nbflow.cell_lines import header_line
 from nbflow.effects import PROCESS, STATES, owner_of
 from nbflow.errors import nearest
-from nbflow.model import Cell, Definition, Finding, Parameter, Record, Step, TaskFailure, Writer
+from nbflow.model import Cell, Definition, Finding, Flow, Parameter, Record, Step, TaskFailure, Writer
 from nbflow.parameters import read_parameters
 from nbflow.regions import carried_names
 
@@ -188,11 +188,60 @@ def mutated(step: Step, names: Sequence[str]) -> Finding:
     )  # fmt: skip
 
 
+def not_run_yet(step: Step, writer: Step, names: Collection[str]) -> Finding:
+    """A step run by hand before one above it that may change what it reads."""
+    listing = ", ".join(sorted(names))
+    return Finding(
+        code="mutation", level="warning", step=step.name, cell=step.cell, name=min(names),
+        message=f"{writer.label} may change {listing} and has not run: {step.label} takes {listing} as it was before",
+        fix=f"run {writer.label} first, or `%flow run {step.name}`",
+    )  # fmt: skip
+
+
+def overtaken(step: Step, writer: Step, files: Collection[str]) -> Finding:
+    """A step run by hand that read files which a step below it has written meanwhile."""
+    listing = ", ".join(sorted(files))
+    return Finding(
+        code="source-differs", level="warning", step=step.name, cell=step.cell, name=min(files),
+        message=f"{step.label} read {listing} as {writer.label} below it has left it",
+        fix=f"run again what writes {listing} above, or `%flow run {step.name}`",
+    )  # fmt: skip
+
+
+def added_again(step: Step, files: Collection[str]) -> Finding:
+    """A step that was executed by hand once more, and has added to files for a second time."""
+    listing = ", ".join(sorted(files))
+    return Finding(
+        code="source-differs", level="warning", step=step.name, cell=step.cell, name=min(files),
+        message=f"{step.label} has added to {listing} once more: it holds more than a run leaves in it",
+        fix=f"run again what writes {listing} above, then {step.label}; or `%flow run {step.name}`",
+    )  # fmt: skip
+
+
+def unforeseen(flow: Flow, step: Step, record: Record) -> frozenset[str]:
+    """Return the names to which a step turned out to give new versions though nothing in its text says so.
+
+    A name that no cell writes by its text is nobody's input.
+    """
+    names = frozenset(record.changed) - set(step.writes)
+    return frozenset(name for name in names if name in flow.writers or name.startswith("<"))
+
+
 def discovered(step: Step, names: Collection[str], record: Record) -> Iterator[Finding]:
     """A step, the names that it turned out to give new versions, and its record in; what the user is told out."""
-    changed, joined = sorted({*names} - {*record.shares}), sorted({*names} & {*record.shares})
+    joined = sorted({*names} & {*record.shares})
+    read = {binding.name for binding in step.bindings}
+    bound = sorted({name for name in names if name not in read and not name.startswith("<")} - {*joined})
+    changed = sorted({*names} - {*joined, *bound})
     if changed:
         yield mutated(step, changed)
+    if bound:
+        listing = ", ".join(bound)
+        yield Finding(
+            code="mutation", level="note", step=step.name, cell=step.cell, name=bound[0],
+            message=f"{step.label} binds {listing}, which its text does not show: steps below read the new value",
+            fix=f"pass {listing} to what changes it and bind the result, to let later steps start earlier",
+        )  # fmt: skip
     if joined:
         listing = ", ".join(joined)
         yield Finding(

@@ -18,8 +18,16 @@ from typing import Any
 Taken = dict[str, dict[str, Any]]
 """Part of the process -> key -> value."""
 
-Changes = tuple[tuple[int, Taken, dict[str, tuple[str, ...]]], ...]
-"""For each step that has set something: its position, what it set, and the keys that it took away."""
+
+Change = tuple[str, Taken, dict[str, tuple[str, ...]]]
+"""What one step has set in the process: its name, what it set, and the keys that it took away, part by part.
+
+It is stored, so it is made of Python's own types alone. The step is named and not its place, so that a cell put in
+above it changes nothing.
+"""
+
+Changes = tuple[Change, ...]
+"""What the steps above have set, in document order."""
 
 
 @dataclass(frozen=True)
@@ -130,46 +138,84 @@ PARTS: Mapping[str, Part] = {
 }  # fmt: skip
 
 
+LISTS = frozenset({"sys.path", "warnings"})
+"""Parts that are one list."""
+
+
 def take() -> Taken:
     """The process as it is now, as far as libraries are loaded, out; takes well under a millisecond."""
     return {name: part.read() for name, part in PARTS.items() if part.module in sys.modules}
 
 
-def changes(before: Taken, position: int, earlier: Changes = ()) -> Changes:
-    """What `take` gave before a cell, the cell's position, and what steps above have set, in; all of it out.
+def changes(before: Taken, step: str, earlier: Changes = ()) -> Changes:
+    """Return what steps have set: those above (`earlier`), and one before whose cell `take` gave `before`.
 
     What an import has set by itself is no change: a library that was not loaded before has nothing to compare with.
     """
+    new, gone = difference(before, take())
+    return (*earlier, (step, new, gone)) if new or gone else earlier
+
+
+def difference(before: Taken, now: Taken) -> tuple[Taken, dict[str, tuple[str, ...]]]:
+    """Return what is set in `now` and was not `before`, and the keys that are gone, part by part.
+
+    Of a list what was put in and taken out: the rest of it differs from one process to the next.
+    """
     found: Taken = {}
     gone: dict[str, tuple[str, ...]] = {}
-    for name, now in take().items():
+    for name, values in now.items():
         was = before.get(name)
         if was is None:
             continue
-        new = {key: value for key, value in now.items() if key not in was or _differs(was[key], value)}
-        lost = tuple(sorted(key for key in was if key not in now))
+        new = {key: value for key, value in values.items() if key not in was or differs(was[key], value)}
+        lost = tuple(sorted(key for key in was if key not in values))
         if new:
-            found[name] = new
+            found[name] = {k: _edit(was[k], v) if name in LISTS and k in was else v for k, v in new.items()}
         if lost:
             gone[name] = lost
-    return (*earlier, (position, found, gone)) if found or gone else earlier
+    return found, gone
 
 
-def put(change: tuple[int, Taken, dict[str, tuple[str, ...]]]) -> None:
-    """One step's changes in; the process has them from now on."""
+def _edit(before: list[Any], now: list[Any]) -> Any:
+    """Return how a list became another one: what stands in front now, what is gone, what stands behind."""
+    kept = [each for each in before if each in now]
+    for at in range(len(now) - len(kept) + 1):
+        if kept and now[at : at + len(kept)] == kept:
+            return (now[:at], [each for each in before if each not in now], now[at + len(kept) :])
+    return now
+
+
+def applied(part: str, value: Any, before: Any) -> Any:
+    """Return what a key of a part holds once a change has set it, where it held `before`."""
+    if part not in LISTS or not isinstance(value, tuple):
+        return value
+    front, gone, back = value
+    return [*front, *(each for each in before if each not in gone), *back]
+
+
+def put(change: Change) -> None:
+    """Set in the process what one step has set."""
     _, found, gone = change
     for name, values in found.items():
         part = PARTS[name]
         if part.module not in sys.modules:
             __import__(part.module)
+        there = part.read() if name in LISTS else {}
         for key, value in values.items():
-            part.put(key, value)
+            part.put(key, applied(name, value, there.get(key)))
     for name, keys in gone.items():
         for key in keys:
             PARTS[name].drop(key)
 
 
-def _differs(one: Any, other: Any) -> bool:
+def only(change: Change, part: str) -> Change:
+    """Return of a change what it does to one part."""
+    step, found, gone = change
+    return step, {k: v for k, v in found.items() if k == part}, {k: v for k, v in gone.items() if k == part}
+
+
+def differs(one: Any, other: Any) -> bool:
+    """Whether two values of one key are not the same."""
     if one is other:
         return False
     try:

@@ -101,7 +101,7 @@ def drew(spec: TaskSpec, before: Mapping[str, bytes]) -> bool:
     sources = (spec.source, *(statement.source for statement in spec.replay))
     if any(f"{call}(" in source for source in sources for call in SEEDING):
         return False
-    return bool(drawn(before) - spec.inputs.keys())
+    return bool(drawn(before) - {*spec.inputs, *spec.writes})
 
 
 def drawn(before: Mapping[str, bytes]) -> set[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from nbflow.effects import PROCESS
 from nbflow.model import Definition, Edge, Finding, Step
 
 
@@ -133,6 +134,8 @@ def carried_names(steps: Sequence[Step]) -> Mapping[str, tuple[str, ...]]:
         for depth, head in enumerate(step.scope):
             body = {other.name for other in steps if other.scope[: depth + 1] == step.scope[: depth + 1]}
             for binding in step.bindings:
+                if binding.name == PROCESS:
+                    continue  # each item sets its own
                 sure_inside = any(
                     source.step in body and source.step != step.name and meant(by_name[source.step], binding.name)
                     for source in binding.sources if source.step is not None
@@ -152,6 +155,9 @@ def own_names(steps: Sequence[Step]) -> Mapping[str, frozenset[str]]:
     carried = carried_names(steps)
     found: dict[str, set[str]] = {}
     for step in steps:
+        if PROCESS in step.writes:
+            for head in step.scope:
+                found.setdefault(head, set()).add(PROCESS)
         if step.options.catch is not None:
             names = {name for name in step.writes if meant(step, name) and not surely(step, name)}
             for head in step.scope:

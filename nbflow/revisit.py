@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nbflow import randomness, replay
+from nbflow import stages
+from nbflow.carried import Place, place_of
 from nbflow.errors import OutdatedError
-from nbflow.executors.kernel import execute
-from nbflow.joining import open_inputs
+from nbflow.executors.kernel import Before, KernelTask
 from nbflow.knowledge import Knowledge
-from nbflow.model import Replay, TaskSpec
-from nbflow.past_inputs import loop_names
+from nbflow.model import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -24,53 +23,36 @@ class Revisited:
 
 
 def revisit(known: Knowledge, spec: TaskSpec) -> Revisited:
-    """What a past task was run from in; definitions replayed, inputs bound in the kernel; what was bound out.
+    """Put into the kernel what a past task was run from: definitions replayed, inputs bound, states set.
 
     The session counts none of these names as the notebook's own version: a step that needs one loads its own.
     """
-    inputs = replay.Inputs(spec.groups, known.load)
-    defined = [name for statement in spec.replay for name in _define(known, statement, inputs)]
+    task = KernelTask(spec, known.kernel)
     namespace: dict[str, Any] = known.ip.user_ns
-    found: dict[str, Any] = {}
-    for name, ref in spec.inputs.items():
-        if name in randomness.STATES:
-            randomness.restore(name, inputs.value(ref), spec.index if spec.options.foreach else ())
-        else:
-            found[name] = inputs.value(ref)
-    found |= loop_names(spec, inputs.value(spec.item) if spec.item is not None else None)
-    if spec.joined is not None:
-        constants = {name: namespace[name] for name in spec.constants if name in namespace}
-        found["inputs"] = open_inputs(spec.joined, inputs.value, known.store(), known.registry, constants)
-    namespace.update(found)
-    known.waiting.drop(found)
-    known.ledger.forget(found)
-    return Revisited(tuple(sorted(found)), tuple(dict.fromkeys(defined)), spec.source.strip("\n"))
+    live = _defined(known, spec)
+    task.bring(Before(live=live, values={}), isolated=False)
+    constants = {name: namespace[name] for name in spec.constants if name in namespace}
+    stages.bind_loop(spec, task.inputs, task, known.store(), known.registry, constants)
+    made = [statement for statement in spec.replay if statement.kind == "definition"]
+    defined = dict.fromkeys(name for statement in made for name in statement.names)
+    found = {name for name in (*spec.inputs, *spec.values, *spec.targets) if not name.startswith("<")}
+    found |= {"inputs"} if spec.joined is not None else set()
+    known.waiting.drop({*found, *defined})
+    known.ledger.forget({*found, *(name for statement, _ in task.replayed for name in statement.names)})
+    return Revisited(tuple(sorted(found)), tuple(defined), spec.source.strip("\n"))
 
 
-def _define(known: Knowledge, statement: Replay, inputs: replay.Inputs) -> tuple[str, ...]:
-    """A definition or set-up statement in, in force from here on; the names that it bound out.
-
-    What this kernel has executed already stays the same object: instances that are there keep their class.
-    """
-    namespace: dict[str, Any] = known.ip.user_ns
-    if statement.kind == "setup" and statement.id in known.ledger.setup:
-        return ()
-    if statement.kind == "definition" and known.registry.has(statement.id):
+def _defined(known: Knowledge, spec: TaskSpec) -> set[Place]:
+    """Bind definitions that this kernel has executed already; return where they stand: instances keep their class."""
+    process = known.kernel.process
+    found = {place_of(each) for each in spec.replay if each.kind == "setup" and process.has_run(place_of(each))}
+    for statement in spec.replay:
+        if statement.kind != "definition" or not known.registry.has(statement.id):
+            continue
         try:
-            namespace.update({name: known.registry.object(statement.id, name) for name in statement.names})
+            objects = {name: known.registry.object(statement.id, name) for name in statement.names}
         except OutdatedError:  # an import, a constant: nothing that a pickle refers to
-            pass
-        else:
-            return statement.names
-    binds = {name: inputs.value(ref) for name, ref in statement.binds.items()}
-    hidden = {name: namespace[name] for name in binds if name in namespace}
-    namespace.update(binds)
-    execute(known.ip, statement)
-    for name in binds.keys() - {*statement.names}:
-        del namespace[name]
-    namespace.update({name: value for name, value in hidden.items() if name not in statement.names})
-    if statement.kind == "definition":
-        replay.register(statement, namespace, known.registry)
-    known.waiting.drop(statement.names)
-    known.ledger.forget(statement.names)
-    return statement.names
+            continue
+        known.ip.user_ns.update(objects)
+        found.add(place_of(statement))
+    return found

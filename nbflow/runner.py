@@ -380,7 +380,7 @@ class Runner:
         if record is None or self.understand is None or self.state.cancelled is not None:
             return
         step = self.flow.step(task.step)
-        names = frozenset(record.changed) - set(step.writes) - self.changed.get(step.name, frozenset())
+        names = problems.unforeseen(self.flow, step, record) - self.changed.get(step.name, frozenset())
         if not names or task.part:
             return
         self.changed[step.name] = names | self.changed.get(step.name, frozenset())

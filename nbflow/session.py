@@ -92,6 +92,7 @@ class Session:
         """Begin to record what cells show; the cell that loads nbflow counts as begun."""
         self.recorder.attach()
         distrust()
+        self.known.kernel.statements.attach()
         atexit.register(self.close)
         self._catch_up()
 
@@ -149,6 +150,7 @@ class Session:
         atexit.unregister(self.close)
         self.recorder.detach()
         trust()
+        self.known.kernel.statements.detach()
         self.known.close()
 
     def update_document(self, cells: Iterable[tuple[str, str, tuple[str, ...]]]) -> None:

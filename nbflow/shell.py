@@ -255,6 +255,8 @@ def make_shell() -> Shell:
     if not isinstance(shell.compile, Compiler):
         shell.compile = Compiler()
     builtins.input = _no_input
+    # advice on how to leave an interactive session, which this is not
+    warnings.filterwarnings("ignore", message="To exit: use", category=UserWarning)
     return shell
 
 
@@ -309,10 +311,7 @@ def run_cell(shell: Any, source: str, file: str, title: str = "") -> CellResult:
     """
     shell.compile.names[source] = file
     shell.compile.cells[file] = title or file
-    with warnings.catch_warnings():
-        # advice on how to leave an interactive session, which this is not
-        warnings.filterwarnings("ignore", message="To exit: use", category=UserWarning)
-        result = shell.run_cell(source, store_history=True)
+    result = shell.run_cell(source, store_history=True)
     _flush()
     return CellResult(result.error_before_exec or result.error_in_exec)
 

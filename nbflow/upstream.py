@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import msgspec
 
-from nbflow import planning
+from nbflow import planning, problems
 from nbflow.errors import NbflowError, PlanError
 from nbflow.happenings import Prepared
 from nbflow.lookup import Lookup, RunFacts
-from nbflow.model import Flow, Index, Record, Step, TaskId
+from nbflow.model import Finding, Flow, Index, Record, Step, TaskId
 from nbflow.parameter_sources import Wish
 from nbflow.parameter_values import evaluate
 from nbflow.plugins import Executor
@@ -40,6 +40,7 @@ class Known:
     """What a kernel has executed so far: shared with it, so always as it is now."""
 
     executed: Mapping[str, Record]  # key -> the newest execution, of this kernel or of a run that it started
+    variables: Callable[[], Mapping[str, str]]  # the environment as it was before any cell set one
     seen: AbstractSet[tuple[str, str]]  # (step, key) that ran or was reused by hand: the next time it is executed
 
 
@@ -78,7 +79,7 @@ class Upstream:
     ) -> None:
         self.flow = flow
         self.store = store
-        self._facts = RunFacts(run=run, store_url=store.url, session=True)
+        self._facts = RunFacts(run=run, store_url=store.url, session=True, variables=known.variables)
         self._known = known
         self._adopt = adopt
         self._executor_of = executor_of
@@ -145,6 +146,15 @@ class Upstream:
             if prepared.action != "wait" or not self._settle_all(prepared.waits):
                 return prepared
         raise PlanError(f"what {task.step} waits for does not settle", step=task.step)
+
+    def early(self, step: Step) -> Iterator[Finding]:
+        """Steps above that may change what a step reads, and for which nothing stands."""
+        reads = {binding.name for binding in step.bindings}
+        for writer in self.lookup.loops.possible_writers(step):
+            names = reads.intersection(writer.escapes)
+            if names and not writer.scope and not self._settle(TaskId(step=writer.name)):
+                yield problems.not_run_yet(step, writer, names)
+        self.retry()
 
     def _asked_parameters(self, task: TaskId) -> tuple[TaskId, ...]:
         """The cells of parameters that a step reads by `current.parameters`."""

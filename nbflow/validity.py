@@ -5,23 +5,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from nbflow.environment import ABSENT, file_id, path_id, text_id, version_of
 from nbflow.model import Observations, Reason
 from nbflow.watches import ADDED, FOLDER, SEEN, seen_as
 
 
-def holds(observations: Observations, folder: str, rewritten: Collection[str] = ()) -> Reason | None:
-    """Observations and the notebook's folder in; why they no longer hold, None where they do, out.
+def holds(
+    observations: Observations, folder: str, variables: Mapping[str, str], rewritten: Collection[str] = ()
+) -> Reason | None:
+    """Return why what an execution in the notebook's folder depended on no longer holds, None where it does.
 
-    `rewritten`: files that steps above have written just now. What was added to one of those then is lost.
+    `variables`: the environment that a task begins with. `rewritten`: files that steps above have written just
+    now. What was added to one of those then is lost.
     """
     return (
         _files_hold(observations.files, folder)
         or _written_hold(observations.written, folder, rewritten)
         or _packages_hold(observations.distributions)
-        or _variables_hold(observations.environment)
+        or _variables_hold(observations.environment, variables)
     )
 
 
@@ -66,9 +69,9 @@ def _packages_hold(distributions: dict[str, str]) -> Reason | None:
     return None
 
 
-def _variables_hold(variables: dict[str, str]) -> Reason | None:
-    for name, known in variables.items():
-        now = text_id(os.environ.get(name))
+def _variables_hold(observed: Mapping[str, str], variables: Mapping[str, str]) -> Reason | None:
+    for name, known in observed.items():
+        now = text_id(variables.get(name))
         if now != known:
             change = "is set now" if known == ABSENT else "is no longer set" if now == ABSENT else "has changed"
             return ("environment", f"{name} {change}")

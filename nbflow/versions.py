@@ -46,7 +46,6 @@ class Ledger:
         self._entries: dict[str, Entry] = {}
         self._serial = 0
         self._clock = 0
-        self.setup: list[str] = []  # ids of set-up statements in the order in which they took effect here
 
     # ------------------------------------------------------------ what happens
 

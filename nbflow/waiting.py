@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
-from nbflow import replay
-from nbflow.executors.kernel import execute
-from nbflow.model import Cell, Definition, Flow, Group, Replay
+from nbflow import randomness, replay
+from nbflow.definition_state import is_stateful
+from nbflow.effects import PROCESS, owner_of, state_of
+from nbflow.executors.kernel import Kernel, execute
+from nbflow.model import Cell, Definition, Flow, Replay
 from nbflow.planning import Value
-from nbflow.registry import Registry
 from nbflow.scope import gather
 from nbflow.versions import Ledger
-
-Load = Callable[[Group, frozenset[str]], Mapping[str, Any]]
 
 
 class Waiting:
     """What a run, or a reused step, has left for the namespace: stored values, and definitions to replay."""
 
-    def __init__(self, ip: Any, ledger: Ledger, registry: Registry, flow: Callable[[], Flow], load: Load) -> None:
-        self.ip = ip
+    def __init__(self, kernel: Kernel, ledger: Ledger, flow: Callable[[], Flow]) -> None:
+        self.ip = kernel.ip
+        self.kernel = kernel
         self.ledger = ledger
-        self.registry = registry
         self._flow = flow
-        self._load = load
         self._values: dict[str, Value] = {}
+        self._states: dict[str, Value] = {}  # class or function that is not there yet -> what cells have set on it
         self._definitions: dict[str, str] = {}  # name -> the definition's id
 
     def __bool__(self) -> bool:
@@ -39,17 +37,45 @@ class Waiting:
         """These names have got other values meanwhile."""
         for name in names:
             self._values.pop(name, None)
+            self._states.pop(name, None)
             self._definitions.pop(name, None)
 
     def add(self, values: Mapping[str, Value]) -> None:
-        """Names with stored values in; they wait, unless the namespace holds exactly these already."""
+        """Have these names wait for their stored values, unless the namespace holds exactly these already.
+
+        What travels beside the names is put where it belongs at once.
+        """
         current = self.ledger.current(values)
         for name, value in values.items():
+            if name.startswith("<"):
+                self._put(name, value)
+                continue
             self.drop([name])
-            if name in current or name.startswith("<"):
+            if name in current:
                 continue
             self.ip.user_ns.pop(name, None)
             self._values[name] = value
+
+    def _put(self, name: str, stored: Value) -> None:
+        """Random states, and what steps have set in the process and on definitions, are in force from now on."""
+        owner = owner_of(name)
+        if owner is not None:
+            self._states[owner] = stored
+            self._set_state(owner)
+            return
+        value = self.kernel.load(stored.group, frozenset({name}))[name]
+        if name == PROCESS:
+            self.kernel.process.put(value)
+        else:
+            randomness.restore(name, value)
+
+    def _set_state(self, name: str) -> None:
+        """Set on a class or function, if it is there, what cells have set on it."""
+        value = self.ip.user_ns.get(name)
+        if name in self._states and is_stateful(value):
+            stored, of = self._states.pop(name), state_of(name)
+            content = stored.artifact.content_id
+            self.kernel.definitions.switch(value, content, lambda: self.kernel.load(stored.group, frozenset({of}))[of])
 
     def add_definition(self, definition: Definition) -> None:
         """A definition whose names are replayed when they are read, where the namespace has none of that name."""
@@ -76,7 +102,7 @@ class Waiting:
             definition = by_id.get(reference.id)
             if definition is not None:
                 self._define(definition)
-        for each, value in self._load(found.group, frozenset(found.group.names)).items():
+        for each, value in self.kernel.load(found.group, frozenset(found.group.names)).items():
             waiting = self._values.get(each)
             if waiting is not None and waiting.group.id == found.group.id:
                 del self._values[each]
@@ -97,8 +123,11 @@ class Waiting:
             execute(self.ip, statement)
             binds = {bind.name: self.ledger.content_of(bind.name) for bind in each.binds}
             self.ledger.bind_definition(each.id, each.names, binds)
+            replay.register(statement, self.ip.user_ns, self.kernel.registry)
+            self.kernel.definitions.see(each.names, self.ip.user_ns)
+            for name in each.names:
+                self._set_state(name)
             self.drop(each.names)
-            replay.register(statement, self.ip.user_ns, self.registry)
 
 
 def as_replay(definition: Definition) -> Replay:

@@ -8,128 +8,286 @@ import inspect
 import io
 import time
 import types
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from nbflow import outcome, randomness, replay
-from nbflow.collected import Outputs
+from nbflow import process_state, replay, stages
+from nbflow.carried import (
+    DefinitionVersions,
+    ImportsApart,
+    Place,
+    ProcessVersions,
+    place_of,
+    switch_random,
+    wanted_states,
+)
 from nbflow.context import Context, running
-from nbflow.costs import Costs
+from nbflow.definition_state import Definitions, is_stateful
 from nbflow.errors import TaskError
-from nbflow.fingerprint import fingerprint
-from nbflow.model import FORMAT, Artifact, Group, Observations, Record, Ref, Replay, TaskEvent, TaskSpec
-from nbflow.mutation import BaseLine
-from nbflow.namespace import MISSING, Aside, is_own
-from nbflow.observe import Observer
+from nbflow.model import Artifact, Group, Observations, Record, Ref, Replay, TaskEvent, TaskSpec
+from nbflow.mutation import is_fixed
+from nbflow.namespace import MISSING, Aside
+from nbflow.observe import HOOK, Observer
 from nbflow.registry import Registry
+from nbflow.stages import Left, Stages
 from nbflow.tracebacks import failure_of, remember_lines
 
 Load = Callable[[Group, frozenset[str]], Mapping[str, Any]]
+
+
+class Statements:
+    """Calls something after each top-level statement of the cell that runs."""
+
+    def __init__(self, ip: Any) -> None:
+        self._ip = ip
+        self._calls: list[Callable[[types.CodeType], None]] = []
+
+    def attach(self) -> None:
+        """Stand around the shell's `run_code`, which runs one statement."""
+        run_code = self._ip.run_code
+
+        async def watched(code: types.CodeType, *args: Any, **options: Any) -> Any:
+            raised = await run_code(code, *args, **options)
+            for call in self._calls:
+                call(code)
+            return raised
+
+        self._ip.run_code = watched
+
+    def detach(self) -> None:
+        """Leave the shell as it was."""
+        self._ip.__dict__.pop("run_code", None)
+
+    @contextlib.contextmanager
+    def followed(self, call: Callable[[types.CodeType], None]) -> Iterator[None]:
+        """Within the block `call` is called with the code of each statement that has run."""
+        self._calls.append(call)
+        try:
+            yield
+        finally:
+            self._calls.remove(call)
+
+
+class Kernel:
+    """What the kernel's tasks share: the shell, its definitions, and the versions of all that travels beside names."""
+
+    def __init__(self, ip: Any, registry: Registry, load: Load) -> None:
+        self.ip = ip
+        self.registry = registry
+        self.load = load
+        self.process = ProcessVersions()
+        self.definitions = DefinitionVersions(registry)
+        self.statements = Statements(ip)
 
 
 @dataclass(frozen=True)
 class Before:
     """What the namespace already has of what a task asks for."""
 
-    live: Collection[str]  # ids of definitions and set-up that are in force
-    values: Mapping[str, Any]  # inputs that are there, unchanged
+    live: Collection[Place]  # where the definitions and set-up stand that are in force
+    values: Mapping[str, Any]  # inputs, and what shares objects with them, that are there, unchanged
 
 
-@dataclass(frozen=True)
-class Left:
-    """What a cell left, its names already put back: values to be stored, and how it went."""
+class Trace(Protocol):
+    """How a plain cell ran that was only followed."""
 
-    values: Mapping[str, Any]
-    unbound: tuple[str, ...]
-    observations: Observations
-    started_at: float
-    elapsed: float
-    changed: frozenset[str] = frozenset()  # inputs changed in place, though nothing in the text says so
-    loaded: Mapping[str, Any] = field(default_factory=dict)  # inputs that came from the store
-    replayed: tuple[Replay, ...] = ()
+    @property
+    def began(self) -> float:
+        """When it began, in seconds since 1970."""
+
+    @property
+    def elapsed(self) -> float:
+        """How many seconds it took."""
+
+    @property
+    def observations(self) -> Observations:
+        """What it was seen to depend on."""
+
+
+class LiveInputs:
+    """A kernel task's inputs: the user's own objects where they are what the plan asks for, else loaded."""
+
+    def __init__(self, spec: TaskSpec, load: Load) -> None:
+        self._stored = replay.Inputs(spec.groups, load)
+        self._spec = spec
+        self._live: dict[tuple[int, str], Any] = {}
+        self.loaded: dict[str, Any] = {}  # inputs that came from the store
+
+    def use(self, values: Mapping[str, Any]) -> None:
+        """Take these values from the namespace."""
+        for name, value in values.items():
+            for ref in (self._spec.inputs.get(name), self._spec.along.get(name)):
+                if ref is not None:
+                    self._live[ref.group, ref.name] = value
+
+    def value(self, ref: Ref) -> Any:
+        """Return the value of an input."""
+        place = (ref.group, ref.name)
+        if place in self._live:
+            return self._live[place]
+        value = self._stored.value(ref)
+        if self._spec.inputs.get(ref.name) == ref:
+            self.loaded[ref.name] = value
+        return value
 
 
 class KernelTask:
     """One task in the kernel: `enter` by the cell's first line, `leave` after it, whatever happened in between."""
 
-    def __init__(self, spec: TaskSpec, ip: Any, registry: Registry, load: Load) -> None:
+    def __init__(self, spec: TaskSpec, kernel: Kernel) -> None:
         self.spec = spec
-        self.ip = ip
-        self.registry = registry
-        self.namespace: dict[str, Any] = ip.user_ns
+        self.kernel = kernel
+        self.namespace: dict[str, Any] = kernel.ip.user_ns
         self.aside = Aside(self.namespace)
-        self.observer = Observer(spec)
-        self._load = load
-        self._context = contextlib.ExitStack()
-        self._replayed: list[Replay] = []
-        self._loaded: dict[str, Any] = {}
-        self._before: dict[str, Any] = {}
-        self._states: dict[str, bytes] = {}
-        self._inputs = BaseLine(spec, {}, registry)
-        self.created_at = time.time()
+        self.inputs = LiveInputs(spec, kernel.load)
+        self.stages = Stages(
+            spec, self.namespace, kernel.registry, self.inputs, kernel.load, Observer(spec), HOOK.local_modules
+        )
+        self.observations = Observations()
+        self.replayed: list[tuple[Replay, dict[str, Any]]] = []  # with what they bound
+        self._context = contextlib.ExitStack()  # what holds while the cell runs
+        self._put_back: list[Callable[[], None]] = []
         self._begun = 0.0
-        self.costs = Costs()
-        self._stored = replay.Inputs(spec.groups, load)
 
     # ------------------------------------------------------------ before the cell
 
     def enter(self, before: Before, *, isolated: bool = True) -> None:
-        """Definitions, set-up and inputs as the plan asks for them, and nothing else of the user's.
+        """Give the cell definitions, set-up and inputs as the plan asks for them, and nothing else of the user's.
 
         Without `isolated` the user's other names stay where they are: somebody else may be reading them.
         """
-        spec = self.spec
-        stale = [statement for statement in spec.replay if statement.id not in before.live]
-        if isolated:
-            kept = {name for statement in spec.replay if statement.id in before.live for name in statement.names}
-            self.aside.take(kept | before.values.keys())
-        inputs = replay.Inputs(spec.groups, self._load)
-        self._stored = inputs
-        for statement in stale:
-            self._replay(statement, inputs)
-        with self.costs.of("inputs"):
-            self._bind(inputs, before.values)
+        self.bring(before, isolated=isolated)
         self.watch()
+
+    def bring(self, before: Before, *, isolated: bool) -> None:
+        """Bind all that the task asks for, where it is not there already."""
+        spec = self.spec
+        live = [statement for statement in spec.replay if place_of(statement) in before.live]
+        if isolated:
+            self.aside.take({name for statement in live for name in statement.names} | before.values.keys())
+        self.inputs.use(before.values)
+        self.bring_process()  # imports look where the cells above have said
+        if self._replay_all(before.live):
+            self.bring_process()
+        with self.stages.costs.of("inputs"):
+            stages.bind(spec, self.inputs, self)
+        self._take_definitions()
+
+    def bring_process(self) -> None:
+        """Set in the process what the cells above have set, and nothing that a cell below has."""
+        process = self.kernel.process
+        wanted = process.at(self.spec, stages.changes_above(self.spec, self.inputs))
+        found = process.differences(wanted)
+        self.stages.observer.given(name for part, name in wanted if part == "environment")
+        self._put_back.append(process.switch(found).put_back)
+
+    def is_entered(self, before: Before) -> bool:
+        """Whether all that a task asks for is in force already, so that a plain cell stands for it."""
+        spec = self.spec
+        self.inputs.use(before.values)
+        states = {name for name in spec.inputs if name.startswith("<")}
+        if not all(place_of(statement) in before.live for statement in spec.replay):
+            return False
+        if before.values.keys() - spec.along.keys() != spec.inputs.keys() - states:
+            return False
+        process = self.kernel.process
+        if process.differences(process.at(spec, stages.changes_above(spec, self.inputs))):
+            return False
+        held = (
+            self.kernel.definitions.holds(self.namespace.get(name), content)
+            for name, content in wanted_states(spec).items() if self._keeps(name)
+        )  # fmt: skip
+        if not all(held):
+            return False
+        self._take_definitions()
+        return True
+
+    def _keeps(self, name: str) -> bool:
+        """Whether a definition keeps what cells set on it."""
+        return self.kernel.definitions.fresh(self.namespace.get(name)) is not None
 
     def watch(self) -> None:
         """From here on the cell's own code runs; for a plain cell this is all that there is to do."""
-        self.created_at = time.time()
+        stage = self.stages
+        stage.created_at = time.time()
         self._context.enter_context(running(Context.of(self.spec, _ignore)))
-        self._before = dict(self.namespace)
-        with self.costs.of("base line"):
-            self._inputs = self._base_line()
-        self._states = randomness.loaded()
-        self.observer.start()
+        stage.observer.start()
+        stage.look()
+        self._imports = ImportsApart(self.kernel.process, stage.process, self.spec.own)
+        if self.spec.own:
+            self._context.enter_context(self.kernel.statements.followed(self._see))
+        stage.take_base_line()
         self._begun = time.perf_counter()
 
-    def _base_line(self) -> BaseLine:
-        """Inputs that the cell is not known to write, as they are now."""
-        spec = self.spec
-        names = [name for name in spec.inputs if name not in spec.writes and name in self.namespace]
-        values = {} if spec.options.pure else {name: self.namespace[name] for name in names}
-        return BaseLine(spec, values, self.registry)
+    def _see(self, code: types.CodeType) -> None:
+        """A statement of the cell has run."""
+        names = [name for definition in self.spec.own for name in definition.names]
+        self.kernel.definitions.see(names, self.namespace)
+        self.stages.definitions.see(names, self.namespace)
+        self._imports.see(code)
 
-    def _bind(self, inputs: replay.Inputs, values: Mapping[str, Any]) -> None:
-        for name, ref in self.spec.inputs.items():
-            if name in randomness.STATES:
-                randomness.restore(name, inputs.value(ref))
-            elif name in values:
-                self.aside.bind(name, values[name])
-            else:
-                self._loaded[name] = inputs.value(ref)
-                self.aside.bind(name, self._loaded[name])
+    def _take_definitions(self) -> None:
+        """Take down how the definitions are; those that no cell above has set anything on are as their source says."""
+        known = self.kernel.definitions
+        names = [name for statement in self.spec.replay if statement.kind == "definition" for name in statement.names]
+        known.see(names, self.namespace)
+        for name, content in wanted_states(self.spec).items():
+            if not content and self._keeps(name):
+                self._undo(known.switch(self.namespace[name], "", dict))
+        self.stages.definitions = Definitions(names, self.namespace, self.kernel.registry, known.fresh)
 
-    def _replay(self, statement: Replay, inputs: replay.Inputs) -> None:
-        """One definition or set-up statement, run in the user's namespace with what it reads bound just for it."""
-        binds = {name: inputs.value(ref) for name, ref in statement.binds.items()}
+    def _undo(self, put_back: Callable[[], None] | None) -> None:
+        """Call this when the cell is over."""
+        if put_back is not None:
+            self._put_back.append(put_back)
+
+    # ------------------------------------------------------------ where inputs go
+
+    def name(self, name: str, value: Any) -> None:
+        """Bind a name for the cell."""
+        self.aside.bind(name, value)
+
+    def random(self, name: str, state: Any) -> None:
+        """Make a library's global random state this one."""
+        self._undo(switch_random(name, state))
+
+    def definition(self, name: str, state: Mapping[str, Any]) -> None:
+        """Set on a class or function what earlier cells have set on it."""
+        value = self.namespace.get(name)
+        if is_stateful(value):
+            self._undo(self.kernel.definitions.switch(value, wanted_states(self.spec)[name], lambda: state))
+
+    # ------------------------------------------------------------ replay
+
+    def _replay_all(self, live: Collection[Place]) -> bool:
+        """Replay what is not in force, in document order; what stands below it in the document keeps its name.
+
+        Return whether anything was.
+        """
+        last = {name: statement for statement in self.spec.replay for name in statement.names}
+        kept = {n: self.namespace[n] for n, s in last.items() if place_of(s) in live and n in self.namespace}
+        for statement in self.spec.replay:
+            if place_of(statement) not in live:
+                taken = process_state.take() if statement.kind == "setup" else {}
+                self._replay(statement)
+                if statement.kind == "setup":
+                    self.kernel.process.ran([place_of(statement)], taken)
+        for name, value in kept.items():
+            if self.namespace.get(name) is not value:
+                self.namespace[name] = value
+        return bool(self.replayed)
+
+    def _replay(self, statement: Replay) -> None:
+        """Run one definition or set-up statement in the user's namespace, with what it reads bound just for it."""
+        binds = {name: self.inputs.value(ref) for name, ref in statement.binds.items()}
         hidden = {name: self.namespace[name] for name in binds if name in self.namespace}
         for name in statement.names:
             self.aside.hold(name)
         self.namespace.update(binds)
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                execute(self.ip, statement)  # what it shows was shown by its own cell
+                execute(self.kernel.ip, statement)  # what it shows was shown by its own cell
         except Exception as error:  # the user's code
             raise _failed(statement, error) from error
         finally:
@@ -137,79 +295,62 @@ class KernelTask:
                 if name not in statement.names and self.namespace.get(name) is value:
                     del self.namespace[name]
             self.namespace.update({name: value for name, value in hidden.items() if name not in statement.names})
-        self._replayed.append(statement)
+        self.replayed.append((statement, {n: self.namespace[n] for n in statement.names if n in self.namespace}))
         self.aside.note(statement.names)
         if statement.kind == "definition":
-            replay.register(statement, self.namespace, self.registry)
+            replay.register(statement, self.namespace, self.kernel.registry)
+            self.kernel.definitions.see(statement.names, self.namespace)
 
     # ------------------------------------------------------------ after the cell
 
-    def leave(self, *, succeeded: bool) -> Left:
-        """The cell is over: what it left, the user's other names back in place. A second call finds nothing to do."""
-        elapsed = time.perf_counter() - self._begun if self._begun else 0.0
-        spec = self.spec
-        if self._begun and randomness.drew(spec, self._states):
-            self.observer.add_volatile("random")
-        observations = self.observer.stop() if self._begun else Observations()
-        after = {name: value for name, value in self.namespace.items() if not is_own(name)}
-        self._context.close()
-        values: dict[str, Any] = {}
-        changed: frozenset[str] = frozenset()
-        if succeeded:
-            for statement in spec.own:
-                replay.register(statement, after, self.registry)
-            with self.costs.of("comparison"):
-                changed = self._inputs.compare(after)
-                shared = self._shared_changes(after, changed)
-            changed |= shared.keys()
-            values = {**shared, **outcome.outputs_of(spec, self._before, after, changed)}
-        self.aside.restore(spec.writes if succeeded else ())
-        unbound = tuple(name for name in spec.writes if name not in values and name not in after)
-        return Left(
-            values=values, unbound=unbound, observations=observations, started_at=self.created_at, elapsed=elapsed,
-            changed=changed, loaded=self._loaded, replayed=tuple(self._replayed),
-        )  # fmt: skip
+    def leave(self, *, succeeded: bool) -> Left | None:
+        """Collect what the cell left, the user's other names back in place; None where it failed.
 
-    def _shared_changes(self, after: Mapping[str, Any], changed: Collection[str]) -> dict[str, Any]:
-        """Names that share objects with an input that was changed in place, and changed with it.
-
-        A step that only knows `guests` may change the list that is `everyone` too: both have a new version then.
+        A second call finds nothing to do.
         """
-        found: dict[str, Any] = {}
-        for name, ref in self.spec.inputs.items():
-            group = self.spec.groups[ref.group]
-            kept = name in after and after[name] is self._before.get(name)
-            if len(group.names) == 1 or not kept or (name not in changed and name not in self.spec.writes):
-                continue
-            for other in group.names:
-                if other in after or other in found:
-                    continue  # an input of its own, or bound by the cell
-                value = self._sibling(other, name, ref.group)
-                if value is not MISSING and not self._is_as_stored(other, value, group):
-                    found[other] = value
-        return found
+        stage = self.stages
+        begun, self._begun = self._begun, 0.0
+        stage.elapsed = time.perf_counter() - begun if begun else 0.0
+        if begun:
+            stage.see_draws()
+        self._context.close()
+        left = None
+        try:
+            if begun:
+                self.observations = stage.observer.stop(self._seen())
+                self.kernel.process.see(stage.process)
+            if succeeded and begun:
+                left = stage.collect()
+        finally:
+            while self._put_back:
+                self._put_back.pop()()
+            self.aside.restore({*self.spec.writes, *left.values} if left is not None else ())
+        if left is not None:
+            self.namespace.update({name: value for name, value in left.values.items() if self._is_new(name, value)})
+        return left
 
-    def _sibling(self, other: str, name: str, group: int) -> Any:
-        """Another name of an input's group: loaded with it, or aside in the user's namespace where it came from."""
-        if name in self._loaded:
-            return self._stored.value(Ref(name=other, group=group))
-        return self.aside.held.get(other, MISSING)
+    def _is_new(self, name: str, value: Any) -> bool:
+        """Whether a value is that of a name that shares objects with an input: the cell itself has not bound it."""
+        return name in self.spec.along and not name.startswith("<") and self.namespace.get(name, MISSING) is not value
 
-    def _is_as_stored(self, name: str, value: Any, group: Group) -> bool:
-        stored = self._load(group, frozenset({name}))[name]
-        mark = fingerprint(value, self.registry, by_value=True)
-        return mark is not None and mark == fingerprint(stored, self.registry, by_value=True)
+    def _seen(self) -> dict[str, Any]:
+        """Return the names that count for what the cell depends on: a plain cell sees the whole namespace."""
+        replayed = {name for statement in self.spec.replay for name in statement.names}
+        wanted = {*self.spec.inputs, *self.spec.writes, *replayed}
+        return {
+            name: value for name, value in self.namespace.items()
+            if name in wanted or self.stages.before.get(name, MISSING) is not value
+        }  # fmt: skip
 
-    def record(self, left: Left, groups: tuple[Group, ...], found: dict[str, Artifact], outputs: Outputs) -> Record:
-        """What the cell left, as it was stored, and its outputs in; the execution's record out."""
-        spec = self.spec
-        return Record(
-            format=FORMAT, key=spec.key, execution=spec.execution, flow=spec.flow, run=spec.run, step=spec.step,
-            index=spec.index, turn=spec.turn, attempt=spec.attempt, created_at=left.started_at, elapsed=left.elapsed,
-            source=spec.source, parts=spec.parts, groups=groups, artifacts=found, unbound=left.unbound,
-            outputs=outputs.items(), truncated=outputs.truncated, observations=left.observations,
-            changed=tuple(sorted(left.changed)), costs=self.costs.rounded(),
-        )  # fmt: skip
+    def adopt(self, values: Mapping[str, Any], held: Mapping[str, Any], trace: Trace) -> Left:
+        """Return what a past execution of a plain cell left: values, and inputs that the namespace still has."""
+        stage = self.stages
+        stage.created_at, stage.elapsed, self.observations = trace.began, trace.elapsed, trace.observations
+        return stage.taken_apart(values, {n: v for n, v in held.items() if n not in values and not is_fixed(v)})
+
+    def record(self, left: Left, groups: tuple[Group, ...], found: dict[str, Artifact], **shown: Any) -> Record:
+        """Return the execution's record: what the cell left, as it was stored, and what it showed."""
+        return self.stages.record(left, groups, found, observations=self.observations, **shown)
 
 
 def _failed(statement: Replay, error: Exception) -> TaskError:

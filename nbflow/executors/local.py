@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -26,6 +26,8 @@ FIX_ELSEWHERE = "ask for less, or run the step where there is more: --on ray://â
 
 class Lane(Protocol):
     """A way to run tasks as processes of this machine; safe to call from several threads."""
+
+    variables: Callable[[], Mapping[str, str]]  # the environment of what it starts
 
     def submit(self, attempt: Attempt, order: wire.Submit, preload: frozenset[str]) -> None:
         """Run a task: its events go to the attempt."""
@@ -58,6 +60,10 @@ class LocalExecutor:
         self._stores: dict[str, storage.Store] = {}  # kept open: one in the cloud takes a while to reach
         self._batches: dict[str, BatchWriter] = {}  # of each of them
         self._opening = threading.Lock()
+
+    def inherit(self, variables: Callable[[], Mapping[str, str]]) -> None:
+        """Start workers with these variables."""
+        self.lane.variables = variables
 
     def slots(self) -> int:
         """Tasks of one core each that fit at the same time."""

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO
 
@@ -32,7 +33,7 @@ class Worker:
     socket: socket.socket
 
     @classmethod
-    def start(cls, preload: frozenset[str]) -> Worker:
+    def start(cls, preload: frozenset[str], variables: Mapping[str, str]) -> Worker:
         """A new process, which imports IPython and `preload` before it asks for a task."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -42,7 +43,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=environment(os.environ),
+                env=environment(variables),
                 cwd=os.sep,
                 process_group=0,
             )
@@ -55,6 +56,7 @@ class SpareLane:
     def __init__(self) -> None:
         if sys.platform == "win32":
             raise ExecutorError("local tasks need Linux or macOS", fix="run nbflow under WSL, or with --on ray://…")
+        self.variables: Callable[[], Mapping[str, str]] = lambda: os.environ
         self._lock = threading.Lock()
         self._idle: deque[Worker] = deque()
         self._preload: frozenset[str] = frozenset()
@@ -79,7 +81,7 @@ class SpareLane:
         """A new attempt, what to run and the modules that its flow imports, in."""
         with self._lock:
             self._check_open()
-            worker = self._idle.popleft() if self._idle else Worker.start(preload)
+            worker = self._idle.popleft() if self._idle else Worker.start(preload, self.variables())
             self._next += 1
             number = self._next
             self._attempts[number] = attempt
@@ -98,7 +100,7 @@ class SpareLane:
             while self._idle:
                 _discard(self._idle.popleft())
         while len(self._idle) < SPARES:
-            self._idle.append(Worker.start(self._preload))
+            self._idle.append(Worker.start(self._preload, self.variables()))
 
     def _tell(self, what: tuple[wire.Submit, Worker] | wire.Cancel) -> None:
         self._todo.append(what)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -37,7 +37,9 @@ class Guest(Protocol):
 class Zygote:
     """A zygote that has imported `preload`; tasks given to it before it is ready wait in its socket."""
 
-    def __init__(self, preload: frozenset[str], again: Callable[[Attempt, wire.Submit], None]) -> None:
+    def __init__(
+        self, preload: frozenset[str], again: Callable[[Attempt, wire.Submit], None], variables: Mapping[str, str]
+    ) -> None:
         """`again` gets the tasks that wait when it breaks while it imports."""
         self.preload = preload
         self._again = again
@@ -58,7 +60,7 @@ class Zygote:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._log,
-                env=environment(os.environ),
+                env=environment(variables),
                 cwd="/",
                 start_new_session=True,
             )
@@ -189,6 +191,7 @@ class ZygoteLane:
     def __init__(self) -> None:
         if sys.platform != "linux":
             raise ExecutorError("tasks can be forked from a zygote on Linux only", fix="use NBFLOW_LANE=spare")
+        self.variables: Callable[[], Mapping[str, str]] = lambda: os.environ
         self._lock = threading.Lock()
         self._zygotes: list[Zygote] = []
         self._unsafe: frozenset[str] = frozenset()
@@ -233,7 +236,7 @@ class ZygoteLane:
         self._zygotes = [zygote for zygote in self._zygotes if zygote.alive]
         known = frozenset().union(*(zygote.preload for zygote in self._zygotes))
         if not self._zygotes or preload - known - self._unsafe:
-            self._zygotes.append(Zygote((known | preload) - self._unsafe, self._again))
+            self._zygotes.append(Zygote((known | preload) - self._unsafe, self._again, self.variables()))
         ready = [zygote for zygote in self._zygotes if zygote.ready.is_set()]
         if not ready:
             return self._zygotes[0]

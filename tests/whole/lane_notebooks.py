@@ -1,0 +1,151 @@
+"""Notebooks in which more travels from cell to cell than names: what each lane has to bring to the cells below.
+
+Every cell prints what it sees. What it prints in a plain kernel, run top to bottom, is what it has to print in each
+lane, whenever it is executed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """A notebook: cells by id, the files beside it, and the ways in which a finding may stand for a difference."""
+
+    cells: dict[str, str]
+    files: dict[str, str] = field(default_factory=dict)
+    named: frozenset[str] = frozenset()
+
+
+NOTEBOOKS: dict[str, Lanes] = {
+    "what a function sets in the process": Lanes({
+        "top": "import os, decimal, warnings\nimport pandas as pd\nimport matplotlib.pyplot as plt",
+        "def": "def configure(folder):\n    os.environ['MODE'] = 'fast'\n    os.makedirs(folder, exist_ok=True)\n"
+               "    os.chdir(folder)\n    pd.options.display.precision = 2\n    plt.rcParams['lines.linewidth'] = 7\n"
+               "    decimal.getcontext().prec = 4\n    warnings.simplefilter('error')",
+        "before": "%%step before\nprint(os.environ.get('MODE'), pd.get_option('display.precision'))\nearly = [1]",
+        "prep": "%%step prep\nconfigure('inner')\nready = [2]\nprint('configured')",
+        "reads": "%%step reads\nprint(os.environ['MODE'], os.path.basename(os.getcwd()), ready)\n"
+                 "print(pd.DataFrame({'x': [1.23456]}))",
+        "last": "%%step last\nprint(plt.rcParams['lines.linewidth'], decimal.Decimal(1) / 3, early + ready)\n"
+                "try:\n    warnings.warn('careful')\n    print('only a warning')\nexcept UserWarning as e:\n    print('raised', e)",
+    }),
+    "statements that set something": Lanes({
+        "top": "import os, sys\nos.environ['WHERE'] = os.environ.get('WHERE', '') + 'a'",
+        "one": "%%step one\nprint(os.environ['WHERE'], os.path.basename(os.getcwd()) == 'deep')\nxs = [1]",
+        "two": "%%step two\nos.environ['WHERE'] = os.environ['WHERE'] + 'b'\nos.makedirs('deep', exist_ok=True)\n"
+               "os.chdir('deep')\nsys.path.append('/no/such/place')\nys = [2]\nprint(os.environ['WHERE'])",
+        "three": "%%step three\nprint(os.environ['WHERE'], os.path.basename(os.getcwd()), xs + ys)\n"
+                 "os.environ['WHERE'] = os.environ['WHERE'] + 'c'\n%cd -q ..",
+        "four": "%%step four\nprint(os.environ['WHERE'], os.path.basename(os.getcwd()) == 'deep')\n"
+                "print(sys.path.count('/no/such/place'))",
+    }),
+    "attributes of classes and functions": Lanes({
+        "def": "class Account:\n    count = 0\n    opened = []\n    def __init__(self, owner):\n        self.owner = owner\n"
+               "        Account.count += 1\n        self.opened.append(owner)\n\n"
+               "def tick(by=1, seen=[]):\n    tick.calls = getattr(tick, 'calls', 0) + by\n    seen.append(tick.calls)\n"
+               "    return list(seen)",
+        "open": "%%step open\nada = Account('ada')\nprint(Account.count, Account.opened, tick())",
+        "more": "%%step more\nbob = Account('bob')\nAccount.rate = 0.5\nprint(Account.count, tick(2))",
+        "use": "%%step use\nprint(Account.count, Account.opened, Account.rate, tick.calls, isinstance(ada, Account))\n"
+               "Account.count += 10\ntotal = Account.count",
+        "end": "%%step end\nprint(total, Account.count, ada.rate, bob.owner, tick())",
+    }),
+    "a class set from a plain cell": Lanes({
+        "def": "class Shape:\n    sides = 0\n    def describe(self):\n        return self.sides",
+        "make": "%%step make\nbase = [3]\nprint(base)",
+        "plain": "def area(self):\n    return self.sides * 10\nShape.area = area\nShape.sides = base[0] + 1",
+        "use": "%%step use\nshape = Shape()\nprint(shape.area(), shape.describe())",
+    }),
+    "seeded in one cell, drawn in others": Lanes({
+        "top": "import random\nimport numpy as np",
+        "draw": "def noise(n):\n    return [round(float(x), 6) for x in np.random.rand(n)]",
+        "seed": "%%step seed\nnp.random.seed(3)\nrandom.seed(4)\nfirst = noise(2)\nprint(first)",
+        "second": "%%step second\nsecond = noise(2), random.random()\nprint(second)",
+        "plain": "third = noise(1)[0]",
+        "last": "%%step last\nprint(third, noise(1), random.randint(0, 99))",
+    }),
+    "drawn inside a library": Lanes({
+        "top": "import numpy as np, pandas as pd\nfrom sklearn.model_selection import train_test_split",
+        "seed": "%%step seed\nnp.random.seed(0)\ndf = pd.DataFrame({'a': range(12)})\nprint(len(df))",
+        "one": "%%step one\nfirst = train_test_split(df, test_size=4)[1].a.tolist()\nprint(first)",
+        "two": "%%step two\nsecond = df.sample(4).a.tolist()\nprint(second)",
+        "last": "%%step last\nprint(first == second, np.random.rand() < 2, df.sample(3).a.tolist())",
+    }),
+    "one list under two names": Lanes({
+        "a": "%%step a\na = [1]\nprint(a)",
+        "b": "%%step b\nb = a\nprint(b is a)",
+        "c": "%%step c\na.append(2)\nprint(a)",
+        "d": "%%step d\nprint(b, b is a)",
+        "e": "%%step e\nb.append(3); b = [0]\nprint(b)",
+        "f": "%%step f\nprint(a, b)",
+    }),
+    "views and frames that share": Lanes({
+        "top": "import numpy as np, pandas as pd",
+        "make": "%%step make\ngrid = np.zeros((2, 3))\nrow = grid[1]\nbox = {'grid': grid}\nprint(grid.sum())",
+        "fill": "%%step fill\nrow[:] = 5\nprint(row)",
+        "see": "%%step see\nprint(grid.tolist(), box['grid'].sum())",
+        "frames": "%%step frames\ntrain = pd.DataFrame({'x': [1, 2]})\ntest = pd.DataFrame({'x': [3]})\nboth = [train, test]\nprint(2)",
+        "plain": "for each in both:\n    each['y'] = each.x * 10",
+        "use": "%%step use\nprint(train.y.tolist(), test.y.tolist(), both[0] is train)",
+    }),
+    "changes that only a run shows": Lanes({
+        "def": "def touch(item):\n    item['n'] = item.get('n', 0) + 1\n\nclass Bag:\n    def __init__(self):\n        self.items = []\n"
+               "    def put(self, x):\n        self.items.append(x)\n        return self\n\ntotal = 0\ndef count(n):\n    global total\n"
+               "    total += n\nACTIONS = {'count': count}",
+        "make": "%%step make\nd = {}\nbag = Bag()\nprint(d, bag.items)",
+        "act": "%%step act\nfor f in (touch,):\n    f(d)\nmine = bag.put(1)\nACTIONS['count'](5)\nprint(d, mine.items)",
+        "again": "%%step again\ngetattr(bag, 'put')(2)\nprint(bag.items)",
+        "use": "%%step use\nprint(d, bag.items, mine is bag, total)",
+    }),
+    "generators of numbers as data": Lanes({
+        "top": "import random\nimport numpy as np",
+        "make": "%%step make\nrng = np.random.default_rng(5)\ndice = random.Random(6)\nprint(rng.integers(100), dice.randint(1, 6))",
+        "use": "%%step use\ndrawn = rng.integers(100, size=3).tolist()\nprint(drawn, dice.randint(1, 6))",
+        "plain": "more = int(rng.integers(100))",
+        "last": "%%step last\nprint(drawn, more, rng.integers(100), dice.random())",
+    }),
+    "classes and closures of cells": Lanes({
+        "def": "from dataclasses import dataclass, field\n\n@dataclass\nclass Point:\n    x: int\n    tags: list = field(default_factory=list)\n\n"
+               "def scaled(k):\n    seen = []\n    def f(v):\n        seen.append(v)\n        return v * k, len(seen)\n    return f",
+        "make": "%%step make\np = Point(2, ['a'])\ndouble = scaled(2)\nprint(p, double(1))",
+        "use": "%%step use\np.tags.append('b')\nprint(isinstance(p, Point), double(p.x), p == Point(2, ['a', 'b']))",
+        "end": "%%step end\nprint(p, double(9))",
+    }),
+    "defined again while an instance is kept": Lanes({
+        "one": "class Model:\n    version = 1\n    def name(self):\n        return 'old'\n\ndef label():\n    return 'first'",
+        "make": "%%step make\nold = Model()\nprint(old.name(), label())",
+        "two": "class Model:\n    version = 2\n    def name(self):\n        return 'new'\n\ndef label():\n    return 'second'",
+        "use": "%%step use\nnew = Model()\nprint(old.name(), old.version, new.name(), new.version, label())",
+        "end": "%%step end\nprint(old.version, new.version, isinstance(new, Model), isinstance(old, Model))",
+    }),
+    "files from cell to cell": Lanes({
+        "make": "%%step make\nimport json\nwith open('data.json', 'w') as f:\n    json.dump([1, 2], f)\nsaved = 1\nprint('saved')",
+        "read": "%%step read\nrows = json.load(open('data.json'))\nprint(rows)",
+        "add": "%%step add\nwith open('more.txt', 'w') as f:\n    f.write(str(sum(rows)))\nkept = True\nprint(kept)",
+        "end": "%%step end\nprint(open('more.txt').read(), rows, saved)",
+    }),
+    "figures and frames that are shown": Lanes({
+        "top": "import matplotlib.pyplot as plt, pandas as pd\nfrom IPython.display import display",
+        "make": "%%step make\ndf = pd.DataFrame({'a': [1, 2], 'b': ['x', 'y']})\ndisplay(df)\ndf.a.sum()",
+        "draw": "%%step draw\nfig, ax = plt.subplots(figsize=(2, 2))\nax.plot(df.a, [3, 1])\nplt.show()",
+        "more": "%%step more\nax.set_title('again')\nfig",
+        "end": "%%step end\nprint(ax.get_title(), len(ax.lines))\ndf",
+    }),
+    "logging and what it sets": Lanes({
+        "top": "import logging, sys\nlogging.basicConfig(stream=sys.stdout, level=logging.INFO, format='%(levelname)s %(message)s')",
+        "one": "%%step one\nlogging.info('one begins')\nxs = [1]",
+        "two": "%%step two\nlogging.info('two has %d', len(xs))\nys = xs + [2]",
+        "end": "%%step end\nlogging.warning('end')\nprint(ys)",
+    }),
+    "plain cells between steps": Lanes({
+        "make": "%%step make\nxs = [3, 1, 2]\nd = {}\nprint(xs)",
+        "pop": "last = xs.pop()",
+        "put": "lst = d.setdefault('k', [])\nlst.append(1)",
+        "alias": "ys = xs\nys += [9]",
+        "use": "%%step use\nprint(xs, last, d, ys is xs)",
+        "if": "if xs.pop():\n    found = 'yes'",
+        "end": "%%step end\nprint(xs, ys, found)",
+    }),
+}  # fmt: skip
