@@ -171,7 +171,9 @@ class Journal:
             self._submit(lambda: publish(lambda: record))
         else:
             record = None
-            self.pending.append(Saving(task, {**left.values, **left.joined}, self._thread.submit(lambda: publish(build))))
+            self.pending.append(
+                Saving(task, {**left.values, **left.joined}, self._thread.submit(lambda: publish(build)))
+            )
         self._kept.add(task.spec.execution)
         return record
 

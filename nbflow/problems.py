@@ -239,8 +239,8 @@ def discovered(step: Step, names: Collection[str], record: Record) -> Iterator[F
         listing = ", ".join(bound)
         yield Finding(
             code="mutation", level="note", step=step.name, cell=step.cell, name=bound[0],
-            message=f"{step.label} binds {listing}, which its text does not show: steps below read the new value",
-            fix=f"pass {listing} to what changes it and bind the result, to let later steps start earlier",
+            message=f"{step.label} gives {listing} a new value, which its text does not show: steps below read it",
+            fix="bind it in the cell, to let later steps start earlier",
         )  # fmt: skip
     if joined:
         listing = ", ".join(joined)

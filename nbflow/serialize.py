@@ -320,7 +320,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
             reference = self.session.registry.reference(value)
             if reference is not None:
                 self.definitions.add(reference[0])
-                return definition, reference
+                # one text of its own: a name that other values hold too would be the same object, or not, by chance
+                return definition, ("\n".join(reference),)
         if is_main_function(value):
             self.free |= free_names(value.__code__)
             return reduce_function(value)
@@ -448,9 +449,9 @@ OWN_KINDS: Mapping[type, Callable[[Pickler, Any], Any]] = types.MappingProxyType
 # ---------------------------------------------------------------- unpickling
 
 
-def definition(definition_id: str, qualname: str) -> Any:
+def definition(reference: str, qualname: str = "") -> Any:
     """Stands in streams for a class or function of the notebook; the unpickler puts the registry's look-up here."""
-    raise pickle.UnpicklingError(f"{qualname} ({definition_id}) can only be loaded by nbflow")
+    raise pickle.UnpicklingError(f"{reference} {qualname} can only be loaded by nbflow".replace("\n", " "))
 
 
 def plugged(name: str, *_: Any) -> Any:
@@ -468,10 +469,15 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """What a stream calls by name in; the object out."""
         if module == __name__ and name == "definition":
-            return self._registry.object
+            return self._defined
         if module == __name__ and name == "plugged":
             return self._plugged
         return super().find_class(module, name)
+
+    def _defined(self, reference: str, qualname: str | None = None) -> Any:
+        """Return a class or function by its definition's id and its name; format 1 has them as two texts."""
+        identity, _, name = reference.partition("\n")
+        return self._registry.object(identity, qualname or name)
 
     def _plugged(self, name: str, meta: dict[str, Any], buffers: list[Any]) -> Any:
         for known, serializer in self._registry.serializers:

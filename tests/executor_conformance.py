@@ -217,7 +217,7 @@ class ExecutorConformance:
         done = tasks.run("def sneak(v): v.append(9)\nsneak(a)\nlen(b)", after=first)
         record = done.result.record
         assert record is not None
-        assert record.changed == ("a",)
+        assert {"a", "b", "c"}.intersection(record.changed) == {"a"}
         assert done.value("a") == [1, 9]
         assert "b" not in record.artifacts
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a line of a cell stands in one line
 """Notebooks in which more travels from cell to cell than names: what each lane has to bring to the cells below.
 
 Every cell prints what it sees. What it prints in a plain kernel, run top to bottom, is what it has to print in each

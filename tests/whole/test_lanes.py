@@ -1,4 +1,4 @@
-"""One task, every lane: what a cell shows by hand, in a run and in any mixture of both is what it shows in a plain kernel."""
+"""One task, every lane: what a cell shows by hand, in a run and in any mixture is what it shows in a plain kernel."""
 
 from __future__ import annotations
 
