@@ -68,6 +68,12 @@ def is_artist(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] in UNSTABLE_PACKAGES and hasattr(value, "get_children")
 
 
+def show_as_drawn(values: Iterable[Any]) -> None:
+    """Have figures among loaded values shown as where they were drawn: that took the inline backend, which does it."""
+    if any(map(holds_artists, values)):
+        sys.modules["matplotlib"].get_backend()
+
+
 def holds_artists(value: Any) -> bool:
     """Whether a value is an artist, or an array, list or dict of nothing else."""
     return bool(_artists(value))

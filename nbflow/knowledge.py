@@ -17,7 +17,7 @@ from nbflow.document import Document
 from nbflow.effects import owner_of
 from nbflow.errors import NbflowError
 from nbflow.executors.kernel import Before, Kernel, KernelTask
-from nbflow.fingerprint import holds_artists
+from nbflow.fingerprint import show_as_drawn
 from nbflow.flowrun import FlowRun, say
 from nbflow.graph import build_flow
 from nbflow.happenings import Prepared
@@ -208,8 +208,7 @@ class Knowledge:
     def load(self, group: Group, names: frozenset[str]) -> Mapping[str, Any]:
         """Load names of a stored group; a figure among them is shown as in the kernel that drew it."""
         values = artifacts.load(self.store(), (group,), names, self.registry)
-        if any(map(holds_artists, values.values())):
-            sys.modules["matplotlib"].get_backend()  # who draws a figure has the inline backend loaded by that
+        show_as_drawn(values.values())
         return values
 
     def before(self, task: KernelTask) -> Before:

@@ -34,6 +34,7 @@ from nbflow import (
 from nbflow.context import Caught, Context, running
 from nbflow.definition_state import Definitions
 from nbflow.errors import NbflowError, SerializationError
+from nbflow.fingerprint import show_as_drawn
 from nbflow.model import Group, Output, Record, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
 from nbflow.observe import Observer
 from nbflow.options import tries_again
@@ -271,6 +272,7 @@ class _Task:
         with self.observer.paused():
             try:
                 loaded: Mapping[str, Any] = artifacts.load(self.store, (group,), names, self.registry)
+                show_as_drawn(loaded.values())
             except NbflowError:
                 raise
             except Exception as error:  # the user's own __setstate__ runs here, and may raise anything

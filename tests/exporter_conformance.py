@@ -40,7 +40,7 @@ CELLS = {
 def flow_of(cells: Mapping[str, tuple[str, str]], name: str = "barrels") -> Flow:
     """Cells in, their flow out; nothing is read from anywhere."""
     raw = [RawCell(identity, source, (), text) for identity, (source, text) in cells.items()]
-    return build_flow(parse_cells(raw, name=name, folder="."))
+    return build_flow(parse_cells(raw, name=name, folder="."), replays_settings=True)
 
 
 class ExporterConformance:

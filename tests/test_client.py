@@ -288,28 +288,6 @@ def test_definition_that_cannot_be_replayed_says_so(tmp_path: Path) -> None:
     assert run.data.x.size == 3
 
 
-def test_modules_beside_the_notebook_and_on_its_path(tmp_path: Path) -> None:
-    (tmp_path / "beside.py").write_text("VALUE = 4")
-    (tmp_path / "lib").mkdir()
-    (tmp_path / "lib" / "deeper.py").write_text("VALUE = 5")
-    cells = [
-        f"import sys\nsys.path.insert(0, {str(tmp_path / 'lib')!r})",
-        "import beside_it as beside\nimport deeper\ndef total():\n    return beside.VALUE + deeper.VALUE",
-        "%%step a\nx = total()",
-    ]
-    (tmp_path / "beside_it.py").write_text("VALUE = 4")
-    path = list(sys.path)
-    sys.path.insert(0, str(tmp_path))
-    made = StoredRun(tmp_path, cells)
-    made.execute("a")
-    sys.path[:] = path
-    for name in ("beside_it", "deeper"):
-        sys.modules.pop(name, None)
-    run = client.Run(made.end(), store=made.store.url)
-    assert run.data.total() == 9
-    assert sys.path == path
-
-
 def test_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = StoredRun(tmp_path, ["%%step a\nx = 1"])
     made.execute("a")

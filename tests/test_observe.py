@@ -78,8 +78,11 @@ class TestFiles:
         out, log = (environment.file_id(str(tasks.folder / name)) for name in ("out.txt", "log"))
         assert found.written == {"out.txt": out, "log": f"+{log}"}
         (tasks.folder / "log").write_text("l\nl\n")
-        assert validity.holds(found, str(tasks.folder)) is None
-        assert validity.holds(found, str(tasks.folder), {"log"}) == ("file", "log, which it wrote, has changed")
+        assert validity.holds(found, str(tasks.folder), os.environ) is None
+        assert validity.holds(found, str(tasks.folder), os.environ, {"log"}) == (
+            "file",
+            "log, which it wrote, has changed",
+        )
 
     def test_removed(self, tasks: Tasks) -> None:
         (tasks.folder / "old.csv").write_text("1")
@@ -87,7 +90,10 @@ class TestFiles:
         assert found.written["data.csv"] == found.written["old.csv"] == ""
         assert found.written["new.csv"] == environment.file_id(str(tasks.folder / "new.csv"))
         (tasks.folder / "data.csv").write_text("again")
-        assert validity.holds(found, str(tasks.folder)) == ("file", "data.csv, which it removed, is there again")
+        assert validity.holds(found, str(tasks.folder), os.environ) == (
+            "file",
+            "data.csv, which it removed, is there again",
+        )
 
     def test_written_under_another_name_first(self, tasks: Tasks) -> None:
         found = seen(tasks, "import os\nopen('t', 'w').close()\nos.replace('t', 'final')")
@@ -97,7 +103,7 @@ class TestFiles:
         before = environment.file_id(str(tasks.folder / "data.csv"))
         found = seen(tasks, "text = open('data.csv').read()\nwith open('data.csv', 'w') as f: f.write('new')")
         assert found.files == {"data.csv": before}
-        assert validity.holds(found, str(tasks.folder)) == ("file", "data.csv has changed")
+        assert validity.holds(found, str(tasks.folder), os.environ) == ("file", "data.csv has changed")
 
     def test_asked_for_and_not_opened(self, tasks: Tasks) -> None:
         (tasks.folder / "sub").mkdir()
@@ -123,7 +129,7 @@ class TestFiles:
         found = seen(tasks, "import glob\nglob.glob('parts/*.csv')")
         assert list(found.files) == ["parts/"]
         (tasks.folder / "parts" / "1.csv").write_text("")
-        assert validity.holds(found, str(tasks.folder)) == ("file", "parts/ has changed")
+        assert validity.holds(found, str(tasks.folder), os.environ) == ("file", "parts/ has changed")
 
     def test_what_does_not_count(self, tasks: Tasks) -> None:
         source = (
@@ -274,7 +280,7 @@ class TestHolds:
             environment={"NOT_SET_ANYWHERE": ""},
             written={"a": environment.file_id(str(tmp_path / "a"))},
         )
-        assert validity.holds(kept, str(tmp_path)) is None
+        assert validity.holds(kept, str(tmp_path), os.environ) is None
 
     @pytest.mark.parametrize(
         ("kept", "reason"),
@@ -301,7 +307,7 @@ class TestHolds:
     )
     def test_reasons(self, tmp_path: Path, kept: Observations, reason: tuple[str, str]) -> None:
         (tmp_path / "a").write_text("1")
-        assert validity.holds(kept, str(tmp_path)) == reason
+        assert validity.holds(kept, str(tmp_path), os.environ) == reason
 
     def test_an_edit_of_equal_length_is_seen(self, tmp_path: Path) -> None:
         path = tmp_path / "a"

@@ -41,9 +41,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write(cells: list[str]) -> Path:
-    path = Path("demo.ipynb")
-    path.write_text(document_of(((f"c{at}", cell) for at, cell in enumerate(cells)), "demo"))
+def write(cells: list[str], name: str = "demo") -> Path:
+    path = Path(f"{name}.ipynb")
+    path.write_text(document_of(((f"c{at}", cell) for at, cell in enumerate(cells)), name))
     return path
 
 
@@ -192,3 +192,17 @@ def test_any_runs_notebook_can_be_written_with_its_outputs(folder: Path) -> None
     assert shown["pick"][0].data["text/plain"] == "1.0"
     assert [output.output_type for output in shown["bad"]] == ["stream", "error"]
     assert shown["bad"][1].ename == "ZeroDivisionError"
+
+
+def test_values_are_read_where_their_modules_are_found_by_what_a_cell_has_set(folder: Path) -> None:
+    (folder / "lib").mkdir()
+    (folder / "beside_it.py").write_text("VALUE = 4")
+    (folder / "lib" / "deeper.py").write_text("VALUE = 5")
+    path = list(sys.path)
+    run = nbflow.run(write([
+        f"import sys\nsys.path.insert(0, {str(folder / 'lib')!r})",
+        "import beside_it as beside\nimport deeper\ndef total():\n    return beside.VALUE + deeper.VALUE",
+        "%%step a\nx = total()",
+    ], "paths"))  # fmt: skip
+    assert (run.data.x, run.data.total()) == (9, 9)
+    assert sys.path == path
