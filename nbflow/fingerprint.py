@@ -10,6 +10,7 @@ import math
 import pickle
 import sys
 import types
+from collections.abc import Iterable
 from typing import Any
 
 import xxhash

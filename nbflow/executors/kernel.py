@@ -6,6 +6,7 @@ import ast
 import contextlib
 import inspect
 import io
+import sys
 import time
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -286,7 +287,7 @@ class KernelTask:
             self.aside.hold(name)
         self.namespace.update(binds)
         try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            with muted("stdout"), muted("stderr"):
                 execute(self.kernel.ip, statement)  # what it shows was shown by its own cell
         except Exception as error:  # the user's code
             raise _failed(statement, error) from error
@@ -351,6 +352,22 @@ class KernelTask:
     def record(self, left: Left, groups: tuple[Group, ...], found: dict[str, Artifact], **shown: Any) -> Record:
         """Return the execution's record: what the cell left, as it was stored, and what it showed."""
         return self.stages.record(left, groups, found, observations=self.observations, **shown)
+
+
+@contextlib.contextmanager
+def muted(name: str) -> Iterator[None]:
+    """Within the block nothing comes out of a standard stream, which stays the object that handlers may keep."""
+    stream = getattr(sys, name)
+    try:
+        stream.write = len
+    except AttributeError:  # outside a kernel: a file of Python's own
+        with getattr(contextlib, f"redirect_{name}")(io.StringIO()):
+            yield
+        return
+    try:
+        yield
+    finally:
+        del stream.write
 
 
 def _failed(statement: Replay, error: Exception) -> TaskError:
