@@ -29,6 +29,9 @@ SHOWN = (
 )  # fmt: skip
 """What an artist shows, as far as drawing it does not change the answer."""
 
+CACHES = frozenset({"_stop_words_id"})
+"""Attributes of scikit-learn's estimators that are set by a first prediction."""
+
 LAID_OUT = frozenset({"XAxis", "YAxis", "Spine", "Legend", "Colorbar"})
 """Artists that are placed anew with every drawing: only their texts count."""
 
@@ -52,7 +55,7 @@ def fingerprint(value: Any, registry: Registry | None = None, *, by_value: bool 
             for artist in artists:
                 _add_figure(artist, digest)
         elif not _add_array(value, digest):
-            pickler = _ByValue if by_value else Pickler
+            pickler = _ByValue if by_value else _Marking
             pickler(Pickling(registry or Registry()), _Sink(digest), {}, out_of_band(digest.update)).dump(value)
     except Exception:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
         return None
@@ -105,7 +108,28 @@ class _Sink:
         return len(data) if isinstance(data, bytes) else memoryview(data).nbytes
 
 
-class _ByValue(Pickler):
+class _Marking(Pickler):
+    """Leaves out what scikit-learn's objects count and look up while they predict: it says nothing of what they are."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """Return how a part of the value is written."""
+        if type(value).__module__.startswith("sklearn.") and (reduced := _uncounted(value)) is not None:
+            return reduced
+        return super().reducer_override(value)
+
+
+def _uncounted(value: Any) -> Any:
+    """Return the reduction of a tree or vectorizer without its counters and caches, None for anything else."""
+    if hasattr(value, "get_tree_stats"):  # of neighbours: arrays, and numbers that are sizes and counters of queries
+        state = value.__getstate__()
+        return object, (), [each for each in state if not isinstance(each, int)]
+    if CACHES.isdisjoint(getattr(value, "__dict__", ())):
+        return None
+    constructor, arguments, state, *_ = value.__reduce_ex__(5)
+    return constructor, arguments, {key: each for key, each in state.items() if key not in CACHES}
+
+
+class _ByValue(_Marking):
     """Writes each string as the place of its first equal, and its text at the end of all."""
 
     def __init__(self, pickling: Pickling, stream: Sink, *rest: Any) -> None:

@@ -152,8 +152,9 @@ class Journal:
             return task.record(left, groups, found, outputs=outputs.items(), truncated=outputs.truncated)
 
         event = TaskChanged(
-            task=identity, state="done", at=time.time(), attempt=task.spec.attempt, key=task.spec.key,
-            execution=task.spec.execution, reasons=reasons, elapsed=task.stages.elapsed, pid=os.getpid(),
+            task=identity, state="skipped" if "skipped" in left.facts else "done", at=time.time(),
+            attempt=task.spec.attempt, key=task.spec.key, execution=task.spec.execution, reasons=reasons,
+            elapsed=task.stages.elapsed, pid=os.getpid(),
         )  # fmt: skip
 
         def publish(made: Callable[[], Record]) -> Record:

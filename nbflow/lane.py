@@ -14,6 +14,7 @@ from nbflow.context import current
 from nbflow.errors import NbflowError
 from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import FlowRun, say
+from nbflow.happenings import not_held
 from nbflow.knowledge import Knowledge, values_of
 from nbflow.model import (
     Artifact,
@@ -35,7 +36,7 @@ from nbflow.upstream import refuse
 from nbflow.watches import ADDED
 
 NOT_HERE = (
-    "foreach", "join", "condition", "until", "retry", "timeout", "memory", "catch", "gpu", "nodes", "env", "pip", "on",
+    "foreach", "join", "until", "retry", "timeout", "memory", "catch", "gpu", "nodes", "env", "pip", "on",
     "secret",
 )  # fmt: skip
 """Options that a cell in the kernel cannot honour: its step goes to a process."""
@@ -122,9 +123,15 @@ class Lane:
 
     def enter(self, task: KernelTask, *, isolated: bool) -> None:
         """The namespace as the task's step may see it; from here on what is shown belongs to it."""
-        before = self.known.before(task)
+        __tracebackhide__ = True
+        task.enter(self.known.before(task), isolated=isolated)
+        condition = task.spec.options.condition
+        if condition is not None and not task.holds(condition):
+            task.skip(condition)
+            self._reasons = (not_held(condition),)
+            print(f"skipped: {self._reasons[0][1]}")
+            return
         self.known.recorder.start()
-        task.enter(before, isolated=isolated)
 
     # ------------------------------------------------------------ reuse
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -288,19 +289,26 @@ def is_alive(started: RunStarted) -> bool | None:
     return True
 
 
+LOOK_BACK = 20
+"""Newest runs, among which a whole one is looked for."""
+
+
 def lost_before(store: Store, flow: StoredFlow) -> Finding | None:
-    """A flow in; what is to be said of its newest run when that broke off without an end, out."""
-    runs = runs_of(store, flow)
-    if not runs:
-        return None
-    try:
-        seen = PastRun(store, runs[0]).snapshot
-    except NotFoundError:  # killed before it wrote anything
-        return None
+    """Return what is to be said of a flow's newest run when that broke off; a kernel's session ends as it likes."""
+    for place in runs_of(store, flow)[:LOOK_BACK]:
+        past = PastRun(store, place)
+        with contextlib.suppress(NotFoundError):  # killed before it wrote anything
+            if not past.started.session:
+                return _told_lost(past)
+    return None
+
+
+def _told_lost(past: PastRun) -> Finding | None:
+    seen = past.snapshot
     if seen.status != "lost":
         return None
     begun = dict.fromkeys(v.task.step for v in seen.tasks if v.failure is not None and v.failure.kind == "lost")
-    return problems.lost_run(runs[0].run, [seen.labels.get(step, step) for step in begun])
+    return problems.lost_run(past.place.run, [seen.labels.get(step, step) for step in begun])
 
 
 def folder_of(store: Store, run: str, likely: str) -> str:

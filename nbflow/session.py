@@ -317,6 +317,7 @@ class Session:
 
     def enter(self, kind: str, header: str) -> None:
         """The call that stands in a header line's place: does what was decided, or raises what was wrong."""
+        __tracebackhide__ = True
         del kind, header  # the decision was made when they were seen first
         request = self._request
         decision = self._refused or (request.decision if request is not None else None)
@@ -347,6 +348,7 @@ class Session:
         if reason:
             self.say(_shared(step, reason))
         request.task = self.lane.start(step, decision, file)
+        __tracebackhide__ = True
         self.lane.enter(request.task, isolated=not reason)
 
     _refused: Decision | None = None

@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from nbflow import records, storage
+from tests.by_hand import Start, start, states
 from tests.kernel import Kernel, NotebookFile
+
+__all__ = ["start"]  # a fixture
 
 pytestmark = pytest.mark.running
 
@@ -224,3 +227,27 @@ def test_workers_are_there_before_the_first_cell_that_asks_for_one(tmp_path: Pat
         assert "json" in found
         kernel.ok("a", "b")
         assert kernel.value("y") == "'2'"
+
+
+def test_a_condition_is_asked_in_the_kernel(start: Start) -> None:
+    kernel = start({
+        "a": "%%step a\nx, y = 1, 'above'",
+        "b": "%%step b --if x > 5\nimport os\ny = os.getpid()\nprint('ran')\ny",
+        "c": "%%step c\ny",
+        "d": "%%step d --if x / 0 > 1\nz = 1",
+        "e": "%%step e --if x < 5\n[x]",
+    })  # fmt: skip
+    kernel.ok("a")
+    assert kernel.ok("b").stdout == "skipped: x > 5 is False\n"
+    assert kernel.ok("c").result == "'above'", "a reader takes what stands above"
+    assert kernel.ok("b").stdout == "skipped: x > 5 is False\n", "asked again"
+    assert kernel.value("y") == "'above'"
+    assert kernel.ok("e").result == "[1]"
+    failed = kernel.run("d")
+    assert failed.ename == "ZeroDivisionError"
+    assert "nbflow/" not in failed.traceback, "only the user's own lines"
+    kernel.notebook.edit("a", "%%step a\nx, y = 9, 'above'")
+    ran = kernel.ok("a", "b")
+    assert (ran.stdout, ran.result) == ("ran\n", kernel.value("__import__('os').getpid()"))
+    assert kernel.ok("c").result == ran.result
+    assert ("b", "skipped") in states(kernel)

@@ -238,3 +238,21 @@ def test_random_values_keep_what_they_share(seed: int) -> None:
     rng, pool = random.Random(seed), []  # type: ignore[var-annotated]
     values = {f"v{number}": build(rng, pool, 3) for number in range(rng.randint(1, 6))}
     assert structure(loaded(dumped(**values))) == structure(values)
+
+
+def test_what_an_estimator_counts_while_it_predicts_is_no_change() -> None:
+    neighbors = pytest.importorskip("sklearn.neighbors")
+    text = pytest.importorskip("sklearn.feature_extraction.text")
+    grid = np.arange(40.0).reshape(20, 2)
+    model = neighbors.KNeighborsRegressor(2, algorithm="kd_tree").fit(grid, grid[:, 0])
+    ball = neighbors.BallTree(grid, leaf_size=2)
+    words = text.TfidfVectorizer().fit(["one two", "two three"])
+    for value, use in ((model, model.predict), (ball, ball.query), (words, words.transform)):
+        before = fingerprint(value), fingerprint(value, by_value=True)
+        use(["one two"] if value is words else grid[:3])
+        assert (fingerprint(value), fingerprint(value, by_value=True)) == before
+    before = fingerprint(model), fingerprint(words)
+    model.fit(grid + 1, grid[:, 0])
+    words.fit(["four five"])
+    assert fingerprint(model) != before[0]
+    assert fingerprint(words) != before[1]

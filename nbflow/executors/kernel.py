@@ -44,11 +44,15 @@ class Statements:
         self._ip = ip
         self._calls: list[Callable[[types.CodeType], None]] = []
 
+    skipping = False  # the rest of the cell that runs
+
     def attach(self) -> None:
         """Stand around the shell's `run_code`, which runs one statement."""
         run_code = self._ip.run_code
 
         async def watched(code: types.CodeType, *args: Any, **options: Any) -> Any:
+            if self.skipping:
+                return False
             raised = await run_code(code, *args, **options)
             for call in self._calls:
                 call(code)
@@ -150,6 +154,7 @@ class KernelTask:
         self._context = contextlib.ExitStack()  # what holds while the cell runs
         self._put_back: list[Callable[[], None]] = []
         self._begun = 0.0
+        self._skipped: str | None = None  # the condition that does not hold
 
     # ------------------------------------------------------------ before the cell
 
@@ -220,6 +225,16 @@ class KernelTask:
             self._context.enter_context(self.kernel.statements.followed(self._see))
         stage.take_base_line()
         self._begun = time.perf_counter()
+
+    def holds(self, expression: str) -> bool:
+        """Return whether an option's expression is true in the task's namespace; raise what it raises."""
+        __tracebackhide__ = True
+        return bool(eval(compile(expression.strip(), self.spec.code_name, "eval"), self.namespace))  # noqa: S307
+
+    def skip(self, condition: str) -> None:
+        """Leave out the rest of the cell, as its condition does not hold."""
+        self._skipped = condition
+        self.kernel.statements.skipping = True
 
     def _see(self, code: types.CodeType) -> None:
         """A statement of the cell has run."""
@@ -315,17 +330,19 @@ class KernelTask:
         if begun:
             stage.see_draws()
         self._context.close()
+        self.kernel.statements.skipping = False
         left = None
         try:
             if begun:
                 self.observations = stage.observer.stop(self._seen())
                 self.kernel.process.see(stage.process)
             if succeeded and begun:
-                left = stage.collect()
+                left = stage.collect() if self._skipped is None else stage.skipped(self._skipped)
         finally:
             while self._put_back:
                 self._put_back.pop()()
-            self.aside.restore({*self.spec.writes, *left.values} if left is not None else ())
+            bound = left is not None and self._skipped is None
+            self.aside.restore({*self.spec.writes, *left.values} if bound and left is not None else ())
         if left is not None:
             self.namespace.update({name: value for name, value in left.values.items() if self._is_new(name, value)})
         return left
