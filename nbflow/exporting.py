@@ -9,6 +9,7 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from nbflow import client, plugins, storage
@@ -57,10 +58,15 @@ def export(
     return export_flow(flow, target, output, words=words, check=check, force=force)
 
 
-def _without_doubt(flow: Flow) -> Flow:
-    """Return a flow in which plain cells change whatever they may change: nobody compares where it is exported to."""
-    doubtful = {step.name: frozenset(step.escapes) for step in flow.steps if step.joins}
-    return build_flow(flow.notebook, all_cells=flow.all_cells, changed=doubtful) if doubtful else flow
+def _as_exported(flow: Flow) -> Flow:
+    """Return a flow as it means the same where nobody compares what cells have changed.
+
+    Plain cells change whatever they may change, and what cells set in the process is set by each step anew.
+    """
+    understand = partial(build_flow, flow.notebook, all_cells=flow.all_cells, replays_settings=True)
+    found = understand()
+    doubtful = {step.name: frozenset(step.escapes) for step in found.steps if step.joins}
+    return understand(changed=doubtful) if doubtful else found
 
 
 def export_flow(
@@ -68,9 +74,8 @@ def export_flow(
     force: bool = False,
 ) -> Exported:  # fmt: skip
     """The same for a flow that has been read already, as the kernel's session has it."""
-    flow = _without_doubt(flow)
+    flow = _as_exported(flow)
     exporter: Exporter = plugins.load("exporters", target)()
-    flow = build_flow(flow.notebook, all_cells=flow.all_cells, replays_settings=True)
     place = _place(flow, output, check=check)
     environment = read_environment(flow, beside=place.parent.resolve() == Path(flow.notebook.folder).resolve())
     options = Options(file=place.name, words=tuple(words))
