@@ -8,14 +8,14 @@ of it meanwhile is put back after the step, as with names.
 from __future__ import annotations
 
 import os
-import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from nbflow import artifacts, process_state, randomness
 from nbflow.definition_state import State, is_stateful, prints_of, put_state, reset
 from nbflow.effects import state_of
+from nbflow.import_settings import ImportSettings
 from nbflow.model import Replay, TaskSpec
 from nbflow.namespace import MISSING
 from nbflow.process_state import Change, Changes, Taken
@@ -37,9 +37,14 @@ class ProcessVersions:
     """What cells have set in the kernel's process, and what was there before any of them did."""
 
     def __init__(self) -> None:
+        self.imports = ImportSettings()
         self._base: dict[Key, Any] = {}
         self.taken: Taken = {}  # before the cell that runs now
         self._setup: dict[Place, Change] = {}  # set-up statements that have run here, and what each has set
+
+    def take(self) -> Taken:
+        """Return the process as it is now, without what imports have set by themselves."""
+        return self.imports.without(process_state.take())
 
     # ------------------------------------------------------------ what happens
 
@@ -62,13 +67,15 @@ class ProcessVersions:
 
     def see(self, before: Taken) -> Change:
         """Take down how the process was before what it differs from now; return the difference."""
-        now = process_state.take()
+        before = self.imports.without(before)
+        now = self.take()
         for part, name in _touched(before, now):
             self._base.setdefault((part, name), before[part].get(name, MISSING))
         return ("", *process_state.difference(before, now))
 
-    def rebase(self, before: Taken, now: Taken) -> None:
-        """Take what an import, or a cell that is no part of the flow, has set for what was there from the start."""
+    def rebase(self, before: Taken) -> None:
+        """Take what a cell that is no part of the flow has set for what was there from the start."""
+        before, now = self.imports.without(before), self.take()
         for key in _touched(before, now) & self._base.keys():
             part, name = key
             if _same(before[part].get(name, MISSING), self._base[key]):
@@ -94,7 +101,7 @@ class ProcessVersions:
     def _overlaid(self, changes: Iterable[Change]) -> dict[Key, Any]:
         """Return what changes have set, one after the other; MISSING for what they took away."""
         found: dict[Key, Any] = {}
-        there = process_state.take()
+        there = self.take()
         for _, new, gone in changes:
             for part, values in new.items():
                 for name, value in values.items():
@@ -109,7 +116,7 @@ class ProcessVersions:
 
         With `only` all else stays as it is.
         """
-        now = process_state.take()
+        now = self.take()
         found = {}
         for key in wanted if only else {**self._base, **wanted}:
             part, name = key
@@ -121,66 +128,36 @@ class ProcessVersions:
                 found[key] = target
         return found
 
-    def switch(self, found: Mapping[Key, Any]) -> Switched:
-        """Set what `differences` found; return how it was."""
-        now = process_state.take()
+    def switch(self, found: Mapping[Key, Any]) -> Callable[[], None]:
+        """Set what `differences` found; return what sets again what the user had, where a cell has left alone this."""
+        now = self.take()
         had = {}
         for key, target in found.items():
             part, name = key
             there = now.get(part, {}).get(name, MISSING)
-            base = self._base.setdefault(key, there)
-            if not _same(there, base):
+            if not _same(there, self._base.setdefault(key, there)):
                 had[key] = there
-            _put(key, target)
-        return Switched(had, dict(found))
+            self._set(key, target)
+
+        def put_back() -> None:
+            after = self.take() if had else {}
+            for key, value in had.items():
+                if _same(after.get(key[0], {}).get(key[1], MISSING), found[key]):
+                    self._set(key, value)
+
+        return put_back
+
+    def _set(self, key: Key, value: Any) -> None:
+        part, name = key
+        if value is MISSING:
+            process_state.put(("", {}, {part: (name,)}))
+        else:
+            process_state.put(("", {part: {name: self.imports.added(part, value)}}, {}))
 
     def put(self, above: Changes) -> None:
         """Set what steps have set that have not run here."""
         self.switch(self.differences(self._overlaid(above), only=True))
-        self.taken = process_state.take()  # the cell that asked for it has not set it itself
-
-
-class ImportsApart:
-    """Keeps what imports set by themselves (filters of warnings, variables) from counting as the cell's change.
-
-    A second execution imports nothing, and a worker has imported it all before.
-    """
-
-    def __init__(self, versions: ProcessVersions, before: Taken, own: Iterable[Replay]) -> None:
-        """`before`: the process before the cell, which imports change; `own`: what the cell defines."""
-        self._versions = versions
-        self._before = before
-        self._last = before
-        imports = [each for each in own if each.source.lstrip().startswith(("import ", "from "))]
-        self._lines = {each.line + at for each in imports for at in range(each.source.count("\n") + 1)}
-
-    def see(self, code: types.CodeType) -> None:
-        """A statement has run."""
-        if not self._lines:
-            return
-        now = process_state.take()
-        if self._lines.intersection(line for *_, line in code.co_lines()):
-            self._versions.rebase(self._last, now)
-            for part, name in _touched(self._last, now):
-                if name in now[part]:
-                    self._before[part] = {**self._before[part], name: now[part][name]}
-        self._last = now
-
-
-@dataclass(frozen=True)
-class Switched:
-    """What the process held that a later cell has set, and what stands there now."""
-
-    had: Mapping[Key, Any] = field(default_factory=dict)
-    now: Mapping[Key, Any] = field(default_factory=dict)
-
-    def put_back(self) -> None:
-        """Set again what the user had, as far as the cell has left alone what it was given."""
-        there = process_state.take() if self.had else {}
-        for key, value in self.had.items():
-            found, given = there.get(key[0], {}).get(key[1], MISSING), self.now[key]
-            if _same(found, given):
-                _put(key, value)
+        self.taken = self.take()  # the cell that asked for it has not set it itself
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -194,14 +171,6 @@ def _touched(before: Taken, now: Taken) -> set[Key]:
         for name in values.keys() | before[part].keys()
         if not _same(before[part].get(name, MISSING), values.get(name, MISSING))
     }  # fmt: skip
-
-
-def _put(key: Key, value: Any) -> None:
-    part, name = key
-    if value is MISSING:
-        process_state.put(("", {}, {part: (name,)}))
-    else:
-        process_state.put(("", {part: {name: value}}, {}))
 
 
 # ---------------------------------------------------------------- classes and functions

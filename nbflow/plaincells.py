@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-import types
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from nbflow import process_state, replay
 from nbflow.analysis import analyse
-from nbflow.carried import ImportsApart, Place, place_of
+from nbflow.carried import Place, place_of
 from nbflow.effects import PROCESS
 from nbflow.errors import NbflowError
 from nbflow.executors.kernel import KernelTask
@@ -85,16 +84,11 @@ class PlainCells:
             self.known.scratch.before(cell, analyse(cell.body), self.known.flow(), self.known.store_url())
 
     def _follow(self, own: list[Replay]) -> None:
-        """After each statement see what the cell has defined, and what its imports have set by themselves."""
+        """After each statement see what the cell has defined."""
         kernel = self.known.kernel
         names = [name for each in own for name in each.names]
-        imports = ImportsApart(kernel.process, kernel.process.taken, own)
-
-        def see(code: types.CodeType) -> None:
-            kernel.definitions.see(names, kernel.ip.user_ns)
-            imports.see(code)
-
         if names:
+            see = partial(kernel.definitions.see, names, kernel.ip.user_ns)
             self._stack.enter_context(kernel.statements.followed(see))
 
     def after(self, cell: Cell | None, before: Mapping[str, Any], *, succeeded: bool) -> None:
@@ -120,7 +114,7 @@ class PlainCells:
         elif self._step is not None:
             process.see(process.taken)
         elif task is None:
-            process.rebase(process.taken, process_state.take())
+            process.rebase(process.taken)
         if task is not None:
             self._finish(task, succeeded=succeeded)
             return

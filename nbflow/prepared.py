@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nbflow import limits, shell, storage
+from nbflow.import_settings import ImportSettings
 
 
 @dataclass
@@ -17,6 +18,7 @@ class Kept:
     replayed: Callable[[], None] = lambda: None  # called when definitions and set-up of a task have been replayed
     stores: dict[str, storage.Store] = field(default_factory=dict)
     exit_hooks: int = 0  # those that are not the task's
+    imports: ImportSettings = field(default_factory=ImportSettings)
 
     def store(self, url: str) -> storage.Store:
         """A store's URL in; the store, opened once, out."""

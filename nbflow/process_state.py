@@ -147,12 +147,12 @@ def take() -> Taken:
     return {name: part.read() for name, part in PARTS.items() if part.module in sys.modules}
 
 
-def changes(before: Taken, step: str, earlier: Changes = ()) -> Changes:
-    """Return what steps have set: those above (`earlier`), and one before whose cell `take` gave `before`.
+def changes(before: Taken, now: Taken, step: str, earlier: Changes = ()) -> Changes:
+    """Return what steps have set: those above (`earlier`), and one whose cell made `now` of what was `before`.
 
     What an import has set by itself is no change: a library that was not loaded before has nothing to compare with.
     """
-    new, gone = difference(before, take())
+    new, gone = difference(before, now)
     return (*earlier, (step, new, gone)) if new or gone else earlier
 
 

@@ -93,6 +93,7 @@ class Session:
         self.recorder.attach()
         distrust()
         self.known.kernel.statements.attach()
+        self.known.kernel.process.imports.attach()
         atexit.register(self.close)
         self._catch_up()
 
@@ -151,6 +152,7 @@ class Session:
         self.recorder.detach()
         trust()
         self.known.kernel.statements.detach()
+        self.known.kernel.process.imports.detach()
         self.known.close()
 
     def update_document(self, cells: Iterable[tuple[str, str, tuple[str, ...]]]) -> None:

@@ -21,6 +21,7 @@ from nbflow.costs import Costs
 from nbflow.definition_state import Definitions
 from nbflow.effects import PROCESS, owner_of
 from nbflow.fingerprint import fingerprint, holds_artists
+from nbflow.import_settings import ImportSettings
 from nbflow.joining import open_inputs
 from nbflow.model import FORMAT, Artifact, Finding, Group, Observations, Record, Ref, TaskSpec
 from nbflow.mutation import BaseLine, is_fixed
@@ -134,6 +135,7 @@ class Stages:
         reload: replay.Load,
         observer: Observer,
         modules: Callable[[], Iterable[str]],
+        imports: ImportSettings,
     ) -> None:
         self.spec = spec
         self.namespace = namespace
@@ -142,6 +144,7 @@ class Stages:
         self.reload = reload  # a group loaded once more, to compare with
         self.observer = observer
         self.modules = modules  # the names of loaded modules, the notebook's own ones among them
+        self.imports = imports
         self.definitions = Definitions((), {}, registry)
         self.findings: list[Finding] = []
         self.costs = Costs()
@@ -283,10 +286,13 @@ class Stages:
             if state is not None:
                 found[name] = state
         above = changes_above(spec, self.values)
-        process = process_state.changes(self.process, spec.step, above)
+        process = process_state.changes(self._own(self.process), self._own(process_state.take()), spec.step, above)
         if process != above or PROCESS in spec.writes:
             found[PROCESS] = process
         return found
+
+    def _own(self, taken: process_state.Taken) -> process_state.Taken:
+        return self.imports.without(taken)
 
     def _storable(self, dumped: Iterable[Dumped | Unstorable]) -> tuple[Dumped | Unstorable, ...]:
         """Return what was taken apart without what holds a secret of this step."""

@@ -35,6 +35,7 @@ from nbflow.context import Caught, Context, running
 from nbflow.definition_state import Definitions
 from nbflow.errors import NbflowError, SerializationError
 from nbflow.fingerprint import show_as_drawn
+from nbflow.import_settings import ImportSettings
 from nbflow.model import Group, Output, Record, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
 from nbflow.observe import Observer
 from nbflow.options import tries_again
@@ -73,8 +74,16 @@ class _Task:
         self.store = storage.open_store(spec.store) if self.kept is None else self.kept.store(spec.store)
         self.inputs = replay.Inputs(spec.groups, self._load)
         self.observer = Observer(spec, OURS, fresh=True)
+        self.imports = ImportSettings() if self.kept is None else self.kept.imports
         self.stages = Stages(
-            spec, self.module.__dict__, self.registry, self.inputs, self._load, self.observer, self.observer.new_modules
+            spec,
+            self.module.__dict__,
+            self.registry,
+            self.inputs,
+            self._load,
+            self.observer,
+            self.observer.new_modules,
+            self.imports,
         )
         self.failure: TaskFailure | None = None  # that was caught
 
@@ -105,7 +114,7 @@ class _Task:
     def _stages(self) -> Record:
         self._enter_process()
         item = self.inputs.value(self.spec.item) if self.spec.item is not None else None
-        with running(Context.of(self.spec, self.emit, item)):
+        with running(Context.of(self.spec, self.emit, item)), self.imports.followed():
             self.observer.start()
             self._replay()
             if self.kept is not None:

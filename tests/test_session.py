@@ -241,7 +241,7 @@ def test_setup_is_replayed_once(start: Start) -> None:
         "conn": "%%setup\nconnection = object()\nprint('connected')",
         "a": "%%step a\nmode = os.environ['MODE'], type(connection).__name__\nmode",
     })  # fmt: skip
-    first = kernel.ok("a")
+    first = kernel.ok("env", "a")
     assert first.result == "('fast', 'object')"
     assert "connected" not in first.stdout
     assert "connected" not in kernel.ok("a").stdout

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 from nbflow import process_state, replay, stages
 from nbflow.carried import (
     DefinitionVersions,
-    ImportsApart,
     Place,
     ProcessVersions,
     place_of,
@@ -42,7 +41,7 @@ class Statements:
 
     def __init__(self, ip: Any) -> None:
         self._ip = ip
-        self._calls: list[Callable[[types.CodeType], None]] = []
+        self._calls: list[Callable[[], None]] = []
 
     skipping = False  # the rest of the cell that runs
 
@@ -50,12 +49,12 @@ class Statements:
         """Stand around the shell's `run_code`, which runs one statement."""
         run_code = self._ip.run_code
 
-        async def watched(code: types.CodeType, *args: Any, **options: Any) -> Any:
+        async def watched(code: Any, *args: Any, **options: Any) -> Any:
             if self.skipping:
                 return False
             raised = await run_code(code, *args, **options)
             for call in self._calls:
-                call(code)
+                call()
             return raised
 
         self._ip.run_code = watched
@@ -65,8 +64,8 @@ class Statements:
         self._ip.__dict__.pop("run_code", None)
 
     @contextlib.contextmanager
-    def followed(self, call: Callable[[types.CodeType], None]) -> Iterator[None]:
-        """Within the block `call` is called with the code of each statement that has run."""
+    def followed(self, call: Callable[[], None]) -> Iterator[None]:
+        """Within the block `call` is called after each statement."""
         self._calls.append(call)
         try:
             yield
@@ -147,8 +146,9 @@ class KernelTask:
         self.aside = Aside(self.namespace)
         self.inputs = LiveInputs(spec, kernel.load)
         self.stages = Stages(
-            spec, self.namespace, kernel.registry, self.inputs, kernel.load, Observer(spec), HOOK.local_modules
-        )
+            spec, self.namespace, kernel.registry, self.inputs, kernel.load, Observer(spec), HOOK.local_modules,
+            kernel.process.imports,
+        )  # fmt: skip
         self.observations = Observations()
         self.replayed: list[tuple[Replay, dict[str, Any]]] = []  # with what they bound
         self._context = contextlib.ExitStack()  # what holds while the cell runs
@@ -186,7 +186,7 @@ class KernelTask:
         wanted = process.at(self.spec, stages.changes_above(self.spec, self.inputs))
         found = process.differences(wanted)
         self.stages.observer.given(name for part, name in wanted if part == "environment")
-        self._put_back.append(process.switch(found).put_back)
+        self._put_back.append(process.switch(found))
 
     def is_entered(self, before: Before) -> bool:
         """Whether all that a task asks for is in force already, so that a plain cell stands for it."""
@@ -220,7 +220,6 @@ class KernelTask:
         self._context.enter_context(running(Context.of(self.spec, _ignore)))
         stage.observer.start()
         stage.look()
-        self._imports = ImportsApart(self.kernel.process, stage.process, self.spec.own)
         if self.spec.own:
             self._context.enter_context(self.kernel.statements.followed(self._see))
         stage.take_base_line()
@@ -236,12 +235,11 @@ class KernelTask:
         self._skipped = condition
         self.kernel.statements.skipping = True
 
-    def _see(self, code: types.CodeType) -> None:
+    def _see(self) -> None:
         """A statement of the cell has run."""
         names = [name for definition in self.spec.own for name in definition.names]
         self.kernel.definitions.see(names, self.namespace)
         self.stages.definitions.see(names, self.namespace)
-        self._imports.see(code)
 
     def _take_definitions(self) -> None:
         """Take down how the definitions are; those that no cell above has set anything on are as their source says."""

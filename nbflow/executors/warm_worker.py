@@ -46,6 +46,7 @@ class _Worker:
         self.context = contextvars.copy_context()
         self.prepared = prepared
         self.kept = prepared.kept = Kept()
+        self.kept.imports.attach()  # before anything is compared: what stands in the way of settings stays
         shell.rehearse(prepared.shell)
         self.restored = process_state.Restored(prepared.shell)
         self.watched: dict[str, process_state.Watched] = {}  # source of the cell -> what was there before it
