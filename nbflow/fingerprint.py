@@ -73,9 +73,11 @@ def is_artist(value: Any) -> bool:
 
 
 def show_as_drawn(values: Iterable[Any]) -> None:
-    """Have figures among loaded values shown as where they were drawn: that took the inline backend, which does it."""
+    """Have figures among loaded values shown as where they were drawn: that has loaded the backend, which does it."""
     if any(map(holds_artists, values)):
-        sys.modules["matplotlib"].get_backend()
+        import matplotlib.pyplot as plt
+
+        plt.draw_if_interactive()  # type: ignore[no-untyped-call]
 
 
 def holds_artists(value: Any) -> bool:
