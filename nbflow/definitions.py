@@ -150,7 +150,7 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
 
 def parse_statement(statement: Statement) -> ast.stmt | None:
     """A statement in; its syntax tree, None where it is not Python by itself, out."""
-    return _parse_text(statement.source)
+    return parsed(statement.source)
 
 
 def global_names(source: str) -> frozenset[str]:
@@ -165,8 +165,11 @@ def global_names(source: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=8192)
-def _parse_text(source: str) -> ast.stmt | None:
-    """Kept by text: of a cell that was edited only the edited statements are parsed again."""
+def parsed(source: str) -> ast.stmt | None:
+    """Return the syntax tree of one statement, None where its text is not one of Python.
+
+    Kept by text: of a cell that was edited only the edited statements are parsed again.
+    """
     try:
         body = ast.parse(transform(source)).body
     except (SyntaxError, ValueError, RecursionError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import threading
 import time
@@ -9,8 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from nbflow import outcome, outputs, problems
+from nbflow.carried import place_of
 from nbflow.claims import Claim
 from nbflow.context import current
+from nbflow.definitions import parsed
 from nbflow.errors import NbflowError
 from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import FlowRun, say
@@ -33,6 +36,7 @@ from nbflow.screen import RunScreen, StepScreen
 from nbflow.serialize import Unstorable
 from nbflow.tracebacks import failure_of, unforeseen, unforeseen_failure
 from nbflow.upstream import refuse
+from nbflow.waiting import as_replay
 from nbflow.watches import ADDED
 
 NOT_HERE = (
@@ -110,7 +114,7 @@ class Lane:
     def start(self, step: Step, decision: Decision, file: str) -> KernelTask:
         """A step that is to run here in; the task, ready to be entered, out."""
         self.known.seen.add((step.name, decision.key))
-        self.known.tell(self.known.upstream().early(step))
+        self.known.tell([*self.known.upstream().early(step), *self._patched(step)])
         task = self.known.task(step, file)
         self._reasons = decision.reasons
         journal = self.known.journal()
@@ -120,6 +124,16 @@ class Lane:
             TaskId(step=step.name), "running", attempt=task.spec.attempt, key=decision.key, reasons=decision.reasons
         )
         return task
+
+    def _patched(self, step: Step) -> Iterator[Finding]:
+        """Modules that a cell below has changed here already: nothing can put that back."""
+        process = self.known.kernel.process
+        for each in self.known.flow().definitions:
+            below = (
+                each.kind == "setup" and each.position > step.position and process.has_run(place_of(as_replay(each)))
+            )
+            if below and isinstance(parsed(each.source), ast.Assign | ast.AugAssign | ast.Delete):
+                yield problems.patched(step, each)
 
     def enter(self, task: KernelTask, *, isolated: bool) -> None:
         """The namespace as the task's step may see it; from here on what is shown belongs to it."""

@@ -208,6 +208,16 @@ def overtaken(step: Step, writer: Step, files: Collection[str]) -> Finding:
     )  # fmt: skip
 
 
+def patched(step: Step, statement: Definition) -> Finding:
+    """A step run by hand while a module is as a cell below it has set it."""
+    text = statement.source.strip().split("\n")[0]
+    return Finding(
+        code="mutation", level="warning", step=step.name, cell=step.cell,
+        message=f"`{text}` of cell {statement.position} below has run: {step.label} sees what it has set",
+        fix=f"restart the kernel and run {step.label} first, or `%flow run {step.name}`",
+    )  # fmt: skip
+
+
 def added_again(step: Step, files: Collection[str]) -> Finding:
     """A step that was executed by hand once more, and has added to files for a second time."""
     listing = ", ".join(sorted(files))
