@@ -258,25 +258,23 @@ class Lane:
 
     def _overtaken(self, task: KernelTask) -> Iterator[Finding]:
         """Files that are not as a run has them: left by a step below, or added to once more."""
-        flow = self.known.flow()
-        places = {step.name: step for step in flow.steps}
+        places = {step.name: step for step in self.known.flow().steps}
         step = places.get(task.spec.step)
+        if step is None:
+            return
+        writers: dict[str, Step] = {}  # of each file the last one here
+        for record in sorted(self.known.done.values(), key=lambda record: record.created_at):
+            if record.step in places:
+                writers |= dict.fromkeys(record.observations.written, places[record.step])
         written = task.observations.written
-        read = task.observations.files.keys() - written.keys()
         added = {name for name, content in written.items() if content.startswith(ADDED)}
-        before = {r.step: r for r in sorted(self.known.done.values(), key=lambda record: record.created_at)}
-        mine = before.get(task.spec.step)
-        if step is not None and mine is not None and added:
-            since = [r for r in before.values() if r.created_at > mine.created_at]
-            rewritten = {name for record in since for name in record.observations.written}
-            again = (added & mine.observations.written.keys()) - rewritten
-            if again:
-                yield problems.added_again(step, again)
-        for record in self.known.done.values() if step is not None and read else ():
-            below = places.get(record.step)
-            files = read & record.observations.written.keys()
-            if step is not None and below is not None and below.position > step.position and files:
-                yield problems.overtaken(step, below, files)
+        again = {name for name in added if writers.get(name) is step}
+        if again:
+            yield problems.added_again(step, again)
+        read = task.observations.files.keys() - written.keys()
+        below = {name: writers[name] for name in read & writers.keys() if writers[name].position > step.position}
+        for writer in dict.fromkeys(below.values()):
+            yield problems.overtaken(step, writer, [name for name in below if below[name] is writer])
 
     def _show_card(self, step: str, options: StepOptions) -> None:
         """With `--card` the card of what has just run stands below its cell."""

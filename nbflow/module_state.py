@@ -34,10 +34,11 @@ def changes(before: Taken, loaded: Iterable[str], spec: TaskSpec, registry: Regi
     An assignment in the cell (`settings.RATE = 2`) is set-up, which is replayed.
     """
     now = take(loaded, registry)
+    who = spec.code_name if spec.step.startswith("cell:") else spec.step
     return [
         Finding(
             code="module-state", level="warning", step=spec.step, cell=spec.cell, name=f"{module}.{name}",
-            message=f"{spec.code_name} changes {name} of the module {module}: steps below import it as its file has it",
+            message=f"{who} changes {name} of the module {module}: steps below import it as its file has it",
             fix=f"keep {name} in the notebook, or set it by a statement of its own (`{module}.{name} = …`)",
         )
         for (module, name), known in before.items()

@@ -251,3 +251,27 @@ def test_a_condition_is_asked_in_the_kernel(start: Start) -> None:
     assert (ran.stdout, ran.result) == ("ran\n", kernel.value("__import__('os').getpid()"))
     assert kernel.ok("c").result == ran.result
     assert ("b", "skipped") in states(kernel)
+
+
+def test_what_the_kernel_cannot_put_back_is_said(start: Start) -> None:
+    kernel = start({
+        "top": "import math, helper_of_hand as own",
+        "one": "%%step one\nwith open('log.txt', 'w') as f:\n    f.write('1')\nxs = [getattr(math, 'extra', 0)]",
+        "two": "%%step two\nn = int(open('log.txt').read())\nn",
+        "sly": "%%step sly\ngetattr(xs, 'append')(5)",
+        "late": "%%step late\nwith open('log.txt', 'a') as f:\n    f.write('2')\nown.SEEN.append(len(xs))\nlen(xs)",
+        "patch": "%%step patch\nmath.extra = 5\nk = 1",
+    })  # fmt: skip
+    (kernel.notebook.path.parent / "helper_of_hand.py").write_text("SEEN = []\n")
+    kernel.ok("top", "one", "two")
+    early = kernel.ok("late")
+    assert "sly may change xs and has not run" in early.stderr
+    assert "late changes SEEN of the module helper_of_hand" in early.stderr
+    kernel.ok("sly", "patch")
+    again = kernel.ok("two")
+    assert again.result == "12"
+    assert "two read log.txt as late below it has left it" in again.stderr
+    assert "late has added to log.txt once more" in kernel.ok("late").stderr
+    assert "`math.extra = 5` of cell 7 below has run" in kernel.ok("one").stderr
+    for name in ("one", "two"):
+        assert "log.txt" not in kernel.ok(name).stderr
