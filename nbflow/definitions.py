@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -70,6 +71,16 @@ NO_SETUP = (
     "sys.exit", "ctypes.", "signal.raise_signal",
 )  # fmt: skip
 """Imported things whose discarded calls act on files, the screen, the clock or their arguments, not on the process."""
+
+CONFIGURING = re.compile(
+    r"(?:set|enable|disable|register|unregister|use|configure|config|initialize|init_|install|apply|setup|login|activate"
+    r"|deactivate|patch|extension|seed|basicConfig|captureWarnings|pandas$)(?![a-z])|init_\w+$",
+    re.IGNORECASE,
+)
+"""Names of calls that set something, and may be made in every process: `jax.config.update`, `ee.Initialize`."""
+
+SETTINGS = frozenset({"config", "options", "settings", "themes", "defaults", "extensions"})
+"""Parts of a library that hold settings."""
 
 PLOTTING = ("matplotlib.pyplot.", "pylab.", "seaborn.", "plotly.", "bokeh.", "altair.", "holoviews.")
 PLOT_SETUP = frozenset(
@@ -378,7 +389,15 @@ def _is_setup(
         return False
     if any(touched.startswith(prefix) for prefix in PLOTTING):
         return touched.rsplit(".", 1)[-1] in PLOT_SETUP
+    if isinstance(tree, ast.Expr) and not _configures(touched):
+        return False
     return all(defined(name) for name in reads if name not in _BUILTINS)
+
+
+def _configures(touched: str) -> bool:
+    """Whether a discarded call sets something in a library, by its name: any other one acts, and is made once."""
+    parts = touched.split(".")
+    return CONFIGURING.match(parts[-1]) is not None or not SETTINGS.isdisjoint(parts[1:])
 
 
 _BUILTINS = frozenset(dir(builtins))
