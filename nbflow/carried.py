@@ -8,7 +8,7 @@ of it meanwhile is put back after the step, as with names.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,13 +48,11 @@ class ProcessVersions:
 
     # ------------------------------------------------------------ what happens
 
-    def ran(self, statements: Iterable[Place], before: Taken) -> None:
+    def ran(self, statements: Sequence[Place], before: Taken) -> None:
         """Take down that set-up statements have run one after the other, in a process that was as `before`."""
         change = self.see(before)
-        for place in statements:
-            self._setup[place] = ("", {}, {})
-        for place in [*statements][-1:]:
-            self._setup[place] = change
+        self.executed(statements)
+        self._setup[statements[-1]] = change
 
     def executed(self, statements: Iterable[Place]) -> None:
         """Take down that set-up statements have run in a step: what they set is the step's own change."""
@@ -161,7 +159,9 @@ class ProcessVersions:
 
 
 def _same(one: Any, other: Any) -> bool:
-    return one is other or (MISSING not in (one, other) and not process_state.differs(one, other))
+    if one is MISSING or other is MISSING:
+        return one is other
+    return not process_state.differs(one, other)
 
 
 def _touched(before: Taken, now: Taken) -> set[Key]:
