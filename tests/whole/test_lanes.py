@@ -218,6 +218,43 @@ def test_every_lane_shows_the_same(name: str, way: str, tmp_path: Path) -> None:
     assert not place.problems, "\n".join(place.problems)
 
 
+LOOPS = {
+    "top": "import os\ndef configure(mode):\n    os.environ['MODE'] = mode\n\nclass Tally:\n    made = 0",
+    "make": "%%step make\nconfigure('slow')\nxs, n = [3, 1, 2], 0\nTally.made += 2",
+    "fit": "%%step fit --foreach x in xs\ny = x * 10 + len(os.environ['MODE']) + Tally.made",
+    "plain": "z = [y, x]\nz.append(len(z))",
+    "more": "%%step more\nw = sum(z)",
+    "pick": "%%step pick --join more\nys = [each.y for each in inputs]\nws = [each.w for each in inputs]",
+    "turn": "%%step turn --until n > 3\nn = n + max(1, len(ys) - 2)",
+    "risky": "%%step risky --catch error\nleft = n\nn / 0",
+    "maybe": "%%step maybe --if n > 99\nys = []",
+    "end": "%%step end\nresult = (ys, ws, n, left, error.type, os.environ['MODE'], Tally.made)",
+}
+NAMES = ("xs", "ys", "ws", "n", "left", "result")
+
+
+@pytest.mark.timeout(300)
+def test_loops_give_what_the_reference_gives(tmp_path: Path) -> None:
+    place = Place(Lanes(LOOPS), tmp_path, {}, [])
+    notebook = place.write()
+    right = {name: repr(value) for name, value in nbflow.reference.run(place.path).items() if name in NAMES}
+    assert right.keys() == {*NAMES}
+
+    def by_hand(kernel: Kernel, names: Iterable[str], when: str) -> None:
+        for name in names:
+            assert kernel.ok(name).status == "ok"
+        assert {name: kernel.value(name) for name in NAMES} == right, when
+
+    with place.kernel(notebook) as kernel:
+        by_hand(kernel, LOOPS, "by hand")
+        by_hand(kernel, ["make", "fit", "turn", "pick", "risky", "maybe", "end"], "again, in another order")
+        kernel.restart()
+        assert kernel.execute("%flow run", timeout=120).status == "ok"
+        by_hand(kernel, ["top", "end"], "after %flow run")
+    run = nbflow.run(place.path, store=str(tmp_path / ".nbflow"))
+    assert {name: repr(getattr(run.data, name)) for name in NAMES} == right
+
+
 def main() -> None:
     """Print the table of notebooks and ways: `python -m tests.whole.test_lanes [NAME…]`."""
     wanted = sys.argv[1:] or [*NOTEBOOKS]
