@@ -242,7 +242,11 @@ class Knowledge:
             group = spec.groups[ref.group]
             if not replayed & {each.id for each in group.definitions}:
                 usable[name] = Value(group, as_artifact(group, ref.name), "")
-        return Before(live=live, values=self.ledger.current(usable))
+        others = {
+            name: entry.value for name, entry in self.ledger.names().items()
+            if entry.group is not None and name not in usable and name not in spec.inputs
+        }  # fmt: skip
+        return Before(live=live, values=self.ledger.current(usable), others=others)
 
     # ------------------------------------------------------------ what was executed
 

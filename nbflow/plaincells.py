@@ -103,7 +103,9 @@ class PlainCells:
         ledger.sweep()
         analysis = analyse(cell.body) if cell is not None else None
         if analysis is not None:
-            ledger.forget((analysis.writes | analysis.may_mutate) - analysis.definitions)
+            # what a task may have changed is compared: only what it binds is another version for certain
+            possible = analysis.may_mutate if task is None else frozenset[str]()
+            ledger.forget((analysis.writes | possible) - analysis.definitions)
         self.known.waiting.drop(changed)
         setup: list[Place] = []
         if cell is not None and cell.kind in ("plain", "setup"):

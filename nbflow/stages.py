@@ -151,6 +151,7 @@ class Stages:
         self.created_at = time.time()
         self.elapsed = 0.0
         self.before: dict[str, Any] = {}
+        self.others: Mapping[str, Any] = {}  # what names of other cells hold where the task runs
         self.process: process_state.Taken = {}
         self.states: Mapping[str, bytes] = {}
         self._modules: module_state.Taken = {}
@@ -198,6 +199,7 @@ class Stages:
             if self._modules:
                 self.findings += module_state.changes(self._modules, self.modules(), spec, self.registry)
             shared = self._shared_changes(changed)
+            shared |= self._changed_beside(changed)
         changed |= shared.keys()
         effects = self._effects()
         changed |= effects.keys()
@@ -268,6 +270,18 @@ class Stages:
                 if together or other in spec.writes or not self._is_as_stored(other, value, ref.group):
                     found[other] = value
         return found
+
+    def _changed_beside(self, changed: Collection[str]) -> dict[str, Any]:
+        """Return names of other cells whose objects the changed inputs hold too, where that was not known.
+
+        A task in a process has no other names: there the cell that made the second name is executed again.
+        """
+        inputs = {name: self.values.value(self.spec.inputs[name]) for name in changed if name in self.spec.inputs}
+        others = {n: v for n, v in self.others.items() if not self._is_bound(n) and not is_fixed(v)}
+        if not inputs or not others:
+            return {}
+        together = dump_together(inputs, others, (), self.registry)
+        return {name: others[name] for name in together.shares}
 
     def _is_as_stored(self, name: str, value: Any, group: int) -> bool:
         """Whether a value is still equal to what it was loaded from: loaded once more and compared."""

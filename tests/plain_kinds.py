@@ -35,14 +35,11 @@ class Kind:
     plain: tuple[str, ...]
     seen: str
     joins: str | None = "possible"
-    by_hand: bool = True  # False: a kernel does not carry what it leaves as a run does
 
 
-def kind(
-    name: str, made: str, *plain: str, seen: str = "list(row_)", joins: str | None = "possible", by_hand: bool = True
-) -> Kind:
+def kind(name: str, made: str, *plain: str, seen: str = "list(row_)", joins: str | None = "possible") -> Kind:
     """Return a kind whose step makes `row_`."""
-    return Kind(name, made, plain, seen, joins, by_hand)
+    return Kind(name, made, plain, seen, joins)
 
 
 ROW = "row_ = [3, 1, 2]"
@@ -65,21 +62,21 @@ KINDS = (
     kind("a function of the notebook takes it", ROW, "got_ = take_last(row_)"),
     kind("a function that knows it by name", ROW, "def grab_():\n    return row_.pop()", "got_ = grab_()"),
     kind("another name for it", ROW, "same_ = row_\nsame_ += [9]"),
-    kind("another name, two cells apart", ROW, "same_ = row_", "got_ = same_.pop()", by_hand=False),
+    kind("another name, two cells apart", ROW, "same_ = row_", "got_ = same_.pop()"),
     kind("another name in a tuple", ROW, "same_, n_ = row_, 1\nsame_[0] = 7"),
     kind("a name that a condition chose", ROW, "pick_ = row_ if len('ab') else []\npick_.append(5)"),
     kind("a list of lists", "row_ = [1]\nrow2_ = [2]", "for each_ in (row_, row2_):\n    each_ += [0]",
          seen="row_ + row2_", joins=""),
     kind("what a function put together",
-         "row_ = [1]\nrow2_ = [2]", "pair_ = both(row_, row2_)", "got_ = pair_[0].pop()", by_hand=False),
+         "row_ = [1]\nrow2_ = [2]", "pair_ = both(row_, row2_)", "got_ = pair_[0].pop()"),
     kind("a comprehension for its effect", ROW, "[each.append(8) for each in (row_,)]", joins=""),
     kind("a method discarded on another name", ROW, "same_ = row_\nsame_.append(4)"),
-    kind("a bound method", ROW, "put_ = row_.append", "done_ = put_(6)", by_hand=False),
-    kind("partial of a function", ROW, "grab_ = functools.partial(take_last, row_)", "got_ = grab_()", by_hand=False),
+    kind("a bound method", ROW, "put_ = row_.append", "done_ = put_(6)"),
+    kind("partial of a function", ROW, "grab_ = functools.partial(take_last, row_)", "got_ = grab_()"),
     kind("the default that a dict keeps", "row_ = {}", "inner_ = row_.setdefault('a', [])\ninner_.append(1)",
          seen="{k: list(v) for k, v in row_.items()}"),
     kind("the same, two cells apart", "row_ = {}", "inner_ = row_.setdefault('a', [])", "got_ = inner_.append(1)",
-         seen="{k: list(v) for k, v in row_.items()}", by_hand=False),
+         seen="{k: list(v) for k, v in row_.items()}"),
     kind("a dict that is taken apart", "row_ = {'a': 1, 'b': 2}", "pair_ = row_.popitem()", seen="dict(row_)"),
     kind("the next of an iterator", "row_ = iter([1, 2, 3])", "first_ = next(row_)"),
     kind("an iterator that is summed up", "row_ = iter([1, 2, 3])", "total_ = sum(row_)"),
@@ -88,7 +85,7 @@ KINDS = (
     kind("an iterator in which something is sought", "row_ = iter([1, 2, 3])", "there_ = 2 in row_"),
     kind("a view of an array", NUMBERS, "view_ = row_[:2]\nview_[:] = 7", seen="row_.tolist()"),
     kind("a view, two cells apart", NUMBERS, "view_ = row_.reshape(2, 3)", "view_[0] = 5", seen="row_.tolist()",
-         by_hand=False),
+        ),
     kind("an array that is filled", NUMBERS, "done_ = row_.fill(2)", seen="row_.tolist()"),
     kind("an array that is given as out", NUMBERS, "sum_ = np.add(row_, 1, out=row_)", seen="row_.tolist()", joins=""),
     kind("another name for a frame", FRAME, "same_ = row_\nsame_['c'] = 1", seen=COLUMNS),
@@ -104,7 +101,7 @@ KINDS = (
     kind("a generator of the standard library", "row_ = random.Random(3)", "noise_ = row_.random()",
          seen="[row_.random()]", joins=""),
     kind("axes of a figure", "row_, axes_ = plt.subplots()\nplt.close(row_)", "ax_ = axes_\nax_.set_title('high')",
-         seen="[row_.axes[0].get_title()]", by_hand=False),
+         seen="[row_.axes[0].get_title()]"),
     kind("an object's method that gives something back", "row_ = Basket()", "n_ = row_.put('apple')",
          seen="list(row_.things)"),
     kind("a method that only sounds harmless",
@@ -114,12 +111,12 @@ KINDS = (
     kind("an object that a with enters", "row_ = Basket()", "with row_ as inside_:\n    pass",
          seen="list(row_.things)"),
     kind("a part of an object", "row_ = Basket()", "things_ = row_.things", "got_ = things_.append(1)",
-         seen="list(row_.things)", by_hand=False),
+         seen="list(row_.things)"),
     kind("a class's own list", "row_ = Basket()\nBasket.all_ = []", "kept_ = Basket.all_\nn_ = kept_.append(1)",
-         seen="list(Basket.all_)", by_hand=False),
+         seen="list(Basket.all_)"),
     kind("a copy that shares what it holds", "row_ = [[1], [2]]", "other_ = row_.copy()\ngot_ = other_[0].pop()",
          seen="[list(each) for each in row_]"),
-    kind("a step's own alias", "row_ = [1, 2]\nalso_ = row_", "got_ = also_.pop()", by_hand=False),
+    kind("a step's own alias", "row_ = [1, 2]\nalso_ = row_", "got_ = also_.pop()"),
     kind("a match that takes it apart", ROW, "match [row_]:\n    case [inner_]:\n        got_ = inner_.pop()"),
     kind("a walrus", ROW, "if (same_ := row_):\n    got_ = same_.pop()"),
     kind("a global of a function",
@@ -128,9 +125,9 @@ KINDS = (
     kind("a timed line", ROW, "%time got_ = row_.pop()"),
     # an effect besides
     kind("a call that sets the process", "row_ = ['?']", "configure()", seen="[os.environ.get('NBFLOW_TEST_KIND')]",
-         joins="effect", by_hand=False),
+         joins="effect"),
     kind("the same, its result kept", "row_ = ['?']", "said_ = configure()",
-         seen="[os.environ.get('NBFLOW_TEST_KIND')]", joins="effect", by_hand=False),
+         seen="[os.environ.get('NBFLOW_TEST_KIND')]", joins="effect"),
     kind("a file that is written", "row_ = 'f_.txt'", "n_ = Path(row_).write_text('plain')",
          seen="[Path(row_).read_text()]", joins="effect"),
     kind("a shell line", "row_ = 's_.txt'", "!echo shell > s_.txt",

@@ -168,7 +168,6 @@ def test_runs_see_what_a_plain_run_sees(numbers: Sequence[int], nursery: Nursery
 @pytest.mark.running
 @each_group
 def test_by_hand_they_do_what_a_plain_kernel_does(numbers: Sequence[int], nursery: Nursery, tmp_path: Path) -> None:
-    numbers = [number for number in numbers if KINDS[number].by_hand]
     notebook = written(tmp_path / "flow", numbers)
     expected = wanted(notebook, numbers, tmp_path / "plain", nursery)
     with Kernel(notebook) as kernel:

@@ -10,7 +10,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from nbflow import process_state, replay, stages
@@ -91,6 +91,7 @@ class Before:
 
     live: Collection[Place]  # where the definitions and set-up stand that are in force
     values: Mapping[str, Any]  # inputs, and what shares objects with them, that are there, unchanged
+    others: Mapping[str, Any] = field(default_factory=dict)  # what other names hold, as it is stored
 
 
 class Trace(Protocol):
@@ -173,6 +174,7 @@ class KernelTask:
         if isolated:
             self.aside.take({name for statement in live for name in statement.names} | before.values.keys())
         self.inputs.use(before.values)
+        self.stages.others = before.others
         self.bring_process()  # imports look where the cells above have said
         if self._replay_all(before.live):
             self.bring_process()
@@ -192,6 +194,7 @@ class KernelTask:
         """Whether all that a task asks for is in force already, so that a plain cell stands for it."""
         spec = self.spec
         self.inputs.use(before.values)
+        self.stages.others = before.others
         states = {name for name in spec.inputs if name.startswith("<")}
         if not all(place_of(statement) in before.live for statement in spec.replay):
             return False
