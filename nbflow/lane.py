@@ -271,7 +271,8 @@ class Lane:
         again = {name for name in added if writers.get(name) is step}
         if again:
             yield problems.added_again(step, again)
-        read = task.observations.files.keys() - written.keys()
+        # modules are imported once, and watched for themselves
+        read = {name for name in task.observations.files.keys() - written.keys() if not name.endswith(".py")}
         below = {name: writers[name] for name in read & writers.keys() if writers[name].position > step.position}
         for writer in dict.fromkeys(below.values()):
             yield problems.overtaken(step, writer, [name for name in below if below[name] is writer])

@@ -28,6 +28,23 @@ def take(loaded: Iterable[str], registry: Registry) -> Taken:
     }  # fmt: skip
 
 
+def unlike_files(fresh: dict[tuple[str, str], str | None], now: Taken, sources: Iterable[str]) -> tuple[str, ...]:
+    """Return what modules hold that is not as it was when they were seen first, which is taken down in `fresh`.
+
+    What the sources of the cells above set is as a worker has it too.
+    """
+    text = "\n".join(sources)
+    return tuple(
+        f"{module}.{name}"
+        for (module, name), mark in now.items()
+        if fresh.setdefault((module, name), mark) != mark and not _is_set(name, text)
+    )
+
+
+def _is_set(name: str, source: str) -> bool:
+    return re.search(rf"\.{re.escape(name)}\s*[-+*/|&]?=(?!=)", source) is not None
+
+
 def changes(before: Taken, loaded: Iterable[str], spec: TaskSpec, registry: Registry) -> list[Finding]:
     """What `take` gave before a cell in; a finding for each name of a module that is another one now out.
 
@@ -42,5 +59,5 @@ def changes(before: Taken, loaded: Iterable[str], spec: TaskSpec, registry: Regi
             fix=f"keep {name} in the notebook, or set it by a statement of its own (`{module}.{name} = …`)",
         )
         for (module, name), known in before.items()
-        if now.get((module, name)) != known and not re.search(rf"\.{re.escape(name)}\s*[-+*/|&]?=(?!=)", spec.source)
+        if now.get((module, name)) != known and not _is_set(name, spec.source)
     ]  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from nbflow import process_state, replay
+from nbflow import problems, process_state, replay
 from nbflow.analysis import analyse
 from nbflow.carried import Place, place_of
 from nbflow.effects import PROCESS
@@ -63,10 +63,14 @@ class PlainCells:
             if PROCESS in step.writes:  # run once more, it finds the process as the cells above have left it
                 self._placed = task
                 task.bring_process()
-            entered = task.is_entered(self.known.before(task))
+            before = self.known.before(task)
+            entered = task.is_entered(before)
         except NbflowError as error:
             say(error)
             return
+        if not entered:
+            stale = task.spec.inputs.keys() - before.values.keys()
+            self.known.tell(problems.elsewhere(self.known.flow(), step, stale))
         if entered:
             self._task = task
             self._reasons = prepared.reasons

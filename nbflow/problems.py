@@ -198,6 +198,20 @@ def not_run_yet(step: Step, writer: Step, names: Collection[str]) -> Finding:
     )  # fmt: skip
 
 
+def elsewhere(flow: Flow, step: Step, names: Collection[str]) -> Iterator[Finding]:
+    """A plain cell that runs on names as another cell than the one above has left them."""
+    labels = {each.name: each.label for each in flow.steps}
+    makers = {b.name: labels.get(b.sources[0].step or "") for b in step.bindings if b.name in names and b.sources}
+    stale = sorted(name for name, label in makers.items() if label is not None and not name.startswith("<"))
+    if stale:
+        above = ", ".join(dict.fromkeys(filter(None, (makers[name] for name in stale))))
+        yield Finding(
+            code="source-differs", level="note", step=step.name, cell=step.cell, name=stale[0],
+            message=f"{step.label} runs on {', '.join(stale)} as another cell has left it: no step takes it so",
+            fix=f"run {above} again, then this cell",
+        )  # fmt: skip
+
+
 def overtaken(step: Step, writer: Step, files: Collection[str]) -> Finding:
     """A step run by hand that read files which a step below it has written meanwhile."""
     listing = ", ".join(sorted(files))

@@ -154,7 +154,7 @@ class Stages:
         self.others: Mapping[str, Any] = {}  # what names of other cells hold where the task runs
         self.process: process_state.Taken = {}
         self.states: Mapping[str, bytes] = {}
-        self._modules: module_state.Taken = {}
+        self.module_state: module_state.Taken = {}
         self._inputs = BaseLine(spec, {}, registry)
         self._threads: frozenset[int] = frozenset()
 
@@ -165,7 +165,7 @@ class Stages:
         self.before = dict(self.namespace)
         self.states = randomness.loaded()
         self.process = process_state.take()
-        self._modules = module_state.take(self.modules(), self.registry)
+        self.module_state = module_state.take(self.modules(), self.registry)
         self._threads = frozenset(thread.ident or 0 for thread in threading.enumerate())
 
     def take_base_line(self) -> None:
@@ -196,8 +196,8 @@ class Stages:
             replay.register(definition, namespace, self.registry)
         with self.costs.of("comparison"):
             changed = {*self._inputs.compare(namespace)}
-            if self._modules:
-                self.findings += module_state.changes(self._modules, self.modules(), spec, self.registry)
+            if self.module_state:
+                self.findings += module_state.changes(self.module_state, self.modules(), spec, self.registry)
             shared = self._shared_changes(changed)
             shared |= self._changed_beside(changed)
         changed |= shared.keys()

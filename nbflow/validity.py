@@ -25,7 +25,14 @@ def holds(
         or _written_hold(observations.written, folder, rewritten)
         or _packages_hold(observations.distributions)
         or _variables_hold(observations.environment, variables)
+        or _kernel_holds(observations.kernel)
     )
+
+
+def _kernel_holds(names: Collection[str]) -> Reason | None:
+    if not names:
+        return None
+    return ("input", f"{', '.join(names)} was as a kernel had it, and not as its file has it")
 
 
 def _files_hold(files: dict[str, str], folder: str) -> Reason | None:

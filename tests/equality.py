@@ -375,5 +375,6 @@ RULES: tuple[tuple[Callable[[Any], bool], Rule], ...] = (
     (of("matplotlib.figure:FigureBase"), rules.compare_figure),
     (of("matplotlib.artist:Artist"), rules.compare_artist),
     (of("sklearn.base:BaseEstimator"), rules.compare_estimator),
+    (rules.is_tree_of_neighbours, rules.compare_tree),
 )
 """What is compared how: the first rule that matches a value decides; `_by_state` for all others."""

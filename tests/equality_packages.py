@@ -184,6 +184,15 @@ def compare_estimator(walk: Walk, a: Any, b: Any, where: str) -> Difference | No
     return found or walk.compare(_computed(vars(a)), _computed(vars(b)), f"vars({where})")
 
 
+def is_tree_of_neighbours(value: Any) -> bool:
+    return type(value).__module__.startswith("sklearn.neighbors.") and hasattr(value, "get_tree_stats")
+
+
+def compare_tree(walk: Walk, a: Any, b: Any, where: str) -> Difference | None:
+    """What the tree was built from; it counts its queries, which decides nothing."""
+    return walk.sequence([*a.get_arrays()], [*b.get_arrays()], f"{where}.get_arrays()")
+
+
 def _computed(attributes: dict[str, Any]) -> dict[str, Any]:
     """What fitting computed, without the times that it measured."""
     rest = {name: value for name, value in attributes.items() if name not in MEASURED}

@@ -275,3 +275,33 @@ def test_what_the_kernel_cannot_put_back_is_said(start: Start) -> None:
     assert "`math.extra = 5` of cell 7 below has run" in kernel.ok("one").stderr
     for name in ("one", "two"):
         assert "log.txt" not in kernel.ok(name).stderr
+
+
+def test_what_a_later_cell_set_on_a_module_is_said_and_reused_nowhere(start: Start) -> None:
+    kernel = start({
+        "top": "import settings_of_hand as settings",
+        "a": "%%step a\nx = settings.RATE\nx",
+        "b": "%%step b\nsettings.RATE = 6\nsettings.RATE",
+        "c": "%%step c\n(x, settings.RATE)",
+    })  # fmt: skip
+    (kernel.notebook.path.parent / "settings_of_hand.py").write_text("RATE = 5\n")
+    kernel.ok("top", "a", "b")
+    assert kernel.ok("c").result == "(5, 6)"
+    assert "settings_of_hand.RATE is as a cell has made it in this kernel" in kernel.ok("a").stderr
+    kernel.restart()
+    kernel.ok("top")
+    assert kernel.ok("a").result == "5"
+    assert kernel.ok("b", "c").result == "(5, 6)"
+
+
+def test_a_plain_cell_that_runs_on_what_a_later_one_has_left_says_what_to_run(start: Start) -> None:
+    kernel = start({
+        "a": "%%step a\nxs = [1]", "plain": "xs.append(2)", "c": "%%step c\nxs.append(9)\nxs",
+    })  # fmt: skip
+    assert kernel.ok("a", "plain", "c").result == "[1, 2, 9]"
+    kernel.notebook.edit("plain", "xs.append(3)")
+    told = kernel.ok("plain").stderr
+    assert "runs on xs as another cell has left it" in told
+    assert "run a again, then this cell" in told
+    assert kernel.run("c").ename == "PlanError"
+    assert kernel.ok("a", "plain", "c").result == "[1, 3, 9]"

@@ -13,7 +13,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from nbflow import process_state, replay, stages
+import msgspec
+
+from nbflow import module_state, process_state, replay, stages
 from nbflow.carried import (
     DefinitionVersions,
     Place,
@@ -25,7 +27,7 @@ from nbflow.carried import (
 from nbflow.context import Context, running
 from nbflow.definition_state import Definitions, is_stateful
 from nbflow.errors import TaskError
-from nbflow.model import Artifact, Group, Observations, Record, Ref, Replay, TaskEvent, TaskSpec
+from nbflow.model import Artifact, Finding, Group, Observations, Record, Ref, Replay, TaskEvent, TaskSpec
 from nbflow.mutation import is_fixed
 from nbflow.namespace import MISSING, Aside
 from nbflow.observe import HOOK, Observer
@@ -83,6 +85,7 @@ class Kernel:
         self.process = ProcessVersions()
         self.definitions = DefinitionVersions(registry)
         self.statements = Statements(ip)
+        self.fresh_modules: dict[tuple[str, str], str | None] = {}  # what own modules held when they were seen first
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,7 @@ class KernelTask:
         self._put_back: list[Callable[[], None]] = []
         self._begun = 0.0
         self._skipped: str | None = None  # the condition that does not hold
+        self._foreign: tuple[str, ...] = ()
 
     # ------------------------------------------------------------ before the cell
 
@@ -223,10 +227,23 @@ class KernelTask:
         self._context.enter_context(running(Context.of(self.spec, _ignore)))
         stage.observer.start()
         stage.look()
+        self._see_modules()
         if self.spec.own:
             self._context.enter_context(self.kernel.statements.followed(self._see))
         stage.take_base_line()
         self._begun = time.perf_counter()
+
+    def _see_modules(self) -> None:
+        """Own modules stay as cells have made them: what a worker would not find is said, and the result stays here."""
+        stage, spec = self.stages, self.spec
+        sources = [spec.source, *(statement.source for statement in spec.replay)]
+        self._foreign = module_state.unlike_files(self.kernel.fresh_modules, stage.module_state, sources)
+        if self._foreign:
+            stage.findings.append(Finding(
+                code="module-state", level="warning", step=spec.step, cell=spec.cell, name=self._foreign[0],
+                message=f"{', '.join(self._foreign)} is as a cell has made it in this kernel, not as its file has it",
+                fix=f"restart the kernel, or `%flow run {spec.step}`: the result counts in this kernel alone",
+            ))  # fmt: skip
 
     def holds(self, expression: str) -> bool:
         """Return whether an option's expression is true in the task's namespace; raise what it raises."""
@@ -335,7 +352,8 @@ class KernelTask:
         left = None
         try:
             if begun:
-                self.observations = stage.observer.stop(self._seen())
+                seen = stage.observer.stop(self._seen())
+                self.observations = msgspec.structs.replace(seen, kernel=self._foreign)
                 self.kernel.process.see(stage.process)
             if succeeded and begun:
                 left = stage.collect() if self._skipped is None else stage.skipped(self._skipped)
