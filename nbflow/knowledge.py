@@ -58,6 +58,7 @@ class Knowledge:
         self.waiting = Waiting(self.kernel, self.ledger, self.flow)
         self.scratch = Scratch(ip.user_ns, self.ledger, registry)
         self.done: dict[str, Record] = {}  # key -> the newest execution of this kernel, or of a run that it started
+        self.failed: set[str] = set()  # steps whose last execution by hand did not end well
         self.seen: set[tuple[str, str]] = set()  # (step, key) that ran or was reused by hand
         self.store_option: str | None = None
         self._executors: dict[str, Executors] = {}
@@ -104,7 +105,7 @@ class Knowledge:
         flow = self.flow()
         if self._upstream is None:
             journal = self.journal()
-            known = Known(self.done, self.kernel.process.environment, self.seen)
+            known = Known(self.done, self.failed, self.kernel.process.environment, self.seen)
             self._upstream = Upstream(flow, journal.store, journal.run, known, self._adopt, self._executor)
         return self._upstream
 
@@ -162,6 +163,7 @@ class Knowledge:
     def know(self, record: Record, values: Mapping[str, Any]) -> None:
         """An execution that is stored counts from now on; its names hold its values."""
         self.done[record.key] = record
+        self.failed.discard(record.step)
         for name, artifact in record.artifacts.items():
             if (owner := owner_of(name)) is not None:
                 self.kernel.definitions.bind(self.ip.user_ns.get(owner), artifact.content_id)

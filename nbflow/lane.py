@@ -295,6 +295,7 @@ class Lane:
             kind = "cancelled" if isinstance(error, KeyboardInterrupt) else "error"
             failure = failure_of(error, (spec.code_name,), spec.cell, kind=kind)
         state: TaskState = "cancelled" if failure.kind == "cancelled" else "failed"
+        self.known.failed.add(spec.step)
         self.known.journal().tell(
             TaskId(step=spec.step), state, attempt=spec.attempt, key=spec.key, failure=failure,
             elapsed=task.stages.elapsed, reasons=self._reasons,

@@ -13,7 +13,7 @@ from nbflow import planning, problems
 from nbflow.errors import NbflowError, PlanError
 from nbflow.happenings import Prepared
 from nbflow.lookup import Lookup, RunFacts
-from nbflow.model import Finding, Flow, Index, Record, Step, TaskId
+from nbflow.model import Change, Finding, Flow, Index, Record, Step, TaskId
 from nbflow.parameter_sources import Wish
 from nbflow.parameter_values import evaluate
 from nbflow.plugins import Executor
@@ -40,6 +40,7 @@ class Known:
     """What a kernel has executed so far: shared with it, so always as it is now."""
 
     executed: Mapping[str, Record]  # key -> the newest execution, of this kernel or of a run that it started
+    failed: AbstractSet[str]  # steps whose last execution by hand has failed or was broken off
     variables: Callable[[], Mapping[str, str]]  # the environment as it was before any cell set one
     seen: AbstractSet[tuple[str, str]]  # (step, key) that ran or was reused by hand: the next time it is executed
 
@@ -58,6 +59,10 @@ class HandLookup(Lookup):
         if record is not None and task.step != self.target:
             return planning.Choice(record, ())
         return super().choose(task, key)
+
+    def changes(self, task: TaskId) -> tuple[Change, ...]:
+        """Return what differs from a task's last execution, or that it failed."""
+        return (Change(code="failed", what="it failed"),) if task.step in self.known.failed else super().changes(task)
 
     def previous(self, task: TaskId) -> Record | None:
         """The last execution of the task in this kernel, else that of the newest run."""

@@ -305,3 +305,11 @@ def test_a_plain_cell_that_runs_on_what_a_later_one_has_left_says_what_to_run(st
     assert "run a again, then this cell" in told
     assert kernel.run("c").ename == "PlanError"
     assert kernel.ok("a", "plain", "c").result == "[1, 3, 9]"
+
+
+def test_a_step_that_has_failed_here_is_said_to_have_failed(start: Start) -> None:
+    kernel = start({"a": "%%step a\nx = 1 / 0", "b": "%%step b\nx"})
+    assert kernel.run("a").ename == "ZeroDivisionError"
+    assert "a has to run first (it failed)" in kernel.run("b").traceback
+    kernel.notebook.edit("a", "%%step a\nx = 1")
+    assert kernel.ok("a", "b").result == "1"
