@@ -68,7 +68,7 @@ compiled: $(READY)
 demo: $(READY) ## the quickstart as a flow: run, run again (all reused), one parameter changed
 	@bash examples/demo.sh $(BIN) $(DEMO)
 
-test: unit running notebooks remote browser export ## everything that has to pass, at most 15 minutes
+test: unit running notebooks remote browser export ## everything that has to pass, at most 30 minutes on two quiet cores
 
 unit: $(READY) compiled ## no process is started, under 30 s
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -n 2 -m "$(UNMARKED)"
