@@ -259,6 +259,8 @@ def _classify(
             statement.source.strip().lstrip("%").split(None, 1)[0] if statement.source.strip().startswith("%") else ""
         )
         return "setup" if name in SETUP_MAGICS else "data"
+    if isinstance(tree, ast.ImportFrom) and any(alias.name == "*" for alias in tree.names):
+        return "setup"  # which names it brings nobody knows: every task below has them
     if statement.kind in ("import", "def", "class"):
         return "definition"
     if tree is None:

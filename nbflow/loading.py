@@ -8,6 +8,7 @@ own class instead.
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 import threading
 import types
@@ -29,6 +30,10 @@ from nbflow.storage import Store
 
 _MAIN_LOCK = threading.RLock()
 """Held while `__main__` is a run's namespace: pickles and dataclasses look their module up by name."""
+
+
+STAR = re.compile(r"from\s+[\w.]+\s+import\s*\*")
+"""An import whose names nobody knows: any definition below it may need them."""
 
 
 class Records(Protocol):
@@ -162,7 +167,8 @@ class Values:
 
     def _define(self, order: int) -> None:
         """Replay a definition, after all that it requires, in document order, each once."""
-        for needed in sorted(closed(self._flow.definitions, [order])):
+        stars = (each.order for each in self._flow.definitions[:order] if STAR.fullmatch(each.source.strip()))
+        for needed in sorted({*closed(self._flow.definitions, [order]), *stars}):
             if needed not in self._made:
                 definition = self._flow.definitions[needed]
                 live = self._from_kernel(definition)

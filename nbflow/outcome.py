@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import types
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -10,6 +12,8 @@ from typing import Any
 from nbflow import randomness
 from nbflow.errors import SerializationError
 from nbflow.model import Artifact, Group, TaskSpec
+
+STAR = re.compile(r"^[ \t]*from[ \t]+([\w.]+)[ \t]+import[ \t]*\(?[ \t]*\*", re.MULTILINE)
 
 NEVER = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython"})
 
@@ -32,7 +36,7 @@ def outputs_of(
 
     Those are the names it was expected to write, and those newly bound or bound to another object; `--out` narrows.
     """
-    own = {name for replay in spec.own for name in replay.names}
+    own = {name for replay in spec.own for name in replay.names} | star_names(spec.source)
     expected = {*spec.writes, *changed}
     values: dict[str, Any] = {}
     for name, value in after.items():
@@ -48,6 +52,17 @@ def outputs_of(
         values = {name: value for name, value in values.items() if name in spec.outputs}
         _check_bound(spec, values, after)
     return values
+
+
+def star_names(source: str) -> set[str]:
+    """Return the names that star imports in a source bring, of modules that are loaded."""
+    if "*" not in source or "import" not in source:
+        return set()
+    found: set[str] = set()
+    for name in STAR.findall(source):
+        if (module := sys.modules.get(name)) is not None:
+            found.update(getattr(module, "__all__", None) or (each for each in vars(module) if each[:1] != "_"))
+    return found
 
 
 def users(namespace: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from nbflow.registry import Registry
 from nbflow.scope import gather
 from nbflow.versions import Ledger
 
-VAGUE = frozenset({"dynamic", "star-import", "hidden-state", "run-magic", "syntax"})
+VAGUE = frozenset({"dynamic", "hidden-state", "run-magic", "syntax"})
 """Diagnostics of a cell whose reads or writes are not all known."""
 
 LARGEST = 64 << 20

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from nbflow import module_state, process_state, replay, stages
+from nbflow import module_state, outcome, process_state, replay, stages
 from nbflow.carried import (
     DefinitionVersions,
     Place,
@@ -176,7 +176,8 @@ class KernelTask:
         spec = self.spec
         live = [statement for statement in spec.replay if place_of(statement) in before.live]
         if isolated:
-            self.aside.take({name for statement in live for name in statement.names} | before.values.keys())
+            names = {name for statement in live for name in (*statement.names, *outcome.star_names(statement.source))}
+            self.aside.take(names | before.values.keys())
         self.inputs.use(before.values)
         self.stages.others = before.others
         self.bring_process()  # imports look where the cells above have said

@@ -140,6 +140,13 @@ NOTEBOOKS: dict[str, Lanes] = {
         "two": "%%step two\nlogging.info('two has %d', len(xs))\nys = xs + [2]",
         "end": "%%step end\nlogging.warning('end')\nprint(ys)",
     }),
+    "star imports": Lanes({
+        "top": "from typing import *\nfrom collections import *\nfrom stars_of_lanes import *\nbase = scaled(2)",
+        "setup": "%%setup\nfrom math import *",
+        "make": "%%step make\nclass Bag(Counter):\n    pass\n\ndef top(bag: Mapping[str, int], n: Optional[int] = None) -> List[str]:\n"
+                "    return sorted(bag)[:n]\nbag = Bag('abca')\nprint(top(bag), sqrt(base))",
+        "use": "%%step use\nprint(top(bag, 1), isinstance(bag, Bag), floor(pi), scaled(FACTOR), OrderedDict(bag))",
+    }, files={"stars_of_lanes.py": "FACTOR = 3\n\n\ndef scaled(x):\n    return x * FACTOR\n"}),
     "plain cells between steps": Lanes({
         "make": "%%step make\nxs = [3, 1, 2]\nd = {}\nprint(xs)",
         "pop": "last = xs.pop()",
