@@ -255,10 +255,7 @@ def _classify(
 ) -> PieceKind:
     """One statement in; the first rule that fits decides; data is what is left."""
     if statement.kind == "magic":
-        name = (
-            statement.source.strip().lstrip("%").split(None, 1)[0] if statement.source.strip().startswith("%") else ""
-        )
-        return "setup" if name in SETUP_MAGICS else "data"
+        return "setup" if _magic_of(statement) in SETUP_MAGICS else "data"
     if isinstance(tree, ast.ImportFrom) and any(alias.name == "*" for alias in tree.names):
         return "setup"  # which names it brings nobody knows: every task below has them
     if statement.kind in ("import", "def", "class"):
@@ -356,11 +353,14 @@ def _alias_part(value: ast.expr, origins: Mapping[str, str], defined: Callable[[
 def _sets(statement: Statement, tree: ast.stmt | None, origins: Mapping[str, str]) -> bool:
     """Whether a statement does nothing but set what comparing the process finds."""
     if statement.kind == "magic":
-        text = statement.source.strip()
-        return text.startswith("%") and text.lstrip("%").split(None, 1)[:1] != [] and (
-            text.lstrip("%").split(None, 1)[0] in CARRIED_MAGICS
-        )  # fmt: skip
+        return _magic_of(statement) in CARRIED_MAGICS
     return tree is not None and _sets_only(tree, origins)
+
+
+def _magic_of(statement: Statement) -> str:
+    """Return the name of a line magic, an empty string for `!command` and the like."""
+    text = statement.source.strip()
+    return text.lstrip("%").split(None, 1)[0] if text.startswith("%") and text.strip("%") else ""
 
 
 def _sets_only(tree: ast.stmt, origins: Mapping[str, str]) -> bool:

@@ -6,27 +6,15 @@ import re
 import sys
 import types
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from nbflow import randomness
 from nbflow.errors import SerializationError
-from nbflow.model import Artifact, Group, TaskSpec
+from nbflow.model import Artifact, TaskSpec
 
 STAR = re.compile(r"^[ \t]*from[ \t]+([\w.]+)[ \t]+import[ \t]*\(?[ \t]*\*", re.MULTILINE)
 
 NEVER = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython"})
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a task left."""
-
-    groups: tuple[Group, ...]
-    artifacts: dict[str, Artifact]
-    unbound: tuple[str, ...]
-    changed: tuple[str, ...] = ()  # inputs changed in place, or stored with what shares objects with them
-    shares: tuple[str, ...] = ()  # inputs that share objects with what is left
 
 
 def outputs_of(
