@@ -227,7 +227,8 @@ class RemoteStore(Store):
         mark = f"{folder}/{TEMPORARY}claim-{name}"
         try:
             system.makedirs(folder, exist_ok=True)
-            system.pipe_file(mark, b"", mode="create")
+            # `pipe_file(mode="create")` looks first and writes then: two may find nothing there
+            system.open(mark, "xb").close()
         except FileExistsError:
             return False
         except Exception as error:  # as above
