@@ -22,6 +22,9 @@ from nbflow.storage import Store, safe_name
 EVERY = 0.2
 """Seconds between two looks at what another run executes."""
 
+LOOKS = 50
+"""How often a claim is tried before what has taken its name counts as none: a link, say."""
+
 
 class Claim(Frozen, frozen=True, kw_only=True):
     """One time that an execution was begun, and how it ended as far as its run could say."""
@@ -77,7 +80,7 @@ def claim(store: Store, spec: TaskSpec, place: RunPlace, *, again: bool) -> Clai
 
     `again`: the user has asked for another time, whatever an earlier run began.
     """
-    while True:
+    for _ in range(LOOKS):
         last = last_claim(store, spec.key)
         if last is not None and (not again or last.run == place.run or is_under_way(store, last)):
             return last
@@ -88,6 +91,11 @@ def claim(store: Store, spec: TaskSpec, place: RunPlace, *, again: bool) -> Clai
         )  # fmt: skip
         if store.create(_path(made), msgspec.json.encode(made)):
             return made
+        time.sleep(EVERY)  # another one has taken the name, and may still be writing
+    raise StoreError(
+        f"{_folder(spec.key)} in the datastore {store.url} holds something that is no claim",
+        fix="remove what is no plain file there",
+    )
 
 
 def end(store: Store, made: Claim, how: Literal["done", "failed"]) -> None:

@@ -1,7 +1,7 @@
 """What a datastore may lose: runs beyond those that are kept, and what no kept run reaches. Nothing is unpickled.
 
 Safe beside runs in progress: they count as kept, and what nobody refers to stays for an hour, for whoever is just
-about to refer to it; a segment that a writer finds already there counts as new.
+about to refer to it; a segment that a writer finds already there counts as new. A link in the store is left alone.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from nbflow.artifacts import segments_of
 from nbflow.identity import stored_flows
 from nbflow.index import Index, RunSummary
 from nbflow.model import Record, RunStarted, TaskChanged
+from nbflow.options import parse_size
 from nbflow.past import summaries
 from nbflow.render import listing, preview
+from nbflow.settings import MOST
 from nbflow.storage import Entry, LocalStore, Store
 from nbflow.storage_interface import segment_path
 
 KEEP = 10
-MOST = 20_000_000_000
+DEFAULT = parse_size(MOST)
 GRACE = 3600.0
 """Seconds that what nobody refers to is left alone."""
 
@@ -35,7 +37,7 @@ class Policy:
     """How many runs of each flow are kept, at most how many bytes of a store; `force`: young left-overs go, too."""
 
     keep: int = KEEP
-    most: int = MOST
+    most: int = DEFAULT
     force: bool = False
 
 
@@ -46,6 +48,7 @@ class Cleaning:
     runs: tuple[tuple[RunSummary, int, str], ...] = ()
     records: tuple[Entry, ...] = ()
     segments: tuple[Entry, ...] = ()
+    links: tuple[str, ...] = ()  # folders of the store that are links: nothing is removed in them
     kept_runs: int = 0
     kept_bytes: int = 0
     young: int = 0  # bytes that nobody refers to, and that are too young to go
@@ -74,8 +77,9 @@ def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None 
     policy = policy or Policy()
     now = time.time() if now is None else now
     contents = _read(store)
-    dropped = _beyond(contents, policy.keep)
-    dropped |= _too_large(contents, dropped, policy.most)
+    links = tuple(store.linked()) if isinstance(store, LocalStore) else ()
+    dropped = {} if "flows" in links else _beyond(contents, policy.keep)
+    dropped |= {} if "flows" in links else _too_large(contents, dropped, policy.most)
     kept = [run for run in contents.runs if _id(run) not in dropped]
     executions = _reached(contents, kept)
     limit = now if policy.force else now - GRACE
@@ -88,10 +92,11 @@ def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None 
         (entry, held) for entry, held in contents.records if executions.isdisjoint(each.execution for each in held)
     ]
     gone = [entry for entry, held in loose if not is_young(entry, max(each.created_at for each in held))]
+    gone = [] if "results" in links else gone
     paths = {entry.path for entry in gone}
     held = _segments(each for entry, found in contents.records if entry.path not in paths for each in found)
     free = [entry for path, entry in contents.segments.items() if path not in held]
-    segments = [entry for entry in free if not is_young(entry)]
+    segments = [] if "segments" in links else [entry for entry in free if not is_young(entry)]
     whole = sum(contents.sizes.values()) + sum(entry.size for entry, _ in contents.records)
     whole += sum(entry.size for entry in contents.segments.values())
     young = sum(entry.size for entry, _ in loose if entry.path not in paths)
@@ -99,7 +104,7 @@ def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None 
     runs = [run for run in contents.runs if _id(run) in dropped]
     found = Cleaning(
         runs=tuple((run, contents.sizes.get(_id(run), 0), dropped[_id(run)]) for run in runs),
-        records=tuple(gone), segments=tuple(segments), kept_runs=len(kept), young=young,
+        records=tuple(gone), segments=tuple(segments), links=links, kept_runs=len(kept), young=young,
     )  # fmt: skip
     return replace(found, kept_bytes=whole - found.nbytes)
 
@@ -135,6 +140,7 @@ def as_object(cleaning: Cleaning) -> dict[str, Any]:
             for run, size, why in cleaning.runs
         ],
         "records": len(cleaning.records), "segments": len(cleaning.segments), "nbytes": cleaning.nbytes,
+        "links": list(cleaning.links),
         "kept": {"runs": cleaning.kept_runs, "nbytes": cleaning.kept_bytes, "young": cleaning.young},
     }  # fmt: skip
 
@@ -150,6 +156,7 @@ def text(cleaning: Cleaning, *, done: bool) -> str:
         if entries:
             size = preview.size(sum(entry.size for entry in entries))
             lines.append(f"  {len(entries)} {what} that no kept run reaches, {size}")
+    lines += [f"  {name}/ is a link: nothing is removed in it" for name in cleaning.links]
     word = "removed" if done else "would be removed"
     kept = f"{cleaning.kept_runs} runs kept, {preview.size(cleaning.kept_bytes)}"
     head = f"{preview.size(cleaning.nbytes)} {word}; {kept}"

@@ -12,6 +12,7 @@ from nbflow import cleaning, client, comparison, terminal
 from nbflow.cli_exit import DONE, exit_code, interrupts
 from nbflow.options import parse_size
 from nbflow.render import lines, table
+from nbflow.settings import most_bytes
 from nbflow.storage import open_store, store_url
 
 store_option = click.option("--store", metavar="URL", help="The datastore: a folder or an fsspec URL.")
@@ -67,7 +68,13 @@ def _size(_: click.Context, __: click.Parameter, value: str | None) -> int | Non
 @click.command()
 @click.option("--keep", type=click.IntRange(0), default=cleaning.KEEP, show_default=True, metavar="N",
               help="Runs of each flow that stay; tagged ones stay anyway.")  # fmt: skip
-@click.option("--size", "most", callback=_size, metavar="SIZE", help="The most that the store may hold; default: 20G.")
+@click.option(
+    "--size",
+    "most",
+    callback=_size,
+    metavar="SIZE",
+    help="The most that the store may hold; default: the setting of this folder, 20G.",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.option("--force", is_flag=True, help="Also what is younger than an hour: no run may be going on.")
 @store_option
@@ -75,7 +82,9 @@ def _size(_: click.Context, __: click.Parameter, value: str | None) -> int | Non
 def gc(keep: int, most: int | None, dry_run: bool, force: bool, store: str | None, as_json: bool) -> int:
     """Remove old runs, and what no kept run reaches."""
     opened = open_store(store_url(store, Path.cwd()))
-    found = cleaning.plan_cleaning(opened, cleaning.Policy(keep, cleaning.MOST if most is None else most, force))
+    found = cleaning.plan_cleaning(
+        opened, cleaning.Policy(keep, most_bytes(Path.cwd()) if most is None else most, force)
+    )
     if not dry_run:
         cleaning.clean(opened, found)
     print(lines.plain(cleaning.as_object(found)) if as_json else cleaning.text(found, done=not dry_run))

@@ -16,6 +16,7 @@ from nbflow.document import ORIGINS
 from nbflow.errors import OptionError, nearest
 from nbflow.identity import find_flow, word_for
 from nbflow.model import RunStatus
+from nbflow.options import parse_size
 from nbflow.render import dag, listing, table
 
 if TYPE_CHECKING:
@@ -303,12 +304,12 @@ def attach(session: Session, words: Words) -> None:
 def gc(session: Session, words: Words) -> Any:
     """`%flow gc [--keep N] [--size SIZE] [--dry-run] [--force]`: remove old runs and what no kept run reaches."""
     from nbflow import cleaning
-    from nbflow.options import parse_size
 
     keep, size = words.option("keep"), words.option("size")
     try:
         policy = cleaning.Policy(
-            cleaning.KEEP if keep is None else int(keep), cleaning.MOST if size is None else parse_size(size),
+            cleaning.KEEP if keep is None else int(keep),
+            settings.most_bytes(session.flow().notebook.folder) if size is None else parse_size(size),
             "force" in words.options,
         )  # fmt: skip
     except ValueError as error:
@@ -343,19 +344,25 @@ def status(session: Session, words: Words) -> Any:
 
 
 def config(session: Session, words: Words) -> None:
-    """`%flow config [notebook PATH | store URL | ignore CELL]`: this kernel's notebook, its runs' place, its cells."""
+    """`%flow config [notebook PATH | store URL | size SIZE | ignore CELL]`: notebook, its runs' place, its cells."""
     if not words.plain:
         print("\n".join(session.settings()))
         return
     name, value = words.plain[0], " ".join(words.plain[1:])
-    if not value or name not in ("notebook", "store", "ignore"):
-        what = "%flow config sets `notebook PATH`, `store URL` or `ignore CELL`"
-        raise OptionError(what, fix="write one of the three")
+    if not value or name not in ("notebook", "store", "size", "ignore"):
+        what = "%flow config sets `notebook PATH`, `store URL`, `size SIZE` or `ignore CELL`"
+        raise OptionError(what, fix="write one of the four")
     if name == "notebook":
         session.use_notebook(Path(value))
     elif name == "store":
         session.use_store(value)
         settings.write_setting(session.flow().notebook.folder, "store", value)
+    elif name == "size":
+        try:
+            parse_size(value)
+        except ValueError as error:
+            raise OptionError(f"%flow config size: {error}", fix="write a size, such as `50G`") from None
+        settings.write_setting(session.flow().notebook.folder, "size", value)
     else:
         print(f"cell {session.ignore(value).position} takes no part in runs from now on")
 

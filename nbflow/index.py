@@ -34,13 +34,14 @@ from nbflow.model import (
 )
 from nbflow.storage import LocalStore, Store, cache_folder
 
-LAYOUT = 2
+LAYOUT = 3
 KEPT_DURATIONS = 20
 
 SCHEMA = (
     "CREATE TABLE runs (folder TEXT, run TEXT, created REAL, stamp INTEGER, summary BLOB, PRIMARY KEY (folder, run))",
     "CREATE TABLE durations (folder TEXT, step TEXT, at REAL, seconds REAL)",
     "CREATE INDEX by_step ON durations (folder, step, at)",
+    "CREATE TABLE marks (name TEXT PRIMARY KEY, at REAL, told INTEGER)",
     f"PRAGMA user_version = {LAYOUT}",
 )
 
@@ -205,6 +206,18 @@ class Index:
         for step, seconds in rows:
             steps.setdefault(step, []).append(seconds)
         return {step: statistics.median(values) for step, values in steps.items()}
+
+    # -- what the user has been told
+
+    def mark(self, name: str) -> tuple[float, bool]:
+        """A mark's name in; when it was set last (0: never), and whether the user has been told, out."""
+        query = "SELECT at, told FROM marks WHERE name = ?"
+        rows: list[tuple[float, int]] = self._use(lambda db: db.execute(query, (name,)).fetchall(), [])
+        return (rows[0][0], bool(rows[0][1])) if rows else (0.0, False)
+
+    def put_mark(self, name: str, at: float, told: bool) -> None:
+        """Set a mark."""
+        self._use(lambda db: db.execute("INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", (name, at, told)), None)
 
     # -- the file
 

@@ -38,7 +38,7 @@ from nbflow.plugins import Executor
 from nbflow.preloading import preload_of
 from nbflow.provenance import run_started
 from nbflow.runner import Runner, Understand, Watch
-from nbflow.settings import without_ignored
+from nbflow.settings import most_bytes, without_ignored
 from nbflow.subflow import with_ancestors, without_params
 
 PathLike = str | os.PathLike[str]
@@ -287,12 +287,11 @@ def begin(
     claims.check_store(ready.lookup.store, ready.flow.steps)
     known = claim_flow(ready.lookup.store, flow.notebook)
     lost = past.lost_before(ready.lookup.store, known)
-    old = retention.plan(ready.lookup.store, known, os.environ)
-    more = (*((lost,) if lost is not None else ()), *((old.finding,) if old is not None else ()))
+    large = retention.grown(ready.lookup.store, most_bytes(flow.notebook.folder))
+    more = tuple(finding for finding in (lost, large) if finding is not None)
     told = msgspec.structs.replace(ready.flow, findings=(*ready.flow.findings, *more)) if more else ready.flow
-    after = old.start if old is not None else None
     return Runner(
-        told, ready.lookup, known, started, executors.get, slots, watch, ready.understand, executors.room(flow), after
+        told, ready.lookup, known, started, executors.get, slots, watch, ready.understand, executors.room(flow)
     )
 
 

@@ -33,12 +33,13 @@ class Missing:
     writes: frozenset[str]  # by the step itself
 
 
-def retention(count: int, keep: int) -> Finding:
-    """Old runs that go when this one has ended."""
+def grown(size: str, most: str, gain: str) -> Finding:
+    """A datastore that holds more than its setting says, and what a clean-up would free."""
     return Finding(
-        code="retention", level="note",
-        message=f"{count} older runs are removed after this one: the last {keep} and those with a tag stay",
-        fix="`nbflow tag RUN NAME` keeps one, NBFLOW_KEEP=0 keeps all",
+        code="grown", level="note",
+        message=f"the datastore holds {size} of values, more than {most};"
+        f" `nbflow gc` would free {gain}, nothing goes by itself",
+        fix="`nbflow gc --dry-run` says what would go; `%flow config size 100G` sets another size",
     )  # fmt: skip
 
 

@@ -81,13 +81,11 @@ class Runner:
         watch: Watch | None = None,
         understand: Understand | None = None,
         room: Room = Room(),  # noqa: B008  # frozen
-        after: Callable[[], None] | None = None,
     ) -> None:
-        """`home` is the flow in the store; `after` is called when all that the run leaves has been written."""
+        """`home` is the flow in the store."""
         self.place = RunPlace(flow.name, home.folder, started.run)
         self.flow = flow
         self.room = room
-        self.after = after
         self.understand = understand
         self.changed: dict[str, frozenset[str]] = {}  # what steps turned out to change in place
         self.revised: set[TaskId] = set()
@@ -163,8 +161,6 @@ class Runner:
         self.tell(RunEnded(status=status, at=time.time(), error=self.state.error))
         self.writer.close()
         self.draw(None, force=True)
-        if self.after is not None:
-            self.after()
 
     # ------------------------------------------------------------ the loop
 

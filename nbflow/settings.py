@@ -1,6 +1,7 @@
 """Settings of the notebooks of one folder, kept in `.nbflow/config.json` beside them: read, and written.
 
-`store` is where their runs are kept, `ignore` holds for each notebook the ids of plain cells that no run may take.
+`store` is where their runs are kept, `size` how many bytes a datastore may hold before it is told of, `ignore` holds
+for each notebook the ids of plain cells that no run may take.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import msgspec
 
 from nbflow.errors import OptionError, StoreError
 from nbflow.model import Cell, Finding, Notebook
+from nbflow.options import parse_size
 
 
 def settings_path(folder: str | os.PathLike[str]) -> Path:
@@ -42,6 +44,20 @@ def write_setting(folder: str | os.PathLike[str], name: str, value: Any) -> None
     known = read_settings(folder) if place.exists() else {}
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(json.dumps({**known, name: value}, indent=2) + "\n", encoding="utf-8")
+
+
+MOST = "20G"
+"""The size of a datastore from which on it is told of, where nothing else is set."""
+
+
+def most_bytes(folder: str | os.PathLike[str]) -> int:
+    """Return how many bytes a datastore may hold before it is told of; StoreError where the setting is no size."""
+    size = read_settings(folder).get("size", MOST)
+    try:
+        return parse_size(str(size))
+    except ValueError as error:
+        place = settings_path(folder)
+        raise StoreError(f"{place} cannot be understood: size: {error}", fix="correct or delete it") from None
 
 
 # ---------------------------------------------------------------- cells that no run may take

@@ -1,5 +1,10 @@
-"""A datastore in a folder of this machine, by plain system calls."""
-# ruff: noqa: PTH103, PTH105, PTH106, PTH108, PTH110, PTH116, PTH120, PTH123
+"""A datastore in a folder of this machine, by plain system calls.
+
+The folder itself, and its own folders right below it, may be links, to a larger disk for instance. Below those nothing
+but folders and plain files counts: a link, a fifo, a socket or a device is neither listed nor read. Nothing is ever
+deleted through a link: whoever plants one leads no clean-up elsewhere.
+"""
+# ruff: noqa: PTH103, PTH105, PTH106, PTH108, PTH110, PTH116, PTH120
 # pathlib costs as much as the calls that it wraps, and every small artifact would pay.
 
 from __future__ import annotations
@@ -8,11 +13,30 @@ import errno
 import itertools
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Self
 
-from nbflow.errors import NotFoundError
+from nbflow.errors import NotFoundError, StoreError
 from nbflow.model import Segment
 from nbflow.storage_interface import FULL, REFUSED, TEMPORARY, Entries, Entry, Names, Store, check_path, segment_path
+
+ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR})
+"""What a system says where no file lies, or something that is none: a folder, a link, a socket."""
+
+DEEPEST = 16
+"""Folders below each other in which files are looked for; a datastore's own are half as many."""
+
+FOLDERS = frozenset({"segments", "results", "claims", "facts", "flows"})
+"""The folders of a datastore."""
+
+BY_DESCRIPTOR = {os.open, os.unlink, os.rmdir} <= os.supports_dir_fd
+"""Whether this system opens and removes below an opened folder."""
+
+READING = os.O_RDONLY
+for _flag in ("O_CLOEXEC", "O_BINARY", "O_NOFOLLOW", "O_NONBLOCK"):  # the last one: a fifo must not make it wait
+    READING |= getattr(os, _flag, 0)
 
 
 class LocalStore(Store):
@@ -36,21 +60,24 @@ class LocalStore(Store):
     def read(self, path: str) -> bytes:
         """A path in, its bytes out."""
         try:
-            with open(self._place(path), "rb", buffering=0) as file:
-                return file.read()
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise NotFoundError(f"{path} is not in the datastore {self.url}") from error
+            data = _read_file(self._place(path))
         except OSError as error:
-            raise self.trouble("read from", error, path) from error
+            if error.errno not in ABSENT:
+                raise self.trouble("read from", error, path) from error
+            data = None
+        if data is None:
+            raise NotFoundError(f"{path} is not in the datastore {self.url}")
+        return data
 
     def size(self, path: str) -> int | None:
         """A path in; its length, None when there is none, out."""
         try:
-            return os.stat(self._place(path)).st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            about = os.lstat(self._place(path))
         except OSError as error:
+            if error.errno in ABSENT:
+                return None
             raise self.trouble("read from", error, path) from error
+        return about.st_size if stat.S_ISREG(about.st_mode) else None
 
     def _put(self, path: str, data: bytes | memoryview) -> None:
         final = self._place(path)
@@ -106,47 +133,64 @@ class LocalStore(Store):
     def list(self, prefix: str) -> Entries:
         """A folder in; every file below it out."""
         found: Entries = []
-        self._walk(self._place(prefix) if prefix else self._folder, prefix, found)
+        left = [(self._place(prefix) if prefix else self._folder, prefix)]
+        while left:
+            folder, at = left.pop()
+            for item, is_folder in self._scan(folder, at):
+                path = f"{at}/{item.name}" if at else item.name
+                if not is_folder:
+                    try:
+                        about = item.stat(follow_symlinks=False)
+                    except FileNotFoundError:  # removed meanwhile
+                        continue
+                    found.append(Entry(path, about.st_size, about.st_mtime))
+                elif path.count("/") < DEEPEST:
+                    left.append((item.path, path))
         return sorted(found)
 
-    def _walk(self, folder: str, prefix: str, found: Entries) -> None:
-        for item in self._scan(folder):
-            path = f"{prefix}/{item.name}" if prefix else item.name
-            try:
-                if item.is_dir(follow_symlinks=False):
-                    self._walk(item.path, path, found)
-                    continue
-                about = item.stat()
-            except FileNotFoundError:  # removed meanwhile
-                continue
-            found.append(Entry(path, about.st_size, about.st_mtime))
-
-    def _scan(self, folder: str) -> Iterator[os.DirEntry[str]]:
+    def _scan(self, folder: str, prefix: str) -> Iterator[tuple[os.DirEntry[str], bool]]:
+        """A folder in; the plain files and folders right below it, and whether it is a folder, out."""
+        if "/" in prefix and _is_beyond_link(self._folder, prefix):
+            return
         try:
             with os.scandir(folder) as items:
-                yield from (item for item in items if not item.name.startswith(TEMPORARY))
-        except (FileNotFoundError, NotADirectoryError):
-            return
+                for item in items:
+                    is_folder = item.is_dir(follow_symlinks=not prefix and item.name in FOLDERS)
+                    if (is_folder or item.is_file(follow_symlinks=False)) and not item.name.startswith(TEMPORARY):
+                        yield item, is_folder
         except OSError as error:
-            raise self.trouble("read from", error) from error
+            if error.errno not in ABSENT:
+                raise self.trouble("read from", error) from error
 
     def children(self, prefix: str) -> Names:
         """A folder in; the names right below it out."""
-        return sorted(item.name for item in self._scan(self._place(prefix) if prefix else self._folder))
+        return sorted(item.name for item, _ in self._scan(self._place(prefix) if prefix else self._folder, prefix))
+
+    def linked(self) -> Names:
+        """Which of a datastore's folders are links: they are read through, and nothing is deleted in them."""
+        try:
+            with os.scandir(self._folder) as items:
+                return sorted(item.name for item in items if item.name in FOLDERS and item.is_symlink())
+        except OSError as error:
+            if error.errno not in ABSENT:
+                raise self.trouble("read from", error) from error
+            return []
 
     def delete(self, path: str) -> None:
-        """Remove a file, if there is one, and the folders that are empty now."""
-        place = self._place(path)
+        """Remove a file, if there is one, and the folders that are empty now; StoreError where a link is in the way."""
+        *folders, name = check_path(path).split("/")
         try:
-            _unlink(place)
+            with _Descent(self._folder, folders) as descent:
+                descent.remove(name)
+        except FileNotFoundError:
+            return
         except OSError as error:
+            if error.errno in ABSENT:
+                raise StoreError(
+                    f"cannot delete {path} in the datastore {self.url}: a folder above it is a link, or no folder",
+                    fix="remove the link; nothing is deleted through one",
+                ) from error
             raise self.trouble("write to", error, path) from error
-        for _ in range(path.count("/")):
-            place = os.path.dirname(place)
-            try:
-                os.rmdir(place)
-            except OSError:  # not empty: the usual case
-                return
 
     def has_segment(self, segment: Segment) -> bool:
         """Whether the store holds that segment; if so it counts as new, so that no clean-up takes it now."""
@@ -162,17 +206,119 @@ class LocalStore(Store):
     def remove_temporary(self, older_than: float) -> int:
         """A time (seconds since 1970) in; how many left-overs of killed writers from before it were removed out."""
         count = 0
-        for folder, _, files in os.walk(self._folder):
-            for name in files:
-                place = f"{folder}/{name}"
-                if name.startswith(TEMPORARY) and os.stat(place).st_mtime < older_than:
-                    _unlink(place)
-                    count += 1
+        for folder, names in _left_overs(self._folder, older_than):
+            try:
+                with _Descent(self._folder, folder) as descent:
+                    for name in names:
+                        descent.unlink(name)
+                        count += 1
+            except OSError:  # removed meanwhile, or not ours
+                continue
         return count
 
     def segment_files(self, segments: Sequence[Segment]) -> Names:
         """Segments in; their places in the folder out."""
         return [self._place(segment_path(segment.hash)) for segment in segments]
+
+
+class _Descent:
+    """The folders from a datastore's own down to one in it, each opened below the one before: no link is followed.
+
+    What is removed is removed in the folder that was opened, whatever has taken its name since.
+    """
+
+    def __init__(self, root: str, folders: Sequence[str]) -> None:
+        self._root = root
+        self._names = folders
+        self._descriptors: list[int] = []
+        self._opened = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Open them; an OSError of ABSENT where one is a link."""
+        with ExitStack() as stack:
+            if not BY_DESCRIPTOR:
+                place = self._root
+                for name in self._names:
+                    place = f"{place}/{name}"
+                    if not stat.S_ISDIR(os.lstat(place).st_mode):
+                        raise NotADirectoryError(errno.ENOTDIR, "not a folder", place)
+                return self
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            for name in ("", *self._names):
+                here = self._descriptors[-1] if name else None
+                opened = os.open(name or self._root, flags | (os.O_NOFOLLOW if name else 0), dir_fd=here)
+                stack.callback(os.close, opened)
+                self._descriptors.append(opened)
+            self._opened = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close them."""
+        self._opened.close()
+
+    def unlink(self, name: str) -> None:
+        """Remove a file of the last folder, if there is one."""
+        try:
+            if self._descriptors:
+                os.unlink(name, dir_fd=self._descriptors[-1])
+            else:
+                os.unlink("/".join((self._root, *self._names, name)))
+        except FileNotFoundError:
+            return
+
+    def remove(self, name: str) -> None:
+        """Remove a file of the last folder, if there is one, and the folders that are empty now."""
+        self.unlink(name)
+        for depth in range(len(self._names), 0, -1):
+            try:
+                if self._descriptors:
+                    os.rmdir(self._names[depth - 1], dir_fd=self._descriptors[depth - 1])
+                else:
+                    os.rmdir("/".join((self._root, *self._names[:depth])))
+            except OSError:  # not empty: the usual case
+                return
+
+
+def _is_beyond_link(root: str, path: str) -> bool:
+    """Whether a folder of a path is a link; the first one may be."""
+    first, *rest = path.split("/")
+    place = f"{root}/{first}"
+    for name in rest:
+        place = f"{place}/{name}"
+        try:
+            if stat.S_ISLNK(os.lstat(place).st_mode):
+                return True
+        except OSError:
+            return False
+    return False
+
+
+def _left_overs(root: str, older_than: float) -> Iterator[tuple[list[str], list[str]]]:
+    """A datastore's folder and a time in; folders in it, each with temporary files from before that time, out."""
+    for folder, _, files in os.walk(root):  # links to folders are not followed
+        names = []
+        for name in files:
+            if name.startswith(TEMPORARY):
+                try:
+                    about = os.lstat(f"{folder}/{name}")
+                except OSError:  # removed meanwhile
+                    continue
+                if stat.S_ISREG(about.st_mode) and about.st_mtime < older_than:
+                    names.append(name)
+        if names:
+            yield [part for part in folder[len(root) :].split("/") if part], names
+
+
+def _read_file(place: str) -> bytes | None:
+    """A place in; the bytes of the file there, None where something lies there that is no file, out."""
+    descriptor = os.open(place, READING)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
 
 
 def _open_new(place: str, flags: int) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
 import time
 from pathlib import Path
 
@@ -13,7 +15,9 @@ import nbflow
 from nbflow import cli, records
 from nbflow.artifacts import is_whole
 from nbflow.cleaning import Cleaning, Policy, clean, plan_cleaning
+from nbflow.errors import StoreError
 from nbflow.identity import named_flow, runs_of
+from nbflow.index import Index
 from nbflow.model import RunStarted, TaskChanged, TaskId
 from nbflow.notebook import document_of
 from nbflow.storage import Store, open_store
@@ -189,28 +193,124 @@ def test_gc_after_real_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert len(list(records.all_records(open_store(store)))) == 6  # parameters, a, the list, two items, c
 
 
-@pytest.mark.running
-def test_old_runs_go_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Said in a note of the run that makes them too many, done once that has ended; tagged ones stay."""
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
+@running
+def test_a_large_store_is_told_of_once_and_keeps_its_runs(tmp_path: Path) -> None:
+    """Nothing goes by itself, however many runs there are; what gc would take is said by one run."""
     path = tmp_path / "demo.ipynb"
-    path.write_text(document_of([("c1", "%%step a\nx = 1")], "demo"))
-    store = str(tmp_path / "store")
-    for number in range(14):
-        tags = ("keep",) if number == 3 else ()
-        StoredRun(tmp_path, ["%%step a\nx = 1"], run=f"202501{number + 10}-120000-aaaaaa", tags=tags).end()
-    monkeypatch.setenv("NBFLOW_KEEP", "0")
-    told: set[str] = set()
-    nbflow.run(path, store=store, watch=lambda snapshot, _: told.update(f.message for f in snapshot.findings))
-    assert told == set()
-    monkeypatch.delenv("NBFLOW_KEEP")
-    run = nbflow.run(path, store=store, watch=lambda snapshot, _: told.update(f.message for f in snapshot.findings))
-    assert told == {"5 older runs are removed after this one: the last 10 and those with a tag stay"}
-    deadline = time.monotonic() + 60
-    opened = open_store(store)
-    while len(runs_of(opened, named_flow(opened, "demo"))) > 11 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    left = [place.run for place in runs_of(opened, named_flow(opened, "demo"))]
-    assert len(left) == 11
-    assert left[0] == run.id
-    assert left[-1] == "20250113-120000-aaaaaa"
+    path.write_text(
+        document_of([("c1", "%%params\nn: int = 1"), ("c2", "%%step a\nx = str(n).encode() * 90_000")], "demo")
+    )
+    (tmp_path / ".nbflow").mkdir()
+    (tmp_path / ".nbflow" / "config.json").write_text('{"size": "1M"}')
+    told: list[str] = []
+
+    def run(number: int) -> list[str]:
+        seen: set[str] = set()
+        index.put_mark("size", 0, index.mark("size")[1])  # it is time to look again
+        nbflow.run(
+            path, params={"n": number}, watch=lambda snapshot, _: seen.update(f.message for f in snapshot.findings)
+        )
+        return [each for each in seen if "datastore" in each]
+
+    index = Index(str(tmp_path / ".nbflow"))
+    for number in range(100_000, 100_013):
+        told += run(number)
+    opened = open_store(tmp_path / ".nbflow")
+    assert len(runs_of(opened, named_flow(opened, "demo"))) == 13
+    assert len(told) == 1
+    assert "nothing goes by itself" in told[0]
+    assert "`nbflow gc` would free" in told[0]
+
+
+# ---------------------------------------------------------------- links, and what is no file
+
+
+def strange(folder: Path) -> None:
+    """What a folder may hold besides files: a fifo, a socket, loops, links that lead out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(folder / "fifo.json")
+    with socket.socket(socket.AF_UNIX) as made:
+        here = Path.cwd()
+        os.chdir(folder)  # a socket's path must be short
+        made.bind("socket.json")
+        os.chdir(here)
+    (folder / "loop.json").symlink_to("loop.json")
+    (folder / "up").symlink_to("..")
+    (folder / "out").symlink_to("/")
+    (folder / "gone.json").symlink_to("nowhere")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and fifos")
+def test_a_planted_link_leads_no_clean_up_out_of_the_store(tmp_path: Path) -> None:
+    now = time.time()
+    runs = [made(tmp_path, number, f"v{number}", at=now - HOURS * (10 - number)) for number in range(1, 4)]
+    store, folder = runs[0].store, tmp_path / "store"
+    outside = tmp_path / "Documents"
+    flow = folder / "flows" / runs[0].place.folder
+    shutil.copytree(flow / "runs" / runs[0].run, outside / "run")
+    shutil.copytree(folder / "results", outside / "results")
+    shutil.copytree(folder / "segments", outside / "segments")
+    (outside / "thesis.txt").write_text("years of work")
+    (flow / "runs" / "20240101-120000-aaaaaa").symlink_to(outside / "run")
+    (flow / "runs" / runs[0].run / "logs").symlink_to(outside)
+    (folder / "flows" / "other").symlink_to(outside)
+    (folder / "results" / "zz").symlink_to(outside / "results")
+    (folder / "segments" / "b4").symlink_to(outside / "segments")
+    (folder / "segments" / ".tmp-x").symlink_to(outside / "thesis.txt")
+    before = {place: place.read_bytes() for place in outside.rglob("*") if place.is_file()}
+    for place in (*outside.rglob("*"), *folder.rglob("*")):
+        if place.is_file():
+            os.utime(place, (now - HOURS * 48,) * 2)
+    cleaning = plan_cleaning(store, Policy(keep=1))
+    assert gone(cleaning) == {runs[0].run, runs[1].run}
+    clean(store, cleaning)
+    assert {place: place.read_bytes() for place in outside.rglob("*") if place.is_file()} == before
+    assert rest(store) == (1, 1)
+    assert nbflow.Flow("demo", store=store.url).latest_run.data.big
+    with pytest.raises(StoreError, match="a folder above it is a link"):
+        store.delete("results/zz/results/x.json")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links")
+def test_a_store_on_a_larger_disk_is_used_through_its_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The folder itself may be a link; where one of its folders is one, what that holds is read, and never removed."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "store").symlink_to(tmp_path / "disk")
+    now = time.time()
+    runs = [made(tmp_path, number, f"v{number}", at=now - HOURS * (10 - number)) for number in range(1, 4)]
+    store = runs[0].store
+    age(store, HOURS)
+    clean(store, plan_cleaning(store, Policy(keep=2)))
+    assert rest(store) == (2, 2)
+    (tmp_path / "disk" / "segments").rename(tmp_path / "segments")
+    (tmp_path / "disk" / "segments").symlink_to(tmp_path / "segments")
+    assert cli.main(["gc", "--store", str(tmp_path / "store"), "--keep", "1"]) == 0
+    assert "segments/ is a link: nothing is removed in it" in capsys.readouterr().out
+    assert rest(store) == (1, 2)
+    assert nbflow.Flow("demo", store=store.url).latest_run.data.big
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and fifos")
+@pytest.mark.timeout(60)
+def test_what_is_no_file_makes_nothing_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = made(tmp_path, 1, "x", at=time.time())
+    store, folder = run.store, tmp_path / "store"
+    record = next(iter(records.all_records(store)))
+    strange(folder)
+    for place in [each for each in folder.rglob("*") if each.is_dir() and not each.is_symlink()]:
+        if place != folder:
+            strange(place)
+    strange(folder / "facts")
+    os.mkfifo(folder / "facts" / "c.json")
+    assert [each.execution for each in records.find(store, record.key)] == [record.execution]
+    assert records.read_facts(store, "c") == {}
+    for words in (["runs"], ["show", "demo/latest"], ["gc", "--keep", "1"]):
+        assert cli.main([*words, "--store", str(folder)]) == 0, capsys.readouterr()
+    assert nbflow.Flow("demo", store=store.url).latest_run.data.big
+    assert not [entry for entry in store.list("") if any(word in entry.path for word in ("fifo", "loop", "socket"))]
+    deep = folder / "results"
+    for _ in range(100):
+        deep = deep / "d"
+        deep.mkdir()
+    (deep / "x.json").write_text("{}")
+    assert not [entry for entry in store.list("results") if entry.path.endswith("/x.json")]
