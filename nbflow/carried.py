@@ -16,8 +16,7 @@ from nbflow import artifacts, process_state, randomness
 from nbflow.definition_state import State, is_stateful, prints_of, put_state, reset
 from nbflow.effects import state_of
 from nbflow.import_settings import ImportSettings
-from nbflow.model import Replay, TaskSpec
-from nbflow.namespace import MISSING
+from nbflow.model import MISSING, Replay, TaskSpec
 from nbflow.process_state import Change, Changes, Taken
 from nbflow.registry import Registry
 

@@ -16,8 +16,8 @@ from nbflow import planning, records
 from nbflow.errors import NotFoundError, StoreError
 from nbflow.identity import RunPlace
 from nbflow.model import Ended, Frozen, Record, Started, Step, TaskEvent, TaskFailure, TaskResult, TaskSpec
-from nbflow.past import PastRun
 from nbflow.storage import Store, safe_name
+from nbflow.stored_run import StoredRun
 
 EVERY = 0.2
 """Seconds between two looks at what another run executes."""
@@ -110,7 +110,7 @@ def is_under_way(store: Store, made: Claim) -> bool:
 
 def _lives(store: Store, made: Claim) -> bool:
     try:
-        return PastRun(store, made.place).snapshot.status == "running"
+        return StoredRun(store, made.place).snapshot.status == "running"
     except NotFoundError:  # removed since, or killed before it had begun
         return False
 

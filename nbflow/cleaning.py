@@ -17,11 +17,11 @@ from nbflow.identity import stored_flows
 from nbflow.index import Index, RunSummary
 from nbflow.model import Record, RunStarted, TaskChanged
 from nbflow.options import parse_size
-from nbflow.past import summaries
 from nbflow.render import listing, preview
 from nbflow.settings import MOST
 from nbflow.storage import Entry, LocalStore, Store
 from nbflow.storage_interface import segment_path
+from nbflow.stored_run import summaries
 
 KEEP = 10
 DEFAULT = parse_size(MOST)

@@ -17,19 +17,21 @@ from typing import Any
 
 from nbflow import inquiries, records
 from nbflow.cards import Card
+from nbflow.earlier import graph_of
 from nbflow.errors import AmbiguousTask, NotFoundError, nearest
 from nbflow.following import Watch, follow
 from nbflow.history import step_state
 from nbflow.identity import named_flow, stored_flows
 from nbflow.index import RunSummary
+from nbflow.loading import parameters_of, values_of
 from nbflow.model import Index, RunStatus, Snapshot, Tagged, TaskState, TaskView
 from nbflow.options import check_tag
-from nbflow.past import PastRun, place_of, summaries
-from nbflow.past_html import run_html, step_html
+from nbflow.past_html import cells_of, document_with, run_html, step_html
 from nbflow.past_tasks import Artifact, Attempt, Data, Failure, Task, moment
 from nbflow.render import html, listing, preview, table
 from nbflow.run_facts import Parameters, RunError, content_of, error_of
 from nbflow.storage import open_store, store_url
+from nbflow.stored_run import StoredRun, place_of, summaries
 from nbflow.task_cards import gathered, of_step
 
 __all__ = ["Artifact", "Attempt", "Data", "Failure", "Flow", "Run", "Step", "Task", "locate"]
@@ -82,7 +84,7 @@ class Flow:
         return [self._run(one) for one in inquiries.runs_of(self._store, self._word, tags, status)]
 
     def _run(self, summary: RunSummary) -> Run:
-        return Run(PastRun(self._store, place_of(summary)))
+        return Run(StoredRun(self._store, place_of(summary)))
 
     def __getitem__(self, run_id: str) -> Run:
         return Run(inquiries.named(self._store, f"{self._word}/{run_id}"))
@@ -112,9 +114,9 @@ class Run:
     `store` as for `Flow`.
     """
 
-    def __init__(self, name: str | PastRun, store: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, name: str | StoredRun, store: str | os.PathLike[str] | None = None) -> None:
         self._past = (
-            name if isinstance(name, PastRun) else inquiries.named(open_store(store_url(store, Path.cwd())), name)
+            name if isinstance(name, StoredRun) else inquiries.named(open_store(store_url(store, Path.cwd())), name)
         )
 
     # ------------------------------------------------------------ what it is
@@ -163,7 +165,7 @@ class Run:
     @property
     def params(self) -> Parameters:
         """The parameters that it ran with, real values."""
-        return Parameters(self._past.parameters)
+        return Parameters(parameters_of(self._past))
 
     def file(self, name: str) -> bytes:
         """A file parameter's name in; the content that its file had when the run began out."""
@@ -216,7 +218,7 @@ class Run:
 
     def source_of(self, step: str) -> str:
         """A step's name in; the text of its cell as it was run out, an empty string where there is no such cell."""
-        return next((one.source for one in self._past.graph.steps if one.name == step), "").strip("\n")
+        return next((one.source for one in graph_of(self._past).steps if one.name == step), "").strip("\n")
 
     def notebook_with_outputs(self) -> str:
         """That notebook as an .ipynb whose cells show what their tasks displayed and printed."""
@@ -224,7 +226,7 @@ class Run:
         for step in self.steps():
             for task in step.tasks:
                 shown.setdefault(step.name, []).extend(task.outputs)
-        return self._past.document_with(shown)
+        return document_with(self._past, shown)
 
     # ------------------------------------------------------------ what it holds
 
@@ -257,15 +259,15 @@ class Run:
         return Data(f"{self.flow}/{self.id}", self._names, self._load)
 
     def _names(self) -> list[str]:
-        return sorted({*self._past.values.names(), *self._past.started.parameters})
+        return sorted({*values_of(self._past).names(), *self._past.started.parameters})
 
     def _load(self, name: str) -> Any:
         inquiries.watch_status(self._past)
         try:
-            return self._past.values.last(name)
+            return values_of(self._past).last(name)
         except NotFoundError:
             if name in self._past.started.parameters:
-                return self._past.parameters[name]
+                return parameters_of(self._past)[name]
             raise
 
     @property
@@ -315,7 +317,7 @@ class Run:
     # ------------------------------------------------------------ as people see it
 
     def __repr__(self) -> str:
-        return table.text(self.snapshot, time.time(), known=self._past.known())
+        return table.text(self.snapshot, time.time(), known=cells_of(self._past))
 
     def _repr_html_(self) -> str:
         return run_html(self._past)
@@ -330,7 +332,7 @@ class Run:
 class Step:
     """One step of a run: its tasks, and its only task's parts."""
 
-    def __init__(self, past: PastRun, name: str) -> None:
+    def __init__(self, past: StoredRun, name: str) -> None:
         self._past = past
         self.name = name
 
@@ -407,7 +409,7 @@ class Step:
         return step_html(self._past, self.label, html.state(self.state, preview.mark(self.state)), self._views())
 
 
-def _outputs(past: PastRun) -> Callable[[TaskView], list[dict[str, Any]]]:
+def _outputs(past: StoredRun) -> Callable[[TaskView], list[dict[str, Any]]]:
     """A run in; what gives the outputs of each of its tasks out."""
     return lambda view: Task(past, view, "").outputs
 

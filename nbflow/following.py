@@ -11,7 +11,7 @@ from nbflow.execution import execution_id
 from nbflow.history import advance
 from nbflow.history import snapshot as fold
 from nbflow.model import SETTLED, RunEvent, RunStarted, Snapshot, TaskChanged, TaskId, TaskOutput, TaskView
-from nbflow.past import PastRun, is_alive
+from nbflow.stored_run import StoredRun, is_alive
 
 EVERY = 0.2
 """Seconds between two looks at the store."""
@@ -22,7 +22,7 @@ Watch = Callable[[Snapshot, RunEvent | TaskOutput | None], None]
 class Follower:
     """One run as it goes on; each `look` shows what is new."""
 
-    def __init__(self, past: PastRun, watch: Watch) -> None:
+    def __init__(self, past: StoredRun, watch: Watch) -> None:
         self.past = past
         self.watch = watch
         self._events = records.EventReader(past.store, past.folder, past.run)
@@ -65,7 +65,7 @@ class Follower:
                 del self._logs[task]
 
 
-def follow(past: PastRun, watch: Watch, stop: threading.Event | None = None, every: float = EVERY) -> Snapshot:
+def follow(past: StoredRun, watch: Watch, stop: threading.Event | None = None, every: float = EVERY) -> Snapshot:
     """A run and who shows it in; the run at its end, or when `stop` is set, out. The run itself is left alone."""
     follower = Follower(past, watch)
     while True:

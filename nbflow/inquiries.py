@@ -12,8 +12,8 @@ from nbflow.identity import StoredFlow, named_flow
 from nbflow.index import RunSummary
 from nbflow.model import Asked, Question, Reason, RunStatus
 from nbflow.observe import unheard
-from nbflow.past import PastRun, find_run, summaries
 from nbflow.storage import Store, open_store
+from nbflow.stored_run import StoredRun, find_run, summaries
 
 CURRENT: Question = "current"
 STATUS = " "
@@ -74,7 +74,7 @@ def has_run(store: Store, flow: str, run: str) -> bool:
     return found
 
 
-def named(store: Store, name: str) -> PastRun:
+def named(store: Store, name: str) -> StoredRun:
     """`ID`, `FLOW/ID` or `FLOW/latest` in; the run out; NotFoundError lists what there is."""
     flow, _, run = name.rpartition("/")
     latest = bool(flow) and run == "latest"
@@ -90,7 +90,7 @@ def named(store: Store, name: str) -> PastRun:
     return found
 
 
-def tags_of(past: PastRun) -> tuple[str, ...]:
+def tags_of(past: StoredRun) -> tuple[str, ...]:
     """A run in; its tags out, which may be others tomorrow."""
     with unheard():
         found = past.snapshot.tags
@@ -98,7 +98,7 @@ def tags_of(past: PastRun) -> tuple[str, ...]:
     return found
 
 
-def watch_status(past: PastRun) -> None:
+def watch_status(past: StoredRun) -> None:
     """Note that what a run is at this moment was asked, where it may still change."""
     if current.context is None:
         return

@@ -23,8 +23,7 @@ from nbflow.graph import build_flow
 from nbflow.happenings import Prepared
 from nbflow.journal import Journal
 from nbflow.lookup import Lookup
-from nbflow.model import Artifact, Finding, Flow, Group, Reason, Record, Replay, Step, TaskId, TaskSpec
-from nbflow.namespace import MISSING
+from nbflow.model import MISSING, Artifact, Finding, Flow, Group, Reason, Record, Replay, Step, TaskId, TaskSpec
 from nbflow.planning import Value
 from nbflow.plugins import Executor
 from nbflow.registry import Registry

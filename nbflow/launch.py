@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import msgspec
 
-from nbflow import claims, client, facts, forecast, past, plugins, records, retention, secret_sources, storage
+from nbflow import claims, client, facts, forecast, plugins, records, retention, secret_sources, storage, stored_run
 from nbflow.admission import Room, never
 from nbflow.errors import NotebookError, OptionError, PlanError, StoreError, nearest
 from nbflow.graph import Changed, build_flow
@@ -80,7 +80,7 @@ def run(
             again=again, watch=watch,
         )  # fmt: skip
         _run_until(runner, cancel)
-    return client.Run(past.PastRun(runner.lookup.store, runner.place))
+    return client.Run(stored_run.StoredRun(runner.lookup.store, runner.place))
 
 
 def plan(
@@ -286,7 +286,7 @@ def begin(
     slots = workers or executors.slots()
     claims.check_store(ready.lookup.store, ready.flow.steps)
     known = claim_flow(ready.lookup.store, flow.notebook)
-    lost = past.lost_before(ready.lookup.store, known)
+    lost = stored_run.lost_before(ready.lookup.store, known)
     large = retention.grown(ready.lookup.store, most_bytes(flow.notebook.folder))
     more = tuple(finding for finding in (lost, large) if finding is not None)
     told = msgspec.structs.replace(ready.flow, findings=(*ready.flow.findings, *more)) if more else ready.flow
@@ -344,7 +344,7 @@ def _prepare(
     pins = Pins() if only is None else last_results(opened, ran, wanted or (), resume)
     wish = Wish(params, read_params_file(params_file), pins.run or resume)
     ran, given = evaluate(ran, opened, wish, executors.get, run)
-    origin = past.find_run(opened, resume).run if resume is not None and only is None else None
+    origin = stored_run.find_run(opened, resume).run if resume is not None and only is None else None
     told = RunFacts(
         run=run, store_url=opened.url, values=given.values, tags=tags, origin=origin, fresh=pins.steps or chosen,
         pinned=pins.records, only=only is not None, whole=words is None, variables=executors.variables,

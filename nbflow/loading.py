@@ -7,6 +7,7 @@ own class instead.
 
 from __future__ import annotations
 
+import json
 import linecache
 import re
 import sys
@@ -14,19 +15,23 @@ import threading
 import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 from nbflow import artifacts, process_state
 from nbflow.analysis import transform
 from nbflow.codes import future_flags
 from nbflow.definition_state import put_state
+from nbflow.earlier import graph_of, parameter_records
 from nbflow.effects import PROCESS, state_of
 from nbflow.errors import NbflowError, NotFoundError, TaskError, nearest
+from nbflow.identity import RunPlace
 from nbflow.looping import Loops, Sizes
-from nbflow.model import Binding, Definition, Flow, Group, Record, TaskId
+from nbflow.model import Binding, Definition, Flow, Group, Index, Record, TaskId
 from nbflow.scope import closed, defined, gather
 from nbflow.serialize import Registry
-from nbflow.storage import Store
+from nbflow.storage import Store, open_store
+from nbflow.stored_run import StoredRun
 
 _MAIN_LOCK = threading.RLock()
 """Held while `__main__` is a run's namespace: pickles and dataclasses look their module up by name."""
@@ -334,3 +339,82 @@ def live_registry() -> Registry | None:
     loaded = getattr(shell, "nbflow_extension", None)  # level 14 puts its session there
     registry = getattr(loaded[0], "registry", None) if loaded else None
     return registry if isinstance(registry, Registry) else None
+
+
+# ---------------------------------------------------------------- of stored runs
+
+
+def values_of(run: StoredRun) -> Values:
+    """Return a run's values, one object for each run in a process: `isinstance` holds between all values of a run."""
+    return _values(run.store.url, run.place, run.document)
+
+
+@lru_cache(maxsize=64)
+def _values(url: str, place: RunPlace, document: str) -> Values:
+    """Make a run's values, once for each text of its notebook: by hand a notebook grows while it runs."""
+    del document
+    run = StoredRun(open_store(url), place)
+    flow = graph_of(run)
+    return Values(run.store, flow, _Left(run, flow), live_registry())
+
+
+def values_with(run: StoredRun, states: Mapping[str, Group]) -> Values:
+    """Return a run's values apart, for one task: with what cells had set on definitions when it began."""
+    flow = graph_of(run)
+    return Values(run.store, flow, _Left(run, flow), live_registry(), states)
+
+
+def parameters_of(run: StoredRun) -> dict[str, Any]:
+    """Return a run's parameters by name with their real values: those that JSON has no word for are loaded."""
+    stored = {
+        name: record
+        for key, execution in run.started.given
+        if (record := run.given(key, execution)) is not None
+        for name, artifact in record.artifacts.items()
+        if artifact.group >= 0
+    }
+    parameters: dict[str, Any] = {}
+    for name, text in run.started.parameters.items():
+        if name in stored:
+            parameters[name] = values_of(run).load(stored[name], name)
+            continue
+        try:
+            parameters[name] = json.loads(text)
+        except ValueError:
+            parameters[name] = text
+    return parameters
+
+
+class _Left:
+    """The records of a run's tasks, as its values are looked up."""
+
+    def __init__(self, run: StoredRun, flow: Flow) -> None:
+        self._run = run
+        self._flow = flow
+
+    @cached_property
+    def _parameters(self) -> dict[str, Record]:
+        return parameter_records(self._run, self._flow)
+
+    @property
+    def sizes(self) -> dict[tuple[str, Index], int]:
+        """How many items each fan-out had, as far as its tasks show."""
+        sizes: dict[tuple[str, Index], int] = {}
+        heads = {step.name: len(step.scope) for step in self._flow.steps if step.options.foreach is not None}
+        for view in self._run.snapshot.tasks:
+            depth = heads.get(view.task.step, 0)
+            if depth and len(view.task.index) == depth:
+                place = (view.task.step, view.task.index[:-1])
+                sizes[place] = max(sizes.get(place, 0), view.task.index[-1] + 1)
+        return sizes
+
+    def of(self, task: TaskId) -> Record | None:
+        """Return the record of a task, or of the end of an --until."""
+        views = [v for v in self._run.snapshot.tasks if (v.task.step, v.task.index) == (task.step, task.index)]
+        if not views:
+            return self._parameters.get(task.step)
+        return self._run.record(max(views, key=lambda view: view.task.turn or 0))
+
+    def last(self, step: str) -> Record | None:
+        """Return the record of a step's last task."""
+        return self._run.last_record(step) or self._parameters.get(step)

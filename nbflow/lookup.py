@@ -16,6 +16,7 @@ import msgspec
 from nbflow import claims, inquiries, planning, records, validity
 from nbflow.artifacts import is_whole, save
 from nbflow.context import Caught, said
+from nbflow.earlier import graph_of, parameter_records
 from nbflow.effects import state_of
 from nbflow.errors import NbflowError
 from nbflow.execution import Stood, execution_id, last_executions
@@ -37,11 +38,11 @@ from nbflow.model import (
     TaskId,
     TaskSpec,
 )
-from nbflow.past import PastRun
 from nbflow.preloading import preload_of
 from nbflow.registry import Registry
 from nbflow.serialize import dump
 from nbflow.storage import Store
+from nbflow.stored_run import StoredRun
 from nbflow.subflow import without_params
 
 
@@ -504,16 +505,16 @@ class Lookup:
         """A past run in; a look-up that knows what settled in it out, None where its notebook is gone."""
         run = place.run
         if run not in self._earlier:
-            past = PastRun(self.store, place)
+            past = StoredRun(self.store, place)
             try:
-                graph = without_params(past.graph)
+                flow = graph_of(past)
             except NbflowError:  # removed meanwhile, or a notebook that this version cannot read
                 self._earlier[run] = None
                 return None
             # values that JSON has no word for are not loaded for this: those count as what they are now
             values = {name: _plain(text, self.facts.values.get(name)) for name, text in past.started.parameters.items()}
             facts = RunFacts(run=run, store_url=self.store.url, values=values)
-            self._earlier[run] = then = Lookup(graph, self.store, facts, past.given_records)
+            self._earlier[run] = then = Lookup(without_params(flow), self.store, facts, parameter_records(past, flow))
             for view in past.snapshot.tasks:
                 then.settle(view.task, past.record(view))
         return self._earlier[run]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 FORMAT = 2
 """Version of the datastore's layout and of the task key; a newer one is refused, an older one is not reused."""
+
+MISSING: Any = type("Missing", (), {"__repr__": lambda _: "MISSING"})()
+"""Stands for a name without a value; None is a value."""
 
 CellKind = Literal["step", "params", "setup", "plain", "control", "empty"]
 StepKind = Literal["step", "cell", "params"]

@@ -13,12 +13,12 @@ from functools import lru_cache
 from types import FrameType
 from typing import Any
 
+from nbflow.model import MISSING
+
 _OWN = frozenset(
     {"In", "Out", "exit", "quit", "open", "get_ipython", "_", "__", "___", "_i", "_ii", "_iii", "_ih", "_oh", "_dh"}
 )
 _NUMBERED = re.compile(r"_i?\d+\Z")
-MISSING: Any = type("Missing", (), {"__repr__": lambda _: "MISSING"})()
-"""Stands for a name without a value; None is a value."""
 
 
 @lru_cache(maxsize=1 << 16)

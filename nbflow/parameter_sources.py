@@ -14,8 +14,8 @@ import msgspec
 from nbflow.errors import NotFoundError, ParameterError, PlanError
 from nbflow.model import Flow, Record
 from nbflow.parameters import gather_overrides
-from nbflow.past import PastRun, find_run
 from nbflow.storage import Store
+from nbflow.stored_run import StoredRun, find_run
 
 
 def read_params_file(path: str | os.PathLike[str] | None) -> Mapping[str, Any]:
@@ -87,7 +87,7 @@ def settle(flow: Flow, store: Store, wish: Wish, environment: Mapping[str, str])
     return Settled(overrides, _records(past, asked))
 
 
-def _past(store: Store, run: str) -> PastRun:
+def _past(store: Store, run: str) -> StoredRun:
     try:
         past = find_run(store, run)
         past.started  # noqa: B018  # raises where the run has no beginning
@@ -96,7 +96,7 @@ def _past(store: Store, run: str) -> PastRun:
     return past
 
 
-def _records(past: PastRun, besides: Collection[str]) -> tuple[Record, ...]:
+def _records(past: StoredRun, besides: Collection[str]) -> tuple[Record, ...]:
     """A run in; the records of its parameters without these names out."""
     found = (past.given(key, execution) for key, execution in past.started.given)
     return tuple(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from nbflow.earlier import graph_of
 from nbflow.model import Artifact, TaskView
-from nbflow.past import PastRun
+from nbflow.notebook import document_of, parse_document
 from nbflow.render import html, listing, preview, table
+from nbflow.stored_run import StoredRun
 
 OPENED = 60
 """Tasks of a run whose artifacts are listed."""
@@ -19,7 +24,7 @@ PLAIN = frozenset({"int", "float", "bool", "str", "numpy.float64", "numpy.float3
 """Types whose preview is their value."""
 
 
-def run_html(past: PastRun) -> str:
+def run_html(past: StoredRun) -> str:
     """A run in; its table, with parameters and artifacts folded below it, out."""
     snapshot = past.snapshot
     below: list[html.Html] = []
@@ -33,7 +38,7 @@ def run_html(past: PastRun) -> str:
     if listed:
         heads = ("step", *listing.ARTIFACT_HEADS)
         below.append(_folded("artifacts", len(listed), html.table(heads, listed, numbers=(4,))))
-    return table.as_html(snapshot, time.time(), past.known(), below=below)
+    return table.as_html(snapshot, time.time(), cells_of(past), below=below)
 
 
 def _folded(title: str, count: int, content: html.Html) -> html.Html:
@@ -41,7 +46,7 @@ def _folded(title: str, count: int, content: html.Html) -> html.Html:
     return html.tag("details", summary, content, cls="nbflow-folded")
 
 
-def step_html(past: PastRun, label: str, state: html.Html, views: Sequence[TaskView]) -> str:
+def step_html(past: StoredRun, label: str, state: html.Html, views: Sequence[TaskView]) -> str:
     """A step's name, state and tasks in; its artifacts, or a row for each of its items with their values, out."""
     title = html.join((html.tag("b", label), " ", state))
     if len(views) == 1 and not views[0].task.index:
@@ -69,13 +74,13 @@ def step_html(past: PastRun, label: str, state: html.Html, views: Sequence[TaskV
     return html.block(head, html.table(heads, body, numbers=(4, *range(5, 5 + len(names)))), *more)
 
 
-def _artifacts(past: PastRun, view: TaskView) -> list[Artifact]:
+def _artifacts(past: StoredRun, view: TaskView) -> list[Artifact]:
     """A task in; what it left, without the states that travel beside names, out."""
     record = past.record(view)
     return [record.artifacts[name] for name in sorted(record.artifacts) if name[0] != "<"] if record else []
 
 
-def _values(past: PastRun, view: TaskView) -> dict[str, str]:
+def _values(past: StoredRun, view: TaskView) -> dict[str, str]:
     return {one.name: _short(one.preview) for one in _artifacts(past, view) if one.type in PLAIN}
 
 
@@ -85,3 +90,36 @@ def _short(value: str) -> str:
         return value if len(value) <= 10 else f"{float(value):.6g}"
     except ValueError:
         return preview.clip(value, 24)
+
+
+def cells_of(run: StoredRun) -> table.Known:
+    """Return where a run's cells stand, if something failed in it: only then tables say it."""
+    if not any(view.failure is not None for view in run.snapshot.tasks):
+        return table.NOTHING
+    path = run.started.notebook or ""
+    notebook = parse_document(run.document, name=run.flow, folder=run.started.folder, path=path)
+    return table.Known(cells={cell.id: cell.position for cell in notebook.cells}, notebook=Path(path).name)
+
+
+def document_with(run: StoredRun, shown: Mapping[str, list[dict[str, Any]]]) -> str:
+    """Return a run's notebook as JSON, its cells with the outputs that are given by step."""
+    flow, text = graph_of(run), run.document
+    if not text.lstrip().startswith("{"):  # percent format
+        text = document_of(((cell.id, cell.source) for cell in flow.notebook.cells), flow.notebook.name)
+    document = json.loads(text)
+    cells = [cell for cell in document["cells"] if cell.get("cell_type") == "code"]
+    named = {step.cell: step.name for step in flow.steps}
+    for known, cell in zip(flow.notebook.cells, cells, strict=False):
+        cell["outputs"] = [_saved(output) for output in shown.get(named.get(known.id, ""), ())]
+        cell["execution_count"] = None
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _saved(output: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an output as a saved notebook holds it."""
+    saved = {name: value for name, value in output.items() if name != "transient"}
+    if saved["output_type"] == "execute_result":
+        saved["execution_count"] = None
+    if saved["output_type"] in ("execute_result", "display_data"):
+        saved.setdefault("metadata", {})
+    return saved

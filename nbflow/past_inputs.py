@@ -11,23 +11,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from nbflow import records, stages
+from nbflow.earlier import graph_of, parameter_records
 from nbflow.effects import owner_of
 from nbflow.errors import NotFoundError
 from nbflow.happenings import Node
-from nbflow.loading import Values
+from nbflow.loading import Values, values_with
 from nbflow.lookup import Lookup, RunFacts
 from nbflow.model import FORMAT, Record, Ref, TaskId, TaskSpec, TaskView
-from nbflow.past import PastRun
+from nbflow.stored_run import StoredRun
 from nbflow.subflow import with_ancestors, without_params
 
 
-def spec_of(past: PastRun, view: TaskView) -> TaskSpec:
+def spec_of(past: StoredRun, view: TaskView) -> TaskSpec:
     """A past task in; the spec that it was run from out; NotFoundError when something that it read is gone."""
     task = view.task
-    flow = with_ancestors(past.graph, [task.step])
+    graph = graph_of(past)
+    flow = with_ancestors(graph, [task.step])
     pinned = {other.task: past.record(other) for other in past.snapshot.tasks if other.task != task}
     facts = RunFacts(run=past.run, store_url=past.store.url, tags=past.snapshot.tags, pinned=pinned)
-    lookup = Lookup(without_params(flow), past.store, facts, past.given_records)
+    lookup = Lookup(without_params(flow), past.store, facts, parameter_records(past, graph))
     _retrace(lookup, task, past.snapshot.finished_at or time.time())
     prepared = lookup.prepare(task)
     if prepared.action not in ("run", "reuse"):
@@ -85,14 +87,14 @@ def _is_lost(lookup: Lookup, task: TaskId) -> bool:
     return task.part == "all" and lookup.record(TaskId(step=task.step, index=task.index, part="list")) is None
 
 
-def load_inputs(past: PastRun, view: TaskView) -> dict[str, Any]:
+def load_inputs(past: StoredRun, view: TaskView) -> dict[str, Any]:
     """A past task in; the names that its cell could read, with their values, out: what it was given.
 
     Definitions that the values refer to are replayed in the run's own namespace; this unpickles.
     """
     spec = spec_of(past, view)
     states = {name: spec.groups[ref.group] for name, ref in spec.inputs.items() if owner_of(name) is not None}
-    given = _Given(spec, past.values_with(states))
+    given = _Given(spec, values_with(past, states))
     stages.bind(spec, given, given)
     constants = {name: given.values.last(name) for name in spec.constants}
     stages.bind_loop(spec, given, given, past.store, given.values.registry, constants)

@@ -13,10 +13,10 @@ from nbflow.errors import NotFoundError
 from nbflow.identity import find_flow
 from nbflow.messages import ArtifactView, RunRow, SnapshotMessage
 from nbflow.model import SETTLED, Flow, TaskView
-from nbflow.past import find_run, summaries
 from nbflow.render import preview
 from nbflow.render.page import Seen, past
 from nbflow.storage import open_store
+from nbflow.stored_run import find_run, summaries
 
 LISTED = 50
 LOG = 20_000

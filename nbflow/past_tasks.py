@@ -15,10 +15,11 @@ from nbflow import model
 from nbflow.cards import Card
 from nbflow.collected import Outputs
 from nbflow.errors import NotFoundError, nearest
+from nbflow.loading import values_of
 from nbflow.model import Record, TaskFailure, TaskState, TaskView
-from nbflow.past import PastRun
 from nbflow.past_inputs import load_inputs, spec_of
 from nbflow.render import html, listing, preview
+from nbflow.stored_run import StoredRun
 from nbflow.task_cards import card_of, cards_of
 
 
@@ -152,7 +153,7 @@ class _Executed:
 class Attempt(_Executed):
     """One attempt of a task: `.attempt` counts from 1."""
 
-    def __init__(self, past: PastRun, view: TaskView, changes: list[model.TaskChanged]) -> None:
+    def __init__(self, past: StoredRun, view: TaskView, changes: list[model.TaskChanged]) -> None:
         self._past = past
         self._view = view
         last = changes[-1]
@@ -175,7 +176,7 @@ class Attempt(_Executed):
 class Task(_Executed):
     """One task of a past run: a step, or one item or turn of it. What it left is loaded by `.data.NAME`."""
 
-    def __init__(self, past: PastRun, view: TaskView, label: str) -> None:
+    def __init__(self, past: StoredRun, view: TaskView, label: str) -> None:
         self._past = past
         self._view = view
         self._label = label
@@ -316,7 +317,7 @@ class Task(_Executed):
         return [record.artifacts[name] for name in sorted(record.artifacts) if name[0] != "<"] if record else []
 
     def _artifact(self, record: Record, name: str) -> Artifact:
-        return Artifact(record.artifacts[name], lambda: self._past.values.load(record, name))
+        return Artifact(record.artifacts[name], lambda: values_of(self._past).load(record, name))
 
     @property
     def data(self) -> Data:
@@ -325,15 +326,15 @@ class Task(_Executed):
 
     def _names(self) -> set[str]:
         record = self._record
-        return set(record.artifacts if record else ()) | self._past.values.defined_in(self.step)
+        return set(record.artifacts if record else ()) | values_of(self._past).defined_in(self.step)
 
     def _load(self, name: str) -> Any:
         record = self._record
-        if (record is None or name not in record.artifacts) and name in self._past.values.defined_in(self.step):
-            return self._past.values.definition(self.step, name)
+        if (record is None or name not in record.artifacts) and name in values_of(self._past).defined_in(self.step):
+            return values_of(self._past).definition(self.step, name)
         if record is None:
             raise NotFoundError(f"{self.name} left nothing: it is {self.state}")
-        return self._past.values.load(record, name)
+        return values_of(self._past).load(record, name)
 
     def spec(self) -> model.TaskSpec:
         """What it was run from, found again: source, references to what it read; NotFoundError when that is gone."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from nbflow.errors import NotFoundError, PlanError
 from nbflow.identity import find_flow, runs_of
 from nbflow.model import FORMAT, Flow, Record, TaskId
-from nbflow.past import PastRun, find_run
 from nbflow.storage import Store
+from nbflow.stored_run import StoredRun, find_run
 
 ENDED = ("done", "reused", "caught", "skipped")
 DEPTH = 20
@@ -48,10 +48,10 @@ def last_results(store: Store, flow: Flow, wanted: Collection[str], run: str | N
     )  # fmt: skip
 
 
-def _runs(store: Store, flow: Flow, run: str | None) -> list[PastRun]:
+def _runs(store: Store, flow: Flow, run: str | None) -> list[StoredRun]:
     if run is None:
         known = find_flow(store, flow.notebook)
-        found = [PastRun(store, place) for place in (runs_of(store, known) if known is not None else [])[:DEPTH]]
+        found = [StoredRun(store, place) for place in (runs_of(store, known) if known is not None else [])[:DEPTH]]
         return [past for past in found if _is_flow_run(past)]
     try:
         return [find_run(store, run)]
@@ -59,14 +59,14 @@ def _runs(store: Store, flow: Flow, run: str | None) -> list[PastRun]:
         raise PlanError(error.message, fix=error.fix) from None
 
 
-def _is_flow_run(past: PastRun) -> bool:
+def _is_flow_run(past: StoredRun) -> bool:
     try:
         return not past.started.session
     except NotFoundError:  # it was killed before it had begun
         return False
 
 
-def _results(past: PastRun, above: Collection[str]) -> tuple[list[str], dict[TaskId, Record | None]]:
+def _results(past: StoredRun, above: Collection[str]) -> tuple[list[str], dict[TaskId, Record | None]]:
     """A run and steps in; those of them without a result, and what stood for their tasks, out."""
     found: dict[TaskId, Record | None] = {}
     lost = set(above)

@@ -16,8 +16,8 @@ from nbflow.errors import NbflowError
 from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import say
 from nbflow.knowledge import Knowledge
-from nbflow.model import Cell, Reason, Replay, Step
-from nbflow.namespace import MISSING, is_own
+from nbflow.model import MISSING, Cell, Reason, Replay, Step
+from nbflow.namespace import is_own
 from nbflow.scratch import VAGUE
 from nbflow.waiting import as_replay
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nbflow.model import Flow, RunStarted
+from nbflow.reach import folded
 
 
 def run_started(flow: Flow, run: str, **about: Any) -> RunStarted:
@@ -21,11 +22,6 @@ def run_started(flow: Flow, run: str, **about: Any) -> RunStarted:
         steps=tuple(step.name for step in flow.steps), labels={step.name: step.label for step in flow.steps},
         folded=folded(flow), edges=flow.edges, all_cells=flow.all_cells, **about,
     )  # fmt: skip
-
-
-def folded(flow: Flow) -> tuple[str, ...]:
-    """Return the plain cells that belong to a flow only because they may change something."""
-    return tuple(step.name for step in flow.steps if step.joins == "possible")
 
 
 def _user() -> str:

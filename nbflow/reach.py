@@ -18,7 +18,7 @@ from typing import cast
 from nbflow.analysis import Analysis
 from nbflow.asking import BARRED, places_that_wait
 from nbflow.definitions import Piece, parse_statement
-from nbflow.model import Cell, Notebook, Step
+from nbflow.model import Cell, Flow, Notebook, Step
 from nbflow.parts import step_name
 from nbflow.touching import NOBODY, PACKAGES, Act, Body, Known, Touch, body_of, touch_of
 
@@ -264,3 +264,8 @@ def left_out(
         reach = reached.get(step_name(cell))
         if cell.kind == "plain" and cell.id not in present and reach is not None and reach.act:
             yield cell, reach.line
+
+
+def folded(flow: Flow) -> tuple[str, ...]:
+    """Return the plain cells that belong to a flow only because they may change something."""
+    return tuple(step.name for step in flow.steps if step.joins == "possible")

@@ -6,8 +6,8 @@ from nbflow import context
 from nbflow.errors import NotFoundError, nearest
 from nbflow.files import read_file
 from nbflow.model import Snapshot
-from nbflow.past import PastRun
 from nbflow.past_tasks import failure_of
+from nbflow.stored_run import StoredRun
 
 
 class RunError(str):
@@ -44,7 +44,7 @@ def error_of(view: Snapshot) -> RunError | None:
     return error
 
 
-def content_of(past: PastRun, name: str) -> bytes:
+def content_of(past: StoredRun, name: str) -> bytes:
     """A run and a file parameter's name in; the content that its file had when the run began out."""
     for key, execution in past.started.given:
         record = past.given(key, execution)

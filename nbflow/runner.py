@@ -41,7 +41,7 @@ from nbflow.model import (
 )
 from nbflow.options import tries_again
 from nbflow.plugins import Executor, Handle, SupportsBatches, SupportsPush
-from nbflow.provenance import folded
+from nbflow.reach import folded
 
 Understand = Callable[[Changed], Flow]
 """What steps turned out to change in place in; the flow with these facts out."""

@@ -11,8 +11,8 @@ from typing import Any
 from nbflow import artifacts
 from nbflow.analysis import Analysis
 from nbflow.fingerprint import fingerprint
-from nbflow.model import Cell, Flow, KeyParts, Observations, Record, Replay, TaskSpec
-from nbflow.namespace import MISSING, is_own
+from nbflow.model import MISSING, Cell, Flow, KeyParts, Observations, Record, Replay, TaskSpec
+from nbflow.namespace import is_own
 from nbflow.observe import Observer
 from nbflow.registry import Registry
 from nbflow.scope import gather

@@ -23,9 +23,8 @@ from nbflow.effects import PROCESS, owner_of
 from nbflow.fingerprint import fingerprint, holds_artists
 from nbflow.import_settings import ImportSettings
 from nbflow.joining import open_inputs
-from nbflow.model import FORMAT, Artifact, Finding, Group, Observations, Record, Ref, TaskSpec
+from nbflow.model import FORMAT, MISSING, Artifact, Finding, Group, Observations, Record, Ref, TaskSpec
 from nbflow.mutation import BaseLine, is_fixed
-from nbflow.namespace import MISSING
 from nbflow.observe import Observer
 from nbflow.registry import Registry
 from nbflow.secrecy import withhold

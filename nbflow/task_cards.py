@@ -15,8 +15,8 @@ from nbflow.card_parts import Drawn
 from nbflow.cards import Card, TaskSeen, default_parts, made_cards, text_of_body
 from nbflow.errors import NotFoundError
 from nbflow.model import Artifact, Edge, Record, Snapshot, TaskView
-from nbflow.past import PastRun
 from nbflow.render import dag, html, preview, table
+from nbflow.stored_run import StoredRun
 
 PATIENCE = 10.0
 """Seconds that a template of a plug-in may take."""
@@ -28,7 +28,7 @@ GATHERED = 200
 Outputs = Sequence[Mapping[str, Any]]
 
 
-def card_of(past: PastRun, view: TaskView, label: str, outputs: Outputs, template: str = "") -> Card:
+def card_of(past: StoredRun, view: TaskView, label: str, outputs: Outputs, template: str = "") -> Card:
     """A task and its outputs in; its card, or what a template makes of it, out; OptionError for an unknown template."""
     seen = seen_of(past, view, label, outputs)
     if template:
@@ -38,7 +38,7 @@ def card_of(past: PastRun, view: TaskView, label: str, outputs: Outputs, templat
     return _card(seen, drawn)
 
 
-def cards_of(past: PastRun, view: TaskView, label: str, outputs: Outputs) -> dict[str, Card]:
+def cards_of(past: StoredRun, view: TaskView, label: str, outputs: Outputs) -> dict[str, Card]:
     """A task and its outputs in; the cards that its code made, by name, out."""
     seen = seen_of(past, view, label, outputs)
     found = made_cards(outputs)
@@ -72,7 +72,7 @@ def _by_template(template: Any, seen: TaskSeen) -> list[Drawn]:
 # ---------------------------------------------------------------- what a card says of a task
 
 
-def seen_of(past: PastRun, view: TaskView, label: str, outputs: Outputs) -> TaskSeen:
+def seen_of(past: StoredRun, view: TaskView, label: str, outputs: Outputs) -> TaskSeen:
     """A task and its outputs in; all that its card says of it out."""
     record = past.record(view)
     snapshot = past.snapshot
@@ -108,7 +108,7 @@ def _around(snapshot: Snapshot, step: str) -> tuple[tuple[str, ...], tuple[str, 
     return tuple(above), tuple(below)
 
 
-def _inputs(past: PastRun, snapshot: Snapshot, view: TaskView, record: Record | None) -> list[tuple[Artifact, str]]:
+def _inputs(past: StoredRun, snapshot: Snapshot, view: TaskView, record: Record | None) -> list[tuple[Artifact, str]]:
     """A task in; the artifacts that it read, each with the step that made it, out."""
     wanted = record.parts.inputs if record is not None else {}
     found: dict[str, tuple[Artifact, str]] = {}
@@ -123,7 +123,7 @@ def _inputs(past: PastRun, snapshot: Snapshot, view: TaskView, record: Record | 
     return [found[name] for name in sorted(found)]
 
 
-def _record_above(past: PastRun, snapshot: Snapshot, edge: Edge, view: TaskView) -> Record | None:
+def _record_above(past: StoredRun, snapshot: Snapshot, edge: Edge, view: TaskView) -> Record | None:
     """An edge and the task that it leads to in; the record that it leads from: of the same item where there is one."""
     views = [one for one in snapshot.tasks if one.task.step == edge.frm]
     same = [one for one in views if view.task.index[: len(one.task.index)] == one.task.index]
@@ -148,7 +148,7 @@ def _drawing(snapshot: Snapshot, step: str) -> str:
 # ---------------------------------------------------------------- many tasks in one card
 
 
-def gathered(past: PastRun, title: str, views: Sequence[TaskView], outputs: Callable[[TaskView], Outputs]) -> Card:
+def gathered(past: StoredRun, title: str, views: Sequence[TaskView], outputs: Callable[[TaskView], Outputs]) -> Card:
     """Tasks of a run in; one card with all of theirs out: a table first, then each task's own."""
     snapshot = past.snapshot
     shown = views[:GATHERED]
@@ -189,7 +189,7 @@ def _name(label: str, view: TaskView) -> str:
     return f"{label}/{preview.index(view.task.index)}" if view.task.index else label
 
 
-def of_step(past: PastRun, step: str, outputs: Callable[[TaskView], Outputs]) -> Card:
+def of_step(past: StoredRun, step: str, outputs: Callable[[TaskView], Outputs]) -> Card:
     """A step's name in; the card of its only task, or one with the cards of all its items, out."""
     views = [view for view in past.snapshot.tasks if view.task.step == step]
     label = past.snapshot.labels.get(step) or step

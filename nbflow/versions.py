@@ -6,8 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbflow.model import Artifact, Definition, Group, Record
-from nbflow.namespace import MISSING
+from nbflow.model import MISSING, Artifact, Definition, Group, Record
 from nbflow.planning import Value
 from nbflow.registry import Registry
 

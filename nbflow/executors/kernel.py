@@ -27,9 +27,9 @@ from nbflow.carried import (
 from nbflow.context import Context, running
 from nbflow.definition_state import Definitions, is_stateful
 from nbflow.errors import TaskError
-from nbflow.model import Artifact, Finding, Group, Observations, Record, Ref, Replay, TaskEvent, TaskSpec
+from nbflow.model import MISSING, Artifact, Finding, Group, Observations, Record, Ref, Replay, TaskEvent, TaskSpec
 from nbflow.mutation import is_fixed
-from nbflow.namespace import MISSING, Aside
+from nbflow.namespace import Aside
 from nbflow.observe import HOOK, Observer
 from nbflow.registry import Registry
 from nbflow.stages import Left, Stages

@@ -1,33 +1,25 @@
-"""One run as the datastore holds it: its events, records, logs and notebook, read when asked for."""
+"""One run as the datastore holds it: its events, records, logs and the text of its notebook, read when asked for."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import time
 from collections.abc import Iterable, Mapping
-from functools import cached_property, lru_cache
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from nbflow import problems, records
 from nbflow.errors import NotFoundError, nearest
-from nbflow.facts import with_known_changes
-from nbflow.graph import build_flow
 from nbflow.history import snapshot
 from nbflow.identity import RunPlace, StoredFlow, named_flow, runs_of, stored_flows
 from nbflow.index import Index as RunIndex
 from nbflow.index import RunSummary
-from nbflow.loading import Values, live_registry
 from nbflow.model import (
     Finding,
-    Flow,
-    Group,
-    Index,
     Record,
     RunEnded,
     RunEvent,
@@ -37,13 +29,11 @@ from nbflow.model import (
     TaskId,
     TaskView,
 )
-from nbflow.notebook import document_of, parse_document
-from nbflow.render import table
-from nbflow.storage import Store, open_store
+from nbflow.storage import Store
 
 
-class PastRun:
-    """A run, with all that the store knows of it; what can still change is read anew each time."""
+class StoredRun:
+    """A run, with all that the store holds of it; what can still change is read anew each time."""
 
     def __init__(self, store: Store, place: RunPlace) -> None:
         self.store = store
@@ -112,87 +102,12 @@ class PastRun:
         """A place of `RunStarted.given` in; the record with parameters' values, None where it is gone, out."""
         return self._record(key, execution)
 
-    @property
-    def given_records(self) -> dict[str, Record]:
-        """Its `%%params` cells' steps, each with the record that holds its values: equal cells share one.
-
-        Run by hand a params cell is a task like others.
-        """
-        steps = [step.name for step in self.graph.steps if step.kind == "params"]
-        given = [self._record(key, execution) for key, execution in self.started.given]
-        found = {name: record for name, record in zip(steps, given, strict=False) if record is not None}
-        by_hand = {name: self.last_record(name) for name in steps if name not in found}
-        return found | {name: record for name, record in by_hand.items() if record is not None}
-
-    def given_record(self, step: str) -> Record | None:
-        """A `%%params` cell's step in; the record that holds its values out."""
-        return self.given_records.get(step)
-
-    # ------------------------------------------------------------ the notebook and its values
-
-    def known(self) -> table.Known:
-        """Where its cells stand, for a run in which something failed: only then tables say it."""
-        if not any(view.failure is not None for view in self.snapshot.tasks):
-            return table.NOTHING
-        path = self.started.notebook or ""
-        found = parse_document(self.document, name=self.flow, folder=self.started.folder, path=path)
-        return table.Known(cells={cell.id: cell.position for cell in found.cells}, notebook=Path(path).name)
+    # ------------------------------------------------------------ the notebook
 
     @cached_property
     def document(self) -> str:
         """The text of the notebook as it was run."""
         return records.read_notebook(self.store, self.folder, self.run)
-
-    @cached_property
-    def graph(self) -> Flow:
-        """The notebook as it was run, understood again."""
-        started = self.started
-        notebook = parse_document(self.document, name=self.flow, folder=started.folder, path=started.notebook)
-        return with_known_changes(build_flow(notebook, all_cells=started.all_cells), self.store)
-
-    def document_with(self, shown: Mapping[str, list[dict[str, Any]]]) -> str:
-        """Outputs by step in; the notebook's JSON with them in its cells out."""
-        notebook = self.graph.notebook
-        text = self.document
-        if not text.lstrip().startswith("{"):  # percent format
-            text = document_of(((cell.id, cell.source) for cell in notebook.cells), notebook.name)
-        document = json.loads(text)
-        cells = [cell for cell in document["cells"] if cell.get("cell_type") == "code"]
-        named = {step.cell: step.name for step in self.graph.steps}
-        for known, cell in zip(notebook.cells, cells, strict=False):
-            cell["outputs"] = [_saved(output) for output in shown.get(named.get(known.id, ""), ())]
-            cell["execution_count"] = None
-        return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
-
-    @property
-    def values(self) -> Values:
-        """Its values, one object for each run in a process: `isinstance` holds between all values of a run."""
-        return _values(self.store.url, self.place, self.document)
-
-    def values_with(self, states: Mapping[str, Group]) -> Values:
-        """Return its values apart, for one task: with what cells had set on definitions when it began."""
-        return Values(self.store, self.graph, _Left(self), live_registry(), states)
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """Parameters by name with their real values: those that JSON has no word for are loaded."""
-        found: dict[str, Any] = {}
-        stored = {
-            name: record
-            for key, execution in self.started.given
-            if (record := self._record(key, execution)) is not None
-            for name, artifact in record.artifacts.items()
-            if artifact.group >= 0
-        }
-        for name, text in self.started.parameters.items():
-            if name in stored:
-                found[name] = self.values.load(stored[name], name)
-                continue
-            try:
-                found[name] = json.loads(text)
-            except ValueError:
-                found[name] = text
-        return found
 
     # ------------------------------------------------------------ logs
 
@@ -226,56 +141,6 @@ class PastRun:
         return self._changes.get(task, [])
 
 
-def _saved(output: Mapping[str, Any]) -> dict[str, Any]:
-    """An output in; the same as a saved notebook holds it out."""
-    kept = {name: value for name, value in output.items() if name != "transient"}
-    if kept["output_type"] == "execute_result":
-        kept["execution_count"] = None
-    if kept["output_type"] in ("execute_result", "display_data"):
-        kept.setdefault("metadata", {})
-    return kept
-
-
-@lru_cache(maxsize=64)
-def _values(url: str, place: RunPlace, document: str) -> Values:
-    """A run in; its values, made once for each text of its notebook, out."""
-    del document  # part of what makes it the same: by hand a notebook grows while it runs
-    past = PastRun(open_store(url), place)
-
-    return Values(past.store, past.graph, _Left(past), live_registry())
-
-
-class _Left:
-    """The records of a run's tasks, as its values are looked up."""
-
-    def __init__(self, past: PastRun) -> None:
-        self._past = past
-
-    @property
-    def sizes(self) -> dict[tuple[str, Index], int]:
-        """How many items each fan-out had, as far as its tasks show."""
-        past = self._past
-        found: dict[tuple[str, Index], int] = {}
-        heads = {step.name: len(step.scope) for step in past.graph.steps if step.options.foreach is not None}
-        for view in past.snapshot.tasks:
-            depth = heads.get(view.task.step, 0)
-            if depth and len(view.task.index) == depth:
-                place = (view.task.step, view.task.index[:-1])
-                found[place] = max(found.get(place, 0), view.task.index[-1] + 1)
-        return found
-
-    def of(self, task: TaskId) -> Record | None:
-        """A task, or the end of an --until, in; its record out."""
-        views = [v for v in self._past.snapshot.tasks if (v.task.step, v.task.index) == (task.step, task.index)]
-        if not views:
-            return self._past.given_record(task.step)
-        return self._past.record(max(views, key=lambda view: view.task.turn or 0))
-
-    def last(self, step: str) -> Record | None:
-        """A step's name in; the record of its last task out."""
-        return self._past.last_record(step) or self._past.given_record(step)
-
-
 def is_alive(started: RunStarted) -> bool | None:
     """A run's start in; whether its process exists, None when it ran elsewhere or this system cannot tell, out."""
     if not started.pid or started.host != socket.gethostname() or os.name != "posix":
@@ -296,14 +161,14 @@ LOOK_BACK = 20
 def lost_before(store: Store, flow: StoredFlow) -> Finding | None:
     """Return what is to be said of a flow's newest run when that broke off; a kernel's session ends as it likes."""
     for place in runs_of(store, flow)[:LOOK_BACK]:
-        past = PastRun(store, place)
+        past = StoredRun(store, place)
         with contextlib.suppress(NotFoundError):  # killed before it wrote anything
             if not past.started.session:
                 return _told_lost(past)
     return None
 
 
-def _told_lost(past: PastRun) -> Finding | None:
+def _told_lost(past: StoredRun) -> Finding | None:
     seen = past.snapshot
     if seen.status != "lost":
         return None
@@ -318,7 +183,7 @@ def folder_of(store: Store, run: str, likely: str) -> str:
     return next(holding, likely)
 
 
-def find_run(store: Store, name: str) -> PastRun:
+def find_run(store: Store, name: str) -> StoredRun:
     """`ID`, `FLOW/ID` or `FLOW/latest` in; the run out; NotFoundError lists what there is.
 
     FLOW is the name that the flow bears now, or its folder; AmbiguousFlow where it names several, and no run's id says
@@ -330,7 +195,7 @@ def find_run(store: Store, name: str) -> PastRun:
         places = [place for flow in flows for place in runs_of(store, flow)]
         found = next((place for place in places if place.run == run), None)
         if found is not None:
-            return PastRun(store, found)
+            return StoredRun(store, found)
         if any(name in (flow.name, flow.folder) for flow in flows):
             raise NotFoundError(f"{name!r} is a flow, not a run", fix=f"name a run: {name}/latest")
         raise NotFoundError(
@@ -341,14 +206,14 @@ def find_run(store: Store, name: str) -> PastRun:
     places = [place for flow in bearing for place in runs_of(store, flow)]
     found = next((place for place in places if place.run == run), None)
     if found is not None:
-        return PastRun(store, found)
+        return StoredRun(store, found)
     flow = named_flow(store, word)
     if run == "latest":
         newest = next((one for one in _summaries(store, [flow]) if one.is_whole), None)
         if newest is None:
             what = "has no run of the whole flow" if runs_of(store, flow) else "has no run"
             raise NotFoundError(f"the flow {word!r} {what} in {store.url}", fix="`nbflow runs --all` lists all runs")
-        return PastRun(store, place_of(newest))
+        return StoredRun(store, place_of(newest))
     places = runs_of(store, flow)
     found = next((place for place in places if place.run == run), None)
     if found is None:
@@ -356,7 +221,7 @@ def find_run(store: Store, name: str) -> PastRun:
             f"there is no run {run!r} of {word!r} in {store.url}{nearest(run, [place.run for place in places])}",
             fix=f"`nbflow runs` lists them; the newest is {word}/latest",
         )
-    return PastRun(store, found)
+    return StoredRun(store, found)
 
 
 def place_of(summary: RunSummary) -> RunPlace:
@@ -381,5 +246,5 @@ def _summaries(store: Store, flows: Iterable[StoredFlow], tags: Iterable[str] = 
 
 def _looked_up(store: Store, summary: RunSummary) -> RunSummary:
     """A run that has not ended in; the same with the status that its signs of life tell out."""
-    status = PastRun(store, place_of(summary)).snapshot.status
+    status = StoredRun(store, place_of(summary)).snapshot.status
     return msgspec.structs.replace(summary, status=status)
