@@ -56,7 +56,7 @@ $(MODULES): yarn.lock | $(READY)
 	$(JLPM) install --immutable | grep -vE 'YN0013|YN0002'
 	@touch $@
 
-$(BUILT): $(MODULES) package.json $(wildcard labextension/*.* labextension/*/*.ts labextension/*/*.css labextension/*/*.json)
+$(BUILT): $(MODULES) package.json $(wildcard labextension/*.* labextension/*/*.ts labextension/*/*/*.ts labextension/*/*.css labextension/*/*.json)
 	$(JLPM) build:prod
 	@test -e $(VENV)/share/jupyter/labextensions/nbflow || PATH="$(CURDIR)/$(BIN):$$PATH" \
 	  $(BIN)/jupyter-builder develop . --overwrite

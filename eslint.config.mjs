@@ -21,6 +21,11 @@ export default tseslint.config(
       eqeqeq: 'error'
     }
   },
+  {
+    // what draws, and what is drawn, stand in VS Code and Notebook 7 too: nothing of JupyterLab is there
+    files: ['labextension/src/drawing/**/*.ts', 'labextension/src/state/**/*.ts'],
+    rules: { 'no-restricted-imports': ['error', { patterns: ['@jupyterlab/*', '@lumino/*', '**/lab/*'] }] }
+  },
   { files: ['labextension/tests/**/*.ts'], extends: [...tseslint.configs.recommended] },
   { files: ['**/*.mjs'], languageOptions: { globals: { process: 'readonly', console: 'readonly', window: 'readonly' } } }
 );

@@ -59,7 +59,7 @@ def test_both_sides_know_the_same_unions_and_constants() -> None:
 
 
 def table(name: str) -> dict[str, str]:
-    found = re.search(rf"export const {name}.*?= \{{(.*?)\}};", (SOURCES / "words.ts").read_text(), re.DOTALL)
+    found = re.search(rf"export const {name}.*?= \{{(.*?)\}};", (SOURCES / "drawing" / "words.ts").read_text(), re.DOTALL)
     assert found is not None
     return dict(re.findall(r"(\w+): '(.)'", found[1]))
 
@@ -67,6 +67,6 @@ def table(name: str) -> dict[str, str]:
 def test_states_have_the_same_marks_in_terminals_and_panels() -> None:
     assert table("MARKS") == MARKS
     assert table("STATUS_MARKS") == STATUS_MARKS
-    order = re.search(r"WORST_FIRST.*?= \[(.*?)\];", (SOURCES / "words.ts").read_text(), re.DOTALL)
+    order = re.search(r"WORST_FIRST.*?= \[(.*?)\];", (SOURCES / "drawing" / "words.ts").read_text(), re.DOTALL)
     assert order is not None
     assert tuple(re.findall(r"'(\w+)'", order[1])) == WORST_FIRST

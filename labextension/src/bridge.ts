@@ -6,7 +6,7 @@
  * does, and the widget says what to do by hand.
  */
 
-import type { Notice } from './reduce';
+import type { Notice } from './state/reduce';
 
 export const BRIDGE = 'nbflow-bridge';
 

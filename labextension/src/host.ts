@@ -1,7 +1,7 @@
 /** What a drawing may ask of the page that it stands in. */
 
 import type { Wish } from './messages';
-import type { Notice } from './reduce';
+import type { Notice } from './state/reduce';
 
 export interface Host {
   /** Send a command to the kernel; the id that its acknowledgement bears out. */

@@ -7,8 +7,8 @@ import { INotebookTracker } from '@jupyterlab/notebook';
 import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { LabIcon } from '@jupyterlab/ui-components';
 
-import { cardInMain, chartsOf, rendererOf } from './cards';
-import { FlowPanel, Links, answerWidgets, followLinks } from './panel';
+import { cardInMain, chartsOf, rendererOf } from './lab/cards';
+import { FlowPanel, Links, answerWidgets, followLinks } from './lab/panel';
 
 const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">
 <g class="jp-icon3" fill="#616161"><circle cx="6" cy="4.5" r="3"/><circle cx="18" cy="9" r="3"/><circle cx="6" cy="19.5" r="3"/>

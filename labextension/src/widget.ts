@@ -2,10 +2,10 @@
 
 import type { Request } from './bridge';
 import { ask } from './bridge';
-import { Drawing } from './drawing';
+import { Drawing } from './drawing/drawing';
 import type { Host } from './host';
 import type { Command, SnapshotMessage } from './messages';
-import { Store, silence } from './store';
+import { Store, silence } from './state/store';
 
 /** As much of anywidget's model as is used here. */
 interface Model {

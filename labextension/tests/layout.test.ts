@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { MOST_FOR_DAGRE, layout, neighbour } from '../src/layout';
+import { MOST_FOR_DAGRE, layout, neighbour } from '../src/drawing/layout';
 
 function chainOf(count: number): { boxes: { name: string; columns: number }[]; edges: { frm: string; to: string }[] } {
   const boxes = Array.from({ length: count }, (_, at) => ({ name: `s${at}`, columns: 8 }));

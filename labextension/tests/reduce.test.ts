@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import type { Action, State } from '../src/reduce';
-import { START, abilities, cardKey, reduce, shown } from '../src/reduce';
+import type { Action, State } from '../src/state/reduce';
+import { START, abilities, cardKey, reduce, shown } from '../src/state/reduce';
 import { run, snapshot, step } from './sample';
 
 const told = (data: unknown): Action => ({ type: 'message', data, at: 107 });

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { announcement } from '../src/announce';
-import { headerOf, nameProblem, withHeader } from '../src/header';
-import { age, duration, share, tally, ticking } from '../src/words';
+import { announcement } from '../src/drawing/announce';
+import { headerOf, nameProblem, withHeader } from '../src/drawing/header';
+import { age, duration, share, tally, ticking } from '../src/drawing/words';
 import { run, snapshot, step } from './sample';
 
 test('times in words', () => {

@@ -10,11 +10,11 @@ import type { ISessionContext } from '@jupyterlab/apputils';
 import type { Kernel, KernelMessage } from '@jupyterlab/services';
 import type { JSONObject } from '@lumino/coreutils';
 
-import type { CellText, Command, Wish } from './messages';
-import { CONTROL, EVENTS } from './messages';
-import type { Notice } from './reduce';
-import { isKernelMessage } from './reduce';
-import { Store, silence } from './store';
+import type { CellText, Command, Wish } from '../messages';
+import { CONTROL, EVENTS } from '../messages';
+import type { Notice } from '../state/reduce';
+import { isKernelMessage } from '../state/reduce';
+import { Store, silence } from '../state/store';
 
 const VERIFY_EVERY = 2000;
 const GONE: ReadonlySet<Kernel.Status> = new Set(['restarting', 'autorestarting', 'starting', 'dead', 'terminating']);

@@ -3,9 +3,9 @@
 import { button, element, setHidden, setText } from './elements';
 import { headerOf, nameProblem } from './header';
 import type { Declared } from './header';
-import type { Host } from './host';
-import type { CellView, ParameterView, SnapshotMessage } from './messages';
-import type { Abilities, Notice } from './reduce';
+import type { Host } from '../host';
+import type { CellView, ParameterView, SnapshotMessage } from '../messages';
+import type { Abilities, Notice } from '../state/reduce';
 
 let made = 0;
 

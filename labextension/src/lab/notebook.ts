@@ -3,9 +3,9 @@
 import type { Cell } from '@jupyterlab/cells';
 import type { NotebookPanel } from '@jupyterlab/notebook';
 
-import { withHeader } from './header';
-import type { CellText } from './messages';
-import type { Notice } from './reduce';
+import { withHeader } from '../drawing/header';
+import type { CellText } from '../messages';
+import type { Notice } from '../state/reduce';
 
 /** A notebook in; its code cells in order out. */
 export function cellsOf(panel: NotebookPanel): CellText[] {

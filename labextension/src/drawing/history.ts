@@ -1,7 +1,7 @@
 /** The flow's runs, newest first; choosing one shows it in the panel. */
 
 import { element, mark, setHidden } from './elements';
-import type { RunRow } from './messages';
+import type { RunRow } from '../messages';
 import { STATUS_MARKS, age, duration } from './words';
 
 export class History {

@@ -1,6 +1,6 @@
 /** One kernel's state on the page, and the commands that are under way: the only place of the page that changes. */
 
-import type { Command, Wish } from './messages';
+import type { Command, Wish } from '../messages';
 import type { Action, Notice, State } from './reduce';
 import { START, reduce } from './reduce';
 

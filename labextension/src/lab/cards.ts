@@ -5,8 +5,8 @@ import type { IRenderMime, IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 import { Widget } from '@lumino/widgets';
 
-import type { Chart, Page } from './frame';
-import { CardFrame } from './frame';
+import type { Chart, Page } from '../drawing/frame';
+import { CardFrame } from '../drawing/frame';
 
 export const CARD = 'application/vnd.nbflow.card+json';
 const VEGA = /^application\/vnd\.vegalite\.v(\d+)\+json$/;

@@ -1,6 +1,6 @@
 /** Two snapshots in; the one sentence that a screen reader says about what happened between them out: pure. */
 
-import type { SnapshotMessage, StepView } from './messages';
+import type { SnapshotMessage, StepView } from '../messages';
 import { SETTLED, WORST_FIRST, duration, tally } from './words';
 
 const NAMED = 3;

@@ -11,10 +11,10 @@ import { button, element, mark, setAttribute, setHidden, setText } from './eleme
 import { DeclareForm, ParameterForm } from './forms';
 import { FlowGraph } from './graph';
 import { History } from './history';
-import type { Host } from './host';
-import type { CardMessage, FindingView, SnapshotMessage } from './messages';
-import type { Notice, State } from './reduce';
-import { START, abilities, cardKey, detailKey, shown } from './reduce';
+import type { Host } from '../host';
+import type { CardMessage, FindingView, SnapshotMessage } from '../messages';
+import type { Notice, State } from '../state/reduce';
+import { START, abilities, cardKey, detailKey, shown } from '../state/reduce';
 import { StepList } from './steps';
 import { STATUS_MARKS, age, duration, many, share, tally, ticking } from './words';
 

@@ -1,6 +1,6 @@
 /** States, times and labels in the few words that a panel has room for; the same words as `nbflow/render/preview.py`. */
 
-import type { SnapshotMessage, StepView } from './messages';
+import type { SnapshotMessage, StepView } from '../messages';
 
 /** A state's mark: another shape for each state, so that colour is never needed. */
 export const MARKS: Readonly<Record<string, string>> = {

@@ -1,7 +1,7 @@
 /** The list of steps: only the rows in sight are in the page, so that 2,000 steps scroll as 20 do. */
 
 import { element, setAttribute, setText } from './elements';
-import type { StepView } from './messages';
+import type { StepView } from '../messages';
 import { MARKS, elapsed, spoken } from './words';
 
 const ROW = 42;

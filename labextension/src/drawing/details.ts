@@ -2,9 +2,9 @@
 
 import { button, element, mark, setHidden, setText } from './elements';
 import { CardFrame } from './frame';
-import type { Host } from './host';
-import type { CardMessage, DetailMessage, FailureView, SnapshotMessage, StepView, TaskItem } from './messages';
-import type { Abilities, Notice } from './reduce';
+import type { Host } from '../host';
+import type { CardMessage, DetailMessage, FailureView, SnapshotMessage, StepView, TaskItem } from '../messages';
+import type { Abilities, Notice } from '../state/reduce';
 import { MARKS, SETTLED, elapsed, place } from './words';
 
 export interface Shown {

@@ -1,7 +1,7 @@
 /** The page's knowledge of one kernel: `reduce(state, action) -> state`, pure. The drawing shows it, the link feeds it. */
 
-import type { CardMessage, ChangeMessage, Command, DetailMessage, KernelMessage, RunRow, SnapshotMessage } from './messages';
-import { PROTOCOL } from './messages';
+import type { CardMessage, ChangeMessage, Command, DetailMessage, KernelMessage, RunRow, SnapshotMessage } from '../messages';
+import { PROTOCOL } from '../messages';
 
 /**
  * How the page hangs together with the kernel: no kernel; a kernel without nbflow; messages heard that nobody answers

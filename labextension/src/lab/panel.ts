@@ -3,13 +3,13 @@
 import type { INotebookTracker, NotebookPanel } from '@jupyterlab/notebook';
 import { Widget } from '@lumino/widgets';
 
-import type { Request } from './bridge';
-import { BRIDGE } from './bridge';
-import { Drawing } from './drawing';
-import type { Host } from './host';
+import type { Request } from '../bridge';
+import { BRIDGE } from '../bridge';
+import { Drawing } from '../drawing/drawing';
+import type { Host } from '../host';
 import { Link } from './link';
 import { cellsOf, declare, reveal } from './notebook';
-import { START } from './reduce';
+import { START } from '../state/reduce';
 
 const SETTLES = 400;
 

@@ -3,7 +3,7 @@
 import { drawn, element, setAttribute, setText } from './elements';
 import type { Layout, Line, Place } from './layout';
 import { layout, neighbour, widthOf } from './layout';
-import type { SnapshotMessage, StepView } from './messages';
+import type { SnapshotMessage, StepView } from '../messages';
 import type { Choice } from './steps';
 import { MARKS, elapsed, spoken } from './words';
 
