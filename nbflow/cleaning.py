@@ -13,6 +13,7 @@ from typing import Any
 
 from nbflow import records
 from nbflow.artifacts import segments_of
+from nbflow.execution import PART
 from nbflow.identity import stored_flows
 from nbflow.index import Index, RunSummary
 from nbflow.model import Record, RunStarted, TaskChanged
@@ -27,9 +28,6 @@ KEEP = 10
 DEFAULT = parse_size(MOST)
 GRACE = 3600.0
 """Seconds that what nobody refers to is left alone."""
-
-LIST = "%5B%5D"
-"""In the execution id of a foreach's list."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +256,7 @@ def _reached(contents: _Contents, runs: Iterable[RunSummary]) -> set[str]:
     records_of = [each for _, held in contents.records for each in held]
     named |= {record.execution for record in records_of if record.run in own}
     bodies = {(record.run, record.step) for record in records_of if record.execution in named}
-    return named | {r.execution for r in records_of if LIST in r.execution and (r.run, r.step) in bodies}
+    return named | {r.execution for r in records_of if PART in r.execution and (r.run, r.step) in bodies}
 
 
 def _segments(found: Iterable[Record]) -> set[str]:

@@ -10,17 +10,24 @@ from functools import lru_cache
 from nbflow import records
 from nbflow.identity import RunPlace
 from nbflow.model import TaskChanged, TaskId
-from nbflow.storage import Store, safe_name
+from nbflow.storage import Store, hashed_name, safe_name
+
+PART = "%5B%5D"
+"""What marks the execution that made a fan-out's list."""
 
 
 @lru_cache(maxsize=4096)  # asked for several times a task
 def execution_id(run: str, task: TaskId, attempt: int, revision: int = 0) -> str:
-    """A run, a task and an attempt in; the name under which this attempt may publish once, out."""
+    """A run, a task and an attempt in; the name under which this attempt may publish once, out.
+
+    Where file systems do not tell `Load` from `load`, nor letters that are written in two ways, hashes do.
+    """
     index = "-".join(map(str, task.index))
     turn = "" if task.turn is None else str(task.turn)
-    return safe_name(
-        f"{run}.{task.step}{'[]' if task.part else ''}.{index}.{turn}.{attempt}{f'r{revision}' if revision else ''}"
-    )
+    numbers = f"{PART if task.part else ''}.{index}.{turn}.{attempt}{f'r{revision}' if revision else ''}"
+    if task.step == task.step.lower() and task.step.isascii():
+        return safe_name(f"{run}.{task.step}") + numbers
+    return f"{run}.{hashed_name(task.step)}{numbers}"
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from nbflow import records
 from nbflow.errors import AmbiguousFlow, NotFoundError, nearest
 from nbflow.model import Cell, Frozen, Notebook, RunStarted
 from nbflow.notebook import parse_document
-from nbflow.storage import LocalStore, Store, name_of, safe_name
+from nbflow.storage import LocalStore, Store, is_safe, name_of, safe_name
 
 KEPT_PATHS = 20
 """Paths that a flow is known by, the newest ones."""
@@ -93,8 +93,18 @@ def stored_flows(store: Store) -> list[StoredFlow]:
     found = {folder: _parse(folder, files.get(_file(folder), b"")) for folder in folders}
     known = [each for each in found.values() if each is not None]
     taken = {folder for each in known for folder in each.folders}
-    older = [StoredFlow(folder, name_of(folder)) for folder in folders if folder not in taken]
+    older = [StoredFlow(folder, _old_name(store, folder)) for folder in folders if folder not in taken]
     return sorted([*known, *older], key=lambda each: (each.name, each.folder))
+
+
+def _old_name(store: Store, folder: str) -> str:
+    """A folder of format 1 in; the flow's name out: of a long one the folder holds the beginning only."""
+    if "~" in folder:
+        for run in records.list_runs(store, folder):
+            for event in records.read_events(store, folder, run):
+                if isinstance(event, RunStarted):
+                    return event.flow
+    return name_of(folder)
 
 
 def named_flow(store: Store, word: str) -> StoredFlow:
@@ -298,5 +308,5 @@ def _parse(folder: str, data: bytes) -> StoredFlow | None:
         found = msgspec.json.decode(data, type=_FlowFile)
     except msgspec.DecodeError:  # none, or torn
         return None
-    earlier = tuple(each for each in found.earlier if safe_name(name_of(each)) == each)  # whatever a file says
+    earlier = tuple(each for each in found.earlier if is_safe(each))  # whatever a file says
     return StoredFlow(folder, found.name, found.paths, found.cells, found.host, earlier, found.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,13 @@ from nbflow.percent import flow_name, read_percent
 CONTROL = re.compile(
     r"^(?:%flow\b|%(?:re)?load_ext\s+nbflow\b|%unload_ext\s+nbflow\b|[!%](?:pip3?|conda|mamba|uv)\b|!\S*python\S*\s+-m\s+pip\b)"
 )
+UNWRITABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Categories of characters that a line of text cannot hold: controls, halves of pairs, line ends."""
+
+REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that make what stands after them read as something else."""
+
+LONGEST_NAME = 255
 _CELL_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 
 
@@ -136,15 +144,25 @@ def parse_cells(
     cells: Sequence[RawCell], *, name: str, folder: str, path: str | None = None, document: str = ""
 ) -> Notebook:
     """Raw code cells in document order in; the Notebook with each cell's kind, options and body out."""
-    if not name.isprintable() or set(name) & {"/", "\\"} or not name.strip(". "):
-        raise NotebookError(
-            f"{name!r} cannot be a flow's name", fix="rename the file, or correct `nbflow.flow` in its metadata"
-        )
+    check_flow_name(name)
     reading = _Reading()
     parsed = tuple(reading.read(raw, position) for position, raw in enumerate(cells, start=1))
     return Notebook(
         name=name, folder=folder, path=path, cells=parsed, findings=tuple(reading.findings), document=document
     )
+
+
+def check_flow_name(name: str) -> str:
+    """A flow's name in; the same out; NotebookError where it cannot be written into a line, or would lead elsewhere.
+
+    Letters and signs of every script may stand in it: joiners, wide and narrow spaces too, which are not printable.
+    """
+    bad = any(unicodedata.category(each) in UNWRITABLE or each in REORDERING or each in "/\\" for each in name)
+    if bad or not name.strip(". ") or len(name) > LONGEST_NAME:
+        raise NotebookError(
+            f"{name[:60]!r} cannot be a flow's name", fix="rename the file, or correct `nbflow.flow` in its metadata"
+        )
+    return name
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import threading
+import unicodedata
 import urllib.parse
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,12 +21,21 @@ from nbflow.model import FORMAT, Segment
 ABOUT = "nbflow.json"
 TEMPORARY = ".tmp-"
 LONGEST_NAME = 180
+READABLE_BYTES = 80
+"""Of a name in another script than ASCII so many bytes of UTF-8 are kept; its hash tells it from others."""
+
+MADE_BYTES = 180
+MADE = re.compile(
+    r"(?!\.)[^~/\\<>:\"|?*\x00-\x1f\x7f\ud800-\udfff]+~[0-9a-f]{16}(?:%5B%5D)?(?:[.-][A-Za-z0-9.-]*[A-Za-z0-9-])?"
+)
+"""What a name with a hash looks like, with the numbers that may follow it: it is safe as it is."""
+
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 RESERVED_NAMES = frozenset(
     {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 )
-SAFE_PATH = re.compile(r"[^/\\\x00-\x1f\x7f]+")
+SAFE_PATH = re.compile(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]+")
 
 
 class Entry(NamedTuple):
@@ -47,12 +57,18 @@ Names = list[str]
 def safe_name(name: str) -> str:
     """Any text in; a file name that every file system and object store takes, different for different texts, out.
 
-    Undone by `name_of` unless the text is so long that its end is replaced by a hash.
+    ASCII is undone by `name_of` unless it is so long that its end is replaced by a hash; of other scripts the letters
+    that fit are kept to be read, and the hash of the whole tells them apart: a percent sign and two digits for each
+    byte would make three times as much of them. What it has made stays as it is, numbers joined to it too.
     """
+    if MADE.fullmatch(name) and len(name.encode()) <= MADE_BYTES and not _is_reserved(name):
+        return name
+    if not name.isascii():
+        return hashed_name(name)
     quoted = urllib.parse.quote(name, safe=" +=@,", errors="surrogatepass").replace("~", "%7E").replace(" ", "%20")
     if not quoted:
         return "%"
-    if quoted[0] == "." or quoted.lower().partition(".")[0] in RESERVED_NAMES:
+    if quoted[0] == "." or _is_reserved(quoted):
         quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
     if quoted[-1] == ".":
         quoted = f"{quoted[:-1]}%2E"
@@ -61,15 +77,32 @@ def safe_name(name: str) -> str:
     return f"{quoted[: LONGEST_NAME - 33]}~{sha256(name.encode(errors='surrogatepass')).hexdigest()[:32]}"
 
 
+def _is_reserved(name: str) -> bool:
+    return name.lower().partition(".")[0] in RESERVED_NAMES
+
+
+def hashed_name(name: str) -> str:
+    """Any text in; what can be read of it, of its bytes so many as fit everywhere, and its hash out."""
+    text = unicodedata.normalize("NFC", name)
+    kept = "".join(each if each in "_-+=@, " or unicodedata.category(each)[0] in "LMN" else "-" for each in text)
+    kept = kept.encode()[:READABLE_BYTES].decode(errors="ignore").strip(" -")
+    return f"{kept or 'name'}~{sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
+
+
 def name_of(file_name: str) -> str:
-    """What `safe_name` gave in; the text out."""
-    return "" if file_name == "%" else urllib.parse.unquote(file_name, errors="surrogatepass")
+    """What `safe_name` gave in; the text, of one with a hash what can be read, out. Never raises."""
+    return "" if file_name == "%" else urllib.parse.unquote(file_name, errors="replace")
+
+
+def is_safe(part: str) -> bool:
+    """Whether a text may stand between two slashes of a datastore's path."""
+    return part not in {".", ".."} and SAFE_PATH.fullmatch(part) is not None
 
 
 def check_path(path: str) -> str:
     """A relative path in; the same out; ValueError when it could leave the datastore."""
     for part in path.split("/"):
-        if part in {"", ".", ".."} or not SAFE_PATH.fullmatch(part):
+        if not is_safe(part):
             raise ValueError(f"not a path inside a datastore: {path!r}")
     return path
 

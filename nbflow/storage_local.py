@@ -20,7 +20,18 @@ from typing import Self
 
 from nbflow.errors import NotFoundError, StoreError
 from nbflow.model import Segment
-from nbflow.storage_interface import FULL, REFUSED, TEMPORARY, Entries, Entry, Names, Store, check_path, segment_path
+from nbflow.storage_interface import (
+    FULL,
+    REFUSED,
+    TEMPORARY,
+    Entries,
+    Entry,
+    Names,
+    Store,
+    check_path,
+    is_safe,
+    segment_path,
+)
 
 ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR})
 """What a system says where no file lies, or something that is none: a folder, a link, a socket."""
@@ -155,8 +166,10 @@ class LocalStore(Store):
         try:
             with os.scandir(folder) as items:
                 for item in items:
+                    if item.name.startswith(TEMPORARY) or not is_safe(item.name):
+                        continue
                     is_folder = item.is_dir(follow_symlinks=not prefix and item.name in FOLDERS)
-                    if (is_folder or item.is_file(follow_symlinks=False)) and not item.name.startswith(TEMPORARY):
+                    if is_folder or item.is_file(follow_symlinks=False):
                         yield item, is_folder
         except OSError as error:
             if error.errno not in ABSENT:

@@ -91,7 +91,7 @@ def test_odd_names_stay_inside_the_store(store: Store, name: str, tmp_path: Path
     writer.close()
     assert records.read_events(store, folder, name) == [task(1)]
     assert store.children("flows") == [folder]
-    if len(name) < 180:
+    if "~" not in folder:  # which holds all of the name
         assert records.list_runs(store, folder) == [name]
     assert {path.name for path in tmp_path.iterdir()} == {"store"}
 
