@@ -113,6 +113,8 @@ class _Sink:
 class _Marking(Pickler):
     """Leaves out what scikit-learn's objects count and look up while they predict: it says nothing of what they are."""
 
+    keeps_blocks = False
+
     def reducer_override(self, value: Any) -> Any:
         """Return how a part of the value is written."""
         if type(value).__module__.startswith("sklearn.") and (reduced := _uncounted(value)) is not None:

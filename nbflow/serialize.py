@@ -37,7 +37,7 @@ from nbflow.serialize_arrays import (
     root_of,
     storage_bytes,
 )
-from nbflow.serialize_frames import Mark, make_mark, reduce_pandas, reduce_polars
+from nbflow.serialize_frames import Mark, make_mark, reduce_content, reduce_pandas, reduce_polars
 from nbflow.serialize_functions import free_names, is_main_function, reduce_cell, reduce_function
 from nbflow.serialize_parts import KINDS_OF_VIEWS, reduce_dict_view, reduce_match, reduce_memory, reduce_node
 
@@ -285,6 +285,9 @@ def _is_mutable(value: Any) -> bool:
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
     """cloudpickle with references to definitions, late-bound functions and memory out of band."""
 
+    keeps_blocks = True
+    """Whether frames are written by their blocks; what only hashes its stream looks at what is in them."""
+
     def __init__(
         self, session: Pickling, stream: Sink, regions: dict[int, list[Region]], take: Callable[..., bool]
     ) -> None:
@@ -363,6 +366,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         pandas = sys.modules["pandas"]
         if self.inside and not isinstance(value, (pandas.DataFrame, pandas.Series)):
             self.hidden.append(id(value))
+        if isinstance(value, pandas.DataFrame) and not self.keeps_blocks:
+            return reduce_content(value)
         first, self.first = self.first, False
         return reduce_pandas(value, alone=first)
 

@@ -89,7 +89,8 @@ def regions_of(arrays: Sequence[Any], owner: Any) -> list[Region]:
 
 def reduce_array(array: Any) -> Any:
     """A NumPy array in; a reduction with its memory as a buffer, or NotImplemented when NumPy's own serves, out."""
-    kept = array.flags.writeable or array.flags.c_contiguous  # NumPy's own makes others writable
+    # NumPy's own makes what it copies writable and lays it along the columns
+    kept = array.flags.c_contiguous or (array.flags.f_contiguous and array.flags.writeable)
     if (array.nbytes < SMALL and kept) or array.dtype.hasobject:
         return NotImplemented
     numpy = sys.modules["numpy"]
@@ -97,7 +98,10 @@ def reduce_array(array: Any) -> Any:
     flags = plain.flags
     order = "F" if flags.f_contiguous and not flags.c_contiguous else "C"
     if not (flags.c_contiguous or flags.f_contiguous):
-        plain = plain.copy(order="C")
+        plain = plain.copy(order="K")  # in the order of its memory: sums add up in it
+        if not (plain.flags.c_contiguous or plain.flags.f_contiguous):
+            plain = plain.copy(order="C")
+        order = "C" if plain.flags.c_contiguous else "F"
     flat = plain.ravel(order="K").view(numpy.uint8)
     layout = (pickle.PickleBuffer(flat), dtype_name(plain.dtype), plain.shape, order)
     return make_array, layout if array.flags.writeable else (*layout, False)

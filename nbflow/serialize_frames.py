@@ -1,4 +1,4 @@
-"""Frames ↔ buffers: pandas one buffer a column, polars through Arrow, so that equal columns are stored once.
+"""Frames ↔ buffers: pandas one buffer a block, polars through Arrow.
 
 pandas tracks who shares memory and copies on write; a stored copy must therefore never share memory with other
 values. Everything of a frame stands between two marks, which tell the pickler to leave its arrays alone.
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from nbflow.serialize_arrays import SMALL
+import xxhash
 
 
 class Mark:
@@ -46,69 +46,87 @@ def reduce_pandas(value: Any, *, alone: bool) -> Any:
 
 
 def reduce_frame(frame: Any) -> Any:
-    """A pandas DataFrame in; a reduction by columns, whatever blocks pandas happens to keep them in, out."""
+    """A pandas DataFrame in; a reduction by its blocks out: which columns lie together is seen by whoever reads it.
+
+    `frame.values` of one block looks into the frame and cannot be written to, of several it is a copy; sums
+    add up in the order of a block's memory; a frame of many blocks warns of them.
+    """
     manager: Any = getattr(frame, "_mgr", None)
-    if not hasattr(manager, "iget_values"):
+    if not hasattr(manager, "blocks"):
         return reduce_apart(frame)
-    rows = _row_major(manager)
-    kept = {place for _, places in rows for place in places}
-    columns = {at: manager.iget_values(at) for at in range(frame.shape[1]) if at not in kept}
-    blocks = rows + (_one_by_one(columns) if len(frame) * 8 >= SMALL else _by_dtype(columns))
-    extra = _extra(frame)
-    return make_frame, (Mark(1), blocks, frame.index, frame.columns, extra, Mark(-1))
+    blocks = [(_loose(block.values), block.mgr_locs.as_array.tolist()) for block in manager.blocks]
+    return make_frame, (Mark(1), blocks, frame.index, frame.columns, _extra(frame), Mark(-1))
 
 
-def _row_major(manager: Any) -> list[tuple[Any, list[int]]]:
-    """Blocks whose memory runs along the rows, as of a frame made from one array: they stay whole.
+def _loose(values: Any) -> Any:
+    """The values of a block in; a new object over the same memory (naive dates as NumPy) out."""
+    import numpy as np
 
-    Sums over such a frame add up in another order than over columns, so that the last bits differ.
+    if isinstance(values, np.ndarray):
+        return values[:]
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "mM":
+        return np.asarray(values)
+    return values[0] if values.ndim == 2 and len(values) == 1 else values[:]
+
+
+def reduce_content(frame: Any) -> Any:
+    """A pandas DataFrame in; a reduction that says what is in it, whatever blocks it lies in, out: never to be loaded.
+
+    A mere read may merge blocks. Only in which order the memory of the merged block would run counts: sums see that.
     """
     import numpy as np
 
-    found = []
-    for block in getattr(manager, "blocks", ()):
-        values = block.values
-        if (
-            isinstance(values, np.ndarray)
-            and values.ndim == 2
-            and min(values.shape) > 1
-            and not values.flags.c_contiguous
-        ):
-            found.append((values[:], [int(place) for place in block.mgr_locs.as_array]))
-    return found
-
-
-def _one_by_one(columns: Mapping[int, Any]) -> list[tuple[Any, list[int]]]:
-    return [(_loose(column), [position]) for position, column in columns.items()]
-
-
-def _by_dtype(columns: Mapping[int, Any]) -> list[tuple[Any, list[int]]]:
-    """Short columns: NumPy ones of a dtype together, so that a wide frame stays quick and has one stored form."""
-    import numpy as np
-
-    together: dict[Any, list[int]] = {}
-    blocks: list[tuple[Any, list[int]]] = []
-    for position, column in columns.items():
-        loose = _loose(column)
-        if isinstance(loose, np.ndarray):
-            together.setdefault(loose.dtype, []).append(position)
+    manager: Any = getattr(frame, "_mgr", None)
+    if type(frame) is not sys.modules["pandas"].DataFrame or not hasattr(manager, "blocks"):
+        return reduce_pandas(frame, alone=True)
+    content: list[Any] = []
+    together: dict[Any, list[tuple[Any, Any]]] = {}
+    for block in manager.blocks:
+        values, places = _loose(block.values), block.mgr_locs.as_array
+        if isinstance(values, np.ndarray) and not values.dtype.hasobject:
+            together.setdefault(values.dtype, []).append((values, places))
         else:
-            blocks.append((loose, [position]))
-    for positions in together.values():
-        stacked = np.stack([_loose(columns[position]) for position in positions])
-        blocks.append((stacked, positions))
-    return blocks
+            content += [(int(place), manager.iget_values(place)[:]) for place in places]
+    content.sort(key=lambda column: column[0])
+    content += sorted((dtype.str, *_digest(blocks)) for dtype, blocks in together.items())
+    return make_frame, (Mark(1), content, frame.index, frame.columns, _extra(frame), Mark(-1))
 
 
-def _loose(column: Any) -> Any:
-    """A column's array in; a new object over the same memory (naive dates as NumPy) out."""
+def _digest(blocks: Sequence[tuple[Any, Any]]) -> tuple[list[int], str, str]:
+    """Return the places, the order of memory and a hash of what one block made of some blocks of a dtype would hold."""
     import numpy as np
 
-    if isinstance(column, np.ndarray):
-        return column[:]
-    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "mM":
-        return np.asarray(column)
-    return column[:]
+    digest = xxhash.xxh3_128()
+    places = np.concatenate([places for _, places in blocks])
+    ordered = bool((np.diff(places) > 0).all())
+    # as np.concatenate lays out what it merges; sorting it afterwards, as pandas does, puts it along the columns
+    layouts = {_is_row_major(values) for values, _ in blocks if len(values) > 1}
+    if layouts == {True} and (ordered or len(blocks) == 1):
+        step = max(1, (1 << 20) // (len(places) * blocks[0][0].itemsize))
+        for start in range(0, blocks[0][0].shape[1], step):
+            rows = [values[:, start : start + step] for values, _ in blocks]
+            digest.update(_bytes(np.concatenate(rows).T if len(rows) > 1 else rows[0].T))
+        return places.tolist(), "rows", digest.hexdigest()
+    if len(blocks) == 1:
+        digest.update(_bytes(blocks[0][0]))
+        return places.tolist(), "columns", digest.hexdigest()
+    columns = [column for values, _ in blocks for column in values]
+    order = np.argsort(places)
+    for place in order:
+        digest.update(_bytes(columns[place]))
+    return places[order].tolist(), "columns", digest.hexdigest()
+
+
+def _is_row_major(values: Any) -> bool:
+    """Return whether a block's memory runs along the rows, as of a frame that was made from one array."""
+    return bool(abs(values.strides[0]) < abs(values.strides[1]))
+
+
+def _bytes(values: Any) -> Any:
+    """Return the bytes of an array; a copy of them where they do not lie together."""
+    import numpy as np
+
+    return np.ascontiguousarray(values).view(np.uint8).data if values.size else b""
 
 
 def _extra(value: Any) -> tuple[dict[Any, Any], bool] | None:
@@ -126,7 +144,7 @@ def _put_extra(value: Any, extra: tuple[dict[Any, Any], bool] | None) -> Any:
 
 
 def make_frame(_begin: None, blocks: Any, index: Any, columns: Any, extra: Any, _end: None) -> Any:
-    """Columns with their places, index, labels and extras in; the pandas DataFrame over the same memory out."""
+    """Blocks with their places, index, labels and extras in; the pandas DataFrame over the same memory out."""
     import numpy as np
     from pandas.api.internals import (  # type: ignore[import-not-found]  # absent from the stubs
         create_dataframe_from_blocks,

@@ -15,7 +15,7 @@ import pytest
 
 from nbflow.describe import describe
 from nbflow.fingerprint import fingerprint
-from tests.dumping import Point, dumped, loaded
+from tests.dumping import Point, blocks_of, dumped, in_blocks, loaded
 
 
 class Endless:
@@ -256,3 +256,25 @@ def test_what_an_estimator_counts_while_it_predicts_is_no_change() -> None:
     words.fit(["four five"])
     assert fingerprint(model) != before[0]
     assert fingerprint(words) != before[1]
+
+
+@pytest.mark.parametrize("rows", [6, 20_000])
+@pytest.mark.parametrize("name", list(in_blocks(6)))
+def test_merging_blocks_is_no_change(name: str, rows: int) -> None:
+    frame = in_blocks(rows)[name]
+    before = fingerprint(frame), fingerprint(frame, by_value=True)
+    manager: Any = getattr(frame, "_mgr", None)
+    manager._consolidate_inplace()
+    assert len(blocks_of(frame)) <= len(blocks_of(in_blocks(rows)[name]))
+    assert (fingerprint(frame), fingerprint(frame, by_value=True)) == before
+    frame.iloc[0, 0], frame.iloc[1, 0] = frame.iloc[1, 0], frame.iloc[0, 0]
+    assert fingerprint(frame) != before[0]
+    told = {fingerprint(each) for each in in_blocks(rows).values()}
+    assert len(told) == len(in_blocks(rows))
+
+
+def test_a_column_in_another_place_is_a_change() -> None:
+    frame = in_blocks(6)["several"]
+    before = fingerprint(frame)
+    frame["a"], frame["b"] = frame["b"], frame["a"]
+    assert fingerprint(frame) != before

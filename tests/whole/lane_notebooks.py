@@ -134,6 +134,17 @@ NOTEBOOKS: dict[str, Lanes] = {
         "more": "%%step more\nax.set_title('again')\nfig",
         "end": "%%step end\nprint(ax.get_title(), len(ax.lines))\ndf",
     }),
+    "frames of several blocks": Lanes({
+        "top": "import numpy as np, pandas as pd\n\ndef overwritten(frame):\n    v = frame.values\n    if v.flags.writeable:\n"
+               "        v[:, 0] = -1\n    return v.flags.writeable, v.tolist(), frame.iloc[0, 0]",
+        "make": "%%step make\nwide = pd.DataFrame({'x': [0.1, 0.2, 0.3], 'y': [4.0, 5.0, 6.0]})\nwide.insert(0, 'one', 1.0)\n"
+                "plain = pd.DataFrame({'p': [1, 2], 'q': [3, 4]})\nprint(overwritten(wide), overwritten(plain))",
+        "read": "%%step read\nprint(overwritten(wide), wide.describe().loc['mean'].tolist())",
+        "both": "%%step both\nprint(overwritten(wide), overwritten(plain))\nturned = pd.DataFrame(np.arange(6.0).reshape(2, 3)).T\n"
+                "turned['last'] = turned[0] * 2",
+        "cell": "wide['z'] = wide['x'] / 3\nmost = wide.drop(columns='y')",
+        "end": "%%step end\nprint(overwritten(wide), overwritten(most), overwritten(turned), turned.to_numpy().sum())",
+    }),
     "logging and what it sets": Lanes({
         "top": "import logging, sys\nlogging.basicConfig(stream=sys.stdout, level=logging.INFO, format='%(levelname)s %(message)s')",
         "one": "%%step one\nlogging.info('one begins')\nxs = [1]",
