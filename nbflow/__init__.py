@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nbflow.errors import (
         AmbiguousFlow,
         AmbiguousTask,
+        DamagedError,
         ExecutorError,
         FormatError,
         NbflowError,
@@ -40,6 +41,7 @@ __all__ = [
     "AmbiguousFlow",
     "AmbiguousTask",
     "Artifact",
+    "DamagedError",
     "ExecutorError",
     "File",
     "Flow",
@@ -72,6 +74,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "errors": (
         "AmbiguousFlow",
         "AmbiguousTask",
+        "DamagedError",
         "ExecutorError",
         "FormatError",
         "NbflowError",

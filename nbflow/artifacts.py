@@ -10,21 +10,18 @@ from typing import Any
 
 import blake3
 
-from nbflow.errors import OutdatedError
+from nbflow.errors import DamagedError, OutdatedError
 from nbflow.model import Artifact, Buffer, DefinitionRef, Group, Segment
 from nbflow.registry import Registry
 from nbflow.serialize import Dumped, Unstorable
 from nbflow.serialize import load as unpickle
 from nbflow.storage import Store
+from nbflow.verified import DIGEST, PARALLEL, hash_of
 
 INLINE = 32 << 10
 """A group below this many bytes in all stands in the record itself."""
 
-PARALLEL = 8 << 20
-"""From this many bytes on several threads hash and write."""
-
 SEGMENT_MIN, SEGMENT_MAX = 1 << 20, 64 << 20
-DIGEST = 20
 ZEROS = bytes(128 << 10)
 
 
@@ -72,18 +69,25 @@ def segments_of(groups: Iterable[Group]) -> Iterator[str]:
 
 def is_whole(store: Store, groups: Iterable[Group]) -> bool:
     """Groups in; whether every segment that they are made of is in the datastore out."""
-    pieces = (s for group in groups for buffer in (group.stream, *group.buffers) for s in buffer.segments if s.hash)
-    return all(store.has_segment(piece) for piece in pieces)
+    return lost_of(store, groups) is None
+
+
+def lost_of(store: Store, groups: Iterable[Group], *, verify: bool = False) -> str | None:
+    """Return which segment of which names the datastore no longer holds as it was, None where it holds all.
+
+    With `verify` those that this machine has neither written nor read are read; otherwise their length counts.
+    """
+    for group in groups:
+        for buffer in (group.stream, *group.buffers):
+            for segment in buffer.segments:
+                if segment.hash and not store.has_segment(segment, verify=verify):
+                    return f"segment {segment.hash} of {', '.join(group.names)} is missing or damaged"
+    return None
 
 
 def content_id(group: Group, name: str) -> str:
     """A group and one of its names in; the id of that name's content out: its own name does not count when alone."""
     return group.id if len(group.names) == 1 else hash_of(f"{group.id}\0{name}".encode())
-
-
-def hash_of(data: bytes | memoryview) -> str:
-    """Bytes in; their hash as `algo:hex` out."""
-    return f"b3:{blake3.blake3(data).hexdigest(DIGEST)}"
 
 
 # ---------------------------------------------------------------- saving
@@ -137,7 +141,7 @@ def save_segment(store: Store, piece: memoryview) -> Segment:
     if is_zero(piece):
         return Segment(hash="", length=piece.nbytes)
     segment = Segment(hash=hash_of(piece), length=piece.nbytes)
-    if not store.has_segment(segment):
+    if not store.has_segment(segment, verify=True):
         store.write_segment(segment, piece)
     return segment
 
@@ -202,13 +206,15 @@ def _load_group(store: Store, group: Group, registry: Registry) -> dict[str, Any
     for definition in group.definitions:
         if not registry.has(definition.id):
             raise registry.outdated(definition.id, definition.id.partition("@")[0], definition.cell)
-    stream = _bytes_of(store, group.stream)
     try:
+        stream = _bytes_of(store, group.stream)
         return unpickle(stream, [_bytes_of(store, buffer) for buffer in group.buffers], registry, group.names)
     except OutdatedError as error:
         if error.cell is None:
             error.cell = next((each.cell for each in group.definitions if each.cell), None)
         raise
+    except DamagedError as error:
+        raise DamagedError(f"{', '.join(group.names)} cannot be loaded: {error.message}", fix=error.fix) from error
 
 
 def _bytes_of(store: Store, buffer: Buffer) -> memoryview:

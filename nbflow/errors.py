@@ -6,7 +6,8 @@ NbflowError
 ├── ParameterError         parameters that are missing, unknown or of the wrong type
 ├── PlanError              the flow's steps cannot be put together
 ├── StoreError             the datastore cannot be used
-│   └── FormatError        the datastore was written by a newer nbflow
+│   ├── FormatError        the datastore was written by a newer nbflow
+│   └── DamagedError       bytes of a stored value are missing or are not what they were
 ├── ExecutorError          the place where tasks run cannot be used
 ├── NotFoundError          no such flow, run, step, task or artifact (a KeyError too)
 ├── AmbiguousTask          a step with several tasks was asked for its only one
@@ -108,6 +109,10 @@ class StoreError(NbflowError):
 
 class FormatError(StoreError):
     """The datastore was written by a newer nbflow."""
+
+
+class DamagedError(StoreError):
+    """Bytes of a stored value are missing, cannot be read, or are not what they were when they were written."""
 
 
 class ExecutorError(NbflowError):

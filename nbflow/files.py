@@ -19,6 +19,7 @@ from nbflow.planning import task_key
 from nbflow.registry import Registry
 from nbflow.serialize import Dumped
 from nbflow.storage import Store
+from nbflow.verified import hash_of
 
 
 def with_content(flow: Flow, record: Record, values: Mapping[str, Any], store: Store | None) -> Record:
@@ -55,8 +56,8 @@ def with_content(flow: Flow, record: Record, values: Mapping[str, Any], store: S
 class _Nowhere:
     """Stands where segments are written: all are there, so that hashing is all that is done."""
 
-    def has_segment(self, segment: Segment) -> bool:
-        del segment
+    def has_segment(self, segment: Segment, *, verify: bool = False) -> bool:
+        del segment, verify
         return True
 
 
@@ -92,6 +93,6 @@ def _named(record: Record, name: str, value: Any, content: Artifact) -> Artifact
     """A file parameter and its file's content in; the parameter as one that differs when the content does."""
     path = record.artifacts[name]
     own = artifacts.content_id(record.groups[path.group], name)
-    identity = artifacts.hash_of(f"{own}\0{content.content_id}".encode())
+    identity = hash_of(f"{own}\0{content.content_id}".encode())
     shown = f"{describe(name, value).preview} ({content.preview}, {content.content_id.rpartition(':')[2][:8]})"
     return msgspec.structs.replace(path, content_id=identity, preview=shown)

@@ -7,20 +7,17 @@ Several processes may use it at once.
 from __future__ import annotations
 
 import os
-import sqlite3
 import statistics
-import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
-from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from nbflow import records
+from nbflow.index_file import IndexFile
 from nbflow.model import (
     Frozen,
     RunEnded,
@@ -32,20 +29,12 @@ from nbflow.model import (
     TaskChanged,
     TaskState,
 )
-from nbflow.storage import LocalStore, Store, cache_folder
+from nbflow.storage import LocalStore, Store
 
-LAYOUT = 3
+if TYPE_CHECKING:
+    import sqlite3
+
 KEPT_DURATIONS = 20
-
-SCHEMA = (
-    "CREATE TABLE runs (folder TEXT, run TEXT, created REAL, stamp INTEGER, summary BLOB, PRIMARY KEY (folder, run))",
-    "CREATE TABLE durations (folder TEXT, step TEXT, at REAL, seconds REAL)",
-    "CREATE INDEX by_step ON durations (folder, step, at)",
-    "CREATE TABLE marks (name TEXT PRIMARY KEY, at REAL, told INTEGER)",
-    f"PRAGMA user_version = {LAYOUT}",
-)
-
-_T = TypeVar("_T")
 
 
 class RunSummary(Frozen, frozen=True, kw_only=True, omit_defaults=True):
@@ -114,9 +103,7 @@ class Index:
     """The index of one store; every method works without the file too, only slower the next time."""
 
     def __init__(self, url: str, folder: Path | None = None) -> None:
-        name = sha256(url.encode()).hexdigest()[:24]
-        self._path = (folder or cache_folder()) / "index" / f"{name}.sqlite"
-        self._lock = threading.Lock()
+        self._file = IndexFile(url, folder)
 
     # -- runs
 
@@ -126,22 +113,22 @@ class Index:
 
     def _put(self, seen: Sequence[tuple[RunSummary, int]]) -> None:
         rows = [(each.folder, each.run, each.created_at, stamp, msgspec.json.encode(each)) for each, stamp in seen]
-        self._use(lambda db: db.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", rows), None)
+        self._file.use(lambda db: db.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", rows), None)
 
     def forget_run(self, folder: str, run: str) -> None:
         """Drop a run that is no longer in the store."""
-        self._use(lambda db: db.execute("DELETE FROM runs WHERE folder = ? AND run = ?", (folder, run)), None)
+        self._file.use(lambda db: db.execute("DELETE FROM runs WHERE folder = ? AND run = ?", (folder, run)), None)
 
     def known(self, folders: Sequence[str] | None = None) -> dict[tuple[str, str], tuple[RunSummary, int]]:
         """Flows' folders (None: all) in; the remembered runs with their stamps, by folder and run, out."""
         where = "" if folders is None else f"WHERE folder IN ({', '.join('?' for _ in folders)})"
         query = f"SELECT stamp, summary FROM runs {where}"  # noqa: S608  # constant text
-        rows: list[tuple[int, bytes]] = self._use(lambda db: db.execute(query, folders or ()).fetchall(), [])
+        rows: list[tuple[int, bytes]] = self._file.use(lambda db: db.execute(query, folders or ()).fetchall(), [])
         decoder = msgspec.json.Decoder(RunSummary)
         try:
             seen = [(decoder.decode(data), stamp) for stamp, data in rows]
         except msgspec.DecodeError:
-            self._remove()
+            self._file.remove()
             return {}
         return {(summary.folder, summary.run): (summary, stamp) for summary, stamp in seen}
 
@@ -185,7 +172,7 @@ class Index:
                 (folder, step, KEPT_DURATIONS),
             )
 
-        self._use(add, None)
+        self._file.use(add, None)
 
     def add_run(self, folder: str, snapshot: Snapshot) -> None:
         """Remember how long the tasks that a run executed took: what the next run is expected to take."""
@@ -199,7 +186,7 @@ class Index:
 
     def durations(self, folder: str) -> dict[str, float]:
         """A flow's folder in; the median seconds of a task for each of its steps that has run out."""
-        rows: list[tuple[str, float]] = self._use(
+        rows: list[tuple[str, float]] = self._file.use(
             lambda db: db.execute("SELECT step, seconds FROM durations WHERE folder = ?", (folder,)).fetchall(), []
         )
         steps: dict[str, list[float]] = {}
@@ -212,65 +199,12 @@ class Index:
     def mark(self, name: str) -> tuple[float, bool]:
         """A mark's name in; when it was set last (0: never), and whether the user has been told, out."""
         query = "SELECT at, told FROM marks WHERE name = ?"
-        rows: list[tuple[float, int]] = self._use(lambda db: db.execute(query, (name,)).fetchall(), [])
+        rows: list[tuple[float, int]] = self._file.use(lambda db: db.execute(query, (name,)).fetchall(), [])
         return (rows[0][0], bool(rows[0][1])) if rows else (0.0, False)
 
     def put_mark(self, name: str, at: float, told: bool) -> None:
         """Set a mark."""
-        self._use(lambda db: db.execute("INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", (name, at, told)), None)
-
-    # -- the file
-
-    def _use(self, act: Callable[[sqlite3.Connection], _T], otherwise: _T) -> _T:
-        """What to do in; its result out, or `otherwise` when the file cannot be used even after being made anew."""
-        with self._lock:
-            for last in (False, True):
-                try:
-                    with closing(self._connect()) as db, db:
-                        db.execute("BEGIN")
-                        return act(db)
-                except sqlite3.OperationalError as error:
-                    # Locked for long, a read-only folder, a full disk: go without. A missing table is damage.
-                    if last or "no such table" not in str(error):
-                        return otherwise
-                    self._remove()
-                except (sqlite3.DatabaseError, OSError):
-                    if last:
-                        return otherwise
-                    self._remove()
-        return otherwise
-
-    def _connect(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(self._path, timeout=10, isolation_level=None)
-        try:
-            db.execute("PRAGMA synchronous = OFF")  # what a power cut damages is made anew
-            if _layout(db) != LAYOUT:
-                _create(db)
-        except BaseException:  # whatever broke it off, an interrupt included: the file is not left open
-            db.close()
-            raise
-        return db
-
-    def _remove(self) -> None:
-        for suffix in ("", "-journal"):
-            with suppress(OSError):  # absent, or in use on Windows: the next attempt finds out
-                self._path.with_name(self._path.name + suffix).unlink()
-
-
-def _layout(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _create(db: sqlite3.Connection) -> None:
-    """An empty file in; its tables are there, made by this process or by another one at the same time."""
-    db.execute("BEGIN IMMEDIATE")
-    found = _layout(db)
-    if found not in {0, LAYOUT}:
-        raise sqlite3.DatabaseError(f"layout {found}")
-    for statement in SCHEMA if found == 0 else ():
-        db.execute(statement)
-    db.execute("COMMIT")
+        self._file.use(lambda db: db.execute("INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", (name, at, told)), None)
 
 
 def _stamp(store: Store, folder: str, run: str) -> int:

@@ -361,8 +361,8 @@ class Knowledge:
 class _Present:
     """Stands where segments are written: all are there, so that hashing is all that is done."""
 
-    def has_segment(self, segment: Any) -> bool:
-        del segment
+    def has_segment(self, segment: Any, *, verify: bool = False) -> bool:
+        del segment, verify
         return True
 
 

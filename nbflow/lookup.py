@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from nbflow import claims, inquiries, planning, records, validity
-from nbflow.artifacts import is_whole, save
+from nbflow.artifacts import lost_of, save
 from nbflow.context import Caught, said
 from nbflow.earlier import graph_of, parameter_records
 from nbflow.effects import state_of
@@ -124,6 +124,19 @@ class Lookup:
         """An execution of this run: it stands for its key even where none could be reused later."""
         self._own[record.key] = record
         self._written |= record.observations.written.keys()
+
+    def drop_lost(self) -> bool:
+        """Whether values that tasks have settled with are gone or damaged; such results of this run count no longer.
+
+        Those of earlier runs are not taken again: they have been read here, and are known for what they are.
+        """
+        settled = {record.execution: record for record in self._records.values() if record is not None}
+        fixed = (*self._given.values(), *self.facts.pinned.values())
+        for record in fixed:  # nothing makes these again
+            settled.pop(record.execution if record is not None else "", None)
+        lost = {name for name, record in settled.items() if lost_of(self.store, record.groups, verify=True)}
+        self._own = {key: record for key, record in self._own.items() if record.execution not in lost}
+        return bool(lost)
 
     def revise(self, flow: Flow, revised: Iterable[TaskId]) -> None:
         """The flow is understood anew: everything is looked up again, what has run is found by its key."""
@@ -431,9 +444,8 @@ class Lookup:
         many = step.code if step.scope and not task.part else ""
         found = [] if wishes.fresh or wishes.no_cache else records.find(self.store, key, among=many)
         choice = planning.choose(found, wishes, lambda seen: self._holds(task, seen))
-        if choice.record is not None and not is_whole(self.store, choice.record.groups):
-            return planning.Choice(None, (("no-output", "its stored values are gone"),))
-        return choice
+        lost = lost_of(self.store, choice.record.groups) if choice.record is not None else None
+        return choice if lost is None else planning.Choice(None, (("no-output", lost),))
 
     def _holds(self, task: TaskId, seen: Observations) -> Reason | None:
         """A task, and what an execution of it was seen to depend on, in; why that no longer holds out."""

@@ -37,6 +37,7 @@ from nbflow.environment import (
     text_id,
     top_of,
 )
+from nbflow.index_file import is_index
 from nbflow.model import Asked, Observations, TaskSpec
 from nbflow.programs import WORDS, Programs, named_files
 from nbflow.watches import ADDED, FOLDER, watch_environment, watch_looks
@@ -161,7 +162,7 @@ class Observer:
             "os.mkdir": self._on_mkdir,
             "os.rename": self._on_rename,
             "os.remove": self._on_remove,
-            "sqlite3.connect": lambda *_: self.volatile.add("database"),
+            "sqlite3.connect": self._on_database,
             **dict.fromkeys(SOCKET_EVENTS, self._on_socket),
             **dict.fromkeys(PROCESS_EVENTS, self._on_process),
         }
@@ -287,6 +288,10 @@ class Observer:
         if full is not None:
             self.read.setdefault(full.rstrip("/") + "/", (0, 0))
             self.known.setdefault(full.rstrip("/") + "/", path_id(full.rstrip("/") + "/"))
+
+    def _on_database(self, path: Any = None, *_: Any) -> None:
+        if not is_index(path):
+            self.volatile.add("database")
 
     def _on_mkdir(self, path: Any, *_: Any) -> None:
         full = self._full(path)

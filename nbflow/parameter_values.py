@@ -118,9 +118,9 @@ def _literal_record(flow: Flow, step: Step, values: Mapping[str, Any], place: Pl
     """Literal values in; a record that holds them out."""
     parts = KeyParts(code=step.code)
     key = task_key(parts)
-    past = records.find(place.store, key)
-    if past:
-        return past[0]
+    past = (record for record in records.find(place.store, key) if artifacts.is_whole(place.store, record.groups))
+    if (newest := next(past, None)) is not None:
+        return newest
     groups, entries = artifacts.save(place.store, dump(dict(values), Registry()))
     return Record(
         format=FORMAT, key=key, execution=execution_id(place.run or "parameters", TaskId(step=step.name), 1),

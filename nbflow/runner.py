@@ -14,8 +14,9 @@ import msgspec
 
 from nbflow import claims, facts, happenings, problems, records, state
 from nbflow.admission import Room
+from nbflow.artifacts import lost_of
 from nbflow.carriers import Carriers
-from nbflow.errors import ExecutorError, NbflowError
+from nbflow.errors import DamagedError, ExecutorError, NbflowError
 from nbflow.graph import Changed
 from nbflow.identity import RunPlace, StoredFlow
 from nbflow.lookup import Lookup
@@ -49,6 +50,8 @@ Understand = Callable[[Changed], Flow]
 Watch = Callable[[Snapshot, RunEvent | TaskOutput | None], None]
 DRAW_EVERY = 0.1
 BEAT_EVERY = 5.0
+HEALS = 10
+"""Times that a run makes again what its store has lost, before it fails instead."""
 GRACE = 3.0
 LOGGED = ("running", "done", "failed", "caught")
 """States that name the execution whose log there is."""
@@ -91,6 +94,7 @@ class Runner:
         self.revised: set[TaskId] = set()
         self.told: dict[TaskId, tuple[str, str]] = {}  # the last state that was written, with its execution
         self.held: list[tuple[TaskId, TaskResult]] = []
+        self.healed = 0
         self.draining = False  # until what still runs has ended, nothing new is started
         self.lookup = lookup
         self.started = started
@@ -260,6 +264,8 @@ class Runner:
         if devices:
             spec = msgspec.structs.replace(spec, devices=devices)
         if step.options.once and not task.part:
+            if lost_of(self.lookup.store, spec.groups, verify=True) and self.heals(task):  # before it has begun
+                return ()
             try:
                 made = claims.claim(self.lookup.store, spec, self.place, again=step.name in self.lookup.facts.again)
             except NbflowError as error:
@@ -329,6 +335,8 @@ class Runner:
         if result.record is not None:
             self.lookup.keep(result.record)
         self.discover(task, result.record)
+        if result.failure is not None and result.failure.type == DamagedError.__name__ and self.heals(task):
+            return
         if self.draining:
             if not self.handles:
                 self.rebuild()
@@ -391,11 +399,26 @@ class Runner:
         if not self.handles:
             self.inbox.put(Progress(task, Drained()))
 
+    def heals(self, task: TaskId) -> bool:
+        """Whether a task that has not come to its first line gets what it lacks: what made that runs again.
+
+        A store loses bytes to whoever cleans it up, and to disks; that is nothing that a step could be blamed for.
+        """
+        if self.state.tasks[task].state == "running" or self.state.cancelled is not None or self.healed >= HEALS:
+            return False
+        if not self.lookup.drop_lost():
+            return False
+        self.healed += 1
+        self.draining = True
+        if not self.handles:
+            self.inbox.put(Progress(task, Drained()))
+        return True
+
     def rebuild(self) -> None:
         """The flow understood anew; what has run is found again by its key."""
-        if self.understand is None or not self.draining:
+        if not self.draining:
             return
-        self.flow = self.understand(self.changed)
+        self.flow = self.understand(self.changed) if self.understand is not None else self.flow
         self.draining = False
         self.held.clear()
         self.lookup.revise(self.flow, self.revised)

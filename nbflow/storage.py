@@ -7,17 +7,16 @@ name whole or not at all.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import secrets
-import sys
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from nbflow.errors import NotFoundError
+from nbflow.errors import DamagedError, NotFoundError
+from nbflow.index_file import cache_folder
 from nbflow.model import Segment
 from nbflow.settings import read_settings
 from nbflow.storage_interface import (
@@ -34,6 +33,7 @@ from nbflow.storage_interface import (
     segment_path,
 )
 from nbflow.storage_local import LocalStore
+from nbflow.verified import Look, Mark, hash_of
 
 __all__ = [
     "Entry",
@@ -51,17 +51,6 @@ __all__ = [
 
 WHOLE_PUTS = frozenset("s3 s3a gs gcs az abfs abfss adl oci oss memory".split())
 """Protocols whose single put is seen whole or not at all; elsewhere a file is written beside and moved."""
-
-
-def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """The environment in; the folder for what can always be made again (NBFLOW_CACHE, else the system's own) out."""
-    if environ.get("NBFLOW_CACHE"):
-        return Path(environ["NBFLOW_CACHE"])
-    if sys.platform == "win32" and environ.get("LOCALAPPDATA"):
-        return Path(environ["LOCALAPPDATA"]) / "nbflow" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "nbflow"
-    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nbflow"
 
 
 def store_url(
@@ -285,28 +274,67 @@ class RemoteStore(Store):
 
     def write_segment(self, segment: Segment, data: bytes | memoryview) -> None:
         """Put a segment's bytes under its hash, and keep them here: the next step often reads them on this machine."""
-        super().write_segment(segment, data)
-        self._cache.write(segment_path(segment.hash), data)
+        self.write(segment_path(segment.hash), data)
+        self._cache.write_segment(segment, data)
 
-    def segment_files(self, segments: Sequence[Segment]) -> Names:
-        """Segments in; their copies on this machine, fetched where they are not there yet, out."""
-        missing = [each for each in dict.fromkeys(segments) if not self._cache.has_segment(each)]
+    def look(self, path: str) -> Look | None:
+        """Return how a file stands, None where there is none."""
+        system, place = self._at(path)
+        try:
+            about = system.info(place)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # as above
+            raise self.trouble("read from", error, path) from error
+        size = int(about.get("size") or 0)
+        return Look(size, f"{size} {about.get('ETag') or _mtime(about)}")
+
+    def has_segment(self, segment: Segment, *, verify: bool = False) -> bool:
+        """Whether the store holds that segment; to be verified it is fetched, unless it lies here and was then."""
+        look = self.look(segment_path(segment.hash))
+        if look is None or look.size != segment.length:
+            return False
+        mark = self.verified.marks({segment.hash: look}).get(segment.hash)
+        if mark is not None and mark.stamp == look.stamp:
+            return mark.whole
+        if verify and not self._cache.has_segment(segment):
+            try:
+                self._fetch_one(segment)
+            except DamagedError:
+                return False
+        return True
+
+    def map_segments(self, segments: Sequence[Segment]) -> memoryview:
+        """Return the bytes of segments in a row, from their copies here, which are made where there are none."""
+        stored = [each for each in dict.fromkeys(segments) if each.hash]
+        self._fetch(stored)
+        try:
+            return self._cache.map_segments(segments)
+        except DamagedError:  # the copy here is, or has just been cleared away
+            self._fetch(stored)
+            return self._cache.map_segments(segments)
+
+    def _fetch(self, segments: Sequence[Segment]) -> None:
+        missing = [each for each in segments if not self._cache.has_segment(each)]
         if len(missing) > 1:
             with ThreadPoolExecutor(min(8, len(missing)), "nbflow-fetch") as pool:
                 list(pool.map(self._fetch_one, missing))
         elif missing:
             self._fetch_one(missing[0])
-        return self._cache.segment_files(segments)
 
     def _fetch_one(self, segment: Segment) -> None:
+        """Make a copy here of a segment; DamagedError where it is not what its name says, which is remembered."""
         path = segment_path(segment.hash)
         try:
             data = self.read(path)
         except NotFoundError as error:
-            raise FileNotFoundError(errno.ENOENT, "no such segment", path) from error
-        if len(data) != segment.length:
-            raise ValueError(f"{path} has {len(data):,} bytes instead of {segment.length:,}")
-        self._cache.write(path, data)
+            raise self.broken(segment, "is missing") from error
+        if hash_of(data) != segment.hash:
+            look = self.look(path)
+            if look is not None:
+                self.verified.put({segment.hash: Mark(look.stamp, whole=False)})
+            raise self.broken(segment, "is damaged: its bytes are not what they were")
+        self._cache.write_segment(segment, data)
 
 
 def _is_taken(error: Exception) -> bool:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from nbflow.errors import FormatError, NotFoundError, StoreError
-from nbflow.mapping import Piece, stitch
+from nbflow.errors import DamagedError, FormatError, NotFoundError, StoreError
 from nbflow.model import FORMAT, Segment
+from nbflow.verified import Look, Mark, Verified, hash_of
 
 ABOUT = "nbflow.json"
 TEMPORARY = ".tmp-"
@@ -121,6 +121,7 @@ class Store(ABC):
     def __init__(self, url: str, *, mapped: bool) -> None:
         self.url = url
         self.mapped = mapped
+        self.verified = Verified(url)
         self._ready = False
         self._lock = threading.Lock()
 
@@ -158,10 +159,6 @@ class Store(ABC):
     def local_path(self, path: str) -> str | None:
         """A path in; where the file lies on this machine, None when it lies elsewhere, out."""
 
-    @abstractmethod
-    def segment_files(self, segments: Sequence[Segment]) -> Names:
-        """Segments in; local files that hold them out."""
-
     # -- what is the same everywhere
 
     def write(self, path: str, data: bytes | memoryview) -> None:
@@ -183,7 +180,7 @@ class Store(ABC):
         return self.size(path) is not None
 
     def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
-        """Paths in; the bytes of those that there are out."""
+        """Return the bytes of those files that there are and that can be read."""
         found = {}
         for path in paths:
             try:
@@ -229,32 +226,55 @@ class Store(ABC):
 
     # -- segments: immutable bytes under their hash
 
-    def has_segment(self, segment: Segment) -> bool:
-        """Whether the store holds that segment, whole."""
-        return self.size(segment_path(segment.hash)) == segment.length
+    @abstractmethod
+    def look(self, path: str) -> Look | None:
+        """Return how a file stands, None where there is none that can be read."""
+
+    @abstractmethod
+    def map_segments(self, segments: Sequence[Segment]) -> memoryview:
+        """Return the bytes of segments in a row, as writable memory that no one else sees.
+
+        DamagedError when one is missing, cannot be read, or is not what its name says: each is hashed unless this
+        machine has done so since it was written.
+        """
+
+    def has_segment(self, segment: Segment, *, verify: bool = False) -> bool:
+        """Whether the store holds that segment, whole.
+
+        It is read where it is not as it was when this machine wrote or read it; with `verify` also where this machine
+        has done neither.
+        """
+        look = self.look(segment_path(segment.hash))
+        if look is None or look.size != segment.length:
+            return False
+        mark = self.verified.marks({segment.hash: look}).get(segment.hash)
+        if mark is not None and mark.stamp == look.stamp:
+            return mark.whole
+        if mark is None and not verify:
+            return True
+        return self._verify(segment, look)
+
+    def _verify(self, segment: Segment, look: Look) -> bool:
+        """Whether a segment's bytes are what its name says: they are read."""
+        data = self.read_many([path := segment_path(segment.hash)]).get(path)
+        whole = data is not None and hash_of(data) == segment.hash
+        self.verified.put({segment.hash: Mark(look.stamp, whole)})
+        return whole
 
     def write_segment(self, segment: Segment, data: bytes | memoryview) -> None:
         """Put a segment's bytes under its hash; no work is saved when it is there already: ask first."""
-        self.write(segment_path(segment.hash), data)
+        path = segment_path(segment.hash)
+        self.write(path, data)
+        look = self.look(path)
+        if look is not None:
+            self.verified.put({segment.hash: Mark(look.stamp, whole=True)})
 
-    def map_segments(self, segments: Sequence[Segment]) -> memoryview:
-        """Segments in; their bytes in a row, as writable memory that no one else sees, out.
-
-        StoreError when one is missing or damaged.
-        """
-        stored = [segment for segment in segments if segment.hash]
-        try:
-            files = iter(self.segment_files(stored))
-            pieces = [Piece(next(files) if segment.hash else None, segment.length) for segment in segments]
-            return stitch(pieces, mapped=self.mapped)
-        except (FileNotFoundError, ValueError) as error:
-            missing = getattr(error, "filename", None) or error
-            raise StoreError(
-                f"bytes of an artifact are missing from {self.url} or damaged: {missing}",
-                fix="run the step that made it again with --fresh STEP",
-            ) from error
-        except OSError as error:
-            raise self.trouble("read from", error) from error
+    def broken(self, segment: Segment, what: str) -> DamagedError:
+        """Return the error for a segment that `is missing`, `is damaged` or `cannot be read`."""
+        return DamagedError(
+            f"segment {segment.hash} {what} in {self.url}",
+            fix="run the step that made it again with --fresh STEP; `nbflow fsck --repair` clears all such things away",
+        )
 
     def trouble(self, action: str, error: BaseException, path: str = "") -> StoreError:
         """What was tried and the error it met in; the StoreError to raise out."""

@@ -14,11 +14,13 @@ import itertools
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Self
 
 from nbflow.errors import NotFoundError, StoreError
+from nbflow.mapping import Piece, stitch
 from nbflow.model import Segment
 from nbflow.storage_interface import (
     FULL,
@@ -32,9 +34,16 @@ from nbflow.storage_interface import (
     is_safe,
     segment_path,
 )
+from nbflow.verified import Look, Mark, hashes_of
+
+NEW = 600.0
+"""Seconds in which a segment counts as new by itself: well below what a clean-up leaves alone."""
 
 ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR})
 """What a system says where no file lies, or something that is none: a folder, a link, a socket."""
+
+UNREADABLE = ABSENT | {errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
+"""What it says of one file that nobody can read: the store beside it is none the worse."""
 
 DEEPEST = 16
 """Folders below each other in which files are looked for; a datastore's own are half as many."""
@@ -79,6 +88,20 @@ class LocalStore(Store):
         if data is None:
             raise NotFoundError(f"{path} is not in the datastore {self.url}")
         return data
+
+    def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """Return the bytes of those files that there are and that can be read."""
+        found = {}
+        for path in paths:
+            try:
+                data = _read_file(self._place(path))
+            except OSError as error:
+                if error.errno not in UNREADABLE:
+                    raise self.trouble("read from", error, path) from error
+                continue
+            if data is not None:
+                found[path] = data
+        return found
 
     def size(self, path: str) -> int | None:
         """A path in; its length, None when there is none, out."""
@@ -205,16 +228,82 @@ class LocalStore(Store):
                 ) from error
             raise self.trouble("write to", error, path) from error
 
-    def has_segment(self, segment: Segment) -> bool:
-        """Whether the store holds that segment; if so it counts as new, so that no clean-up takes it now."""
-        place = self._place(segment_path(segment.hash))
+    def look(self, path: str) -> Look | None:
+        """Return how a file stands, None where there is none that can be read."""
+        place = self._place(path)
         try:
-            if os.stat(place).st_size != segment.length:
-                return False
+            about = os.lstat(place)
+        except OSError:
+            return None
+        if not stat.S_ISREG(about.st_mode) or not os.access(place, os.R_OK):
+            return None
+        return Look(about.st_size, f"{about.st_size} {about.st_mtime_ns} {about.st_ino}")
+
+    def has_segment(self, segment: Segment, *, verify: bool = False) -> bool:
+        """Whether the store holds that segment; if so it counts as new, so that no clean-up takes it now."""
+        return super().has_segment(segment, verify=verify) and self._renew(segment.hash)
+
+    def _renew(self, name: str) -> bool:
+        """Give a segment the time of now, unless it is new anyway; whether it is there and ours to touch."""
+        path = segment_path(name)
+        place = self._place(path)
+        try:
+            if time.time() - os.stat(place).st_mtime < NEW:
+                return True
+            before = self.look(path)
             os.utime(place)
         except OSError:  # absent, or not ours to touch: written again, or found unreadable then
             return False
+        after = self.look(path)
+        if before is not None and after is not None:
+            mark = self.verified.marks({name: before}).get(name)
+            if mark is not None and mark.stamp == before.stamp:
+                self.verified.put({name: Mark(after.stamp, mark.whole)})
         return True
+
+    def map_segments(self, segments: Sequence[Segment]) -> memoryview:
+        """Return the bytes of segments in a row, each hashed where this machine has not done so since it was written.
+
+        They are hashed as they are mapped: what is given out is what was verified, and it is in memory then.
+        """
+        looks = {each.hash: self._look_at(each) for each in segments if each.hash}
+        marks = self.verified.marks(looks)
+        pieces = [Piece(self._place(segment_path(s.hash)) if s.hash else None, s.length) for s in segments]
+        try:
+            memory = stitch(pieces, mapped=self.mapped)
+        except (OSError, ValueError) as error:
+            number = getattr(error, "errno", None)
+            if isinstance(error, OSError) and number not in UNREADABLE:
+                raise self.trouble("read from", error) from error
+            lost = next((each for each in segments if each.hash and self.look(segment_path(each.hash)) is None), None)
+            raise self.broken(lost or segments[0], "is missing" if lost else f"cannot be read ({error})") from error
+        new: dict[str, memoryview] = {}
+        start = 0
+        for segment in segments:
+            mark = marks.get(segment.hash)
+            if segment.hash and (mark is None or mark != Mark(looks[segment.hash].stamp, whole=True)):
+                new[segment.hash] = memory[start : start + segment.length]
+            start += segment.length
+        if new:
+            self._check(segments, new, looks)
+        return memory
+
+    def _look_at(self, segment: Segment) -> Look:
+        path = segment_path(segment.hash)
+        look = self.look(path)
+        if look is None:
+            raise self.broken(segment, "cannot be read" if os.path.lexists(self._place(path)) else "is missing")
+        if look.size != segment.length:
+            raise self.broken(segment, f"is damaged: {look.size:,} bytes instead of {segment.length:,}")
+        return look
+
+    def _check(self, segments: Sequence[Segment], new: Mapping[str, memoryview], looks: Mapping[str, Look]) -> None:
+        """Hash what was mapped for the first time; DamagedError for what is not what its name says."""
+        found = dict(zip(new, hashes_of(list(new.values())), strict=True))
+        self.verified.put({name: Mark(looks[name].stamp, name == is_now) for name, is_now in found.items()})
+        damaged = next((each for each in segments if each.hash in found and found[each.hash] != each.hash), None)
+        if damaged is not None:
+            raise self.broken(damaged, "is damaged: its bytes are not what they were")
 
     def remove_temporary(self, older_than: float) -> int:
         """A time (seconds since 1970) in; how many left-overs of killed writers from before it were removed out."""
@@ -228,10 +317,6 @@ class LocalStore(Store):
             except OSError:  # removed meanwhile, or not ours
                 continue
         return count
-
-    def segment_files(self, segments: Sequence[Segment]) -> Names:
-        """Segments in; their places in the folder out."""
-        return [self._place(segment_path(segment.hash)) for segment in segments]
 
 
 class _Descent:

@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 
 from nbflow import artifacts
-from nbflow.errors import FormatError, NotFoundError, StoreError
+from nbflow.errors import DamagedError, FormatError, NotFoundError, StoreError
 from nbflow.model import FORMAT, Segment
 from nbflow.storage import LocalStore, Store, cache_folder, name_of, open_store, safe_name
+from nbflow.storage_interface import segment_path
 
 NAMES = [
     "a", "train 2", "../../etc/passwd", "/abs", "..", ".", "", "%", "%41", "a/b\\c", "q'\"`$;&|<>*?", "nul", "CON.txt",
@@ -148,6 +149,37 @@ class StoreConformance:
         with pytest.raises(StoreError, match="missing") as caught:
             other.map_segments([segments[0], Segment(hash="b3:" + "1" * 40, length=3)])
         assert "--fresh" in (caught.value.fix or "")
+
+    def test_other_bytes_are_never_handed_out(
+        self, url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Neither on the machine that wrote them nor on another one; and they are written again where they are had."""
+        data = os.urandom(100_000)
+        segment = artifacts.save_segment(store, memoryview(data))
+        path = segment_path(segment.hash)
+        for number, damage in enumerate((data[:-1] + bytes([data[-1] ^ 16]), data[:100], b"")):
+            monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / f"machine {number}"))
+            store.write(path, damage)
+            other = open_store(url)
+            with pytest.raises(DamagedError, match="is damaged") as caught:
+                other.map_segments([segment])
+            assert segment.hash in caught.value.message
+            assert "--fresh" in (caught.value.fix or "")
+            assert not other.has_segment(segment)
+            assert not open_store(url).has_segment(segment), "what was found out is remembered"
+            assert artifacts.save_segment(open_store(url), memoryview(data)) == segment
+            assert store.read(path) == data
+            assert open_store(url).map_segments([segment]) == data
+
+    def test_bytes_are_verified_before_they_stand_for_new_ones(
+        self, url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        data = os.urandom(100_000)
+        segment = artifacts.save_segment(store, memoryview(data))
+        store.write(segment_path(segment.hash), data[::-1])
+        monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "another machine"))
+        artifacts.save_segment(open_store(url), memoryview(data))
+        assert store.read(segment_path(segment.hash)) == data
 
     def test_whole_values(self, url: str, store: Store) -> None:
         from nbflow.serialize import Registry, dump
@@ -431,6 +463,57 @@ def test_damaged_segment_is_written_again_and_never_loaded(tmp_path: Path) -> No
         store.map_segments([segment])
     assert artifacts.save_segment(store, memoryview(data)) == segment
     assert store.map_segments([segment]) == data
+
+
+@pytest.mark.parametrize("damage", ["missing", "folder", "pipe", "nowhere", "loop", "forbidden"])
+def test_a_segment_that_is_no_file_is_lost_at_once(damage: str, tmp_path: Path) -> None:
+    store = open_store(tmp_path / "s")
+    segment = artifacts.save_segment(store, memoryview(os.urandom(400_000)))
+    place = Path(str(store.local_path(segment_path(segment.hash))))
+    if damage == "forbidden":
+        place.chmod(0)
+        if os.access(place, os.R_OK):
+            pytest.skip("this user may read everything")
+    else:
+        place.unlink()
+    make = {"folder": place.mkdir, "pipe": lambda: os.mkfifo(place), "nowhere": lambda: place.symlink_to("nowhere"),
+            "loop": lambda: place.symlink_to(place.name)}  # fmt: skip
+    make.get(damage, lambda: None)()
+    assert not store.has_segment(segment)
+    with pytest.raises(DamagedError, match=r"is missing|cannot be read"):
+        store.map_segments([segment])
+    assert store.read_many([segment_path(segment.hash), "nbflow.json"]).keys() == {"nbflow.json"}
+
+
+def test_a_segment_is_read_once_on_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mark holds while the file looks as it did: bytes changed behind its back are what `fsck` is for."""
+    data = os.urandom(400_000)
+    segment = artifacts.save_segment(open_store(tmp_path / "s"), memoryview(data))
+    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "another machine"))
+    assert open_store(tmp_path / "s").map_segments([segment]) == data
+    place = tmp_path / "s" / segment_path(segment.hash)
+    about = place.stat()
+    with place.open("r+b") as file:
+        file.write(b"other")
+    os.utime(place, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert open_store(tmp_path / "s").map_segments([segment]) != data
+    os.utime(place)
+    with pytest.raises(DamagedError):
+        open_store(tmp_path / "s").map_segments([segment])
+
+
+def test_a_segment_that_is_counted_on_again_stays_verified(tmp_path: Path) -> None:
+    segment = artifacts.save_segment(open_store(tmp_path / "s"), memoryview(os.urandom(400_000)))
+    place = tmp_path / "s" / segment_path(segment.hash)
+    os.utime(place, (1, 1))
+    assert open_store(tmp_path / "s").has_segment(segment)  # read, as it is not as it was
+    os.utime(place, (1, 1))
+    store = open_store(tmp_path / "s")
+    assert store.has_segment(segment)
+    assert time.time() - place.stat().st_mtime < 60
+    look = store.look(segment_path(segment.hash))
+    assert look is not None
+    assert store.verified.marks({segment.hash: look})[segment.hash].stamp == look.stamp
 
 
 def test_cache_folder_follows_the_environment(tmp_path: Path) -> None:
