@@ -287,7 +287,10 @@ class Run:
 
     def _tag(self, tags: Iterable[str], *, present: bool) -> None:
         past, tags = self._past, [check_tag(tag) for tag in tags]
-        writer = records.EventWriter(past.store, past.folder, past.run, f"client-{secrets.token_hex(6)}")
+        known = records.EventReader(past.store, past.folder, past.run)
+        known.new()
+        name = f"client-{secrets.token_hex(6)}"
+        writer = records.EventWriter(past.store, past.folder, past.run, name, known.last)
         try:
             for tag in tags:
                 writer.put(Tagged(name=tag, present=present, at=time.time()))

@@ -157,7 +157,7 @@ class Index:
             self._put([(summary, stale[summary.folder, summary.run]) for summary in fresh])
         wanted = set(tags)
         chosen = [each for each in (*current.values(), *fresh) if wanted <= set(each.tags)]
-        return sorted(chosen, key=lambda each: (each.created_at, each.run), reverse=True)
+        return sorted(chosen, key=lambda each: (each.run, each.created_at), reverse=True)
 
     # -- durations
 

@@ -37,7 +37,7 @@ from nbflow.model import (
 from nbflow.provenance import run_started
 from nbflow.serialize import Dumped, Unstorable
 from nbflow.stages import Left
-from nbflow.storage import Store
+from nbflow.storage import LocalStore, Store
 from nbflow.tracebacks import unforeseen, unforeseen_failure
 
 
@@ -58,7 +58,8 @@ class Journal:
         self.audience = audience
         self.flow = flow.name
         self._notebook = flow.notebook
-        self.run = records.new_run_id()
+        # a store elsewhere is not asked for its runs here: the first cell would wait for it
+        self.run = records.new_run_id(store if isinstance(store, LocalStore) else None)
         self.pending: list[Saving] = []  # values that must not change before they are stored
         self._attempts: dict[TaskId, int] = {}
         self._steps: tuple[str, ...] = ()

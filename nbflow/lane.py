@@ -263,7 +263,7 @@ class Lane:
         if step is None:
             return
         writers: dict[str, Step] = {}  # of each file the last one here
-        for record in sorted(self.known.done.values(), key=lambda record: record.created_at):
+        for record in sorted(self.known.done.values(), key=lambda record: record.order):
             if record.step in places:
                 writers |= dict.fromkeys(record.observations.written, places[record.step])
         written = task.observations.written

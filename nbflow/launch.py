@@ -39,6 +39,7 @@ from nbflow.preloading import preload_of
 from nbflow.provenance import run_started
 from nbflow.runner import Runner, Understand, Watch
 from nbflow.settings import most_bytes, without_ignored
+from nbflow.storage import Store
 from nbflow.subflow import with_ancestors, without_params
 
 PathLike = str | os.PathLike[str]
@@ -221,7 +222,7 @@ def plan_flow(
     """A flow and what the user wants in; what a run would do out."""
     ready = _prepare(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
-        steps=steps, resume=resume, only=only, again=again, run="", tags=tuple(tags),
+        steps=steps, resume=resume, only=only, again=again, run=None, tags=tuple(tags),
     )  # fmt: skip
     return Plan(flow=ready.flow.name, tasks=forecast.rows(ready.flow, ready.lookup), findings=ready.flow.findings)
 
@@ -242,7 +243,7 @@ def why_flow(
     """A flow and a step in; whether it would run or be reused, and what changed, as `why` gives it, out."""
     ready = _prepare(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
-        steps=None, resume=None, again=again, run="", tags=tuple(tags),
+        steps=None, resume=None, again=again, run=None, tags=tuple(tags),
     )  # fmt: skip
     return why_in(ready.flow, ready.lookup, step, cost=cost)
 
@@ -269,13 +270,12 @@ def begin(
     watch: Watch | None = None,
 ) -> Runner:
     """A flow and what the user wants in; a Runner, checked and ready to `run()`, out."""
-    run_id = records.new_run_id()
     tags = tuple(check_tag(tag) for tag in tags)
     ready = _prepare(
         flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
-        steps=steps, resume=resume, only=only, again=again, run=run_id, tags=tags,
+        steps=steps, resume=resume, only=only, again=again, run=records.new_run_id, tags=tags,
     )  # fmt: skip
-    given = ready.given
+    run_id, given = ready.lookup.facts.run, ready.given
     secret_sources.refuse_missing(ready.flow.steps if only is None else [ready.flow.step(find_step(only, flow.steps))])
     asked = (steps or ()) if only is None else (only,)
     started = run_started(
@@ -315,18 +315,19 @@ def _prepare(
     fresh: bool | Sequence[str],
     steps: Sequence[str] | None,
     resume: str | None,
-    run: str,
+    run: Callable[[Store], str] | None,
     only: str | None = None,
     again: Sequence[str] = (),
     tags: tuple[str, ...] = (),
 ) -> Ready:
-    """Everything that may be wrong before a run, checked; parameters evaluated."""
+    """Everything that may be wrong before a run, checked; parameters evaluated. `run` gives its id, None: none."""
     words = steps if only is None else [only]
     wanted = None if words is None else [find_step(word, flow.steps) for word in words]
     check_flow(flow, wanted)
     _refuse_missing(flow)
     url = storage.store_url(store, flow.notebook.folder)
     opened = storage.open_store(url)
+    run_id = run(opened) if run is not None else ""
     known = facts.known_changes(flow, opened)
     if known:
         flow = build_flow(flow.notebook, all_cells=flow.all_cells, changed=known)
@@ -343,10 +344,10 @@ def _prepare(
     ran = flow if wanted is None else with_ancestors(flow, wanted)
     pins = Pins() if only is None else last_results(opened, ran, wanted or (), resume)
     wish = Wish(params, read_params_file(params_file), pins.run or resume)
-    ran, given = evaluate(ran, opened, wish, executors.get, run)
+    ran, given = evaluate(ran, opened, wish, executors.get, run_id)
     origin = stored_run.find_run(opened, resume).run if resume is not None and only is None else None
     told = RunFacts(
-        run=run, store_url=opened.url, values=given.values, tags=tags, origin=origin, fresh=pins.steps or chosen,
+        run=run_id, store_url=opened.url, values=given.values, tags=tags, origin=origin, fresh=pins.steps or chosen,
         pinned=pins.records, only=only is not None, whole=words is None, variables=executors.variables,
         again=frozenset(find_step(word, flow.steps) for word in again),
     )  # fmt: skip

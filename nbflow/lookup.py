@@ -108,6 +108,7 @@ class Lookup:
         self.revision = 0
         self._sizes: dict[tuple[str, Index], int] = {}
         self._known: dict[TaskId, _Known] = {}
+        self._seen_places: dict[str, float] = {}  # of keys: the newest place in the order of their records
         self._waited: set[TaskId] = set()
         self._earlier: dict[str, Lookup | None] = {}  # past runs in which a task failed
         self._above = planning.Settled(has=self._has, record=self._records.get, sizes=self._sizes)
@@ -442,7 +443,12 @@ class Lookup:
             now=time.time(),
         )
         many = step.code if step.scope and not task.part else ""
-        found = [] if wishes.fresh or wishes.no_cache else records.find(self.store, key, among=many)
+        unread = wishes.fresh or wishes.no_cache
+        found = [] if unread else records.find(self.store, key, among=many)
+        if unread:
+            self._seen_places[key] = records.newest_place(self.store, key, among=many)
+        if found:
+            self._seen_places[key] = found[0].order[0]
         choice = planning.choose(found, wishes, lambda seen: self._holds(task, seen))
         lost = lost_of(self.store, choice.record.groups) if choice.record is not None else None
         return choice if lost is None else planning.Choice(None, (("no-output", lost),))
@@ -592,7 +598,7 @@ class Lookup:
             preload=self.preload, options=step.options, secrets=step.options.secret,
             items=self._sizes.get((step.scope[-1], task.index[:-1]), 0) if step.scope and task.index else 0,
             evaluate=step.source if task.part == "list" else None, item=ref(item) if item is not None else None,
-            targets=step.targets, joined=joined,
+            targets=step.targets, joined=joined, seen=self._seen_places.get(known.key, 0.0),
             constants=tuple(
                 name for order in self._body_definitions(task, step) for name in self.flow.definitions[order].names
             ),
@@ -608,11 +614,12 @@ class Lookup:
         step, known = self.loops.step_of(task), self._known[task]
         left = {step.options.catch or "": Caught(failure.type, failure.message, failure.traceback)}
         groups, entries = save(self.store, dump(left, Registry()))
+        now = time.time()
         record = Record(
             format=FORMAT, key=known.key, execution=self.execution(task, attempt), flow=self.flow.name,
             run=self.facts.run, step=step.name, index=task.index, turn=task.turn, attempt=attempt,
-            created_at=time.time(), elapsed=0.0, source=step.source, parts=known.parts, groups=groups,
-            artifacts=entries, caught=True,
+            created_at=now, elapsed=0.0, source=step.source, parts=known.parts, groups=groups,
+            artifacts=entries, caught=True, stamp=records.stamp_after(now, self._seen_places.get(known.key, 0.0)),
         )  # fmt: skip
         records.publish(self.store, record)
         return record

@@ -114,7 +114,7 @@ class Record(Frozen, frozen=True, kw_only=True):
     index: Index
     turn: int | None
     attempt: int
-    created_at: float
+    created_at: float  # by the clock of its machine
     elapsed: float
     source: str
     parts: KeyParts
@@ -130,6 +130,12 @@ class Record(Frozen, frozen=True, kw_only=True):
     changed: tuple[str, ...] = ()  # inputs that it changed in place, or keeps together with what it left
     shares: tuple[str, ...] = ()  # inputs that share objects with what it left
     costs: dict[str, float] = {}  # seconds that went to its inputs, to checks and to storing
+    stamp: float = 0.0  # its place in the order of records where `created_at` would put it before what its run had seen
+
+    @property
+    def order(self) -> tuple[float, str]:
+        """What sorts the records of one key: the order in which they were made, whatever the machines' clocks said."""
+        return (self.stamp or self.created_at, self.run)
 
 
 # ---------------------------------------------------------------- tasks (sent to workers)
@@ -208,6 +214,7 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     devices: tuple[str, ...] = ()  # the ids of the GPUs that it may use
     items: int = 0  # of the innermost fan-out that the task is in
     is_flow: bool = True  # False: a cell run by hand
+    seen: float = 0.0  # the newest place in the order of records that was known of its key
 
 
 class TaskFailure(Frozen, frozen=True, kw_only=True):

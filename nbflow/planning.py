@@ -429,9 +429,16 @@ def apart(record: Record, tracked: Sequence[str]) -> Reason | None:
     return ("input", f"{', '.join(lost)} shares objects with what it left, which a step below changes")
 
 
+AHEAD = 60.0
+"""Seconds that a clock may be ahead before the ages that it tells count for nothing."""
+
+
 def _refusal(record: Record, wishes: Wishes) -> Reason | None:
-    if wishes.expires is not None and (wishes.now or time.time()) - record.created_at > wishes.expires:
-        return ("expired", f"older than --expires: {describe_age((wishes.now or time.time()) - record.created_at)}")
+    age = (wishes.now or time.time()) - record.created_at
+    if wishes.expires is not None and age > wishes.expires:
+        return ("expired", f"older than --expires: {describe_age(age)}")
+    if wishes.expires is not None and age < -AHEAD:
+        return ("expired", "its age is not known: the clock of the machine that made it was ahead")
     if record.skipped is not None:
         return None
     if record.caught:

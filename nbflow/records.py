@@ -5,9 +5,13 @@ Nothing here unpickles. A file that is torn, foreign or of another format is pas
 
 from __future__ import annotations
 
+import calendar
+import re
 import secrets
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,9 +22,19 @@ from nbflow.chunks import ChunkReader, ChunkWriter
 from nbflow.errors import NotFoundError
 from nbflow.jsonable import to_json
 from nbflow.model import FORMAT, Output, Record, RunEvent
-from nbflow.storage import Store, name_of, safe_name
+from nbflow.storage import LocalStore, Store, name_of, safe_name
 
 _T = TypeVar("_T")
+
+LAST = 8
+"""Records of a key that are read to find the newest: their names begin with their runs, which are in order."""
+
+TICK = 1e-5
+"""Seconds between the places of two records in their order."""
+
+RUN_ID = re.compile(r"(\d{8}-\d{6})-([0-9a-f]{3})[0-9a-f]+")
+PARTS = 4096
+"""Parts of a second in a run's id."""
 
 
 class _Stamped(msgspec.Struct, frozen=True, array_like=True):
@@ -28,6 +42,13 @@ class _Stamped(msgspec.Struct, frozen=True, array_like=True):
 
     at: float
     event: RunEvent
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """As much of a record as its place in the order of records needs."""
+
+    created_at: float
+    stamp: float = 0.0
 
 
 class _Moment(msgspec.Struct, frozen=True):
@@ -72,7 +93,23 @@ def find(store: Store, key: str, *, among: str = "", version: int = FORMAT) -> l
     lines = [*store.read_many(paths).values(), *(batches.reader_of(store).find(among, key) if among else ())]
     records = (_decode(data, Record) for data in lines)
     wanted = [record for record in records if record and record.key == key and record.format == version]
-    return sorted(wanted, key=lambda record: record.created_at, reverse=True)
+    return sorted(wanted, key=lambda record: record.order, reverse=True)
+
+
+def stamp_after(created_at: float, seen: float) -> float:
+    """A record's time and the newest place that its run had seen in; its own place, 0 where its time says it, out."""
+    return 0.0 if created_at > seen else seen + TICK
+
+
+def newest_place(store: Store, key: str, *, among: str = "") -> float:
+    """A task's key in; the place of its newest record in their order, 0 where it has none, out; `among` as for `find`.
+
+    A step that is never reused has many records: those of its last runs are enough.
+    """
+    folder = result_folder(key)
+    paths = [f"{folder}/{name}" for name in store.children(folder) if name.endswith(".json")]
+    lines = [*store.read_many(paths[-LAST:]).values(), *(batches.reader_of(store).find(among, key) if among else ())]
+    return max((place.stamp or place.created_at for line in lines if (place := _decode(line, _Place))), default=0.0)
 
 
 def read_record(store: Store, key: str, execution: str) -> Record:
@@ -124,14 +161,34 @@ def write_facts(store: Store, code_key: str, facts: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- runs, in the folder of their flow below `flows/`
 
 
-def new_run_id(at: float | None = None) -> str:
-    """A time (now) in; a run id that no other run has and that sorts by time (`20250131-094501-3f9c2a1b4`) out.
+def new_run_id(store: Store | None = None, at: float | None = None) -> str:
+    """A store and a time (now) in; an id that no other run has and that sorts behind all runs of the store out.
 
-    Of the last word three digits are the second's parts: runs that begin within one second are in order too.
+    `20250131-094501-3f9c2a1b4`: of the last word three digits are the second's parts. Where a machine whose clock was
+    ahead has run something the id is one part later than that: ids tell the order of runs, not the time.
     """
-    moment = time.time() if at is None else at
-    part = int(moment % 1 * 4096)
-    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(moment))}-{part:03x}{secrets.token_hex(3)}"
+    ticks = int((time.time() if at is None else at) * PARTS)
+    if store is not None:
+        ticks = max(ticks, _newest_ticks(store) + 1)
+    moment = time.strftime("%Y%m%d-%H%M%S", time.gmtime(ticks // PARTS))
+    return f"{moment}-{ticks % PARTS:03x}{secrets.token_hex(3)}"
+
+
+def _newest_ticks(store: Store) -> int:
+    """A store in; the moment in the id of its newest run, whatever its flow: results are shared between flows."""
+    folders = store.children("flows")
+    if isinstance(store, LocalStore) or len(folders) < 2:
+        listed = [list_runs(store, folder) for folder in folders]
+    else:
+        with ThreadPoolExecutor(min(16, len(folders)), "nbflow-runs") as pool:
+            listed = list(pool.map(lambda folder: list_runs(store, folder), folders))
+    for run in sorted((run for runs in listed for run in runs), reverse=True):
+        found = RUN_ID.fullmatch(run)
+        if found is None or run.startswith("9999"):
+            continue
+        with suppress(ValueError):  # no date
+            return calendar.timegm(time.strptime(found[1], "%Y%m%d-%H%M%S")) * PARTS + int(found[2], 16)
+    return 0
 
 
 def run_folder(folder: str, run: str) -> str:
@@ -140,7 +197,7 @@ def run_folder(folder: str, run: str) -> str:
 
 
 def list_runs(store: Store, folder: str) -> list[str]:
-    """A flow's folder in; the ids of the runs in it, newest first (`new_run_id` sorts by time), out."""
+    """A flow's folder in; the ids of the runs in it, newest first (`new_run_id` puts them in order), out."""
     return sorted((name_of(name) for name in store.children(f"flows/{folder}/runs")), reverse=True)
 
 
@@ -163,15 +220,16 @@ def read_notebook(store: Store, folder: str, run: str) -> str:
 class EventWriter:
     """Events of one run in; event files out, at most one every 50 ms; see `ChunkWriter` for errors."""
 
-    def __init__(self, store: Store, folder: str, run: str, writer_id: str) -> None:
+    def __init__(self, store: Store, folder: str, run: str, writer_id: str, after: float = 0.0) -> None:
+        """`after`: when the last event was put that this writer knows of; its own ones come later."""
         # The same writer may come back (a resumed run, a tag added later): each time it is a writer of its own.
         writer = f"{writer_id}.{secrets.token_hex(3)}"
         self._chunks = ChunkWriter(store, f"{run_folder(folder, run)}/events", writer)
-        self._last = 0.0
+        self._last = after + TICK if after else 0.0
 
     def put(self, event: RunEvent) -> None:
         """Take one event; it is in the store within about 50 ms."""
-        self._last = max(self._last, time.time())  # a clock that is set back must not reorder one writer's events
+        self._last = max(self._last, time.time())  # a clock that is set back must not reorder events
         self._chunks.put(to_json(_Stamped(self._last, event)))
 
     def flush(self) -> None:
@@ -189,6 +247,8 @@ class EventReader:
     def __init__(self, store: Store, folder: str, run: str) -> None:
         self._chunks = ChunkReader(store, f"{run_folder(folder, run)}/events")
         self._decoder = msgspec.json.Decoder(_Stamped)
+        self.last = 0.0
+        """When the last event was put, by the clock of who put it."""
 
     def new(self) -> list[RunEvent]:
         """The events since the last call, ordered by time, then by each writer's own order."""
@@ -199,6 +259,7 @@ class EventReader:
             except msgspec.DecodeError:  # torn, or of a newer nbflow
                 continue
             stamped.append((each.at, writer, number, each.event))
+            self.last = max(self.last, each.at)
         return [each[3] for each in sorted(stamped, key=lambda each: each[:3])]
 
 

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from nbflow import leftovers, module_state, outcome, process_state, randomness, replay
+from nbflow import leftovers, module_state, outcome, process_state, randomness, records, replay
 from nbflow.costs import Costs
 from nbflow.definition_state import Definitions
 from nbflow.effects import PROCESS, owner_of
@@ -325,5 +325,5 @@ class Stages:
             index=spec.index, turn=spec.turn, attempt=spec.attempt, created_at=self.created_at, elapsed=self.elapsed,
             source=spec.source, parts=spec.parts, groups=groups, artifacts=artifacts, unbound=left.unbound,
             changed=tuple(sorted(left.changed)), shares=tuple(sorted(left.shares)), costs=self.costs.rounded(),
-            observations=observations, **left.facts, **shown,
+            observations=observations, stamp=records.stamp_after(self.created_at, spec.seen), **left.facts, **shown,
         )  # fmt: skip

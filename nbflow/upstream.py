@@ -54,6 +54,8 @@ class HandLookup(Lookup):
     def choose(self, task: TaskId, key: str) -> planning.Choice:
         """A task and its key in; the past execution that stands for it, if any, out."""
         if task.step == self.target and (task.step, key) in self.known.seen:
+            if key in self.known.executed:
+                self._seen_places[key] = self.known.executed[key].order[0]
             return planning.Choice(None, (("fresh", "executed by hand once more"),))
         record = self.known.executed.get(key)
         if record is not None and task.step != self.target:
@@ -67,7 +69,7 @@ class HandLookup(Lookup):
     def previous(self, task: TaskId) -> Record | None:
         """The last execution of the task in this kernel, else that of the newest run."""
         mine = [record for record in self.known.executed.values() if record.step == task.step]
-        return max(mine, key=lambda record: record.created_at) if mine else super().previous(task)
+        return max(mine, key=lambda record: record.order) if mine else super().previous(task)
 
 
 class Upstream:

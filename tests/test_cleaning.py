@@ -143,9 +143,10 @@ def test_the_oldest_go_where_the_store_is_too_large(tmp_path: Path) -> None:
 def test_kernels_runs_count_for_themselves(tmp_path: Path) -> None:
     now = time.time()
     runs = [
-        made(tmp_path, number, f"v{number}", at=now - HOURS * number, session=number % 2 == 0) for number in range(1, 6)
+        made(tmp_path, number, f"v{number}", at=now - HOURS * (10 - number), session=number % 2 == 0)
+        for number in range(1, 6)
     ]
-    assert gone(plan_cleaning(runs[0].store, Policy(keep=1))) == {runs[2].run, runs[3].run, runs[4].run}
+    assert gone(plan_cleaning(runs[0].store, Policy(keep=1))) == {runs[0].run, runs[1].run, runs[2].run}
 
 
 def test_parameters_and_lists_are_reached_too(tmp_path: Path) -> None:

@@ -318,10 +318,10 @@ def test_beats_and_cancel_marks(store: Store) -> None:
 
 
 def test_runs_are_listed_newest_first(store: Store) -> None:
-    runs = [records.new_run_id(1_700_000_000 + 100 * number) for number in range(5)]
+    runs = [records.new_run_id(at=1_700_000_000 + 100 * number) for number in range(5)]
     assert runs == sorted(runs)
-    assert records.new_run_id(1_700_000_000.2) < records.new_run_id(1_700_000_000.3)
-    assert len({records.new_run_id(1.0) for _ in range(100)}) == 100
+    assert records.new_run_id(at=1_700_000_000.2) < records.new_run_id(at=1_700_000_000.3)
+    assert len({records.new_run_id(at=1.0) for _ in range(100)}) == 100
     for run in runs:
         records.write_notebook(store, "my-flow", run, '{"cells": []}')
     assert records.list_runs(store, "my-flow") == runs[::-1]
