@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nbflow import cards
-from nbflow.history import snapshot
+from nbflow.history import ended_by, snapshot
 from nbflow.model import Flow, Found, RunEnded, RunEvent, RunStarted, Snapshot, TaskChanged, TaskId, TaskOutput
 
 PRINTED = 16_000
@@ -63,6 +63,8 @@ class Audience:
                 self._start = event
             elif isinstance(event, TaskChanged):
                 self._tasks[event.task] = event
+                for gone in ended_by(event, self._tasks):
+                    del self._tasks[gone]
             elif isinstance(event, Found):
                 self._found.append(event)
             elif isinstance(event, RunEnded):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Container, Iterable
 
 import msgspec
 
@@ -23,6 +24,9 @@ from nbflow.model import (
     TaskState,
     TaskView,
 )
+
+BEGUN = frozenset({"running", "reused", "skipped"})
+"""States of the first event of a task that was not there before."""
 
 HEARTBEAT_LIMIT = 20.0
 """Seconds without a heartbeat after which a run that has not ended counts as lost."""
@@ -57,6 +61,8 @@ def snapshot(
             tags.update(dict.fromkeys(event.tags, True))
         elif isinstance(event, TaskChanged):
             tasks[event.task] = advance(tasks.get(event.task), event)
+            for gone in ended_by(event, tasks):
+                del tasks[gone]
         elif isinstance(event, Found):
             if event.finding not in findings:
                 findings.append(event.finding)
@@ -109,6 +115,18 @@ def advance(view: TaskView | None, event: TaskChanged) -> TaskView:
         key=event.key or (view.key if view else ""),
         item=event.item or (view.item if view else ""),
     )
+
+
+def ended_by(event: TaskChanged, known: Container[TaskId]) -> list[TaskId]:
+    """Return the tasks that count no longer now that an event has come: later turns of a loop that begins anew.
+
+    A step run by hand once more, or with another header, may have fewer turns than the last time, or none.
+    """
+    if event.state not in BEGUN or event.task.part:
+        return []
+    first = 0 if event.task.turn is None else event.task.turn + 1
+    later = (msgspec.structs.replace(event.task, turn=turn) for turn in itertools.count(first))
+    return list(itertools.takewhile(known.__contains__, later))
 
 
 def settle(view: TaskView, status: RunStatus, now: float) -> TaskView:

@@ -145,7 +145,7 @@ class Journal:
         Small values are in the record itself and need no waiting. Of large ones the memory is read in the background,
         before anything may change it: `settled` waits for that.
         """
-        identity = TaskId(step=task.spec.step, index=task.spec.index)
+        identity = task.identity
         self._attempts[identity] = max(task.spec.attempt, self._attempts.get(identity, 0))
 
         def build() -> Record:

@@ -62,6 +62,7 @@ class Knowledge:
         self.store_option: str | None = None
         self._executors: dict[str, Executors] = {}
         self._notebook: Any = None
+        self._held: Any = None  # the notebook that counts while a cell with turns runs
         self._flow: Flow | None = None
         self._journal: Journal | None = None
         self._store: Store | None = None
@@ -71,12 +72,20 @@ class Knowledge:
 
     def flow(self) -> Flow:
         """The notebook as it stands as a flow; built again only when it has changed."""
-        notebook = self.document.notebook()
+        notebook = self._held or self.document.notebook()
         if self._flow is None or self._notebook is not notebook:
             self._notebook, self._flow, self._upstream = notebook, build_flow(without_ignored(notebook)), None
             with contextlib.suppress(NbflowError):  # a store that cannot be used is told of where it is needed
                 self._flow = facts.with_known_changes(self._flow, self.store())
         return self._flow
+
+    def hold(self) -> None:
+        """Let the notebook count as it is now, whatever becomes of it, until `let_go`."""
+        self._held = self.document.notebook()
+
+    def let_go(self) -> None:
+        """The cell that ran on one state of the notebook is over."""
+        self._held = None
 
     def understand_anew(self) -> None:
         """Build the flow again when it is asked for next: what it is made of has changed."""
@@ -198,10 +207,9 @@ class Knowledge:
 
     # ------------------------------------------------------------ one task
 
-    def task(self, step: Step, file: str) -> KernelTask:
-        """A prepared step and the file name of its cell's code in; its task out."""
+    def task(self, identity: TaskId, file: str) -> KernelTask:
+        """A prepared task and the file name of its cell's code in; what runs it out."""
         lookup = self.upstream().lookup
-        identity = TaskId(step=step.name)
         spec = lookup.spec(identity, self.journal().attempt(identity), 0)
         spec = msgspec.structs.replace(spec, code_name=file, is_flow=False)
         return KernelTask(spec, self.kernel)
@@ -271,6 +279,17 @@ class Knowledge:
         record = self.journal().save(task, left, shown, reasons)
         if record is not None:
             self.know(record, {**left.values, **left.joined})
+
+    def kept(self, task: KernelTask) -> Record:
+        """Wait until what a turn left is stored; return its record. NbflowError where it could not be stored."""
+        self.settle()
+        record = self.done.get(task.spec.key)
+        if record is None or record.execution != task.spec.execution:
+            raise NbflowError(
+                f"what turn {task.spec.turn} of {task.spec.step} left is not stored, so there is no next one",
+                step=task.spec.step, cell=task.spec.cell, fix="see what is said above",
+            )  # fmt: skip
+        return record
 
     def know_loaded(self, task: KernelTask) -> None:
         """Inputs that were loaded for a task and are still there; its cell had them in hand."""

@@ -6,7 +6,7 @@ import ast
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nbflow import outcome, outputs, problems
@@ -19,6 +19,7 @@ from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import FlowRun, say
 from nbflow.happenings import not_held
 from nbflow.knowledge import Knowledge, values_of
+from nbflow.looping import next_turn, own_tasks
 from nbflow.model import (
     Artifact,
     Finding,
@@ -40,7 +41,7 @@ from nbflow.waiting import as_replay
 from nbflow.watches import ADDED
 
 NOT_HERE = (
-    "foreach", "join", "until", "retry", "timeout", "memory", "catch", "gpu", "nodes", "env", "pip", "on",
+    "foreach", "join", "retry", "timeout", "memory", "catch", "gpu", "nodes", "env", "pip", "on",
     "secret",
 )  # fmt: skip
 """Options that a cell in the kernel cannot honour: its step goes to a process."""
@@ -53,14 +54,24 @@ RUNS = "%flow r"
 
 
 @dataclass(frozen=True)
+class Reused:
+    """A past execution that stands for a task."""
+
+    task: TaskId
+    record: Record
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
 class Decision:
-    """What becomes of a header line's cell."""
+    """What becomes of a header line's cell: tasks that are reused, then at most one that runs."""
 
     in_place: bool = False
     step: Step | None = None
+    task: TaskId | None = None
     key: str = ""
     reasons: tuple[Reason, ...] = ()
-    reuse: Record | None = None
+    reuse: tuple[Reused, ...] = ()
     error: Exception | None = None
     skipped: str = ""  # why it does not run, as it would not in a run
 
@@ -72,6 +83,7 @@ class Lane:
         self.known = known
         self._reasons: tuple[Reason, ...] = ()
         self._claim: Claim | None = None  # of the step with --once that runs
+        self._turns: dict[TaskId, Record] = {}  # of the step with --until that runs: those that are over
         self._elsewhere: set[str] = set()
         self._looked_at: Flow | None = None  # whether workers are wanted was asked of it
 
@@ -94,35 +106,57 @@ class Lane:
         """A step whose cell is about to run in; what is to be done out; errors name the steps to run first."""
         if (elsewhere_options(step.options) or step.scope) and not step.options.here:
             return Decision(step=step)
+        self._turns = {}
+        if step.options.until is not None:
+            self.known.hold()  # the notebook may be edited while the turns run
+        return self._from(step, own_tasks(step, ())[0])
+
+    def _from(self, step: Step, task: TaskId) -> Decision:
+        """What becomes of a step from one of its tasks on: as long as turns can be reused, they are."""
+        reused: list[Reused] = []
+        while True:
+            turns = self._turns | {each.task: each.record for each in reused}
+            decision, record = self._ask(step, task, turns)
+            decision = replace(decision, reuse=tuple(reused))
+            if record is None:
+                return decision
+            reused.append(Reused(task, record, decision.reasons))
+            following = next_turn(step, task, record)
+            if following is None:
+                return replace(decision, reuse=tuple(reused))
+            task = following
+
+    def _ask(self, step: Step, task: TaskId, turns: Mapping[TaskId, Record]) -> tuple[Decision, Record | None]:
+        """Return what becomes of a task, and what stands for it, if any; `turns` stand for those before it."""
         upstream = self.known.upstream()
-        prepared = upstream.prepare(step.name)
+        prepared = upstream.prepare(task, turns)
         if prepared.action not in ("run", "reuse"):
             upstream.retry()
-            prepared = upstream.prepare(step.name)
+            prepared = upstream.prepare(task, turns)
+        decision = Decision(step=step, task=task, key=prepared.key, reasons=prepared.reasons)
         if prepared.action == "skip":
-            return Decision(step=step, key=prepared.key, reasons=prepared.reasons, skipped=prepared.reasons[0][1])
+            return replace(decision, skipped=prepared.reasons[0][1]), None
         if prepared.action not in ("run", "reuse"):
             raise refuse(step, upstream.missing(), prepared)
-        decision = Decision(step=step, key=prepared.key, reasons=prepared.reasons)
-        record = upstream.lookup.record(TaskId(step=step.name)) if prepared.action == "reuse" else None
+        record = upstream.lookup.record(task) if prepared.action == "reuse" else None
         if record is not None and step.kind == "step" and (step.options.once or not record.observations.volatile):
-            return replace(decision, reuse=record)
+            return decision, record
         if record is not None:
             decision = replace(decision, reasons=(("fresh", "executed by hand"),))
-        return replace(decision, in_place=True)
+        return replace(decision, in_place=True), None
 
     def start(self, step: Step, decision: Decision, file: str) -> KernelTask:
         """A step that is to run here in; the task, ready to be entered, out."""
         self.known.seen.add((step.name, decision.key))
-        self.known.tell([*self.known.upstream().early(step), *self._patched(step)])
-        task = self.known.task(step, file)
+        if not self._turns:
+            self.known.tell([*self.known.upstream().early(step), *self._patched(step)])
+        identity = decision.task or TaskId(step=step.name)
+        task = self.known.task(identity, file)
         self._reasons = decision.reasons
         journal = self.known.journal()
         self._claim = journal.claim(step, task.spec) if step.options.once else None
         journal.announce(self.known.flow(), self.known.document.text)
-        journal.tell(
-            TaskId(step=step.name), "running", attempt=task.spec.attempt, key=decision.key, reasons=decision.reasons
-        )
+        journal.tell(identity, "running", attempt=task.spec.attempt, key=decision.key, reasons=decision.reasons)
         return task
 
     def _patched(self, step: Step) -> Iterator[Finding]:
@@ -139,7 +173,7 @@ class Lane:
         """The namespace as the task's step may see it; from here on what is shown belongs to it."""
         __tracebackhide__ = True
         task.enter(self.known.before(task), isolated=isolated)
-        condition = task.spec.options.condition
+        condition = task.spec.options.condition if not task.spec.turn else None
         if condition is not None and not task.holds(condition):
             task.skip(condition)
             self._reasons = (not_held(condition),)
@@ -149,31 +183,40 @@ class Lane:
 
     # ------------------------------------------------------------ reuse
 
-    def reuse(self, step: Step, record: Record, decision: Decision) -> None:
-        """The past execution's outputs shown again, its artifacts bound to be loaded when they are read."""
+    def reuse(self, step: Step, decision: Decision) -> None:
+        """The past executions' outputs shown again, their artifacts bound to be loaded when they are read."""
         began = time.perf_counter()
-        self.known.seen.add((step.name, decision.key))
-        outputs.show(self.known.ip, record.outputs)
-        self.known.done[record.key] = record
-        self.known.waiting.add(values_of(record))
-        for order in step.own_definitions:
-            self.known.waiting.add_definition(self.known.flow().definitions[order])
         journal = self.known.journal()
         journal.announce(self.known.flow(), self.known.document.text)
-        identity = TaskId(step=step.name)
-        journal.tell(
-            identity, "reused", attempt=journal.attempt(identity), key=record.key, execution=record.execution,
-            reasons=decision.reasons, reused_from=record.run,
-        )  # fmt: skip
-        age = decision.reasons[0][1].partition(", ")[2]
+        for each in decision.reuse:
+            record = each.record
+            self.known.seen.add((step.name, record.key))
+            outputs.show(self.known.ip, record.outputs)
+            self.known.done[record.key] = record
+            self.known.waiting.add(values_of(record))
+            self._turns[each.task] = record
+            journal.tell(
+                each.task, "reused", attempt=journal.attempt(each.task), key=record.key, execution=record.execution,
+                reasons=each.reasons, reused_from=record.run,
+            )  # fmt: skip
+        for order in step.own_definitions:
+            self.known.waiting.add_definition(self.known.flow().definitions[order])
+        last = decision.reuse[-1]
+        where = f"from {last.record.run}, {last.reasons[0][1].partition(', ')[2]}"
         milliseconds = (time.perf_counter() - began) * 1000
-        print(f"reused from {record.run}, {age} ({milliseconds:.0f} ms); run the cell once more to execute it")
+        if decision.in_place:
+            count = len(decision.reuse)
+            print(f"reused {count} turn{'s' if count > 1 else ''} {where} ({milliseconds:.0f} ms)")
+            return
+        if last.record.until is False:
+            self.known.tell([problems.gave_up(step)])
+        print(f"reused {where} ({milliseconds:.0f} ms); run the cell once more to execute it")
 
     def skip(self, step: Step, decision: Decision) -> None:
         """A step that would be skipped in a run is skipped by hand too; its cell says why."""
         journal = self.known.journal()
         journal.announce(self.known.flow(), self.known.document.text)
-        identity = TaskId(step=step.name)
+        identity = decision.task or TaskId(step=step.name)
         journal.tell(identity, "skipped", attempt=journal.attempt(identity), key=decision.key, reasons=decision.reasons)
         print(f"skipped: {decision.skipped}")
 
@@ -226,7 +269,20 @@ class Lane:
             return problem
         self.known.tell([*task.stages.findings, *self._overtaken(task)])
         self.known.save(task, left, shown, self._reasons)
-        self._show_card(spec.step, spec.options)
+        if task.is_last:
+            self._show_card(spec.step, spec.options)
+        return None
+
+    def follow(self, task: KernelTask) -> Decision | None:
+        """Return what becomes of a step after a turn that is over and stored; None where it was the last."""
+        record = self.known.kept(task)
+        step = self.known.flow().step(task.spec.step)  # what the turn has shown of it is known now
+        self._turns[task.identity] = record
+        following = next_turn(step, task.identity, record)
+        if following is not None:
+            return self._from(step, following)
+        if record.until is False:
+            self.known.tell([problems.gave_up(step)])
         return None
 
     def give_up(self, task: KernelTask, error: BaseException) -> NbflowError | None:
@@ -251,9 +307,7 @@ class Lane:
             return None
         failure = unforeseen_failure(error, what, spec.cell)
         state: TaskState = "cancelled" if failure.kind == "cancelled" else "failed"
-        journal.tell(
-            TaskId(step=spec.step), state, attempt=spec.attempt, key=spec.key, failure=failure, reasons=self._reasons
-        )
+        journal.tell(task.identity, state, attempt=spec.attempt, key=spec.key, failure=failure, reasons=self._reasons)
         return problem
 
     def _overtaken(self, task: KernelTask) -> Iterator[Finding]:
@@ -268,7 +322,8 @@ class Lane:
                 writers |= dict.fromkeys(record.observations.written, places[record.step])
         written = task.observations.written
         added = {name for name, content in written.items() if content.startswith(ADDED)}
-        again = {name for name in added if writers.get(name) is step}
+        mine = {name for record in self._turns.values() for name in record.observations.written}
+        again = {name for name in added - mine if writers.get(name) is step}
         if again:
             yield problems.added_again(step, again)
         # modules are imported once, and watched for themselves
@@ -297,7 +352,7 @@ class Lane:
         state: TaskState = "cancelled" if failure.kind == "cancelled" else "failed"
         self.known.failed.add(spec.step)
         self.known.journal().tell(
-            TaskId(step=spec.step), state, attempt=spec.attempt, key=spec.key, failure=failure,
+            task.identity, state, attempt=spec.attempt, key=spec.key, failure=failure,
             elapsed=task.stages.elapsed, reasons=self._reasons,
         )  # fmt: skip
 

@@ -22,7 +22,7 @@ from nbflow.errors import NbflowError
 from nbflow.execution import Stood, execution_id, last_executions
 from nbflow.happenings import Node, Prepared, not_held
 from nbflow.identity import RunPlace, find_flow, runs_of
-from nbflow.looping import Loops, settled_id
+from nbflow.looping import Loops, next_turn, settled_id
 from nbflow.model import (
     FORMAT,
     Change,
@@ -214,10 +214,8 @@ class Lookup:
             return ()
         if task.part == "list":
             return self._nodes(self.loops.items(task.step, task.index, len(record.artifacts)))
-        options = self.loops.steps[task.step].options
-        if task.turn is not None and record.until is False and task.turn + 1 < options.max:
-            return self._nodes((msgspec.structs.replace(task, turn=task.turn + 1),))
-        return ()
+        following = next_turn(self.loops.steps[task.step], task, record)
+        return self._nodes((following,)) if following is not None else ()
 
     def _nodes(self, tasks: Iterable[TaskId]) -> tuple[Node, ...]:
         return tuple(Node(task, self._needs(task), self._item_preview(task)) for task in tasks)
@@ -316,13 +314,9 @@ class Lookup:
         while (more := msgspec.structs.replace(last, turn=(last.turn or 0) + 1)) in self._records:
             last = more
         record = self._records[last]
-        follows = msgspec.structs.replace(last, turn=(last.turn or 0) + 1)
-        if (
-            record is not None
-            and record.until is False
-            and (follows.turn or 0) < self.loops.steps[task.step].options.max
-        ):
-            return Prepared(task, now, "wait", waits=(follows,))
+        following = next_turn(self.loops.steps[task.step], last, record) if record is not None else None
+        if following is not None:
+            return Prepared(task, now, "wait", waits=(following,))
         self.settle(task, record)
         return Prepared(task, now, "settle")
 

@@ -13,7 +13,7 @@ from functools import cached_property
 import msgspec
 
 from nbflow.effects import PROCESS
-from nbflow.model import Definition, Flow, Index, Source, Step, TaskId, Writer
+from nbflow.model import Definition, Flow, Index, Record, Source, Step, TaskId, Writer
 from nbflow.regions import own_names, surely
 
 Sizes = Mapping[tuple[str, Index], int]
@@ -325,6 +325,13 @@ def own_tasks(step: Step, index: Index) -> tuple[TaskId, ...]:
     if step.options.until is None:
         return (TaskId(step=step.name, index=index),)
     return (TaskId(step=step.name, index=index, turn=0), TaskId(step=step.name, index=index, part="last"))
+
+
+def next_turn(step: Step, task: TaskId, record: Record) -> TaskId | None:
+    """Return the turn that follows a task for which this record stands; None where it is no turn, or the last."""
+    if task.turn is None or record.until is not False or task.turn + 1 >= step.options.max:
+        return None
+    return msgspec.structs.replace(task, turn=task.turn + 1)
 
 
 def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:

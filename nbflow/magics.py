@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nbflow.session import Session
 
 ENTER = "nbflow_enter"
+TURN = "nbflow_turn"
 _KEY = "nbflow_extension"  # the attribute of the shell that holds what is loaded
 
 
@@ -107,6 +108,39 @@ class Decider(ast.NodeTransformer):
         return node
 
 
+class Turns:
+    """Stands around the shell's `run_ast_nodes`, which runs a cell's statements: those of an `--until` run in turns.
+
+    What ends a turn and begins the next is a statement of the cell, in its header's line: what goes wrong in it, and an
+    interrupt, end the cell as they do anywhere else.
+    """
+
+    def __init__(self, ip: Any, session: Session) -> None:
+        self._ip = ip
+        self._session = session
+
+    def attach(self) -> None:
+        """Stand there from now on."""
+        run, session = self._ip.run_ast_nodes, self._session
+        turn = ast.parse(f"get_ipython().{TURN}()").body
+
+        async def run_turns(nodes: list[ast.stmt], *args: Any, **options: Any) -> Any:
+            raised = await run(nodes, *args, **options)
+            if entry_of(ast.Module(nodes, [])) is None:
+                return raised
+            while not raised and session.in_turn:
+                raised = await run(turn, *args, **{**options, "interactivity": "none"})
+                if not raised and session.in_turn:
+                    raised = await run(nodes[1:], *args, **options)
+            return raised
+
+        self._ip.run_ast_nodes = run_turns
+
+    def detach(self) -> None:
+        """Leave the shell as it was."""
+        self._ip.__dict__.pop("run_ast_nodes", None)
+
+
 def _insert_call(node: ast.Module, header: str) -> ast.Call:
     """A module and the header that a cell's tags spell in; the call that now stands first out."""
     statement = cast("ast.Expr", ast.parse(_call("step", header)).body[0])
@@ -126,7 +160,10 @@ def load(ip: Any) -> None:
     ip.input_transformer_manager.cleanup_transforms.insert(0, hoist)
     ip.input_transformer_manager.line_transforms.insert(0, transform)
     ip.ast_transformers.append(decider)
+    turns = Turns(ip, session)
+    turns.attach()
     setattr(ip, ENTER, session.enter)
+    setattr(ip, TURN, session.turn)
     for event, hook in session.hooks().items():
         ip.events.register(event, hook)
     ip.register_magic_function(session_magic(session), "line", "flow")
@@ -134,7 +171,7 @@ def load(ip: Any) -> None:
         for name in (word, f"%{word}"):  # IPython looks up `%%step` below the first line as the line magic `%step`
             ip.register_magic_function(misplaced(word), "line", name)
     session.attach()
-    setattr(ip, _KEY, (session, decider, attach(session)))
+    setattr(ip, _KEY, (session, decider, turns, attach(session)))
 
 
 def unload(ip: Any) -> None:
@@ -142,8 +179,9 @@ def unload(ip: Any) -> None:
     loaded = getattr(ip, _KEY, None)
     if loaded is None:
         return
-    session, decider, leave_pages = loaded
+    session, decider, turns, leave_pages = loaded
     leave_pages()
+    turns.detach()
     ip.input_transformer_manager.cleanup_transforms.remove(hoist)
     ip.input_transformer_manager.line_transforms.remove(transform)
     if decider in ip.ast_transformers:
@@ -154,6 +192,7 @@ def unload(ip: Any) -> None:
         ip.magics_manager.magics["line"].pop(name, None)
     session.close()
     delattr(ip, ENTER)
+    delattr(ip, TURN)
     delattr(ip, _KEY)
 
 

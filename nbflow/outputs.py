@@ -44,6 +44,9 @@ class Recorder:
 
     def start(self) -> None:
         """Record what is sent for the request that runs now."""
+        if self._kernel is not None:
+            sys.stdout.flush()  # what was said before belongs to nobody
+            sys.stderr.flush()
         with self._lock:
             self._outputs = []
             self._parent = self._request()

@@ -16,7 +16,7 @@ from nbflow.errors import NbflowError
 from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import say
 from nbflow.knowledge import Knowledge
-from nbflow.model import MISSING, Cell, Reason, Replay, Step
+from nbflow.model import MISSING, Cell, Reason, Replay, Step, TaskId
 from nbflow.namespace import is_own
 from nbflow.scratch import VAGUE
 from nbflow.waiting import as_replay
@@ -56,10 +56,11 @@ class PlainCells:
         if VAGUE & {problem.code for problem in analyse(cell.body).diagnostics}:
             return
         try:
-            prepared = self.known.upstream().prepare(step.name)
+            identity = TaskId(step=step.name)
+            prepared = self.known.upstream().prepare(identity, {})
             if prepared.action not in ("run", "reuse"):
                 return
-            task = self.known.task(step, f"cell {step.position}")
+            task = self.known.task(identity, f"cell {step.position}")
             if PROCESS in step.writes:  # run once more, it finds the process as the cells above have left it
                 self._placed = task
                 task.bring_process()

@@ -74,6 +74,7 @@ class Session:
         self._stacks: dict[int, list[Any]] = {}
         self._request: Request | None = None
         self._prepared = False
+        self._ending_turn = False
         self._run: FlowRun | None = None
         self._hooks: dict[str, Callable[..., None]] = {
             "pre_run_cell": self.before_cell,
@@ -177,6 +178,8 @@ class Session:
         Widgets' messages end with this event, too, in threads of their own and while an awaiting cell runs.
         """
         request = self._request
+        if self._ending_turn:
+            return
         if request is not None and request.info is None and request.message == self._message():
             self._finish(None)
 
@@ -334,14 +337,63 @@ class Session:
         _restore_line(file, request.source)
         if decision.step is None:
             return
-        if decision.skipped:
-            self.lane.skip(decision.step, decision)
-        elif decision.reuse is not None:
-            self.lane.reuse(decision.step, decision.reuse, decision)
-        elif decision.in_place:
-            self._enter_here(request, decision.step, decision, file)
-        else:
+        if decision.task is None:
             self.lane.elsewhere(decision.step)
+        else:
+            self._go_on(request, decision.step, decision, file)
+
+    def _go_on(self, request: Request, step: Step, decision: Decision, file: str) -> None:
+        __tracebackhide__ = True
+        if decision.reuse:
+            self.lane.reuse(step, decision)
+        if decision.skipped:
+            self.lane.skip(step, decision)
+        elif decision.in_place:
+            self._enter_here(request, step, decision, file)
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether the statements of the running cell are to be asked, once they have run, whether they run again."""
+        return self._request is not None and self._request.task is not None and self._request.task.has_turns
+
+    def turn(self) -> None:
+        """The call after a step's statements: the turn ends, another one begins unless it was the last.
+
+        What the user's own `--until` raises makes this turn a failure: the cell ends with it, as with any of its lines.
+        """
+        __tracebackhide__ = True
+        request = self._request
+        if request is None or request.task is None:
+            return
+        task = request.task
+        self._show_figures()
+        task.ask()
+        self._end_turn(request, task)
+        following = self.lane.follow(task)
+        if following is not None and following.step is not None:
+            self._go_on(request, following.step, following, task.spec.code_name)
+
+    def _show_figures(self) -> None:
+        """A turn's figures belong to it: libraries show them where IPython says that a cell has been executed."""
+        self._ending_turn = True
+        try:
+            self.ip.events.trigger("post_execute")
+        finally:
+            self._ending_turn = False
+
+    def _end_turn(self, request: Request, task: KernelTask) -> None:
+        __tracebackhide__ = True
+        try:
+            problem = self.lane.finish(task, succeeded=True, error=None)
+        except BaseException as error:  # of ours, of the store, of the user's objects; or an interrupt
+            problem = self.lane.give_up(task, error)
+            request.task = None
+            if problem is None:
+                raise
+            raise problem from None
+        request.task = None
+        if problem is not None:
+            raise problem
 
     def _enter_here(self, request: Request, step: Step, decision: Decision, file: str) -> None:
         namespace = self.ip.user_ns
@@ -368,6 +420,7 @@ class Session:
             problem = self._keep(request, failed, succeeded=succeeded)
         except BaseException as error:  # of ours, of the store, of the user's objects while they are looked at
             problem = self._give_up(request, error)
+        self.known.let_go()
         if problem is not None:
             self._fail(result, problem)
 

@@ -13,6 +13,7 @@ from nbflow import planning, problems
 from nbflow.errors import NbflowError, PlanError
 from nbflow.happenings import Prepared
 from nbflow.lookup import Lookup, RunFacts
+from nbflow.looping import settled_id
 from nbflow.model import Change, Finding, Flow, Index, Record, Step, TaskId
 from nbflow.parameter_sources import Wish
 from nbflow.parameter_values import evaluate
@@ -68,7 +69,8 @@ class HandLookup(Lookup):
 
     def previous(self, task: TaskId) -> Record | None:
         """The last execution of the task in this kernel, else that of the newest run."""
-        mine = [record for record in self.known.executed.values() if record.step == task.step]
+        executed = self.known.executed.values()
+        mine = [record for record in executed if (record.step, record.turn) == (task.step, task.turn)]
         return max(mine, key=lambda record: record.order) if mine else super().previous(task)
 
 
@@ -104,9 +106,14 @@ class Upstream:
         return lookup
 
     def executed(self, record: Record) -> None:
-        """A step was executed: what was worked out below it no longer counts."""
-        stale = {record.step, *self._below(record.step)}
-        self._standing = {task: standing for task, standing in self._standing.items() if task.step not in stale}
+        """A step was executed: what was worked out below it no longer counts. A turn stands for itself from now on."""
+        below, done = self._below(record.step), TaskId(step=record.step, index=record.index, turn=record.turn)
+        self._standing = {
+            task: standing for task, standing in self._standing.items()
+            if task.step not in below and (task.step != record.step or _is_earlier(task, done))
+        }  # fmt: skip
+        if done.turn is not None:
+            self._standing[done] = record
         self.retry()
         self.lookup = self._new_lookup()
 
@@ -130,14 +137,15 @@ class Upstream:
 
     # ------------------------------------------------------------ the step that is to run
 
-    def prepare(self, name: str) -> Prepared:
-        """A step in; whether its inputs are there, its key, and a past execution of it, out."""
-        task = TaskId(step=name)
-        if task in self._standing:
+    def prepare(self, task: TaskId, turns: Mapping[TaskId, Record]) -> Prepared:
+        """Return whether a task's inputs are there, its key, and its past; `turns` stand for those before it."""
+        mine = {each: record for each, record in self._standing.items() if each.step == task.step}
+        if mine != turns:
             # asked for anew: the look-up must not find the step's own last execution among what has settled
-            del self._standing[task]
+            others = {each: record for each, record in self._standing.items() if each not in mine}
+            self._standing = {**others, **turns}
             self.lookup = self._new_lookup()
-        self.lookup.target = name
+        self.lookup.target = task.step
         try:
             return self._ask(task)
         finally:
@@ -159,7 +167,7 @@ class Upstream:
         reads = {binding.name for binding in step.bindings}
         for writer in self.lookup.loops.possible_writers(step):
             names = reads.intersection(writer.escapes)
-            if names and not writer.scope and not self._settle(TaskId(step=writer.name)):
+            if names and not writer.scope and not self._settle(settled_id(writer, ())):
                 yield problems.not_run_yet(step, writer, names)
         self.retry()
 
@@ -231,6 +239,11 @@ class Upstream:
         """The steps that have to run before the one that was asked for last, topmost first."""
         whys = {task.step: why for task, why in reversed(self._missing.items())}
         return [Missing(step.name, step.label, whys[step.name]) for step in self.flow.steps if step.name in whys]
+
+
+def _is_earlier(task: TaskId, done: TaskId) -> bool:
+    """Whether a task is a turn before another one of the same loop."""
+    return task.index == done.index and task.turn is not None and done.turn is not None and task.turn < done.turn
 
 
 def _why(prepared: Prepared) -> str:

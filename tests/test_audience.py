@@ -47,6 +47,16 @@ def test_cells_by_hand_are_a_run() -> None:
     assert audience.by_hand is None
 
 
+def test_a_loop_by_hand_has_the_turns_of_its_last_time() -> None:
+    audience = Audience()
+    audience.see_by_hand(START)
+    for turn, state in ((0, "running"), (0, "done"), (1, "running"), (1, "failed"), (0, "running"), (0, "done")):
+        audience.see_by_hand(TaskChanged(task=TaskId(step="load", turn=turn), state=state, at=2.0))
+    hand = audience.by_hand
+    assert hand is not None
+    assert [(view.task.turn, view.state) for view in hand.tasks] == [(0, "done")]
+
+
 def test_a_flow_run_is_busy_until_it_has_ended() -> None:
     audience = Audience()
     audience.see_run(running("a"), None)

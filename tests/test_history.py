@@ -80,6 +80,14 @@ CASES = {
         [told("b", "pending", 100), told("b", "done", 101, turn=0), told("b", "running", 102, turn=1)],
         {"b:0": "done", "b:1": "running"},
     ),
+    "a loop that begins anew has no later turns": Case(
+        [*(told("b", "done", 100, turn=turn) for turn in range(4)), told("b", "reused", 101, turn=0),
+         told("b", "running", 102, turn=1)],
+        {"b:0": "reused", "b:1": "running"},
+    ),
+    "a step that is no loop any more has no turns": Case(
+        [*(told("b", "done", 100, turn=turn) for turn in range(2)), told("b", "running", 101)], {"b": "running"},
+    ),
 }  # fmt: skip
 
 

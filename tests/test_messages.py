@@ -59,7 +59,9 @@ def test_both_sides_know_the_same_unions_and_constants() -> None:
 
 
 def table(name: str) -> dict[str, str]:
-    found = re.search(rf"export const {name}.*?= \{{(.*?)\}};", (SOURCES / "drawing" / "words.ts").read_text(), re.DOTALL)
+    found = re.search(
+        rf"export const {name}.*?= \{{(.*?)\}};", (SOURCES / "drawing" / "words.ts").read_text(), re.DOTALL
+    )
     assert found is not None
     return dict(re.findall(r"(\w+): '(.)'", found[1]))
 

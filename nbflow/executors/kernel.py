@@ -10,7 +10,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import msgspec
@@ -27,7 +27,19 @@ from nbflow.carried import (
 from nbflow.context import Context, running
 from nbflow.definition_state import Definitions, is_stateful
 from nbflow.errors import TaskError
-from nbflow.model import MISSING, Artifact, Finding, Group, Observations, Record, Ref, Replay, TaskEvent, TaskSpec
+from nbflow.model import (
+    MISSING,
+    Artifact,
+    Finding,
+    Group,
+    Observations,
+    Record,
+    Ref,
+    Replay,
+    TaskEvent,
+    TaskId,
+    TaskSpec,
+)
 from nbflow.mutation import is_fixed
 from nbflow.namespace import Aside
 from nbflow.observe import HOOK, Observer
@@ -159,7 +171,13 @@ class KernelTask:
         self._put_back: list[Callable[[], None]] = []
         self._begun = 0.0
         self._skipped: str | None = None  # the condition that does not hold
+        self._last: bool | None = None  # what its --until came to
         self._foreign: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> TaskId:
+        """Which task of the session run it is."""
+        return TaskId(step=self.spec.step, index=self.spec.index, turn=self.spec.turn)
 
     # ------------------------------------------------------------ before the cell
 
@@ -255,6 +273,21 @@ class KernelTask:
         """Leave out the rest of the cell, as its condition does not hold."""
         self._skipped = condition
         self.kernel.statements.skipping = True
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether its cell, once it has run, is to be asked whether it runs again."""
+        return self.spec.turn is not None and self._skipped is None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no other turn follows this one."""
+        return self._last is not False or (self.spec.turn or 0) + 1 >= self.spec.options.max
+
+    def ask(self) -> None:
+        """Ask, the cell's statements having run, whether this was the last turn; raise what its --until raises."""
+        __tracebackhide__ = True
+        self._last = self.holds(self.spec.options.until or "True")
 
     def _see(self) -> None:
         """A statement of the cell has run."""
@@ -357,7 +390,7 @@ class KernelTask:
                 self.observations = msgspec.structs.replace(seen, kernel=self._foreign)
                 self.kernel.process.see(stage.process)
             if succeeded and begun:
-                left = stage.collect() if self._skipped is None else stage.skipped(self._skipped)
+                left = self._left() if self._skipped is None else stage.skipped(self._skipped)
         finally:
             while self._put_back:
                 self._put_back.pop()()
@@ -366,6 +399,10 @@ class KernelTask:
         if left is not None:
             self.namespace.update({name: value for name, value in left.values.items() if self._is_new(name, value)})
         return left
+
+    def _left(self) -> Left:
+        left = self.stages.collect()
+        return left if self._last is None else replace(left, facts={"until": self._last})
 
     def _is_new(self, name: str, value: Any) -> bool:
         """Whether a value is that of a name that shares objects with an input: the cell itself has not bound it."""
