@@ -14,6 +14,7 @@ from nbflow.carried import place_of
 from nbflow.claims import Claim
 from nbflow.context import current
 from nbflow.definitions import parsed
+from nbflow.environment import origin_of
 from nbflow.errors import NbflowError
 from nbflow.executors.kernel import KernelTask
 from nbflow.flowrun import FlowRun, say
@@ -35,7 +36,7 @@ from nbflow.model import (
 )
 from nbflow.screen import RunScreen, StepScreen
 from nbflow.serialize import Unstorable
-from nbflow.tracebacks import failure_of, unforeseen, unforeseen_failure
+from nbflow.tracebacks import failure_of, raised_at, unforeseen, unforeseen_failure
 from nbflow.upstream import refuse
 from nbflow.waiting import as_replay
 from nbflow.watches import ADDED
@@ -305,7 +306,7 @@ class Lane:
         if journal.keeps(spec.execution):
             say(problem)
             return None
-        failure = unforeseen_failure(error, what, spec.cell)
+        failure = unforeseen_failure(error, what, spec.cell, _kind(error))
         state: TaskState = "cancelled" if failure.kind == "cancelled" else "failed"
         journal.tell(task.identity, state, attempt=spec.attempt, key=spec.key, failure=failure, reasons=self._reasons)
         return problem
@@ -347,14 +348,25 @@ class Lane:
         spec = task.spec
         failure = TaskFailure(type="Interrupted", message="the cell did not end", cell=spec.cell, kind="cancelled")
         if error is not None:
-            kind = "cancelled" if isinstance(error, KeyboardInterrupt) else "error"
-            failure = failure_of(error, (spec.code_name,), spec.cell, kind=kind)
+            failure = failure_of(error, (spec.code_name,), spec.cell, kind=_kind(error))
         state: TaskState = "cancelled" if failure.kind == "cancelled" else "failed"
         self.known.failed.add(spec.step)
         self.known.journal().tell(
             task.identity, state, attempt=spec.attempt, key=spec.key, failure=failure,
             elapsed=task.stages.elapsed, reasons=self._reasons,
         )  # fmt: skip
+
+
+def _kind(error: BaseException) -> str:
+    """What a cell ended with in; the kind of failure that it is out.
+
+    An interrupt cancels the step, wherever it comes from: a kernel cannot tell who sent it. One that the notebook's
+    own code raises, with no signal behind it, is a failure like any other; libraries raise it once a signal has come.
+    """
+    if not isinstance(error, KeyboardInterrupt):
+        return "error"
+    place = raised_at(error)
+    return "error" if place and origin_of(place) in {"local", "none"} else "cancelled"
 
 
 def _ending(views: Sequence[TaskView], *, alone: bool) -> str:

@@ -15,7 +15,7 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 from nbflow.model import Group, Ref, Replay, TaskFailure
 from nbflow.registry import Registry
 from nbflow.streams import silent
-from nbflow.tracebacks import failure_of, remember_lines
+from nbflow.tracebacks import failure_of, raised_at, remember_lines
 
 FUTURE = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names[3:])
 """What `from __future__` sets for everything below it."""
@@ -68,7 +68,7 @@ def run(replay: Replay, file: str, shell: Any, inputs: Inputs, registry: Registr
         with silent(), _undisplayed(shell):
             _execute(replay, file, shell)
     except BaseException as error:  # the user's code
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt) and not raised_at(error):
             raise
         raise ReplayFailed(failure_of(error, (file,), replay.cell)) from error
     finally:

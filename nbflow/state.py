@@ -396,7 +396,9 @@ def _end(at: float) -> Callable[[State], Step]:
         if state.status != "running" or state.open or state.running or not state.tasks:
             return state, ()
         failed = first_failure(state.tasks.values(), state.order)
-        status: RunStatus = "cancelled" if state.cancelled is not None else "failed" if failed else "done"
+        # a task that was cancelled has not run: such a run is never done, whoever has ended the task
+        broken = state.cancelled is not None or any(entry.state == "cancelled" for entry in state.tasks.values())
+        status: RunStatus = "failed" if failed and state.cancelled is None else "cancelled" if broken else "done"
         error = None
         if failed is not None and failed.failure is not None:
             error = f"{_label(state, failed)}: {failed.failure.type}: {failed.failure.message}"

@@ -52,7 +52,7 @@ _T = TypeVar("_T")
 
 
 def execute(spec: TaskSpec, emit: Emit, prepared: Prepared | None = None) -> TaskResult:
-    """A spec and the way for events in; the result out, never an exception but KeyboardInterrupt.
+    """A spec and the way for events in; the result out, never an exception but a KeyboardInterrupt outside the cell.
 
     Outputs travel as events; `finish` puts them into the record. Segments are in the store when this returns, the
     record is not: the supervisor publishes it.
@@ -209,7 +209,7 @@ class _Task:
             return work()
         except _Failed as failed:
             again = tries_again(options, self.spec.attempt, failed.failure)
-            if options.catch is None or again or failed.failure.kind == "cancelled":
+            if options.catch is None or again:
                 raise
             if self.failure is None:
                 self.failure = failed.failure
@@ -265,8 +265,6 @@ class _Task:
         self.stages.elapsed = time.monotonic() - begun
         self.stages.see_draws()
         if result.error is not None:
-            if isinstance(result.error, KeyboardInterrupt):
-                raise _Failed(failure_of(result.error, self._files(), self.spec.cell, kind="cancelled"))
             raise _Failed(failure_of(result.error, self._files(), self.spec.cell))
 
     def _title(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import linecache
 import os
 import traceback
@@ -14,6 +15,9 @@ from nbflow.jsonable import text
 from nbflow.model import TaskFailure
 
 OURS = str(Path(__file__).parent) + os.sep
+
+INTERRUPTED = "interrupted by its own code or by a SIGINT from elsewhere, not by nbflow"
+"""The message of an interrupt that is a failure; Python's own has none."""
 
 
 def remember_lines(file: str, source: str, line: int = 1) -> None:
@@ -41,6 +45,21 @@ def without_ours(trace: types.TracebackType | None) -> types.TracebackType | Non
     return trace
 
 
+def raised_at(error: BaseException) -> str:
+    """An exception in; the file of the `raise` that it comes from out, "" where no such statement has raised it.
+
+    An interrupt that arrives as a signal is raised between two instructions, never by one.
+    """
+    trace = error.__traceback__
+    if trace is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    opcode = code.co_code[trace.tb_lasti] if 0 <= trace.tb_lasti < len(code.co_code) else 0
+    return code.co_filename if dis.opname[opcode] == "RAISE_VARARGS" else ""
+
+
 def failure_of(
     error: BaseException, files: Collection[str], cell: str | None = None, kind: str = "error"
 ) -> TaskFailure:
@@ -57,7 +76,7 @@ def failure_of(
     lines = traceback.format_exception(type(error), error, trace, chain=True)
     return TaskFailure(
         type=text(type(error).__name__),
-        message=text_of(error),
+        message=text_of(error) or (INTERRUPTED if isinstance(error, KeyboardInterrupt) and kind == "error" else ""),
         traceback=text("".join(lines)),
         cell=cell,
         line=line,
@@ -80,12 +99,11 @@ def unforeseen(error: BaseException, what: str) -> NbflowError:
     return shown
 
 
-def unforeseen_failure(error: BaseException, what: str, cell: str | None) -> TaskFailure:
+def unforeseen_failure(error: BaseException, what: str, cell: str | None, kind: str = "error") -> TaskFailure:
     """Return such an exception as a task's failure, with every frame of its traceback, ours too."""
     shown = unforeseen(error, what)
     return TaskFailure(
-        type=text(type(error).__name__), message=text(shown.message), cell=cell, fix=shown.fix,
-        kind="cancelled" if isinstance(error, KeyboardInterrupt) else "error",
+        type=text(type(error).__name__), message=text(shown.message), cell=cell, fix=shown.fix, kind=kind,
         traceback=text("".join(traceback.format_exception(error))),
     )  # fmt: skip
 

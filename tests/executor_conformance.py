@@ -285,6 +285,13 @@ class ExecutorConformance:
         assert (done.failure.type, done.failure.message, done.failure.line) == ("SystemExit", "3", 3)
         assert done.live("stderr") == ""
 
+    @pytest.mark.parametrize("call", ["os.kill(os.getpid(), signal.SIGINT)", "os.killpg(0, signal.SIGINT)"])
+    def test_an_interrupt_that_nobody_asked_for(self, tasks: Tasks, call: str) -> None:
+        failure = tasks.run(f"import os, signal, time\n{call}\ntime.sleep(30)").failure
+        assert (failure.type, failure.kind) == ("KeyboardInterrupt", "error")
+        assert "not by nbflow" in failure.message
+        assert failure.line in {2, 3}
+
     def test_input_has_nobody_to_ask(self, tasks: Tasks) -> None:
         failure = tasks.run("name = input('who? ')").failure
         assert "%%params" in failure.message

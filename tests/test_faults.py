@@ -85,13 +85,13 @@ def test_a_store_that_is_gone(start: Start) -> None:
     assert state(page, "read") == "done"
 
 
-def test_an_interrupt_after_a_cell_cancels_its_step(start: Start) -> None:
+def test_an_interrupt_of_its_own_after_a_cell_fails_its_step(start: Start) -> None:
     stops = "class Stops:\n    def __reduce_ex__(self, protocol):\n        raise KeyboardInterrupt"
     kernel = start({"class": stops, "stop": "%%step stop\nstop = Stops()", "next": "%%step next\nprint('on')"})
     kernel.ok("class")
     assert "error: what stop left could not be kept: interrupted" in kernel.run("stop").traceback
     assert kernel.ok("next").stdout == "on\n"
-    assert states(kernel) == [("stop", "cancelled"), ("next", "done")]
+    assert states(kernel) == [("stop", "failed"), ("next", "done")]
 
 
 HOSTILE = {

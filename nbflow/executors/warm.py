@@ -76,6 +76,7 @@ class Worker:
         self.bytes = 0
         self.served = 0
         self.recalled = False
+        self.interrupted = False
         self.place: tuple[Zygote, int] | None = None
         self._assembler = wire.Assembler()
 
@@ -99,6 +100,7 @@ class Worker:
 
     def interrupt(self, grace: float) -> None:
         """The task that it runs is to end; it ends with it."""
+        self.interrupted = True
         if self.place is not None:
             zygote, number = self.place
             zygote.send(wire.Cancel(number, grace))
@@ -271,7 +273,8 @@ class WarmLane:
         """A worker has ended a task."""
         failure = event.result.failure
         with self._lock:
-            if failure is not None and failure.kind == "cancelled" and not order.attempt.cancelling:
+            stray = failure is not None and failure.type == KeyboardInterrupt.__name__ and worker.interrupted
+            if stray and not order.attempt.cancelling:
                 # the interrupt was meant for the task before it
                 self._leave(worker, order)
                 self._again(order)

@@ -16,6 +16,7 @@ from nbflow.model import Ended, TaskEvent, TaskFailure, TaskResult, TaskSpec
 from nbflow.prepared import Prepared
 from nbflow.streams import Drained, Interrupts
 from nbflow.task import execute
+from nbflow.tracebacks import INTERRUPTED
 
 
 class Process:
@@ -44,12 +45,12 @@ class Process:
         try:
             spec = wire.parse_spec(order.spec)
             result = execute(spec, self.emit, prepared)
-        except KeyboardInterrupt:
-            result = _failed("Cancelled", "the task was interrupted", spec, started, "cancelled")
+        except KeyboardInterrupt as error:  # whether anybody asked for it knows who is told of it
+            result = _failed(type(error).__name__, INTERRUPTED, spec, started)
         except BaseException as error:  # the run has to hear of whatever ended the task, a fault of ours included
             if os.getpid() == self.home:
                 sys.excepthook(type(error), error, error.__traceback__)
-            result = _failed(type(error).__name__, f"the task could not be run: {error}", spec, started, "error")
+            result = _failed(type(error).__name__, f"the task could not be run: {error}", spec, started)
         if os.getpid() != self.home:
             # a process that the cell forked has come out of the cell: the result is its parent's
             os._exit(0)
@@ -74,9 +75,9 @@ def run(order: wire.Submit, frames: int, prepared: Prepared) -> NoReturn:
     os._exit(0)
 
 
-def _failed(name: str, message: str, spec: TaskSpec | None, started: float, kind: str) -> TaskResult:
+def _failed(name: str, message: str, spec: TaskSpec | None, started: float) -> TaskResult:
     cell = spec.cell if spec is not None else None
-    failure = TaskFailure(type=name, message=message, cell=cell, kind=kind)
+    failure = TaskFailure(type=name, message=message, cell=cell)
     return TaskResult(failure=failure, elapsed=time.monotonic() - started)
 
 

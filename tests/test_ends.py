@@ -1,0 +1,210 @@
+"""How a step ends: whatever its code does with the process or with itself is its failure, never a step that is done."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import nbflow
+from tests.by_hand import Start, start, states
+from tests.test_loops import write_notebook
+
+__all__ = ["start"]  # a fixture
+
+pytestmark = pytest.mark.running
+
+INTERRUPTS = {
+    "raised": "raise KeyboardInterrupt",
+    "raised with words": "raise KeyboardInterrupt('enough')",
+    "raised below": "def stop():\n    raise KeyboardInterrupt\nstop()",
+    "raised by what was awaited": "async def stop():\n    raise KeyboardInterrupt\nawait stop()",
+    "a signal of its own": "import signal\nsignal.raise_signal(signal.SIGINT)",
+    "the main thread": "import _thread, time\n_thread.interrupt_main()\ntime.sleep(30)",
+    "from a thread": (
+        "import os, signal, threading, time\n"
+        "threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT)).start()\ntime.sleep(30)"
+    ),
+    "from another program": (
+        "import os, subprocess, time\nsubprocess.run(['kill', '-INT', str(os.getpid())])\ntime.sleep(30)"
+    ),
+    "to the group": "import os, signal, time\nos.killpg(0, signal.SIGINT)\ntime.sleep(30)",
+}
+"""Ways in which a step is interrupted that nobody has asked nbflow for."""
+
+OTHERS = {
+    "left": ("import sys\nsys.exit()", "SystemExit", ""),
+    "left with zero": ("import sys\nsys.exit(0)", "SystemExit", "0"),
+    "left with words": ("raise SystemExit('no rows')", "SystemExit", "no rows"),
+    "the word exit": ("exit()", "SystemExit", ""),
+    "a generator's end": ("raise GeneratorExit", "GeneratorExit", ""),
+    "cancelled": ("import asyncio\nraise asyncio.CancelledError('gone')", "CancelledError", "gone"),
+    "cancelled by itself": (
+        "import asyncio\nasyncio.current_task().cancel()\nawait asyncio.sleep(1)",
+        "CancelledError",
+        "",
+    ),
+    "one of its own": ("class Halt(BaseException):\n    pass\nraise Halt('here')", "Halt", "here"),
+    "many at once": (
+        "raise BaseExceptionGroup('both', [KeyboardInterrupt(), ValueError()])",
+        "BaseExceptionGroup",
+        "both",
+    ),
+    "no process": ("import os\nos._exit(0)", "WorkerLost", "exit status 0"),
+    "terminated": (
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(30)",
+        "WorkerLost",
+        "SIGTERM",
+    ),
+    "killed": (
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(30)",
+        "WorkerLost",
+        "SIGKILL",
+    ),
+    "hung up": ("import os, signal, time\nos.kill(os.getpid(), signal.SIGHUP)\ntime.sleep(30)", "WorkerLost", "SIGHUP"),
+}
+"""What else ends a cell or its process, the failure's type and a part of its message."""
+
+ENDS = {name: (deed, "KeyboardInterrupt", "") for name, deed in INTERRUPTS.items()} | OTHERS
+
+
+def flow(folder: Path, *cells: str) -> nbflow.Run:
+    path = write_notebook(folder / "flow.ipynb", ["%load_ext nbflow", *cells])
+    return nbflow.run(path, store=str(folder / "store"))
+
+
+def test_every_end_is_a_failure(tmp_path: Path) -> None:
+    cells = []
+    for at, (deed, _, _) in enumerate(ENDS.values()):
+        cells += [f"%%step s{at}\nx{at} = 1\n{deed}", f"%%step t{at}\ny{at} = x{at}"]
+    done = flow(tmp_path, *cells, "%%step last\nz = 3")
+    assert (done.status, done.successful, done["last"].state) == ("failed", False, "done")
+    for at, (name, (_, kind, said)) in enumerate(ENDS.items()):
+        error = done[f"s{at}"].task.error
+        assert (done[f"s{at}"].state, done[f"t{at}"].state) == ("failed", "cancelled"), name
+        assert error is not None, name
+        assert (error.type, said in error.message) == (kind, True), (name, error)
+        if kind == "KeyboardInterrupt":
+            assert error.message, name
+            assert error.line is not None, name
+            assert error.line >= 3, name
+    assert "s0: KeyboardInterrupt: " in (done.error or "")
+
+
+def test_every_end_is_tried_again_and_caught(tmp_path: Path) -> None:
+    cells = []
+    for at, (deed, _, _) in enumerate(ENDS.values()):
+        indented = deed.replace("\n", "\n    ")
+        first = f"from nbflow import current\nx{at} = current.attempt\nif x{at} == 1:\n    {indented}"
+        cells.append(f"%%step again{at} --retry 1 --backoff 0.1\n{first}")
+        cells.append(f"%%step caught{at} --catch problem{at}\n{deed}")
+        cells.append(f"%%step told{at}\nkind{at} = problem{at}.type")
+    done = flow(tmp_path, *cells)
+    assert done.successful, done.error
+    for at, (name, (_, kind, _)) in enumerate(ENDS.items()):
+        assert done[f"again{at}"].task.attempt == 2, name
+        assert done[f"again{at}"].task.data[f"x{at}"] == 2, name
+        assert done[f"caught{at}"].state == "caught", name
+        assert done[f"told{at}"].task.data[f"kind{at}"] == kind, name
+
+
+def test_in_a_wide_fan_out(tmp_path: Path) -> None:
+    """Small items share workers: the item that is interrupted fails, those before and behind it are done."""
+    count = 40 + 10 * len(ENDS)
+    body = "".join(
+        f"if i == {40 + 10 * at}:\n    {deed.replace(chr(10), chr(10) + '    ')}\n"
+        for at, (deed, _, _) in enumerate(ENDS.values())
+    )
+    wanted = {40 + 10 * at: kind for at, (_, kind, _) in enumerate(ENDS.values())}
+    wide, joined = (
+        f"%%step wide --foreach i in range({count}) --catch problem\n{body}y = i * i",
+        "%%step all --join wide\nfound = [(getattr(one, 'y', None), one.problem and one.problem.type) for one in inputs]",
+    )
+    done = flow(tmp_path, wide, joined)
+    assert done.successful, done.error
+    assert done.data.found == [(None if i in wanted else i * i, wanted.get(i)) for i in range(count)]
+    plain = flow(tmp_path, wide.replace(" --catch problem", ""))
+    assert plain.status == "failed"
+    assert {task.index[0] for task in plain["wide"].tasks if task.state == "failed"} == wanted.keys()
+    assert {task.state for task in plain["wide"].tasks} == {"done", "failed"}
+
+
+def test_in_what_stands_around_a_cell(tmp_path: Path) -> None:
+    """Conditions, lists, definitions that are replayed, values that are stored."""
+    stops = "class Stops:\n    def __reduce_ex__(self, protocol):\n        raise KeyboardInterrupt"
+    done = flow(
+        tmp_path,
+        "def stop(*_):\n    raise KeyboardInterrupt",
+        stops,
+        "%%step asked --if stop()\na = 1",
+        "%%step many --foreach i in stop()\nb = i",
+        "%%step turns --until stop()\nc = 1",
+        "%%step stored\nd = Stops()",
+        "%%step last\ne = 1",
+    )
+    assert done.status == "failed"
+    found = {step.name: step.state for step in done.steps()}
+    assert found["asked"] == found["turns"] == found["stored"] == "failed"
+    assert found["many"] != "done"
+    assert found["last"] == "done"
+
+
+def test_the_command_fails_and_resume_finds_it(tmp_path: Path) -> None:
+    stops = (
+        "%%step b --retry 1 --backoff 0.1\nimport pathlib\nprint(x)\nif not pathlib.Path('go').exists():\n"
+        "    raise KeyboardInterrupt\ny = 2"
+    )
+    write_notebook(tmp_path / "flow.ipynb", ["%load_ext nbflow", "%%step a\nx = 1", stops, "%%step c\nz = y"])
+
+    def nbflow_(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "nbflow", *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+
+    first = nbflow_("run", "flow.ipynb")
+    assert first.returncode == 1, first.stdout + first.stderr
+    assert "KeyboardInterrupt: interrupted by its own code" in first.stderr
+    assert "line 5" in first.stderr
+    assert nbflow_("resume").returncode == 1
+    (tmp_path / "go").touch()
+    last = nbflow_("resume", "--json")
+    assert last.returncode == 0, last.stderr
+    events = [json.loads(line) for line in last.stdout.splitlines()]
+    assert {event.get("state") for event in events if event.get("step") == "a"} <= {"reused", None}
+
+
+def test_by_hand(start: Start) -> None:
+    """A kernel cannot tell who has sent a signal: it cancels. What the notebook's own code raises is a failure."""
+    raised = {name: deed for name, deed in INTERRUPTS.items() if name.startswith("raised")}
+    sent = {name: deed for name, deed in INTERRUPTS.items() if name in ("a signal of its own", "the main thread")}
+    cells = {f"s{at}": f"%%step s{at}\n{deed}" for at, deed in enumerate([*raised.values(), *sent.values()])}
+    waits = "%%step wait\nimport pathlib, time\npathlib.Path('go').touch()\ntime.sleep(60)"
+    kernel = start({**cells, "wait": waits, "on": "%%step on\nprint(1)"})
+    for cell in cells:
+        assert kernel.run(cell).ename == "KeyboardInterrupt", cells[cell]
+    request = kernel.send(kernel.notebook.cells["wait"], "wait")
+    while not kernel.notebook.path.with_name("go").exists():
+        time.sleep(0.01)
+    kernel.interrupt()
+    assert kernel.collect(request).ename == "KeyboardInterrupt"
+    assert kernel.ok("on").stdout == "1\n"
+    told = dict(states(kernel))
+    assert [told[f"s{at}"] for at in range(len(cells))] == ["failed"] * len(raised) + ["cancelled"] * len(sent)
+    assert (told["wait"], told["on"]) == ("cancelled", "done")
+
+
+def test_a_run_from_the_kernel(start: Start) -> None:
+    kernel = start(
+        {
+            "bad": "%%step bad\nraise KeyboardInterrupt",
+            "elsewhere": "%%step elsewhere --timeout 1m\nimport os, signal\nos.kill(os.getpid(), signal.SIGINT)\nx = 1",
+        }
+    )
+    executed = kernel.execute("%flow run")
+    assert executed.status == "error"
+    assert "bad failed: KeyboardInterrupt" in executed.evalue
+    assert "elsewhere failed: KeyboardInterrupt" in kernel.run("elsewhere").evalue
+    assert kernel.execute("1 + 1").result == "2"
