@@ -1,15 +1,23 @@
-"""What a cell leaves running in its process: asyncio tasks, threads, child processes; awaited or ended, and named."""
+"""What a cell leaves running: asyncio tasks, threads, pools, child processes; awaited or ended, and named.
+
+A task's process ends by `os._exit`, and nothing that Python does at an interpreter's end would happen. `end` does it in
+Python's order, each part within bounds: the callbacks by which libraries end their pools, exit hooks, what
+multiprocessing left open and its processes; then whatever children are left, the resource trackers last.
+"""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, Any
 
 from nbflow.model import Finding
 
@@ -17,10 +25,16 @@ if TYPE_CHECKING:
     import asyncio
 
 PATIENCE = 60.0
-"""Seconds that asyncio tasks and threads get to finish before the task ends without them."""
+"""Seconds that asyncio tasks, threads, pools and exit hooks get to finish before the task ends without them."""
 
-TRACKERS = ("resource_tracker", "semaphore_tracker")
-"""Helpers that multiprocessing and joblib always leave behind; ended without a word."""
+GRACE = 5.0
+"""Seconds that processes get which multiprocessing would wait for, and trackers that tidy up."""
+
+HELPERS = ("resource_tracker", "semaphore_tracker", "multiprocessing.forkserver")
+"""Processes that multiprocessing and joblib always leave behind; ended without a word."""
+
+MULTIPROCESSING = ("multiprocessing", "multiprocess", "billiard")
+"""The standard library's package, and those that are made from it."""
 
 
 def await_tasks(step: str, cell: str, patience: float = PATIENCE) -> list[Finding]:
@@ -78,41 +92,213 @@ def join_threads(step: str, cell: str, known: frozenset[int], patience: float = 
 
 
 def _pooled(thread: threading.Thread) -> bool:
-    """Whether a thread serves a pool: it waits for work for ever, until `end_pools`."""
+    """Whether a thread serves a pool: it waits for work for ever, until its library's callback in `end`."""
     target = getattr(thread, "_target", None)
-    homes = (type(thread).__module__, getattr(target, "__module__", None) or "")
-    return any(home.startswith("concurrent.futures") for home in homes)
+    homes = {_top(type(thread)), _top(target)}
+    return bool(homes & {_top(call) for call in _callbacks()} - {"__main__", ""})
 
 
-def end_pools(patience: float = PATIENCE) -> None:
-    """Let the pools that are still open finish what they were given, and end them; nothing can be given them after."""
-    if not any(map(_pooled, threading.enumerate())):
+def _top(found: Any) -> str:
+    """A function, class or partial call in, the top-level name of its module out."""
+    module = getattr(getattr(found, "func", found), "__module__", None)
+    return module.partition(".")[0] if isinstance(module, str) else ""
+
+
+def _callbacks() -> list[Callable[[], object]]:
+    """What `threading` calls before it waits for threads, in the order in which it does."""
+    return list(reversed(getattr(threading, "_threading_atexits", [])))
+
+
+# ---------------------------------------------------------------- the end of a process
+
+
+def anything(known: frozenset[int], hooks: int) -> bool:
+    """Whether there is something to end: threads beside those `known`, more than so many exit hooks, children."""
+    return (
+        any(thread.ident not in known for thread in threading.enumerate())
+        or atexit._ncallbacks() > hooks  # noqa: SLF001
+        or _has_children()
+    )
+
+
+def end(step: str, cell: str) -> list[Finding]:
+    """Do what an interpreter's end does, in the main thread; nothing can be given to a pool after.
+
+    What does not end in time is broken off or killed, and named.
+    """
+    told = [*_end_pools(), *_run_hooks(), *_end_multiprocessing(), *_end_children()]
+    return [_finding(step, cell, message) for message in told]
+
+
+class _Late(BaseException):
+    """What runs in the main thread has taken too long."""
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[list[bool]]:
+    """Break off what the block does after so many seconds, and what it goes on with every second after.
+
+    The list says whether anything was broken off. Where a system has no such alarm, nothing is.
+    """
+    late: list[bool] = []
+    if not hasattr(signal, "setitimer"):
+        yield late
         return
-    calls = list(reversed(getattr(threading, "_threading_atexits", [])))
+    inside = True
 
-    def end() -> None:
-        for call in calls:
-            call()
+    def ring(number: int, frame: FrameType | None) -> None:
+        del number
+        if inside and not _writes(frame):
+            late.append(True)
+            raise _Late
 
-    ending = threading.Thread(target=end, daemon=True)
-    ending.start()
-    ending.join(patience)
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    try:
+        yield late
+    except _Late:
+        pass
+    finally:
+        inside = False
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
-def end_children(step: str, cell: str) -> list[Finding]:
-    """Kill the processes that the cell has left behind, their children too, and name them."""
+def _writes(frame: FrameType | None) -> bool:
+    """Whether a frame has been called by ours: half of what a task says must not be sent."""
+    while frame is not None and frame.f_globals is not globals():
+        if str(frame.f_globals.get("__name__", "")).startswith("nbflow."):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _end_pools() -> Iterator[str]:
+    """Let the pools that are still open finish what they were given, and end them."""
+    deadline, late = time.monotonic() + PATIENCE, False
+    for call in _callbacks():
+        said = ""
+        with _at_most(max(0.1, deadline - time.monotonic())) as broken:
+            try:
+                call()
+            except Exception as error:  # a library's own
+                said = f"{type(error).__name__}: {error}"
+        if said:
+            yield f"{_named_call(call)}, which ends what the cell left open, failed: {said}"
+        late = late or bool(broken)
+    left = [thread for thread in threading.enumerate() if not thread.daemon and _pooled(thread)]
+    if not late:  # a thread whose `join` was broken off says that it has ended (bpo-45274)
+        for thread in left:
+            thread.join(max(0.1, deadline - time.monotonic()))
+        left = [thread for thread in left if thread.is_alive()]
+    if left:
+        names = ", ".join(thread.name for thread in left)
+        yield f"pools left by the cell ended with it after {PATIENCE:.0f} s: {names}"
+
+
+def _named_call(call: object) -> str:
+    found = getattr(call, "func", call)
+    return f"{getattr(found, '__module__', '?')}.{getattr(found, '__qualname__', type(found).__name__)}"
+
+
+def _run_hooks() -> Iterator[str]:
+    """Run what was registered with `atexit`, but what multiprocessing would do: it waits for its processes for ever."""
+    for name in MULTIPROCESSING:
+        waits = getattr(sys.modules.get(f"{name}.util"), "_exit_function", None)
+        if waits is not None:
+            atexit.unregister(waits)
+    broken: list[str] = []
+    tell = sys.unraisablehook
+
+    def hear(told: sys.UnraisableHookArgs) -> None:
+        if isinstance(told.exc_value, _Late):
+            broken.append(_named_call(told.object) if told.object is not None else str(told.err_msg))
+        else:
+            tell(told)
+
+    sys.unraisablehook = hear
+    try:
+        with _at_most(PATIENCE):
+            atexit._run_exitfuncs()  # noqa: SLF001  # `os._exit` ends the process: nobody else runs them
+    finally:
+        sys.unraisablehook = tell
+    if broken:
+        yield f"exit hooks left by the cell were broken off after {PATIENCE:.0f} s: {', '.join(broken)}"
+
+
+def _end_multiprocessing() -> Iterator[str]:
+    """Close what each such package has left open, end its daemons, and give its other processes a moment."""
+    for name in MULTIPROCESSING:
+        util, process = sys.modules.get(f"{name}.util"), sys.modules.get(f"{name}.process")
+        if util is None or process is None:
+            continue
+        deadline = time.monotonic() + GRACE
+        with _at_most(GRACE):
+            util._run_finalizers(0)  # noqa: SLF001  # managers, pools, locks
+        yield from _end_processes(process, deadline)
+        with _at_most(max(1.0, deadline - time.monotonic())):
+            util._run_finalizers()  # noqa: SLF001  # queues: what is in them goes on its way
+
+
+def _end_processes(process: ModuleType, deadline: float) -> Iterator[str]:
+    """Wait for processes that are no daemons until the deadline; those that are late are ended with other children."""
+    children = process.active_children()
+    for child in children:
+        if child.daemon:
+            child.terminate()
+    for child in children:
+        child.join(max(0.0, deadline - time.monotonic()))
+    ended = [child.name for child in children if child.daemon]
+    if ended:
+        yield f"processes left by the cell were ended, as daemons are: {', '.join(ended)}"
+    awaited = [child.name for child in children if not child.daemon and not child.is_alive()]
+    if awaited:
+        yield f"processes left by the cell were awaited: {', '.join(awaited)}"
+
+
+def _end_children() -> Iterator[str]:
+    """Kill the processes that the cell has left behind, their children too; helpers end by themselves."""
     if not _has_children():
-        return []
-    named = []
+        return
+    named, trackers = [], []
+    own = {tracker._pid: tracker for tracker in _trackers()}  # noqa: SLF001
     for pid in descendants(os.getpid()):
+        if pid in own:
+            trackers.append(pid)
+            continue
         command = _settled_command_of(pid)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
-            if command and not any(tracker in command for tracker in TRACKERS):
-                named.append(f"{command} (pid {pid})")
-    if not named:
-        return []
-    return [_finding(step, cell, f"processes left by the cell were ended: {'; '.join(named)}")]
+            if command and not any(helper in command for helper in HELPERS):
+                named.append(f"{command if len(command) <= 80 else command[:77] + '...'} (pid {pid})")
+    for pid in trackers:
+        # shared memory and folders that nobody has removed are removed once nobody holds its pipe
+        os.close(own[pid]._fd)  # noqa: SLF001
+        own[pid]._fd = own[pid]._pid = None  # noqa: SLF001
+    _await_end(trackers)
+    if named:
+        yield f"processes left by the cell were ended: {'; '.join(named)}"
+
+
+def _trackers() -> Iterator[Any]:
+    """The resource trackers that this process writes to, the libraries' own ones too."""
+    for name, module in list(sys.modules.items()):
+        if name.endswith("resource_tracker"):
+            tracker = getattr(module, "_resource_tracker", None)
+            if isinstance(getattr(tracker, "_pid", None), int) and isinstance(getattr(tracker, "_fd", None), int):
+                yield tracker
+
+
+def _await_end(pids: Iterable[int]) -> None:
+    """Wait for children; those that take too long are killed."""
+    deadline = time.monotonic() + GRACE
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError, ProcessLookupError):
+            while os.waitpid(pid, os.WNOHANG)[0] == 0:
+                if time.monotonic() > deadline:
+                    os.kill(pid, signal.SIGKILL)
+                    break
+                time.sleep(0.002)
 
 
 def _has_children() -> bool:
@@ -158,7 +344,7 @@ def _settled_command_of(pid: int) -> str:
 
 
 def command_of(pid: int) -> str:
-    """A process in, its command line out, shortened; empty for one that has ended."""
+    """A process in, its command line out; empty for one that has ended."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -166,8 +352,7 @@ def command_of(pid: int) -> str:
         return ""
     if state == "Z":
         return ""
-    text = b" ".join(words).decode(errors="replace").strip()
-    return text if len(text) <= 80 else text[:77] + "..."
+    return b" ".join(words).decode(errors="replace").strip()
 
 
 def _finding(step: str, cell: str, message: str) -> Finding:

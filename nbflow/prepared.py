@@ -18,6 +18,7 @@ class Kept:
     replayed: Callable[[], None] = lambda: None  # called when definitions and set-up of a task have been replayed
     stores: dict[str, storage.Store] = field(default_factory=dict)
     exit_hooks: int = 0  # those that are not the task's
+    ended: bool = False  # a task has left something that was ended with the process's exit hooks and pools
     imports: ImportSettings = field(default_factory=ImportSettings)
 
     def store(self, url: str) -> storage.Store:

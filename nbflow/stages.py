@@ -155,7 +155,7 @@ class Stages:
         self.states: Mapping[str, bytes] = {}
         self.module_state: module_state.Taken = {}
         self._inputs = BaseLine(spec, {}, registry)
-        self._threads: frozenset[int] = frozenset()
+        self.threads: frozenset[int] = frozenset()
 
     # ------------------------------------------------------------ before the cell
 
@@ -165,7 +165,7 @@ class Stages:
         self.states = randomness.loaded()
         self.process = process_state.take()
         self.module_state = module_state.take(self.modules(), self.registry)
-        self._threads = frozenset(thread.ident or 0 for thread in threading.enumerate())
+        self.threads = frozenset(thread.ident or 0 for thread in threading.enumerate())
 
     def take_base_line(self) -> None:
         """Take down how inputs look that the cell is not known to write."""
@@ -186,7 +186,7 @@ class Stages:
         """Wait for the asyncio tasks and threads that the cell has left behind."""
         spec = self.spec
         self.findings += leftovers.await_tasks(spec.step, spec.cell)
-        self.findings += leftovers.join_threads(spec.step, spec.cell, self._threads)
+        self.findings += leftovers.join_threads(spec.step, spec.cell, self.threads)
 
     def collect(self, hold: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Left:
         """Return what the cell left: outputs, inputs that it changed in place, and what shares objects with both."""

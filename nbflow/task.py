@@ -6,7 +6,6 @@ the order that the notebook has: definitions and set-up replayed, inputs bound l
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 import time
@@ -293,10 +292,10 @@ class _Task:
 
     def _tidy(self) -> None:
         """End pools, exit hooks and child processes with the task; what they print still counts."""
-        leftovers.end_pools()
-        if self.kept is None or atexit._ncallbacks() > self.kept.exit_hooks:  # noqa: SLF001
-            atexit._run_exitfuncs()  # noqa: SLF001  # `os._exit` ends the process: nobody else runs them
-        self.stages.findings += leftovers.end_children(self.spec.step, self.spec.cell)
+        if self.kept is None or leftovers.anything(self.stages.threads, self.kept.exit_hooks):
+            self.stages.findings += leftovers.end(self.spec.step, self.spec.cell)
+            if self.kept is not None:
+                self.kept.ended = True
         for stream in self.streams:
             stream.flush()
 

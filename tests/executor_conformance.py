@@ -428,10 +428,12 @@ class ExecutorConformance:
         done = tasks.run(
             "from concurrent.futures import ThreadPoolExecutor, ProcessPoolExecutor\n"
             "threads = ThreadPoolExecutor(2)\na = threads.submit(pow, 2, 3).result()\n"
-            "processes = ProcessPoolExecutor(1)\nb = processes.submit(pow, 2, 4).result()",
-            writes=("a", "b"),
+            "processes = ProcessPoolExecutor(1)\nb = processes.submit(pow, 2, 4).result()\n"
+            "from joblib import Parallel, delayed\nc = Parallel(n_jobs=2)(delayed(pow)(2, 5) for _ in range(2))",
+            writes=("a", "b", "c"),
         )
-        assert (done.value("a"), done.value("b")) == (8, 16)
+        assert (done.value("a"), done.value("b"), done.value("c")) == (8, 16, [32, 32])
+        assert not done.result.findings
         assert done.seconds < 25  # long before it would have ended by itself
 
     def test_a_fork_that_falls_through_gives_one_result(self, tasks: Tasks) -> None:

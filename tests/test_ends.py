@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import nbflow
+from nbflow.model import Finding
 from tests.by_hand import Start, start, states
 from tests.test_loops import write_notebook
 
@@ -122,11 +124,11 @@ def test_in_a_wide_fan_out(tmp_path: Path) -> None:
     wanted = {40 + 10 * at: kind for at, (_, kind, _) in enumerate(ENDS.values())}
     wide, joined = (
         f"%%step wide --foreach i in range({count}) --catch problem\n{body}y = i * i",
-        "%%step all --join wide\nfound = [(getattr(one, 'y', None), one.problem and one.problem.type) for one in inputs]",
+        "%%step all --join wide\nfound = [(getattr(one, 'y', 0), one.problem and one.problem.type) for one in inputs]",
     )
     done = flow(tmp_path, wide, joined)
     assert done.successful, done.error
-    assert done.data.found == [(None if i in wanted else i * i, wanted.get(i)) for i in range(count)]
+    assert done.data.found == [(0 if i in wanted else i * i, wanted.get(i)) for i in range(count)]
     plain = flow(tmp_path, wide.replace(" --catch problem", ""))
     assert plain.status == "failed"
     assert {task.index[0] for task in plain["wide"].tasks if task.state == "failed"} == wanted.keys()
@@ -208,3 +210,202 @@ def test_a_run_from_the_kernel(start: Start) -> None:
     assert "bad failed: KeyboardInterrupt" in executed.evalue
     assert "elsewhere failed: KeyboardInterrupt" in kernel.run("elsewhere").evalue
     assert kernel.execute("1 + 1").result == "2"
+
+
+# ---------------------------------------------------------------- what a step leaves open
+
+LIBRARY = """import threading
+
+go = threading.Event()
+
+
+def end():
+    print("the library ends")
+    go.set()
+
+
+def serve():
+    go.wait()
+
+
+def begin():
+    threading._register_atexit(end)
+    threading.Thread(target=serve, name="library").start()
+"""
+TIMES = """import time
+
+
+def late(path):
+    time.sleep(0.5)
+    open(path, "w").close()
+
+
+def ever(*_):
+    while True:
+        time.sleep(1)
+"""
+OPEN = {
+    "joblib": "from joblib import Parallel, delayed\nx = Parallel(n_jobs=2)(delayed(abs)(i) for i in (-1, -2))",
+    "joblib and large arrays": (
+        "import numpy as np\nfrom joblib import Parallel, delayed\na = np.ones(500_000)\n"
+        "x = Parallel(n_jobs=2)(delayed(np.sum)(a) for _ in range(2))"
+    ),
+    "threads": (
+        "from concurrent.futures import ThreadPoolExecutor\nfrom times import late\n"
+        "pool = ThreadPoolExecutor(1)\njob = pool.submit(late, 'by-thread')"
+    ),
+    "processes": (
+        "from concurrent.futures import ProcessPoolExecutor\nfrom times import late\n"
+        "pool = ProcessPoolExecutor(1)\njob = pool.submit(late, 'by-process')"
+    ),
+    "a pool": "import multiprocessing as mp\npool = mp.Pool(2)\nx = pool.map(abs, [-1, -2])",
+    "a pool of threads": "from multiprocessing.pool import ThreadPool\npool = ThreadPool(2)\nx = pool.map(abs, [-1])",
+    "a pool that was spawned": (
+        "import multiprocessing as mp\npool = mp.get_context('spawn').Pool(1)\nx = pool.map(abs, [-1])"
+    ),
+    "a fork server": (
+        "import multiprocessing as mp\npool = mp.get_context('forkserver').Pool(1)\nx = pool.map(abs, [-1])"
+    ),
+    "a manager": "import multiprocessing as mp\nmanager = mp.Manager()\nshared = manager.dict(a=1)\nx = shared['a']",
+    "a queue that nobody reads": "import multiprocessing as mp\nqueue = mp.Queue()\nqueue.put(bytes(1_000_000))\nx = 1",
+    "a process": (
+        "import multiprocessing as mp\nfrom times import late\nmp.Process(target=late, args=('by-child',)).start()"
+    ),
+    "a process without end": (
+        "import multiprocessing as mp\nfrom times import ever\nmp.Process(target=ever, name='ever').start()"
+    ),
+    "a daemon": (
+        "import multiprocessing as mp\nfrom times import ever\n"
+        "mp.Process(target=ever, name='daemonic', daemon=True).start()"
+    ),
+    "shared memory": (
+        "from multiprocessing.shared_memory import SharedMemory\n"
+        "memory = SharedMemory(create=True, size=100)\nwhere = memory.name"
+    ),
+    "a program": "import subprocess\np = subprocess.Popen(['sleep', '600'], start_new_session=True)",
+    "a library": "import library\nlibrary.begin()",
+    "hooks": (
+        "import atexit, sqlite3\nbase = sqlite3.connect(':memory:')\natexit.register(base.close)\n"
+        "atexit.register(print, 'the second')\natexit.register(print, 'the first')"
+    ),
+}
+"""What a cell leaves open, by what it is called."""
+
+NAMED = {
+    "a process": "awaited: Process-",
+    "a process without end": "were ended: ",
+    "a daemon": "as daemons are: daemonic",
+    "a program": "were ended: sleep 600",
+}
+"""Those that a finding tells of, and how."""
+
+OWN = "\nfrom nbflow import leftovers as _leftovers\nimport os as _os\nmine = _leftovers.descendants(_os.getpid())"
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def check_gone(pids: list[int]) -> None:
+    """Wait until these processes have ended."""
+    limit = time.monotonic() + 20
+    while any(map(alive, pids)):
+        assert time.monotonic() < limit, [pid for pid in pids if alive(pid)]
+        time.sleep(0.01)
+
+
+def test_what_a_step_leaves_open_ends_with_it(tmp_path: Path) -> None:
+    (tmp_path / "library.py").write_text(LIBRARY)
+    (tmp_path / "times.py").write_text(TIMES)
+    names = [f"s{at}" for at in range(len(OPEN))]
+    cells = [f"%%step {name} --timeout 50s\n{deed}{OWN}" for name, deed in zip(names, OPEN.values(), strict=True)]
+    told: set[Finding] = set()
+    path = write_notebook(tmp_path / "flow.ipynb", ["%load_ext nbflow", *cells])
+    done = nbflow.run(path, store=str(tmp_path / "store"), watch=lambda snapshot, _: told.update(snapshot.findings))
+    assert done.status == "done", done.error  # nothing has taken as long as it would have by itself
+    steps = dict(zip(OPEN, names, strict=True))
+    findings = {kind: [f.message for f in told if f.step == name] for kind, name in steps.items()}
+    for kind, name in steps.items():
+        check_gone(done[name].task.data.mine)
+        named = NAMED.get(kind)
+        assert len(findings[kind]) == (named is not None), findings
+        assert named is None or named in findings[kind][0]
+    for name in ("by-thread", "by-process", "by-child"):
+        assert (tmp_path / name).exists(), name
+    assert not Path("/dev/shm", done[steps["shared memory"]].task.data.where).exists()
+    assert done[steps["a library"]].task.stdout == "the library ends\n"
+    assert done[steps["hooks"]].task.stdout == "the first\nthe second\n"
+    assert done[steps["hooks"]].task.stderr == ""
+
+
+def test_in_a_fan_out_of_small_items(tmp_path: Path) -> None:
+    """Items that leave a pool open take nobody with them, and items that do not share their worker as before."""
+    cell = (
+        "%%step wide --foreach i in range(60)\nimport os\nfrom joblib import Parallel, delayed\n"
+        "y = Parallel(n_jobs=2)(delayed(abs)(-i) for _ in range(2)) if i in (20, 40) else [i, i]"
+    )
+    done = flow(tmp_path, cell + OWN, "%%step all --join wide\nys = [one.y for one in inputs]")
+    assert done.successful, done.error
+    assert done.data.ys == [[i, i] for i in range(60)]
+    check_gone([pid for task in done["wide"].tasks for pid in task.data.mine])
+
+
+@pytest.mark.parametrize("end", ["timeout", "cancel", "failure"])
+def test_helpers_end_with_a_task_that_is_ended(end: str, tmp_path: Path) -> None:
+    last = "raise ValueError" if end == "failure" else "time.sleep(600)"
+    cell = (
+        f"%%step long{' --timeout 5s' if end == 'timeout' else ''}\nimport os, time\nfrom pathlib import Path\n"
+        "from joblib import Parallel, delayed\nfrom nbflow import leftovers\n"
+        "x = Parallel(n_jobs=2)(delayed(abs)(i) for i in (-1, -2))\n"
+        f"Path('pids').write_text(' '.join(map(str, [os.getpid(), *leftovers.descendants(os.getpid())])))\n{last}"
+    )
+    write_notebook(tmp_path / "flow.ipynb", ["%load_ext nbflow", cell])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nbflow", "run", "flow.ipynb"], cwd=tmp_path, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    pids: list[str] = []
+    while len(pids) < 4 and process.poll() is None:
+        pids = (tmp_path / "pids").read_text().split() if (tmp_path / "pids").exists() else []
+        time.sleep(0.01)
+    if end == "cancel":
+        process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == (130 if end == "cancel" else 1), said
+    assert len(pids) >= 4, said  # the task, two workers, their tracker
+    check_gone([int(pid) for pid in pids])
+
+
+def test_by_hand_a_pool_stays(start: Start) -> None:
+    pool = "from joblib import Parallel, delayed\nfrom nbflow import leftovers\nimport os\n"
+    calls = "x{n} = Parallel(n_jobs=2)(delayed(abs)(i) for i in (-1, -2))\nps{n} = leftovers.descendants(os.getpid())"
+    kernel = start({f"s{n}": f"%%step s{n}\n{pool}{calls.format(n=n)}" for n in (1, 2)})
+    kernel.ok("s1", "s2")
+    assert kernel.value("set(ps1) <= set(ps2), len(ps1) >= 2") == "(True, True)"
+
+
+BROKEN_OFF = {
+    "a hook": ("atexit.register(time.sleep, 600)", "exit hooks left by the cell were broken off after 0 s: time.sleep"),
+    "two hooks": ("atexit.register(ever); atexit.register(print, 'said')", "broken off after 0 s: __main__.ever"),
+    "a pool": ("p = ThreadPoolExecutor(1); p.submit(ever)", "pools left by the cell ended with it after 0 s: ThreadP"),
+    "a library's callback": ("threading._register_atexit(lambda: 1 / 0)", "failed: ZeroDivisionError"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_OFF)
+def test_what_does_not_end_is_broken_off(kind: str) -> None:
+    deed, told = BROKEN_OFF[kind]
+    source = (
+        "import atexit, os, threading, time\nfrom concurrent.futures import ThreadPoolExecutor\n"
+        "from nbflow import leftovers\ndef ever():\n    while True:\n        time.sleep(1)\n"
+        f"leftovers.PATIENCE = 0.3\n{deed}\n"
+        "print([f.message for f in leftovers.end('s', 'c')], flush=True)\nos._exit(0)"
+    )
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert told in done.stdout
+    assert done.stderr == ""

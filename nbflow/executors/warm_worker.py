@@ -7,10 +7,11 @@ import contextvars
 import gc
 import mmap
 import os
+import threading
 from functools import partial
 from typing import NoReturn
 
-from nbflow import limits, shell, wire
+from nbflow import leftovers, limits, shell, wire
 from nbflow.executors import process_state
 from nbflow.executors.worker import Process
 from nbflow.model import TaskSpec
@@ -31,7 +32,9 @@ def serve(orders: int, frames: int, number: int, stop: mmap.mmap, prepared: Prep
     """
     try:
         os.environ[limits.TASK_VARIABLE] = str(number)
-        _Worker(orders, frames, stop, prepared).run()
+        worker = _Worker(orders, frames, stop, prepared)
+        worker.run()
+        worker.end()
     finally:
         # whatever it is that was raised between tasks: an interrupt that came late, or what a task has spoilt
         os._exit(0)
@@ -51,6 +54,8 @@ class _Worker:
         self.restored = process_state.Restored(prepared.shell)
         self.watched: dict[str, process_state.Watched] = {}  # source of the cell -> what was there before it
         self.memory = process_state.resident()
+        self.threads = frozenset(thread.ident or 0 for thread in threading.enumerate())
+        self.hooks = atexit._ncallbacks()  # noqa: SLF001
 
     def run(self) -> None:
         """All tasks."""
@@ -68,6 +73,11 @@ class _Worker:
             if count % LOOK_EVERY == 0 and process_state.resident() - self.memory > process_state.GROWTH:
                 return
 
+    def end(self) -> None:
+        """What definitions and set-up have left open ends with the process."""
+        if leftovers.anything(self.threads, self.hooks):
+            leftovers.end("", "")
+
     def _run(self, order: wire.Submit) -> bool:
         """One task; whether another one may follow it in this process."""
         spec = wire.parse_spec(order.spec)
@@ -79,7 +89,8 @@ class _Worker:
         self.kept.replayed = lambda: self._look(spec)
         result = contextvars.copy_context().run(self.process.run, order, self.prepared)
         self.process.finish(result)
-        if result.failure is not None or any(finding.code == "left-running" for finding in result.findings):
+        told = any(finding.code == "left-running" for finding in result.findings)
+        if result.failure is not None or told or self.kept.ended:
             return False
         self.restored.put_back()
         return not self.watched[spec.source].difference()
