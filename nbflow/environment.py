@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import stat
 import sys
 import sysconfig
 import time
@@ -42,7 +43,9 @@ def file_id(path: str) -> str:
     """
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # of the second kind: a name that no file can have
+        return ABSENT
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device has no end
         return ABSENT
     facts = (status.st_mtime_ns, status.st_size, status.st_ino)
     try:

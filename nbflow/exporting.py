@@ -21,6 +21,7 @@ from nbflow.graph import build_flow
 from nbflow.identity import find_flow
 from nbflow.model import Finding, Flow
 from nbflow.notebook import read_notebook
+from nbflow.plain_files import is_plain, read_text
 from nbflow.settings import without_ignored
 
 PathLike = str | os.PathLike[str]
@@ -175,8 +176,9 @@ def _read_modules(folder: Path, top: str) -> dict[str, str]:
     """A folder and a module's name in; the files beside the notebook that it is made of, with their text, out."""
     single = folder / f"{top}.py"
     files = [single] if single.is_file() else sorted((folder / top).rglob("*.py")) if (folder / top).is_dir() else []
+    files = [file for file in files if is_plain(file)]
     try:
-        return {file.relative_to(folder).as_posix(): file.read_text(encoding="utf-8") for file in files}
+        return {file.relative_to(folder).as_posix(): read_text(file) for file in files}
     except (OSError, UnicodeDecodeError) as error:
         raise NotebookError(
             f"the helper module {top} cannot be read: {error}", fix="save it as text in UTF-8"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import pickle
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from nbflow.describe import Description, describe
 from nbflow.errors import NotFoundError, ParameterError
 from nbflow.model import Artifact, Flow, Record, Segment
 from nbflow.parameters import is_file
+from nbflow.plain_files import is_plain
 from nbflow.planning import task_key
 from nbflow.registry import Registry
 from nbflow.serialize import Dumped
@@ -80,6 +82,8 @@ def _plain_groups(record: Record) -> tuple[Any, ...]:
 
 def _content(name: str, path: Path) -> Dumped:
     """A file in; its bytes, mapped rather than read, as they are stored, out."""
+    if path.exists() and not is_plain(path):  # opening a pipe would wait for a writer
+        raise IsADirectoryError(errno.EISDIR, "it is no plain file", str(path))
     with path.open("rb") as file:
         length = path.stat().st_size
         view: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if length else b""

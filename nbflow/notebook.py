@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nbflow import jsonable
 from nbflow.cell_lines import Misplaced, header_line, header_of, misplaced_header
 from nbflow.errors import NotebookError, OptionError
 from nbflow.model import Cell, Finding, Notebook, StepOptions
 from nbflow.options import parse_header
 from nbflow.percent import flow_name, read_percent
+from nbflow.plain_files import read_text
 
 CONTROL = re.compile(
     r"^(?:%flow\b|%(?:re)?load_ext\s+nbflow\b|%unload_ext\s+nbflow\b|[!%](?:pip3?|conda|mamba|uv)\b|!\S*python\S*\s+-m\s+pip\b)"
 )
+HALF = re.compile("[\ud800-\udfff]")
 UNWRITABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Categories of characters that a line of text cannot hold: controls, halves of pairs, line ends."""
 
@@ -42,57 +45,98 @@ class RawCell:
 def read_notebook(path: str | Path) -> Notebook:
     """A path to an .ipynb or a percent-format .py in; its Notebook out; NotebookError when it cannot be read."""
     place = Path(path)
-    if not place.exists():
-        near = (
-            sorted(other.name for other in place.parent.glob(f"*{place.suffix or '.ipynb'}"))
-            if place.parent.is_dir()
-            else []
-        )
+    try:
+        text = read_text(place)
+    except FileNotFoundError:
+        near = _others(place)
         raise NotebookError(
             f"there is no notebook {str(path)!r}",
             fix=f"in that folder: {', '.join(near[:5])}" if near else "check the path",
-        )
-    try:
-        text = place.read_text(encoding="utf-8")
+        ) from None
     except IsADirectoryError:
         raise NotebookError(f"{str(path)!r} is a folder", fix="name a notebook inside it") from None
     except UnicodeDecodeError:
         raise NotebookError(f"{str(path)!r} is not text in UTF-8", fix="save it as a notebook again") from None
     except OSError as error:
         raise NotebookError(f"{str(path)!r} cannot be read: {error.strerror}", fix="check its permissions") from None
+    except ValueError:  # a NUL character: the shell hands none over, other programs may
+        raise NotebookError(f"{str(path)!r} cannot be a path", fix="check it") from None
     return parse_document(text, name=place.stem, folder=str(place.resolve().parent), path=str(place.resolve()))
+
+
+def _others(place: Path) -> list[str]:
+    """The notebooks of the folder that a path leads to."""
+    try:
+        return sorted(other.name for other in place.parent.iterdir() if other.suffix == (place.suffix or ".ipynb"))
+    except OSError:
+        return []
 
 
 def parse_document(text: str, *, name: str, folder: str, path: str | None = None) -> Notebook:
     """The text of a .ipynb (JSON) or of a percent-format .py in; the Notebook out."""
     if path is not None and path.endswith(".py"):
         return parse_cells(parse_percent(text), name=flow_name(text) or name, folder=folder, path=path, document=text)
+    document = read_document(text, path or name)
+    named = _mapping(document["metadata"].get("nbflow")).get("flow")
+    if named and not isinstance(named, str):
+        raise NotebookError(
+            f"{path or name}: `nbflow.flow` in its metadata is no text", fix="correct it, or take it out"
+        )
+    cells = _code_cells(document["cells"])
+    return parse_cells(cells, name=named or name, folder=folder, path=path, document=text)
+
+
+def read_document(text: str, where: str) -> dict[str, Any]:
+    """The text of an .ipynb of any format in; its JSON in format 4, each cell's parts of the types that it has, out.
+
+    What a part says that is of no such type says nothing; NotebookError where there are no cells.
+    """
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotebookError(
-            f"{path or name} is not a notebook: {_json_problem(text, error)}", fix="open it in Jupyter and save it"
+            f"{where} is not a notebook: {_json_problem(text, error)}", fix="open it in Jupyter and save it"
         ) from None
     if not isinstance(document, dict) or ("cells" not in document and "worksheets" not in document):
-        raise NotebookError(
-            f"{path or name} is JSON but not a notebook: it has no list of cells", fix="name an .ipynb file"
-        )
+        raise NotebookError(f"{where} is JSON but not a notebook: it has no list of cells", fix="name an .ipynb file")
     if not isinstance(document.get("cells", []), list):
-        raise NotebookError(
-            f"{path or name} is not a notebook: its cells are no list", fix="open it in Jupyter and save it"
-        )
+        raise NotebookError(f"{where} is not a notebook: its cells are no list", fix="open it in Jupyter and save it")
     if document.get("nbformat") != 4:
-        document = _upgrade(text, path or name)
-    metadata = document.get("metadata") or {}
-    flow = metadata.get("nbflow") or {}
-    named = flow.get("flow") if isinstance(flow, dict) else None
-    cells = _document_cells(document, path or name)
-    return parse_cells(cells, name=str(named or name), folder=folder, path=path, document=text)
+        document = _upgrade(text, where)
+    cells = [_cell_of(cell, where) for cell in document["cells"]]
+    return {**document, "metadata": _mapping(document.get("metadata")), "cells": cells}
 
 
-def _json_problem(text: str, error: ValueError) -> str:
+def _cell_of(cell: object, where: str) -> dict[str, Any]:
+    if not isinstance(cell, dict):
+        raise NotebookError(
+            f"{where} holds a cell that is no cell: {str(cell)[:40]!r}", fix="open it in Jupyter and save it"
+        )
+    metadata = _mapping(cell.get("metadata"))
+    tags = metadata.get("tags")
+    if "tags" in metadata:
+        words = [jsonable.text(tag) for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+        metadata = {**metadata, "tags": words}
+    kind = cell.get("cell_type")
+    found = {
+        **cell, "metadata": metadata, "source": _text_of(cell.get("source")),
+        "cell_type": kind if kind in ("code", "markdown") else "raw",
+    }  # fmt: skip
+    if not isinstance(cell.get("id", ""), str):
+        del found["id"]
+    return found
+
+
+def _mapping(found: object) -> dict[str, Any]:
+    """A part of a document in; the same, empty where it is not what it should be, out: nothing of ours is in it."""
+    return found if isinstance(found, dict) else {}
+
+
+def _json_problem(text: str, error: Exception) -> str:
     if not text.strip():
         return "the file is empty"
+    if isinstance(error, RecursionError):
+        return "its JSON is nested too deeply"
     return f"it is not JSON ({error})"
 
 
@@ -103,28 +147,29 @@ def _upgrade(text: str, where: str) -> dict[str, Any]:
         return dict(nbformat.reads(text, as_version=4))  # type: ignore[no-untyped-call]
     except Exception as error:  # nbformat raises many kinds for documents that it cannot convert
         raise NotebookError(
-            f"{where} has a notebook format that cannot be read: {error}", fix="save it with a current Jupyter"
+            f"{where} has a notebook format that cannot be read: {jsonable.text(str(error))}",
+            fix="save it with a current Jupyter",
         ) from None
 
 
-def _document_cells(document: dict[str, Any], where: str) -> list[RawCell]:
+def _code_cells(document: Iterable[Mapping[str, Any]]) -> list[RawCell]:
     cells: list[RawCell] = []
     above: list[str] = []
-    for cell in document["cells"]:
-        if not isinstance(cell, dict):
-            raise NotebookError(
-                f"{where} holds a cell that is no cell: {str(cell)[:40]!r}", fix="open it in Jupyter and save it"
-            )
-        source = cell.get("source", "")
-        source = "".join(map(str, source)) if isinstance(source, list) else str(source)
-        if cell.get("cell_type") == "markdown":
-            above.append(source)
-        if cell.get("cell_type") != "code":
-            continue
-        tags = (cell.get("metadata") or {}).get("tags") or ()
-        cells.append(RawCell(cell.get("id"), source, tuple(map(str, tags)), "\n\n".join(above)))
-        above = []
+    for cell in document:
+        if cell["cell_type"] == "markdown":
+            above.append(jsonable.text(cell["source"]))
+        elif cell["cell_type"] == "code":
+            tags = tuple(cell["metadata"].get("tags", ()))
+            cells.append(RawCell(cell.get("id"), cell["source"], tags, "\n\n".join(above)))
+            above = []
     return cells
+
+
+def _text_of(source: object) -> str:
+    """A cell's source as a document has it in, a text or a list of lines; the text out, whatever else it is."""
+    if isinstance(source, list):
+        return "".join(each if isinstance(each, str) else str(each) for each in source)
+    return source if isinstance(source, str) else "" if source is None else str(source)
 
 
 def parse_percent(text: str) -> list[RawCell]:
@@ -145,7 +190,7 @@ def parse_cells(
 ) -> Notebook:
     """Raw code cells in document order in; the Notebook with each cell's kind, options and body out."""
     check_flow_name(name)
-    reading = _Reading()
+    reading = _Reading(frozenset(raw.id for raw in cells if raw.id))
     parsed = tuple(reading.read(raw, position) for position, raw in enumerate(cells, start=1))
     return Notebook(
         name=name, folder=folder, path=path, cells=parsed, findings=tuple(reading.findings), document=document
@@ -169,11 +214,16 @@ def check_flow_name(name: str) -> str:
 class _Reading:
     """What has been seen so far while the cells are read in order."""
 
+    given: frozenset[str]
     ids: set[str] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
 
     def read(self, raw: RawCell, position: int) -> Cell:
-        identity = raw.id if raw.id and _CELL_ID.match(raw.id) and raw.id not in self.ids else str(position)
+        identity = raw.id or ""
+        if identity in self.ids or not _CELL_ID.match(identity):
+            identity = str(position)
+            while identity in self.ids or identity in self.given:  # another cell bears that number
+                identity += "_"
         self.ids.add(identity)
         kind, name, options, body = self._understand(raw, identity)
         return Cell(
@@ -182,6 +232,9 @@ class _Reading:
         )  # fmt: skip
 
     def _understand(self, raw: RawCell, identity: str) -> tuple[Any, str | None, StepOptions, str]:
+        if (half := HALF.search(raw.source)) is not None:
+            self.findings.append(_as_unwritable(raw.source, half, identity))
+            return "control", None, StepOptions(), ""
         misplaced = misplaced_header(raw.source)
         if misplaced is not None:
             self.findings.append(_as_misplaced(misplaced, identity))
@@ -244,6 +297,15 @@ def _as_finding(error: OptionError, cell: str, line: int) -> Finding:
     return Finding(
         code="option", message=error.message, level="error", step=error.step, cell=cell, line=line, fix=error.fix
     )
+
+
+def _as_unwritable(source: str, half: re.Match[str], cell: str) -> Finding:
+    line = source.count("\n", 0, half.start()) + 1
+    return Finding(
+        code="syntax", level="error", cell=cell, line=line,
+        message=f"the cell holds half of a character (U+{ord(half[0]):04X}), which Python reads nowhere",
+        fix="write the character anew",
+    )  # fmt: skip
 
 
 def _as_misplaced(misplaced: Misplaced, cell: str) -> Finding:

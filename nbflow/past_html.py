@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nbflow import jsonable
 from nbflow.earlier import graph_of
 from nbflow.model import Artifact, TaskView
-from nbflow.notebook import document_of, parse_document
+from nbflow.notebook import document_of, parse_document, read_document
 from nbflow.render import html, listing, preview, table
 from nbflow.stored_run import StoredRun
 
@@ -106,13 +107,13 @@ def document_with(run: StoredRun, shown: Mapping[str, list[dict[str, Any]]]) -> 
     flow, text = graph_of(run), run.document
     if not text.lstrip().startswith("{"):  # percent format
         text = document_of(((cell.id, cell.source) for cell in flow.notebook.cells), flow.notebook.name)
-    document = json.loads(text)
-    cells = [cell for cell in document["cells"] if cell.get("cell_type") == "code"]
+    document = read_document(text, run.flow)
+    cells = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
     named = {step.cell: step.name for step in flow.steps}
     for known, cell in zip(flow.notebook.cells, cells, strict=False):
         cell["outputs"] = [_saved(output) for output in shown.get(named.get(known.id, ""), ())]
         cell["execution_count"] = None
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    return jsonable.text(json.dumps(document, indent=1, ensure_ascii=False)) + "\n"
 
 
 def _saved(output: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,15 @@ def _marker(match: re.Match[str], line: str) -> tuple[str, str | None, tuple[str
     kind = "markdown" if "[markdown]" in mark or "[md]" in mark else "raw" if "[raw]" in mark else "code"
     found = re.search(r'\bid="([^"]*)"', line)
     labels = re.search(r"\btags=(\[[^\]]*\])", line)
-    return kind, found[1] if found else None, tuple(json.loads(labels[1])) if labels else ()
+    return kind, found[1] if found else None, _words(labels[1]) if labels else ()
+
+
+def _words(labels: str) -> tuple[str, ...]:
+    """A list of tags as JSON in; the tags, none where it is no such list, out."""
+    try:
+        return tuple(tag for tag in json.loads(labels) if isinstance(tag, str))
+    except (ValueError, RecursionError):
+        return ()
 
 
 def _uncommented(kind: str, source: str) -> str:

@@ -17,6 +17,7 @@ import msgspec
 from nbflow.errors import OptionError, StoreError
 from nbflow.model import Cell, Finding, Notebook
 from nbflow.options import parse_size
+from nbflow.plain_files import read_text
 
 
 def settings_path(folder: str | os.PathLike[str]) -> Path:
@@ -28,10 +29,12 @@ def read_settings(folder: str | os.PathLike[str]) -> Mapping[str, Any]:
     """Return the settings of a folder's notebooks; StoreError where the file cannot be understood."""
     place = settings_path(folder)
     try:
-        known = json.loads(place.read_text(encoding="utf-8"))
+        known = json.loads(read_text(place))
     except FileNotFoundError:
         return {}
-    except (ValueError, OSError) as error:
+    except NotADirectoryError:  # a file in the folder's place: told where the datastore is opened
+        return {}
+    except (ValueError, RecursionError, OSError) as error:
         raise StoreError(f"{place} cannot be understood: {error}", fix="correct or delete it") from None
     if not isinstance(known, dict):
         raise StoreError(f"{place} cannot be understood: it holds no object", fix="correct or delete it")

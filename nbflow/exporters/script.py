@@ -11,8 +11,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from nbflow.errors import NotebookError
 from nbflow.exporters.interface import Environment, Notes, Options, TextExporter
+from nbflow.jsonable import text
 from nbflow.model import Flow
+from nbflow.notebook import read_document
 from nbflow.percent import MARKER, comment_magics
 
 ENTRY = """\
@@ -67,33 +70,29 @@ def _header(flow: Flow) -> str:
 def _cells(flow: Flow) -> Iterator[dict[str, Any]]:
     """The document's cells in order, text cells too; of a script, its code cells with the text above them."""
     try:
-        document = json.loads(flow.notebook.document)
-    except ValueError:
+        document = read_document(flow.notebook.document, flow.name)
+    except NotebookError:
         for cell in flow.notebook.cells:
             if cell.markdown:
                 yield {"cell_type": "markdown", "source": cell.markdown}
             yield {"cell_type": "code", "source": cell.source, "id": cell.id}
         return
-    yield from document.get("cells", ())
+    for cell in document["cells"]:
+        yield {**cell, "source": text(cell["source"])}
 
 
 def _block(cell: dict[str, Any], identity: str | None) -> str:
     """One cell of a notebook's JSON and its id in; its lines with the marker above out."""
-    kind, source = cell.get("cell_type", "code"), _source(cell)
+    kind, source = cell["cell_type"], cell["source"]
     words = [] if kind == "code" else [f"[{kind}]"]
     if identity:
         words.append(f'id="{identity}"')
-    tags = (cell.get("metadata") or {}).get("tags")
+    tags = cell.get("metadata", {}).get("tags")
     if tags:
         words.append(f"tags={json.dumps(tags)}")
     body = comment_magics(source) if kind == "code" else "\n".join(f"# {line}".rstrip() for line in source.split("\n"))
     marker = " ".join(["# %%", *words])
     return f"{marker}\n{body}\n" if body.strip() else f"{marker}\n"
-
-
-def _source(cell: dict[str, Any]) -> str:
-    source = cell.get("source", "")
-    return "".join(source) if isinstance(source, list) else str(source)
 
 
 def _note_markers(flow: Flow, notes: Notes) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
+from nbflow.errors import NotebookError
 from nbflow.exporters.needs import Needs
 from nbflow.exporters.steps import PlainSteps
 from nbflow.exporters.text import as_comment, environment_variables, is_for_show
+from nbflow.jsonable import text
 from nbflow.model import Cell, Definition, Flow
+from nbflow.notebook import read_document
 
 DISPLAY = "display = print  # the notebook's display()"
 FRAME = '''\
@@ -119,9 +120,8 @@ class Top:
 def text_below(flow: Flow) -> str:
     """A flow in; the text below its last code cell out."""
     try:
-        cells = json.loads(flow.notebook.document)["cells"]
-    except (ValueError, KeyError, TypeError):
+        cells = read_document(flow.notebook.document, flow.name)["cells"]
+    except NotebookError:
         return ""
-    last = max((at for at, cell in enumerate(cells) if cell.get("cell_type") == "code"), default=-1)
-    texts = (cell.get("source", "") for cell in cells[last + 1 :] if cell.get("cell_type") == "markdown")
-    return "\n\n".join("".join(text) for text in texts)
+    last = max((at for at, cell in enumerate(cells) if cell["cell_type"] == "code"), default=-1)
+    return "\n\n".join(text(cell["source"]) for cell in cells[last + 1 :] if cell["cell_type"] == "markdown")

@@ -1,0 +1,28 @@
+"""Files beside a notebook, read as what they say they are: a pipe would be waited for, a link may lead to itself."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+
+def read_text(place: str | os.PathLike[str]) -> str:
+    """Return the text of a plain file in UTF-8, a mark of its byte order left out.
+
+    OSError where it cannot be read or is no plain file, UnicodeDecodeError where it is no such text.
+    """
+    descriptor = os.open(place, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    with open(descriptor, encoding="utf-8-sig") as file:  # noqa: PTH123  # opened already
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file", str(place))
+        return file.read()
+
+
+def is_plain(place: str | os.PathLike[str]) -> bool:
+    """Whether a plain file lies at a place, or a link leads to one."""
+    try:
+        return stat.S_ISREG(Path(place).stat().st_mode)
+    except (OSError, ValueError):
+        return False
