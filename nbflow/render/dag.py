@@ -174,11 +174,10 @@ def _edge(edge: Edge, layout: Layout, labels: Mapping[str, str]) -> html.Html:
     points = layout.edges.get((edge.frm, edge.to))
     if not points:
         return html.Html("")
-    half = NODE_HEIGHT / 2
     down = points[0][1] < points[-1][1]
     side = 1 if down else -1
     (x, y), *between, (end_x, end_y) = points
-    y, end_y = y + side * half, end_y - side * (half + 5)
+    end_y -= side * 5
     path = [f"M{_n(x)} {_n(y)}"]
     for next_x, next_y in [*between, (end_x, end_y)]:
         bend = (next_y - y) / 2
