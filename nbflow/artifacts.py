@@ -78,6 +78,8 @@ def lost_of(store: Store, groups: Iterable[Group], *, verify: bool = False) -> s
     With `verify` those that this machine has neither written nor read are read; otherwise their length counts.
     """
     for group in groups:
+        if not _is_itself(group):
+            return f"what is stored of {', '.join(group.names)} is damaged"
         for buffer in (group.stream, *group.buffers):
             for segment in buffer.segments:
                 if segment.hash and not store.has_segment(segment, verify=verify):
@@ -173,6 +175,11 @@ def _group_id(buffers: Sequence[Buffer], definitions: Sequence[DefinitionRef]) -
     return f"b3:{digest.hexdigest(DIGEST)}"
 
 
+def _is_itself(group: Group) -> bool:
+    """Whether a group is what its id says: small values stand in the record itself, and no segment's name tells."""
+    return _group_id((group.stream, *group.buffers), group.definitions) == group.id
+
+
 def _artifact(name: str, number: int, group: Group, dumped: Dumped) -> Artifact:
     about = dumped.described[name]
     return Artifact(
@@ -206,6 +213,11 @@ def _load_group(store: Store, group: Group, registry: Registry) -> dict[str, Any
     for definition in group.definitions:
         if not registry.has(definition.id):
             raise registry.outdated(definition.id, definition.id.partition("@")[0], definition.cell)
+    if not _is_itself(group):
+        raise DamagedError(
+            f"{', '.join(group.names)} cannot be loaded: what is stored of it is damaged in {store.url}",
+            fix="run the step that made it again with --fresh STEP",
+        )
     try:
         stream = _bytes_of(store, group.stream)
         return unpickle(stream, [_bytes_of(store, buffer) for buffer in group.buffers], registry, group.names)

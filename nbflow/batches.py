@@ -20,6 +20,7 @@ import msgspec
 
 from nbflow.chunks import MOST, SUFFIX, WriterFiles
 from nbflow.errors import StoreError
+from nbflow.jsonable import from_json
 from nbflow.storage import LocalStore, Store, name_of, safe_name
 
 FOLDER = "results/batches"
@@ -149,17 +150,19 @@ class BatchReader:
     def find(self, code: str, key: str) -> list[bytes]:
         """A step's code and a task's key in; the records of its executions, as they were written, out."""
         with self._lock:
+            files: list[_File] = []
             for _ in range(3):  # files that have just been joined are found again under another name
-                files = self._opened(self._paths(folder_of(code)))
-                if files is not None:
-                    return list({e: line for file in files for e, line in file.by_key.get(key, ())}.values())
+                paths = self._paths(folder_of(code))
+                files = self._opened(paths)
+                if len(files) == len(paths):
+                    break
                 self._listed.clear()
-            return []
+            return list({e: line for file in files for e, line in file.by_key.get(key, ())}.values())
 
     def known(self, key: str, execution: str) -> bytes | None:
         """A task's key and an execution in; its record as it was written, None where no batch seen so far holds it."""
         with self._lock:
-            for file in self._opened(self._runs.get(execution.partition(".")[0], ())) or ():
+            for file in self._opened(self._runs.get(execution.partition(".")[0], ())):
                 for each, line in file.by_key.get(key, ()):
                     if each == execution:
                         return line
@@ -186,16 +189,15 @@ class BatchReader:
             run = name_of(entry.path.rpartition("/")[2]).partition(".")[0]
             self._runs.setdefault(run, []).append(entry.path)
 
-    def _opened(self, paths: Sequence[str]) -> list[_File] | None:
-        """Files in; what they hold out, None where one of them is gone."""
+    def _opened(self, paths: Sequence[str]) -> list[_File]:
+        """Return what files hold, without those that are gone or cannot be read."""
         missing = [path for path in paths if path not in self._read]
         for path, data in self._store.read_many(missing).items() if missing else ():
             self._read[path] = _parse(data)
-        if any(path not in self._read for path in missing):
-            return None
+        found = [self._read[path] for path in paths if path in self._read]
         for path in paths:
-            self._read.move_to_end(path)
-        found = [self._read[path] for path in paths]
+            if path in self._read:
+                self._read.move_to_end(path)
         while len(self._read) > len(paths) and sum(file.size for file in self._read.values()) > KEPT_BYTES:
             self._read.popitem(last=False)
         return found
@@ -228,11 +230,8 @@ def _paths(folder: str, names: Iterable[str]) -> list[str]:
 
 def _parse(data: bytes) -> _File:
     found: dict[str, list[tuple[str, bytes]]] = {}
-    decoder = msgspec.json.Decoder(_Head)
     for line in lines_of(data):
-        try:
-            head = decoder.decode(line)
-        except msgspec.DecodeError:  # torn, or foreign
-            continue
-        found.setdefault(head.key, []).append((head.execution, line))
+        head = from_json(line, _Head)
+        if head is not None:
+            found.setdefault(head.key, []).append((head.execution, line))
     return _File(len(data), found)

@@ -15,6 +15,7 @@ import msgspec
 from nbflow import planning, records
 from nbflow.errors import NotFoundError, StoreError
 from nbflow.identity import RunPlace
+from nbflow.jsonable import from_json
 from nbflow.model import Ended, Frozen, Record, Started, Step, TaskEvent, TaskFailure, TaskResult, TaskSpec
 from nbflow.storage import Store, safe_name
 from nbflow.stored_run import StoredRun
@@ -65,14 +66,16 @@ def last_claim(store: Store, key: str) -> Claim | None:
     names = [name for name in store.children(folder) if name.endswith(".json")]
     if not names:
         return None
-    data = store.read(f"{folder}/{names[-1]}")
-    try:
-        return msgspec.json.decode(data, type=Claim)
-    except msgspec.DecodeError as error:
-        raise StoreError(
-            f"{folder}/{names[-1]} in the datastore {store.url} cannot be read: {error}",
-            fix="it says that a step with --once has begun; delete it only if that is not so",
-        ) from error
+    path = f"{folder}/{names[-1]}"
+    made = from_json(store.read_many([path]).get(path, b""), Claim)
+    if made is not None and made.key == key:
+        return made
+    # That there is a file says that the step has begun, whatever has become of what it held.
+    number = names[-1].partition(".")[0]
+    return Claim(
+        key=key, number=int(number) if number.isdecimal() else 0, execution="", flow="", folder="", run="", at=0.0,
+        ended="failed",
+    )  # fmt: skip
 
 
 def claim(store: Store, spec: TaskSpec, place: RunPlace, *, again: bool) -> Claim:
@@ -136,7 +139,8 @@ def asks(store: Store, step: Step, made: Claim, *, by_hand: bool = False) -> Tas
         what = f"it was executed in {made.run}, {age}"
         fix = f"`{{}} --fresh {step.name} --again {step.name}` executes it once more"
     else:
-        what = f"it began in {made.run}, {age}, and left no result"
+        when = f"in {made.run}, {age}," if made.run else "(the file that says when cannot be read)"
+        what = f"it began {when} and left no result"
         fix = f"see whether it did its work; `{{}} --again {step.name}` executes it once more"
     word = f"%flow run {step.name}" if by_hand else "nbflow run NB" if left else "nbflow resume"
     return TaskFailure(

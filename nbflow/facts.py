@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 import msgspec
 
@@ -41,16 +40,16 @@ def checked(flow: Flow, store: Store) -> Flow:
     return msgspec.structs.replace(flow, findings=tuple(found))
 
 
-def _understood(flow: Flow, known: Mapping[str, Mapping[str, Any]]) -> Flow:
+def _understood(flow: Flow, known: Mapping[str, records.Facts]) -> Flow:
     changed = _changes(known)
     return build_flow(flow.notebook, all_cells=flow.all_cells, changed=changed) if changed else flow
 
 
-def _changes(known: Mapping[str, Mapping[str, Any]]) -> dict[str, frozenset[str]]:
+def _changes(known: Mapping[str, records.Facts]) -> dict[str, frozenset[str]]:
     return {name: frozenset(each["changed"]) for name, each in known.items() if each.get("changed")}
 
 
-def _known(flow: Flow, store: Store) -> dict[str, dict[str, Any]]:
+def _known(flow: Flow, store: Store) -> dict[str, records.Facts]:
     kept = {name.removesuffix(".json") for name in store.children("facts")}
     return {step.name: records.read_facts(store, step.code) for step in flow.steps if step.code in kept}
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,10 +23,13 @@ from typing import NamedTuple
 import msgspec
 
 from nbflow import records
-from nbflow.errors import AmbiguousFlow, NotFoundError, nearest
+from nbflow.errors import AmbiguousFlow, NbflowError, NotFoundError, nearest
+from nbflow.jsonable import from_json
 from nbflow.model import Cell, Frozen, Notebook, RunStarted
 from nbflow.notebook import parse_document
 from nbflow.storage import LocalStore, Store, is_safe, name_of, safe_name
+
+WITH_ID = re.compile(r"-[0-9a-f]{8}$")
 
 KEPT_PATHS = 20
 """Paths that a flow is known by, the newest ones."""
@@ -98,8 +102,12 @@ def stored_flows(store: Store) -> list[StoredFlow]:
 
 
 def _old_name(store: Store, folder: str) -> str:
-    """A folder of format 1 in; the flow's name out: of a long one the folder holds the beginning only."""
-    if "~" in folder:
+    """A folder without a `flow.json` in; the flow's name out.
+
+    A folder of format 1 bears it; of a long one it holds the beginning only, and where the file is lost or damaged the
+    flow's id stands behind it: then its runs say it.
+    """
+    if "~" in folder or WITH_ID.search(folder):
         for run in records.list_runs(store, folder):
             for event in records.read_events(store, folder, run):
                 if isinstance(event, RunStarted):
@@ -161,9 +169,12 @@ def claim_flow(store: Store, notebook: Notebook) -> StoredFlow:
             return _updated(store, found, seen, partial=notebook.path is None)
         identity = sha256(f"{seen.path or seen.name}\n{number}".encode(errors="surrogatepass")).hexdigest()[:8]
         folder = f"{safe_name(seen.name)}-{identity}"
-        earlier = (found.folder,) if found is not None else ()
+        earlier = (found.folder,) if found is not None and found.folder != folder else ()
         made = StoredFlow(folder, seen.name, _joined((), seen.path), seen.cells, seen.host, earlier, identity)
         if store.create(_file(folder), _encode(made)):
+            return made
+        if _parse(folder, store.read_many([_file(folder)]).get(_file(folder), b"")) is None:  # damaged: made anew
+            store.write(_file(folder), _encode(made))
             return made
         # Another process was as fast, which the next look finds; or a flow that began at this path has moved away.
     raise AssertionError("counting ends never")
@@ -288,7 +299,7 @@ def _completed(store: Store, flow: StoredFlow) -> StoredFlow:
         try:
             text = records.read_notebook(store, flow.folder, run)
             cells = marks(parse_document(text, name=flow.name, folder=started.folder, path=path or None).cells)
-        except NotFoundError:  # its run was killed before it had kept one
+        except NbflowError:  # its run was killed before it had kept one, or it is damaged
             cells = ()
         return replace(flow, paths=_joined((), _recorded(store, path) if path else ""), cells=cells, host=started.host)
     return flow
@@ -304,9 +315,8 @@ def _encode(flow: StoredFlow) -> bytes:
 
 
 def _parse(folder: str, data: bytes) -> StoredFlow | None:
-    try:
-        found = msgspec.json.decode(data, type=_FlowFile)
-    except msgspec.DecodeError:  # none, or torn
+    found = from_json(data, _FlowFile)
+    if found is None:
         return None
     earlier = tuple(each for each in found.earlier if is_safe(each))  # whatever a file says
     return StoredFlow(folder, found.name, found.paths, found.cells, found.host, earlier, found.id)

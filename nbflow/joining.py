@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from typing import Any, overload
 
 from nbflow import artifacts, records
-from nbflow.errors import nearest
+from nbflow.errors import DamagedError, nearest
 from nbflow.model import Artifact, JoinItem, Record, Ref
 from nbflow.registry import Registry
 from nbflow.storage import Store
@@ -143,6 +143,10 @@ class _Stored:
         found: dict[str, tuple[Record, Artifact]] = {}
         for key, execution in self.entry.places:
             record = records.read_record(self.store, key, execution)
+            if record is None:
+                raise DamagedError(
+                    f"what item {self.entry.index} has left is missing or damaged", fix="run the flow once more"
+                )
             found.update(
                 (name, (record, artifact)) for name, artifact in record.artifacts.items() if not name.startswith("<")
             )

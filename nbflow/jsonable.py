@@ -10,11 +10,12 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_T = TypeVar("_T")
 _KEPT = (bytes, bytearray, memoryview)
 
 
@@ -103,6 +104,17 @@ _MSGPACK = msgspec.msgpack.Encoder(enc_hook=exact).encode
 def to_json(value: Any) -> bytes:
     """Return a record or an event as JSON; names, types and previews in it may be text of any kind."""
     return _encoded(_JSON, value)
+
+
+def from_json(data: bytes, kind: type[_T]) -> _T | None:
+    """Return what a file of the store says, None where it is empty, torn, foreign or of another type: then it is none.
+
+    Every file and line that is read from a store goes through here: what cannot be read counts as not there.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def to_msgpack(value: Any) -> bytes:

@@ -24,10 +24,10 @@ from nbflow.codes import future_flags
 from nbflow.definition_state import put_state
 from nbflow.earlier import graph_of, parameter_records
 from nbflow.effects import PROCESS, state_of
-from nbflow.errors import NbflowError, NotFoundError, TaskError, nearest
+from nbflow.errors import DamagedError, NbflowError, NotFoundError, TaskError, nearest
 from nbflow.identity import RunPlace
 from nbflow.looping import Loops, Sizes
-from nbflow.model import Binding, Definition, Flow, Group, Index, Record, TaskId
+from nbflow.model import Binding, Definition, Flow, Group, Index, Record, TaskId, TaskView
 from nbflow.scope import closed, defined, gather
 from nbflow.serialize import Registry
 from nbflow.storage import Store, open_store
@@ -50,6 +50,9 @@ class Records(Protocol):
 
     def of(self, task: TaskId) -> Record | None:
         """A task, or the end of an --until, in; the record that stands for it, None where there is none, out."""
+
+    def lost(self, task: TaskId) -> str:
+        """Return what has become of a task's record where it has left one that cannot be read, else nothing."""
 
     def last(self, step: str) -> Record | None:
         """A step's name in; the record of its last task out, None where it left none."""
@@ -134,6 +137,8 @@ class Values:
             record = self._records.of(version)
             if record is not None and name in record.artifacts:
                 return self.load(record, name)
+            if record is None and (lost := self._records.lost(version)):
+                raise DamagedError(f"{name!r} cannot be loaded: {lost}")  # and not what it was before that step
         raise NotFoundError(f"no step of this run left {name!r}")
 
     def defined_in(self, step: str) -> frozenset[str]:
@@ -410,10 +415,17 @@ class _Left:
 
     def of(self, task: TaskId) -> Record | None:
         """Return the record of a task, or of the end of an --until."""
+        view = self._view(task)
+        return self._run.record(view) if view is not None else self._parameters.get(task.step)
+
+    def lost(self, task: TaskId) -> str:
+        """Return what has become of the task's record where it has left one that cannot be read."""
+        view = self._view(task)
+        return self._run.lost(view) if view is not None else ""
+
+    def _view(self, task: TaskId) -> TaskView | None:
         views = [v for v in self._run.snapshot.tasks if (v.task.step, v.task.index) == (task.step, task.index)]
-        if not views:
-            return self._parameters.get(task.step)
-        return self._run.record(max(views, key=lambda view: view.task.turn or 0))
+        return max(views, key=lambda view: view.task.turn or 0, default=None)
 
     def last(self, step: str) -> Record | None:
         """Return the record of a step's last task."""

@@ -135,7 +135,11 @@ class Lookup:
         fixed = (*self._given.values(), *self.facts.pinned.values())
         for record in fixed:  # nothing makes these again
             settled.pop(record.execution if record is not None else "", None)
-        lost = {name for name, record in settled.items() if lost_of(self.store, record.groups, verify=True)}
+        lost = {
+            name for name, record in settled.items()
+            if lost_of(self.store, record.groups, verify=True)
+            or records.read_record(self.store, record.key, record.execution) is None
+        }  # fmt: skip
         self._own = {key: record for key, record in self._own.items() if record.execution not in lost}
         return bool(lost)
 

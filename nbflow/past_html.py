@@ -10,6 +10,7 @@ from typing import Any
 
 from nbflow import jsonable
 from nbflow.earlier import graph_of
+from nbflow.errors import NbflowError
 from nbflow.model import Artifact, TaskView
 from nbflow.notebook import document_of, parse_document, read_document
 from nbflow.render import html, listing, preview, table
@@ -98,7 +99,10 @@ def cells_of(run: StoredRun) -> table.Known:
     if not any(view.failure is not None for view in run.snapshot.tasks):
         return table.NOTHING
     path = run.started.notebook or ""
-    notebook = parse_document(run.document, name=run.flow, folder=run.started.folder, path=path)
+    try:
+        notebook = parse_document(run.document, name=run.flow, folder=run.started.folder, path=path)
+    except NbflowError:  # it is damaged: the table says the cells' ids
+        return table.NOTHING
     return table.Known(cells={cell.id: cell.position for cell in notebook.cells}, notebook=Path(path).name)
 
 

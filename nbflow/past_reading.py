@@ -102,7 +102,7 @@ def detail(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard
         )
         for one in task.artifacts.values()
     ]  # fmt: skip
-    return _cut(log or live or "", artifacts)
+    return _cut("\n".join(filter(None, (log or live, task.lost))), artifacts)
 
 
 def card(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard, *, whole: bool) -> Shown:

@@ -303,6 +303,11 @@ class Task(_Executed):
         return self._past.record(self._view)
 
     @property
+    def lost(self) -> str:
+        """What has become of its result where that is missing or damaged; an empty string otherwise."""
+        return self._past.lost(self._view)
+
+    @property
     def artifacts(self) -> dict[str, Artifact]:
         """Name → Artifact; nothing is loaded."""
         record = self._record
@@ -333,7 +338,7 @@ class Task(_Executed):
         if (record is None or name not in record.artifacts) and name in values_of(self._past).defined_in(self.step):
             return values_of(self._past).definition(self.step, name)
         if record is None:
-            raise NotFoundError(f"{self.name} left nothing: it is {self.state}")
+            raise NotFoundError(self.lost or f"{self.name} left nothing: it is {self.state}")
         return values_of(self._past).load(record, name)
 
     def spec(self) -> model.TaskSpec:

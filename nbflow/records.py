@@ -1,6 +1,6 @@
 """What runs leave in the store besides artifacts: results, facts, events, logs, heartbeats; written once, read by all.
 
-Nothing here unpickles. A file that is torn, foreign or of another format is passed over, never fatal.
+Nothing here unpickles. A file that is missing, empty, torn, foreign or of another format is passed over, never fatal.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypedDict
 
 import msgspec
 
@@ -20,11 +20,20 @@ from nbflow import batches
 from nbflow.batches import BatchWriter, Then
 from nbflow.chunks import ChunkReader, ChunkWriter
 from nbflow.errors import NotFoundError
-from nbflow.jsonable import to_json
-from nbflow.model import FORMAT, Output, Record, RunEvent
+from nbflow.jsonable import from_json, to_json
+from nbflow.model import FORMAT, Buffer, Output, Record, RunEvent
 from nbflow.storage import LocalStore, Store, name_of, safe_name
 
-_T = TypeVar("_T")
+SEGMENT = re.compile(r"\w+:\w{4,}|")
+"""A segment's hash, empty for zeros."""
+
+
+class Facts(TypedDict, total=False):
+    """What was learnt about a step's code: names that it changes in place, and why names could not be stored."""
+
+    changed: list[str]
+    unstored: dict[str, str]
+
 
 LAST = 8
 """Records of a key that are read to find the newest: their names begin with their runs, which are in order."""
@@ -91,7 +100,7 @@ def find(store: Store, key: str, *, among: str = "", version: int = FORMAT) -> l
     folder = result_folder(key)
     paths = [f"{folder}/{name}" for name in store.children(folder) if name.endswith(".json")]
     lines = [*store.read_many(paths).values(), *(batches.reader_of(store).find(among, key) if among else ())]
-    records = (_decode(data, Record) for data in lines)
+    records = map(record_of, lines)
     wanted = [record for record in records if record and record.key == key and record.format == version]
     return sorted(wanted, key=lambda record: record.order, reverse=True)
 
@@ -109,25 +118,33 @@ def newest_place(store: Store, key: str, *, among: str = "") -> float:
     folder = result_folder(key)
     paths = [f"{folder}/{name}" for name in store.children(folder) if name.endswith(".json")]
     lines = [*store.read_many(paths[-LAST:]).values(), *(batches.reader_of(store).find(among, key) if among else ())]
-    return max((place.stamp or place.created_at for line in lines if (place := _decode(line, _Place))), default=0.0)
+    return max((place.stamp or place.created_at for line in lines if (place := from_json(line, _Place))), default=0.0)
 
 
-def read_record(store: Store, key: str, execution: str) -> Record:
-    """A task's key and an execution in; its record out; NotFoundError when there is none that can be read."""
+def read_record(store: Store, key: str, execution: str) -> Record | None:
+    """Return the record of an execution under a task's key, None where there is none that can be read."""
     path = f"{result_folder(key)}/{safe_name(execution)}.json"
     shared = batches.reader_of(store)
-    data = shared.known(key, execution)
-    if data is None:
-        try:
-            data = store.read(path)
-        except NotFoundError:
-            data = shared.read(key, execution)
-            if data is None:
-                raise
-    record = _decode(data, Record)
-    if record is None:
-        raise NotFoundError(f"{path} in the datastore {store.url} cannot be read", fix="run the step again")
-    return record
+    data = shared.known(key, execution) or store.read_many([path]).get(path) or shared.read(key, execution)
+    return record_of(data) if data else None
+
+
+def record_of(data: bytes) -> Record | None:
+    """Return the record that a file or a line of a batch holds, None where it is none or does not fit together."""
+    record = from_json(data, Record)
+    if record is None or not all(artifact.group < len(record.groups) for artifact in record.artifacts.values()):
+        return None
+    buffers = (buffer for group in record.groups for buffer in (group.stream, *group.buffers))
+    return record if all(_is_sound(buffer) for buffer in buffers) else None
+
+
+def _is_sound(buffer: Buffer) -> bool:
+    if buffer.inline is not None:
+        return True
+    pieces = buffer.segments
+    return buffer.length == sum(s.length for s in pieces) and all(
+        s.length >= 0 and SEGMENT.fullmatch(s.hash) for s in pieces
+    )
 
 
 def all_records(store: Store) -> Iterable[Record]:
@@ -144,16 +161,16 @@ def read_entry(store: Store, path: str) -> list[Record]:
     """A file of results in; its records, none when it is gone or cannot be read, out."""
     data = store.read_many([path]).get(path, b"")
     lines = batches.lines_of(data) if batches.is_batch(path) else [data]
-    return [record for line in lines if (record := _decode(line, Record)) is not None]
+    return [record for line in lines if (record := record_of(line)) is not None]
 
 
-def read_facts(store: Store, code_key: str) -> dict[str, Any]:
-    """A step's code key in; what was learnt about that code, empty when nothing was, out."""
+def read_facts(store: Store, code_key: str) -> Facts:
+    """Return what was learnt about a step's code, empty when nothing was."""
     path = f"facts/{safe_name(code_key)}.json"
-    return _decode(store.read_many([path]).get(path, b"{}"), dict[str, Any]) or {}
+    return from_json(store.read_many([path]).get(path, b""), Facts) or {}
 
 
-def write_facts(store: Store, code_key: str, facts: dict[str, Any]) -> None:
+def write_facts(store: Store, code_key: str, facts: Facts) -> None:
     """A code key and JSON-able facts in; they replace the older ones."""
     store.write(f"facts/{safe_name(code_key)}.json", to_json(facts))
 
@@ -213,8 +230,14 @@ def write_notebook(store: Store, folder: str, run: str, document: str) -> None:
 
 
 def read_notebook(store: Store, folder: str, run: str) -> str:
-    """A run in; its notebook's JSON out; NotFoundError when it kept none."""
-    return store.read(f"{run_folder(folder, run)}/notebook.ipynb").decode()
+    """Return the text of a run's notebook; NotFoundError when it kept none that can be read."""
+    path = f"{run_folder(folder, run)}/notebook.ipynb"
+    try:
+        return store.read_many([path])[path].decode()
+    except (KeyError, UnicodeDecodeError):
+        raise NotFoundError(
+            f"the notebook of run {run} is missing or damaged: {path} in {store.url}", fix="run the flow once more"
+        ) from None
 
 
 class EventWriter:
@@ -246,7 +269,6 @@ class EventReader:
 
     def __init__(self, store: Store, folder: str, run: str) -> None:
         self._chunks = ChunkReader(store, f"{run_folder(folder, run)}/events")
-        self._decoder = msgspec.json.Decoder(_Stamped)
         self.last = 0.0
         """When the last event was put, by the clock of who put it."""
 
@@ -254,12 +276,10 @@ class EventReader:
         """The events since the last call, ordered by time, then by each writer's own order."""
         stamped = []
         for writer, number, line in self._chunks.new():
-            try:
-                each = self._decoder.decode(line)
-            except msgspec.DecodeError:  # torn, or of a newer nbflow
-                continue
-            stamped.append((each.at, writer, number, each.event))
-            self.last = max(self.last, each.at)
+            each = from_json(line, _Stamped)
+            if each is not None:
+                stamped.append((each.at, writer, number, each.event))
+                self.last = max(self.last, each.at)
         return [each[3] for each in sorted(stamped, key=lambda each: each[:3])]
 
 
@@ -295,7 +315,7 @@ class LogReader:
 
     def new(self) -> list[Output]:
         """The pieces of output since the last call, in order."""
-        outputs = (_decode(line, Output) for _, _, line in self._chunks.new())
+        outputs = (from_json(line, Output) for _, _, line in self._chunks.new())
         return [output for output in outputs if output is not None]
 
 
@@ -331,13 +351,5 @@ def cancel_requested(store: Store, folder: str, run: str) -> float | None:
 
 def _last_moment(store: Store, folder: str) -> float | None:
     data = store.read_many([f"{folder}/{name}" for name in store.children(folder)])
-    moments = [moment.at for each in data.values() if (moment := _decode(each, _Moment)) is not None]
+    moments = [moment.at for each in data.values() if (moment := from_json(each, _Moment)) is not None]
     return max(moments, default=None)
-
-
-def _decode(data: bytes, kind: type[_T]) -> _T | None:
-    """JSON and its type in; the value, None when it is torn or foreign, out."""
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except msgspec.DecodeError:
-        return None

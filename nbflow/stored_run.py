@@ -87,11 +87,17 @@ class StoredRun:
 
     def _record(self, key: str, execution: str) -> Record | None:
         if (key, execution) not in self._records:
-            try:
-                self._records[key, execution] = records.read_record(self.store, key, execution)
-            except NotFoundError:  # cleaned up since, or never published: its run was killed
+            record = records.read_record(self.store, key, execution)
+            if record is None:  # cleaned up since, damaged, or never published: its run was killed
                 return None
+            self._records[key, execution] = record
         return self._records[key, execution]
+
+    def lost(self, view: TaskView) -> str:
+        """Return what has become of a task's result where that is missing or damaged, an empty string otherwise."""
+        if view.state not in ("done", "reused", "caught") or self.record(view) is not None:
+            return ""
+        return f"the result of {view.task.step} in {self.run} is missing or damaged: run the step again"
 
     def last_record(self, step: str) -> Record | None:
         """A step in; the record of its last item's last turn that left one, out."""

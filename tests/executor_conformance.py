@@ -59,6 +59,7 @@ class ExecutorConformance:
         record = done.result.record
         assert record is not None
         kept = records.read_record(storage.open_store(done.spec.store), done.spec.key, done.spec.execution)
+        assert kept is not None
         assert kept.artifacts == record.artifacts
         assert kept.outputs[0]["text"] == "[1, 2]\n"
         assert done.value("x") == [1, 2]

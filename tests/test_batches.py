@@ -75,7 +75,9 @@ def test_steps_and_runs_have_files_of_their_own(store: Store) -> None:
     assert sorted(found(store, 1)) == [f"{RUN}.s.1..1", f"{later}.s.1..1"]
     assert found(store, 2) == []
     assert found(store, 2, "else") == [f"{RUN}.s.2..1"]
-    assert records.read_record(store, f"{1:040x}", f"{later}.s.1..1").run == later
+    record_later = records.read_record(store, f"{1:040x}", f"{later}.s.1..1")
+    assert record_later is not None
+    assert record_later.run == later
     assert len(store.list("results")) == 3
 
 

@@ -17,12 +17,16 @@ from nbflow import chunks, records
 from nbflow.errors import NotFoundError, StoreError
 from nbflow.model import (
     FORMAT,
+    Artifact,
+    Buffer,
+    Group,
     KeyParts,
     Output,
     Record,
     RunEnded,
     RunEvent,
     RunStarted,
+    Segment,
     Tagged,
     TaskChanged,
     TaskId,
@@ -56,7 +60,9 @@ def task(number: int, at: float = 1.0) -> TaskChanged:
 def test_an_execution_publishes_once(store: Store) -> None:
     assert records.publish(store, record())
     assert not records.publish(store, record(source="x = 2"))
-    assert records.read_record(store, KEY, "r.s.0").source == "x = 1"
+    published = records.read_record(store, KEY, "r.s.0")
+    assert published is not None
+    assert published.source == "x = 1"
     assert [entry.path for entry in store.list("results")] == [f"results/ab/{KEY}/r.s.0.json"]
 
 
@@ -75,10 +81,16 @@ def test_find_gives_the_newest_first_and_passes_over_what_it_cannot_read(store: 
     store.write(f"{folder}/later.json", whole.replace(b'"format":%d' % FORMAT, b'"format":99'))
     store.write(f"{folder}/sub/deeper.json", whole)
     assert [each.execution for each in records.find(store, KEY)] == ["r2.s", "r1.s", "r0.s"]
-    with pytest.raises(NotFoundError):
-        records.read_record(store, KEY, "torn")
-    with pytest.raises(NotFoundError):
-        records.read_record(store, KEY, "none")
+    assert [records.read_record(store, KEY, name) for name in ("torn", "empty", "foreign", "none")] == [None] * 4
+
+
+def test_a_record_that_does_not_fit_together_is_none(store: Store) -> None:
+    artifact = Artifact(name="x", type="int", group=0)
+    lost = Segment(hash="b3:../../../etc/passwd", length=3)
+    for number, fields in enumerate(({}, {"groups": (Group(
+        id="i", names=("x",), serializer="pickle", stream=Buffer(length=3, segments=(lost,))),)})):  # fmt: skip
+        records.publish(store, record(f"r{number}.s", artifacts={"x": artifact}, **fields))
+    assert records.find(store, KEY) == []
 
 
 @pytest.mark.parametrize("name", ["a/../../b", "ü\n", "x" * 400, "r.step name.0.1.2", "", "b3:abc"])
@@ -98,10 +110,11 @@ def test_odd_names_stay_inside_the_store(store: Store, name: str, tmp_path: Path
 
 def test_facts(store: Store) -> None:
     assert records.read_facts(store, "k") == {}
-    records.write_facts(store, "k", {"mutates": ["df"], "volatile": True})
-    assert records.read_facts(store, "k") == {"mutates": ["df"], "volatile": True}
-    store.write("facts/k.json", b'{"torn')
-    assert records.read_facts(store, "k") == {}
+    records.write_facts(store, "k", {"changed": ["df"], "unstored": {"lock": "lock: no"}})
+    assert records.read_facts(store, "k") == {"changed": ["df"], "unstored": {"lock": "lock: no"}}
+    for damage in (b"", b'{"torn', b"[]", b"7", b'{"changed":5}', b'{"changed":[1]}', b"\xff\xfe"):
+        store.write("facts/k.json", damage)
+        assert records.read_facts(store, "k") == {}
 
 
 # ---------------------------------------------------------------- events
@@ -280,7 +293,9 @@ def test_a_killed_run_leaves_whole_events_and_records(tmp_path: Path) -> None:
             assert numbers == list(range(len(numbers)))
         for entry in store.list("results"):
             name = entry.path.rpartition("/")[2].removesuffix(".json")
-            assert records.read_record(store, KEY, name).execution == name
+            found = records.read_record(store, KEY, name)
+            assert found is not None
+            assert found.execution == name
         assert all(output.output["output_type"] == "stream" for output in records.read_log(store, "f", "r", str(turn)))
 
 
