@@ -102,7 +102,8 @@ class Lookup:
             TaskId(step=name): record for name, record in (given or {}).items()
         }
         self._given = dict(self._records)
-        self._own: dict[str, Record] = {}  # what this run itself has executed, by key
+        self._own: dict[tuple[str, int | None], Record] = {}  # what this run itself has executed, by key and turn
+        self._stood: dict[str, int] = {}  # executions that stand for a turn: the first one that they stand for
         self._written: set[str] = set()  # files that this run itself has written
         self._revised: set[TaskId] = set()  # tasks that started before a writer was known
         self.revision = 0
@@ -120,10 +121,12 @@ class Lookup:
         self._records[task] = record if record is None or record.skipped is None or record.artifacts else None
         if task.part == "list" and record is not None:
             self._sizes[task.step, task.index] = len(record.artifacts)
+        if task.turn is not None and record is not None:
+            self._stood[record.execution] = min(task.turn, self._stood.get(record.execution, task.turn))
 
     def keep(self, record: Record) -> None:
         """An execution of this run: it stands for its key even where none could be reused later."""
-        self._own[record.key] = record
+        self._own[record.key, record.turn] = record
         self._written |= record.observations.written.keys()
 
     def drop_lost(self) -> bool:
@@ -149,7 +152,7 @@ class Lookup:
         self.loops = Loops(flow)
         self._revised |= set(revised)
         self.revision += 1
-        for known in (self._records, self._sizes, self._known, self._waited):
+        for known in (self._records, self._sizes, self._known, self._waited, self._stood):
             known.clear()
         self._records.update(self._given)
         self.__dict__.pop("_required", None)
@@ -262,7 +265,7 @@ class Lookup:
         parts = self._parts(task, step, resolved, joined)
         key = planning.task_key(parts)
         self._known[task] = _Known(resolved, parts, key, joined)
-        own = self._own.get(key)
+        own = self._own.get((key, task.turn))
         if own is not None and not own.caught and planning.apart(own, self.loops.tracked(step)) is None:
             self.settle(task, own)
             if own.skipped is not None:
@@ -447,9 +450,20 @@ class Lookup:
             self._seen_places[key] = records.newest_place(self.store, key, among=many)
         if found:
             self._seen_places[key] = found[0].order[0]
+        if task.turn is not None:
+            found = self._of_turn(task.turn, found)
         choice = planning.choose(found, wishes, lambda seen: self._holds(task, seen))
         lost = lost_of(self.store, choice.record.groups) if choice.record is not None else None
         return choice if lost is None else planning.Choice(None, (("no-output", lost),))
+
+    def _of_turn(self, turn: int, found: Iterable[Record]) -> list[Record]:
+        """Return the executions that may stand for a turn, those of the same turn first.
+
+        Turns that read equal inputs differ by the world alone (a file that is waited for, a number that is drawn): what
+        one of them has found is not what the next one would find.
+        """
+        free = [record for record in found if self._stood.get(record.execution, turn) >= turn]
+        return sorted(free, key=lambda record: record.turn != turn)
 
     def _holds(self, task: TaskId, seen: Observations) -> Reason | None:
         """A task, and what an execution of it was seen to depend on, in; why that no longer holds out."""

@@ -273,3 +273,46 @@ def test_the_notebook_may_be_edited_while_turns_run(start: Start) -> None:
     assert turns(step) == [(0, "done"), (1, "done"), (2, "done")]
     found = [record for record in records.all_records(storage.open_store(store_of(kernel))) if record.step == "b"]
     assert {record.source.strip() for record in found} == {source.partition("\n")[2]}
+
+
+DRAWS = {
+    "draw": "%%step draw --until mark % 8 == 0 --max 500\nimport os\nmark = int.from_bytes(os.urandom(8), 'big')\nmark",
+    "told": "%%step told\nmark % 8",
+}
+COUNTS = {
+    "count": "%%step count --until seen == 4 --max 9\nfrom pathlib import Path\n"
+             "seen = len(Path('log').read_text()) if Path('log').exists() else 0\n"
+             "Path('log').write_text('.' * (seen + 1))\nseen",
+    "told": "%%step told\nseen",
+}  # fmt: skip
+
+
+def test_turns_that_read_the_same_look_at_the_world_anew(tmp_path: Path) -> None:
+    for name, cells in (("draws", DRAWS), ("counts", COUNTS)):
+        path = tmp_path / f"{name}.ipynb"
+        path.write_text(nbflow.notebook.document_of(cells.items(), name))
+        run = nbflow.run(path, store=str(tmp_path / "store"))
+        assert run.successful, run.error
+        first, told = run[next(iter(cells))], run["told"].task.outputs[-1]["data"]["text/plain"]
+        assert {each for _, each in turns(first)} == {"done"}
+        if name == "counts":
+            assert (told, len(first.tasks)) == ("4", 5)
+            continue
+        marks = [task.data.mark for task in first.tasks]
+        assert len({*marks}) == len(marks)
+        assert [mark % 8 == 0 for mark in marks] == [False] * (len(marks) - 1) + [True]
+        assert told == "0"
+        again = nbflow.run(path, store=str(tmp_path / "store"))
+        assert [(task.turn, task.data.mark) for task in again[first.name].tasks] == [*enumerate(marks)]
+        assert {each for _, each in turns(again[first.name])} == {"reused"}
+
+
+def test_by_hand_they_do_too_and_a_run_takes_them(start: Start) -> None:
+    kernel = start(DRAWS)
+    kernel.ok("draw")
+    marks = displayed(kernel, "draw")
+    assert len({*marks}) == len(marks)
+    assert kernel.ok("told").result == "0"
+    run = nbflow.run(kernel.notebook.path, store=store_of(kernel))
+    assert int(run.data.mark) == int(marks[-1])
+    assert {state for step in run.steps() for _, state in turns(step)} == {"reused"}
