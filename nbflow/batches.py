@@ -48,6 +48,7 @@ class _Waiting(NamedTuple):
     run: str
     line: bytes
     then: Then
+    segments: Sequence[str]
 
 
 class _Head(msgspec.Struct):
@@ -75,10 +76,13 @@ class BatchWriter:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def put(self, code: str, run: str, line: bytes, then: Then) -> None:
-        """A step's code, a run and a record's JSON in; `then` is called in another thread when it is written."""
+    def put(self, code: str, run: str, line: bytes, then: Then, segments: Sequence[str] = ()) -> None:
+        """A step's code, a run and a record's JSON in; `then` is called in another thread when it is written.
+
+        `segments`: the paths of what it names, which are settled before.
+        """
         with self._changed:
-            self._waiting.append(_Waiting(code, run, line, then))
+            self._waiting.append(_Waiting(code, run, line, then, segments))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="nbflow-batches", daemon=True)
                 self._thread.start()
@@ -120,10 +124,14 @@ class BatchWriter:
         for (code, run), group in groups.items():
             if (code, run) not in self._files:
                 writer = f"{run}.{secrets.token_hex(3)}"
-                self._files[code, run] = WriterFiles(self._store, folder_of(code), writer)
+                self._files[code, run] = files = WriterFiles(self._store, folder_of(code), writer)
+                files.settled = True
             error: StoreError | None = None
             files = self._files[code, run]
+            segments = [path for each in group for path in each.segments]
             try:
+                if segments:
+                    self._store.settle(segments)
                 files.write([each.line for each in group])
             except StoreError as problem:
                 error = problem

@@ -46,6 +46,8 @@ class WriterFiles:
     def __init__(self, store: Store, folder: str, writer: str) -> None:
         self._store = store
         self._folder = folder
+        self.settled = False
+        """Whether what is joined outlives a power cut before its parts go."""
         self._writer = safe_name(writer)
         self._next = 0
         self._written: list[tuple[int, int, bytes]] = []
@@ -66,14 +68,20 @@ class WriterFiles:
     def join(self) -> None:
         """Join what has been written; the whole stands before the parts go, so readers miss nothing."""
         if len(self._written) < 2:
+            self._settle(self._written)
             return
         parts = self._written
         first, last = parts[0][0], parts[-1][1]
         data = b"".join(part[2] for part in parts)
         self._store.write(self._path(first, last), data)
+        self._settle([(first, last, data)])
         self._written = [(first, last, data)] if len(data) < FULL_FILE else []
         for part in parts:
             self._store.delete(self._path(part[0], part[1]))
+
+    def _settle(self, parts: Sequence[tuple[int, int, bytes]]) -> None:
+        if self.settled and parts:
+            self._store.settle([self._path(first, last) for first, last, _ in parts])
 
     def _path(self, first: int, last: int) -> str:
         return f"{self._folder}/{self._writer}-{first:08d}-{last:08d}{SUFFIX}"
@@ -84,9 +92,16 @@ class ChunkWriter:
 
     An error of that thread is raised at the next call; the lines are kept and tried again, so a short outage loses
     nothing. `writer` must be another one for each writer of the folder.
+
+    `settled`: lines tell of results, and are written once those outlive a power cut; so do these files, and all lines
+    at the end, once there has been a result.
     """
 
-    def __init__(self, store: Store, folder: str, writer: str, *, every: float = EVERY) -> None:
+    def __init__(
+        self, store: Store, folder: str, writer: str, *, every: float = EVERY, settled: Sequence[str] | None = None
+    ) -> None:
+        self._store = store
+        self._settled = settled
         self._folder = folder
         self._files = WriterFiles(store, folder, writer)
         self._every = every
@@ -160,6 +175,9 @@ class ChunkWriter:
                 lines = self._lines[:]
             if not lines:
                 return
+            if self._settled is not None and self._store.settle() and not self._files.settled:
+                self._store.settle(self._settled)
+                self._files.settled = True
             self._files.write(lines)
             with self._changed:
                 del self._lines[: len(lines)]

@@ -23,6 +23,7 @@ from nbflow.errors import NotFoundError
 from nbflow.jsonable import from_json, to_json
 from nbflow.model import FORMAT, Buffer, Output, Record, RunEvent
 from nbflow.storage import LocalStore, Store, name_of, safe_name
+from nbflow.storage_interface import segment_path
 
 SEGMENT = re.compile(r"\w+:\w{4,}|")
 """A segment's hash, empty for zeros."""
@@ -77,13 +78,25 @@ def publish(store: Store, record: Record) -> bool:
     """A record whose segments are all in the store in; True, or False when that execution has published one already."""
     path = f"{result_folder(record.key)}/{safe_name(record.execution)}.json"
     _note_unstored(store, record)
+    store.settle(_segments(record))
     return store.create(path, to_json(record))
 
 
 def publish_among_others(store: Store, writer: BatchWriter, record: Record, then: Then) -> None:
     """A record of one of many small tasks in; `then` is called once it is in the store, or with what kept it out."""
     _note_unstored(store, record)
-    writer.put(record.parts.code, record.run, to_json(record), then)
+    writer.put(record.parts.code, record.run, to_json(record), then, _segments(record))
+
+
+def has_segments(record: Record) -> bool:
+    """Return whether a record names bytes that lie beside it: publishing it waits until the disk has them."""
+    return bool(_segments(record))
+
+
+def _segments(record: Record) -> list[str]:
+    """Return the paths of the segments that a record names: they are settled before it is there."""
+    buffers = (buffer for group in record.groups for buffer in (group.stream, *group.buffers))
+    return [segment_path(segment.hash) for buffer in buffers for segment in buffer.segments if segment.hash]
 
 
 def _note_unstored(store: Store, record: Record) -> None:
@@ -247,7 +260,8 @@ class EventWriter:
         """`after`: when the last event was put that this writer knows of; its own ones come later."""
         # The same writer may come back (a resumed run, a tag added later): each time it is a writer of its own.
         writer = f"{writer_id}.{secrets.token_hex(3)}"
-        self._chunks = ChunkWriter(store, f"{run_folder(folder, run)}/events", writer)
+        home = run_folder(folder, run)
+        self._chunks = ChunkWriter(store, f"{home}/events", writer, settled=(f"{home}/notebook.ipynb",))
         self._last = after + TICK if after else 0.0
 
     def put(self, event: RunEvent) -> None:

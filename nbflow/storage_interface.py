@@ -159,6 +159,13 @@ class Store(ABC):
     def local_path(self, path: str) -> str | None:
         """A path in; where the file lies on this machine, None when it lies elsewhere, out."""
 
+    def settle(self, paths: Sequence[str] = ()) -> bool:  # noqa: ARG002  # a store elsewhere keeps what it has taken
+        """Return when these files, or, where none are named, all results of this process, outlive a power cut.
+
+        False where nothing had to be done for that: none of these files is new, or no result has been written.
+        """
+        return False
+
     # -- what is the same everywhere
 
     def write(self, path: str, data: bytes | memoryview) -> None:

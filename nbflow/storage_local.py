@@ -3,6 +3,10 @@
 The folder itself, and its own folders right below it, may be links, to a larger disk for instance. Below those nothing
 but folders and plain files counts: a link, a fifo, a socket or a device is neither listed nor read. Nothing is ever
 deleted through a link: whoever plants one leads no clean-up elsewhere.
+
+What outlives a power cut is in the order in which one refers to the other: segments before the records that name them,
+records before the events that tell of them (`settle`). A file whose loss would leave others without meaning is synced
+before it bears its name.
 """
 # ruff: noqa: PTH103, PTH105, PTH106, PTH108, PTH110, PTH116, PTH120
 # pathlib costs as much as the calls that it wraps, and every small artifact would pay.
@@ -23,6 +27,7 @@ from nbflow.errors import NotFoundError, StoreError
 from nbflow.mapping import Piece, stitch
 from nbflow.model import Segment
 from nbflow.storage_interface import (
+    ABOUT,
     FULL,
     REFUSED,
     TEMPORARY,
@@ -34,6 +39,7 @@ from nbflow.storage_interface import (
     is_safe,
     segment_path,
 )
+from nbflow.syncing import OLD, boot, syncing_of
 from nbflow.verified import Look, Mark, hashes_of
 
 NEW = 600.0
@@ -50,6 +56,9 @@ DEEPEST = 16
 
 FOLDERS = frozenset({"segments", "results", "claims", "facts", "flows"})
 """The folders of a datastore."""
+
+SETTLED = "results/"
+"""What `settle` settles without being told: records, of which events tell."""
 
 BY_DESCRIPTOR = {os.open, os.unlink, os.rmdir} <= os.supports_dir_fd
 """Whether this system opens and removes below an opened folder."""
@@ -69,6 +78,7 @@ class LocalStore(Store):
         self._folder = folder
         self._counter = itertools.count()
         self._token = secrets.token_hex(4)
+        self._syncing = syncing_of(folder)
 
     def local_path(self, path: str) -> str | None:
         """A path in; the file's place in the folder out."""
@@ -122,6 +132,7 @@ class LocalStore(Store):
             except OSError:
                 _unlink(temporary)
                 raise
+            self._written(path)
         except OSError as error:
             raise self.trouble("write to", error, path) from error
 
@@ -141,9 +152,23 @@ class LocalStore(Store):
                 return _claim(temporary, final)  # a file system without hard links
             finally:
                 _unlink(temporary)
+            self._written(path)
             return True
         except OSError as error:
             raise self.trouble("write to", error, path) from error
+
+    def _written(self, path: str) -> None:
+        if _is_vital(path):
+            self._syncing.settle([path])
+        elif path.startswith(SETTLED):
+            self._syncing.note(path)
+
+    def settle(self, paths: Sequence[str] = ()) -> bool:
+        """Return when these files, or all results that this process has written, outlive a power cut."""
+        try:
+            return self._syncing.settle([*map(check_path, paths)]) if paths else self._syncing.settle_noted()
+        except OSError as error:
+            raise self.trouble("write to", error) from error
 
     def creates_once(self) -> bool:
         """True: a link, or a mark, can be made by one of them only."""
@@ -159,6 +184,8 @@ class LocalStore(Store):
                 _write_all(descriptor, data)
             finally:
                 os.close(descriptor)
+            if _is_vital(final[len(self._folder) + 1 :]):
+                self._syncing.sync([temporary])
         except BaseException:  # a full disk, an interrupt: no torn file is left, whatever broke it off
             _unlink(temporary)
             raise
@@ -237,7 +264,10 @@ class LocalStore(Store):
             return None
         if not stat.S_ISREG(about.st_mode) or not os.access(place, os.R_OK):
             return None
-        return Look(about.st_size, f"{about.st_size} {about.st_mtime_ns} {about.st_ino}")
+        # what was found before a power cut says nothing of what had not been synced
+        known = boot()
+        word = f" {known.id}" if about.st_mtime > known.at - OLD else ""
+        return Look(about.st_size, f"{about.st_size} {about.st_mtime_ns} {about.st_ino}{word}")
 
     def has_segment(self, segment: Segment, *, verify: bool = False) -> bool:
         """Whether the store holds that segment; if so it counts as new, so that no clean-up takes it now."""
@@ -417,6 +447,11 @@ def _read_file(place: str) -> bytes | None:
             return file.read()
     finally:
         os.close(descriptor)
+
+
+def _is_vital(path: str) -> bool:
+    """Whether a file is synced before it bears its name: one that is written over, or that nothing makes again."""
+    return path == ABOUT or path.startswith("claims/") or path.endswith("/flow.json")
 
 
 def _open_new(place: str, flags: int) -> int:

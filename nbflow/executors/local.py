@@ -109,7 +109,7 @@ class LocalExecutor:
             attempt.give_up(lost_supervisor(attempt.spec))
 
     def _carry(self, spec: TaskSpec) -> Carry | None:
-        """Publishing in a folder takes no time; elsewhere others would wait for it."""
+        """Publishing small values in a folder takes no time; elsewhere others would wait for it."""
         return self.carriers.run if "://" in spec.store else None
 
     def ahead(self, spec: TaskSpec) -> int:
@@ -130,10 +130,13 @@ class LocalExecutor:
                     lambda error: done(result if error is None else _unpublished(spec, result, error)),
                 )  # fmt: skip
                 return
-            records.publish(store, result.record)
         except NbflowError as error:
-            result = _unpublished(spec, result, error)
-        done(result)
+            done(_unpublished(spec, result, error))
+            return
+        if "://" not in spec.store and records.has_segments(result.record):
+            self.carriers.run(lambda: _publish_alone(store, spec, result, done))  # others need not wait for the disk
+        else:
+            _publish_alone(store, spec, result, done)
 
     def _store(self, url: str) -> storage.Store:
         with self._opening:
@@ -154,6 +157,17 @@ class LocalExecutor:
         self.carriers.close()
         for writer in self._batches.values():
             writer.close()
+
+
+def _publish_alone(
+    store: storage.Store, spec: TaskSpec, result: TaskResult, done: Callable[[TaskResult], None]
+) -> None:
+    try:
+        if result.record is not None:
+            records.publish(store, result.record)
+    except NbflowError as error:
+        result = _unpublished(spec, result, error)
+    done(result)
 
 
 def _unpublished(spec: TaskSpec, result: TaskResult, error: NbflowError) -> TaskResult:

@@ -1,0 +1,144 @@
+"""What a process has written to a folder and what of it outlives a power cut: files, and the folders that name them.
+
+Several are synced at once, which a journalling file system turns into one or two writes.
+"""
+# ruff: noqa: PTH120, PTH123
+# Paths are text here, thousands a run.
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import NamedTuple
+
+OLD = 600.0
+"""Seconds after which a system has written what it was given, synced or not (Linux: 30)."""
+
+UNABLE = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EISDIR, errno.EPERM})
+"""What a system says that cannot sync a file, or a folder, of this kind."""
+
+TOGETHER = 8
+"""Files that are synced at the same time."""
+
+
+class Syncing:
+    """What this process has written to a folder and not yet synced."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._settling = threading.Lock()
+        self._any = False
+        self._noted: dict[str, None] = {}
+        self._placed: set[tuple[str, int]] = set()  # folders whose names in the folders above are known to stay
+
+    def note(self, path: str) -> None:
+        """Keep in mind that a file has been written."""
+        with self._lock:
+            self._noted[path] = None
+
+    def settle_noted(self) -> bool:
+        """Settle the files that were noted, by whichever thread; whether there have ever been any."""
+        with self._settling:  # who comes while another one settles them waits for that
+            with self._lock:
+                noted, self._noted = self._noted, {}
+            self._any = self._any or bool(noted)
+            try:
+                self.settle([*noted])
+            except OSError:
+                with self._lock:
+                    self._noted = {**noted, **self._noted}
+                raise
+            return self._any
+
+    def settle(self, paths: Sequence[str]) -> bool:
+        """Return when files outlive a power cut, under their names; whether there were any left to be synced.
+
+        What is gone, or was written long ago, is done. OSError when the system cannot.
+        """
+        young = [path for path in dict.fromkeys(paths) if self._is_young(path)]
+        if not young:
+            return False
+        folders, placed = self._folders_of(young)
+        self.sync([*(f"{self._folder}/{path}" for path in young), *folders])
+        self._placed |= placed
+        return True
+
+    def sync(self, places: Iterable[str]) -> None:
+        """Sync files and folders, several at once."""
+        wanted = [*places]
+        if len(wanted) < 2:
+            for place in wanted:
+                _sync(place)
+            return
+        with ThreadPoolExecutor(min(TOGETHER, len(wanted)), "nbflow-sync") as pool:
+            list(pool.map(_sync, wanted))
+
+    def _is_young(self, path: str) -> bool:
+        try:
+            about = os.lstat(f"{self._folder}/{path}")
+        except OSError:  # removed, or joined with others
+            return False
+        return stat.S_ISREG(about.st_mode) and time.time() - about.st_mtime < OLD
+
+    def _folders_of(self, paths: Iterable[str]) -> tuple[list[str], set[tuple[str, int]]]:
+        """Files in; the folders in which names are new, and those whose own names stay once these are synced, out."""
+        found: dict[str, None] = {}
+        placed: set[tuple[str, int]] = set()
+        for folder in dict.fromkeys(os.path.dirname(f"{self._folder}/{path}") for path in paths):
+            place = folder
+            while place not in found:
+                found[place] = None
+                about = os.lstat(place)
+                mark = (place, about.st_ino)
+                if mark in self._placed or time.time() - about.st_ctime > OLD or len(place) < len(self._folder):
+                    break
+                placed.add(mark)
+                place = os.path.dirname(place)
+        return [*found], placed
+
+
+class Boot(NamedTuple):
+    """When this system was started, and what tells that from other times."""
+
+    id: str
+    at: float
+
+
+@lru_cache(maxsize=1)
+def boot() -> Boot:
+    """Return the last start of this system; of those that do not tell it nothing."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file, open("/proc/uptime") as ago:
+            return Boot(file.read().strip()[:13], time.time() - float(ago.read().split()[0]))
+    except (OSError, ValueError, IndexError):
+        return Boot("", 0.0)
+
+
+@lru_cache(maxsize=64)
+def syncing_of(folder: str) -> Syncing:
+    """Return what this process knows of a folder: one for all stores that are opened there."""
+    return Syncing(folder)
+
+
+def _sync(place: str) -> None:
+    flags = os.O_RDWR if os.name == "nt" else os.O_RDONLY | os.O_NONBLOCK
+    try:
+        descriptor = os.open(place, flags | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        if error.errno == errno.ENOENT or error.errno in UNABLE:  # removed meanwhile; Windows opens no folders
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNABLE:
+            raise
+    finally:
+        os.close(descriptor)
