@@ -27,6 +27,7 @@ class Registry:
         self._newest: dict[str, str] = {}
         self.kinds: set[type] = set()
         self._known: dict[int, tuple[str, str, Any]] = {}
+        self.disordered: set[str] = set()  # names whose sets, as loaded, are iterated in another order than before
         self._serializers: tuple[tuple[str, plugins.Serializer], ...] | None = None
 
     def add(self, definition_id: str, objects: Mapping[str, Any], cell: str = "") -> None:

@@ -40,6 +40,7 @@ from nbflow.serialize_arrays import (
 from nbflow.serialize_frames import Mark, make_mark, reduce_content, reduce_pandas, reduce_polars
 from nbflow.serialize_functions import free_names, is_main_function, reduce_cell, reduce_function
 from nbflow.serialize_parts import KINDS_OF_VIEWS, reduce_dict_view, reduce_match, reduce_memory, reduce_node
+from nbflow.serialize_sets import FIXED_HASHES, Ordered, fill_set, is_ordered, keeps, make_frozenset
 
 __all__ = ["Dumped", "Pickler", "Pickling", "Registry", "Unstorable", "dump", "load", "out_of_band"]
 
@@ -56,6 +57,9 @@ IMMUTABLE_MODULES = frozenset(
 )
 """Modules whose instances never change, or are looked up by name when loaded."""
 
+
+SETS = (pickle.EMPTY_SET, pickle.FROZENSET)
+"""What begins or ends each set in a stream."""
 
 TORCH_FIXED = frozenset({("torch", "dtype"), ("torch", "device"), ("torch", "layout"), ("torch", "Size")})
 PANDAS_OWN = ("pandas._libs", "pandas.core.internals", "pandas.core.indexes")
@@ -116,10 +120,15 @@ def load(
     """What `dump` gave for one group in; its names with their values out.
 
     Runs what the stream says: only for streams that this user's own runs have written. OutdatedError when a value
-    refers to a definition that has not been replayed here.
+    refers to a definition that has not been replayed here. The registry is told whose sets have another order here.
     """
-    value = _Unpickler(io.BytesIO(stream), buffers, registry).load()
-    return dict(zip(names, value, strict=True)) if len(names) > 1 else {names[0]: value}
+    unpickler = _Unpickler(io.BytesIO(stream), buffers, registry)
+    value = unpickler.load()
+    values = dict(zip(names, value, strict=True)) if len(names) > 1 else {names[0]: value}
+    if unpickler.disordered:
+        mine = {name for name, each in values.items() if any(each is other for other in unpickler.disordered)}
+        registry.disordered |= mine or values.keys()
+    return values
 
 
 class Sink(Protocol):
@@ -149,11 +158,17 @@ class _Trial:
     stream: bytes
 
 
-def _try(session: Pickling, names: tuple[str, ...], value: Any, regions: dict[int, list[Region]]) -> _Trial | str:
+def _try(
+    session: Pickling,
+    names: tuple[str, ...],
+    value: Any,
+    regions: dict[int, list[Region]],
+    kind: type[Pickler] | None = None,
+) -> _Trial | str:
     """A value in; its trial, or the reason why it cannot be pickled, out."""
     buffers: list[memoryview] = []
     stream = io.BytesIO()
-    pickler = Pickler(session, stream, regions, out_of_band(buffers.append))
+    pickler = (kind or Pickler)(session, stream, regions, out_of_band(buffers.append))
     try:
         pickler.dump(value)
     except KeyboardInterrupt:
@@ -244,11 +259,14 @@ def _finish(
     """One group in; what is stored of it out: the trial itself for a name alone, else one stream for all."""
     names = tuple(sorted(name for each in members for name in each.names))
     trial: _Trial | str = members[0]
+    value = values[names[0]] if len(names) == 1 else tuple(values[name] for name in names)
     if len(names) > 1 or regions:
-        value = values[names[0]] if len(names) == 1 else tuple(values[name] for name in names)
         trial = _try(session, names, value, regions)
     if isinstance(trial, str):
         return [Unstorable(name, type_name(values[name]), trial, described[name]) for name in names]
+    if _holds_sets(trial, value):
+        ordered = _try(session, names, value, regions, _Ordering)
+        trial = trial if isinstance(ordered, str) else ordered  # a frozenset that holds itself
     pickler = trial.pickler
     cell_of = session.registry.cell_of
     return [
@@ -261,6 +279,17 @@ def _finish(
             described={name: described[name] for name in names},
         )
     ]
+
+
+def _holds_sets(trial: _Trial, value: Any) -> bool:
+    """Return whether a value has sets whose order needs care; its parts are looked at where it may have some."""
+    if is_ordered(value):
+        return True
+    if type(value) in {set, frozenset} and set(map(type, value)) <= FIXED_HASHES:
+        return False
+    return any(each in trial.stream for each in SETS) and any(
+        is_ordered(each) for _, each in trial.pickler.memo.copy().values()
+    )
 
 
 def _is_mutable(value: Any) -> bool:
@@ -384,6 +413,28 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         return NotImplemented
 
 
+class _Ordering(Pickler):
+    """Writes sets by the order in which they are iterated; that costs a call for every part of the value."""
+
+    def __init__(self, *rest: Any) -> None:
+        super().__init__(*rest)
+        self._ordered: dict[int, Ordered] = {}
+        self._constants: set[int] = set()
+
+    def persistent_id(self, value: Any) -> Ordered | None:
+        """Any part of the value in; what writes it, None where pickle does, out."""
+        kind = type(value)
+        if kind is types.CodeType:
+            # `x in {"a", "b"}` in the source of a function: nobody can iterate that
+            self._constants |= {id(each) for each in value.co_consts if type(each) is frozenset}
+        if kind is not set and kind is not frozenset:
+            return None
+        found = self._ordered.get(id(value))
+        if found is None and id(value) not in self._constants and is_ordered(value):
+            found = self._ordered[id(value)] = Ordered(value)
+        return found
+
+
 def _route(kind: type, registry: Registry) -> Callable[[Pickler, Any], Any] | None:
     """A type in; the pickler's method for its instances, None where pickle's own way is the right one, out."""
     if issubclass(kind, NAMED_KINDS) or kind in registry.kinds:
@@ -427,6 +478,10 @@ def _region(_: Pickler, value: Region) -> Any:
     return value.reduction()
 
 
+def _ordered(_: Pickler, value: Ordered) -> Any:
+    return value.reduction()
+
+
 def _alone(reduce: Callable[[Any], Any]) -> Callable[[Pickler, Any], Any]:
     return lambda _, value: reduce(value)
 
@@ -443,6 +498,7 @@ def _open_file(_: Pickler, value: Any) -> Any:
 OWN_KINDS: Mapping[type, Callable[[Pickler, Any], Any]] = types.MappingProxyType({
     types.CellType: _cell,
     Region: _region,
+    Ordered: _ordered,
     Mark: Pickler.mark,
     io.TextIOWrapper: _open_file,
     memoryview: _alone(reduce_memory),
@@ -470,6 +526,7 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, stream: io.BytesIO, buffers: Iterable[Any], registry: Registry) -> None:
         super().__init__(stream, buffers=buffers)
         self._registry = registry
+        self.disordered: list[Any] = []
 
     def find_class(self, module: str, name: str) -> Any:
         """What a stream calls by name in; the object out."""
@@ -477,7 +534,23 @@ class _Unpickler(pickle.Unpickler):
             return self._defined
         if module == __name__ and name == "plugged":
             return self._plugged
+        if module == fill_set.__module__ and name in {"fill_set", "make_frozenset"}:
+            return self._fill_set if name == "fill_set" else self._make_frozenset
         return super().find_class(module, name)
+
+    def persistent_load(self, value: Any) -> Any:
+        """Return a set: for pickle it stands in the stream like something that is kept elsewhere."""
+        return value
+
+    def _fill_set(self, value: set[Any], state: Any) -> None:
+        if not fill_set(value, state):
+            self.disordered.append(value)
+
+    def _make_frozenset(self, items: list[Any], way: Any) -> frozenset[Any]:
+        value = make_frozenset(items, way)
+        if not keeps(value, items):
+            self.disordered.append(value)
+        return value
 
     def _defined(self, reference: str, qualname: str | None = None) -> Any:
         """Return a class or function by its definition's id and its name; format 1 has them as two texts."""

@@ -166,6 +166,19 @@ class Stages:
         self.process = process_state.take()
         self.module_state = module_state.take(self.modules(), self.registry)
         self.threads = frozenset(thread.ident or 0 for thread in threading.enumerate())
+        self._see_order()
+
+    def _see_order(self) -> None:
+        """Say which inputs hold sets that are iterated in another order here than where they were made."""
+        spec = self.spec
+        names = sorted(self.registry.disordered & spec.inputs.keys())
+        self.registry.disordered.clear()
+        if names:
+            self.findings.append(Finding(
+                code="set-order", level="warning", step=spec.step, cell=spec.cell, name=names[0],
+                message=f"{spec.step} reads {', '.join(names)}: sets there have another order here than where they "
+                "were made", fix="use sorted(…) where the order counts; for text, start Jupyter with PYTHONHASHSEED=0",
+            ))  # fmt: skip
 
     def take_base_line(self) -> None:
         """Take down how inputs look that the cell is not known to write."""

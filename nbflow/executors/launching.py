@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,9 @@ importlib.import_module(sys.argv[4]).main(int(sys.argv[1]), sys.argv[2])
 """
 OWN = "NBFLOW_OWN_"
 
+SEED_VARIABLE, SEED = "PYTHONHASHSEED", "0"
+"""The seed of tasks where the user has set none: 0, as anybody would choose who sets one for a kernel."""
+
 PIPE = 1 << 18
 """Bytes of the pipe that a reused worker's orders come through; the driver leaves at most half of that in it."""
 
@@ -33,6 +37,17 @@ def command(module: str, fd: int, preload: frozenset[str]) -> list[str]:
 
 
 def environment(own: Mapping[str, str]) -> dict[str, str]:
-    """Our environment in; the process's out: one thread for numeric libraries, the user's wishes kept aside."""
+    """Our environment in; the process's out: one thread for numeric libraries, the user's wishes kept aside.
+
+    All tasks have one hash seed, so that a set of texts is iterated in one order wherever it is loaded.
+    """
     kept = {OWN + name: own[name] for name in limits.THREAD_VARIABLES if name in own}
-    return {**own, **kept, **dict.fromkeys(limits.THREAD_VARIABLES, "1")}
+    seed = {} if own.get(SEED_VARIABLE) else {SEED_VARIABLE: SEED, OWN + SEED_VARIABLE: ""}
+    return {**own, **kept, **dict.fromkeys(limits.THREAD_VARIABLES, "1"), **seed}
+
+
+def take_back() -> dict[str, str | None]:
+    """Take what `environment` has put in out again; the user's own variables for numeric libraries out."""
+    if os.environ.pop(OWN + SEED_VARIABLE, None) is not None:
+        del os.environ[SEED_VARIABLE]
+    return {name: os.environ.pop(OWN + name, None) for name in limits.THREAD_VARIABLES}

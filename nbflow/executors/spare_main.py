@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from nbflow import limits, observe, shell
 from nbflow.executors import worker
-from nbflow.executors.launching import OWN
+from nbflow.executors.launching import take_back
 from nbflow.prepared import Prepared
 
 
@@ -25,7 +25,7 @@ def main(fd: int, preload: str) -> NoReturn:
     for place in (1, 2):
         # what imports say is not the task's
         os.dup2(null, place)
-    own = {name: os.environ.pop(OWN + name, None) for name in limits.THREAD_VARIABLES}
+    own = take_back()
     for name in filter(None, preload.split(",")):
         with contextlib.suppress(Exception):  # the task's own import will say what is wrong
             importlib.import_module(name)

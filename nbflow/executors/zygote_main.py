@@ -28,7 +28,7 @@ from typing import NoReturn
 
 from nbflow import leftovers, limits, observe, shell, wire
 from nbflow.executors import worker
-from nbflow.executors.launching import OWN, PIPE
+from nbflow.executors.launching import PIPE, take_back
 from nbflow.executors.supervise import Child, Supervisor, kill_tree
 from nbflow.executors.warm_worker import serve
 from nbflow.plugins import installed
@@ -113,7 +113,7 @@ class Zygote:
 
     def _prepare(self) -> None:
         unsafe = self._import()
-        own = {name: os.environ.pop(OWN + name, None) for name in limits.THREAD_VARIABLES}
+        own = take_back()
         self.prepared = Prepared(shell.make_shell(), limits.controller(), own)
         if self.preload:
             installed()  # looked through for serializers once here, not in every task

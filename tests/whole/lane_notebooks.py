@@ -134,6 +134,16 @@ NOTEBOOKS: dict[str, Lanes] = {
         "more": "%%step more\nax.set_title('again')\nfig",
         "end": "%%step end\nprint(ax.get_title(), len(ax.lines))\ndf",
     }),
+    "sets in their order": Lanes({
+        "top": "from types import SimpleNamespace\ntexts = 'to be or not to be that is the question whether tis nobler in the mind to suffer'.split()",
+        "make": "%%step make\nwords = {*texts}\nplaces = {word: at for at, word in enumerate(words)}\nodd = set(range(500))\n"
+                "for n in range(490):\n    odd.discard(n)\npair = {7, 15, 23}\nprint([*words], [*odd], [*pair])",
+        "use": "%%step use\nprint([places[word] for word in words] == [*range(len(words))], [*odd], next(iter(pair)))",
+        "more": "%%step more\nwords |= {'slings', 'arrows'}\nwords.discard('be')\nkept = SimpleNamespace(all=[words, frozenset(words)])\n"
+                "print([*words])",
+        "plain": "first = words.pop()\nrest = [*words]",
+        "end": "%%step end\nprint(first, rest == [*words], [[*each] for each in kept.all], kept.all[0] is words, odd, pair)",
+    }),
     "frames of several blocks": Lanes({
         "top": "import numpy as np, pandas as pd\n\ndef overwritten(frame):\n    v = frame.values\n    if v.flags.writeable:\n"
                "        v[:, 0] = -1\n    return v.flags.writeable, v.tolist(), frame.iloc[0, 0]",

@@ -1,0 +1,241 @@
+"""Sets ↔ their elements in the order of iteration: rebuilt so that a process of the same hash seed iterates them alike.
+
+In which order a set is iterated depends on the hashes of its elements, the size of its table and, where elements want
+one place in it, on who came first. Most sets come back by adding their elements in order. For the others it is read
+from the set's table in which order they have to be added.
+The functions named `fill_…` and `make_…` are written into stored streams: renaming one makes older artifacts
+unreadable.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import operator
+import sys
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Any
+
+FIXED_HASHES = frozenset({int, float, bool, complex})
+"""Types whose hashes are the same in every process."""
+
+NEAR = 9
+"""How many places behind its first one are tried for an element before a far one is (CPython's `LINEAR_PROBES`)."""
+
+SHIFT = 5
+"""By how many bits a hash is shifted for the next place (CPython's `PERTURB_SHIFT`)."""
+
+GONE = -1
+"""In a table, instead of a hash: an element was taken out here."""
+
+SMALLEST = 8
+"""The places of a small set's table."""
+
+WORD = 8
+"""The bytes of a number in a table."""
+
+Way = tuple[tuple[int, ...], int, tuple[int, ...]]
+"""Which elements (by their places in the order) are added last, the size of the table (0: as it grows by itself), and
+at which of its places elements have lain that were taken out again."""
+
+PLAIN: Way = ((), 0, ())
+
+
+class Ordered:
+    """A set on its way into a stream."""
+
+    __slots__ = ("items", "value")
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.items = [*value]
+
+    def reduction(self) -> tuple[Any, ...]:
+        """How it is pickled; a set is there before its elements, which may hold it."""
+        state = (self.items, way_of(self.value, self.items))
+        if type(self.value) is frozenset:
+            return make_frozenset, state
+        return set, (), state, None, None, fill_set
+
+
+def is_ordered(value: Any) -> bool:
+    """Return whether a value is a set whose order needs care: pickle's own way may lose it, or nobody would know."""
+    if (type(value) is not set and type(value) is not frozenset) or len(value) < 2:
+        return False
+    return not set(map(type, value)) <= FIXED_HASHES or not keeps(type(value)(items := [*value]), items)
+
+
+def keeps(value: Iterable[Any], items: Iterable[Any]) -> bool:
+    """Return whether a set is iterated in this order."""
+    return all(map(operator.is_, value, items))
+
+
+def fill_set(value: set[Any], state: tuple[list[Any], Way]) -> bool:
+    """An empty set, elements in their order and the way to add them in; whether they lie in that order out."""
+    items, way = state
+    _add(value, items, way)
+    return keeps(value, items)
+
+
+def make_frozenset(items: list[Any], way: Way) -> frozenset[Any]:
+    """Elements in their order and the way to add them in; the frozenset out."""
+    first, rest, fillers = _parts(items, way)
+    value = frozenset().union(first, rest) if first else frozenset(rest)
+    return value.difference(fillers) if fillers else value
+
+
+class _Filler:
+    """Takes a place in a table for a while."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    def __hash__(self) -> int:
+        return self.place + (3 << 59)  # that of no element: so nothing is compared with it
+
+
+def _add(value: set[Any], items: list[Any], way: Way) -> None:
+    """Add elements to an empty set."""
+    first, rest, fillers = _parts(items, way)
+    value.update(first)
+    value.update(rest)
+    for filler in fillers:
+        value.discard(filler)
+
+
+def _parts(items: list[Any], way: Way) -> tuple[dict[Any, None], list[Any], list[_Filler]]:
+    """Return what is added at once, what is added one by one after it, and what of all that is taken out again.
+
+    A set's table is made larger than twice the dict that it is to take.
+    """
+    late, size, gone = way
+    if late:
+        ends = [-1, *sorted(late), len(items)]
+        others = [items[before + 1 : after] for before, after in pairwise(ends)]
+        items = [*chain.from_iterable(others), *(items[at] for at in late)]
+    if not size:
+        return {}, items, []
+    fillers = [_Filler(place) for place in gone]
+    arranged = [*fillers, *items]
+    if size == SMALLEST:
+        return {}, arranged, fillers
+    at_once = max(size // 4, 5)
+    more = [_Filler(-1 - place) for place in range(at_once - len(arranged))]
+    return dict.fromkeys([*arranged[:at_once], *more]), arranged[at_once:], [*fillers, *more]
+
+
+# ---------------------------------------------------------------- finding the way
+
+
+def way_of(value: Any, items: list[Any]) -> Way:
+    """A set and its elements in order in; how they come to lie so again, `PLAIN` where it is not known, out."""
+    kind = type(value)
+    if keeps(kind(items), items):
+        return PLAIN
+    return next((way for way in _ways(value, items) if _serves(kind, items, way)), PLAIN)
+
+
+def _ways(value: Any, items: list[Any]) -> Iterator[Way]:
+    """The ways that a set's table suggests, simple ones first."""
+    table = _Table.of(value, items)
+    if table is None:
+        return
+    late = tuple(_late(table))
+    size = len(table.hashes)
+    ways: list[Way] = [(late, size, ()), (late, 0, ())]
+    yield from ways if len(items) >= size // 4 else reversed(ways)
+    yield late, size, tuple(place for place, hashed in enumerate(table.hashes) if hashed == GONE)
+
+
+def _serves(kind: type, items: list[Any], way: Way) -> bool:
+    if kind is frozenset:
+        return keeps(make_frozenset(items, way), items)
+    return fill_set(set(), (items, way))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Where the elements of a set lie: the hash at each place of its table, and the places of its elements in order."""
+
+    hashes: Sequence[int]
+    taken: Sequence[int]
+
+    @classmethod
+    def of(cls, value: Any, items: list[Any]) -> _Table | None:
+        """A set and its elements in; its table, None when memory is not laid out as it is known to be, out.
+
+        It is only read.
+        """
+        head = object.__basicsize__
+        if sys.implementation.name != "cpython" or head + 23 * WORD != set.__basicsize__:
+            return None
+        _, used, mask, start = (ctypes.c_int64 * 4).from_address(id(value) + head)
+        size = (sys.getsizeof(value) - sys.getsizeof(set())) // (2 * WORD) or SMALLEST
+        if used != len(items) or mask + 1 != size:
+            return None
+        words = memoryview((ctypes.c_int64 * (2 * size)).from_address(start)).cast("B").cast("q")
+        keys, hashes = words[::2].tolist(), words[1::2].tolist()
+        taken = [place for place, key in enumerate(keys) if key and hashes[place] != GONE]
+        return cls(hashes, taken) if [keys[place] for place in taken] == [*map(id, items)] else None
+
+
+def _late(table: _Table) -> list[int]:
+    """A table in; the elements (by their places in the order) that have to be added last, in that order, out.
+
+    Whoever does not lie at its first place came after all that lie at its places before. Added in order, those do
+    who lie a little behind their first place, unless one that they pass is late.
+    """
+    hashes, mask = table.hashes, len(table.hashes) - 1
+    taken = {*table.taken}
+    moved = [place for place in table.taken if hashes[place] & mask != place]
+    far = {place for place in moved if not _is_near(hashes[place] & mask, place, mask)}
+    passed = {place: [each for each in _passed(hashes[place], place, mask) if each in taken] for place in far}
+    passing: dict[int, list[int]] = {}
+    for place, others in passed.items():
+        for other in others:
+            passing.setdefault(other, []).append(place)
+    late: set[int] = set()
+    waiting = [place for place, others in passed.items() if any(other > place for other in others)]
+    while waiting:
+        place = waiting.pop()
+        if place in late:
+            continue
+        late.add(place)
+        behind = range(place + 1, min(place + NEAR, mask) + 1)
+        waiting += [each for each in behind if each in taken and each not in far and hashes[each] & mask <= place]
+        waiting += passing.get(place, ())
+    done: dict[int, None] = {}
+    for place in sorted(late):
+        waiting = [place]
+        while waiting:
+            before: Iterable[int] = passed.get(waiting[-1]) or range(hashes[waiting[-1]] & mask, waiting[-1])
+            first = next(
+                (other for other in before if other in late and other not in done and other not in waiting), None
+            )
+            if first is None:
+                done[waiting.pop()] = None
+            else:
+                waiting.append(first)
+    return [bisect_left(table.taken, place) for place in done]
+
+
+def _is_near(home: int, place: int, mask: int) -> bool:
+    """Return whether a place is one of those behind the first one of an element that are tried next."""
+    return home < place <= home + NEAR <= mask
+
+
+def _passed(hashed: int, place: int, mask: int) -> Iterator[int]:
+    """The places of a table where an element with a hash is looked for before its own."""
+    rest = hashed & ((1 << (8 * WORD)) - 1)
+    at = hashed & mask
+    while True:
+        for each in range(at, at + NEAR + 1 if at + NEAR <= mask else at + 1):
+            if each == place:
+                return
+            yield each
+        rest >>= SHIFT
+        at = (at * 5 + 1 + rest) & mask
