@@ -62,9 +62,14 @@ def load(store: Store, groups: Sequence[Group], names: Iterable[str] | None, reg
 
 def segments_of(groups: Iterable[Group]) -> Iterator[str]:
     """Groups in; the hashes of all segments that they are made of out: what must be kept as long as they are."""
+    return (segment.hash for segment in segments_in(groups))
+
+
+def segments_in(groups: Iterable[Group]) -> Iterator[Segment]:
+    """Return all segments that groups are made of; zeros have none."""
     for group in groups:
         for buffer in (group.stream, *group.buffers):
-            yield from (segment.hash for segment in buffer.segments if segment.hash)
+            yield from (segment for segment in buffer.segments if segment.hash)
 
 
 def is_whole(store: Store, groups: Iterable[Group]) -> bool:
@@ -80,10 +85,9 @@ def lost_of(store: Store, groups: Iterable[Group], *, verify: bool = False) -> s
     for group in groups:
         if not _is_itself(group):
             return f"what is stored of {', '.join(group.names)} is damaged"
-        for buffer in (group.stream, *group.buffers):
-            for segment in buffer.segments:
-                if segment.hash and not store.has_segment(segment, verify=verify):
-                    return f"segment {segment.hash} of {', '.join(group.names)} is missing or damaged"
+        for segment in segments_in([group]):
+            if not store.has_segment(segment, verify=verify):
+                return f"segment {segment.hash} of {', '.join(group.names)} is missing or damaged"
     return None
 
 

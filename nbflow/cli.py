@@ -22,7 +22,7 @@ from nbflow.cli_card import card
 from nbflow.cli_exit import CANCELLED, DONE, FAILED, UNUSABLE, USAGE, code_of, exit_code, interrupts
 from nbflow.cli_export import export
 from nbflow.cli_notebook import NotebookCommand, usage_error
-from nbflow.cli_runs import attach, diff, gc, json_option, store_option, tag
+from nbflow.cli_runs import attach, diff, fsck, gc, json_option, store_option, tag
 from nbflow.errors import NbflowError, NotFoundError, PlanError
 from nbflow.render import dag, lines, listing, table
 
@@ -38,7 +38,7 @@ def cli() -> None:
     """
 
 
-for command in (attach, card, diff, gc, tag):
+for command in (attach, card, diff, fsck, gc, tag):
     cli.add_command(command)
 
 

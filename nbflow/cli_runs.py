@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from pathlib import Path
 
 import click
 import msgspec
 
-from nbflow import cleaning, client, comparison, terminal
-from nbflow.cli_exit import DONE, exit_code, interrupts
+from nbflow import cleaning, client, comparison, integrity, terminal
+from nbflow.cli_exit import DONE, FAILED, exit_code, interrupts
 from nbflow.options import parse_size
-from nbflow.render import lines, table
+from nbflow.render import lines, preview, table
 from nbflow.settings import most_bytes
-from nbflow.storage import open_store, store_url
+from nbflow.storage import open_store, store_at, store_url
 
 store_option = click.option("--store", metavar="URL", help="The datastore: a folder or an fsspec URL.")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, and nothing else.")
@@ -89,6 +91,37 @@ def gc(keep: int, most: int | None, dry_run: bool, force: bool, store: str | Non
         cleaning.clean(opened, found)
     print(lines.plain(cleaning.as_object(found)) if as_json else cleaning.text(found, done=not dry_run))
     return DONE
+
+
+@click.command()
+@click.option("--repair", "mend", is_flag=True, help="Move aside what is damaged; steps that it concerns run again.")
+@store_option
+@json_option
+def fsck(mend: bool, store: str | None, as_json: bool) -> int:
+    """Read all of a datastore and say what is damaged.
+
+    Exit code 1 where something is, and was not repaired. Runs may go on meanwhile.
+    """
+    opened = store_at(store_url(store, Path.cwd()))
+    found = integrity.examine(opened, _progress())
+    if mend:
+        found = integrity.repair(opened, found)
+    print(lines.plain(integrity.as_object(found)) if as_json else integrity.text(found))
+    return FAILED if found.damaged else DONE
+
+
+def _progress() -> integrity.Told:
+    """Return what says on standard error how far the reading is: each second on a terminal, else each ten."""
+    every = 1.0 if sys.stderr.isatty() else 10.0
+    at = time.monotonic()
+
+    def told(done: int, total: int) -> None:
+        nonlocal at
+        if time.monotonic() - at >= every:
+            at = time.monotonic()
+            terminal.tell(f"read {preview.size(done)} of {preview.size(total)}", sys.stderr)
+
+    return told
 
 
 @click.command()

@@ -321,6 +321,15 @@ def gc(session: Session, words: Words) -> Any:
     return Shown(cleaning.text(found, done="dry-run" not in words.options))
 
 
+def fsck(session: Session, words: Words) -> Any:
+    """`%flow fsck [--repair]`: read all of the datastore and say what is damaged; move it aside."""
+    from nbflow import integrity
+
+    store = session.known.store()
+    found = integrity.examine(store, lambda _, __: None)
+    return Shown(integrity.text(integrity.repair(store, found) if "repair" in words.options else found))
+
+
 def runs(session: Session, words: Words) -> Any:
     """`%flow runs [--tag T] [--all]`: the runs of this flow; with --all also of some steps, and of cells by hand."""
     from nbflow import client
@@ -444,6 +453,7 @@ COMMANDS: Mapping[str, Command] = {
     "tag": Command(tag, ("remove",)),
     "diff": Command(diff),
     "attach": Command(attach),
+    "fsck": Command(fsck, ("repair",)),
     "gc": Command(gc, ("keep", "size", "dry-run", "force")),
     "runs": Command(runs, ("tag", "all")),
     "status": Command(status),

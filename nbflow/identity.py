@@ -43,7 +43,7 @@ class RunPlace(NamedTuple):
     run: str
 
 
-class _FlowFile(Frozen, frozen=True, kw_only=True):
+class FlowFile(Frozen, frozen=True, kw_only=True):
     """What `flow.json` holds."""
 
     id: str
@@ -310,12 +310,12 @@ def _file(folder: str) -> str:
 
 
 def _encode(flow: StoredFlow) -> bytes:
-    known: Mapping[str, object] = {name: getattr(flow, name) for name in _FlowFile.__struct_fields__}
-    return msgspec.json.encode(_FlowFile(**known))  # type: ignore[arg-type]
+    known: Mapping[str, object] = {name: getattr(flow, name) for name in FlowFile.__struct_fields__}
+    return msgspec.json.encode(FlowFile(**known))  # type: ignore[arg-type]
 
 
 def _parse(folder: str, data: bytes) -> StoredFlow | None:
-    found = from_json(data, _FlowFile)
+    found = from_json(data, FlowFile)
     if found is None:
         return None
     earlier = tuple(each for each in found.earlier if is_safe(each))  # whatever a file says

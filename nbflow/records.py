@@ -47,7 +47,7 @@ PARTS = 4096
 """Parts of a second in a run's id."""
 
 
-class _Stamped(msgspec.Struct, frozen=True, array_like=True):
+class Stamped(msgspec.Struct, frozen=True, array_like=True):
     """A line of an event file: when it was put (seconds since 1970), and the event."""
 
     at: float
@@ -61,7 +61,9 @@ class _Place(msgspec.Struct, frozen=True):
     stamp: float = 0.0
 
 
-class _Moment(msgspec.Struct, frozen=True):
+class Moment(msgspec.Struct, frozen=True):
+    """A sign of life, or a request to end: when it was given."""
+
     at: float
 
 
@@ -267,7 +269,7 @@ class EventWriter:
     def put(self, event: RunEvent) -> None:
         """Take one event; it is in the store within about 50 ms."""
         self._last = max(self._last, time.time())  # a clock that is set back must not reorder events
-        self._chunks.put(to_json(_Stamped(self._last, event)))
+        self._chunks.put(to_json(Stamped(self._last, event)))
 
     def flush(self) -> None:
         """All events put so far are in the store when this returns."""
@@ -290,7 +292,7 @@ class EventReader:
         """The events since the last call, ordered by time, then by each writer's own order."""
         stamped = []
         for writer, number, line in self._chunks.new():
-            each = from_json(line, _Stamped)
+            each = from_json(line, Stamped)
             if each is not None:
                 stamped.append((each.at, writer, number, each.event))
                 self.last = max(self.last, each.at)
@@ -343,7 +345,7 @@ def read_log(store: Store, folder: str, run: str, execution: str) -> list[Output
 
 def beat(store: Store, folder: str, run: str, writer_id: str, at: float | None = None) -> None:
     """Say that whoever runs this run is alive at this time (now)."""
-    data = msgspec.json.encode(_Moment(time.time() if at is None else at))
+    data = msgspec.json.encode(Moment(time.time() if at is None else at))
     store.write(f"{run_folder(folder, run)}/beats/{safe_name(writer_id)}.json", data)
 
 
@@ -354,7 +356,7 @@ def last_beat(store: Store, folder: str, run: str) -> float | None:
 
 def request_cancel(store: Store, folder: str, run: str) -> None:
     """Ask whoever runs this run, wherever that is, to end it."""
-    data = msgspec.json.encode(_Moment(time.time()))
+    data = msgspec.json.encode(Moment(time.time()))
     store.write(f"{run_folder(folder, run)}/cancel/{secrets.token_hex(4)}.json", data)
 
 
@@ -365,5 +367,5 @@ def cancel_requested(store: Store, folder: str, run: str) -> float | None:
 
 def _last_moment(store: Store, folder: str) -> float | None:
     data = store.read_many([f"{folder}/{name}" for name in store.children(folder)])
-    moments = [moment.at for each in data.values() if (moment := from_json(each, _Moment)) is not None]
+    moments = [moment.at for each in data.values() if (moment := from_json(each, Moment)) is not None]
     return max(moments, default=None)

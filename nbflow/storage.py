@@ -46,6 +46,7 @@ __all__ = [
     "name_of",
     "open_store",
     "safe_name",
+    "store_at",
     "store_url",
 ]
 
@@ -78,6 +79,13 @@ def open_store(url: str | os.PathLike[str]) -> Store:
 
     FormatError when a newer nbflow wrote it, StoreError when it cannot be reached.
     """
+    store = store_at(url)
+    store.check_format()
+    return store
+
+
+def store_at(url: str | os.PathLike[str]) -> Store:
+    """Return the datastore at a folder or URL, whatever it says of itself."""
     text = os.fspath(url)
     scheme, separator, rest = text.partition("://")
     mapped = os.environ.get("NBFLOW_NO_MMAP") != "1"
@@ -87,7 +95,6 @@ def open_store(url: str | os.PathLike[str]) -> Store:
     else:
         folder = urllib.parse.unquote(rest) if separator else text
         store = LocalStore(str(Path(folder).expanduser().absolute()), mapped=mapped)
-    store.check_format()
     return store
 
 

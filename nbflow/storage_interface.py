@@ -46,7 +46,9 @@ class Entry(NamedTuple):
     mtime: float
 
 
-class _About(msgspec.Struct):
+class About(msgspec.Struct):
+    """What a datastore says of itself."""
+
     format: int
 
 
@@ -203,12 +205,13 @@ class Store(ABC):
     def _found_format(self) -> int | None:
         """The format of what is there, None where nothing is."""
         try:
-            about = msgspec.json.decode(self.read(ABOUT), type=_About)
+            about = msgspec.json.decode(self.read(ABOUT), type=About)
         except NotFoundError:
             return None
         except msgspec.DecodeError as error:
             raise StoreError(
-                f"{self.url} has an {ABOUT} that cannot be read: {error}", fix="choose another folder with --store"
+                f"{self.url} has an {ABOUT} that cannot be read: {error}",
+                fix="`nbflow fsck --repair` writes it anew, or choose another folder with --store",
             ) from error
         if about.format > FORMAT:
             raise FormatError(
@@ -216,6 +219,11 @@ class Store(ABC):
                 fix="upgrade nbflow, or choose another datastore with --store",
             )
         return about.format
+
+    def mend_format(self) -> None:
+        """Say of a datastore whose own word is damaged that it is of this format: its records say theirs each."""
+        self._put(ABOUT, msgspec.json.encode(About(FORMAT)))
+        self._ready = True
 
     def _begin(self) -> None:
         """Before the first write: say which format this is; a store of an older one is of this one from now on.
@@ -226,7 +234,7 @@ class Store(ABC):
             return
         with self._lock:
             if not self._ready:
-                about = msgspec.json.encode(_About(FORMAT))
+                about = msgspec.json.encode(About(FORMAT))
                 if not self._create(ABOUT, about) and (self._found_format() or FORMAT) < FORMAT:
                     self._put(ABOUT, about)
                 self._ready = True

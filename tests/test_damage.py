@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,6 +100,20 @@ def test_a_damaged_value_is_told_and_fresh_mends_it() -> None:
     assert "--fresh" in (caught.value.fix or "")
     assert cli.main(["run", str(path), "--fresh", "harvest"]) == 0
     assert float(nbflow.Run(run.id).data.yields.sum()) == TOTAL
+
+
+@pytest.mark.running
+def test_what_is_being_written_is_no_damage(capsys: pytest.CaptureFixture[str]) -> None:
+    loop = "%%step tick --foreach n in range(12)\nimport time\ntime.sleep(0.05)\nrows = list(range(n, 30_000))"
+    path = write([*HARVEST, loop])
+    process = subprocess.Popen([sys.executable, "-m", "nbflow", "run", str(path)], stdout=subprocess.DEVNULL)
+    looks = 0
+    while process.poll() is None:
+        assert cli.main(["fsck", "--json"]) == 0, capsys.readouterr()
+        looks += 1
+    assert process.returncode == 0
+    assert looks > 3
+    assert '"flaws":[]' in capsys.readouterr().out.splitlines()[-1].replace(" ", "")
 
 
 @pytest.mark.running
