@@ -126,7 +126,12 @@ def end(step: str, cell: str) -> list[Finding]:
 
     What does not end in time is broken off or killed, and named.
     """
-    told = [*_end_pools(), *_run_hooks(), *_end_multiprocessing(), *_end_children()]
+    told: list[str] = []
+    for part in (_end_pools, _run_hooks, _end_multiprocessing, _end_children):
+        try:
+            told.extend(part())
+        except Exception as error:  # a library's own, or what a signal handler of the cell's raises
+            told.append(f"not all that the cell left could be ended: {type(error).__name__}: {error}")
     return [_finding(step, cell, message) for message in told]
 
 

@@ -184,9 +184,11 @@ def test_by_hand(start: Start) -> None:
     sent = {name: deed for name, deed in INTERRUPTS.items() if name in ("a signal of its own", "the main thread")}
     cells = {f"s{at}": f"%%step s{at}\n{deed}" for at, deed in enumerate([*raised.values(), *sent.values()])}
     waits = "%%step wait\nimport pathlib, time\npathlib.Path('go').touch()\ntime.sleep(60)"
-    kernel = start({**cells, "wait": waits, "on": "%%step on\nprint(1)"})
+    turns = "%%step turns --until n > 3\nn = 1\nraise KeyboardInterrupt"
+    kernel = start({**cells, "turns": turns, "wait": waits, "on": "%%step on\nprint(1)"})
     for cell in cells:
         assert kernel.run(cell).ename == "KeyboardInterrupt", cells[cell]
+    assert kernel.run("turns").ename == "KeyboardInterrupt"
     request = kernel.send(kernel.notebook.cells["wait"], "wait")
     while not kernel.notebook.path.with_name("go").exists():
         time.sleep(0.01)
@@ -195,7 +197,7 @@ def test_by_hand(start: Start) -> None:
     assert kernel.ok("on").stdout == "1\n"
     told = dict(states(kernel))
     assert [told[f"s{at}"] for at in range(len(cells))] == ["failed"] * len(raised) + ["cancelled"] * len(sent)
-    assert (told["wait"], told["on"]) == ("cancelled", "done")
+    assert (told["turns"], told["wait"], told["on"]) == ("failed", "cancelled", "done")
 
 
 def test_a_run_from_the_kernel(start: Start) -> None:
@@ -278,6 +280,11 @@ OPEN = {
         "import multiprocessing as mp\nfrom times import ever\n"
         "mp.Process(target=ever, name='daemonic', daemon=True).start()"
     ),
+    "a handler that raises": (
+        "import multiprocessing as mp, signal\nfrom times import ever\n"
+        "def gone(*_):\n    raise RuntimeError('a worker has gone')\n"
+        "mp.Process(target=ever, daemon=True).start()\nsignal.signal(signal.SIGCHLD, gone)"
+    ),
     "shared memory": (
         "from multiprocessing.shared_memory import SharedMemory\n"
         "memory = SharedMemory(create=True, size=100)\nwhere = memory.name"
@@ -295,6 +302,7 @@ NAMED = {
     "a process": "awaited: Process-",
     "a process without end": "were ended: ",
     "a daemon": "as daemons are: daemonic",
+    "a handler that raises": "could be ended: RuntimeError: a worker has gone",
     "a program": "were ended: sleep 600",
 }
 """Those that a finding tells of, and how."""
@@ -357,8 +365,9 @@ def test_in_a_fan_out_of_small_items(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", ["timeout", "cancel", "failure"])
 def test_helpers_end_with_a_task_that_is_ended(end: str, tmp_path: Path) -> None:
     last = "raise ValueError" if end == "failure" else "time.sleep(600)"
+    options = {"timeout": " --timeout 5s", "cancel": " --retry 2 --catch problem"}.get(end, "")
     cell = (
-        f"%%step long{' --timeout 5s' if end == 'timeout' else ''}\nimport os, time\nfrom pathlib import Path\n"
+        f"%%step long{options}\nimport os, time\nfrom pathlib import Path\n"
         "from joblib import Parallel, delayed\nfrom nbflow import leftovers\n"
         "x = Parallel(n_jobs=2)(delayed(abs)(i) for i in (-1, -2))\n"
         f"Path('pids').write_text(' '.join(map(str, [os.getpid(), *leftovers.descendants(os.getpid())])))\n{last}"
@@ -386,6 +395,7 @@ def test_by_hand_a_pool_stays(start: Start) -> None:
     kernel = start({f"s{n}": f"%%step s{n}\n{pool}{calls.format(n=n)}" for n in (1, 2)})
     kernel.ok("s1", "s2")
     assert kernel.value("set(ps1) <= set(ps2), len(ps1) >= 2") == "(True, True)"
+    kernel.execute("from joblib.externals.loky import get_reusable_executor\nget_reusable_executor().shutdown()")
 
 
 BROKEN_OFF = {
