@@ -73,7 +73,9 @@ def guarded(draw: Callable[[], Drawn]) -> Drawn:
     """What draws a value of the user's in; what it drew, or the error that it ended with, out; never raises."""
     try:
         drawn = draw()
-    except Exception as error:  # a value's own methods run here, and a card must not harm its task
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a value's own methods run here, and a card must not harm its task
         return failed(error)
     if len(drawn.html) > LARGEST:
         size = preview.size(len(drawn.html))

@@ -15,6 +15,7 @@ from typing import Any
 
 from nbflow.effects import state_of
 from nbflow.fingerprint import fingerprint
+from nbflow.inspection import answered, attribute, is_a
 from nbflow.registry import Registry
 
 CODE = (
@@ -49,12 +50,9 @@ class State:
 
 
 def _copied(value: Any) -> Any:
-    if isinstance(value, (*METHODS, *FIXED)):
+    if is_a(value, (*METHODS, *FIXED)):
         return value
-    try:
-        return copy.deepcopy(value)
-    except Exception:  # values may be anything: what cannot be copied stays what it is
-        return value
+    return answered(lambda: copy.deepcopy(value), value)  # what cannot be copied stays what it is
 
 
 def reset(value: Any, state: State) -> None:
@@ -68,7 +66,7 @@ def reset(value: Any, state: State) -> None:
 
 def is_stateful(value: Any) -> bool:
     """Whether a value is a class or function of the notebook's own, on which cells may set something."""
-    return isinstance(value, type | types.FunctionType) and value.__module__ == "__main__"
+    return is_a(value, type | types.FunctionType) and attribute(value, "__module__") == "__main__"
 
 
 def prints_of(value: Any, registry: Registry) -> dict[str, str | None]:
@@ -145,24 +143,24 @@ def _attributes(value: Any) -> dict[str, Any]:
             held = cell.cell_contents
         except ValueError:  # not bound yet
             continue
-        if not isinstance(held, CODE):
+        if not is_a(held, CODE):
             found[f"(){name}"] = held
     return found
 
 
 def _is_set(key: str, value: Any) -> bool:
     """Whether an attribute may have been set by a cell: Python's own are not, methods with their names may be."""
-    own = key in OWN or (key.startswith("__") and key.endswith("__") and not isinstance(value, METHODS))
-    return not own and (isinstance(value, METHODS) or not isinstance(value, (*CODE, enum.Enum)))
+    own = key in OWN or (key.startswith("__") and key.endswith("__") and not is_a(value, METHODS))
+    return not own and (is_a(value, METHODS) or not is_a(value, (*CODE, enum.Enum)))
 
 
 def _code_of(value: Any) -> str:
     """A method, or what wraps methods, in; a text that is the same for the same code out, "" for anything else."""
-    if isinstance(value, types.FunctionType):
+    if is_a(value, types.FunctionType):
         return f"code {hash(value.__code__)}"
-    if isinstance(value, staticmethod | classmethod):
+    if is_a(value, staticmethod | classmethod):
         return f"{type(value).__name__} {_code_of(value.__func__)}"
-    if isinstance(value, property):
+    if is_a(value, property):
         return f"property {_code_of(value.fget)} {_code_of(value.fset)} {_code_of(value.fdel)}"
     return ""
 

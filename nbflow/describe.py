@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from nbflow.inspection import answered
+
 PREVIEW = 200
 ITEMS = 6
 DEPTH = 3
@@ -32,10 +34,12 @@ class Description(NamedTuple):
 
 def describe(name: str, value: Any) -> Description:
     """A name and its value in; type, shape, bytes and a preview of at most 200 characters out; never raises."""
-    kind = type_name(value)
+    kind = answered(lambda: type_name(value), "object")
     try:
         return Description(kind, shape_of(value), nbytes_of(value), preview_of(value))
-    except Exception as error:  # properties and `__repr__` of the user's and libraries' objects may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # properties and `__repr__` of the user's and libraries' objects may raise anything
         return Description(kind, None, 0, f"<{kind} {name}: {type(error).__name__}>")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import xxhash
 
+from nbflow.inspection import answered, attribute, is_a
 from nbflow.registry import Registry
 from nbflow.serialize import SCALARS, Pickler, Pickling, Sink, out_of_band
 
@@ -43,33 +44,36 @@ def fingerprint(value: Any, registry: Registry | None = None, *, by_value: bool 
     the texts of two equal objects the same: which of an object's equal strings are one object depends on what its
     process had interned when it was loaded. It costs a call for every part of the value.
     """
+    # the user's own __reduce__ and __getstate__ run here, and may raise anything
+    return answered(lambda: _fingerprint(value, registry, by_value), None)
+
+
+def _fingerprint(value: Any, registry: Registry | None, by_value: bool) -> str:
     kind = type(value)
     if kind in SCALARS:
         return _scalar(value)
-    if isinstance(value, types.ModuleType | type) or _is_function_in_c(value):
+    if is_a(value, types.ModuleType | type) or _is_function_in_c(value):
         return f"id:{id(value)}"
     digest = xxhash.xxh3_128()
-    try:
-        if artists := _artists(value):
-            digest.update(repr([*value]).encode() if isinstance(value, dict) else b"")
-            for artist in artists:
-                _add_figure(artist, digest)
-        elif not _add_array(value, digest):
-            pickler = _ByValue if by_value else _Marking
-            pickler(Pickling(registry or Registry()), _Sink(digest), {}, out_of_band(digest.update)).dump(value)
-    except Exception:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
-        return None
+    if artists := _artists(value):
+        digest.update(repr([*value]).encode() if is_a(value, dict) else b"")
+        for artist in artists:
+            _add_figure(artist, digest)
+    elif not _add_array(value, digest):
+        pickler = _ByValue if by_value else _Marking
+        pickler(Pickling(registry or Registry()), _Sink(digest), {}, out_of_band(digest.update)).dump(value)
     return f"x:{kind.__module__}.{kind.__qualname__}:{digest.hexdigest()}"
 
 
 def _is_function_in_c(value: Any) -> bool:
     """Return whether a value is a function written in C; `row.append` is none, it changes with its object."""
-    return isinstance(value, types.BuiltinFunctionType) and isinstance(value.__self__, types.ModuleType | None)
+    return is_a(value, types.BuiltinFunctionType) and isinstance(value.__self__, types.ModuleType | None)
 
 
 def is_artist(value: Any) -> bool:
     """Whether a value is a figure or a part of one: all parts of a figure hold each other."""
-    return type(value).__module__.partition(".")[0] in UNSTABLE_PACKAGES and hasattr(value, "get_children")
+    package = attribute(type(value), "__module__", "")
+    return is_a(package, str) and package.partition(".")[0] in UNSTABLE_PACKAGES and hasattr(value, "get_children")
 
 
 def show_as_drawn(values: Iterable[Any]) -> None:
@@ -82,18 +86,18 @@ def show_as_drawn(values: Iterable[Any]) -> None:
 
 def holds_artists(value: Any) -> bool:
     """Whether a value is an artist, or an array, list or dict of nothing else."""
-    return bool(_artists(value))
+    return answered(lambda: bool(_artists(value)), False)  # what is answered where nothing is
 
 
 def _artists(value: Any) -> list[Any]:
     """A value in; the artists that it is made of out, none where it holds anything else."""
     numpy = sys.modules.get("numpy")
     parts: Any = [value]
-    if isinstance(value, dict):
+    if is_a(value, dict):
         parts = list(value.values())
-    elif isinstance(value, list | tuple):
+    elif is_a(value, list | tuple):
         parts = value
-    elif numpy is not None and isinstance(value, numpy.ndarray):
+    elif numpy is not None and is_a(value, numpy.ndarray):
         parts = value.ravel() if value.dtype.hasobject else []
     return list(parts) if all(map(is_artist, parts)) else []
 

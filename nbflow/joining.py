@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from nbflow import artifacts, records
 from nbflow.errors import DamagedError, nearest
+from nbflow.inspection import attribute, is_a
 from nbflow.model import Artifact, JoinItem, Record, Ref
 from nbflow.registry import Registry
 from nbflow.storage import Store
@@ -119,8 +120,8 @@ class Inputs(Sequence[Entry]):
 
 def is_scalar(value: Any) -> bool:
     """Whether a value fits into one cell of a table."""
-    numpy_scalar = type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0
-    return value is None or isinstance(value, int | float | str | complex) or numpy_scalar
+    numpy_scalar = attribute(type(value), "__module__") == "numpy" and attribute(value, "ndim", 1) == 0
+    return value is None or is_a(value, int | float | str | complex) or numpy_scalar
 
 
 class _Stored:

@@ -8,6 +8,7 @@ import types
 from collections.abc import Iterable, Mapping
 
 from nbflow.fingerprint import fingerprint
+from nbflow.inspection import is_a
 from nbflow.model import Finding, TaskSpec
 from nbflow.observe import local_modules
 from nbflow.registry import Registry
@@ -24,7 +25,7 @@ def take(loaded: Iterable[str], registry: Registry) -> Taken:
         (module, name): fingerprint(value, registry)
         for module in local_modules(loaded) if module != "__main__"
         for name, value in list(vars(sys.modules[module]).items())
-        if not (name.startswith("__") or isinstance(value, CODE))
+        if not (name.startswith("__") or is_a(value, CODE))
     }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from nbflow.analysis import analyse, transform
 from nbflow.fingerprint import fingerprint
+from nbflow.inspection import attribute, is_a
 from nbflow.model import Group, TaskSpec
 from nbflow.registry import Registry
 
@@ -62,18 +63,18 @@ class BaseLine:
 
 def is_fixed(value: Any) -> bool:
     """Whether a value cannot change, or is no data. A function changes with what it closes over."""
-    if isinstance(value, types.FunctionType):
+    if is_a(value, types.FunctionType):
         return not (value.__closure__ or value.__defaults__ or value.__kwdefaults__ or vars(value))
     fixed = (int, float, complex, str, bytes, bool, type(None), range, type, types.ModuleType)
-    return isinstance(value, fixed)
+    return is_a(value, fixed)
 
 
 def _is_only_read(spec: TaskSpec, name: str, value: Any) -> bool:
     """Whether the text of the cell says that an input stays as it is; asked only where comparing takes long."""
     group = spec.groups[spec.inputs[name].group]
-    if not _is_dear(group) or len(group.names) > 1 or hasattr(value, "__next__"):
+    if not _is_dear(group) or len(group.names) > 1 or attribute(value, "__next__") is not None:
         return False
-    package = type(value).__module__.partition(".")[0]
+    package = str(attribute(type(value), "__module__", "")).partition(".")[0]
     mentioned = re.compile(rf"\b{re.escape(name)}\b")
     if package not in KNOWN or any(mentioned.search(statement.source) for statement in spec.replay):
         return False  # a function that the cell calls may hand it on

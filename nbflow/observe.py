@@ -38,6 +38,7 @@ from nbflow.environment import (
     top_of,
 )
 from nbflow.index_file import is_index
+from nbflow.inspection import attribute
 from nbflow.model import Asked, Observations, TaskSpec
 from nbflow.programs import WORDS, Programs, named_files
 from nbflow.watches import ADDED, FOLDER, watch_environment, watch_looks
@@ -493,10 +494,8 @@ def touched(namespaces: list[dict[str, Any]]) -> set[str]:
     found: set[str] = set()
     for namespace in namespaces:
         for value in list(namespace.values()):
-            kind = type(value)  # not `isinstance`, which asks the value
-            if issubclass(kind, types.ModuleType):
-                found.add(top_of(value.__name__))
-                continue
-            own = getattr(value, "__module__", None) if issubclass(kind, (type, types.FunctionType)) else None
-            found.add(top_of(own if isinstance(own, str) else str(kind.__module__)))
+            kind = type(value)
+            named = issubclass(kind, (type, types.FunctionType))
+            own = attribute(value, "__name__" if issubclass(kind, types.ModuleType) else "__module__" if named else "")
+            found.add(top_of(own if type(own) is str else str(attribute(kind, "__module__", ""))))
     return found

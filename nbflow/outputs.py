@@ -96,7 +96,9 @@ def as_output(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
     found = {key: content[key] for key in kept if key in content}
     try:
         return {"output_type": kind, **jsonable(found)}
-    except Exception as error:  # the user's own objects; the page has been sent them
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the user's own objects; the page has been sent them
         told = f"[could not be kept: {type(error).__name__}: {text_of(error)}]"
         return {"output_type": kind, "data": {"text/plain": told}, "metadata": {}}
 

@@ -220,5 +220,7 @@ def differs(one: Any, other: Any) -> bool:
         return False
     try:
         return bool(one != other)
-    except Exception:  # values of options may be anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # values of options may be anything
         return True

@@ -10,6 +10,7 @@ from typing import Any
 
 from nbflow import plugins
 from nbflow.errors import OutdatedError
+from nbflow.inspection import answered, attribute, is_a
 
 NAMED_KINDS: tuple[type, ...] = (type, types.FunctionType, typing.TypeVar, typing.ParamSpec, typing.NewType)
 
@@ -55,7 +56,7 @@ class Registry:
         found = self._lookup(value)
         if found is not None:
             return found
-        qualname = getattr(value, "__qualname__", None) if isinstance(value, NAMED_KINDS) else None
+        qualname = attribute(value, "__qualname__") if is_a(value, NAMED_KINDS) else None
         if not isinstance(qualname, str) or "." not in qualname or "<locals>" in qualname:
             return None
         root, *rest = qualname.split(".")
@@ -114,13 +115,13 @@ class Registry:
 
 def is_defined_here(value: Any) -> bool:
     """Whether a value is a class, function or type alias made in `__main__` (a decorated one included)."""
-    if isinstance(value, NAMED_KINDS):
-        return getattr(value, "__module__", None) == "__main__"
-    own = getattr(value, "__dict__", None)
-    return isinstance(own, dict) and "__wrapped__" in own and own.get("__module__") == "__main__"
+    if is_a(value, NAMED_KINDS):
+        return answered(lambda: value.__module__ == "__main__", False)  # as where it has none
+    own = attribute(value, "__dict__")
+    return type(own) is dict and "__wrapped__" in own and own.get("__module__") == "__main__"
 
 
 def _follow(value: Any, path: list[str]) -> Any:
     for part in path:
-        value = getattr(value, part, None)
+        value = attribute(value, part)
     return value

@@ -11,6 +11,7 @@ from typing import Any
 from nbflow import artifacts
 from nbflow.analysis import Analysis
 from nbflow.fingerprint import fingerprint
+from nbflow.inspection import answered, is_a
 from nbflow.model import MISSING, Cell, Flow, KeyParts, Observations, Record, Replay, TaskSpec
 from nbflow.namespace import is_own
 from nbflow.observe import Observer
@@ -110,7 +111,7 @@ class Scratch:
             return
         for name in {*changed, *analysis.writes, *analysis.may_mutate} - analysis.definitions:
             value = self.namespace.get(name, MISSING)
-            if value is MISSING or name.startswith("_") or is_own(name) or isinstance(value, types.ModuleType):
+            if value is MISSING or name.startswith("_") or is_own(name) or is_a(value, types.ModuleType):
                 continue
             trace.values[name] = (value, self._mark(value))
         self._traces[cell.id] = trace
@@ -162,7 +163,11 @@ def _spec(cell: Cell, flow: Flow, store: str) -> TaskSpec:
 
 
 def _bytes_of(value: Any) -> int:
-    """About how many bytes a value takes, as far as that is cheap to tell."""
+    """About how many bytes a value takes, as far as that is cheap to tell and it answers."""
+    return answered(lambda: _bytes_told(value), 64)
+
+
+def _bytes_told(value: Any) -> int:
     for attribute in ("nbytes", "memory_usage"):
         found = getattr(value, attribute, None)
         if attribute == "memory_usage" and callable(found):

@@ -20,7 +20,8 @@ from typing import Any, Protocol
 import cloudpickle
 
 from nbflow.culprit import find_culprit
-from nbflow.describe import Description, describe, type_name
+from nbflow.describe import Description, describe
+from nbflow.inspection import answered, is_a
 from nbflow.model import DefinitionRef
 from nbflow.registry import NAMED_KINDS, Registry
 from nbflow.serialize_arrays import (
@@ -41,6 +42,7 @@ from nbflow.serialize_frames import Mark, make_mark, reduce_content, reduce_pand
 from nbflow.serialize_functions import free_names, is_main_function, reduce_cell, reduce_function
 from nbflow.serialize_parts import KINDS_OF_VIEWS, reduce_dict_view, reduce_match, reduce_memory, reduce_node
 from nbflow.serialize_sets import FIXED_HASHES, Ordered, fill_set, is_ordered, keeps, make_frozenset
+from nbflow.tracebacks import text_of
 
 __all__ = ["Dumped", "Pickler", "Pickling", "Registry", "Unstorable", "dump", "load", "out_of_band"]
 
@@ -108,7 +110,7 @@ def dump(values: Mapping[str, Any], registry: Registry) -> list[Dumped | Unstora
         if isinstance(trial, _Trial):
             trials.append(trial)
         else:
-            results.append(Unstorable(name, type_name(value), _blame(session, name, value, trial), described[name]))
+            results.append(Unstorable(name, described[name].type, _blame(session, name, value, trial), described[name]))
     for members, regions in _groups(trials):
         results.extend(_finish(session, members, regions, values, described))
     return results
@@ -174,16 +176,14 @@ def _try(
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {text_of(error)}"
     return _Trial(names, pickler, buffers, stream.getvalue())
 
 
 def _blame(session: Pickling, name: str, value: Any, reason: str) -> str:
     """A value that cannot be pickled and the reason in; the reason with the part that is at fault out."""
-    try:
-        path = find_culprit(name, value, lambda part: isinstance(_try(session, (), part, {}), str))
-    except Exception:  # objects that answer no question at all; the reason is known
-        return reason
+    fails = lambda part: isinstance(_try(session, (), part, {}), str)  # noqa: E731  # a question, asked below
+    path = answered(lambda: find_culprit(name, value, fails), name)  # some objects answer no question at all
     return reason if path == name else f"{reason} (in {path})"
 
 
@@ -263,7 +263,7 @@ def _finish(
     if len(names) > 1 or regions:
         trial = _try(session, names, value, regions)
     if isinstance(trial, str):
-        return [Unstorable(name, type_name(values[name]), trial, described[name]) for name in names]
+        return [Unstorable(name, described[name].type, trial, described[name]) for name in names]
     if _holds_sets(trial, value):
         ordered = _try(session, names, value, regions, _Ordering)
         trial = trial if isinstance(ordered, str) else ordered  # a frozenset that holds itself
@@ -293,9 +293,13 @@ def _holds_sets(trial: _Trial, value: Any) -> bool:
 
 
 def _is_mutable(value: Any) -> bool:
-    """Whether a change of this object would be seen by whoever shares it."""
+    """Whether a change of this object would be seen by whoever shares it; of one that does not answer it is said."""
+    return answered(lambda: _changes(value), True)  # as the docstring says
+
+
+def _changes(value: Any) -> bool:
     kind = type(value)
-    if kind in IMMUTABLE or isinstance(value, (*NAMED_KINDS, enum.Enum)) or hasattr(value, "__qualname__"):
+    if kind in IMMUTABLE or is_a(value, (*NAMED_KINDS, enum.Enum)) or hasattr(value, "__qualname__"):
         return False
     if kind.__module__.partition(".")[0] in IMMUTABLE_MODULES or (kind.__module__, kind.__name__) in TORCH_FIXED:
         return False

@@ -112,5 +112,7 @@ def text_of(error: object) -> str:
     """An exception in, its message out, also when its class cannot say."""
     try:
         return text(str(error))
-    except Exception as broken:  # the user's own __str__
+    except KeyboardInterrupt:
+        raise
+    except BaseException as broken:  # the user's own __str__
         return f"<unprintable: {type(broken).__name__}>"
