@@ -1,6 +1,7 @@
 """Calls and attributes → what is known of them without running: exempt from mutation, dynamic, discarded."""
 
 import ast
+import re
 from collections.abc import Callable, Iterator, Mapping
 
 from nbflow.analysis_facts import (
@@ -15,7 +16,9 @@ from nbflow.analysis_facts import (
 from nbflow.analysis_magics import is_shell
 from nbflow.analysis_scopes import dotted_name, root_name
 
-LOGGERS = frozenset({"log", "logger", "_log", "_logger", "LOG", "LOGGER"})
+LOGGER = re.compile(r"(?:.*_)?log(?:ger)?", re.IGNORECASE)
+"""What loggers are called, in every spelling that is usual: `log`, `LOGGER`, `self._log`, `audit_logger`."""
+
 LOG_METHODS = frozenset("debug info warning warn error exception critical log setLevel addHandler".split())
 _NAMESPACE_ATTRIBUTES = frozenset({"user_ns", "user_global_ns", "f_globals", "f_locals", "__globals__"})
 _SHELL_CALLS = frozenset(
@@ -40,11 +43,19 @@ def is_exempt(node: ast.Call, origins: Mapping[str, str], is_free: Callable[[str
         return True
     if func.attr in PLOT_METHODS and not node.args:  # a frame's own plot; axes are given what to draw
         return True
-    if root in LOGGERS and func.attr not in LOG_METHODS:  # a list that somebody calls log
-        return False
+    if is_logger(func.value):  # a list that somebody calls log has other methods
+        return func.attr in LOG_METHODS
     if dotted_name(func) in EXEMPT_CALLS:
         return is_free(root or "")
     return root in EXEMPT_ROOTS and dotted_name(func) is not None and is_free(root or "")
+
+
+def is_logger(node: ast.expr) -> bool:
+    """Whether a value is called as loggers are, or asked for as they are."""
+    if isinstance(node, ast.Call):
+        return (dotted_name(node.func) or "").rpartition(".")[2] in ("getLogger", "get_logger")
+    name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+    return LOGGER.fullmatch(name) is not None
 
 
 def dynamic_attribute(node: ast.Attribute) -> str | None:

@@ -61,7 +61,10 @@ LOOKS = frozenset("get copy items keys values count index".split())
 """Methods of what is carried that change nothing."""
 
 LOGGED = frozenset("debug info warning warn error exception critical fatal log".split())
-"""Functions of `logging` that write a line and set nothing."""
+"""Functions of `logging`, and methods of its loggers, that write a line and set nothing."""
+
+WARNED = frozenset("warn warn_explicit showwarning formatwarning".split())
+"""The same of `warnings`."""
 
 NO_SETUP = (
     "time.", "subprocess.", "shutil.", "requests.", "urllib.", "http.", "IPython.", "tqdm", "glob.", "pickle.", "json.",
@@ -291,7 +294,7 @@ def _constant_value(value: ast.expr, origins: Mapping[str, str], defined: Callab
         case ast.Constant():
             return True
         case ast.Name(id=name):
-            return defined(name)
+            return defined(name) or name == "__name__"  # the same in every task
         case ast.Attribute():
             return dotted(value).split(".")[0] in origins  # of a module: what a class holds may change
         case ast.UnaryOp(operand=operand):
@@ -366,6 +369,8 @@ def _magic_of(statement: Statement) -> str:
 def _sets_only(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
     if isinstance(tree, ast.If):
         return all(_sets_only(part, origins) for part in (*tree.body, *tree.orelse))
+    if _tells(tree, origins):
+        return False
     known = _touched(tree, origins) or _called_on(tree, origins)
     return known.rpartition(".")[2] not in LOOKS and _is_under(known, CARRIED)
 
@@ -379,11 +384,9 @@ def _is_setup(
         return bool(inner) and all(_is_setup(part, _names(part), origins, defined) for part in inner)
     touched = _touched(tree, origins)
     known = touched or _called_on(tree, origins)
-    if touched.startswith("logging.") and touched.rpartition(".")[2] in LOGGED:
-        return False
-    if _is_under(known, PROCESS_STATE):
+    if not _tells(tree, origins) and _is_under(known, PROCESS_STATE):
         return True
-    if not touched:
+    if not touched or _tells(tree, origins):
         return False
     if not isinstance(tree, ast.Expr) and not isinstance(tree, ast.Assign | ast.AugAssign | ast.Delete):
         return False
@@ -394,6 +397,17 @@ def _is_setup(
     if isinstance(tree, ast.Expr) and not _configures(touched):
         return False
     return all(defined(name) for name in reads if name not in _BUILTINS)
+
+
+def _tells(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
+    """Whether a statement only writes a line to a log or warns: `logging.info(…)`, `logging.getLogger().info(…)`."""
+    match tree:
+        case ast.Expr(value=ast.Call(func=function)):
+            module, _, last = _touched(tree, origins).rpartition(".")
+            logged = module.partition(".")[0] == "logging" or _called_on(tree, origins) == "logging.getLogger"
+            method = function.attr if isinstance(function, ast.Attribute) else last
+            return (logged and method in LOGGED) or (module == "warnings" and last in WARNED)
+    return False
 
 
 def _configures(touched: str) -> bool:

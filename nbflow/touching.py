@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
-from nbflow.analysis_calls import discarded_calls, is_exempt
+from nbflow.analysis_calls import LOG_METHODS, discarded_calls, is_exempt, is_logger
 from nbflow.analysis_facts import PURE_BUILTINS
 from nbflow.analysis_scopes import arguments_of, children_of, descend, import_pairs, target_names
 from nbflow.effects import dotted, full_name
@@ -473,6 +473,8 @@ class _Reader:
                 return known.bodies[func.id].quiet
             return func.id in SCALARS | LOOKING and self.is_free(func.id)
         if isinstance(func, ast.Attribute):
+            if is_logger(func.value) and func.attr in LOG_METHODS - known.methods:
+                return True
             return func.attr in METHODS - known.methods and not _is_told_to_change(node)
         return False
 
