@@ -171,6 +171,26 @@ class StoreConformance:
             assert store.read(path) == data
             assert open_store(url).map_segments([segment]) == data
 
+    def test_all_of_it_can_be_read_and_mended(self, url: str, store: Store) -> None:
+        from nbflow import integrity, records
+        from nbflow.model import KeyParts, Record
+        from nbflow.serialize import Registry, dump
+
+        groups, entries = artifacts.save(store, dump({"a": np.arange(50_000.0)}, Registry()))
+        records.publish(store, Record(
+            format=FORMAT, key="ab12", execution="r.s.0", flow="f", run="r", step="s", index=(), turn=None, attempt=1,
+            created_at=1.0, elapsed=0.0, source="", parts=KeyParts(code="c"), groups=groups, artifacts=entries,
+        ))  # fmt: skip
+        assert integrity.examine(open_store(url), lambda done, total: None).flaws == ()
+        path = max((entry for entry in store.list("segments")), key=lambda entry: entry.size).path
+        store.write(path, b"other bytes")
+        found = integrity.examine(open_store(url), lambda done, total: None)
+        assert [flaw.path for flaw in found.damaged] == ["results/ab/ab12/r.s.0.json", path]
+        assert {flaw.concerns for flaw in found.damaged} == {("f/r/s: a",)}
+        assert not integrity.repair(open_store(url), found).damaged
+        assert integrity.examine(open_store(url), lambda done, total: None).flaws == ()
+        assert store.read(f"damaged/{path}") == b"other bytes"
+
     def test_bytes_are_verified_before_they_stand_for_new_ones(
         self, url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
