@@ -62,9 +62,10 @@ class Comms:
         """A page opens its channel."""
 
         def receive(message: Any) -> None:
-            command = message["content"]["data"]
+            content = message.get("content")
+            command = content.get("data") if isinstance(content, dict) else None
             if isinstance(command, dict) and command.get("kind") == "hello":
-                self._open()
+                self._pages.guard(self._open)
             control.send(page_commands.receive(self._pages, command))
 
         take_messages(control, receive)

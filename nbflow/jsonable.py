@@ -126,14 +126,15 @@ def _encoded(encode: Callable[[Any], bytes], value: Any) -> bytes:
     try:
         return encode(value)
     except UnicodeEncodeError:
-        return encode(_readable(msgspec.to_builtins(value, builtin_types=_KEPT, enc_hook=exact)))
+        return encode(readable(msgspec.to_builtins(value, builtin_types=_KEPT, enc_hook=exact)))
 
 
-def _readable(value: Any) -> Any:
+def readable(value: Any) -> Any:
+    """Return a value of JSON's types with texts that UTF-8 can hold."""
     if isinstance(value, str):
         return text(value)
     if isinstance(value, dict):
-        return {_readable(key): _readable(each) for key, each in value.items()}
+        return {readable(key): readable(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_readable(each) for each in value]
+        return [readable(each) for each in value]
     return value

@@ -15,6 +15,8 @@ from nbflow.pages import Pages
 from nbflow.tracebacks import text_of
 
 Command = Mapping[str, Any]
+LONGEST_ID = 200
+"""Characters of a command's id that its answer repeats; pages count from 1."""
 
 
 def receive(pages: Pages, command: Any) -> AckMessage:
@@ -25,13 +27,15 @@ def receive(pages: Pages, command: Any) -> AckMessage:
         if kind not in COMMANDS:
             raise NbflowError(f"there is no command {kind!r}", fix="reload the page")
         text = COMMANDS[kind](pages, found) or ""
-    except Exception as error:  # a page of another version may send anything, and waits for an answer
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a page of another version may send anything, and waits for an answer
         problem = _told(error)
         return pages.acknowledge(identity, problem.message, problem.fix or "", ok=False)
     return pages.acknowledge(identity, text, "", ok=True)
 
 
-def _told(error: Exception) -> NbflowError:
+def _told(error: BaseException) -> NbflowError:
     """What a command ended with in; that as a page shows it out."""
     if isinstance(error, NbflowError):
         return error
@@ -39,7 +43,7 @@ def _told(error: Exception) -> NbflowError:
 
 
 def _id(command: Command) -> str:
-    return str(command.get("id", ""))
+    return str(command.get("id", ""))[:LONGEST_ID]
 
 
 # ---------------------------------------------------------------- the page and its document
@@ -102,7 +106,7 @@ def _begin(pages: Pages, command: Command, **wishes: Any) -> str:
     return "The run starts when the cell that runs now has ended." if pages.session.in_cell else ""
 
 
-def refuse(pages: Pages, command: Command, error: Exception) -> None:
+def refuse(pages: Pages, command: Command, error: BaseException) -> None:
     """A command that was acknowledged before it turned out to be impossible."""
     problem = _told(error)
     pages.answer("refused", _id(command), text=problem.message, fix=problem.fix or "")
@@ -193,7 +197,7 @@ def _later(pages: Pages, command: Command, work: Callable[[], None]) -> None:
     def guarded() -> None:
         try:
             work()
-        except Exception as error:  # the page waits for an answer, whatever the store holds
+        except BaseException as error:  # the page waits for an answer, whatever the store holds
             refuse(pages, command, error)
 
     pages.later(guarded)

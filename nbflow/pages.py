@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import sys
 import threading
@@ -13,6 +14,8 @@ from typing import Any, cast
 
 from nbflow.document import ORIGINS
 from nbflow.errors import NbflowError
+from nbflow.inspection import answered
+from nbflow.jsonable import readable
 from nbflow.messages import PROTOCOL, AckMessage, ChangeMessage, KernelMessage, SnapshotMessage
 from nbflow.model import Flow, Notebook
 from nbflow.render.page import Seen, page
@@ -24,6 +27,8 @@ EVERY = 0.1
 """Seconds between two messages; a page that takes long to make waits ten times as long as that took."""
 REPEAT = 2.0
 """Seconds between two whole snapshots while something runs."""
+REMEMBERED = 50
+"""Errors that are told only once each."""
 EMPTY = Flow(name="", notebook=Notebook(name="", folder="", path=None, cells=()), steps=(), definitions=())
 
 Send = Callable[[KernelMessage], None]
@@ -46,7 +51,7 @@ class Pages:
         self._last: SnapshotMessage | None = None
         self._last_whole = 0.0
         self._want_whole = False
-        self._printed: list[str] = []
+        self._printed: set[str] = set()
         self._wake = threading.Event()
         self._closed = threading.Event()
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -113,13 +118,16 @@ class Pages:
 
     def _work(self) -> None:
         while not self._closed.is_set():
-            self._wake.wait(REPEAT if self.audience.busy else None)
-            self._wake.clear()
+            self._try(self._wait)
             began = time.perf_counter()
             while not self._jobs.empty():
                 self._try(self._jobs.get())
             self._try(self._tell_news)
             self._closed.wait(max(EVERY, 10 * (time.perf_counter() - began)))
+
+    def _wait(self) -> None:
+        self._wake.wait(REPEAT if self.audience.busy else None)
+        self._wake.clear()
 
     def _tell_news(self) -> None:
         """What is new since the last message: a change where that says it, else a snapshot."""
@@ -147,29 +155,38 @@ class Pages:
         for send in tuple(self._receivers):
             try:
                 send(message)
-            except Exception as error:  # this page's channel is broken: the others hear all the same
+            except UnicodeError:  # a cell, a name or a value holds half of a character
+                self._send_readable(send, message)
+            except BaseException as error:  # this page's channel is broken: the others hear all the same
                 self._print(error)
+
+    def _send_readable(self, send: Send, message: KernelMessage) -> None:
+        try:
+            send(readable(message))
+        except BaseException as error:  # as above
+            self._print(error)
 
     def _try(self, work: Callable[[], None]) -> None:
         """Do something for pages; whatever it raises, there are others to be told of other things."""
         try:
             work()
-        except Exception as error:  # nobody waits for this thread: the pages show it
+        except BaseException as error:  # nobody waits for this thread: the pages show it, and it must not end
             self._say(error)
 
-    def _say(self, error: Exception) -> None:
+    def _say(self, error: BaseException) -> None:
         """Tell the pages of an error that is nobody's answer."""
         problem = unforeseen(error, "nbflow could not tell this page what is new")
         if self._print(error):
             self.answer("refused", "", text=problem.message, fix=problem.fix or "")
 
-    def _print(self, error: Exception) -> bool:
-        """Put an error on the terminal of the kernel, the same one only once in a row; whether it is another one."""
-        lines = traceback.format_exception(error)
-        if lines == self._printed:
+    def _print(self, error: BaseException) -> bool:
+        """Put an error on the terminal of the kernel, each only once; whether it is a new one."""
+        told = answered(lambda: "".join(traceback.format_exception(error)), f"{type(error).__name__}\n")
+        if told in self._printed:
             return False
-        self._printed = lines
-        print("".join(lines), end="", file=sys.__stderr__, flush=True)
+        self._printed = {*self._printed, told} if len(self._printed) < REMEMBERED else {told}
+        with contextlib.suppress(Exception):  # a terminal that has gone, or cannot write it
+            print(told, end="", file=sys.__stderr__, flush=True)
         return True
 
     # ------------------------------------------------------------ for commands
@@ -182,6 +199,10 @@ class Pages:
     def main(self, work: Callable[[], None]) -> None:
         """Have something done in the kernel's main thread, when no cell runs."""
         self._main(lambda: self._try(work))
+
+    def guard(self, work: Callable[[], None]) -> None:
+        """Do something at once; what it raises is told, and harms nobody else."""
+        self._try(work)
 
     def later(self, work: Callable[[], None]) -> None:
         """Have something done by the thread that tells: what reads the store."""
@@ -198,8 +219,9 @@ class Pages:
     def acknowledge(self, reply_to: str, text: str, fix: str, *, ok: bool) -> AckMessage:
         """A command's id and what became of it in; the message that answers it out."""
         return AckMessage(
-            nbflow=PROTOCOL, kind="ack", session=self.id, seq=self._seq, reply_to=reply_to, ok=ok, text=text, fix=fix
-        )
+            nbflow=PROTOCOL, kind="ack", session=self.id, seq=self._seq, reply_to=readable(reply_to), ok=ok,
+            text=readable(text), fix=readable(fix),
+        )  # fmt: skip
 
 
 VARIABLE = frozenset({"steps", "run", "busy", "seq", "now"})

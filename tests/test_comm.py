@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import queue
 import time
 import uuid
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_client.jsonutil import json_default
 
 from nbflow.messages import CONTROL, EVENTS
 from tests.kernel import Kernel, NotebookFile
@@ -26,12 +28,18 @@ CELLS = {
 }
 
 
+def packed(message: Any) -> bytes:
+    """A message as a browser writes it: half of a character is an escape."""
+    return json.dumps(message, default=json_default).encode()
+
+
 class Page:
     """A page's side of the comms; every message of a kind is kept as it arrives."""
 
     def __init__(self, kernel: Kernel, *, subshell: bool = True) -> None:
         self.kernel = kernel
         self.client = kernel.client
+        self.client.session.pack = packed
         self.comm = uuid.uuid4().hex
         self.numbers = itertools.count(1)
         self.heard: list[dict[str, Any]] = []
@@ -262,6 +270,12 @@ STRANGE: list[Any] = [
     {"kind": "run", "params": []}, {"kind": "detail"}, {"kind": "detail", "run": "x", "step": "y", "index": "z"},
     {"kind": "card"}, {"kind": "past"}, {"kind": ["list"]}, {"kind": None}, {"kind": "resume", "run": {}},
     {"kind": "past", "run": "../.."}, {"kind": "detail", "run": "none", "step": "none", "index": []},
+    {"kind": "past", "run": "\ud800"}, {"kind": "detail", "run": 1, "step": [], "index": [1e300]}, {"kind": "\ud800"},
+    {"kind": "check", "header": {"a": 1}}, {"kind": "check", "header": "%%step \ud800"},
+    {"kind": "card", "run": "x" * 100_000, "step": "y", "index": [10**400]}, {"kind": {"a": {"b": []}}},
+    {"kind": "run", "steps": ["none", None, {}], "params": {"\ud800": "\x00"}}, {"kind": "x" * 1_000_000},
+    {"kind": "document", "cells": [None]}, {"kind": "document", "cells": {"a": 1}}, {"kind": "run", "steps": "load"},
+    {"kind": "document", "cells": [{"id": "x", "source": "y", "tags": None}]}, {"kind": True}, {"nothing": 1},
 ]  # fmt: skip
 
 
@@ -272,8 +286,14 @@ def test_strange_messages_are_answered_and_end_nothing(kernel: Kernel) -> None:
         identity = str(next(page.numbers))
         page._send("comm_msg", {"comm_id": page.comm, "data": {"id": identity, **strange}})
         page.hear(lambda data, this=identity: data["kind"] == "ack" and data["reply_to"] == this)  # type: ignore[misc]
-    for nothing in (None, 5, "text", [1], {}):
+    for nothing in (None, 5, "text", [1], {}, {"id": {"a": []}}, {"id": "\ud800", "kind": "hello"}):
         page._send("comm_msg", {"comm_id": page.comm, "data": nothing})
+    page._send("comm_msg", {"comm_id": page.comm})
+    page._send("comm_open", {"comm_id": "half", "target_name": CONTROL})
+    page._send("comm_msg", {"comm_id": "half", "data": {"kind": "hello"}})
+    page._send("comm_msg", {"comm_id": "nobody", "data": {"kind": "hello"}})
+    page._send("comm_close", {"comm_id": "half"})
+    page._send("comm_msg", {"comm_id": "half", "data": {"kind": "hello"}})
     assert page.ask("hello")["ok"]
     kernel.execute(CELLS["load"], "load")
     page.hear(lambda data: any((s["name"], s["state"]) == ("load", "done") for s in data.get("steps", ())))
@@ -290,6 +310,57 @@ def test_what_cannot_be_told_does_not_end_the_telling(kernel: Kernel) -> None:
     assert page.snapshot()["order"] == "the saved notebook"
     kernel.execute("from nbflow.comm import pages_of\npages_of(get_ipython()).listen(None)")  # a channel that is broken
     assert page.snapshot()["steps"]
+
+
+BROKEN = """
+import sys
+from nbflow import pages
+
+class Silent(BaseException):
+    def __str__(self):
+        raise SystemExit(1)
+
+def broken(*_, **__):
+    raise Silent
+
+class Gone:
+    def write(self, _):
+        raise OSError("the terminal has gone")
+    flush = write
+
+whole, pages.page, sys.__stderr__ = pages.page, broken, Gone()
+"""
+
+
+def test_nothing_ends_the_thread_that_tells(kernel: Kernel) -> None:
+    """An exception of no usual kind that cannot be printed, many times: it is told once, and then all is well."""
+    page = Page(kernel)
+    page.snapshot()
+    kernel.execute(BROKEN)
+    page.send("hello")
+    page.hear(lambda data: data["kind"] == "refused")
+    for _ in range(3):
+        assert page.ask("hello")["ok"]
+    kernel.execute("from nbflow.comm import pages_of\nalive = pages_of(get_ipython())._thread.is_alive()\nalive")
+    kernel.execute("pages.page = whole")
+    assert page.snapshot()["steps"]
+    assert sum(data["kind"] == "refused" for data in page.heard) == 1
+    kernel.execute(CELLS["load"], "load")
+    page.hear(lambda data: any((s["name"], s["state"]) == ("load", "done") for s in data.get("steps", ())))
+
+
+def test_half_of_a_character_in_the_document(kernel: Kernel) -> None:
+    """A page may send what JSON can say and UTF-8 cannot: everyone hears on."""
+    page = Page(kernel)
+    page.snapshot()
+    cells = [{"id": name, "source": source, "tags": []} for name, source in CELLS.items()]
+    odd = {"id": "odd", "source": "%%step odd\n# \ud800\nz = '\udc80'", "tags": ["\ud800"]}
+    assert page.ask("document", cells=[*cells, odd])["ok"]
+    assert page.snapshot()["order"] == "the cells in the front end"
+    assert page.ask("document", cells=cells)["ok"]
+    page.hear(lambda data: data["kind"] == "snapshot" and [s["name"] for s in data["steps"]][-1] == "slow")
+    kernel.execute(CELLS["load"], "load")
+    page.hear(lambda data: any((s["name"], s["state"]) == ("load", "done") for s in data.get("steps", ())))
 
 
 def test_first_commands_in_the_main_thread_do_not_bind_later_ones(kernel: Kernel) -> None:
