@@ -403,10 +403,13 @@ class _Left:
 
     @property
     def sizes(self) -> dict[tuple[str, Index], int]:
-        """How many items each fan-out had, as far as its tasks show."""
+        """How many items each fan-out had, and how many turns each loop, as far as its tasks show."""
         sizes: dict[tuple[str, Index], int] = {}
         heads = {step.name: len(step.scope) for step in self._flow.steps if step.options.foreach is not None}
         for view in self._run.snapshot.tasks:
+            if view.task.turn is not None:
+                turns = (view.task.step, view.task.index)
+                sizes[turns] = max(sizes.get(turns, 0), view.task.turn + 1)
             depth = heads.get(view.task.step, 0)
             if depth and len(view.task.index) == depth:
                 place = (view.task.step, view.task.index[:-1])
@@ -424,7 +427,10 @@ class _Left:
         return self._run.lost(view) if view is not None else ""
 
     def _view(self, task: TaskId) -> TaskView | None:
-        views = [v for v in self._run.snapshot.tasks if (v.task.step, v.task.index) == (task.step, task.index)]
+        views = [
+            view for view in self._run.snapshot.tasks
+            if (view.task.step, view.task.index) == (task.step, task.index) and task.turn in (None, view.task.turn)
+        ]  # fmt: skip
         return max(views, key=lambda view: view.task.turn or 0, default=None)
 
     def last(self, step: str) -> Record | None:

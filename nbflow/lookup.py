@@ -22,7 +22,7 @@ from nbflow.errors import NbflowError
 from nbflow.execution import Stood, execution_id, last_executions
 from nbflow.happenings import Node, Prepared, not_held
 from nbflow.identity import RunPlace, find_flow, runs_of
-from nbflow.looping import Loops, next_turn, settled_id
+from nbflow.looping import Loops, Sizes, next_turn, settled_id
 from nbflow.model import (
     FORMAT,
     Change,
@@ -121,6 +121,9 @@ class Lookup:
         self._records[task] = record if record is None or record.skipped is None or record.artifacts else None
         if task.part == "list" and record is not None:
             self._sizes[task.step, task.index] = len(record.artifacts)
+        if task.turn is not None:
+            place = task.step, task.index
+            self._sizes[place] = max(self._sizes.get(place, 0), task.turn + 1)
         if task.turn is not None and record is not None:
             self._stood[record.execution] = min(task.turn, self._stood.get(record.execution, task.turn))
 
@@ -178,6 +181,11 @@ class Lookup:
     def record(self, task: TaskId) -> Record | None:
         """The record of a settled task."""
         return self._records.get(task)
+
+    @property
+    def sizes(self) -> Sizes:
+        """How many items each fan-out has, and how many turns each loop, as far as they have settled."""
+        return self._sizes
 
     def _size(self, task: TaskId) -> int:
         """How many items a fan-out has at its place; none where its list was skipped."""

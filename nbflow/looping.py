@@ -17,7 +17,7 @@ from nbflow.model import Definition, Flow, Index, Record, Source, Step, TaskId, 
 from nbflow.regions import own_names, surely
 
 Sizes = Mapping[tuple[str, Index], int]
-"""(foreach step, its own place) -> number of items, as far as known."""
+"""(foreach step, its own place) -> number of items; (step with turns, its place) -> number of turns: what is known."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,8 @@ class Loops:
         depth = len(frame)
         if len(step.scope) == depth:
             yield Candidate(settled_id(step, index), sure)
+            for turn in range(sizes.get((step.name, index), 0) - 2, -1, -1):  # the last one is the first candidate
+                yield Candidate(TaskId(step=step.name, index=index, turn=turn), sure)
             return
         head = step.scope[depth]
         if head in seen:

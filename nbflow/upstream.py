@@ -14,7 +14,7 @@ from nbflow.errors import NbflowError, PlanError
 from nbflow.happenings import Prepared
 from nbflow.lookup import Lookup, RunFacts
 from nbflow.looping import settled_id
-from nbflow.model import Change, Finding, Flow, Index, Record, Step, TaskId
+from nbflow.model import Change, Finding, Flow, Record, Step, TaskId
 from nbflow.parameter_sources import Wish
 from nbflow.parameter_values import evaluate
 from nbflow.plugins import Executor
@@ -154,7 +154,7 @@ class Upstream:
     def _ask(self, task: TaskId) -> Prepared:
         """A task in; what the look-up says of it when all that can be settled above it has been, out."""
         for _ in range(MOST_ROUNDS):
-            needs = (*self.lookup.loops.needs(task, self._sizes()), *self._asked_parameters(task))
+            needs = (*self.lookup.loops.needs(task, self.lookup.sizes), *self._asked_parameters(task))
             if not self._settle_all(needs):
                 return Prepared(task, time.time(), "wait", waits=needs)
             prepared = self.lookup.prepare(task)
@@ -177,11 +177,6 @@ class Upstream:
         if task.part or step.kind == "params" or not self.lookup.asks_for_parameters(step):
             return ()
         return tuple(TaskId(step=each.name) for each in self.flow.steps if each.kind == "params")
-
-    def _sizes(self) -> dict[tuple[str, Index], int]:
-        """How many items each fan-out has whose list is known."""
-        lists = [(task, record) for task, record in self._standing.items() if task.part == "list"]
-        return {(task.step, task.index): len(record.artifacts) for task, record in lists if record is not None}
 
     def _settle_all(self, tasks: Iterable[TaskId]) -> bool:
         """Each of them is looked at, so that all that is missing is named."""

@@ -113,6 +113,18 @@ CASES: dict[str, list[str]] = {
     "the last question fails and is caught": ["%%step a --until 1 // (n - 2) > 5 --max 4 --catch e\nn = 2"],
     "a condition is asked once, turns go on": ["%%step a\nk = 0", "%%step b --if k == 0 --until k > 4\nk += 1"],
     "turns in a fan-out": ["%%step a\nt = 0", "%%step b --foreach x in [1, 2, 3] --until t > 5 * x\nt = t + x"],
+    "a name that an early turn alone has bound": [
+        "%%step a\nn = 0\nk, w = 1, 2",
+        "%%step b --until n > 2\nif n == 0:\n    k = 'first'\nif n == 1:\n    w = late = 'second'\nn += 1",
+        "%%step c\nm = (k, w, late, n)",
+    ],
+    "early turns of a fan-out": [
+        "%%step a\nn, k = 0, 7",
+        "%%step b --foreach x in [2, 1, 3] --until n % 4 == x\nif n % 4 == 0:\n    k = x * 10\nn += 1",
+        "%%step c\nm = (k, n)",
+        "%%step j --join c\nms = [each.m for each in inputs]",
+        "%%step d\nlast = k",
+    ],
     "names in other scripts": [
         "%%step größe --foreach ñ in [1, 2]\nübung = ñ * 2",
         "%%step 合計 --join größe\n総和 = sum(e.übung for e in inputs)",
