@@ -99,8 +99,15 @@ $(PEER:.ready=.export): $(PEER) | $(READY)
 export: $(READY) $(PEER:.ready=.export) compiled ## exported flows, run by the tools that they were exported to
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -n 2 -m export $(NONE_IS_FINE)
 
-soak: $(READY) compiled ## an hour of kills, hash seeds, generated flows, large values; report in docs/soak.md
+# make soak PART="power kills" COUNT=50: these parts alone, so much of each; the page is then written to build/
+ifdef PART
+soak: $(READY) compiled
+	@mkdir -p build
+	$(TEST_ENV) $(BIN)/python -m bench.soak $(PART:%=--part %) $(COUNT:%=--count %) --report build/soak.md
+else
+soak: $(READY) compiled ## hours of kills, power cuts, shared stores, generated flows; PART=NAME COUNT=N: one part; docs/soak.md
 	$(TEST_ENV) $(BIN)/python -m bench.soak
+endif
 
 check: $(READY) ## ruff, mypy and the layer table
 	$(BIN)/ruff check .

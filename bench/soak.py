@@ -1,9 +1,12 @@
-"""Many rounds of what could go wrong, and the report of it: python -m bench.soak [--part NAME …] [--scale 0.1].
+"""Many rounds of what could go wrong, and the report of it.
 
-kills: worker, driver and kernel killed at random moments; seeds: one flow under many hash seeds, reused under each
-other one; flows: generated flows against plain loops; resumes: generated flows that fail, mended and resumed; exports:
-generated flows, run by Metaflow; tasks: one fan-out of 10,000; large: an artifact of 1 GB; notebooks: those of
-tests/wild under other hash seeds.
+python -m bench.soak [--part NAME …] [--scale 0.1 | --count N]; make soak PART=power COUNT=200.
+
+kills: worker, driver and kernel killed at random moments; power: the power goes at random moments, what was not synced
+is gone or torn; runs: many runs at once on one store; gcs: clean-ups beside runs; clocks: machines whose clocks differ;
+full: disks that fill up; seeds: one flow under many hash seeds, reused under each other one; flows: generated flows
+against plain loops; resumes: generated flows that fail, mended and resumed; exports: generated flows, run by Metaflow;
+tasks: one fan-out of 10,000; large: an artifact of 1 GB; notebooks: those of tests/wild under other hash seeds.
 """
 
 from __future__ import annotations
@@ -25,7 +28,13 @@ from bench.foreach import driver
 from bench.overhead import write_notebook
 
 REPORT = Path(__file__).parents[1] / "docs" / "soak.md"
-SEEDS, FLOWS, RESUMES, EXPORTS, KILLS, TASKS, MEGABYTES = 100, 300, 200, 60, 100, 10_000, 1000
+COUNTS = {
+    "kills": 1000, "power": 5000, "runs": 50, "gcs": 100, "clocks": 200, "full": 100, "seeds": 100, "flows": 300,
+    "resumes": 200, "exports": 60, "tasks": 10_000, "large": 1000, "notebooks": 3,
+}  # fmt: skip
+"""How much the full form of each part is."""
+
+LEAST = {"kills": 5, "power": 20, "runs": 3, "seeds": 3, "flows": 5, "resumes": 5, "exports": 4, "tasks": 200}
 
 HASHED = {
     "kinds": "words = {'a', 'b', 'c', 'd'}\n\n"
@@ -58,7 +67,7 @@ class Part:
 
 def pytest(words: list[str], **environment: str) -> tuple[bool, str]:
     """Words for pytest and variables in; whether all passed and its last line out."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "1800", *words]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "14400", *words]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     if done.returncode:
@@ -66,53 +75,92 @@ def pytest(words: list[str], **environment: str) -> tuple[bool, str]:
     return done.returncode == 0, re.sub(r" in [\d.]+s.*", "", lines[-1]) if lines else "pytest said nothing"
 
 
-def kills(scale: float) -> tuple[str, str, bool]:
-    """Random kills."""
-    rounds = max(2, round(KILLS * scale))
-    passed, said = pytest(["tests/test_kills.py"], NBFLOW_KILLS=str(rounds), NBFLOW_SEED=str(int(time.time())))
-    return f"{rounds} kills of the driver, {rounds} of a worker, {max(1, rounds // 2)} of a kernel", said, passed
+def seed() -> str:
+    """Return another seed each second: what failed can be tried again with the one that is told."""
+    return os.environ.get("NBFLOW_SEED") or str(int(time.time()))
 
 
-def seeds(scale: float) -> tuple[str, str, bool]:
+def kills(count: int) -> tuple[str, str, bool]:
+    """Random kills: of five two are of the driver, two of a worker, one of a kernel."""
+    rounds, drawn = max(2, round(count / 2.5)), seed()
+    passed, said = pytest(["tests/test_kills.py"], NBFLOW_KILLS=str(rounds), NBFLOW_SEED=drawn)
+    what = f"{rounds} kills of the driver, {rounds} of a worker, {max(1, rounds // 2)} of a kernel (seed {drawn})"
+    return what, f"0 lost, 0 doubled; {said}" if passed else said, passed
+
+
+def power(count: int) -> tuple[str, str, bool]:
+    """The power goes at random moments of recorded runs."""
+    drawn = seed()
+    passed, said = pytest(["tests/test_power_cut.py"], NBFLOW_CUTS=str(count), NBFLOW_SEED=drawn)
+    return f"{count:,} cuts, {max(2, count // 20)} of them gone on from (seed {drawn})", said, passed
+
+
+def shared(test: str, variable: str, count: int) -> tuple[bool, str, str]:
+    """A test of `test_shared_store` in, and how much of it; whether it passed, what it said, and its seed out."""
+    drawn = seed()
+    passed, said = pytest(["tests/test_shared_store.py", "-k", test], **{variable: str(count), "NBFLOW_SEED": drawn})
+    return passed, said, drawn
+
+
+def runs(count: int) -> tuple[str, str, bool]:
+    """Many runs at once on one store."""
+    passed, said, _ = shared("test_many_runs_at_once", "NBFLOW_RUNS", count)
+    return f"{count} runs at once, five parameters", said, passed
+
+
+def gcs(count: int) -> tuple[str, str, bool]:
+    """Clean-ups, one after the other, beside runs on a store in which everything looks old."""
+    passed, said, drawn = shared("test_clean_ups_beside_runs", "NBFLOW_GCS", count)
+    return f"{count} times two runs, clean-ups all the while (seed {drawn})", said, passed
+
+
+def clocks(count: int) -> tuple[str, str, bool]:
+    """Machines whose clocks differ take turns."""
+    passed, said, drawn = shared("test_clocks_that_differ", "NBFLOW_CLOCKS", count)
+    return f"{count} runs on three machines, clocks 2.5 h apart (seed {drawn})", said, passed
+
+
+def full(count: int) -> tuple[str, str, bool]:
+    """Disks that fill up somewhere in a run."""
+    passed, said, drawn = shared("test_a_full_disk", "NBFLOW_FULL", count)
+    return f"{count} disks of 16 to 500 kB (seed {drawn})", said, passed
+
+
+def seeds(count: int) -> tuple[str, str, bool]:
     """One flow under many hash seeds."""
-    count = max(3, round(SEEDS * scale))
     with tempfile.TemporaryDirectory() as name:
         path = write_notebook(Path(name), HASHED)
         wrong = []
-        for seed in range(count):
-            os.environ["PYTHONHASHSEED"] = str(seed)
+        for number in range(count):
+            os.environ["PYTHONHASHSEED"] = str(number)
             found = driver(path, Path(name) / "store")
             states = found["states"]
-            if found["status"] != "done" or (seed and set(states) != {"reused"}):
-                wrong.append(f"seed {seed}: {found['status']}, {states}")
+            if found["status"] != "done" or (number and set(states) != {"reused"}):
+                wrong.append(f"seed {number}: {found['status']}, {states}")
         os.environ.pop("PYTHONHASHSEED")
     return f"{count} hash seeds, one store", "; ".join(wrong[:5]) or "reused under every other seed", not wrong
 
 
-def flows(scale: float) -> tuple[str, str, bool]:
+def flows(count: int) -> tuple[str, str, bool]:
     """Generated flows against the loops that they stand for."""
-    count = max(5, round(FLOWS * scale))
     passed, said = pytest(["tests/test_loops.py"], NBFLOW_FLOWS=str(count))
     return f"{count} generated flows", said, passed
 
 
-def resumes(scale: float) -> tuple[str, str, bool]:
+def resumes(count: int) -> tuple[str, str, bool]:
     """Generated flows that fail at some place, then mended and resumed."""
-    count = max(5, round(RESUMES * scale))
     passed, said = pytest(["tests/test_resume_property.py"], NBFLOW_RESUMES=str(count))
     return f"{count} generated flows, each broken, mended in one of four ways, resumed", said, passed
 
 
-def exports(scale: float) -> tuple[str, str, bool]:
+def exports(count: int) -> tuple[str, str, bool]:
     """Generated flows, exported, run by Metaflow."""
-    count = max(4, round(EXPORTS * scale))
     passed, said = pytest(["tests/test_export_property.py", "-m", "export"], NBFLOW_EXPORT_FLOWS=str(count))
     return f"{count} generated flows, exported, run by Metaflow", said, passed
 
 
-def tasks(scale: float) -> tuple[str, str, bool]:
+def tasks(count: int) -> tuple[str, str, bool]:
     """One wide fan-out, then reused."""
-    count = max(200, round(TASKS * scale))
     with tempfile.TemporaryDirectory() as name:
         path = write_notebook(Path(name), wide(count))
         first, second = driver(path, Path(name) / "store"), driver(path, Path(name) / "store")
@@ -121,9 +169,9 @@ def tasks(scale: float) -> tuple[str, str, bool]:
     return f"a fan-out of {count:,}", said + f"all reused in {second['seconds']:.1f} s", passed
 
 
-def large(scale: float) -> tuple[str, str, bool]:
+def large(count: int) -> tuple[str, str, bool]:
     """One large artifact: written, read, changed by a reader, reused."""
-    count = max(1, round(MEGABYTES * scale)) * 1_000_000 // 8
+    count = count * 1_000_000 // 8  # megabytes -> numbers
     with tempfile.TemporaryDirectory() as name:
         cells = {key: text.replace("{count}", str(count)) for key, text in LARGE.items()}
         path = write_notebook(Path(name), cells)
@@ -135,26 +183,25 @@ def large(scale: float) -> tuple[str, str, bool]:
     return f"{count * 8 / 1e6:,.0f} MB", said, passed
 
 
-def notebooks(scale: float) -> tuple[str, str, bool]:
+def notebooks(count: int) -> tuple[str, str, bool]:
     """Notebooks from the wild, every cell as a step, under other hash seeds."""
-    del scale
+    del count
     passed, said = pytest(["tests/test_wild.py", "-m", "soak"])
     return "notebooks that were not written for nbflow, against plain runs, 3 hash seeds", said, passed
 
 
-PARTS: dict[str, Callable[[float], tuple[str, str, bool]]] = {
-    "kills": kills, "seeds": seeds, "flows": flows, "resumes": resumes, "exports": exports, "tasks": tasks,
-    "large": large, "notebooks": notebooks,
+PARTS: dict[str, Callable[[int], tuple[str, str, bool]]] = {
+    "kills": kills, "power": power, "runs": runs, "gcs": gcs, "clocks": clocks, "full": full, "seeds": seeds,
+    "flows": flows, "resumes": resumes, "exports": exports, "tasks": tasks, "large": large, "notebooks": notebooks,
 }  # fmt: skip
 
 
-def report(parts: list[Part], scale: float) -> str:
+def report(parts: list[Part], form: str) -> str:
     """What was done in; the text of docs/soak.md out."""
-    form = "the full form" if scale == 1 else f"a reduced form (`--scale {scale:g}`)"
     rows = [f"| {part.name} | {part.what} | {_verdict(part)} | {part.seconds:.0f} s |" for part in parts]
     head = (
         "# Soak\n\nMany rounds of what could go wrong; `make soak` runs it and writes this page. What each part does is"
-        " told at the top of `bench/soak.py`.\n\n"
+        " told at the top of `bench/soak.py`; `make soak PART=power COUNT=500` runs one alone.\n\n"
     )
     machine = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
     told = f"Last run: {time.strftime('%Y-%m-%d')}, {form}, on {machine}, with other work on the same cores.\n\n"
@@ -165,11 +212,16 @@ def _verdict(part: Part) -> str:
     return f"{'passed' if part.passed else '**failed**'}: {part.result}"
 
 
+def _form(given: argparse.Namespace) -> str:
+    return f"--count {given.count}" if given.count else f"--scale {given.scale:g}"
+
+
 def main() -> None:
     """Run the parts, write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=list(PARTS), help="only this part; again for others")
     parser.add_argument("--scale", type=float, default=1.0, help="how much of the full form")
+    parser.add_argument("--count", type=int, help="how much of each part, instead of --scale")
     parser.add_argument("--report", type=Path, default=REPORT)
     given = parser.parse_args()
     done = []
@@ -177,10 +229,12 @@ def main() -> None:
         os.environ["NBFLOW_CACHE"] = cache
         for name in given.part or PARTS:
             began = time.monotonic()
-            what, result, passed = PARTS[name](given.scale)
+            count = given.count or max(LEAST.get(name, 1), round(COUNTS[name] * given.scale))
+            what, result, passed = PARTS[name](count)
             done.append(Part(name, what, result, time.monotonic() - began, passed))
             print(f"{name}: {what}: {'passed' if passed else 'FAILED'}: {result}", flush=True)
-    given.report.write_text(report(done, given.scale))
+    form = "the full form" if given.scale == 1 and not given.count else f"a reduced form (`{_form(given)}`)"
+    given.report.write_text(report(done, form))
     sys.exit(0 if all(part.passed for part in done) else 1)
 
 

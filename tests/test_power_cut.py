@@ -30,7 +30,7 @@ from tests.power_cut import MODES, Call, after_cut, read_calls
 
 pytestmark = [pytest.mark.running, pytest.mark.skipif(sys.platform != "linux", reason="recorded calls of this system")]
 
-CUTS = int(os.environ.get("NBFLOW_CUTS", "60"))
+CUTS = int(os.environ.get("NBFLOW_CUTS", "40"))
 RUNS_AGAIN = max(2, CUTS // 20)
 SEED = int(os.environ.get("NBFLOW_SEED", "1"))
 
