@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The value of `nbflow` in every message of the kernel; a page ignores any other."""
 
 EVENTS = "nbflow.events"
@@ -79,6 +79,34 @@ class EdgeView(TypedDict):
     to: str
     names: list[str]
     why: str
+
+
+class PlaceView(TypedDict):
+    """A step's box in the graph: its centre and width in pixels, and as much of its label as it has room for."""
+
+    name: str
+    text: str
+    x: float
+    y: float
+    width: float
+
+
+class LineView(TypedDict):
+    """An edge's line in the graph: points (x, y) from its source's border to its target's, upright at each of them."""
+
+    frm: str
+    to: str
+    points: list[list[float]]
+
+
+class LayoutView(TypedDict):
+    """Where the graph's steps and edges stand, in a frame of that many pixels; boxes are `box` high."""
+
+    width: float
+    height: float
+    box: float
+    places: list[PlaceView]
+    lines: list[LineView]
 
 
 class ParameterView(TypedDict):
@@ -173,6 +201,7 @@ class SnapshotMessage(TypedDict):
     run: RunView | None
     steps: list[StepView]
     edges: list[EdgeView]
+    layout: LayoutView
     parameters: list[ParameterView]
     findings: list[FindingView]
     cells: list[CellView]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from jupyter_client.jsonutil import json_default
 
-from nbflow.messages import CONTROL, EVENTS
+from nbflow.messages import CONTROL, EVENTS, PROTOCOL
 from tests.kernel import Kernel, NotebookFile
 
 pytestmark = pytest.mark.running
@@ -85,7 +85,7 @@ class Page:
                 self.published.append(message)
                 data = message["content"].get("data", {}) if message["msg_type"] == "comm_msg" else {}
                 data = data.get("content", data)  # of a panel
-                if isinstance(data, dict) and data.get("nbflow") == 1:
+                if isinstance(data, dict) and data.get("nbflow") == PROTOCOL:
                     self.heard.append(data)
                     if found(data):
                         return data

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from nbflow.graph import build_flow
 from nbflow.model import Flow, Snapshot, TaskFailure, TaskId, TaskView
 from nbflow.notebook import RawCell, parse_cells
@@ -118,3 +120,49 @@ def test_messages_are_json_and_small() -> None:
     )  # fmt: skip
     text = json.dumps(page.page(many, page.Seen(snapshot=run)))
     assert len(text) < 500 * 200
+
+
+def test_the_graph_is_laid_out_for_the_page() -> None:
+    message = page.page(FLOW, seen({"load": "running"}))
+    layout = message["layout"]
+    places = {place["name"]: place for place in layout["places"]}
+    assert list(places) == [step["name"] for step in message["steps"]]
+    assert {(line["frm"], line["to"]) for line in layout["lines"]} == {(e["frm"], e["to"]) for e in message["edges"]}
+    half = layout["box"] / 2
+    for place in places.values():
+        assert place["x"] - place["width"] / 2 >= page.FRAME
+        assert place["x"] + place["width"] / 2 <= layout["width"] - page.FRAME
+        assert half + page.FRAME <= place["y"] <= layout["height"] - half - page.FRAME
+    for line in layout["lines"]:
+        frm, to = places[line["frm"]], places[line["to"]]
+        assert line["points"][0] == [frm["x"], frm["y"] + half]
+        assert line["points"][-1] == [to["x"], to["y"] - half]
+
+
+def test_the_graph_is_laid_out_once_for_all_states() -> None:
+    first = page.page(FLOW, None)
+    assert page.page(FLOW, seen({"load": "failed"}))["layout"] is first["layout"]
+    other = page.page(flow_of([*SOURCES, "%%step more\nrows"]), None)
+    assert [place["name"] for place in other["layout"]["places"]][-1] == "more"
+    assert page.page(FLOW, None)["layout"] == first["layout"]
+
+
+@pytest.mark.parametrize(
+    ("label", "text", "width"),
+    [
+        ("load", "load", 96),
+        ("features", "features", 110),
+        ("f" * 26, "f" * 26, 220),
+        ("f" * 27, "f" * 25 + "…", 220),
+        ("数据" * 10, "数据" * 6 + "…", 220),
+    ],
+)
+def test_a_box_has_room_for_what_stands_in_it(label: str, text: str, width: float) -> None:
+    [place] = page.page(flow_of([f"%%step {label}\nx = 1"]), None)["layout"]["places"]
+    assert (place["text"], place["width"]) == (text, width)
+
+
+def test_an_earlier_run_has_the_layout_of_its_own_steps() -> None:
+    message = page.past(FLOW, seen({"load": "done", "gone": "failed"}, status="failed"))
+    assert [place["name"] for place in message["layout"]["places"]] == [step["name"] for step in message["steps"]]
+    assert "gone" in {place["name"] for place in message["layout"]["places"]}

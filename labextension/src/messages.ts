@@ -4,7 +4,7 @@
  */
 
 /** The value of `nbflow` in every message of the kernel. */
-export const PROTOCOL = 1;
+export const PROTOCOL = 2;
 /** The comm target on which the kernel speaks. */
 export const EVENTS = 'nbflow.events';
 /** The comm target on which a page sends commands. */
@@ -57,6 +57,28 @@ export interface EdgeView {
   to: string;
   names: string[];
   why: string;
+}
+
+export interface PlaceView {
+  name: string;
+  text: string;
+  x: number;
+  y: number;
+  width: number;
+}
+
+export interface LineView {
+  frm: string;
+  to: string;
+  points: number[][];
+}
+
+export interface LayoutView {
+  width: number;
+  height: number;
+  box: number;
+  places: PlaceView[];
+  lines: LineView[];
 }
 
 export interface ParameterView {
@@ -134,6 +156,7 @@ export interface SnapshotMessage {
   run: RunView | null;
   steps: StepView[];
   edges: EdgeView[];
+  layout: LayoutView;
   parameters: ParameterView[];
   findings: FindingView[];
   cells: CellView[];

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { PROTOCOL } from '../src/messages';
 import type { Action, State } from '../src/state/reduce';
 import { START, abilities, cardKey, reduce, shown } from '../src/state/reduce';
 import { run, snapshot, step } from './sample';
@@ -8,7 +9,7 @@ import { run, snapshot, step } from './sample';
 const told = (data: unknown): Action => ({ type: 'message', data, at: 107 });
 const after = (...actions: Action[]): State => actions.reduce(reduce, START);
 const ack = (id: string, more = {}): Action =>
-  told({ nbflow: 1, kind: 'ack', session: 's', seq: 0, reply_to: id, ok: true, text: '', fix: '', ...more });
+  told({ nbflow: PROTOCOL, kind: 'ack', session: 's', seq: 0, reply_to: id, ok: true, text: '', fix: '', ...more });
 
 test('a snapshot is shown, an older one is not, and the clocks are compared', () => {
   const state = after(told(snapshot(2, [step('load', 'done')])), told(snapshot(1, [step('load')])));
@@ -17,14 +18,14 @@ test('a snapshot is shown, an older one is not, and the clocks are compared', ()
 });
 
 test('what is not ours changes nothing', () => {
-  for (const data of [null, 3, {}, { nbflow: 2, kind: 'snapshot' }, { nbflow: 1 }]) {
+  for (const data of [null, 3, {}, { nbflow: PROTOCOL + 1, kind: 'snapshot' }, { nbflow: PROTOCOL }]) {
     assert.equal(reduce(START, told(data)), START);
   }
 });
 
 test('a change is applied to what it is based on, and waits otherwise', () => {
   const change = (seq: number, base: number): unknown => ({
-    nbflow: 1, kind: 'change', session: 's', seq, base, now: 101, busy: true, run: run('running'), steps: [step('b', 'running')]
+    nbflow: PROTOCOL, kind: 'change', session: 's', seq, base, now: 101, busy: true, run: run('running'), steps: [step('b', 'running')]
   });
   const held = after(told(snapshot(1, [step('a', 'done'), step('b')])), told(change(2, 1)));
   assert.deepEqual(held.snapshot?.steps.map(one => one.state), ['done', 'running']);
@@ -53,7 +54,7 @@ test('an acknowledgement links; a refusal is told; an unknown one is nothing', (
 
 test('a card is kept until another one comes; one that is known already changes nothing', () => {
   const card = (digest: string, page: string | null, whole = false): Action =>
-    told({ nbflow: 1, kind: 'card', session: 's', seq: 0, reply_to: 'x', run: 'r', step: 'a', index: [], whole, title: 'a', digest, page });
+    told({ nbflow: PROTOCOL, kind: 'card', session: 's', seq: 0, reply_to: 'x', run: 'r', step: 'a', index: [], whole, title: 'a', digest, page });
   const held = after(card('1', '<b>one</b>'), card('2', '<b>all</b>', true));
   assert.equal(held.cards[cardKey('r', 'a', [], false)]?.page, '<b>one</b>');
   assert.equal(held.cards[cardKey('r', 'a', [], true)]?.page, '<b>all</b>');
@@ -77,7 +78,7 @@ test('buttons are dead where nothing would happen', () => {
 });
 
 test('an earlier run is shown until the present is asked for', () => {
-  const past = { nbflow: 1, kind: 'past', session: 's', seq: 0, reply_to: 'x', snapshot: snapshot(0, [step('old')]) };
+  const past = { nbflow: PROTOCOL, kind: 'past', session: 's', seq: 0, reply_to: 'x', snapshot: snapshot(0, [step('old')]) };
   const held = after({ type: 'link', link: 'linked' }, told(snapshot(1, [step('new')])), told(past));
   assert.equal(shown(held)?.steps[0]?.name, 'old');
   assert.equal(shown(reduce(held, { type: 'present' }))?.steps[0]?.name, 'new');

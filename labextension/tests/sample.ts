@@ -1,5 +1,6 @@
 /** Small messages for tests. */
 
+import { PROTOCOL } from '../src/messages';
 import type { SnapshotMessage, StepView } from '../src/messages';
 
 export function step(name: string, state = 'pending', more: Partial<StepView> = {}): StepView {
@@ -11,8 +12,8 @@ export function step(name: string, state = 'pending', more: Partial<StepView> = 
 
 export function snapshot(seq: number, steps: StepView[], more: Partial<SnapshotMessage> = {}): SnapshotMessage {
   return {
-    nbflow: 1, kind: 'snapshot', session: 's', seq, now: 100, flow: 'digits', order: '', busy: false, run: null,
-    steps, edges: [], parameters: [], findings: [], cells: [], ...more
+    nbflow: PROTOCOL, kind: 'snapshot', session: 's', seq, now: 100, flow: 'digits', order: '', busy: false, run: null,
+    steps, edges: [], layout: { width: 0, height: 0, box: 40, places: [], lines: [] }, parameters: [], findings: [], cells: [], ...more
   };
 }
 

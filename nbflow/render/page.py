@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from nbflow.messages import (
+    PROTOCOL,
     CellView,
     EdgeView,
     FailureView,
     FindingView,
+    LayoutView,
+    LineView,
     ParameterView,
+    PlaceView,
     RunView,
     SnapshotMessage,
     StepView,
@@ -18,6 +24,7 @@ from nbflow.messages import (
 )
 from nbflow.model import SETTLED, Cell, Edge, Finding, Flow, Frozen, Parameter, Snapshot, Step, TaskFailure, TaskView
 from nbflow.render import dag, preview, table
+from nbflow.render.layout import lay_out
 
 ITEMS = 100
 """Tasks of a step that are listed one by one."""
@@ -25,6 +32,14 @@ TRACEBACKS = 20
 """Failed steps whose traceback is sent along."""
 TRACEBACK = 6000
 TITLE = 48
+BOX = 40.0
+"""Pixels that a step's box in the graph is high; `drawing/graph.ts` writes two lines into it."""
+NARROWEST, WIDEST = 96, 220
+GAP = (20.0, 34.0)
+FRAME = 8.0
+"""Pixels around the graph, for borders that are thicker."""
+LONGEST = 26
+"""Columns of a step's label in its box."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _HEADING = re.compile(r"^#+\s+(.+)$", re.MULTILINE)
 
@@ -68,10 +83,14 @@ def _message(
     if run is not None:
         findings += [finding for finding in run.snapshot.findings if finding not in findings]
     _limit_tracebacks(steps)
+    drawn = flow.edges if edges is None else edges
     return SnapshotMessage(
-        nbflow=1, kind="snapshot", session="", seq=0, now=0.0, flow=name, order=order, busy=busy,
+        nbflow=PROTOCOL, kind="snapshot", session="", seq=0, now=0.0, flow=name, order=order, busy=busy,
         run=_run(run) if run is not None else None, steps=steps,
-        edges=[_edge(edge) for edge in (flow.edges if edges is None else edges)],
+        edges=[_edge(edge) for edge in drawn],
+        layout=_layout(
+            tuple((step["name"], step["label"]) for step in steps), tuple((edge.frm, edge.to) for edge in drawn)
+        ),
         parameters=[_parameter(parameter, values) for parameter in flow.parameters],
         findings=[_finding(finding) for finding in findings],
         cells=list(_declarable(flow)),
@@ -155,6 +174,35 @@ def _limit_tracebacks(steps: Iterable[StepView]) -> None:
     failures = [step["failure"] for step in steps if step["failure"] is not None]
     for failure in failures[TRACEBACKS:]:
         failure["traceback"] = ""
+
+
+# ---------------------------------------------------------------- the graph
+
+
+@lru_cache(maxsize=8)  # most snapshots differ in states alone; those of a few past runs are looked at in turn
+def _layout(labels: tuple[tuple[str, str], ...], edges: tuple[tuple[str, str], ...]) -> LayoutView:
+    """Return where the graph's steps, in document order with their labels, and its edges stand."""
+    texts = {name: preview.clip(label, LONGEST) for name, label in labels}
+    widths = {name: _width(text) for name, text in texts.items()}
+    found = lay_out(list(texts), edges, widths, BOX, GAP)
+    return LayoutView(
+        width=round(found.width + 2 * FRAME, 1),
+        height=round(found.height + 2 * FRAME, 1),
+        box=BOX,
+        places=[
+            PlaceView(name=name, text=texts[name], x=round(x + FRAME, 1), y=round(y + FRAME, 1), width=widths[name])
+            for name, (x, y) in found.nodes.items()
+        ],
+        lines=[
+            LineView(frm=frm, to=to, points=[[round(x + FRAME, 1), round(y + FRAME, 1)] for x, y in points])
+            for (frm, to), points in found.edges.items()
+        ],
+    )
+
+
+def _width(text: str) -> float:
+    """Return the pixels that a box needs for a mark and a text, a little more than most fonts take."""
+    return float(min(WIDEST, max(NARROWEST, math.ceil((preview.columns(text) + 2) * 7.2) + 38)))
 
 
 # ---------------------------------------------------------------- the rest

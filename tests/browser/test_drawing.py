@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
+from nbflow.messages import PROTOCOL
 from tests.browser import recorded
 from tests.browser.conftest import SHOTS, Console, Shoot
 from tests.browser.test_sidebar import within
@@ -30,7 +31,7 @@ const model = {
   send(command) {
     this.sent.push(command);
     if (window.silent) return;
-    const answer = { nbflow: 1, kind: 'ack', session: 'recorded', seq: 0, reply_to: command.id, ok: true };
+    const answer = { nbflow: 2, kind: 'ack', session: 'recorded', seq: 0, reply_to: command.id, ok: true };
     setTimeout(() => this.heard['msg:custom']?.({ ...answer, text: '', fix: '', ...(window.answer ?? {}) }), 5);
   },
 };
@@ -54,7 +55,7 @@ GAPS = """async () => {
         const running = { state: 'running', started_at: base.now };
         const steps = base.steps.slice(round, round + 5).map(one => ({ ...one, ...running }));
         window.turn += 1;
-        window.say({ nbflow: 1, kind: 'change', session: 'recorded', seq: window.turn, base: window.turn - 1,
+        window.say({ nbflow: 2, kind: 'change', session: 'recorded', seq: window.turn, base: window.turn - 1,
                      now: base.now, busy: true, run: base.run, steps });
         await new Promise(resolve => setTimeout(resolve, 30));
     }
@@ -295,7 +296,7 @@ def test_an_earlier_run_and_the_way_back(plain: Open, shoot: Shoot) -> None:
     tell(page, now)
     page.get_by_role("tab", name="Runs").click()
     assert sent(page, "runs")
-    answer = {"nbflow": 1, "session": "recorded", "seq": 0, "reply_to": ""}
+    answer = {"nbflow": PROTOCOL, "session": "recorded", "seq": 0, "reply_to": ""}
     rows = [
         {"run": f"20261122-1015{at}0-a1b2c3", "status": status, "by_hand": at == 2, "elapsed": 12.5,
          "started_at": now["now"] - 3600 * at, "tasks": "6 done, 1 failed", "tags": ["nightly"][:at], "note": ""}

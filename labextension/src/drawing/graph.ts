@@ -1,16 +1,15 @@
 /** The flow as a graph in SVG, with scroll and zoom of its own; nodes outside the view are not in the page. */
 
 import { drawn, element, setAttribute, setText } from './elements';
-import type { Layout, Line, Place } from './layout';
-import { layout, neighbour, widthOf } from './layout';
-import type { SnapshotMessage, StepView } from '../messages';
+import type { LayoutView, LineView, PlaceView, SnapshotMessage, StepView } from '../messages';
+import { neighbour } from './neighbour';
 import type { Choice } from './steps';
 import { MARKS, elapsed, spoken } from './words';
 
 const SMALLEST = 0.2;
 const LARGEST = 2.5;
 const MARGIN = 300;
-const EMPTY: Layout = { nodes: new Map(), lines: [], width: 0, height: 0 };
+const EMPTY: LayoutView = { width: 0, height: 0, box: 0, places: [], lines: [] };
 
 interface Node {
   root: SVGGElement;
@@ -34,9 +33,11 @@ export class FlowGraph {
   private readonly boxes: SVGGElement;
   private readonly level: HTMLElement;
   private readonly nodes = new Map<string, Node>();
-  private readonly lines = new Map<Line, SVGElement>();
-  private bounds = new Map<Line, Bounds>();
-  private plan: Layout = EMPTY;
+  private readonly lines = new Map<LineView, SVGElement>();
+  private bounds = new Map<LineView, Bounds>();
+  private layout: LayoutView = EMPTY;
+  private places = new Map<string, PlaceView>();
+  private told: LayoutView | null = null;
   private structure = '';
   private steps = new Map<string, StepView>();
   private sources = new Map<string, string>();
@@ -88,19 +89,20 @@ export class FlowGraph {
     });
   }
 
-  /** A snapshot, the selected step and the kernel's time in; drawn. Places are computed only when the steps change. */
+  /** A snapshot, the selected step and the kernel's time in; drawn. Nothing moves before the steps or edges change. */
   update(snapshot: SnapshotMessage, selected: string | null, now: number): void {
     const moved = selected !== this.selected;
     this.selected = selected;
     this.now = now;
     this.steps = new Map(snapshot.steps.map(step => [step.name, step]));
-    const structure = JSON.stringify([
-      snapshot.steps.map(step => [step.name, step.label]),
-      snapshot.edges.map(edge => [edge.frm, edge.to])
-    ]);
-    if (structure !== this.structure) {
-      this.structure = structure;
-      this.lay(snapshot);
+    // a change message leaves the layout as it is, a snapshot brings another object
+    if (snapshot.layout !== this.told) {
+      this.told = snapshot.layout;
+      const structure = JSON.stringify([snapshot.layout, snapshot.edges, snapshot.steps.map(step => step.label)]);
+      if (structure !== this.structure) {
+        this.structure = structure;
+        this.lay(snapshot);
+      }
     }
     if (moved && selected !== null) {
       this.bringIntoSight(selected);
@@ -109,8 +111,8 @@ export class FlowGraph {
   }
 
   private lay(snapshot: SnapshotMessage): void {
-    const boxes = snapshot.steps.map(step => ({ name: step.name, columns: Math.min(30, step.label.length + 2) }));
-    this.plan = layout(boxes, snapshot.edges);
+    this.layout = snapshot.layout;
+    this.places = new Map(this.layout.places.map(place => [place.name, place]));
     const labels = new Map(snapshot.steps.map(step => [step.name, step.label]));
     this.sources = new Map();
     for (const edge of snapshot.edges) {
@@ -118,7 +120,7 @@ export class FlowGraph {
       const before = this.sources.get(edge.to);
       this.sources.set(edge.to, before ? `${before}; ${told}` : told);
     }
-    this.bounds = new Map(this.plan.lines.map(line => [line, boundsOf(line)]));
+    this.bounds = new Map(this.layout.lines.map(line => [line, boundsOf(line)]));
     this.boxes.replaceChildren();
     this.edges.replaceChildren();
     this.nodes.clear();
@@ -133,7 +135,7 @@ export class FlowGraph {
   /** As large as fits the width, but never so small that names cannot be read: then it scrolls. */
   private fit(): void {
     const room = this.frame.clientWidth - 4;
-    this.scale(room > 0 && this.plan.width ? Math.min(1, Math.max(0.75, room / this.plan.width)) : 1);
+    this.scale(room > 0 && this.layout.width ? Math.min(1, Math.max(0.75, room / this.layout.width)) : 1);
     this.fitted = true;
   }
 
@@ -143,7 +145,7 @@ export class FlowGraph {
     const before = this.zoom || 1;
     this.zoom = Math.min(LARGEST, Math.max(SMALLEST, zoom));
     this.fitted = false;
-    const { width, height } = this.plan;
+    const { width, height } = this.layout;
     setAttribute(this.svg, 'viewBox', `0 0 ${Math.max(1, width)} ${Math.max(1, height)}`);
     setAttribute(this.svg, 'width', String(Math.round(width * this.zoom)));
     setAttribute(this.svg, 'height', String(Math.round(height * this.zoom)));
@@ -176,9 +178,9 @@ export class FlowGraph {
       top: frame.scrollTop / zoom - MARGIN,
       bottom: (frame.scrollTop + frame.clientHeight) / zoom + MARGIN
     };
-    const [first = null] = this.plan.nodes.keys();
-    const stop = this.selected !== null && this.plan.nodes.has(this.selected) ? this.selected : first;
-    for (const place of this.plan.nodes.values()) {
+    const first = this.layout.places[0]?.name ?? null;
+    const stop = this.selected !== null && this.places.has(this.selected) ? this.selected : first;
+    for (const place of this.layout.places) {
       const inSight =
         place.x > view.left && place.x < view.right && place.y > view.top && place.y < view.bottom;
       if (inSight || place.name === stop) {
@@ -195,7 +197,7 @@ export class FlowGraph {
     }
   }
 
-  private node(place: Place, stop: boolean): void {
+  private node(place: PlaceView, stop: boolean): void {
     const step = this.steps.get(place.name);
     if (!step) {
       return;
@@ -209,15 +211,16 @@ export class FlowGraph {
     setAttribute(node.root, 'data-state', step.state);
     const from = this.sources.get(place.name);
     setAttribute(node.root, 'aria-label', spoken(step, this.now) + (from ? `; reads ${from}` : ''));
-    setText(node.text, `${MARKS[step.state] ?? ''} ${clipped(step.label)}`);
+    setText(node.text, `${MARKS[step.state] ?? ''} ${place.text}`);
     const count = step.count.split(',')[0];
     setText(node.state, [step.state, count || elapsed(step, this.now)].filter(Boolean).join(' · '));
   }
 
-  private make(place: Place, step: StepView): Node {
+  private make(place: PlaceView, step: StepView): Node {
     const text = drawn('text', { class: 'nbf-name', x: 0, y: -3 });
     const state = drawn('text', { class: 'nbf-word', x: 0, y: 12 });
-    const width = widthOf({ name: place.name, columns: Math.min(30, step.label.length + 2) });
+    const { width } = place;
+    const height = this.layout.box;
     const root = drawn(
       'g',
       {
@@ -230,7 +233,7 @@ export class FlowGraph {
         }
       },
       drawn('title', { text: step.label }),
-      drawn('rect', { x: -width / 2, y: -place.height / 2, width, height: place.height, rx: 6 }),
+      drawn('rect', { x: -width / 2, y: -height / 2, width, height, rx: 6 }),
       text,
       state
     );
@@ -240,7 +243,7 @@ export class FlowGraph {
     return node;
   }
 
-  private line(line: Line, inSight: boolean): void {
+  private line(line: LineView, inSight: boolean): void {
     const known = this.lines.get(line);
     if (!inSight) {
       known?.remove();
@@ -263,7 +266,7 @@ export class FlowGraph {
   }
 
   private bringIntoSight(name: string): void {
-    const place = this.plan.nodes.get(name);
+    const place = this.places.get(name);
     const { frame, zoom } = this;
     if (!place || !frame.clientWidth) {
       return;
@@ -271,8 +274,8 @@ export class FlowGraph {
     const pad = 16;
     const left = (place.x - place.width / 2) * zoom - pad;
     const right = (place.x + place.width / 2) * zoom + pad;
-    const top = (place.y - place.height / 2) * zoom - pad;
-    const bottom = (place.y + place.height / 2) * zoom + pad;
+    const top = (place.y - this.layout.box / 2) * zoom - pad;
+    const bottom = (place.y + this.layout.box / 2) * zoom + pad;
     if (left < frame.scrollLeft || right > frame.scrollLeft + frame.clientWidth) {
       frame.scrollLeft = (left + right - frame.clientWidth) / 2;
     }
@@ -300,7 +303,7 @@ export class FlowGraph {
       case 'ArrowDown':
       case 'ArrowLeft':
       case 'ArrowRight': {
-        const next = here === null ? null : neighbour(this.plan, here, event.key);
+        const next = here === null ? null : neighbour(this.layout, here, event.key);
         if (next !== null) {
           this.choice.select(next);
           this.nodes.get(next)?.root.focus({ preventScroll: true });
@@ -337,42 +340,35 @@ export class FlowGraph {
   }
 }
 
-function clipped(label: string): string {
-  return label.length > 26 ? `${label.slice(0, 25)}…` : label;
-}
-
-function boundsOf(line: Line): Bounds {
-  const xs = line.points.map(point => point.x);
-  const ys = line.points.map(point => point.y);
+function boundsOf(line: LineView): Bounds {
+  const xs = line.points.map(([x = 0]) => x);
+  const ys = line.points.map(([, y = 0]) => y);
   return { left: Math.min(...xs), right: Math.max(...xs), top: Math.min(...ys), bottom: Math.max(...ys) };
 }
 
-/** A line's points in; a path that leaves and arrives upright out. */
-function curve(line: Line): string {
-  const [start, ...rest] = line.points;
-  if (!start) {
-    return '';
-  }
-  let path = `M${round(start.x)} ${round(start.y)}`;
-  let { x, y } = start;
-  for (const [at, point] of rest.entries()) {
-    const end = at === rest.length - 1 ? { x: point.x, y: point.y - (point.y >= y ? 5 : -5) } : point;
-    const bend = (end.y - y) / 2;
-    path += `C${round(x)} ${round(y + bend)} ${round(end.x)} ${round(end.y - bend)} ${round(end.x)} ${round(end.y)}`;
-    ({ x, y } = end);
+/** A line's points in; a path that is upright at each of them, and ends where the head of its arrow begins, out. */
+function curve(line: LineView): string {
+  let path = '';
+  let [x, y] = [0, 0];
+  for (const [at, [pointX = 0, pointY = 0]] of line.points.entries()) {
+    if (at === 0) {
+      path = `M${pointX} ${pointY}`;
+      [x, y] = [pointX, pointY];
+      continue;
+    }
+    const endY = at === line.points.length - 1 ? pointY - (pointY >= y ? 5 : -5) : pointY;
+    const middle = round((y + endY) / 2);
+    path += x === pointX ? `V${round(endY)}` : `C${x} ${middle} ${pointX} ${middle} ${pointX} ${round(endY)}`;
+    [x, y] = [pointX, endY];
   }
   return path;
 }
 
 /** A line in; the head of its arrow out. */
-function tip(line: Line): string {
-  const end = line.points[line.points.length - 1];
-  const before = line.points[line.points.length - 2] ?? end;
-  if (!end || !before) {
-    return '';
-  }
-  const side = end.y >= before.y ? -6 : 6;
-  return `M${round(end.x)} ${round(end.y)}l-3.5 ${side}h7z`;
+function tip(line: LineView): string {
+  const [before, end] = line.points.slice(-2);
+  const [x = 0, y = 0] = end ?? [];
+  return `M${x} ${y}l-3.5 ${y >= (before?.[1] ?? 0) ? -6 : 6}h7z`;
 }
 
 function round(value: number): number {
