@@ -19,6 +19,7 @@ from nbflow.model import Record, RunEvent, RunStatus, Snapshot, TaskChanged, Tas
 from nbflow.render import preview, table
 from nbflow.runner import Runner
 from nbflow.screen import EVERY, TRACEBACKS, Screen
+from nbflow.tracebacks import unforeseen
 
 
 class FlowRun:
@@ -71,7 +72,7 @@ class FlowRun:
         try:
             self.known = msgspec.structs.replace(self.known, expected=index.durations(runner.place.folder))
             runner.run()
-        except Exception as error:  # in a thread of its own: raised by whoever waits for the run
+        except BaseException as error:  # in a thread of its own: raised by whoever waits for the run
             self.error = error
         finally:
             self._over.set()
@@ -90,9 +91,15 @@ class FlowRun:
         self._tell_end()
 
     def _draw_alone(self, screen: Screen) -> None:
-        while not (over := self._over.wait(EVERY)):
-            self._draw(screen)
-        self._draw(screen, last=over)
+        over = said = False
+        while not over:
+            over = self._over.wait(EVERY)
+            try:
+                self._draw(screen, last=over)
+            except BaseException as error:  # nobody waits for this thread, and the run goes on
+                if not said:
+                    say(unforeseen(error, f"{self.name} could not be shown as it stands"))
+                said = True
 
     def _tell_end(self) -> None:
         """One line, below the cell that runs now or ran last."""

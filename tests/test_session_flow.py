@@ -287,6 +287,39 @@ def test_run_in_the_background(start: Start) -> None:
     assert "done" in kernel.execute("%flow status").text
 
 
+BROKEN = """
+from nbflow.background import BackgroundScreen
+whole, tries = BackgroundScreen.update, []
+
+def broken(self, *_, **__):
+    tries.append(1)
+    raise SystemExit(3)
+
+BackgroundScreen.update = broken
+"""
+
+
+def until(kernel: Kernel, source: str, wanted: str) -> None:
+    for _ in range(100):
+        if wanted in kernel.execute(source).text:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{source!r} never gave {wanted!r}")
+
+
+def test_what_cannot_be_drawn_does_not_end_the_drawing(start: Start) -> None:
+    """A run in the background goes on and draws itself again, whatever one drawing raised."""
+    waits = "%%step waits\nimport pathlib, time\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.05)\nleft = 5"
+    kernel = start({"waits": waits})
+    kernel.execute(BROKEN)
+    assert kernel.execute("%flow run --background").status == "ok"
+    until(kernel, "len(tries) > 2", "True")
+    kernel.execute("BackgroundScreen.update = whole\nopen('go', 'w').close()")
+    until(kernel, "%flow status", "done in")
+    assert kernel.value("left") == "5"
+    assert kernel.value("len([t for t in __import__('threading').enumerate() if t.name == 'nbflow-run'])") == "0"
+
+
 def test_run_table_reads_as_text_in_nbclient(tmp_path: Path) -> None:
     import nbformat
     from nbclient import NotebookClient
