@@ -6,7 +6,8 @@ kills: worker, driver and kernel killed at random moments; power: the power goes
 is gone or torn; runs: many runs at once on one store; gcs: clean-ups beside runs; clocks: machines whose clocks differ;
 full: disks that fill up; seeds: one flow under many hash seeds, reused under each other one; flows: generated flows
 against plain loops; resumes: generated flows that fail, mended and resumed; exports: generated flows, run by Metaflow;
-tasks: one fan-out of 10,000; large: an artifact of 1 GB; notebooks: those of tests/wild under other hash seeds.
+tasks: one fan-out of 10,000; large: an artifact of 1 GB; notebooks: those of tests/wild under other hash seeds;
+mutants: notebooks and sources changed at random.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from pathlib import Path
 from bench.flows import wide
 from bench.foreach import driver
 from bench.overhead import write_notebook
+from tests.mutants import change
 
 REPORT = Path(__file__).parents[1] / "docs" / "soak.md"
 COUNTS = {
     "kills": 1000, "power": 5000, "runs": 50, "gcs": 100, "clocks": 200, "full": 100, "seeds": 100, "flows": 300,
     "resumes": 200, "exports": 60, "tasks": 10_000, "large": 1000, "notebooks": 3,
+    "mutants": 4000,
 }  # fmt: skip
 """How much the full form of each part is."""
 
@@ -190,9 +193,18 @@ def notebooks(count: int) -> tuple[str, str, bool]:
     return "notebooks that were not written for nbflow, against plain runs, 3 hash seeds", said, passed
 
 
+def mutants(count: int) -> tuple[str, str, bool]:
+    """Notebooks and sources changed at random: checked, understood and planned."""
+    chosen = int(seed())
+    bad, slowest = change(count, chosen)
+    what = f"{count} notebooks and {count} sources changed at random (seed {chosen})"
+    return what, f"{bad} ended otherwise than in a message of ours; the slowest took {slowest:.1f} s", not bad
+
+
 PARTS: dict[str, Callable[[int], tuple[str, str, bool]]] = {
     "kills": kills, "power": power, "runs": runs, "gcs": gcs, "clocks": clocks, "full": full, "seeds": seeds,
     "flows": flows, "resumes": resumes, "exports": exports, "tasks": tasks, "large": large, "notebooks": notebooks,
+    "mutants": mutants,
 }  # fmt: skip
 
 

@@ -173,7 +173,9 @@ def parse_python(text: str) -> Parsed:
     except _PARSE_ERRORS as error:
         first = error
     try:
-        python, ends = _transform(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # IPython's own words on lines that it does not expect
+            python, ends = _transform(text)
         return Parsed(python, _parse(python), ends)
     except _PARSE_ERRORS as error:
         word = text.split(maxsplit=1)[:1]

@@ -127,7 +127,7 @@ class Index:
         decoder = msgspec.json.Decoder(RunSummary)
         try:
             seen = [(decoder.decode(data), stamp) for stamp, data in rows]
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):
             self._file.remove()
             return {}
         return {(summary.folder, summary.run): (summary, stamp) for summary, stamp in seen}

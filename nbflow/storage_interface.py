@@ -208,7 +208,7 @@ class Store(ABC):
             about = msgspec.json.decode(self.read(ABOUT), type=About)
         except NotFoundError:
             return None
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise StoreError(
                 f"{self.url} has an {ABOUT} that cannot be read: {error}",
                 fix="`nbflow fsck --repair` writes it anew, or choose another folder with --store",

@@ -15,6 +15,7 @@ from nbflow import cli
 from nbflow.analysis import analyse
 from nbflow.notebook import parse_document
 from nbflow.storage import open_store
+from tests.kernel import Kernel, NotebookFile
 from tests.mutants import ODD, broken_by, documents, sources, understand
 
 GOOD = "%%step a\nx = 1"
@@ -189,6 +190,26 @@ def test_what_is_no_file_in_a_datastore(folder: Path, capsys: pytest.CaptureFixt
         told_well(words, capsys)
     assert {flow.name for flow in (store / "flows").iterdir() if flow.name.startswith("other")}
     assert open_store(store).children("flows") == sorted(set(open_store(store).children("flows")))
+
+
+@pytest.mark.running
+@pytest.mark.parametrize("spoilt", ["pipe", "deep", "types"])
+def test_a_kernel_beside_such_a_file(folder: Path, spoilt: str) -> None:
+    """Cells are run by hand all the same, and `%flow status` says why the file is not read."""
+    cells = {"ext": "%load_ext nbflow", "a": GOOD, "p": "y = x + 1", "b": "%%step b\nz = y"}
+    notebook = NotebookFile(folder / "flow.ipynb", cells)
+    with Kernel(notebook) as kernel:
+        notebook.path.unlink()
+        if spoilt == "pipe":
+            os.mkfifo(notebook.path)
+        else:
+            notebook.path.write_text(notebooks()["deep" if spoilt == "deep" else "the document's metadata []"])
+        kernel.ok("a", "p", "b")
+        assert kernel.value("z") == "2"
+        told = kernel.execute("%flow status").text
+        wanted = {"pipe": "no plain file", "deep": "nested too deeply", "types": "does not hold this cell yet"}
+        assert wanted[spoilt] in told
+        assert kernel.execute("%flow run").status == "ok"
 
 
 # ---------------------------------------------------------------- at random
