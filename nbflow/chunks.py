@@ -21,6 +21,9 @@ EVERY = 0.05
 MOST = 256
 """Lines that are written at once without waiting."""
 
+RESTS, LONGEST_REST = 9.0, 0.5
+"""Lines wait so many times as long as settling took the last time, and at most so many seconds."""
+
 COMPACT = 64
 """Files of one writer after which they are joined while it still writes."""
 
@@ -108,6 +111,7 @@ class ChunkWriter:
         self._lines: list[bytes] = []
         self._error: StoreError | None = None
         self._closed = False
+        self._rest = 0.0
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
         self._writing = threading.Lock()
@@ -156,7 +160,8 @@ class ChunkWriter:
     def _work(self) -> None:
         while not self._closed:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or len(self._lines) >= MOST, self._every)
+                wait = max(self._every, self._rest)
+                self._changed.wait_for(lambda: self._closed or (len(self._lines) >= MOST and not self._rest), wait)
                 if not self._lines:
                     self._changed.wait_for(lambda: self._closed or bool(self._lines))
                     continue
@@ -175,9 +180,12 @@ class ChunkWriter:
                 lines = self._lines[:]
             if not lines:
                 return
+            began = time.monotonic()
             if self._settled is not None and self._store.settle() and not self._files.settled:
                 self._store.settle(self._settled)
                 self._files.settled = True
+            # a disk that takes long for it is asked less often: what comes meanwhile is settled together
+            self._rest = min(RESTS * (time.monotonic() - began), LONGEST_REST)
             self._files.write(lines)
             with self._changed:
                 del self._lines[: len(lines)]
