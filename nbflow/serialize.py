@@ -462,6 +462,8 @@ def _route(kind: type, registry: Registry) -> Callable[[Pickler, Any], Any] | No
         return _polars
     if package == "matplotlib" and hasattr(kind, "set_children"):  # a node of transforms
         return _alone(reduce_node)
+    if package == "multiprocessing" and _is_shared(kind):
+        return _shared
     pandas = sys.modules.get("pandas")
     if pandas is not None and issubclass(kind, _pandas_holders(pandas)):
         return Pickler.pandas
@@ -492,6 +494,18 @@ def _alone(reduce: Callable[[Any], Any]) -> Callable[[Pickler, Any], Any]:
 
 def _polars(_: Pickler, value: Any) -> Any:
     return reduce_polars(value)
+
+
+def _is_shared(kind: type) -> bool:
+    """Whether a type of multiprocessing's only names what its values stand for: memory, or an object of a manager."""
+    managers = sys.modules.get("multiprocessing.managers")
+    proxies = getattr(managers, "BaseProxy", ())
+    return kind.__name__ in {"SharedMemory", "ShareableList"} or issubclass(kind, proxies)
+
+
+def _shared(_: Pickler, value: Any) -> Any:
+    # what pickle would store is a name; what it names ends with the process of the step
+    raise TypeError(f"a {type(value).__name__} ends with its step and cannot be stored; copy what is in it")
 
 
 def _open_file(_: Pickler, value: Any) -> Any:

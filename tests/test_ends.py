@@ -419,3 +419,24 @@ def test_what_does_not_end_is_broken_off(kind: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert told in done.stdout
     assert done.stderr == ""
+
+
+SHARED = {
+    "SharedMemory": "from multiprocessing.shared_memory import SharedMemory\nx = SharedMemory(create=True, size=10)",
+    "ShareableList": "from multiprocessing.shared_memory import ShareableList\nx = ShareableList([1, 2])",
+    "DictProxy": "import multiprocessing as mp\nmanager = mp.Manager()\nx = manager.dict(a=1)",
+}
+
+
+def test_what_only_names_shared_memory_is_not_stored(tmp_path: Path) -> None:
+    """What it names ends with its step: a step that leaves it to another one is told so."""
+    cells = []
+    for kind, deed in SHARED.items():
+        cells += [f"%%step made_{kind}\n{deed}", f"%%step read_{kind}\nprint(x)"]
+        cells += [f"%%step alone_{kind}\n{deed.replace('x =', 'y =')}\nz_{kind} = len(list(getattr(y, 'buf', y)))"]
+    done = flow(tmp_path, *cells, "%%step last\nprint(" + ", ".join(f"z_{kind}" for kind in SHARED) + ")")
+    for kind in SHARED:
+        error = done[f"made_{kind}"].task.error
+        assert error is not None, kind
+        assert f"a {kind} ends with its step and cannot be stored" in error.message, error
+    assert done["last"].task.stdout == "10 2 1\n"
