@@ -20,6 +20,12 @@ RANDOM_STATES: Mapping[str, tuple[str, frozenset[str]]] = {
 
 STATES = frozenset(name for name, _ in RANDOM_STATES.values())
 
+AXES = "<axes>"
+"""Stands among names that a step below may change for the names of indexes, which frames and series share."""
+
+NAMING = re.compile(r"(?<!\bself)\.names?\s*=(?!=)|\.set_names\(")
+AXIS = re.compile(r"\.(?:index|columns|axes|levels)\b")
+
 PROCESS = "<process>"
 """What a cell has set in its process besides its set-up statements: options, folder, environment."""
 
@@ -273,3 +279,8 @@ def _text_of(place: ast.expr) -> str | None:
             above, below = _text_of(left), _text_of(right)
             return None if above is None or below is None else f"{above}/{below}"
     return None
+
+
+def names_axes(source: str) -> bool:
+    """Whether a cell's text may name the levels of an index in place: whoever has that index has the name then."""
+    return bool(NAMING.search(source) and AXIS.search(source))

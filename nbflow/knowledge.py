@@ -199,7 +199,7 @@ class Knowledge:
 
     def _same_content(self, group: Group, values: Mapping[str, Any]) -> bool:
         """A stored group and the objects that its names hold now in; whether they would be stored as the same bytes."""
-        dumped = serialize.dump(values, self.registry)
+        dumped = serialize.dump(values, self.registry, [frozenset(values)])
         if len(dumped) != 1 or not isinstance(dumped[0], Dumped):
             return False
         groups, _ = artifacts.save(cast("Store", _Present()), dumped)

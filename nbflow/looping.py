@@ -12,7 +12,7 @@ from functools import cached_property
 
 import msgspec
 
-from nbflow.effects import PROCESS
+from nbflow.effects import AXES, PROCESS, names_axes
 from nbflow.model import Definition, Flow, Index, Record, Source, Step, TaskId, Writer
 from nbflow.regions import own_names, surely
 
@@ -219,11 +219,13 @@ class Loops:
 
     def changed_below(self, step: Step, name: str) -> bool:
         """Whether a step below, or one in the same fan-out, may change what the name holds after this step."""
-        inside = set(step.scope)
-        return any(
-            other.position > step.position or bool(inside & set(other.scope))
-            for other in self._changes.get(name, ()) if other.name != step.name
-        )  # fmt: skip
+        return any(self._is_below(step, other) for other in self._changes.get(name, ()))
+
+    def _is_below(self, step: Step, other: Step) -> bool:
+        """Whether another step stands below, or in the same fan-out."""
+        return other.name != step.name and (
+            other.position > step.position or not set(step.scope).isdisjoint(other.scope)
+        )
 
     def tracked(self, step: Step) -> tuple[str, ...]:
         """Names that a step below may change: what shares objects with them after this step has to stay with them.
@@ -236,9 +238,16 @@ class Loops:
         return known[1]
 
     def _tracked_of(self, step: Step) -> tuple[str, ...]:
+        axes = (AXES,) if any(self._is_below(step, other) for other in self._naming) else ()
         if any(self.changed_below(step, name) for name in step.writes if not name.startswith("<")):
-            return ("*",)
-        return tuple(n for n in sorted(self._changes) if not n.startswith("<") and self.changed_below(step, n))
+            return ("*", *axes)
+        found = (n for n in sorted(self._changes) if not n.startswith("<") and self.changed_below(step, n))
+        return (*found, *axes)
+
+    @cached_property
+    def _naming(self) -> tuple[Step, ...]:
+        """The steps that may name the levels of an index in place."""
+        return tuple(step for step in self.flow.steps if names_axes(step.source))
 
     def possible_writers(self, step: Step) -> tuple[Step, ...]:
         """Steps above that hand something that this one reads to calls, which might change it in place."""

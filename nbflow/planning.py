@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from nbflow.effects import state_of
+from nbflow.effects import AXES, state_of
 from nbflow.looping import Candidate, Gate, Loops, Sizes
 from nbflow.model import (
     FORMAT,
@@ -423,7 +423,9 @@ def apart(record: Record, tracked: Sequence[str]) -> Reason | None:
 
     What it left shares objects with such an input, and the two were stored apart.
     """
-    lost = [name for name in record.shares if name not in record.artifacts]
+    if AXES in tracked and AXES in record.shares:
+        return ("input", "what it left shares an index, whose names a step below sets")
+    lost = [name for name in record.shares if name not in record.artifacts and name != AXES]
     if not lost or ("*" not in tracked and set(tracked).isdisjoint(record.shares)):
         return None
     return ("input", f"{', '.join(lost)} shares objects with what it left, which a step below changes")

@@ -93,9 +93,12 @@ class Unstorable:
     described: Description
 
 
-def dump(values: Mapping[str, Any], registry: Registry) -> list[Dumped | Unstorable]:
+def dump(
+    values: Mapping[str, Any], registry: Registry, together: Sequence[frozenset[str]] = ()
+) -> list[Dumped | Unstorable]:
     """Named values in; groups of names that share objects, and the names that cannot be stored, out.
 
+    Names that stand `together` are in one group in any case, where they can be stored.
     No array memory is copied (a non-contiguous array is). Never raises for what a value does while it is pickled.
     """
     described = {name: describe(name, value) for name, value in values.items()}
@@ -111,7 +114,7 @@ def dump(values: Mapping[str, Any], registry: Registry) -> list[Dumped | Unstora
             trials.append(trial)
         else:
             results.append(Unstorable(name, described[name].type, _blame(session, name, value, trial), described[name]))
-    for members, regions in _groups(trials):
+    for members, regions in _groups(trials, together):
         results.extend(_finish(session, members, regions, values, described))
     return results
 
@@ -201,8 +204,10 @@ def out_of_band(receive: Callable[[memoryview], object]) -> Callable[[pickle.Pic
     return take
 
 
-def _groups(trials: list[_Trial]) -> list[tuple[list[_Trial], dict[int, list[Region]]]]:
-    """Trials in; those that must be stored together, with the memory that their arrays share, out."""
+def _groups(
+    trials: list[_Trial], together: Sequence[frozenset[str]]
+) -> list[tuple[list[_Trial], dict[int, list[Region]]]]:
+    """Trials, and names that belong together, in; what must be stored together, with the memory that is shared, out."""
     parent = list(range(len(trials)))
 
     def find(place: int) -> int:
@@ -219,6 +224,10 @@ def _groups(trials: list[_Trial]) -> list[tuple[list[_Trial], dict[int, list[Reg
             if find(owner[key]) != find(place) and _is_mutable(memo[key][1]):
                 parent[find(owner[key])] = find(place)
         owner.update(dict.fromkeys(memo, place))
+    for names in together:
+        first, *others = [place for place, trial in enumerate(trials) if not names.isdisjoint(trial.names)] or [0]
+        for place in others:
+            parent[find(place)] = find(first)
     regions: dict[int, list[Region]] = {}
     for root, places, arrays in _same_memory(trials):
         found = regions_of(arrays, root)

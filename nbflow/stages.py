@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from nbflow import leftovers, module_state, outcome, process_state, randomness, records, replay
 from nbflow.costs import Costs
 from nbflow.definition_state import Definitions
-from nbflow.effects import PROCESS, owner_of
+from nbflow.effects import AXES, PROCESS, names_axes, owner_of
 from nbflow.fingerprint import fingerprint, holds_artists
 from nbflow.import_settings import ImportSettings
 from nbflow.joining import open_inputs
@@ -292,8 +292,9 @@ class Stages:
         others = {n: v for n, v in self.others.items() if not self._is_bound(n) and not is_fixed(v)}
         if not inputs or not others:
             return {}
-        together = dump_together(inputs, others, (), self.registry)
-        return {name: others[name] for name in together.shares}
+        axes = (AXES,) if names_axes(self.spec.source) else ()
+        together = dump_together(inputs, others, axes, self.registry)
+        return {name: others[name] for name in together.shares if name != AXES}
 
     def _is_as_stored(self, name: str, value: Any, group: int) -> bool:
         """Whether a value is still equal to what it was loaded from: loaded once more and compared."""

@@ -16,8 +16,12 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+import nbflow
+from nbflow.effects import AXES, names_axes
 from nbflow.serialize import Dumped, Registry, Unstorable, dump
+from nbflow.sharing import dump_together
 from tests.dumping import Colour, Point, dumped, loaded, through
+from tests.kernel import NotebookFile
 
 SHARED = [1, 2]
 
@@ -209,3 +213,64 @@ def test_deeply_nested_value_is_a_reason() -> None:
     assert isinstance(found, Unstorable)
     while value:
         value = value[0]
+
+
+def of_one_index() -> dict[str, Any]:
+    heights = pd.Series([3, 5], index=pd.Index(["oak", "elm"]))
+    table = pd.DataFrame({"h": heights, "w": [1, 2]})
+    return {"heights": heights, "table": table, "others": [table.copy(), table["w"]], "apart": pd.DataFrame({"h": [1]})}
+
+
+def test_an_index_is_stored_once_where_its_names_may_be_set_below() -> None:
+    values = of_one_index()
+    assert values["table"].index is values["heights"].index
+    groups = [each for each in dump_together(values, {}, (AXES,), Registry()).dumped if isinstance(each, Dumped)]
+    together = next(each for each in groups if "table" in each.names)
+    assert "heights" in together.names
+    assert ("apart",) in [each.names for each in groups]
+    again = loaded({each.names: each for each in groups})
+    again["heights"].index.names = ["kind"]
+    assert again["table"].index.names == ["kind"]
+    pd.testing.assert_frame_equal(again["table"].rename_axis(None), values["table"])
+
+
+def test_elsewhere_frames_of_one_index_are_loaded_alone() -> None:
+    values = of_one_index()
+    together = dump_together({"table": values["table"]}, {"heights": values["heights"]}, ("*",), Registry())
+    assert [each.names for each in together.dumped if isinstance(each, Dumped)] == [("table",)]
+    assert (together.shares, together.joined) == ({AXES}, frozenset())
+    joined = dump_together({"table": values["table"]}, {"heights": values["heights"]}, ("heights", AXES), Registry())
+    assert (joined.shares, joined.joined) == ({"heights"}, {"heights"})
+    assert not dump_together({"a": values["apart"]}, {"b": values["heights"]}, (), Registry()).shares
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ("pop.index.names = ['k', 'n']", True),
+        ("idx = df.columns\nidx.name = 'k'", True),
+        ("df.index.set_names('k', inplace=True)", True),
+        ("class A:\n    def __init__(self, name):\n        self.name = name\n        self.index = 3", False),
+        ("s.name = 'total'", False),
+        ("if df.index.name == 'k':\n    df = df.reset_index()", False),
+        ("df.index = range(3)", False),
+    ],
+)
+def test_cells_that_name_axes_are_told_by_their_text(source: str, named: bool) -> None:
+    assert names_axes(source) is named
+
+
+@pytest.mark.running
+def test_a_step_that_names_an_index_later_on_finds_it_shared(tmp_path: pathlib.Path) -> None:
+    cells = {
+        "make": "%%step make\nimport pandas as pd\nheights = pd.Series([3, 5], index=pd.Index(['oak', 'elm']))",
+        "build": "%%step build\ntable = pd.DataFrame({'h': heights, 'w': [1, 2]})",
+        "name": "%%step name\nlength = len(heights)",
+        "read": "%%step read\nnames = list(table.index.names)",
+    }
+    notebook = NotebookFile(tmp_path / "flow.ipynb", cells)
+    assert nbflow.run(notebook.path, store=str(tmp_path / "store")).data.names == [None]
+    notebook.edit("name", "%%step name\nheights.index.names = ['kind']")
+    assert nbflow.run(notebook.path, store=str(tmp_path / "store")).data.names == ["kind"]
+    again = nbflow.run(notebook.path, store=str(tmp_path / "store"))
+    assert all(again[name].task.state == "reused" for name in cells)

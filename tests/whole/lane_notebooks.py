@@ -144,6 +144,16 @@ NOTEBOOKS: dict[str, Lanes] = {
         "plain": "first = words.pop()\nrest = [*words]",
         "end": "%%step end\nprint(first, rest == [*words], [[*each] for each in kept.all], kept.all[0] is words, odd, pair)",
     }),
+    "an index of two frames": Lanes({
+        "top": "import pandas as pd",
+        "make": "%%step make\nheights = pd.Series([3, 5, 8], index=pd.MultiIndex.from_product([['oak'], [1, 2, 3]]))\n"
+                "apart = pd.DataFrame({'h': [1, 2]})\nprint(heights.index.nlevels)",
+        "build": "table = pd.DataFrame({'h': heights, 'w': [1, 1, 2]})",
+        "name": "%%step name\nheights.index.names = ['kind', 'tree']\nprint(heights.index.names)",
+        "read": "%%step read\nprint(list(table.index.names), table.columns.tolist(), apart.index.name)",
+        "more": "%%step more\ntable.columns.name = 'size'",
+        "end": "%%step end\nprint(table.columns.name, list(heights.index.names), table.xs(2, level='tree').to_dict())",
+    }),
     "frames of several blocks": Lanes({
         "top": "import numpy as np, pandas as pd\n\ndef overwritten(frame):\n    v = frame.values\n    if v.flags.writeable:\n"
                "        v[:, 0] = -1\n    return v.flags.writeable, v.tolist(), frame.iloc[0, 0]",
