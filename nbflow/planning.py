@@ -54,6 +54,7 @@ class Resolved:
     along: Mapping[str, Value] = field(default_factory=dict)  # names that share objects with inputs and hold them yet
     binds: Mapping[tuple[int, str], Value] = field(default_factory=dict)  # (definition, name) -> value while defining
     definitions: tuple[int, ...] = ()
+    again: frozenset[int] = frozenset()  # of them those of the step's own cell that values refer to
     waits: tuple[TaskId, ...] = ()
     failure: TaskFailure | None = None
     skip: str | None = None  # why: a name that it surely reads was left by nobody, as its maker was skipped or caught
@@ -98,6 +99,7 @@ def resolve(
         along=finding.along,
         binds=finding.binds,
         definitions=tuple(sorted(finding.definitions)),
+        again=frozenset(finding.again),
         waits=tuple(sorted(finding.waits, key=lambda need: (need.step, need.index, need.part))),
         failure=finding.failure or (finding.missing if finding.skip is None else None),
         skip=finding.skip,
@@ -113,6 +115,7 @@ class _Resolving:
         self.along: dict[str, Value] = {}
         self.binds: dict[tuple[int, str], Value] = {}
         self.definitions: set[int] = set()
+        self.again: set[int] = set()  # of this very cell: values of an earlier turn or item refer to them
         self.waits: set[TaskId] = set()
         self.failure: TaskFailure | None = None
         self.skip: str | None = None
@@ -229,6 +232,7 @@ class _Resolving:
                 continue
             orders = sorted(closed(self.flow.definitions, [definition.order]))
             self.define(orders)
+            self.again |= {order for order in orders if self.flow.definitions[order].cell == self.step.cell}
             made = [self.flow.definitions[order] for order in orders]
             names.update((free, False) for each in made for free in each.free)
             asked = (defined(each.hints, self.flow.writers, self.step.position) for each in made)
@@ -241,8 +245,6 @@ class _Resolving:
 
     def _definition(self, identity: str) -> Definition | None:
         found = self.loops.definitions_by_id.get(identity)
-        if found is not None and found.cell == self.step.cell:
-            return None  # this very cell makes it
         if found is not None:
             return found
         name = identity.partition("@")[0]
@@ -294,8 +296,9 @@ def replay_of(
         )  # fmt: skip
 
     before = tuple(
-        entry(flow.definitions[order]) for order in resolved.definitions if flow.definitions[order].cell != step.cell
-    )
+        entry(flow.definitions[order]) for order in resolved.definitions
+        if flow.definitions[order].cell != step.cell or order in resolved.again
+    )  # fmt: skip
     own = tuple(
         entry(definition) for definition in flow.definitions
         if definition.cell == step.cell and definition.kind == "definition"

@@ -125,6 +125,15 @@ CASES: dict[str, list[str]] = {
         "%%step j --join c\nms = [each.m for each in inputs]",
         "%%step d\nlast = k",
     ],
+    "values of a class of the loop's own cell": [
+        "%%step a\nps = []",
+        (
+            "%%step b --until len(ps) > 2\n"
+            "class P:\n    def __eq__(self, other):\n        return vars(self) == vars(other)\n\n"
+            "class Q(P):\n    pass\n\nps.append(Q())\nps[-1].x = len(ps)\nxs = [p.x for p in ps]"
+        ),
+        "%%step d\nk = [p.x for p in ps]",
+    ],
     "names in other scripts": [
         "%%step größe --foreach ñ in [1, 2]\nübung = ñ * 2",
         "%%step 合計 --join größe\n総和 = sum(e.übung for e in inputs)",

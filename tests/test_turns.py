@@ -313,6 +313,7 @@ def test_by_hand_they_do_too_and_a_run_takes_them(start: Start) -> None:
     marks = displayed(kernel, "draw")
     assert len({*marks}) == len(marks)
     assert kernel.ok("told").result == "0"
+    kernel.execute("%flow status")  # all is stored before the run looks
     run = nbflow.run(kernel.notebook.path, store=store_of(kernel))
     assert int(run.data.mark) == int(marks[-1])
     assert {state for step in run.steps() for _, state in turns(step)} == {"reused"}
