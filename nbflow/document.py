@@ -182,7 +182,7 @@ class Document:
             )
         if self._saved is not None:
             return self._saved
-        return Notebook(name=self._name(), folder=str(self.folder), path=None, cells=())
+        return Notebook(name=self._name(), folder=str(self.folder), path=None, cells=(), grows=True)
 
     def _name(self) -> str:
         return self.path.stem if self.path is not None else "notebook"

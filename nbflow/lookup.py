@@ -611,7 +611,7 @@ class Lookup:
             places=self.loops.setting, own=own, groups=groups,
             inputs={name: ref(value) for name, value in resolved.inputs.items()},
             along={name: ref(value) for name, value in resolved.along.items()},
-            tracked=() if task.part else self.loops.tracked(step),
+            tracked=() if task.part else self.loops.kept_together(step),
             writes=step.writes, outputs=step.options.outputs,
             required=() if task.part else tuple(sorted(self.required(step.name))),
             parameters=self._parameters, tags=self.facts.tags, origin=self.facts.origin, threads=threads,

@@ -210,9 +210,9 @@ class Loops:
 
     @cached_property
     def _changes(self) -> Mapping[str, tuple[Step, ...]]:
-        """For each name the steps that may change the value that they read."""
+        """For each name the steps that may change the value that they read, whether they run now or later."""
         found: dict[str, list[Step]] = {}
-        for step in self.flow.steps:
+        for step in (*self.flow.steps, *self.flow.beyond):
             for name in {binding.name for binding in step.bindings}.intersection(step.writes):
                 found.setdefault(name, []).append(step)
         return {name: tuple(steps) for name, steps in found.items()}
@@ -237,6 +237,10 @@ class Loops:
             known = self._tracked[step.name] = step, self._tracked_of(step)
         return known[1]
 
+    def kept_together(self, step: Step) -> tuple[str, ...]:
+        """Names that are stored with what shares objects with them: what a later cell may change is not known yet."""
+        return ("*", AXES) if self.flow.notebook.grows else self.tracked(step)
+
     def _tracked_of(self, step: Step) -> tuple[str, ...]:
         axes = (AXES,) if any(self._is_below(step, other) for other in self._naming) else ()
         if any(self.changed_below(step, name) for name in step.writes if not name.startswith("<")):
@@ -247,7 +251,7 @@ class Loops:
     @cached_property
     def _naming(self) -> tuple[Step, ...]:
         """The steps that may name the levels of an index in place."""
-        return tuple(step for step in self.flow.steps if names_axes(step.source))
+        return tuple(step for step in (*self.flow.steps, *self.flow.beyond) if names_axes(step.source))
 
     def possible_writers(self, step: Step) -> tuple[Step, ...]:
         """Steps above that hand something that this one reads to calls, which might change it in place."""

@@ -88,6 +88,7 @@ class Notebook(Frozen, frozen=True, kw_only=True):
     cells: tuple[Cell, ...]
     findings: tuple[Finding, ...] = ()
     document: str = ""  # the notebook's own JSON, kept with each run
+    grows: bool = False  # only cells that were executed are known: others may follow
 
 
 # ---------------------------------------------------------------- the flow
@@ -203,6 +204,7 @@ class Flow(Frozen, frozen=True, kw_only=True):
     lists: dict[str, Step] = {}  # of a foreach step: what its list is evaluated from, as a step of its own
     all_cells: bool = False  # every code cell that computes was taken as a step
     writers: dict[str, tuple[Writer, ...]] = {}  # every name's writers in document order, scratch cells included
+    beyond: tuple[Step, ...] = ()  # of a part of a notebook's flow: the other steps, which do not run
 
     def step(self, name: str) -> Step:
         """The step of that name; KeyError when there is none."""

@@ -21,8 +21,9 @@ def with_ancestors(flow: Flow, wanted: Iterable[str]) -> Flow:
             queue.extend((*by_name[name].needs, *by_name[name].scope, *_joined_by(by_name[name], flow)))
             queue.extend(cell.name for cell in flow.steps if name in cell.affects)
     kept = tuple(step for step in flow.steps if step.name in keep or step.kind == "params")
+    beyond = (*flow.beyond, *(step for step in flow.steps if step not in kept))
     edges = tuple(edge for edge in flow.edges if edge.frm in keep and edge.to in keep)
-    return msgspec.structs.replace(flow, steps=kept, edges=edges)
+    return msgspec.structs.replace(flow, steps=kept, edges=edges, beyond=beyond)
 
 
 def _joined_by(step: Step, flow: Flow) -> list[str]:

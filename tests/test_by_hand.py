@@ -313,3 +313,20 @@ def test_a_step_that_has_failed_here_is_said_to_have_failed(start: Start) -> Non
     assert "a has to run first (it failed)" in kernel.run("b").traceback
     kernel.notebook.edit("a", "%%step a\nx = 1")
     assert kernel.ok("a", "b").result == "1"
+
+
+SHARED = {
+    "a": "a = [1]",
+    "build": "%%step build --retry 1\nb = a",
+    "grow": "%%step grow\na.append(2)",
+    "show": "%%step show\nprint(b, b is a)",
+}
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told of the notebook", "not told"])
+def test_a_step_in_a_process_shares_with_what_cells_below_it_change(start: Start, told: bool) -> None:
+    """Its run is of it alone: what the others will change is known from the notebook, or anything may be changed."""
+    kernel = start(SHARED, env={} if told else {"JPY_SESSION_NAME": ""})
+    assert kernel.ok("a", "build", "grow", "show").stdout == "[1, 2] True\n"
+    kernel.restart()
+    assert "[1, 2] True\n" in kernel.ok("a", "build", "grow", "show").stdout
