@@ -25,6 +25,7 @@ from nbflow.model import (
     Ended,
     Flow,
     Found,
+    Observations,
     Output,
     Record,
     RunEnded,
@@ -50,6 +51,9 @@ Understand = Callable[[Changed], Flow]
 Watch = Callable[[Snapshot, RunEvent | TaskOutput | None], None]
 DRAW_EVERY = 0.1
 BEAT_EVERY = 5.0
+OUTSIDE = frozenset({"socket", "subprocess", "database"})
+"""What a task may have changed other things by."""
+
 HEALS = 10
 """Times that a run makes again what its store has lost, before it fails instead."""
 GRACE = 3.0
@@ -335,7 +339,7 @@ class Runner:
         if result.record is not None:
             self.lookup.keep(result.record)
         self.discover(task, result.record)
-        if result.failure is not None and result.failure.type == DamagedError.__name__ and self.heals(task):
+        if result.failure is not None and result.failure.type == DamagedError.__name__ and self.heals(task, result):
             return
         if self.draining:
             if not self.handles:
@@ -399,12 +403,17 @@ class Runner:
         if not self.handles:
             self.inbox.put(Progress(task, Drained()))
 
-    def heals(self, task: TaskId) -> bool:
-        """Whether a task that has not come to its first line gets what it lacks: what made that runs again.
+    def heals(self, task: TaskId, result: TaskResult | None = None) -> bool:
+        """Whether a task gets what it lacks: what made that runs again, and so does the task.
 
-        A store loses bytes to whoever cleans it up, and to disks; that is nothing that a step could be blamed for.
+        A store loses bytes to whoever cleans it up, and to disks; that is nothing that a step could be blamed for. A
+        cell that has begun (items of a join are read in it) runs again only where it had no effect on anything else.
         """
-        if self.state.tasks[task].state == "running" or self.state.cancelled is not None or self.healed >= HEALS:
+        begun = self.state.tasks[task].state == "running"
+        once = self.flow.step(task.step).options.once
+        if begun and (once or result is None or _has_effect(result.observations)):
+            return False
+        if self.state.cancelled is not None or self.healed >= HEALS:
             return False
         if not self.lookup.drop_lost():
             return False
@@ -480,6 +489,11 @@ class Runner:
         else:
             self.behind = True
         self.watch(self.drawn, event)
+
+
+def _has_effect(seen: Observations) -> bool:
+    """Whether a task was seen to do what must not be done twice."""
+    return bool(seen.written) or not OUTSIDE.isdisjoint(seen.volatile)
 
 
 def _with_execution(event: TaskChanged, lookup: Lookup) -> TaskChanged:

@@ -6,14 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import nbflow
 from nbflow import cli
-from nbflow.errors import DamagedError
+from nbflow.errors import DamagedError, NotFoundError
 from nbflow.notebook import document_of
 
 HARVEST = [
@@ -100,6 +103,46 @@ def test_a_damaged_value_is_told_and_fresh_mends_it() -> None:
     assert "--fresh" in (caught.value.fix or "")
     assert cli.main(["run", str(path), "--fresh", "harvest"]) == 0
     assert float(nbflow.Run(run.id).data.yields.sum()) == TOTAL
+
+
+@pytest.mark.running
+@pytest.mark.parametrize("size", [3, 30_000])
+@pytest.mark.parametrize("effect", ["", "with open('seen', 'a') as book:\n    book.write('x')\n"])
+def test_a_join_whose_items_are_gone_runs_again_unless_it_had_an_effect(effect: str, size: int) -> None:
+    """Its items are lost while it runs, as to a clean-up: they are read when its cell asks for them."""
+    wait = "import time\nfrom pathlib import Path\nwhile not Path('go').exists():\n    time.sleep(0.02)\n"
+    path = write([
+        f"%%step sort --foreach lot in range(3)\nheap = [float(lot)] * {size}",
+        f"%%step store --join sort\n{effect}{wait}total = sum(sum(entry.heap) for entry in inputs)",
+    ])  # fmt: skip
+    ended: list[nbflow.Run] = []
+    thread = threading.Thread(target=lambda: ended.append(nbflow.run(path)), daemon=True)
+    thread.start()
+    seen = Path("seen")
+    while not _is_running("store") and thread.is_alive():
+        time.sleep(0.02)
+    while effect and not seen.exists() and thread.is_alive():
+        time.sleep(0.02)
+    for place in Path(".nbflow/results").rglob("*"):
+        if place.is_file() and b'"step":"sort"' in place.read_bytes():
+            place.unlink()
+    Path("go").touch()
+    thread.join()
+    (run,) = ended
+    if effect:
+        assert seen.read_text() == "x"
+        assert run.status == "failed"
+        assert run.error is not None
+        assert run.error.type == "DamagedError"
+        run = nbflow.run(path)
+    assert run.status == "done", run.error
+    assert run.data.total == 3.0 * size
+
+
+def _is_running(step: str) -> bool:
+    with suppress(NotFoundError):  # not yet begun
+        return any(each.name == step and each.state == "running" for each in nbflow.Run("farm/latest").steps())
+    return False
 
 
 @pytest.mark.running
