@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nbflow import artifacts
-from nbflow.fingerprint import fingerprint
-from nbflow.serialize import Registry, dump
-from nbflow.storage import Store, open_store
+from nbflow.store import artifacts
+from nbflow.store.location import Store, open_store
+from nbflow.store.serialize.fingerprint import fingerprint
+from nbflow.store.serialize.pickler import Registry, dump
 
 GB = 1_000_000_000
 MIB = 1 << 20

@@ -11,7 +11,7 @@ from statistics import median
 
 import nbflow
 from bench.rows import Row
-from nbflow.notebook import document_of
+from nbflow.flow.notebook import document_of
 
 
 def measure(*, quick: bool) -> list[Row]:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.rows import Row, table
-from tests.plain import copy_with_data
+from tests.support.plain import copy_with_data
 
 HERE = Path(__file__).resolve().parent.parent
 LARGEST = 1.1

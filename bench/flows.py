@@ -13,7 +13,7 @@ from pathlib import Path
 from bench import metaflow
 from bench.overhead import write_notebook
 from bench.rows import Row, in_turns, timed
-from tests.kernel import Kernel, NotebookFile
+from tests.support.kernel import Kernel, NotebookFile
 
 THREE = {
     "ext": "%load_ext nbflow",

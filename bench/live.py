@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from bench.rows import Row
-from tests.kernel import Kernel, NotebookFile
+from tests.support.kernel import Kernel, NotebookFile
 
 TOPIC = "live output"
 CLOCK = "import time\nfor _ in range({lines}):\n    time.sleep(0.23)\n    print('at', time.time())\n"

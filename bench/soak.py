@@ -27,7 +27,7 @@ from pathlib import Path
 from bench.flows import wide
 from bench.foreach import driver
 from bench.overhead import write_notebook
-from tests.mutants import change
+from tests.support.mutants import change
 
 REPORT = Path(__file__).parents[1] / "docs" / "soak.md"
 COUNTS = {
@@ -86,7 +86,7 @@ def seed() -> str:
 def kills(count: int) -> tuple[str, str, bool]:
     """Random kills: of five two are of the driver, two of a worker, one of a kernel."""
     rounds, drawn = max(2, round(count / 2.5)), seed()
-    passed, said = pytest(["tests/test_kills.py"], NBFLOW_KILLS=str(rounds), NBFLOW_SEED=drawn)
+    passed, said = pytest(["tests/executors/test_kills.py"], NBFLOW_KILLS=str(rounds), NBFLOW_SEED=drawn)
     what = f"{rounds} kills of the driver, {rounds} of a worker, {max(1, rounds // 2)} of a kernel (seed {drawn})"
     return what, f"0 lost, 0 doubled; {said}" if passed else said, passed
 
@@ -94,14 +94,16 @@ def kills(count: int) -> tuple[str, str, bool]:
 def power(count: int) -> tuple[str, str, bool]:
     """The power goes at random moments of recorded runs."""
     drawn = seed()
-    passed, said = pytest(["tests/test_power_cut.py"], NBFLOW_CUTS=str(count), NBFLOW_SEED=drawn)
+    passed, said = pytest(["tests/store/test_power_cut.py"], NBFLOW_CUTS=str(count), NBFLOW_SEED=drawn)
     return f"{count:,} cuts, {max(2, count // 20)} of them gone on from (seed {drawn})", said, passed
 
 
 def shared(test: str, variable: str, count: int) -> tuple[bool, str, str]:
     """A test of `test_shared_store` in, and how much of it; whether it passed, what it said, and its seed out."""
     drawn = seed()
-    passed, said = pytest(["tests/test_shared_store.py", "-k", test], **{variable: str(count), "NBFLOW_SEED": drawn})
+    passed, said = pytest(
+        ["tests/store/test_shared_store.py", "-k", test], **{variable: str(count), "NBFLOW_SEED": drawn}
+    )
     return passed, said, drawn
 
 
@@ -146,19 +148,19 @@ def seeds(count: int) -> tuple[str, str, bool]:
 
 def flows(count: int) -> tuple[str, str, bool]:
     """Generated flows against the loops that they stand for."""
-    passed, said = pytest(["tests/test_loops.py"], NBFLOW_FLOWS=str(count))
+    passed, said = pytest(["tests/engine/test_loops.py"], NBFLOW_FLOWS=str(count))
     return f"{count} generated flows", said, passed
 
 
 def resumes(count: int) -> tuple[str, str, bool]:
     """Generated flows that fail at some place, then mended and resumed."""
-    passed, said = pytest(["tests/test_resume_property.py"], NBFLOW_RESUMES=str(count))
+    passed, said = pytest(["tests/engine/test_resume_property.py"], NBFLOW_RESUMES=str(count))
     return f"{count} generated flows, each broken, mended in one of four ways, resumed", said, passed
 
 
 def exports(count: int) -> tuple[str, str, bool]:
     """Generated flows, exported, run by Metaflow."""
-    passed, said = pytest(["tests/test_export_property.py", "-m", "export"], NBFLOW_EXPORT_FLOWS=str(count))
+    passed, said = pytest(["tests/exporters/test_export_property.py", "-m", "export"], NBFLOW_EXPORT_FLOWS=str(count))
     return f"{count} generated flows, exported, run by Metaflow", said, passed
 
 
@@ -189,7 +191,7 @@ def large(count: int) -> tuple[str, str, bool]:
 def notebooks(count: int) -> tuple[str, str, bool]:
     """Notebooks from the wild, every cell as a step, under other hash seeds."""
     del count
-    passed, said = pytest(["tests/test_wild.py", "-m", "soak"])
+    passed, said = pytest(["tests/whole/test_wild.py", "-m", "soak"])
     return "notebooks that were not written for nbflow, against plain runs, 3 hash seeds", said, passed
 
 

@@ -10,8 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nbflow.client import Flow, Run, Step
-    from nbflow.context import current
     from nbflow.errors import (
         AmbiguousFlow,
         AmbiguousTask,
@@ -31,11 +29,13 @@ if TYPE_CHECKING:
         TaskError,
         WorkerLost,
     )
-    from nbflow.launch import plan, run
-    from nbflow.livecard import card
-    from nbflow.parameters import File
-    from nbflow.past_tasks import Artifact, Task
-    from nbflow.widget import panel
+    from nbflow.flow.parameters import File
+    from nbflow.page.widget import panel
+    from nbflow.runs.client import Flow, Run, Step
+    from nbflow.runs.launch import plan, run
+    from nbflow.runs.tasks import Artifact, Task
+    from nbflow.task.context import current
+    from nbflow.task.live_card import card
 
 __all__ = [
     "AmbiguousFlow",
@@ -69,8 +69,8 @@ __all__ = [
 ]
 
 _HOMES: dict[str, tuple[str, ...]] = {
-    "client": ("Flow", "Run", "Step"),
-    "context": ("current",),
+    "runs.client": ("Flow", "Run", "Step"),
+    "task.context": ("current",),
     "errors": (
         "AmbiguousFlow",
         "AmbiguousTask",
@@ -90,11 +90,11 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "TaskError",
         "WorkerLost",
     ),
-    "launch": ("plan", "run"),
-    "livecard": ("card",),
-    "widget": ("panel",),
-    "parameters": ("File",),
-    "past_tasks": ("Artifact", "Task"),
+    "runs.launch": ("plan", "run"),
+    "task.live_card": ("card",),
+    "page.widget": ("panel",),
+    "flow.parameters": ("File",),
+    "runs.tasks": ("Artifact", "Task"),
 }
 """Module -> its public names."""
 
@@ -128,9 +128,9 @@ def _jupyter_labextension_paths() -> list[dict[str, str]]:
 
 def load_ipython_extension(ip: Any) -> None:
     """`%load_ext nbflow`: the magics, transformers and hooks go into this IPython."""
-    importlib.import_module("nbflow.magics").load(ip)
+    importlib.import_module("nbflow.extension").load(ip)
 
 
 def unload_ipython_extension(ip: Any) -> None:
     """`%unload_ext nbflow`: whatever `load_ipython_extension` put in is taken out again."""
-    importlib.import_module("nbflow.magics").unload(ip)
+    importlib.import_module("nbflow.extension").unload(ip)

@@ -2,7 +2,7 @@
 
 import sys
 
-from nbflow.cli import main
+from nbflow.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

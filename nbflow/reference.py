@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nbflow.context import Caught
-from nbflow.graph import build_flow
-from nbflow.joining import Entry, Inputs, is_scalar, kept_entry
+from nbflow.flow.fanouts import own_names
+from nbflow.flow.graph import build_flow
+from nbflow.flow.notebook import read_notebook
+from nbflow.flow.parameters import File, gather_overrides, override_source
 from nbflow.model import Cell, Flow, Step
-from nbflow.notebook import read_notebook
-from nbflow.parameters import File, gather_overrides, override_source
-from nbflow.regions import own_names
-from nbflow.shell import Compiler, Shell, enter, run_cell
+from nbflow.task.context import Caught
+from nbflow.task.join import Entry, Inputs, is_scalar, kept_entry
+from nbflow.task.shell import Compiler, Shell, enter, run_cell
 
 _T = TypeVar("_T")
 _SHELL_NAMES = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython", "display", "inputs"})

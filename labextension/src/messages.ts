@@ -1,6 +1,6 @@
 /**
- * The messages between the kernel and a page: the mirror of `nbflow/messages.py`, which says what they mean.
- * `tests/test_messages.py` compares the two, field by field.
+ * The messages between the kernel and a page: the mirror of `nbflow/page/messages.py`, which says what they mean.
+ * `tests/page/test_messages.py` compares the two, field by field.
  */
 
 /** The value of `nbflow` in every message of the kernel. */

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from nbflow.collected import Outputs, finish
+from nbflow.executors.wire import Assembler, Born, Ending, Frames, Gone, Raw, Report, parse_event
 from nbflow.model import Ended, Output, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
-from nbflow.secrecy import Mask
-from nbflow.wire import Assembler, Born, Ending, Frames, Gone, Raw, Report, parse_event
+from nbflow.task.outputs import Outputs, finish
+from nbflow.task.secrets import Mask
 
 Publish = Callable[[TaskSpec, TaskResult, Callable[[TaskResult], None]], None]
 """An attempt's result in; once its record is in the store the last argument is called, maybe in another thread."""

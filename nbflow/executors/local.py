@@ -11,15 +11,18 @@ from typing import Protocol
 
 import msgspec
 
-from nbflow import admission, limits, records, secret_sources, storage, wire
-from nbflow.batches import BatchWriter
-from nbflow.carriers import Carriers
+from nbflow.engine import resources
+from nbflow.engine.threads import Carriers
 from nbflow.errors import ExecutorError, NbflowError
+from nbflow.executors import wire
 from nbflow.executors.attempt import Attempt, Carry, lost_supervisor
 from nbflow.executors.spare import SpareLane
 from nbflow.executors.warm import WarmLane
 from nbflow.executors.zygote import ZygoteLane
 from nbflow.model import TaskFailure, TaskResult, TaskSpec
+from nbflow.store import location, records
+from nbflow.store.batches import BatchWriter
+from nbflow.task import limits, secrets
 
 FIX_ELSEWHERE = "ask for less, or run the step where there is more: --on ray://…"
 
@@ -57,7 +60,7 @@ class LocalExecutor:
         if name == "warm" and isinstance(self.lane, ZygoteLane):
             self.warm = WarmLane(self.lane, self.slots(), always=True)
         self.carriers = Carriers("nbflow publish")
-        self._stores: dict[str, storage.Store] = {}  # kept open: one in the cloud takes a while to reach
+        self._stores: dict[str, location.Store] = {}  # kept open: one in the cloud takes a while to reach
         self._batches: dict[str, BatchWriter] = {}  # of each of them
         self._opening = threading.Lock()
 
@@ -83,11 +86,11 @@ class LocalExecutor:
 
     def submit(self, spec: TaskSpec) -> Attempt:
         """Start one attempt; ExecutorError when the executor is closed or a secret is missing."""
-        secrets = _secrets(spec)
+        values = _secrets(spec)
         if spec.options.gpu and not spec.devices:
             spec = _with_devices(spec)
-        attempt = Attempt(spec, self._publish, secrets.values(), self._carry(spec))
-        order = wire.Submit(0, wire.pack(spec), spec.options.timeout, spec.options.memory, secrets)
+        attempt = Attempt(spec, self._publish, values.values(), self._carry(spec))
+        order = wire.Submit(0, wire.pack(spec), spec.options.timeout, spec.options.memory, values)
         attempt.renew(lambda: self.carriers.run(partial(self._again, attempt, order)))
         self._give(attempt, order)
         return attempt
@@ -138,10 +141,10 @@ class LocalExecutor:
         else:
             _publish_alone(store, spec, result, done)
 
-    def _store(self, url: str) -> storage.Store:
+    def _store(self, url: str) -> location.Store:
         with self._opening:
             if url not in self._stores:
-                self._stores[url] = storage.open_store(url)
+                self._stores[url] = location.open_store(url)
                 self._batches[url] = BatchWriter(self._stores[url])
             return self._stores[url]
 
@@ -160,7 +163,7 @@ class LocalExecutor:
 
 
 def _publish_alone(
-    store: storage.Store, spec: TaskSpec, result: TaskResult, done: Callable[[TaskResult], None]
+    store: location.Store, spec: TaskSpec, result: TaskResult, done: Callable[[TaskResult], None]
 ) -> None:
     try:
         if result.record is not None:
@@ -177,9 +180,9 @@ def _unpublished(spec: TaskSpec, result: TaskResult, error: NbflowError) -> Task
 
 def _with_devices(spec: TaskSpec) -> TaskSpec:
     """A task that nobody has given GPUs in, a cell run by hand; the same with the first ones out."""
-    devices = admission.pick(spec.options.gpu, limits.gpus(), ())
+    devices = resources.pick(spec.options.gpu, limits.gpus(), ())
     if devices is None:
-        why = admission.never(spec.options, admission.Room(limits.gpus()))
+        why = resources.never(spec.options, resources.Room(limits.gpus()))
         raise ExecutorError(why, step=spec.step, cell=spec.cell, fix=FIX_ELSEWHERE)
     return msgspec.structs.replace(spec, devices=tuple(devices))
 
@@ -190,7 +193,7 @@ def _secrets(spec: TaskSpec) -> dict[str, str]:
 
 
 def _secret(name: str, spec: TaskSpec) -> str:
-    value = secret_sources.find(name)
+    value = secrets.find(name)
     if value is None:
         fix = f"export {name}=… and start again"
         raise ExecutorError(f"the secret {name!r} is set nowhere", step=spec.step, cell=spec.cell, fix=fix)

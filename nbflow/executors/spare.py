@@ -16,11 +16,11 @@ from typing import IO
 
 import msgspec
 
-from nbflow import wire
 from nbflow.errors import ExecutorError
+from nbflow.executors import wire
 from nbflow.executors.attempt import Attempt
-from nbflow.executors.launching import command, environment
-from nbflow.executors.supervise import Child, Supervisor, kill_tree
+from nbflow.executors.spawn import command, environment
+from nbflow.executors.supervisor import Child, Supervisor, kill_tree
 
 SPARES = 2
 

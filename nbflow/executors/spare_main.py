@@ -12,10 +12,11 @@ import signal
 import socket
 from typing import NoReturn
 
-from nbflow import limits, observe, shell
 from nbflow.executors import worker
-from nbflow.executors.launching import take_back
-from nbflow.prepared import Prepared
+from nbflow.executors.spawn import take_back
+from nbflow.task import limits, shell
+from nbflow.task.execute import Prepared
+from nbflow.task.observe import observer
 
 
 def main(fd: int, preload: str) -> NoReturn:
@@ -30,7 +31,7 @@ def main(fd: int, preload: str) -> NoReturn:
         with contextlib.suppress(Exception):  # the task's own import will say what is wrong
             importlib.import_module(name)
     prepared = Prepared(shell.make_shell(), limits.controller(), own)
-    for _ in itertools.chain(shell.warming(prepared.shell), observe.warming()):
+    for _ in itertools.chain(shell.warming(prepared.shell), observer.warming()):
         if select.select([fd], [], [], 0)[0]:
             break
     order = worker.await_order(fd)

@@ -12,10 +12,10 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 
-from nbflow import wire
 from nbflow.errors import ExecutorError
+from nbflow.executors import wire
 from nbflow.executors.attempt import Attempt
-from nbflow.executors.launching import PIPE
+from nbflow.executors.spawn import PIPE
 from nbflow.executors.zygote import Zygote, ZygoteLane
 from nbflow.model import Ended, Replay, Started, TaskFailure, TaskResult, TaskSpec
 

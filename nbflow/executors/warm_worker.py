@@ -11,12 +11,12 @@ import threading
 from functools import partial
 from typing import NoReturn
 
-from nbflow import leftovers, limits, shell, wire
-from nbflow.executors import process_state
+from nbflow.executors import reset, wire
 from nbflow.executors.worker import Process
 from nbflow.model import TaskSpec
-from nbflow.observe import IMPORTS
-from nbflow.prepared import Kept, Prepared
+from nbflow.task import leftovers, limits, shell
+from nbflow.task.execute import Kept, Prepared
+from nbflow.task.observe.observer import IMPORTS
 
 MOST = 1000
 """Tasks after which a worker ends."""
@@ -51,9 +51,9 @@ class _Worker:
         self.kept = prepared.kept = Kept()
         self.kept.imports.attach()  # before anything is compared: what stands in the way of settings stays
         shell.rehearse(prepared.shell)
-        self.restored = process_state.Restored(prepared.shell)
-        self.watched: dict[str, process_state.Watched] = {}  # source of the cell -> what was there before it
-        self.memory = process_state.resident()
+        self.restored = reset.Restored(prepared.shell)
+        self.watched: dict[str, reset.Watched] = {}  # source of the cell -> what was there before it
+        self.memory = reset.resident()
         self.threads = frozenset(thread.ident or 0 for thread in threading.enumerate())
         self.hooks = atexit._ncallbacks()  # noqa: SLF001
 
@@ -70,7 +70,7 @@ class _Worker:
                 return
             if not self._run(order):
                 return
-            if count % LOOK_EVERY == 0 and process_state.resident() - self.memory > process_state.GROWTH:
+            if count % LOOK_EVERY == 0 and reset.resident() - self.memory > reset.GROWTH:
                 return
 
     def end(self) -> None:
@@ -83,7 +83,7 @@ class _Worker:
         spec = wire.parse_spec(order.spec)
         if spec.source not in self.watched:
             # a cell that has not run here yet: what it imports is loaded before anything is compared
-            process_state.import_ahead(_modules(spec))
+            reset.import_ahead(_modules(spec))
             # what is there now stays: looking through it after each task would cost more than the task
             gc.freeze()
         self.kept.replayed = lambda: self._look(spec)
@@ -101,7 +101,7 @@ class _Worker:
             self.restored.see_plotting()
             self.kept.exit_hooks = atexit._ncallbacks()  # noqa: SLF001
             # outside the task's own context: what set-up has set there is made anew for each task
-            look = partial(process_state.Watched, self.prepared.shell, _modules(spec))
+            look = partial(reset.Watched, self.prepared.shell, _modules(spec))
             self.watched[spec.source] = self.context.copy().run(look)
 
 

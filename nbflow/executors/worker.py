@@ -11,11 +11,11 @@ import sys
 import time
 from typing import NoReturn
 
-from nbflow import limits, wire
+from nbflow.executors import wire
 from nbflow.model import Ended, TaskEvent, TaskFailure, TaskResult, TaskSpec
-from nbflow.prepared import Prepared
-from nbflow.streams import Drained, Interrupts
-from nbflow.task import execute
+from nbflow.task import limits
+from nbflow.task.execute import Prepared, execute
+from nbflow.task.streams import Drained, Interrupts
 from nbflow.tracebacks import INTERRUPTED
 
 

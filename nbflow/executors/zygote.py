@@ -15,10 +15,10 @@ from typing import Protocol
 
 import msgspec
 
-from nbflow import wire
 from nbflow.errors import ExecutorError
+from nbflow.executors import wire
 from nbflow.executors.attempt import Attempt, lost_supervisor
-from nbflow.executors.launching import command, environment
+from nbflow.executors.spawn import command, environment
 from nbflow.model import TaskResult
 
 

@@ -26,13 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from nbflow import leftovers, limits, observe, shell, wire
-from nbflow.executors import worker
-from nbflow.executors.launching import PIPE, take_back
-from nbflow.executors.supervise import Child, Supervisor, kill_tree
+from nbflow.executors import wire, worker
+from nbflow.executors.spawn import PIPE, take_back
+from nbflow.executors.supervisor import Child, Supervisor, kill_tree
 from nbflow.executors.warm_worker import serve
 from nbflow.plugins import installed
-from nbflow.prepared import Prepared
+from nbflow.task import leftovers, limits, shell
+from nbflow.task.execute import Prepared
+from nbflow.task.observe import observer
 
 SAFE_THREADS = ("jemalloc_bg_thd", "polars-", "rayon", "tokio")
 """Names of threads that compiled libraries start at import and that do no harm to a fork."""
@@ -118,7 +119,7 @@ class Zygote:
         if self.preload:
             installed()  # looked through for serializers once here, not in every task
         self._freeze()
-        self.warming = itertools.chain(shell.warming(self.prepared.shell), observe.warming())
+        self.warming = itertools.chain(shell.warming(self.prepared.shell), observer.warming())
         self.report(wire.Ready(os.getpid(), unsafe))
 
     def _import(self) -> tuple[str, ...]:

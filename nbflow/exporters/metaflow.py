@@ -11,16 +11,15 @@ import json
 import math
 import re
 
-from nbflow.exporters.interface import Environment, Notes, Options, TextExporter
+from nbflow.exporters.cell_text import as_comment, docstring, environment_variables, indent
+from nbflow.exporters.definitions import Needs, with_classes
+from nbflow.exporters.exporter import Environment, Notes, Options, TextExporter
+from nbflow.exporters.identifiers import Words
 from nbflow.exporters.metaflow_layout import Layout, Node
-from nbflow.exporters.metaflow_names import Names
-from nbflow.exporters.metaflow_steps import StepTexts
-from nbflow.exporters.needs import Needs, with_classes
-from nbflow.exporters.settings import default_of
-from nbflow.exporters.text import as_comment, docstring, environment_variables, indent
-from nbflow.exporters.top import HELPERS as TOP_HELPERS
-from nbflow.exporters.top import Top, text_below
-from nbflow.exporters.words import Words
+from nbflow.exporters.metaflow_steps import Names, StepTexts
+from nbflow.exporters.module_head import HELPERS as TOP_HELPERS
+from nbflow.exporters.module_head import Top, text_below
+from nbflow.exporters.parameters import default_of
 from nbflow.model import Flow, Parameter, Step
 
 WORDS = ("kubernetes", "batch", "pypi")

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from nbflow.analysis import analyse
-from nbflow.exporters.interface import Notes
-from nbflow.exporters.metaflow_names import Names
-from nbflow.exporters.metaflow_steps import StepTexts
-from nbflow.exporters.needs import Needs
+from nbflow.analysis.cell import analyse
+from nbflow.exporters.definitions import Needs
+from nbflow.exporters.exporter import Notes
+from nbflow.exporters.metaflow_steps import Names, StepTexts
 from nbflow.exporters.structure import Item, Structure
 from nbflow.model import Flow, Step
 

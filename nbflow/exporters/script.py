@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from nbflow.errors import NotebookError
-from nbflow.exporters.interface import Environment, Notes, Options, TextExporter
+from nbflow.exporters.exporter import Environment, Notes, Options, TextExporter
+from nbflow.flow.notebook import read_document
+from nbflow.flow.percent import MARKER, comment_magics
 from nbflow.jsonable import text
 from nbflow.model import Flow
-from nbflow.notebook import read_document
-from nbflow.percent import MARKER, comment_magics
 
 ENTRY = """\
 # %% tags=["active-py"]

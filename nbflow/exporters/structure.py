@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nbflow.exporters.interface import Notes
-from nbflow.exporters.needs import Needs
-from nbflow.looping import Loops
+from nbflow.exporters.definitions import Needs
+from nbflow.exporters.exporter import Notes
+from nbflow.flow.loops import Loops
 from nbflow.model import Flow, Step
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from nbflow.model import Index
-from nbflow.render import html, preview, safe
+from nbflow.render import html, preview, sanitize
 
 KEPT = 300
 """Lines of a step that are kept; the store has them all."""
@@ -32,7 +32,7 @@ class Log:
         whole = self._open.pop(source, "") + text
         *lines, rest = whole.replace("\r\n", "\n").split("\n")
         for line in lines[-KEPT:]:
-            self._lines.append((source[0], safe.overwritten(line)[:WIDEST]))
+            self._lines.append((source[0], sanitize.overwritten(line)[:WIDEST]))
         self._count += len(lines)
         if rest:
             # a progress bar writes its line again and again: only the last state counts
@@ -48,24 +48,24 @@ class Log:
             del self._open[source]
 
     def _shown(self, *, over: bool) -> list[str]:
-        unended = [(source[0], safe.overwritten(text)) for source, text in self._open.items()]
+        unended = [(source[0], sanitize.overwritten(text)) for source, text in self._open.items()]
         found = [*self._lines, *unended]
         return [f"[{preview.index(index)}] {line}" if index else line for index, line in found[0 if over else -LIVE :]]
 
     def text(self, step: str, *, over: bool) -> str:
         """`train │ line` for each line that is shown."""
-        return "\n".join(f"{step} │ {safe.plain(line)}" for line in self._shown(over=over))
+        return "\n".join(f"{step} │ {sanitize.plain(line)}" for line in self._shown(over=over))
 
     def as_html(self, label: str, way: str, *, over: bool) -> str:
         """The log as a block that a click unfolds; `way` is the command that prints all of it."""
         lines = self._shown(over=over)
         whole = self._count + len(self._open)
         count = f"{whole:,} line{'s' if whole != 1 else ''}"
-        body = html.tag("pre", safe.coloured("\n".join(lines)), cls="nbflow-log")
+        body = html.tag("pre", sanitize.coloured("\n".join(lines)), cls="nbflow-log")
         more = ""
         if over and whole > len(lines):
             more = html.tag("div", f"{whole - len(lines):,} earlier lines: ", html.tag("code", way), cls="nbflow-dim")
-        last = preview.clip(safe.plain(lines[-1]), 80) if lines and over and len(lines) > SHORT else ""
+        last = preview.clip(sanitize.plain(lines[-1]), 80) if lines and over and len(lines) > SHORT else ""
         head = html.tag(
             "summary", html.tag("b", label), " ", html.tag("span", f"printed {count}", cls="nbflow-dim"),
             *([" ", html.tag("span", f"… {last}", cls="nbflow-dim nbflow-last")] if last else []),

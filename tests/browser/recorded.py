@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from nbflow.graph import build_flow
+from nbflow.flow.graph import build_flow
+from nbflow.flow.notebook import RawCell, parse_cells
 from nbflow.model import Finding, Flow, Snapshot, TaskFailure, TaskId, TaskView
-from nbflow.notebook import RawCell, parse_cells
-from nbflow.render.page import Seen, page
+from nbflow.page.snapshot import Seen, page
 
 DIGITS = [
     "import time\nfrom math import sqrt",

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Page, expect
 
-from nbflow import cards
+from nbflow.render import cards
 from tests.browser.conftest import Shoot
 from tests.browser.jupyter import Notebook, Server
 from tests.browser.test_sidebar import FAST, root, step

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
-from nbflow.messages import PROTOCOL
+from nbflow.page.messages import PROTOCOL
 from tests.browser import recorded
 from tests.browser.conftest import SHOTS, Console, Shoot
 from tests.browser.test_sidebar import within

@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 import nbflow
-from tests.kernel import Executed, Kernel, NotebookFile
-from tests.plain import plain_source
+from tests.support.kernel import Executed, Kernel, NotebookFile
+from tests.support.plain import plain_source
 from tests.whole.lane_notebooks import NOTEBOOKS, Lanes
 
 pytestmark = pytest.mark.notebooks

@@ -35,7 +35,7 @@ export function headerOf(fields: Declared): string {
   return words.join(' ');
 }
 
-/** What no name may hold; the same as in `nbflow/options.py`. */
+/** What no name may hold; the same as in `nbflow/flow/options.py`. */
 // eslint-disable-next-line no-control-regex -- control characters are what it is about
 const REFUSED = /[\x00-\x1f\x7f"'`\\/<>|*?#{}[\],;=]|\.\.|^-|^\.|\s/;
 

@@ -1,0 +1,333 @@
+r"""A cell's source → the names that it reads, writes, changes and defines, without running it.
+
+    analyse("y = [x for x in xs]\nimport re").reads    # frozenset({"xs"})
+
+Source may hold IPython syntax, a `%%step` header and cell magics. What cannot be seen without running (`exec`, star
+imports, `%run`) is a diagnostic. The parts, each importing only from those before it: `analysis_facts` (types and
+tables), `_magics`, `_cells` (source to Python), `_scopes`, `_state`, `_calls`, `_names`, `_expressions`, `_blocks`,
+`_flow` (the walk), `_statements`, `_normal`.
+"""
+
+import ast
+import re
+import sys
+from functools import lru_cache
+
+from nbflow.analysis.expressions import Facts, Session
+from nbflow.analysis.magics import read_magic
+from nbflow.analysis.paths import GONE, UNTOUCHED, State, is_bound, is_surely_bound
+from nbflow.analysis.result import (
+    ADVICE,
+    BUILTINS,
+    MODULE_GLOBALS,
+    NO_NAMES,
+    Analysis,
+    Diagnostic,
+    DiscardedCall,
+    Statement,
+    StatementKind,
+    Value,
+    is_hidden_state,
+)
+from nbflow.analysis.scopes import descend, dotted_name, import_pairs
+from nbflow.analysis.source import Cell, Problem, normalise, read_cell, transform
+from nbflow.analysis.statements import Flow
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+def read_statements(cell: Cell, session: Session) -> tuple[Statement, ...]:
+    """A cell and what its walks share in; its statements out, each analysed by itself."""
+    if cell.tree is None or cell.shape != "module":
+        return ()
+    nodes = cell.tree.body
+    spans = [_span(node, cell) for node in nodes]
+    statements = []
+    for index, node in enumerate(nodes):
+        line, end = spans[index]
+        shared = (index > 0 and spans[index - 1][1] >= line) or (index + 1 < len(nodes) and spans[index + 1][0] <= end)
+        source = (ast.get_source_segment(cell.python, node) if shared else None) or source_lines(cell, line, end)
+        statements.append(_read_statement(node, (line, end, source), session))
+    return tuple(statements)
+
+
+def _span(node: ast.stmt, cell: Cell) -> tuple[int, int]:
+    """A statement in; its first line, decorators included, and its last line in the source out."""
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
+    first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
+    last = node.end_lineno or node.lineno
+    return first, max([last, *(end for line, end in cell.ends.items() if first <= line <= last)])
+
+
+def source_lines(cell: Cell, line: int, end: int) -> str:
+    """A cell and a range of lines in; their text as written, without the indent that all share, out."""
+    lines = cell.lines[line - 1 : end]
+    indent = lines[0][: len(lines[0]) - len(lines[0].lstrip())] if lines else ""
+    return "".join(each.removeprefix(indent) for each in lines).rstrip()
+
+
+def _read_statement(node: ast.stmt, place: tuple[int, int, str], session: Session) -> Statement:
+    flow = Flow(session)
+    flow.diagnostics = {}  # judged with the whole cell in view
+    flow.run([node])
+    state, facts = flow.finish(), flow.facts
+    deferred = NO_NAMES.union(*(body.loads for body in facts.made))
+    kind = kind_of(node)
+    return Statement(
+        *place,
+        kind=kind,
+        reads=frozenset(facts.reads | facts.expanded),
+        deferred=frozenset(name for name in deferred - BUILTINS - MODULE_GLOBALS if not is_hidden_state(name)),
+        deferred_writes=NO_NAMES.union(
+            *(body.stores | body.drops | body.changed | body.possible for body in facts.made)
+        ),
+        builtin_reads=frozenset(facts.builtin_reads) | (deferred & BUILTINS - MODULE_GLOBALS),
+        hints=frozenset(part.id for part in ast.walk(node) if isinstance(part, ast.Name)) & session.hints,
+        writes=written_names(state, facts.changed),
+        possible_writes=frozenset(facts.possible),
+        deletes=deleted_names(state),
+        value=_value_of(node),
+        call=dotted_name(node.value.func) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None,
+        imports=_imports_of(node) if kind in {"import", "def", "class"} else (),
+    )
+
+
+def written_names(state: State, changed: set[str]) -> frozenset[str]:
+    """The state at an end and the names changed in place in; the names written, those bound no more left out."""
+    written = {name for name, slot in state.slots.items() if is_bound(slot) and name[0] > "\2"}
+    return frozenset(written | {name for name in changed if name not in state.slots or state.slots[name].bits != GONE})
+
+
+def deleted_names(state: State) -> frozenset[str]:
+    """The state at an end in; the names that are, or may be, unbound there out."""
+    return frozenset(name for name, slot in state.slots.items() if slot.bits & GONE and name[0] > "\2")
+
+
+# ---------------------------------------------------------------- kinds
+
+
+def kind_of(node: ast.stmt) -> StatementKind:
+    """A statement in; its kind out. `if` and `try` around nothing but definitions count as definitions."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return "import"
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return "def"
+    if isinstance(node, ast.ClassDef) or type(node).__name__ == "TypeAlias":
+        return "class"
+    if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        return "assign"
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        return "magic" if read_magic(node.value) else "call"
+    if isinstance(node, ast.If | ast.Try):
+        return _kind_of_block(node)
+    return "other"
+
+
+def _kind_of_block(node: ast.If | ast.Try) -> StatementKind:
+    kinds: set[StatementKind] = set()
+    for inner in _statements_in(node):
+        kind = kind_of(inner)
+        if kind in {"import", "def", "class"}:
+            kinds.add(kind)
+        elif not _is_inert(inner):
+            return "other"
+    return "class" if "class" in kinds else "def" if "def" in kinds else "import" if kinds else "other"
+
+
+def _statements_in(node: ast.If | ast.Try) -> list[ast.stmt]:
+    if isinstance(node, ast.If):
+        return [*node.body, *node.orelse]
+    return [*node.body, *(each for handler in node.handlers for each in handler.body), *node.orelse, *node.finalbody]
+
+
+def _is_inert(node: ast.stmt) -> bool:
+    """A statement beside definitions in, whether it is of no weight: pass, raise, a literal or its assignment."""
+    if isinstance(node, ast.Pass | ast.Raise):
+        return True
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    value = _value_of(node)
+    return value is not None and value.kind == "literal"
+
+
+def _imports_of(node: ast.stmt) -> tuple[tuple[str, str], ...]:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return tuple(import_pairs(node))
+    if isinstance(node, ast.If | ast.Try):
+        return tuple(pair for inner in _statements_in(node) for pair in _imports_of(inner))
+    return ()
+
+
+# ---------------------------------------------------------------- values
+
+
+def _value_of(node: ast.stmt) -> Value | None:
+    """A statement in; the value that it gives to plain names out, None where it gives none."""
+    match node:
+        case ast.Assign(targets, value) if all(_is_plain(target) for target in targets):
+            return classify(value)
+        case ast.AnnAssign(ast.Name(), _, ast.expr() as value):
+            return classify(value)
+    return None
+
+
+def _is_plain(target: ast.expr) -> bool:
+    if isinstance(target, ast.Tuple | ast.List):
+        return all(_is_plain(each) for each in target.elts)
+    return isinstance(target, ast.Name)
+
+
+def classify(node: ast.expr) -> Value:
+    """A right-hand side in; literal, name, call of a dotted name, or something else, out."""
+    names = frozenset(part.id for part in descend(node) if isinstance(part, ast.Name))
+    if isinstance(node, ast.Call):
+        callee = dotted_name(node.func)
+        simple = callee is not None and _is_simple_call(node)
+        return Value("call" if simple else "other", callee, names)
+    if not _is_operation(node):
+        return Value("other", None, names)
+    return Value("name" if names else "literal", None, names)
+
+
+def _is_simple_call(node: ast.Call) -> bool:
+    given = [*node.args, *(keyword.value for keyword in node.keywords)]
+    return dotted_name(node.func) is not None and all(
+        _is_simple_call(each) if isinstance(each, ast.Call) else _is_operation(each) for each in given
+    )
+
+
+def _is_operation(node: ast.AST) -> bool:
+    """An expression in, whether it is made of names, attributes, immutable literals and operators only."""
+    match node:
+        case ast.Constant() | ast.Name():
+            return True
+        case ast.Attribute(value):
+            return _is_operation(value)
+        case ast.Tuple(elements):
+            return all(_is_operation(each) for each in elements)
+        case ast.UnaryOp(_, operand):
+            return _is_operation(operand)
+        case ast.BinOp(left, _, right):
+            return _is_operation(left) and _is_operation(right)
+        case ast.BoolOp(_, values) | ast.JoinedStr(values):
+            return all(_is_operation(each) for each in values)
+        case ast.Compare(left, _, comparators):
+            return _is_operation(left) and all(_is_operation(each) for each in comparators)
+        case ast.Subscript(value, inner):
+            return _is_operation(value) and _is_operation(inner)
+        case ast.FormattedValue(value, _, spec):
+            return _is_operation(value) and (spec is None or _is_operation(spec))
+        case ast.Slice(lower, upper, step):
+            return all(each is None or _is_operation(each) for each in (lower, upper, step))
+    return False
+
+
+__all__ = ["Analysis", "Diagnostic", "DiscardedCall", "Statement", "Value", "analyse", "normalise", "transform"]
+
+_LAZY_ANNOTATIONS = sys.version_info >= (3, 14)  # PEP 649: evaluated on request
+
+
+@lru_cache(maxsize=4096)
+def analyse(source: str, *, postponed: bool = False) -> Analysis:
+    """A cell's source in; what it takes from before it and leaves behind out. Never raises, runs nothing.
+
+    `postponed`: a cell above has `from __future__ import annotations`.
+    """
+    try:
+        return _analyse(read_cell(source), postponed)
+    except (RecursionError, MemoryError):
+        problem = Problem("syntax", 1, 0, "", "the code is nested too deeply to be analysed")
+        return Analysis(diagnostics=(_diagnostic(problem),))
+
+
+def _analyse(cell: Cell, postponed: bool) -> Analysis:
+    tree = cell.tree if cell.tree is not None else ast.Module([], [])
+    session = _open_session(cell, tree, postponed)
+    flow = Flow(session)
+    flow.place = (cell.magic_line, 0) if cell.magics else None
+    flow.expand(cell.expansions)
+    for name in cell.uses:
+        flow.load(name)
+    flow.place = None
+    if cell.shape == "function":
+        flow.call_surely(flow.summarise_block(tree.body, tree))
+    else:
+        flow.run(tree.body)
+    if not flow.dead:
+        for name in cell.binds:
+            flow.bind(name)
+    state = flow.finish()
+    sure = frozenset(state.read)
+    pending = [body for slot in state.slots.values() for body in slot.bodies]
+    flow.resolve([*pending, *flow.loose], called=False)
+    return _conclude(cell, flow, state, sure)
+
+
+def _open_session(cell: Cell, tree: ast.Module, postponed: bool) -> Session:
+    futures = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    postponed |= any(alias.name == "annotations" for node in futures for alias in node.names)
+    return Session(forks=":=" in cell.python, lazy_annotations=_LAZY_ANNOTATIONS, postponed=postponed)
+
+
+def _conclude(cell: Cell, flow: Flow, state: State, sure: frozenset[str]) -> Analysis:
+    facts = flow.facts
+    writes, deletes = written_names(state, facts.changed), deleted_names(state)
+    diagnostics = [*flow.diagnostics.values(), *(_diagnostic(problem) for problem in cell.problems)]
+    statements = read_statements(cell, flow.session) or _whole(cell, facts, writes)
+    possible = frozenset(name for name in facts.possible if not is_hidden_state(name))
+    python = cell.python if cell.tree is not None and cell.shape == "module" else ""
+    if cell.shape == "function" and cell.tree is not None:
+        python = transform("".join(cell.lines))
+    return Analysis(
+        reads=frozenset(facts.reads | facts.expanded),
+        writes=writes,
+        may_mutate=possible | frozenset(name for name in facts.escapes if not is_hidden_state(name)),
+        deletes=deletes,
+        conditional=frozenset(name for name in writes | deletes if not _is_sure(name, state)),
+        private=frozenset(name for name in writes if name.startswith("_")),
+        definitions=writes & facts.definitions,
+        diagnostics=tuple(sorted(diagnostics, key=lambda each: (each.line, each.column, each.code, each.name))),
+        possible_writes=possible,
+        sure_reads=sure,
+        optional_reads=frozenset(facts.expanded - facts.reads),
+        builtin_reads=frozenset(facts.builtin_reads),
+        iterated=frozenset(facts.iterated),
+        hints=frozenset(flow.session.hints),
+        discarded_calls=tuple(facts.calls[place] for place in sorted(facts.calls)),
+        body=python.strip("\n"),
+        statements=statements,
+        awaits=facts.awaits,
+        line_magics=tuple(facts.magics),
+        cell_magic=cell.magics[0][2:].partition(" ")[0] if cell.magics else None,
+    )
+
+
+def _is_sure(name: str, state: State) -> bool:
+    """A name written or deleted in, whether that happens on every path."""
+    slot = state.slots.get(name, UNTOUCHED)
+    if slot.bits & GONE:
+        return slot.bits == GONE
+    return name in state.changed or is_surely_bound(slot)
+
+
+def _whole(cell: Cell, facts: Facts, writes: frozenset[str]) -> tuple[Statement, ...]:
+    """A cell whose body is not ours to take apart in; one statement for its cell magic out, if it has one."""
+    if not cell.magics or cell.shape == "module":
+        return ()
+    return (
+        Statement(
+            line=cell.magic_line,
+            end_line=len(cell.lines),
+            source=source_lines(cell, cell.magic_line, len(cell.lines)),
+            kind="magic",
+            reads=frozenset(facts.reads | facts.expanded),
+            builtin_reads=frozenset(facts.builtin_reads),
+            writes=writes,
+            possible_writes=frozenset(facts.possible),
+            deletes=NO_NAMES,
+        ),
+    )
+
+
+def _diagnostic(problem: Problem) -> Diagnostic:
+    return Diagnostic(problem.code, problem.line, problem.column, problem.name, problem.message, ADVICE[problem.code])

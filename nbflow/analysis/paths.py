@@ -1,0 +1,131 @@
+"""What may stand behind each name at one point of a cell, and how that joins where paths meet."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from nbflow.analysis.result import NO_NAMES
+
+PREVIOUS = 1  # the value from before may be there
+HERE = 2  # a value bound by this code may be there
+GONE = 4  # the name may be unbound
+AGAIN = 8  # a value bound here after the earlier one was surely read may be there
+
+
+@dataclass(frozen=True, eq=False)
+class Body:
+    """A function made in the cell, seen from outside: what calling it does to the names around it."""
+
+    loads: frozenset[str] = NO_NAMES  # taken from outside, unless surely bound before
+    sure_loads: frozenset[str] = NO_NAMES
+    stores: frozenset[str] = NO_NAMES  # `global` names that it may bind
+    sure_stores: frozenset[str] = NO_NAMES
+    drops: frozenset[str] = NO_NAMES  # `global` names that it may delete
+    changed: frozenset[str] = NO_NAMES
+    possible: frozenset[str] = NO_NAMES
+    escapes: frozenset[str] = NO_NAMES
+    iterated: frozenset[str] = NO_NAMES
+    plain: bool = True  # calling it runs it: neither generator nor coroutine
+
+
+NO_BODIES: frozenset[Body] = frozenset()
+
+
+class Slot(NamedTuple):
+    """What a name may hold: origin bits, and the fields of Content."""
+
+    bits: int
+    bodies: frozenset[Body]
+    roots: frozenset[str]
+    held: frozenset[str]
+
+
+def is_bound(slot: Slot) -> bool:
+    """A slot in, whether this code may have bound it."""
+    return bool(slot.bits & (HERE | AGAIN))
+
+
+def is_surely_bound(slot: Slot) -> bool:
+    """A slot in, whether this code has bound it on every path."""
+    return not slot.bits & (PREVIOUS | GONE)
+
+
+UNTOUCHED = Slot(PREVIOUS, NO_BODIES, NO_NAMES, NO_NAMES)
+BOUND = Slot(HERE, NO_BODIES, NO_NAMES, NO_NAMES)
+UNBOUND = Slot(GONE, NO_BODIES, NO_NAMES, NO_NAMES)
+
+
+class Content(NamedTuple):
+    """What an expression's value may be: functions made in the cell, objects of names, a new container of such."""
+
+    bodies: frozenset[Body]
+    roots: frozenset[str]  # names whose object, or a part of it, the value may be
+    held: frozenset[str]  # names whose object the value may hold without being it
+
+    @property
+    def all_roots(self) -> frozenset[str]:
+        """The names whose objects can be reached from the value, out."""
+        return self.roots | self.held if self.held else self.roots
+
+    def as_element(self) -> "Content":
+        """The content of one element of the value, out."""
+        return Content(self.bodies, self.all_roots, self.held) if self.held else self
+
+    def as_container(self) -> "Content":
+        """The content of a new container with the value in it, out."""
+        return Content(self.bodies, NO_NAMES, self.all_roots) if self.roots else self
+
+
+NOTHING = Content(NO_BODIES, NO_NAMES, NO_NAMES)
+
+
+def merge_contents(contents: Iterable[Content]) -> Content:
+    """Contents in, one that may be any of them out."""
+    bodies, roots, held = NO_BODIES, NO_NAMES, NO_NAMES
+    for content in contents:
+        if content is not NOTHING:
+            bodies |= content.bodies
+            roots |= content.roots
+            held |= content.held
+    return Content(bodies, roots, held) if bodies or roots or held else NOTHING
+
+
+@dataclass(slots=True)
+class State:
+    """One point of a path: a slot for each name touched so far, and what surely happened on the way."""
+
+    slots: dict[str, Slot] = field(default_factory=dict)
+    read: set[str] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)
+
+    def copy(self) -> "State":
+        """A state that changes on its own, out."""
+        return State(self.slots.copy(), self.read.copy(), self.changed.copy())
+
+    def weaken(self, name: str, slot: Slot) -> Slot:
+        """A name and a slot that it may have as well in; the joined slot, kept here, out."""
+        self.slots[name] = joined = join_slots(self.slots.get(name, UNTOUCHED), slot)
+        return joined
+
+
+def join_slots(one: Slot, other: Slot) -> Slot:
+    """Two slots in, one that may be either out."""
+    if one is other:
+        return one
+    return Slot(one.bits | other.bits, one.bodies | other.bodies, one.roots | other.roots, one.held | other.held)
+
+
+def join_states(states: Iterable[State | None]) -> State | None:
+    """The ends of paths in (None: never reached); the state where they meet out, None where none arrives."""
+    alive = [state for state in states if state is not None]
+    if len(alive) < 2:
+        return alive[0] if alive else None
+    slots: dict[str, Slot] = {}
+    for name in {name: None for state in alive for name in state.slots}:  # a dict: its order is the same in every run
+        first = alive[0].slots.get(name, UNTOUCHED)
+        for state in alive[1:]:
+            first = join_slots(first, state.slots.get(name, UNTOUCHED))
+        slots[name] = first
+    return State(
+        slots, set.intersection(*(state.read for state in alive)), set.intersection(*(state.changed for state in alive))
+    )

@@ -1,0 +1,344 @@
+"""A cell's source with its header, cell magics and IPython syntax → the Python that runs, line for line, parsed."""
+
+import ast
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from inspect import cleandoc
+from typing import TYPE_CHECKING, Literal
+
+from nbflow.analysis.lines import header_of
+from nbflow.analysis.magics import AUTOMAGIC, expansions, long_option, split_options
+
+if TYPE_CHECKING:
+    from IPython.core.inputtransformer2 import TransformerManager
+
+
+Shape = Literal["module", "function", "none"]
+
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_HELP = re.compile(r"%%\w+\?")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+_PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
+
+# Cell magics that run their body in the user's namespace.
+_LEAKING = frozenset({
+    "time", "capture", "prun", "debug", "memit", "snakeviz", "pyinstrument", "scalene", "heat", "wandb",
+})  # fmt: skip
+# Cell magics whose body is another language's, or another process's, Python.
+_FOREIGN = frozenset({
+    "bash", "sh", "script", "cmd", "perl", "ruby", "python", "python2", "python3", "pypy", "html", "HTML", "javascript",
+    "js", "latex", "svg", "SVG", "markdown", "writefile", "file", "system", "sx", "!", "R", "julia", "octave", "cpp",
+    "mermaid", "css", "node", "skip", "powershell", "pwsh", "ai", "sqlite", "zsh", "fish",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a cell is not understood: diagnostic code, line from 1, column from 0, name, message."""
+
+    code: str
+    line: int
+    column: int
+    name: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell taken apart: the Python of its body (same line numbers as the source) and what the magics around it do."""
+
+    lines: tuple[str, ...]
+    python: str
+    tree: ast.Module | None
+    shape: Shape  # the body runs at module level, inside a function (%%timeit), or is not Python here
+    ends: Mapping[int, int]  # line of a statement -> its last line in the source, where IPython joined lines
+    magics: tuple[str, ...] = ()  # lines of the cell magics around the body, outermost first
+    magic_line: int = 0
+    binds: tuple[str, ...] = ()  # by the cell magics, after the body
+    uses: tuple[str, ...] = ()
+    expansions: tuple[ast.expr, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Python for a piece of source: text with as many lines, tree or problem, ends of joined lines."""
+
+    python: str
+    tree: ast.Module | None
+    ends: Mapping[int, int]
+    problem: Problem | None = None
+
+
+def read_cell(source: str) -> Cell:
+    """A cell's source in; its body as Python, with what its header and cell magics mean, out. Never raises."""
+    given = tuple(_LINE.findall(source))
+    lines = list(given)
+    header = header_of(lines)
+    if header is not None:
+        lines[: header.at + 1] = ["\n"] * (header.at + 1)
+    wrapping = _Wrapping()
+    while (first := _first_line(lines)) is not None and wrapping.shape == "module":
+        text = lines[first].strip()
+        if not text.startswith("%%") or _HELP.match(text):
+            break
+        name, _, line = text[2:].partition(" ")
+        wrapping.add(name, line, first + 1)
+        if name in _LEAKING or name == "timeit":
+            lines[first] = _code_of(name, line) + "\n"
+    if wrapping.shape == "none":
+        return _finish(given, Parsed("", None, {}), wrapping)
+    parsed = parse_python("".join(lines))
+    if wrapping.shape == "module" and parsed.tree is not None:
+        problem = _compile_problem(parsed.python)
+        wrapping.problems += [problem] if problem else []
+    elif parsed.problem:
+        wrapping.problems.append(parsed.problem)
+    return _finish(given, parsed, wrapping)
+
+
+class _Wrapping:
+    """The cell magics around a body, gathered from the outermost in."""
+
+    def __init__(self) -> None:
+        self.shape: Shape = "module"
+        self.magics: list[str] = []
+        self.line = 0
+        self.binds: list[str] = []
+        self.uses: list[str] = []
+        self.expansions: list[ast.expr] = []
+        self.problems: list[Problem] = []
+
+    def add(self, name: str, line: str, number: int) -> None:
+        """A cell magic's name, rest of line and line number in; kept here."""
+        self.line = self.line or number
+        self.magics.append(f"%%{name} {line}".rstrip())
+        if name == "capture":
+            self.binds += [word for word in line.split() if word.isidentifier()][:1]
+            self.expansions += expansions(line)
+        elif name == "timeit":
+            self.shape = "function"
+            self.binds += long_option(line, "-v")
+        elif name in _LEAKING:
+            pass
+        else:
+            self.shape = "none"
+            self.expansions += expansions(line)
+            self.binds += long_option(
+                line, "--out", "--err", "--proc", *(("-o", "--output") if name in {"R", "sx", "system", "!"} else ())
+            )
+            self.uses += long_option(line, "-i", "--input") if name == "R" else ()
+            if name not in _FOREIGN:
+                what = f"%%{name} is not known; what its cell takes and binds cannot be seen"
+                self.problems.append(Problem("dynamic", number, 0, f"%%{name}", what))
+
+
+def _code_of(name: str, line: str) -> str:
+    """What stands as Python on a cell magic's own line: %%timeit's set-up, %%prun's first statement."""
+    if name == "timeit":
+        return split_options(line.strip(), "nrpv")[1]
+    if name == "prun":
+        return split_options(line.strip(), "DlsT")[1]
+    return ""
+
+
+def _finish(given: tuple[str, ...], parsed: Parsed, wrapping: _Wrapping) -> Cell:
+    return Cell(
+        lines=given,
+        python=parsed.python,
+        tree=parsed.tree,
+        shape=wrapping.shape,
+        ends=parsed.ends,
+        magics=tuple(wrapping.magics),
+        magic_line=wrapping.line,
+        binds=tuple(wrapping.binds),
+        uses=tuple(wrapping.uses),
+        expansions=tuple(wrapping.expansions),
+        problems=tuple(wrapping.problems),
+    )
+
+
+def _first_line(lines: list[str]) -> int | None:
+    return next((index for index, line in enumerate(lines) if line.strip()), None)
+
+
+def parse_python(text: str) -> Parsed:
+    """Source that may hold IPython syntax in; Python with the same line numbers and its tree, or a problem, out.
+
+    Text that already is Python is left alone: IPython's transformer leaves it alone too, and takes longer to see it.
+    """
+    try:
+        return Parsed(text, _parse(text), {})
+    except _PARSE_ERRORS as error:
+        first = error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # IPython's own words on lines that it does not expect
+            python, ends = _transform(text)
+        return Parsed(python, _parse(python), ends)
+    except _PARSE_ERRORS as error:
+        word = text.split(maxsplit=1)[:1]
+        if word and word[0] in AUTOMAGIC and len(text.strip().splitlines()) == 1:
+            return parse_python(text.replace(word[0], "%" + word[0], 1))
+        return Parsed(text, None, {}, _problem(error if isinstance(error, SyntaxError) else first, text))
+    except Exception as error:  # IPython's transformer meets text that is neither Python nor its own
+        return Parsed(text, None, {}, _problem(first, text, str(error)))
+
+
+def _parse(text: str) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the user sees them when the cell runs
+        return ast.parse(text)
+
+
+def _compile_problem(python: str) -> Problem | None:
+    """Python that parses in; what the compiler refuses in it (`return` outside a function) out."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(python, "<cell>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    except _PARSE_ERRORS as error:
+        return _problem(error, python)
+    return None
+
+
+def _problem(error: BaseException, text: str, more: str = "") -> Problem:
+    line, column = 1, 0
+    message = str(error)
+    if found := _NO_TEXT.search(text):
+        before = text[: found.start()]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n") - 1
+        message = "the source holds a character that is no text (a null byte or a lone surrogate)"
+    elif isinstance(error, SyntaxError):
+        line, column, message = error.lineno or 1, max((error.offset or 1) - 1, 0), error.msg or message
+    elif isinstance(error, RecursionError | MemoryError):
+        message = "the code is nested too deeply to be analysed"
+    last = max(len(_LINE.findall(text)), 1)
+    return Problem("syntax", min(max(line, 1), last), column, "", message or more or "not Python")
+
+
+@cache
+def _manager() -> "TransformerManager":
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    return TransformerManager()
+
+
+def _transform(text: str) -> tuple[str, dict[int, int]]:
+    """Source in; IPython's Python for it, padded to the same line numbers, and the ends of joined lines out."""
+    manager = _manager()
+    lines = (text if text.endswith("\n") else text + "\n").splitlines(keepends=True)
+    total = len(lines)
+    for cleanup in manager.cleanup_transforms:
+        lines = cleanup(lines)  # type: ignore[operator]  # its list is typed as of objects
+    top = total - len(lines)  # IPython drops leading empty lines
+    for step in manager.line_transforms:
+        lines = step(lines)
+    ends: dict[int, int] = {}
+    for _ in range(500):  # IPython's own limit
+        changed, after = manager.do_one_token_transform(lines)
+        if not changed:
+            return "\n" * top + "".join(lines), ends
+        lost = len(lines) - len(after)
+        if lost > 0:
+            at = next((i for i, (old, new) in enumerate(zip(lines, after, strict=False)) if old != new), len(after) - 1)
+            after[at + 1 : at + 1] = ["\n"] * lost
+            ends[top + at + 1] = top + at + 1 + lost
+        lines = after
+    raise SyntaxError("too many magics in one cell")
+
+
+def transform(source: str) -> str:
+    """A cell's source in; the Python that IPython runs for it out, header blanked, as many lines where Python allows.
+
+    Bodies of cell magics that run in the user's namespace (%%time, %%capture) stand bare; other cell magics are the
+    call that IPython makes of them. Source that is not Python comes back as it is.
+    """
+    cell = read_cell(source)
+    if cell.shape == "module":
+        return cell.python
+    lines = list(cell.lines)
+    for index in range(cell.magic_line - 1):
+        lines[index] = "\n"
+    return parse_python("".join(lines)).python
+
+
+_LEFT_OUT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+_DOCUMENTED = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def normalise(source: str) -> str:
+    """A cell's source in; its code without header, comments, layout and positions out, source that is not Python bare.
+
+    The same in every process and for Python 3.11 to 3.14: fields without a value are left out, so those that a later
+    version adds do not show.
+    """
+    cell = read_cell(source)
+    if cell.tree is None:
+        first = max(cell.magic_line - 1, 0)
+        lines = cell.lines[first:] if cell.magics else cell.python.splitlines(keepends=True)
+        return "".join(lines).strip()
+    try:
+        return "\n".join([*cell.magics, "".join(_dump(cell.tree))])
+    except RecursionError:
+        return cell.python.strip()
+
+
+def _dump(node: ast.AST) -> Iterator[str]:
+    """A tree in; its text out, piece by piece."""
+    yield f"{type(node).__name__}("
+    for name, value in ast.iter_fields(node):
+        if name in _LEFT_OUT or value is None or value == []:
+            continue
+        if name == "body" and isinstance(node, _DOCUMENTED):
+            value = _with_clean_docstring(value)  # noqa: PLW2901 - the same field, tidied
+        if name == "values" and isinstance(node, ast.JoinedStr):
+            value = _with_joined_texts(value)  # noqa: PLW2901 - the same field, tidied
+        yield f"{name}="
+        yield from _dump_field(value)
+        yield ","
+    yield ")"
+
+
+def _dump_field(value: object) -> Iterator[str]:
+    if isinstance(value, ast.Constant):
+        yield _constant(value.value)
+    elif isinstance(value, ast.AST):
+        yield from _dump(value)
+    elif isinstance(value, list):
+        yield "["
+        for each in value:
+            yield from _dump_field(each)
+            yield ","
+        yield "]"
+    else:
+        yield _constant(value)
+
+
+def _constant(value: object) -> str:
+    # repr refuses integers of more than 4300 digits
+    return hex(value) if type(value) is int else repr(value)
+
+
+def _with_joined_texts(values: list[ast.expr]) -> list[ast.expr]:
+    """An f-string's parts in; the same with neighbouring texts as one, which Python 3.12 leaves apart, out."""
+    parts: list[ast.expr] = []
+    for value in values:
+        match parts[-1:], value:
+            case [ast.Constant(str(before))], ast.Constant(str(after)):
+                parts[-1] = ast.Constant(before + after)
+            case _, ast.Constant(""):
+                pass
+            case _:
+                parts.append(value)
+    return parts
+
+
+def _with_clean_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    match body:
+        case [ast.Expr(ast.Constant(str(text))), *rest]:
+            return [ast.Expr(ast.Constant(cleandoc(text))), *rest]
+    return body

@@ -1,0 +1,5 @@
+"""The command line. Begin with `app`."""
+
+from nbflow.cli.app import main, run_script
+
+__all__ = ["main", "run_script"]

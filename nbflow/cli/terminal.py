@@ -1,0 +1,367 @@
+"""A run as it is watched from a terminal: a live table, plain lines where output goes elsewhere, or lines of JSON."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO
+
+from nbflow.errors import NbflowError
+from nbflow.model import (
+    SETTLED,
+    Artifact,
+    Finding,
+    Found,
+    Plan,
+    RunEvent,
+    RunStarted,
+    Snapshot,
+    TaskChanged,
+    TaskId,
+    TaskOutput,
+)
+from nbflow.render import json_lines, preview, table
+
+if TYPE_CHECKING:
+    from rich.console import Console, Group, RenderableType
+
+STYLES = {
+    "done": "green",
+    "reused": "green",
+    "failed": "bold red",
+    "lost": "bold red",
+    "caught": "yellow",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "queued": "cyan",
+    "pending": "dim",
+    "skipped": "dim",
+}
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+"""What sets colours in a terminal, and is left out where output goes elsewhere."""
+
+FRAMES = 10.0
+"""Drawings a second."""
+
+Event = RunEvent | TaskOutput | None
+
+
+@contextmanager
+def lasting(out: IO[str]) -> Iterator[None]:
+    """Write within the block; when whoever reads has gone, or nothing fits any more, the rest goes nowhere.
+
+    `nbflow run NB | head -2` reads two lines and ends: what is being run goes on, and its exit code counts.
+    """
+    try:
+        yield
+    except OSError:
+        with suppress(OSError, ValueError):  # no file of the system's
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, out.fileno())
+            os.close(null)
+
+
+def tell(text: str, out: IO[str] | None = None) -> None:
+    """Write lines to standard output, or elsewhere, at once."""
+    out = sys.stdout if out is None else out
+    with lasting(out):
+        print(text, file=out, flush=True)
+
+
+class Watcher(Protocol):
+    """Whoever shows a run while it runs."""
+
+    def __call__(self, snapshot: Snapshot, event: Event) -> None:
+        """The run now, and the event that made it so, in; called from the runner's thread."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def watcher(as_json: bool, plan: Callable[[], Plan | None]) -> Watcher:
+    """Whether JSON is wanted and a way to the plan in; who shows the run on standard output out."""
+    if as_json:
+        return JsonLines(sys.stdout, plan)
+    if sys.stdout.isatty():
+        from rich.console import Console  # here and below: imported only where a person watches
+
+        return LiveTable(Console())
+    return PlainLines(sys.stdout)
+
+
+class JsonLines:
+    """One object a line and nothing else; the plan, if there is one, stands first, `finish` writes the summary."""
+
+    def __init__(self, out: TextIO, plan: Callable[[], Plan | None]) -> None:
+        self._out = out
+        self._plan = plan()
+        self._run: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, snapshot: Snapshot, event: Event) -> None:
+        """The run now and what happened in; its line is written."""
+        if self._run is None:
+            self._run = snapshot.run
+            if self._plan is not None:
+                self._write("plan", snapshot.started_at, json_lines.plan(self._plan))
+            for finding in self._known:
+                self._write("finding", snapshot.started_at, json_lines.finding(finding))
+        if isinstance(event, TaskChanged):
+            self._write("task", event.at, json_lines.task(event))
+        elif isinstance(event, TaskOutput):
+            self._write("output", event.at or time.time(), json_lines.output(event))
+        elif isinstance(event, Found) and event.finding not in self._known:
+            self._write("finding", event.at, json_lines.finding(event.finding))
+
+    @property
+    def _known(self) -> tuple[Finding, ...]:
+        """What was found before the run."""
+        return self._plan.findings if self._plan is not None else ()
+
+    def finish(self, snapshot: Snapshot, store: str) -> None:
+        """The run at its end in; its summary is the last line."""
+        self(snapshot, None)
+        self._write("summary", snapshot.finished_at or time.time(), json_lines.summary(snapshot, store))
+
+    def _write(self, kind: str, at: float, content: dict[str, Any]) -> None:
+        tell(json_lines.line(kind, at, self._run, content), self._out)
+
+
+class Pieces:
+    """Pieces of what tasks print, put together to whole lines; what a carriage return overwrites is left out."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[TaskId, str], str] = {}
+
+    def lines(self, snapshot: Snapshot, event: Event) -> list[tuple[str, str]]:
+        """What happened in; (task's name, line) for each line that is whole now out: all of them once a task ends."""
+        if isinstance(event, TaskOutput):
+            # the traceback of a failed task is shown at the end, once
+            untold = event.output.get("output_type") == "error" or _redrawn(event.output)
+            text = "" if untold else output_text(event.output)
+            key = (event.task, str(event.output.get("name", "")))
+            *whole, rest = (self._open.pop(key, "") + text).split("\n")
+            if rest:
+                self._open[key] = rest
+        elif isinstance(event, TaskChanged) and event.state in SETTLED:
+            whole = [self._open.pop(key) for key in list(self._open) if key[0] == event.task]
+        else:
+            return []
+        name = task_name(snapshot, event.task.step, event.task.index)
+        return [(name, line.rstrip("\r").rpartition("\r")[2]) for line in whole]
+
+
+def _redrawn(output: Mapping[str, Any]) -> bool:
+    """Whether a display is drawn again and again in one place, which lines cannot be."""
+    return bool((output.get("transient") or {}).get("display_id")) or output.get("output_type") == "update_display_data"
+
+
+class PlainLines:
+    """One line for each change worth telling, for logs: starts, ends, findings, and the text that tasks print."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._pieces = Pieces()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __call__(self, snapshot: Snapshot, event: Event) -> None:
+        """The run now and what happened in; a line is written where it is worth one."""
+        for name, text in self._pieces.lines(snapshot, event):
+            tell(f"    {name} | {text}", self._out)
+        if isinstance(event, RunStarted):
+            tell(f"{event.flow} · {event.run} · running", self._out)
+        elif isinstance(event, TaskChanged):
+            if event.state not in ("pending", "queued"):
+                tell(task_line(snapshot, event), self._out)
+        elif isinstance(event, Found):
+            for text in table.finding_text(event.finding):
+                tell(text, self._out)
+
+
+class LiveTable:
+    """The table of steps drawn in place, ten times a second; what tasks print scrolls by above it."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.live import Live
+
+        self._console = console
+        self._seen: Snapshot | None = None
+        self._live = Live(console=console, refresh_per_second=FRAMES, transient=True, get_renderable=self._draw)
+        self._pieces = Pieces()
+        self._lines: list[tuple[str, str]] = []
+        self._printed = 0.0
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._print()
+        with lasting(self._live.console.file):
+            self._live.stop()
+
+    def __call__(self, snapshot: Snapshot, event: Event) -> None:
+        """The run now and what happened in; drawn the next time that it is due."""
+        self._seen = snapshot
+        self._lines += self._pieces.lines(snapshot, event)
+        if time.monotonic() - self._printed >= 1 / FRAMES:
+            self._print()
+
+    def _draw(self) -> RenderableType:
+        seen = self._seen
+        return "" if seen is None else rich_table(seen, time.time(), self._console.height)
+
+    def _print(self) -> None:
+        """Write the lines that have gathered, all at once: one by one they would take longer than the tasks."""
+        from rich.text import Text
+
+        self._printed = time.monotonic()
+        whole = Text()
+        for name, line in self._lines:
+            whole.append(f"{name} │ ", "dim")
+            whole.append_text(Text.from_ansi(line)) if "\x1b" in line else whole.append(line)
+            whole.append("\n")
+        self._lines.clear()
+        if whole:
+            with lasting(self._live.console.file):
+                self._live.console.print(whole, end="", soft_wrap=True)
+
+
+def rich_table(snapshot: Snapshot, now: float, height: int) -> Group:
+    """A run, the time and the screen's lines in; the table that fits them out: settled steps give way first."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = list(table.rows(snapshot, now))
+    room = max(4, height - 5)
+    left_out = 0
+    if len(rows) > room:
+        busy = [row for row in rows if row.state in ("failed", "running", "queued", "caught")]
+        rest = [row for row in rows if row not in busy]
+        kept = {row.step for row in (busy + rest)[: room - 1]}
+        left_out = len(rows) - len(kept)
+        rows = [row for row in rows if row.step in kept]
+    drawn = Table(box=None, pad_edge=False)
+    for heading in ("step", "state", "tasks", "time"):
+        drawn.add_column(heading, header_style="dim", no_wrap=True, justify="right" if heading == "time" else "left")
+    drawn.add_column("why", header_style="dim", no_wrap=True, overflow="ellipsis", ratio=1)
+    for row in rows:
+        style = STYLES.get(row.state, "")
+        # Text, not markup: names and messages are the user's
+        drawn.add_row(
+            Text(f"{preview.mark(row.state)} {row.label}", style=style),
+            Text(row.state, style=style),
+            Text(row.count),
+            Text(preview.duration(row.elapsed)),
+            Text(row.note),
+        )
+    if left_out:
+        drawn.add_row(Text(f"  and {left_out} more", style="dim"))
+    return Group(Text(table.title(snapshot, now), style="bold", no_wrap=True, overflow="ellipsis"), drawn)
+
+
+def task_name(snapshot: Snapshot, step: str, index: tuple[int, ...]) -> str:
+    """A task in; `train`, or `train/2` inside a fan-out, out."""
+    label = snapshot.labels.get(step) or step
+    return f"{label}/{preview.index(index)}" if index else label
+
+
+def task_line(snapshot: Snapshot, event: TaskChanged) -> str:
+    """A task's change in; `  ✓ train  done  3.2 s  why` out."""
+    parts = [f"  {preview.mark(event.state)} {task_name(snapshot, event.task.step, event.task.index)}", event.state]
+    if event.attempt > 1:
+        parts.append(f"attempt {event.attempt}")
+    if event.elapsed is not None and event.state != "running":
+        parts.append(preview.duration(event.elapsed))
+    if event.failure is not None and event.failure.kind != "cancelled":
+        parts.append(preview.failure(event.failure))
+    elif event.state != "done":
+        parts.append(preview.reasons(reason for reason in event.reasons if reason[0] != "new"))
+    return "  ".join(part for part in parts if part)
+
+
+def output_text(output: Mapping[str, Any]) -> str:
+    """One nbformat output in; its plain text out, an empty string where it has none."""
+    if output.get("output_type") == "stream":
+        return _joined(output.get("text", ""))
+    if output.get("output_type") == "error":
+        return "\n".join(output.get("traceback") or ()) + "\n"
+    data = output.get("data")
+    return _joined(data.get("text/plain", "")) + "\n" if isinstance(data, dict) and "text/plain" in data else ""
+
+
+def show_outputs(pieces: Iterable[Mapping[str, Any]]) -> None:
+    """A task's outputs in order in; text goes to standard output, what went to standard error there, out."""
+    for piece in pieces:
+        stderr = piece.get("output_type") == "error" or piece.get("name") == "stderr"
+        target = sys.stderr if stderr else sys.stdout
+        text = output_text(piece)
+        target.write(text if target.isatty() else COLOURS.sub("", text))
+        target.flush()
+
+
+def artifact_text(manifest: Artifact) -> str:
+    """An artifact in; one line of what is known without loading it, and why it was not stored, out."""
+    parts = [manifest.name, manifest.type, preview.shape(manifest.shape)]
+    parts.append(preview.size(manifest.nbytes) if manifest.group >= 0 else preview.artifact(manifest, 200))
+    return "  ".join(part for part in parts if part)
+
+
+def facts_text(params: Mapping[str, Any], tags: Iterable[str], metadata: Mapping[str, Any]) -> str:
+    """A run's parameters, tags and metadata in; a line for each that there is out."""
+    facts = {
+        "parameters": ", ".join(f"{name} = {preview.clip(repr(value), 40)}" for name, value in params.items()),
+        "tags": ", ".join(tags),
+        "notebook": metadata.get("notebook"),
+        "by": "@".join(filter(None, (metadata.get("user"), metadata.get("host")))),
+        "commit": metadata.get("commit"),
+        "resumes": metadata.get("origin"),
+    }
+    return "\n".join(preview.grid((f"  {name}", str(value)) for name, value in facts.items() if value))
+
+
+def show_error(error: NbflowError) -> None:
+    """An error of the user's in; `error: WHAT`, `  where: …` and `  fix: …` go to standard error."""
+    tell("\n".join(error.report()), sys.stderr)
+
+
+def show_failures(snapshot: Snapshot) -> None:
+    """A run that failed in; each failed task's traceback goes to standard error, the user's cell first."""
+    for view in snapshot.tasks:
+        if view.state != "failed" or view.failure is None:
+            continue
+        failure = view.failure
+        error = NbflowError(
+            f"{task_name(snapshot, view.task.step, view.task.index)} failed: {failure.type}: {failure.message}",
+            step=view.task.step,
+            cell=failure.cell,
+            line=failure.line,
+            fix=failure.fix,
+        )
+        if failure.traceback:
+            tell(failure.traceback.rstrip(), sys.stderr)
+        show_error(error)
+
+
+def _joined(text: object) -> str:
+    """A text in nbformat, one string or many, in; one string out."""
+    return "".join(map(str, text)) if isinstance(text, list | tuple) else str(text)

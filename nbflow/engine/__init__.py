@@ -1,0 +1,1 @@
+"""What runs, what is reused, in which order. Begin with `state.apply`, then `runner`."""

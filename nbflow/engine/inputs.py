@@ -1,0 +1,248 @@
+"""What a task reads, resolved: which earlier result each name comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nbflow.analysis.effects import state_of
+from nbflow.flow.findings import line_of_text
+from nbflow.flow.loops import Candidate, Gate, Loops, Sizes
+from nbflow.flow.scope import closed, defined, gather
+from nbflow.model import (
+    Artifact,
+    Binding,
+    Definition,
+    Group,
+    Record,
+    TaskFailure,
+    TaskId,
+)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A stored value that an input is bound to, and the step that made it."""
+
+    group: Group
+    artifact: Artifact
+    step: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A step's inputs and replay, found; `waits` names tasks that must settle before all of it is known."""
+
+    inputs: Mapping[str, Value] = field(default_factory=dict)
+    along: Mapping[str, Value] = field(default_factory=dict)  # names that share objects with inputs and hold them yet
+    binds: Mapping[tuple[int, str], Value] = field(default_factory=dict)  # (definition, name) -> value while defining
+    definitions: tuple[int, ...] = ()
+    again: frozenset[int] = frozenset()  # of them those of the step's own cell that values refer to
+    waits: tuple[TaskId, ...] = ()
+    failure: TaskFailure | None = None
+    skip: str | None = None  # why: a name that it surely reads was left by nobody, as its maker was skipped or caught
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What is known of the tasks above: which have settled, with which record, and how long fan-outs are."""
+
+    has: Callable[[TaskId], bool]
+    record: Callable[[TaskId], Record | None]  # None where it was skipped or failed
+    sizes: Sizes
+
+
+def resolve(
+    loops: Loops, task: TaskId, settled: Settled, also: Sequence[Group] = (), extra: Sequence[int] = ()
+) -> Resolved:
+    """A task and what has settled above it in; its inputs and replay out.
+
+    `also` are values that it may load itself, `extra` definitions that it needs besides those that it names.
+
+    Values that refer to definitions, and functions stored by value, need more names at this step's place: those are
+    looked up as if the step had read them, until nothing new appears.
+    """
+    finding = _Resolving(loops, task, settled)
+    step = finding.step
+    finding.bind(step.bindings)
+    finding.define([*step.definitions, *extra])
+    seen: set[str] = set()
+    while not finding.failure:
+        wanted = finding.wanted(also) - seen
+        if not wanted:
+            break
+        seen |= wanted
+        finding.follow(wanted)
+    finding.join()
+    return Resolved(
+        inputs=finding.inputs,
+        along=finding.along,
+        binds=finding.binds,
+        definitions=tuple(sorted(finding.definitions)),
+        again=frozenset(finding.again),
+        waits=tuple(sorted(finding.waits, key=lambda need: (need.step, need.index, need.part))),
+        failure=finding.failure or (finding.missing if finding.skip is None else None),
+        skip=finding.skip,
+    )
+
+
+class _Resolving:
+    def __init__(self, loops: Loops, task: TaskId, settled: Settled) -> None:
+        self.loops, self.task, self.settled = loops, task, settled
+        self.flow = loops.flow
+        self.step = loops.step_of(task)
+        self.inputs: dict[str, Value] = {}
+        self.along: dict[str, Value] = {}
+        self.binds: dict[tuple[int, str], Value] = {}
+        self.definitions: set[int] = set()
+        self.again: set[int] = set()  # of this very cell: values of an earlier turn or item refer to them
+        self.waits: set[TaskId] = set()
+        self.failure: TaskFailure | None = None
+        self.skip: str | None = None
+        self.missing: TaskFailure | None = None  # what it surely reads, and nobody left
+
+    def bind(self, bindings: Sequence[Binding]) -> None:
+        """Each name from the nearest task that has it."""
+        for binding in bindings:
+            value = self._value(binding, self.loops.candidates(self.task, binding.name, self.settled.sizes))
+            if value is not None:
+                self.inputs[binding.name] = value
+
+    def join(self) -> None:
+        """Names that share objects with an input, as far as they still hold them at this place."""
+        for value in list(self.inputs.values()):
+            for name in value.group.names:
+                if len(value.group.names) == 1 or name in self.inputs or name in self.along:
+                    continue
+                binding = Binding(name=name, sources=(), sure=False)
+                other = self._value(binding, self.loops.candidates(self.task, name, self.settled.sizes))
+                if other is not None and (other.group.id, other.group.names) == (value.group.id, value.group.names):
+                    self.along[name] = other
+
+    def define(self, orders: Sequence[int]) -> None:
+        """These definitions are replayed, with the data that they read while defining."""
+        for order in orders:
+            if order in self.definitions:
+                continue
+            self.definitions.add(order)
+            for binding in self.flow.definitions[order].binds:
+                value = self._value(
+                    binding, self.loops.of_sources(self.task, binding.name, binding.sources, self.settled.sizes)
+                )
+                if value is not None:
+                    self.binds[order, binding.name] = value
+
+    def _value(self, binding: Binding, candidates: Iterable[Candidate | Gate]) -> Value | None:
+        excuse = ""  # why one that would have left the name did not come to it
+        silent: dict[str, None] = {}  # steps that ran to their end and left no such name
+        for candidate in candidates:
+            if not self.settled.has(candidate.task):
+                self.waits.add(candidate.task)
+                return None
+            if isinstance(candidate, Gate):
+                excuse = excuse or self._without_items(candidate.task)
+                continue
+            record = self.settled.record(candidate.task)
+            if record is None or binding.name not in record.artifacts:
+                if candidate.task.step in self.loops.steps:  # else no part of what runs
+                    excuse = excuse or _excuse(candidate.task.step, record)
+                    silent[candidate.task.step] = None
+                continue
+            artifact = record.artifacts[binding.name]
+            if artifact.group < 0:
+                self._unstored(binding.name, artifact, candidate.task.step)
+                return None
+            return Value(record.groups[artifact.group], artifact, candidate.task.step)
+        if any(source.definition is not None for source in binding.sources):
+            return None  # replayed
+        if binding.sure and binding.name not in self.step.conditional:
+            self._miss(binding.name, excuse, [*silent])
+        return None
+
+    def _without_items(self, gate: TaskId) -> str:
+        """Why a fan-out that has settled has left nothing, where it had no items."""
+        items = TaskId(step=gate.step, index=gate.index, part="list")
+        if self.settled.has(items) and self.settled.record(items) is None:
+            return f"{gate.step} was skipped"
+        return "" if self.settled.sizes.get((gate.step, gate.index)) else f"the list of {gate.step} is empty"
+
+    def _miss(self, name: str, excuse: str, silent: Sequence[str]) -> None:
+        """A name that the step surely reads has no value.
+
+        The rule follows the cause: who should have left it was skipped, had no items or was caught, and the step is
+        skipped in turn; else the notebook is wrong there, as a plain run would say by a NameError. A step with
+        `--catch` comes to just that.
+        """
+        if excuse:
+            self.skip = self.skip or f"{name} has no value: {excuse}"
+        elif self.step.options.catch is None and self.missing is None:
+            makers = " and ".join(self.flow.step(step).label for step in silent[:2])
+            self.missing = TaskFailure(
+                type="NameError",
+                message=f"{self.step.label} reads {name!r}, and "
+                + (f"{makers} ended without leaving it" if makers else "no cell above left it"),
+                cell=self.step.cell.partition("#")[0],
+                line=line_of_text(self.step.source, name),
+                fix=f"bind {name} on every path of {makers}, or in a cell above" if makers else f"bind {name} above",
+            )
+
+    def _unstored(self, name: str, artifact: Artifact, maker: str) -> None:
+        self.failure = self.failure or TaskFailure(
+            type="SerializationError",
+            message=f"{self.step.label} needs {name!r} of {maker}, which could not be stored: {artifact.error}",
+            cell=self.step.cell,
+            fix=f"make it in a %%setup cell, or keep it inside {maker} with --out",
+        )
+
+    def wanted(self, also: Sequence[Group]) -> set[str]:
+        """Definitions (by id) and global names that the values found so far refer to."""
+        groups = [*also, *(value.group for value in (*self.inputs.values(), *self.binds.values()))]
+        ids = {f"@{ref.id}" for group in groups for ref in group.definitions}
+        return ids | {name for group in groups for name in group.free}
+
+    def follow(self, wanted: set[str]) -> None:
+        """Bind and replay what values refer to, at this step's place."""
+        names: dict[str, bool] = {}
+        for word in sorted(wanted):
+            if not word.startswith("@"):
+                names[word] = False
+                continue
+            definition = self._definition(word[1:])
+            if definition is None:
+                continue
+            orders = sorted(closed(self.flow.definitions, [definition.order]))
+            self.define(orders)
+            self.again |= {order for order in orders if self.flow.definitions[order].cell == self.step.cell}
+            made = [self.flow.definitions[order] for order in orders]
+            names.update((free, False) for each in made for free in each.free)
+            asked = (defined(each.hints, self.flow.writers, self.step.position) for each in made)
+            names.update((hint, False) for hints in asked for hint in hints)
+            kept = {state_of(name) for each in made for name in each.names}  # what cells have set on them
+            names.update(dict.fromkeys(kept & self.flow.writers.keys(), False))
+        need = gather(self.flow.writers, self.flow.definitions, names, position=self.step.position)
+        self.define(sorted(need.definitions))
+        self.bind([binding for name, binding in sorted(need.bindings.items()) if name not in self.inputs])
+
+    def _definition(self, identity: str) -> Definition | None:
+        found = self.loops.definitions_by_id.get(identity)
+        if found is not None:
+            return found
+        name = identity.partition("@")[0]
+        now = next((d for d in self.flow.definitions if d.id.partition("@")[0] == name), None)
+        maker = next((v.step for v in self.inputs.values() if any(r.id == identity for r in v.group.definitions)), "?")
+        self.failure = self.failure or TaskFailure(
+            type="OutdatedError",
+            message=f"{self.step.label} reads a value that refers to {name!r} as it was before it was "
+            + (f"edited (now in cell {now.position})" if now else "removed"),
+            cell=now.cell if now else self.step.cell,
+            line=now.line if now else None,
+            fix=f"run {maker} again",
+        )
+        return None
+
+
+def _excuse(step: str, record: Record | None) -> str:
+    """Why a task that has settled did not come to leave a name, an empty string where it ran to its end."""
+    if record is None or record.skipped is not None:
+        return f"{step} was skipped"
+    return f"{step} failed, and was caught" if record.caught else ""

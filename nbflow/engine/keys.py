@@ -1,0 +1,144 @@
+"""What a task is made of, its key, and whether a past execution can stand for it. Pure: records come in as data."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from nbflow.engine.inputs import Resolved, Value
+from nbflow.model import (
+    FORMAT,
+    Definition,
+    Flow,
+    Group,
+    KeyParts,
+    Ref,
+    Replay,
+    Step,
+)
+
+# ---------------------------------------------------------------- inputs
+
+
+# ---------------------------------------------------------------- spec parts and key
+
+
+def pack(values: Sequence[Value]) -> tuple[tuple[Group, ...], Callable[[Value], Ref]]:
+    """Values in; their groups, each once, and a function from a value to its Ref, out."""
+    groups: dict[tuple[str, tuple[str, ...]], int] = {}
+    order: list[Group] = []
+    for value in values:
+        identity = (value.group.id, value.group.names)
+        if identity not in groups:
+            groups[identity] = len(order)
+            order.append(value.group)
+    return tuple(order), lambda value: Ref(name=value.artifact.name, group=groups[value.group.id, value.group.names])
+
+
+def replay_of(
+    flow: Flow, step: Step, resolved: Resolved, ref: Callable[[Value], Ref]
+) -> tuple[tuple[Replay, ...], tuple[Replay, ...]]:
+    """A step with its inputs found in; what is replayed before it, and the definitions that it makes itself, out."""
+
+    def entry(definition: Definition) -> Replay:
+        binds = {name: ref(value) for (order, name), value in resolved.binds.items() if order == definition.order}
+        return Replay(
+            id=definition.id, kind=definition.kind, cell=definition.cell, position=definition.position,
+            line=definition.line, source=definition.source, names=definition.names, binds=binds,
+        )  # fmt: skip
+
+    before = tuple(
+        entry(flow.definitions[order]) for order in resolved.definitions
+        if flow.definitions[order].cell != step.cell or order in resolved.again
+    )  # fmt: skip
+    own = tuple(
+        entry(definition) for definition in flow.definitions
+        if definition.cell == step.cell and definition.kind == "definition"
+    )  # fmt: skip
+    return before, own
+
+
+def key_parts(flow: Flow, step: Step, resolved: Resolved, *, code: str | None = None, item: str = "") -> KeyParts:
+    """A step with its inputs found in; everything that its key is made of out."""
+    definitions, setup = _replayed([flow.definitions[order] for order in resolved.definitions], step)
+    parameters = {parameter.name for parameter in flow.parameters}
+    given: dict[str, str] = {}
+    inputs: dict[str, str] = {}
+    for name, value in resolved.inputs.items():
+        if name in parameters:
+            given[name] = f"{value.artifact.preview}#{value.artifact.content_id}"
+        else:
+            inputs[name] = value.artifact.content_id
+    for (order, name), value in resolved.binds.items():
+        inputs[f"{name} while defining {', '.join(flow.definitions[order].names)}"] = value.artifact.content_id
+    options = {} if step.options.outputs is None else {"out": ",".join(step.options.outputs)}
+    if resolved.along:
+        options["along"] = ",".join(sorted(resolved.along))
+    return KeyParts(
+        code=code or step.code, definitions=definitions, setup=setup, inputs=inputs, parameters=given,
+        item=item, environment=environment_id(step), options=options,
+    )  # fmt: skip
+
+
+def _replayed(found: Sequence[Definition], step: Step) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What is replayed for a step, in document order, in; its definitions by label, and its set-up, out.
+
+    Imports and set-up run code and keep their order. Where each name is defined once, all else may stand anywhere.
+    """
+    others = [each for each in found if each.cell != step.cell]
+    made = [each for each in others if each.kind == "definition"]
+    imports = [each for each in made if each.origins]
+    names = [name for each in made for name in each.names]
+    if len(names) == len({*names}):
+        made = [*imports, *sorted((each for each in made if not each.origins), key=lambda each: each.id)]
+    setup = (
+        f"{each.id} after {sum(one.order < each.order for one in imports)}" for each in others if each.kind == "setup"
+    )
+    return {_place(each): each.id for each in made}, tuple(setup)
+
+
+def _place(definition: Definition) -> str:
+    return f"{', '.join(definition.names)} (cell {definition.position}, line {definition.line})"
+
+
+def environment_id(step: Step) -> str:
+    """What of the machine a result may depend on before anything has run: Python, platform, the step's own packages."""
+    words = [f"python {sys.version_info[0]}.{sys.version_info[1]}", sys.platform, platform.machine()]
+    return " ".join([*words, *step.options.pip, step.options.env or ""]).strip()
+
+
+def task_key(parts: KeyParts, *, version: int = FORMAT) -> str:
+    """A task's parts in; its key out: names of cells, steps and places in the document do not enter.
+
+    `version`: the datastore's format that a past run had.
+    """
+    material = [
+        version,
+        parts.code,
+        list(parts.definitions.values()),
+        list(parts.setup),
+        [[name.partition(" while defining ")[0], identity] for name, identity in sorted(parts.inputs.items())],
+        sorted((name, text.rpartition("#")[2]) for name, text in parts.parameters.items()),
+        parts.item,
+        parts.environment,
+        sorted(parts.options.items()),
+        sorted(parts.files.items()),
+    ]
+    return digest(material)
+
+
+def digest(material: Any) -> str:
+    """Anything that JSON holds in; its hash out."""
+    return hashlib.blake2b(msgspec.json.encode(material), digest_size=20).hexdigest()
+
+
+# ---------------------------------------------------------------- reuse
+
+
+AHEAD = 60.0
+"""Seconds that a clock may be ahead before the ages that it tells count for nothing."""

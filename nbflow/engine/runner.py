@@ -1,0 +1,531 @@
+"""Performs what `state.apply` decides: looks up, submits, writes events and logs. The only threads of a run."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import msgspec
+
+from nbflow.engine import claims, events, facts, state
+from nbflow.engine.lookup import Lookup
+from nbflow.engine.resources import Room
+from nbflow.engine.threads import Carriers
+from nbflow.errors import DamagedError, ExecutorError, NbflowError
+from nbflow.flow import findings
+from nbflow.flow.graph import Changed
+from nbflow.flow.options import tries_again
+from nbflow.flow.reach import folded
+from nbflow.model import (
+    SETTLED,
+    Ended,
+    Flow,
+    Found,
+    Observations,
+    Output,
+    Record,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+    RunStatus,
+    Snapshot,
+    Started,
+    TaskChanged,
+    TaskFailure,
+    TaskId,
+    TaskOutput,
+    TaskResult,
+    TaskSpec,
+)
+from nbflow.plugins import Executor, Handle, SupportsBatches, SupportsPush
+from nbflow.store import records
+from nbflow.store.artifacts import lost_of
+from nbflow.store.flows import RunPlace, StoredFlow
+
+Understand = Callable[[Changed], Flow]
+"""What steps turned out to change in place in; the flow with these facts out."""
+
+Watch = Callable[[Snapshot, RunEvent | TaskOutput | None], None]
+DRAW_EVERY = 0.1
+BEAT_EVERY = 5.0
+OUTSIDE = frozenset({"socket", "subprocess", "database"})
+"""What a task may have changed other things by."""
+
+HEALS = 10
+"""Times that a run makes again what its store has lost, before it fails instead."""
+GRACE = 3.0
+LOGGED = ("running", "done", "failed", "caught")
+"""States that name the execution whose log there is."""
+
+
+@dataclass(frozen=True)
+class Drained:
+    """Nothing runs any more while the flow waits to be understood anew."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """An event of a running attempt, on its way from its thread to the loop."""
+
+    task: TaskId
+    event: Started | Output | Ended | Drained
+
+
+class Runner:
+    """One run: `run()` blocks until it has ended; `cancel()` may be called from any thread."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        lookup: Lookup,
+        home: StoredFlow,
+        started: RunStarted,
+        executor_of: Callable[[str | None], Executor],
+        slots: int,
+        watch: Watch | None = None,
+        understand: Understand | None = None,
+        room: Room = Room(),  # noqa: B008  # frozen
+    ) -> None:
+        """`home` is the flow in the store."""
+        self.place = RunPlace(flow.name, home.folder, started.run)
+        self.flow = flow
+        self.room = room
+        self.understand = understand
+        self.changed: dict[str, frozenset[str]] = {}  # what steps turned out to change in place
+        self.revised: set[TaskId] = set()
+        self.told: dict[TaskId, tuple[str, str]] = {}  # the last state that was written, with its execution
+        self.held: list[tuple[TaskId, TaskResult]] = []
+        self.healed = 0
+        self.draining = False  # until what still runs has ended, nothing new is started
+        self.lookup = lookup
+        self.started = started
+        self.executor_of = executor_of
+        self.watch = watch
+        self.inbox: queue.SimpleQueue[events.Event | Progress] = queue.SimpleQueue()
+        self.handles: dict[TaskId, Handle] = {}
+        self.carriers = Carriers("nbflow task")
+        self.logs: dict[TaskId, records.LogWriter] = {}
+        self.claims: dict[TaskId, claims.Claim] = {}  # of tasks with --once that run
+        self.findings: list[Found] = []
+        self.timers: list[threading.Timer] = []
+        self.writer_id = f"{started.host}-{started.pid}"
+        self.writer = records.EventWriter(lookup.store, home.folder, started.run, self.writer_id)
+        self.drawn_at = 0.0
+        self.behind = False  # something has changed that was not drawn yet
+        self.slots = slots
+        self.batches: dict[int, bool] = {}
+        self.pushes: dict[type, bool] = {}
+        self.state = self.new_state()
+        self.drawn = state.snapshot(self.state)
+
+    def new_state(self) -> state.State:
+        """The run before any of its tasks is known."""
+        flow, started = self.flow, self.started
+        return state.State(
+            run=started.run, flow=flow.name, order={step.name: step.order for step in flow.steps},
+            labels={step.name: step.label for step in flow.steps}, folded=folded(flow),
+            options={step.name: step.options for step in flow.steps}, slots=self.slots, started_at=started.at,
+            edges=flow.edges, parameters=started.parameters, tags=started.tags, room=self.room,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ outside
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """Ask the run to stop; returns at once."""
+        self.inbox.put(events.Cancel(time.time(), reason))
+
+    def run(self) -> RunStatus:
+        """Run to the end; StoreError when the run's own events cannot be written."""
+        records.write_notebook(self.lookup.store, self.place.folder, self.started.run, self.flow.notebook.document)
+        self.tell(self.started)
+        for finding in self.flow.findings:
+            self.tell(Found(finding=finding, at=time.time()))
+        self.writer.flush()
+        beat = _Heartbeat(self)
+        beat.start()
+        try:
+            self.handle(events.Added(self.lookup.first(), time.time()))
+            while self.state.status == "running" and self.state.tasks:
+                self.take(self.next_event())
+        finally:
+            beat.stop()
+            self.close()
+        return self.state.status if self.state.tasks else "done"
+
+    def close(self) -> None:
+        """End what still runs, write what is left."""
+        for timer in self.timers:
+            timer.cancel()
+        for handle in self.handles.values():
+            handle.cancel(0)
+        for log in self.logs.values():
+            log.close()
+        self.carriers.close()
+        status = self.state.status if self.state.status != "running" or not self.state.tasks else "failed"
+        status = "done" if status == "running" else status
+        self.tell(RunEnded(status=status, at=time.time(), error=self.state.error))
+        self.writer.close()
+        self.draw(None, force=True)
+
+    # ------------------------------------------------------------ the loop
+
+    def next_event(self) -> events.Event | Progress:
+        """The next event from the inbox; what was left out of the last drawing is drawn once nothing comes."""
+        if self.behind:
+            try:
+                return self.inbox.get(timeout=DRAW_EVERY)
+            except queue.Empty:
+                self.draw(None, force=True)
+        return self.inbox.get()
+
+    def take(self, event: events.Event | Progress) -> None:
+        """One event from the inbox in; all that follows from it done."""
+        if not isinstance(event, Progress):
+            self.handle(event)
+            return
+        match event.event:
+            case Started(pid=pid, at=at):
+                self.handle(events.Began(event.task, at, pid))
+            case Output(output=output):
+                self.log(event.task).put(event.event)
+                self.draw(TaskOutput(task=event.task, output=output))
+            case Ended(result=result):
+                self.ended(event.task, result)
+            case Drained():
+                if not self.handles:
+                    self.rebuild()
+
+    def handle(self, event: events.Event) -> None:
+        """A state event in; applied, and its actions performed."""
+        todo = [event]
+        while todo:
+            self.state, actions = state.apply(self.state, todo.pop(0))
+            for action in actions:
+                todo.extend(self.perform(action))
+
+    def perform(self, action: events.Action) -> Iterable[events.Event]:
+        """One action in; done, with the events that answer it at once out."""
+        match action:
+            case events.Prepare(task=task):
+                return self.prepare(task)
+            case events.Submit(task=task, attempt=attempt, devices=devices):
+                return self.submit(task, attempt, devices)
+            case events.Abort(task=task):
+                handle = self.handles.get(task)
+                if handle is not None:
+                    handle.cancel(GRACE)
+            case events.Delay(task=task, seconds=seconds):
+                if seconds <= 0:
+                    return (events.Due(task, time.time()),)
+                timer = threading.Timer(seconds, lambda: self.inbox.put(events.Due(task, time.time())))
+                timer.daemon = True
+                self.timers.append(timer)
+                timer.start()
+            case events.Tell(event=event):
+                self.tell(event)
+            case events.End():
+                pass
+        return ()
+
+    def prepare(self, task: TaskId) -> Iterable[events.Event]:
+        """A task in; what the look-up says of it out; a broken store fails the task, not the loop."""
+        try:
+            prepared = self.lookup.prepare(task)
+        except NbflowError as error:
+            failure = TaskFailure(type=type(error).__name__, message=error.message, fix=error.fix, kind="lost")
+            prepared = events.Prepared(task, time.time(), "fail", failure=failure)
+        if prepared.action in ("skip", "fail") and not prepared.execution:
+            self.lookup.settle(task, None)
+        if task.part == "last" and prepared.action == "settle":
+            record = self.lookup.record(task)
+            if record is not None and record.until is False:
+                self.tell(Found(finding=findings.gave_up(self.flow.step(task.step)), at=time.time()))
+        if prepared.action == "skip" and task.part == "list":
+            return (*self.unfold(task), prepared)
+        if prepared.action not in ("reuse", "done"):
+            return (prepared,)
+        self.discover(task, self.lookup.record(task))
+        return (*self.unfold(task), prepared)
+
+    def unfold(self, task: TaskId) -> tuple[events.Event, ...]:
+        """The tasks that are known now that this one has a record."""
+        nodes = self.lookup.unfold(task)
+        return (events.Added(nodes, time.time()),) if nodes else ()
+
+    def submit(self, task: TaskId, attempt: int, devices: tuple[str, ...] = ()) -> Iterable[events.Event]:
+        """Start an attempt, and let a thread carry its events here."""
+        if self.draining:
+            return ()
+        step = self.flow.step(task.step)
+        alone = len(self.state.running) <= 1 and not self.state.queue
+        threads = int(step.options.cpu or 0) or (
+            0 if alone else max(1, self.state.slots // max(1, len(self.state.running)))
+        )
+        spec = self.lookup.spec(task, attempt, threads)
+        if devices:
+            spec = msgspec.structs.replace(spec, devices=devices)
+        if step.options.once and not task.part:
+            if lost_of(self.lookup.store, spec.groups, verify=True) and self.heals(task):  # before it has begun
+                return ()
+            try:
+                made = claims.claim(self.lookup.store, spec, self.place, again=step.name in self.lookup.facts.again)
+            except NbflowError as error:
+                return self.not_begun(task, error)
+            if made.execution != spec.execution:  # whoever made it executes the task, and this one takes the result
+                self.handles[task] = awaited = claims.Awaited(self.lookup.store, step, made)
+                self.follow(task, awaited)
+                return ()
+            self.claims[task] = made
+        try:
+            executor = self.executor_of(step.options.on)
+            handle = executor.submit(spec)
+        except ExecutorError as error:
+            return self.not_begun(task, error)
+        self.handles[task] = handle
+        self.follow(task, handle)
+        return self.batched(task, executor, spec) if spec.items and not task.part else ()
+
+    def not_begun(self, task: TaskId, error: NbflowError) -> Iterable[events.Event]:
+        """A task that could not be started, and why, in; its end as an event out."""
+        failure = TaskFailure(type=type(error).__name__, message=error.message, kind="lost", fix=error.fix)
+        self.lookup.settle(task, None)
+        return (events.Finished(task, time.time(), 0.0, failure=failure),)
+
+    def batched(self, task: TaskId, executor: Executor, spec: TaskSpec) -> Iterable[events.Event]:
+        """A task that was submitted in; whether more like it are wanted ahead of time, as an event, out."""
+        if id(executor) not in self.batches:
+            self.batches[id(executor)] = isinstance(executor, SupportsBatches)  # slow: not for each task
+        ahead = cast("SupportsBatches", executor).ahead(spec) if self.batches[id(executor)] else 1
+        same = ahead == self.state.ahead.get(task.step, 1)
+        return () if same else (events.Batched(task.step, ahead, time.time()),)
+
+    def follow(self, task: TaskId, handle: Handle) -> None:
+        """Every event of a handle comes into the inbox: by itself, or carried by a thread."""
+        kind = type(handle)
+        if kind not in self.pushes:
+            self.pushes[kind] = isinstance(handle, SupportsPush)  # slow: not for each task
+        if self.pushes[kind]:
+            put = self.inbox.put
+            cast("SupportsPush", handle).push(lambda event: put(Progress(task, event)))
+        else:
+            self.carriers.run(partial(self.carry, task, handle))
+
+    def carry(self, task: TaskId, handle: Handle) -> None:
+        """Every event of a handle into the inbox; a handle that breaks off ends the attempt."""
+        ended = False
+        try:
+            for event in handle.events():
+                ended = ended or isinstance(event, Ended)
+                self.inbox.put(Progress(task, event))
+        finally:
+            if not ended:
+                failure = TaskFailure(type="WorkerLost", message="the executor broke off without a result", kind="lost")
+                self.inbox.put(Progress(task, Ended(result=TaskResult(failure=failure))))
+
+    def ended(self, task: TaskId, result: TaskResult) -> None:
+        """An attempt's result in; its record is known to the look-up, and the state moves on."""
+        self.handles.pop(task, None)
+        log = self.logs.pop(task, None)
+        if log is not None:
+            log.close()
+        made = self.claims.pop(task, None)
+        if made is not None:
+            claims.end(self.lookup.store, made, "failed" if result.record is None else "done")
+        for finding in result.findings:
+            self.tell(Found(finding=finding, at=time.time()))
+        if result.record is not None:
+            self.lookup.keep(result.record)
+        self.discover(task, result.record)
+        if result.failure is not None and result.failure.type == DamagedError.__name__ and self.heals(task, result):
+            return
+        if self.draining:
+            if not self.handles:
+                self.rebuild()
+            return
+        if result.failure is not None and self.lookup.early(task, self.is_settled):
+            self.held.append((task, result))
+            self.handle(events.Held(task, time.time()))
+            return
+        self.conclude(task, result)
+        held, self.held = self.held, []
+        for other, kept in held:
+            if self.lookup.early(other, self.is_settled):
+                self.held.append((other, kept))
+            else:
+                self.conclude(other, kept)
+
+    def conclude(self, task: TaskId, result: TaskResult) -> None:
+        """An attempt's result that counts in; the state moves on."""
+        record, failure = result.record, result.failure
+        if failure is not None:
+            failure = findings.with_way_out(self.flow.step(task.step), failure)
+        if record is None and failure is not None:
+            record = self.caught(task, failure)
+        if record is not None:
+            self.lookup.settle(task, record)
+            for event in self.unfold(task):
+                self.handle(event)
+        self.handle(events.Finished(
+            task, time.time(), result.elapsed, execution=record.execution if record else "",
+                skipped=record.skipped if record else None, failure=failure
+        ))  # fmt: skip
+
+    # ------------------------------------------------------------ what turns out on the way
+
+    def is_settled(self, task: TaskId) -> bool:
+        """Whether a task, or all that a gate stands for, has settled."""
+        entry = self.state.tasks.get(task)
+        return entry is not None and entry.state in SETTLED
+
+    def discover(self, task: TaskId, record: Record | None) -> None:
+        """A record in; if its step changed inputs in place that nobody foresaw, readers below are run again.
+
+        What runs and does not read them goes on to its end first; then the flow is understood anew.
+        """
+        if record is None or self.understand is None or self.state.cancelled is not None:
+            return
+        step = self.flow.step(task.step)
+        names = findings.unforeseen(self.flow, step, record) - self.changed.get(step.name, frozenset())
+        if not names or task.part:
+            return
+        self.changed[step.name] = names | self.changed.get(step.name, frozenset())
+        facts.remember_changes(self.lookup.store, step, self.changed[step.name])
+        for finding in findings.discovered(step, names, record):
+            self.tell(Found(finding=finding, at=time.time()))
+        self.draining = True
+        affected = {other for other in self.state.tasks if not other.part and self.lookup.affected(other, step, names)}
+        self.revised |= affected
+        for other in affected & self.handles.keys():
+            self.handles[other].cancel(0.5)
+        if not self.handles:
+            self.inbox.put(Progress(task, Drained()))
+
+    def heals(self, task: TaskId, result: TaskResult | None = None) -> bool:
+        """Whether a task gets what it lacks: what made that runs again, and so does the task.
+
+        A store loses bytes to whoever cleans it up, and to disks; that is nothing that a step could be blamed for. A
+        cell that has begun (items of a join are read in it) runs again only where it had no effect on anything else.
+        """
+        begun = self.state.tasks[task].state == "running"
+        once = self.flow.step(task.step).options.once
+        if begun and (once or result is None or _has_effect(result.observations)):
+            return False
+        if self.state.cancelled is not None or self.healed >= HEALS:
+            return False
+        if not self.lookup.drop_lost():
+            return False
+        self.healed += 1
+        self.draining = True
+        if not self.handles:
+            self.inbox.put(Progress(task, Drained()))
+        return True
+
+    def rebuild(self) -> None:
+        """The flow understood anew; what has run is found again by its key."""
+        if not self.draining:
+            return
+        self.flow = self.understand(self.changed) if self.understand is not None else self.flow
+        self.draining = False
+        self.held.clear()
+        self.lookup.revise(self.flow, self.revised)
+        self.state = self.new_state()
+        self.handle(events.Added(self.lookup.first(), time.time()))
+
+    def caught(self, task: TaskId, failure: TaskFailure) -> Record | None:
+        """What `--catch` leaves of a task whose process could not say it itself; None where nothing is caught."""
+        step = self.flow.step(task.step)
+        entry = self.state.tasks[task]
+        if (
+            step.options.catch is None
+            or task.part
+            or failure.kind == "cancelled"
+            or tries_again(step.options, entry.attempt, failure)
+        ):
+            return None
+        return self.lookup.caught(task, entry.attempt, failure)
+
+    def log(self, task: TaskId) -> records.LogWriter:
+        """The writer of a task's output."""
+        if task not in self.logs:
+            execution = self.lookup.execution(task, self.state.tasks[task].attempt)
+            self.logs[task] = records.LogWriter(self.lookup.store, self.place.folder, self.started.run, execution)
+        return self.logs[task]
+
+    # ------------------------------------------------------------ telling
+
+    def tell(self, event: RunEvent) -> None:
+        """An event in; written to the run and shown."""
+        if isinstance(event, Found):
+            self.findings.append(event)
+        if (
+            isinstance(event, TaskChanged)
+            and event.state in ("failed", "cancelled", "skipped")
+            and event.task.turn is None
+            and not (event.state == "skipped" and event.execution)
+        ):
+            self.lookup.settle(event.task, None)
+        if isinstance(event, TaskChanged) and event.state in LOGGED and not event.execution:
+            event = _with_execution(event, self.lookup)
+        if isinstance(event, TaskChanged):
+            seen = (event.state, event.execution)
+            if event.state == "done" and self.told.get(event.task) == seen:
+                return  # found again when the flow was understood anew
+            self.told[event.task] = seen
+        self.writer.put(event)
+        self.draw(event)
+
+    def draw(self, event: RunEvent | TaskOutput | None, *, force: bool = False) -> None:
+        """Show the event, with a snapshot at most ten times a second."""
+        if self.watch is None:
+            return
+        now = time.monotonic()
+        if force or now - self.drawn_at >= DRAW_EVERY or self.state.status != "running":
+            self.drawn = state.snapshot(self.state, tuple(found.finding for found in self.findings))
+            self.drawn_at = now
+            self.behind = False
+        else:
+            self.behind = True
+        self.watch(self.drawn, event)
+
+
+def _has_effect(seen: Observations) -> bool:
+    """Whether a task was seen to do what must not be done twice."""
+    return bool(seen.written) or not OUTSIDE.isdisjoint(seen.volatile)
+
+
+def _with_execution(event: TaskChanged, lookup: Lookup) -> TaskChanged:
+    return msgspec.structs.replace(event, execution=lookup.execution(event.task, event.attempt))
+
+
+class _Heartbeat(threading.Thread):
+    """Writes the run's heartbeat, and turns a cancel mark in the store into a cancel."""
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(daemon=True, name="nbflow heartbeat")
+        self.runner = runner
+        self.done = threading.Event()
+
+    def run(self) -> None:
+        store, (_, folder, run) = self.runner.lookup.store, self.runner.place
+        beaten = 0.0
+        while True:
+            try:
+                if time.monotonic() - beaten >= BEAT_EVERY:
+                    records.beat(store, folder, run, self.runner.writer_id)
+                    beaten = time.monotonic()
+                if records.cancel_requested(store, folder, run) is not None:
+                    self.runner.cancel("cancelled from outside")
+                    return
+            except NbflowError:
+                beaten = 0.0  # the store is away for a moment: the next beat tries again
+            if self.done.wait(1.0):
+                return
+
+    def stop(self) -> None:
+        """End the thread."""
+        self.done.set()

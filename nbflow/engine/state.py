@@ -1,0 +1,436 @@
+"""A run's state as a pure function: `apply(state, event) -> (state, actions)`.
+
+The runner performs the actions and feeds back what came of them. Nothing here knows of stores, processes or clocks:
+times come in with the events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from immutables import Map
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from nbflow.engine.events import (
+    Abort,
+    Action,
+    Added,
+    Batched,
+    Began,
+    Cancel,
+    Delay,
+    Due,
+    End,
+    Event,
+    Finished,
+    Held,
+    Node,
+    Prepare,
+    Prepared,
+    Submit,
+    Tell,
+    not_held,
+)
+from nbflow.engine.resources import Grant, Room, grant
+from nbflow.flow.options import tries_again
+from nbflow.model import (
+    SETTLED,
+    Edge,
+    Finding,
+    Reason,
+    RunStatus,
+    Snapshot,
+    StepOptions,
+    TaskChanged,
+    TaskFailure,
+    TaskId,
+    TaskState,
+    TaskView,
+)
+
+# ---------------------------------------------------------------- state
+
+
+class Entry(Struct, frozen=True):
+    """One task: where it stands."""
+
+    node: Node
+    state: TaskState = "pending"
+    left: int = 0  # needs that have not settled
+    attempt: int = 1
+    key: str = ""
+    execution: str = ""
+    reasons: tuple[Reason, ...] = ()
+    failure: TaskFailure | None = None
+    reused_from: str | None = None
+    started_at: float | None = None
+    elapsed: float | None = None
+
+
+class State(Struct, frozen=True):
+    """Every task of a run, the queue, and what is free."""
+
+    run: str
+    flow: str
+    order: Mapping[str, int]
+    labels: Mapping[str, str]
+    options: Mapping[str, StepOptions]
+    slots: int
+    started_at: float
+    edges: tuple[Edge, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    folded: tuple[str, ...] = ()
+    tasks: Map[TaskId, Entry] = field(default_factory=Map)
+    dependents: Map[TaskId, tuple[TaskId, ...]] = field(default_factory=Map)
+    queue: tuple[TaskId, ...] = ()
+    running: Map[TaskId, Grant] = field(default_factory=Map)
+    room: Room = Room()
+    ahead: Mapping[str, int] = field(default_factory=dict)  # tasks of a step for each core, where it is not one
+    open: int = 0  # tasks that have not settled
+    cancelled: str | None = None
+    status: RunStatus = "running"
+    finished_at: float | None = None
+    error: str | None = None
+
+
+Step = tuple[State, tuple[Action, ...]]
+
+
+def apply(state: State, event: Event) -> Step:
+    """A state and what happened in; the next state and what is to be done out."""
+    return _then(_apply(state, event), _end(event.at))
+
+
+def _apply(state: State, event: Event) -> Step:
+    match event:
+        case Added():
+            return _added(state, event)
+        case Prepared():
+            return _prepared(state, event)
+        case Began():
+            return _began(state, event)
+        case Finished():
+            return _finished(state, event)
+        case Due():
+            return _due(state, event)
+        case Cancel():
+            return _cancel(state, event)
+        case Batched(step=step, ahead=ahead):
+            return _fill(replace(state, ahead={**state.ahead, step: ahead}))
+        case Held(task=task):
+            freed = state.running.delete(task) if task in state.running else state.running
+            return _fill(replace(state, running=freed))
+
+
+def _then(step: Step, change: Callable[[State], Step]) -> Step:
+    state, actions = step
+    after, more = change(state)
+    return after, (*actions, *more)
+
+
+def _put(state: State, entry: Entry) -> State:
+    return replace(state, tasks=state.tasks.set(entry.node.task, entry))
+
+
+def _tell(entry: Entry, at: float) -> tuple[Action, ...]:
+    """The event for an entry out; none for what only holds others together."""
+    if not _is_shown(entry):
+        return ()
+    return (Tell(TaskChanged(
+        task=entry.node.task, state=entry.state, at=at, attempt=entry.attempt, key=entry.key, execution=entry.execution,
+        reasons=entry.reasons, failure=entry.failure, elapsed=entry.elapsed, reused_from=entry.reused_from,
+        item=entry.node.item,
+    )),)  # fmt: skip
+
+
+def _is_shown(entry: Entry) -> bool:
+    """A step's own tasks, and a list that could not be evaluated."""
+    return not entry.node.task.part or (entry.node.task.part == "list" and entry.state == "failed")
+
+
+def _is_settled(state: State, task: TaskId) -> bool:
+    entry = state.tasks.get(task)
+    return entry is not None and entry.state in SETTLED
+
+
+def _added(state: State, event: Added) -> Step:
+    tasks = state.tasks.mutate()
+    dependents = state.dependents.mutate()
+    actions: list[Action] = []
+    for node in event.nodes:
+        left = 0
+        for need in node.needs:
+            held = tasks.get(need)
+            if held is None or held.state not in SETTLED:
+                left += 1
+                dependents[need] = (*dependents.get(need, ()), node.task)
+        tasks[node.task] = Entry(node=node, left=left)
+        if left == 0:
+            actions.append(Prepare(node.task))
+    state = replace(state, tasks=tasks.finish(), dependents=dependents.finish(), open=state.open + len(event.nodes))
+    if state.cancelled is not None:
+        return _cancel(state, Cancel(event.at, state.cancelled))
+    return _give_up_hopeless(state, event, tuple(actions))
+
+
+def _give_up_hopeless(state: State, event: Added, actions: tuple[Action, ...]) -> Step:
+    """New tasks some of whose needs have already failed do not run."""
+    for node in event.nodes:
+        lost = _lost_need(state, node.needs)
+        entry = state.tasks[node.task]
+        if lost is not None and entry.state == "pending":
+            state, more = _settle(state, _given_up(state, entry, lost), event.at)
+            actions = (*actions, *more)
+    return state, actions
+
+
+def _lost_need(state: State, needs: Iterable[TaskId]) -> Entry | None:
+    for need in needs:
+        entry = state.tasks.get(need)
+        if entry is not None and entry.state in ("failed", "cancelled"):
+            return entry
+    return None
+
+
+def _given_up(state: State, entry: Entry, because: Entry) -> Entry:
+    """A task that cannot run because of another one; a chain of such tasks names its first cause."""
+    passed_on = because.reasons[:1] if because.state == "cancelled" and because.reasons else ()
+    reasons = passed_on or (("upstream", f"{_label(state, because)} {_did(because)}"),)
+    return replace(entry, state="cancelled", reasons=reasons)
+
+
+def _prepared(state: State, event: Prepared) -> Step:
+    entry = state.tasks[event.task]
+    if entry.state in SETTLED:  # cancelled meanwhile
+        return state, ()
+    entry = replace(entry, key=event.key, reasons=event.reasons)
+    match event.action:
+        case "wait":
+            return _wait(state, entry, event)
+        case "reuse":
+            entry = replace(entry, state="reused", execution=event.execution, reused_from=event.reused_from)
+        case "settle":
+            entry = replace(entry, state="done")
+        case "done":  # earlier in this very run
+            entry = replace(entry, state="done", execution=event.execution, elapsed=event.elapsed)
+        case "skip":
+            entry = replace(entry, state="skipped", execution=event.execution)
+        case "fail":
+            entry = replace(entry, state="failed", failure=event.failure)
+        case "run":
+            entry = replace(entry, state="queued")
+            state = replace(_put(state, entry), queue=_enqueue(state, event.task))
+            return _then((state, _tell(entry, event.at)), _fill)
+    return _settle(state, entry, event.at)
+
+
+def _wait(state: State, entry: Entry, event: Prepared) -> Step:
+    """More needs came to light: the task waits for those that have not settled."""
+    task = entry.node.task
+    lost = _lost_need(state, event.waits)
+    if lost is not None:
+        return _settle(state, _given_up(state, entry, lost), event.at)
+    open_needs = [need for need in event.waits if not _is_settled(state, need)]
+    if not open_needs:
+        return state, (Prepare(task),)
+    dependents = state.dependents
+    for need in open_needs:
+        dependents = dependents.set(need, (*dependents.get(need, ()), task))
+    return replace(_put(state, replace(entry, left=len(open_needs))), dependents=dependents), ()
+
+
+def _enqueue(state: State, task: TaskId) -> tuple[TaskId, ...]:
+    """The queue is kept in document order, then item order."""
+    place = _place(state, task)
+    at = len(state.queue)
+    while at > 0:
+        before = state.queue[at - 1]
+        if _place(state, before) <= place:
+            break
+        at -= 1
+    return (*state.queue[:at], task, *state.queue[at:])
+
+
+def _place(state: State, task: TaskId) -> tuple[int, tuple[int, ...], int]:
+    """Document order, then item order, then turn."""
+    return state.order[task.step], task.index, task.turn or 0
+
+
+def _cores(state: State, task: TaskId) -> float:
+    return min(max(_options(state, task).cpu or 1.0, 0.01), float(state.slots)) / _ahead(state, task)
+
+
+def _ahead(state: State, task: TaskId) -> int:
+    """A step's tasks may be submitted ahead, its list not."""
+    return 1 if task.part else state.ahead.get(task.step, 1)
+
+
+def _options(state: State, task: TaskId) -> StepOptions:
+    """A step's options count for its own tasks, not for the evaluation of its list."""
+    return StepOptions() if task.part else state.options[task.step]
+
+
+def _fill(state: State) -> Step:
+    """Start queued tasks while cores are free and their step's own limit allows."""
+    used = sum(each.cores for each in state.running.values()) if state.queue else 0.0
+    if not state.queue or used >= state.slots:
+        return state, ()
+    counts: dict[str, int] = {}
+    for task in state.running:
+        counts[task.step] = counts.get(task.step, 0) + 1
+    actions: list[Action] = []
+    waiting: list[TaskId] = []
+    running = state.running
+    for at, task in enumerate(state.queue):
+        if used >= state.slots:
+            waiting.extend(state.queue[at:])
+            break
+        options = _options(state, task)
+        limit = 1 if options.serial else options.workers
+        full = limit is not None and counts.get(task.step, 0) >= limit
+        room = state.room if options.on in {None, "local"} else Room()
+        granted = None if full else grant(options, _cores(state, task), state.slots, room, running.values())
+        if granted is None:
+            waiting.append(task)
+            continue
+        used += granted.cores
+        counts[task.step] = counts.get(task.step, 0) + 1
+        running = running.set(task, granted)
+        actions.append(Submit(task, state.tasks[task].attempt, tuple(granted.devices)))
+    return replace(state, queue=tuple(waiting), running=running), tuple(actions)
+
+
+def _began(state: State, event: Began) -> Step:
+    entry = state.tasks[event.task]
+    if entry.state != "queued":
+        return state, ()
+    entry = replace(entry, state="running", started_at=event.at)
+    return _put(state, entry), _tell(entry, event.at)
+
+
+def _finished(state: State, event: Finished) -> Step:
+    entry = state.tasks[event.task]
+    state = replace(state, running=state.running.delete(event.task) if event.task in state.running else state.running)
+    if entry.state in SETTLED:
+        return _fill(state)
+    options = _options(state, event.task)
+    entry = replace(entry, elapsed=event.elapsed, started_at=entry.started_at or event.at - event.elapsed)
+    if event.skipped is not None:
+        reasons = (not_held(event.skipped),)
+        entry = replace(entry, state="skipped", execution=event.execution, reasons=reasons)
+    elif event.failure is None:
+        entry = replace(entry, state="done", execution=event.execution, failure=None)
+    elif state.cancelled is not None or event.failure.kind == "cancelled":
+        entry = replace(entry, state="cancelled", failure=event.failure)
+    elif tries_again(options, entry.attempt, event.failure):
+        return _again(state, entry, event, options)
+    else:
+        entry = replace(entry, state="caught" if options.catch else "failed", failure=event.failure)
+    return _then(_settle(state, entry, event.at), _fill)
+
+
+def _again(state: State, entry: Entry, event: Finished, options: StepOptions) -> Step:
+    told = _tell(replace(entry, state="failed", failure=event.failure), event.at)
+    entry = replace(entry, state="pending", attempt=entry.attempt + 1, failure=event.failure, started_at=None)
+    return _then((_put(state, entry), (*told, Delay(event.task, options.backoff))), _fill)
+
+
+def _due(state: State, event: Due) -> Step:
+    entry = state.tasks[event.task]
+    if entry.state != "pending":
+        return state, ()
+    entry = replace(entry, state="queued")
+    state = replace(_put(state, entry), queue=_enqueue(state, event.task))
+    return _then((state, _tell(entry, event.at)), _fill)
+
+
+def _settle(state: State, entry: Entry, at: float) -> Step:
+    """An entry in its last state in; its dependents one need nearer, those of a failure given up, out."""
+    state = replace(_put(state, entry), open=state.open - 1)
+    actions = [*_tell(entry, at)]
+    stack = [entry]
+    while stack:
+        settled = stack.pop()
+        for task in state.dependents.get(settled.node.task, ()):
+            dependent = state.tasks[task]
+            if dependent.state != "pending":
+                continue
+            if settled.state in ("failed", "cancelled"):
+                given_up = _given_up(state, dependent, settled)
+                state = replace(_put(state, given_up), open=state.open - 1)
+                actions.extend(_tell(given_up, at))
+                stack.append(given_up)
+                continue
+            dependent = replace(dependent, left=dependent.left - 1)
+            state = _put(state, dependent)
+            if dependent.left <= 0:
+                actions.append(Prepare(task))
+    return state, tuple(actions)
+
+
+def _label(state: State, entry: Entry) -> str:
+    return state.labels.get(entry.node.task.step, entry.node.task.step)
+
+
+def _did(entry: Entry) -> str:
+    return "failed" if entry.state == "failed" else "did not run"
+
+
+def _cancel(state: State, event: Cancel) -> Step:
+    state = replace(state, cancelled=event.reason, queue=())
+    actions: list[Action] = [Abort(task) for task in state.running]
+    for task, entry in list(state.tasks.items()):
+        if entry.state in ("pending", "queued") and task not in state.running:
+            stopped = replace(entry, state="cancelled", reasons=(("cancelled", event.reason),))
+            state = replace(_put(state, stopped), open=state.open - 1)
+            actions.extend(_tell(stopped, event.at))
+    return state, tuple(actions)
+
+
+def _end(at: float) -> Callable[[State], Step]:
+    """The run is over once every task has settled and every process has ended."""
+
+    def end(state: State) -> Step:
+        if state.status != "running" or state.open or state.running or not state.tasks:
+            return state, ()
+        failed = first_failure(state.tasks.values(), state.order)
+        # a task that was cancelled has not run: such a run is never done, whoever has ended the task
+        broken = state.cancelled is not None or any(entry.state == "cancelled" for entry in state.tasks.values())
+        status: RunStatus = "failed" if failed and state.cancelled is None else "cancelled" if broken else "done"
+        error = None
+        if failed is not None and failed.failure is not None:
+            error = f"{_label(state, failed)}: {failed.failure.type}: {failed.failure.message}"
+        elif state.cancelled is not None:
+            error = state.cancelled
+        return replace(state, status=status, finished_at=at, error=error), (End(status, error),)
+
+    return end
+
+
+def first_failure(entries: Iterable[Entry], order: Mapping[str, int]) -> Entry | None:
+    """The failed task that stands first in the document."""
+    failed = [entry for entry in entries if entry.state == "failed"]
+    return min(failed, key=lambda e: (order[e.node.task.step], e.node.task.index), default=None)
+
+
+def snapshot(state: State, findings: tuple[Finding, ...] = ()) -> Snapshot:
+    """A state in; all that a table or a page draws from out."""
+    views = sorted(state.tasks.values(), key=lambda entry: _place(state, entry.node.task))
+    return Snapshot(
+        run=state.run, flow=state.flow, status=state.status, started_at=state.started_at,
+        steps=tuple(sorted(state.order, key=lambda name: state.order[name])), labels=dict(state.labels),
+        folded=state.folded,
+        tasks=tuple(_view(entry) for entry in views if _is_shown(entry)), edges=state.edges,
+        finished_at=state.finished_at,
+        error=state.error, parameters=dict(state.parameters), tags=state.tags, findings=findings,
+    )  # fmt: skip
+
+
+def _view(entry: Entry) -> TaskView:
+    return TaskView(
+        task=entry.node.task, state=entry.state, attempt=entry.attempt, started_at=entry.started_at,
+        elapsed=entry.elapsed, reasons=entry.reasons, failure=entry.failure, reused_from=entry.reused_from,
+        execution=entry.execution, key=entry.key, item=entry.node.item,
+    )  # fmt: skip

@@ -1,0 +1,309 @@
+"""The state of a process that runs one task after another: put back after each, or a reason to run no more.
+
+What a task may leave behind is of three kinds. Some of it is made anew for each task (`__main__`, definitions and
+set-up, streams, entropy, context variables, modules of the notebook's own). Some is put back here. All else is only
+looked at: where it is not as it was, the process ends, and the next task runs in a fresh one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import builtins
+import contextlib
+import gc
+import importlib.util
+import locale
+import logging
+import operator
+import os
+import signal
+import socket
+import sys
+import threading
+import types
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from nbflow.task.observe import observer
+from nbflow.task.observe.environment import origin_of
+
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGCHLD", "SIGHUP", "SIGPIPE", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+)
+VOLATILE = frozenset(
+    (
+        "last_type last_value last_traceback last_exc stdout stderr argv path modules displayhook path_importer_cache"
+        " filters"
+    ).split()
+)
+"""Names in `sys` and `warnings` that a cell sets by merely running, or that are put back."""
+
+KNOWN = frozenset({"nbflow", "matplotlib", "__main__"})
+"""Packages whose attributes come late; what matters of them is put back."""
+
+PLOTTING = ("matplotlib", "IPython")
+
+GROWTH = 256 << 20
+"""Bytes by which the process may grow."""
+
+
+class Restored:
+    """What is put back after each task."""
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+        self._environment = dict(os.environ._data)  # type: ignore[attr-defined]  # noqa: SLF001
+        self._path = list(sys.path)
+        self._filters: list[Any] = list(warnings.filters)
+        self._last_module = next(reversed(sys.modules))
+        self._plot: dict[str, Any] | None = None
+
+    def put_back(self) -> None:
+        """Everything as it was, the last task's objects let go: what those say in dying nobody hears."""
+        sys.stdout = sys.stderr = None
+        self._environ()
+        sys.path[:] = self._path
+        os.chdir(os.sep)
+        # known as changed, so that a warning is shown once in each task and not once in all
+        filters: Any = warnings.filters
+        filters[:] = self._filters
+        warnings._filters_mutated()  # type: ignore[attr-defined]  # noqa: SLF001
+        self._forget_local_modules()
+        self._plotting()
+        self._forget()
+        gc.collect()
+
+    def _environ(self) -> None:
+        now = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001
+        for name in now.keys() - self._environment.keys():
+            del os.environ[os.fsdecode(name)]
+        for name, value in self._environment.items():
+            if now.get(name) != value:
+                os.environ[os.fsdecode(name)] = os.fsdecode(value)
+
+    def _forget_local_modules(self) -> None:
+        """Modules of the notebook's own are imported anew by each task."""
+        new = []
+        for name in reversed(sys.modules):
+            if name == self._last_module:
+                break
+            new.append(name)
+        if not new:
+            return
+        own = {id(sys.modules.get(name)) for name in observer.local_modules(new)}
+        for name in [name for name in new if id(sys.modules.get(name)) in own]:
+            del sys.modules[name]
+        self._last_module = next(reversed(sys.modules))
+
+    def see_plotting(self) -> None:
+        """Matplotlib may have been loaded: its settings are those that are put back."""
+        matplotlib = sys.modules.get("matplotlib")
+        if self._plot is None and matplotlib is not None:
+            self._plot = dict(matplotlib.rcParams)
+
+    def _plotting(self) -> None:
+        if self._plot is None:
+            return
+        helpers = sys.modules.get("matplotlib._pylab_helpers")
+        if helpers is not None and helpers.Gcf.figs:
+            helpers.Gcf.destroy_all()
+        settings = sys.modules["matplotlib"].rcParams
+        if dict(settings) != self._plot:
+            dict.update(settings, self._plot)
+
+    def _forget(self) -> None:
+        """What IPython and Python keep of the last cell: its values, its text, its error."""
+        shell = self._shell
+        shell.user_ns.clear()
+        hook, history = shell.displayhook, shell.history_manager
+        for name in ("_", "__", "___"):
+            setattr(hook, name, "")
+        for name in ("_i", "_ii", "_iii", "_i00"):
+            setattr(history, name, "")
+        history.input_hist_parsed[:] = [""]
+        history.input_hist_raw[:] = [""]
+        history.output_hist.clear()
+        history.output_hist_reprs.clear()
+        for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+            if hasattr(sys, name):
+                delattr(sys, name)
+        shell.last_execution_result = None
+        shell.last_execution_succeeded = True
+
+
+class Watched:
+    """What a task must leave as it found it; taken when its definitions and set-up have been replayed."""
+
+    def __init__(self, shell: Any, modules: Iterable[str]) -> None:
+        """The shell, and the modules that the task's text names, whose attributes are watched."""
+        self._probes: dict[str, Callable[[], Any]] = {**PROBES, "IPython": lambda: _hooks_of(shell)}
+        self._modules = {name: sys.modules[name] for name in ("sys", "builtins", *modules) if name in sys.modules}
+        self._modules = {name: each for name, each in self._modules.items() if name.partition(".")[0] not in KNOWN}
+        self._seen = {name: probe() for name, probe in self._probes.items()}
+        self._attributes = {name: _attributes(name, module) for name, module in self._modules.items()}
+        self._lengths = {name: _lengths(attributes) for name, attributes in self._attributes.items()}
+
+    def difference(self) -> str:
+        """What is not as it was, in a word; "" when all is."""
+        for name, probe in self._probes.items():
+            if probe() != self._seen[name]:
+                return name
+        for name, module in self._modules.items():
+            if not self._same(name, module):
+                return name
+        return ""
+
+    def _same(self, name: str, module: types.ModuleType) -> bool:
+        before, now = self._attributes[name], _attributes(name, module)
+        if len(before) == len(now) and before.keys() == now.keys():
+            return all(map(operator.is_, before.values(), now.values())) and _lengths(now) == self._lengths[name]
+        # submodules that were imported meanwhile show in their packages
+        added = {key for key in now.keys() - before.keys() if isinstance(now[key], types.ModuleType)}
+        if now.keys() - added != before.keys() or any(now[key] is not value for key, value in before.items()):
+            return False
+        self._attributes[name] = now
+        return _lengths(now) == self._lengths[name]
+
+
+def _attributes(name: str, module: types.ModuleType) -> dict[str, Any]:
+    found = vars(module)
+    if name in {"sys", "warnings"}:
+        return {key: value for key, value in found.items() if key not in VOLATILE}
+    if name == "os":
+        found = {key: value for key, value in found.items() if key != "stat"}  # a task's observer looks there itself
+    # what begins with an underscore libraries fill in when they are first used
+    return {key: value for key, value in found.items() if key[:1] != "_"}
+
+
+def _lengths(values: Mapping[str, Any]) -> list[int]:
+    return [len(value) for key, value in values.items() if type(value) in {dict, list, set}]
+
+
+def import_ahead(names: Iterable[str]) -> None:
+    """Import these modules unless they are the notebook's own: what they are at first must be known."""
+    for name in names:
+        if name in sys.modules:
+            continue
+        with contextlib.suppress(Exception):  # the task's own import will say what is wrong
+            spec = importlib.util.find_spec(name.partition(".")[0])
+            if spec is not None and (spec.origin is None or origin_of(spec.origin) != "local"):
+                importlib.import_module(name)
+
+
+# ---------------------------------------------------------------- what is watched
+
+
+def _descriptors() -> tuple[Any, ...]:
+    """Where 0, 1 and 2 lead, and the lowest number that is free: another one when something was left open."""
+    free = os.dup(0)
+    os.close(free)
+    return free, *((status.st_dev, status.st_ino) for status in map(os.fstat, (0, 1, 2)))
+
+
+def _umask() -> int:
+    old = os.umask(0)
+    os.umask(old)
+    return old
+
+
+def _signals() -> tuple[Any, ...]:
+    return *map(signal.getsignal, SIGNALS), signal.getitimer(signal.ITIMER_REAL), signal.pthread_sigmask(0, ())
+
+
+def _threads() -> frozenset[int | None]:
+    return frozenset(thread.ident for thread in threading.enumerate())
+
+
+def _interpreter() -> tuple[Any, ...]:
+    return (
+        sys.getrecursionlimit(), sys.getswitchinterval(), sys.gettrace(), sys.getprofile(), [*map(id, sys.meta_path)],
+        [*map(id, sys.path_hooks)], gc.isenabled(), gc.get_threshold(), gc.get_debug(), len(gc.callbacks),
+        id(threading.excepthook), len(sys.warnoptions),
+    )  # fmt: skip
+
+
+def _logging() -> tuple[Any, ...]:
+    known = logging.root.manager.loggerDict.values()
+    loggers = [logging.root, *(logger for logger in known if isinstance(logger, logging.Logger))]
+    settings = [
+        (logger.level, len(logger.filters), [*map(id, logger.handlers)], logger.disabled, logger.propagate)
+        for logger in loggers
+        if logger.level or logger.handlers or logger.filters or logger.disabled or not logger.propagate
+    ]
+    return logging.root.manager.disable, settings
+
+
+def _loop() -> Any:
+    """An event loop exists once a cell has awaited something."""
+    helpers = sys.modules.get("IPython.core.async_helpers")
+    policy = getattr(asyncio.events, "_event_loop_policy", None)
+    return id(getattr(helpers, "_asyncio_event_loop", None)), id(policy)
+
+
+def _pools() -> tuple[Any, ...]:
+    """Whether pools of `concurrent.futures` have been ended for good."""
+    names = (("thread", "_shutdown"), ("process", "_global_shutdown"))
+    return tuple(getattr(sys.modules.get(f"concurrent.futures.{name}"), flag, False) for name, flag in names)
+
+
+def _numpy() -> Any:
+    numpy = sys.modules.get("numpy")
+    return None if numpy is None else (numpy.geterr(), repr(numpy.get_printoptions()), numpy.geterrcall())
+
+
+def _pandas() -> Any:
+    config = sys.modules.get("pandas._config.config")
+    return None if config is None else repr(config._global_config)  # noqa: SLF001
+
+
+def _torch() -> Any:
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "is_grad_enabled"):
+        return None
+    return torch.get_default_dtype(), torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()
+
+
+PROBES: dict[str, Callable[[], Any]] = {
+    "open files": _descriptors,
+    "the umask": _umask,
+    "signal handlers": _signals,
+    "threads": _threads,
+    "the interpreter's settings": _interpreter,
+    "the locale": lambda: locale.setlocale(locale.LC_ALL),
+    "logging": _logging,
+    "the event loop": _loop,
+    "pools": _pools,
+    "exit hooks": atexit._ncallbacks,  # noqa: SLF001
+    "the sockets' time limit": socket.getdefaulttimeout,
+    "built-in names": lambda: len(vars(builtins)),
+    "NumPy's settings": _numpy,
+    "pandas' options": _pandas,
+    "torch's settings": _torch,
+    "matplotlib": lambda: "matplotlib" in sys.modules,
+}
+"""Each by what it is called; those of a library are None until it is loaded."""
+
+
+def _hooks_of(shell: Any) -> tuple[Any, ...]:
+    events = {
+        # plotting adds its own at the first figure; all that they do is to show and to close
+        name: [id(callback) for callback in callbacks if not getattr(callback, "__module__", "").startswith(PLOTTING)]
+        for name, callbacks in shell.events.callbacks.items()
+    }
+    manager = shell.input_transformer_manager
+    return (
+        events, len(shell.ast_transformers), len(manager.cleanup_transforms), len(manager.line_transforms),
+        len(manager.token_transformers), [len(kind) for kind in shell.magics_manager.magics.values()],
+        len(shell.input_transformers_post), shell.custom_exceptions, shell.xmode if hasattr(shell, "xmode") else "",
+        len(shell.display_formatter.formatters), shell.InteractiveTB.mode,
+    )  # fmt: skip
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

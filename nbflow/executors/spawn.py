@@ -1,0 +1,53 @@
+"""How a process of ours is started: command line and environment, with nothing of the notebook's folder on its path."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from nbflow.task import limits
+
+CODE = """\
+import sys
+try:
+    import nbflow
+except ImportError:
+    sys.path.append(sys.argv[3])
+import importlib
+importlib.import_module(sys.argv[4]).main(int(sys.argv[1]), sys.argv[2])
+"""
+OWN = "NBFLOW_OWN_"
+
+SEED_VARIABLE, SEED = "PYTHONHASHSEED", "0"
+"""The seed of tasks where the user has set none: 0, as anybody would choose who sets one for a kernel."""
+
+PIPE = 1 << 18
+"""Bytes of the pipe that a reused worker's orders come through; the driver leaves at most half of that in it."""
+
+
+def command(module: str, fd: int, preload: frozenset[str]) -> list[str]:
+    """The module whose `main` it runs, its descriptor and the modules to import in; the command line out.
+
+    `-P` keeps the working folder off the path: modules of the notebook's own must not be preloaded.
+    """
+    home = str(Path(__file__).parents[2])
+    return [sys.executable, "-P", "-c", CODE, str(fd), ",".join(sorted(preload)), home, module]
+
+
+def environment(own: Mapping[str, str]) -> dict[str, str]:
+    """Our environment in; the process's out: one thread for numeric libraries, the user's wishes kept aside.
+
+    All tasks have one hash seed, so that a set of texts is iterated in one order wherever it is loaded.
+    """
+    kept = {OWN + name: own[name] for name in limits.THREAD_VARIABLES if name in own}
+    seed = {} if own.get(SEED_VARIABLE) else {SEED_VARIABLE: SEED, OWN + SEED_VARIABLE: ""}
+    return {**own, **kept, **dict.fromkeys(limits.THREAD_VARIABLES, "1"), **seed}
+
+
+def take_back() -> dict[str, str | None]:
+    """Take what `environment` has put in out again; the user's own variables for numeric libraries out."""
+    if os.environ.pop(OWN + SEED_VARIABLE, None) is not None:
+        del os.environ[SEED_VARIABLE]
+    return {name: os.environ.pop(OWN + name, None) for name in limits.THREAD_VARIABLES}

@@ -1,0 +1,138 @@
+"""Parameters as tools with a command line take them: a plain kind or JSON, a default, and the way back to the type."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from nbflow.exporters.identifiers import Words
+from nbflow.model import Parameter
+
+KINDS = {
+    "int": "int", "float": "float", "bool": "bool", "str": "str", "File": "file", "Path": "str", "date": "str",
+    "datetime": "str", **dict.fromkeys("list dict tuple set frozenset List Dict Tuple Set Any object".split(), "json"),
+}  # fmt: skip
+"""A type of the notebook's -> what it is outside: "int", "float", "bool", "str", "file" or "json"."""
+
+CONVERSIONS = {
+    "Path": ("pathlib", "Path"), "date": ("datetime", "date.fromisoformat"),
+    "datetime": ("datetime", "datetime.fromisoformat"), "frozenset": ("", "frozenset"),
+    "tuple": ("", "tuple"), "Tuple": ("", "tuple"), "set": ("", "set"), "Set": ("", "set"),
+}  # fmt: skip
+"""A type -> the module and its function, or the builtin, that makes a value of it from what is kept outside."""
+
+_OF_JSON = frozenset("int float bool str None list dict List Dict Any object".split())
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One parameter; `default` is an expression, or of JSON the text that holds it; `inside`: why it cannot be set."""
+
+    kind: str = "json"
+    type: str = ""
+    default: str | None = None
+    literal: bool = True  # else the default has to be computed
+    optional: bool = False  # None is a value too
+    inside: str = ""
+    told: str = ""  # what is not quite the same
+
+
+def setting_of(parameter: Parameter, others: Collection[str]) -> Setting:
+    """A parameter and the names of all of them in; how it can be set from outside, or why not, out."""
+    text = parameter.default
+    tree = ast.parse(text or "None", mode="eval").body
+    if text is not None and {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & {*others}:
+        return Setting(inside="other parameters give its value")
+    names = _types_of(parameter, tree)
+    optional = "None" in names
+    names = [name for name in names if name != "None"]
+    kind = KINDS.get(names[0] if names else "object") if len(names) < 2 else None
+    if kind is None or (kind == "json" and parameter.annotation and not _holds_json(parameter.annotation)):
+        return Setting(inside=f"values of {parameter.annotation} cannot be told by text alone")
+    made = names[0] if names else ""
+    if kind == "file":
+        paths = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        return Setting(kind, made, repr(paths[0]) if paths else None, optional=optional or text == "None")
+    if text is None:
+        return Setting(kind, made, optional=optional)
+    try:
+        value = ast.literal_eval(tree)
+    except (ValueError, TypeError, SyntaxError):
+        return Setting(kind, made, text, literal=False, optional=optional) if names else Setting(
+            inside="its default is computed, and it has no type")  # fmt: skip
+    if kind != "json":
+        told = f"its default is {float(value)}, not {text}" if kind == "float" and isinstance(value, int) else ""
+        return Setting(kind, made, text, optional=optional or value is None, told=told)
+    plain = sorted(value, key=repr) if isinstance(value, set) else list(value) if isinstance(value, tuple) else value
+    if not _is_json(plain):
+        return Setting(inside="its default is no JSON")
+    return Setting(kind, made, json.dumps(plain, ensure_ascii=False), optional=optional or value is None)
+
+
+def default_of(setting: Setting, words: Words) -> str:
+    """A setting in; the expression for its default, of JSON the text that holds it, out."""
+    if setting.literal:
+        return repr(setting.default) if setting.kind == "json" else setting.default or "None"
+    function = {"json": f"{words.module('json')}.dumps", "str": "str"}.get(setting.kind, "")
+    return f"{function}({setting.default})" if function else setting.default or "None"
+
+
+def restored(setting: Setting, value: str, words: Words) -> str:
+    """A setting and an expression for what is kept outside in; the expression for the notebook's value out."""
+    if setting.kind == "file":
+        return f"{words.helper('as_file')}({setting.default}, {value})"
+    if setting.type not in CONVERSIONS:
+        return value
+    module, function = CONVERSIONS[setting.type]
+    made = f"{words.module(module)}.{function}({value})" if module else f"{words.builtin(function)}({value})"
+    return f"{value} and {made}" if setting.optional else made
+
+
+def _types_of(parameter: Parameter, default: ast.expr) -> list[str]:
+    """A parameter's types, by bare names: two for `int | None`, none where nothing is said."""
+    if parameter.annotation is None:
+        return ["None"] if isinstance(default, ast.Constant) and default.value is None else []
+    try:
+        return _names_of(ast.parse(parameter.annotation.strip("'\""), mode="eval").body)
+    except SyntaxError:
+        return ["?"]
+
+
+def _names_of(kind: ast.expr) -> list[str]:
+    match kind:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return [*_names_of(left), *_names_of(right)]
+        case ast.Constant(value=None):
+            return ["None"]
+        case ast.Subscript(value=base, slice=inner):
+            parts = list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
+            name = ast.unparse(base).rpartition(".")[2]
+            if name in ("Optional", "Union"):
+                return [
+                    *(["None"] if name == "Optional" else []),
+                    *(each for part in parts for each in _names_of(part)),
+                ]
+            if name in ("Annotated", "Final"):
+                return _names_of(parts[0])
+            if name == "Literal":
+                return sorted({type(ast.literal_eval(part)).__name__ for part in parts})
+            return [name]
+    return [ast.unparse(kind).rpartition(".")[2]]
+
+
+def _holds_json(annotation: str) -> bool:
+    """Whether what a list or dict is declared to hold can be told in JSON."""
+    tree = ast.parse(annotation.strip("'\""), mode="eval").body
+    inner = [node.slice for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
+    words = {n.id for part in inner for n in ast.walk(part) if isinstance(n, ast.Name)}
+    outer = _names_of(tree)
+    return words <= _OF_JSON | {*outer} | {"Optional", "Union"}
+
+
+def _is_json(value: object) -> bool:
+    try:
+        return repr(json.loads(json.dumps(value))) == repr(value)
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,90 @@
+"""`%load_ext nbflow`: the magics, transformers and hooks go into an IPython, and out of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nbflow.errors import OptionError
+
+if TYPE_CHECKING:
+    from nbflow.kernel.session import Session
+from nbflow.kernel.magics import ENTER, TURN, Decider, Turns, hoist, transform
+
+_KEY = "nbflow_extension"  # the attribute of the shell that holds what is loaded
+
+
+def load(ip: Any) -> None:
+    """Put the magics, transformers and hooks into an IPython; a second time changes nothing."""
+    if getattr(ip, _KEY, None) is not None:
+        return
+    from nbflow.kernel.session import Session
+    from nbflow.page.comm import attach
+
+    session = Session(ip)
+    decider = Decider(session)
+    ip.input_transformer_manager.cleanup_transforms.insert(0, hoist)
+    ip.input_transformer_manager.line_transforms.insert(0, transform)
+    ip.ast_transformers.append(decider)
+    turns = Turns(ip, session)
+    turns.attach()
+    setattr(ip, ENTER, session.enter)
+    setattr(ip, TURN, session.turn)
+    for event, hook in session.hooks().items():
+        ip.events.register(event, hook)
+    ip.register_magic_function(session_magic(session), "line", "flow")
+    for word in ("step", "params", "setup"):
+        for name in (word, f"%{word}"):  # IPython looks up `%%step` below the first line as the line magic `%step`
+            ip.register_magic_function(misplaced(word), "line", name)
+    session.attach()
+    setattr(ip, _KEY, (session, decider, turns, attach(session)))
+
+
+def unload(ip: Any) -> None:
+    """Take out what `load` put in; without it nothing happens."""
+    loaded = getattr(ip, _KEY, None)
+    if loaded is None:
+        return
+    session, decider, turns, leave_pages = loaded
+    leave_pages()
+    turns.detach()
+    ip.input_transformer_manager.cleanup_transforms.remove(hoist)
+    ip.input_transformer_manager.line_transforms.remove(transform)
+    if decider in ip.ast_transformers:
+        ip.ast_transformers.remove(decider)
+    for event, hook in session.hooks().items():
+        ip.events.unregister(event, hook)
+    for name in ("flow", "step", "%step", "params", "%params", "setup", "%setup"):
+        ip.magics_manager.magics["line"].pop(name, None)
+    session.close()
+    delattr(ip, ENTER)
+    delattr(ip, TURN)
+    delattr(ip, _KEY)
+
+
+def misplaced(word: str) -> Any:
+    """`step`, `params` or `setup` in; the line magic that says where the line belongs out.
+
+    IPython comes to it only where no transformer of ours has seen the cell: in the one that loads nbflow.
+    """
+
+    def magic(line: str) -> None:
+        header = f"%%{word} {line}".rstrip()
+        raise OptionError(
+            f"`{header}` stands below code: only empty lines and comments may be above it",
+            fix=f"put `{header}` and what belongs to it into a cell of its own",
+        )
+
+    magic.__doc__ = f"`%%{word}` belongs at the top of a cell."
+    return magic
+
+
+def session_magic(session: Session) -> Any:
+    """A session in; the function behind `%flow` out."""
+
+    def flow(line: str) -> Any:
+        """The flow as a whole: `%flow run`, `%flow check`, `%flow why STEP`, …; `%flow` alone lists them."""
+        from nbflow.kernel.commands import perform
+
+        return perform(session, line)
+
+    return flow

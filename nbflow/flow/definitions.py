@@ -1,0 +1,504 @@
+"""A cell's top-level statements → definitions and set-up, which are replayed, and data, which travels."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+from nbflow.analysis.cell import Analysis, Statement, transform
+from nbflow.analysis.effects import (  # fmt: skip
+    NO_DRAWS,
+    NO_FILES,
+    PROCESS,
+    Files,
+    Random,
+    dotted,
+    file_uses,
+    full_name,
+    generator_uses,
+    made_generators,
+    random_uses,
+)
+from nbflow.model import CellKind, Definition
+
+PieceKind = Literal["definition", "setup", "data"]
+
+CONSTANT_CALLS = frozenset(
+    "collections.namedtuple typing.NamedTuple typing.TypeVar typing.NewType typing.ParamSpec typing.TypedDict"
+    " typing_extensions.TypedDict dataclasses.make_dataclass enum.Enum enum.IntEnum enum.StrEnum enum.Flag enum.IntFlag"
+    " functools.partial functools.lru_cache functools.cache functools.singledispatch functools.cmp_to_key"
+    " re.compile pathlib.Path pathlib.PurePath pathlib.PosixPath datetime.date datetime.datetime datetime.timedelta"
+    " datetime.timezone datetime.time zoneinfo.ZoneInfo fractions.Fraction uuid.UUID"
+    " operator.itemgetter operator.attrgetter operator.methodcaller importlib.import_module logging.getLogger"
+    " numpy.dtype numpy.vectorize string.Template numpy.float32 numpy.float64 numpy.int32 numpy.int64".split()
+)
+"""Imported names whose call gives a class, a function, a module or an immutable constant."""
+
+BUILTIN_CONSTANT_CALLS = frozenset("int float str bool complex bytes tuple frozenset range".split())
+
+CARRIED = (
+    "sys.path", "sys.setrecursionlimit", "os.environ", "os.chdir", "warnings.filterwarnings", "warnings.simplefilter",
+    "warnings.resetwarnings", "matplotlib.rcParams", "matplotlib.pyplot.rcParams", "matplotlib.rc",
+    "matplotlib.pyplot.rc", "pandas.options", "pandas.set_option", "numpy.set_printoptions", "numpy.seterr",
+    "decimal.getcontext", "decimal.setcontext",
+)  # fmt: skip
+"""What of the process is found by comparing (`process_state.PARTS`): it is set once, and travels by value."""
+
+CARRIED_MAGICS = frozenset({"cd", "env", "set_env"})
+
+PROCESS_STATE = (
+    "sys.modules", "os.putenv", "os.umask", "warnings.", "logging.", "locale.", "matplotlib.style.",
+    "matplotlib.pyplot.style.", "matplotlib.use", "pandas.set_eng_float_format", "socket.setdefaulttimeout",
+)  # fmt: skip
+"""What of the process is known to be state and cannot be carried: replayed even where data goes into it."""
+
+LOOKS = frozenset("get copy items keys values count index".split())
+"""Methods of what is carried that change nothing."""
+
+LOGGED = frozenset("debug info warning warn error exception critical fatal log".split())
+"""Functions of `logging`, and methods of its loggers, that write a line and set nothing."""
+
+WARNED = frozenset("warn warn_explicit showwarning formatwarning".split())
+"""The same of `warnings`."""
+
+NO_SETUP = (
+    "time.", "subprocess.", "shutil.", "requests.", "urllib.", "http.", "IPython.", "tqdm", "glob.", "pickle.", "json.",
+    "joblib.dump", "gc.", "asyncio.", "os.", "pprint.", "timeit.", "unittest.", "doctest.", "cloudpickle.", "nbflow",
+    "random.", "numpy.random.", "numpy.save", "numpy.testing.", "pandas.testing.", "csv.", "webbrowser.", "sqlite3.",
+    "textwrap.", "traceback.", "heapq.", "bisect.", "cProfile.", "pdb.", "threading.", "multiprocessing.", "inspect.",
+    "sys.exit", "ctypes.", "signal.raise_signal",
+)  # fmt: skip
+"""Imported things whose discarded calls act on files, the screen, the clock or their arguments, not on the process."""
+
+CONFIGURING = re.compile(
+    r"(?:set|enable|disable|register|unregister|use|configure|config|initialize|init_|install|apply|setup|login|activate"
+    r"|deactivate|patch|extension|seed|basicConfig|captureWarnings|pandas$)(?![a-z])|init_\w+$",
+    re.IGNORECASE,
+)
+"""Names of calls that set something, and may be made in every process: `jax.config.update`, `ee.Initialize`."""
+
+SETTINGS = frozenset({"config", "options", "settings", "themes", "defaults", "extensions"})
+"""Parts of a library that hold settings."""
+
+PLOTTING = ("matplotlib.pyplot.", "pylab.", "seaborn.", "plotly.", "bokeh.", "altair.", "holoviews.")
+PLOT_SETUP = frozenset(
+    "use set_theme set set_style set_palette set_context"
+    " rc rcdefaults ion ioff switch_backend output_notebook extension"
+    " renderers register_theme".split()
+)
+SETUP_MAGICS = frozenset(
+    "matplotlib config load_ext reload_ext autoreload aimport pylab precision xmode colors pprint alias".split()
+)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One top-level statement with what becomes of it; the name sets include random states."""
+
+    kind: PieceKind
+    statement: Statement
+    reads: frozenset[str]
+    free: frozenset[str]
+    free_writes: frozenset[str]
+    writes: frozenset[str]
+    possible: frozenset[str]
+    origins: tuple[tuple[str, str], ...] = ()
+    changes: frozenset[str] = frozenset()  # of its writes: those that it changes without binding them
+    random: Random = NO_DRAWS
+    files: Files = NO_FILES
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What is known above a cell: imports by name, whether a name is a definition there; the variables of them all."""
+
+    origins: Mapping[str, str]
+    is_definition: Callable[[str], bool]
+    variables: frozenset[str] = frozenset()  # names that some function of the notebook binds anew
+    generators: frozenset[str] = frozenset()  # names that hold generators of random numbers
+    replays_settings: bool = False  # what is set in the process counts as set-up, for who cannot carry it
+
+
+def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tuple[Piece, ...]:
+    """A cell's kind, analysis and surroundings in; its statements as pieces, in order, out."""
+    origins = dict(around.origins)
+    generators = around.generators
+    local: dict[str, bool] = {}  # bound above in this cell -> whether as a definition
+
+    def defined(name: str) -> bool:
+        return local.get(name, False) if name in local else name in origins or around.is_definition(name)
+
+    pieces = []
+    for statement in analysis.statements:
+        tree = parse_statement(statement)
+        sets = _sets(statement, tree, origins)
+        if sets:
+            piece_kind: PieceKind = "setup" if around.replays_settings else "data"
+        else:
+            piece_kind = _classify(kind, statement, tree, origins, defined)
+        if piece_kind == "definition" and statement.kind == "assign" and statement.writes & around.variables:
+            piece_kind = "data"
+        origins.update(statement.imports)
+        for name in (
+            statement.writes if piece_kind != "setup" and not sets else ()
+        ):  # set-up changes modules, it binds nothing
+            local[name] = piece_kind != "data"
+            if name not in dict(statement.imports):
+                origins.pop(name, None)
+        piece = _piece(piece_kind, statement, tree, origins)
+        if sets and piece_kind == "data":
+            # what it sets is no name: neither the module nor its attribute is anybody's data
+            piece = replace(piece, writes=frozenset({PROCESS}), changes=frozenset())
+        generators = (generators - piece.writes) | made_generators(tree, origins)
+        now, late = generator_uses(tree, generators)
+        pieces.append(replace(
+            piece, possible=piece.possible | now & piece.reads, free_writes=piece.free_writes | late & piece.free
+        ))  # fmt: skip
+    return _settle(pieces)
+
+
+def parse_statement(statement: Statement) -> ast.stmt | None:
+    """A statement in; its syntax tree, None where it is not Python by itself, out."""
+    return parsed(statement.source)
+
+
+def global_names(source: str) -> frozenset[str]:
+    """A cell's source in; the names that functions in it declare `global` out."""
+    if "global " not in source:
+        return frozenset()
+    try:
+        tree = ast.parse(transform(source))
+    except (SyntaxError, ValueError, RecursionError):
+        return frozenset()
+    return frozenset(name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names)
+
+
+@lru_cache(maxsize=8192)
+def parsed(source: str) -> ast.stmt | None:
+    """Return the syntax tree of one statement, None where its text is not one of Python.
+
+    Kept by text: of a cell that was edited only the edited statements are parsed again.
+    """
+    try:
+        body = ast.parse(transform(source)).body
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    return body[0] if len(body) == 1 else None
+
+
+def generators_after(pieces: tuple[Piece, ...], before: frozenset[str], origins: Mapping[str, str]) -> frozenset[str]:
+    """A cell's pieces and the names of generators above it in; the same below it out."""
+    for piece in pieces:
+        before = (before - piece.writes) | made_generators(parse_statement(piece.statement), origins)
+    return before
+
+
+def _settle(pieces: list[Piece]) -> tuple[Piece, ...]:
+    """An assignment is data after all when data statements of its cell write or change its name."""
+    while True:
+        data = frozenset[str]().union(*(p.writes | p.possible for p in pieces if p.kind == "data"))
+        changed = [
+            replace(piece, kind="data")
+            if piece.kind == "definition" and piece.statement.kind == "assign" and piece.writes & data
+            else piece
+            for piece in pieces
+        ]
+        if changed == pieces:
+            return tuple(pieces)
+        pieces = changed
+
+
+def _piece(kind: PieceKind, statement: Statement, tree: ast.stmt | None, origins: Mapping[str, str]) -> Piece:
+    random = random_uses(tree, origins) if tree is not None else NO_DRAWS
+    reads = frozenset(statement.reads) | random.draws
+    bound = frozenset(statement.writes) if kind != "setup" else frozenset()
+    possible = frozenset(statement.possible_writes)
+    if tree is not None and _is_plotting(tree, origins):
+        possible = frozenset()
+    return Piece(
+        kind=kind,
+        statement=statement,
+        reads=reads,
+        free=frozenset(statement.deferred) | random.late_draws,
+        free_writes=frozenset(statement.deferred_writes) | random.late_seeds,
+        writes=bound | random.seeds | random.draws,
+        possible=possible,
+        origins=tuple(statement.imports),
+        changes=bound - _bound_names(tree) if tree is not None else frozenset(),
+        random=random,
+        files=file_uses(statement.source, tree, origins),
+    )
+
+
+@lru_cache(maxsize=8192)
+def _bound_names(tree: ast.stmt) -> frozenset[str]:
+    """The names that a statement may bind or delete, in whichever scope."""
+    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    found |= {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
+    named = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    found |= {node.name for node in ast.walk(tree) if isinstance(node, named)}
+    handlers = [node.name for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.name]
+    captures = [n.name for n in ast.walk(tree) if isinstance(n, ast.MatchAs | ast.MatchStar) and n.name]
+    rests = [node.rest for node in ast.walk(tree) if isinstance(node, ast.MatchMapping) and node.rest]
+    aliases = [node for node in ast.walk(tree) if isinstance(node, ast.alias)]
+    return frozenset([*found, *handlers, *captures, *rests, *((a.asname or a.name).split(".")[0] for a in aliases)])
+
+
+def _classify(
+    cell: CellKind,
+    statement: Statement,
+    tree: ast.stmt | None,
+    origins: Mapping[str, str],
+    defined: Callable[[str], bool],
+) -> PieceKind:
+    """One statement in; the first rule that fits decides; data is what is left."""
+    if statement.kind == "magic":
+        return "setup" if _magic_of(statement) in SETUP_MAGICS else "data"
+    if isinstance(tree, ast.ImportFrom) and any(alias.name == "*" for alias in tree.names):
+        return "setup"  # which names it brings nobody knows: every task below has them
+    if statement.kind in ("import", "def", "class"):
+        return "definition"
+    if tree is None:
+        return "data"
+    if _is_setup(tree, statement.reads, origins, defined):
+        return "setup"
+    if cell == "plain" and statement.kind == "assign" and _is_constant(tree, origins, defined):
+        return "definition"
+    return "data"
+
+
+# ---------------------------------------------------------------- definitions by assignment
+
+
+def _is_constant(tree: ast.stmt, origins: Mapping[str, str], defined: Callable[[str], bool]) -> bool:
+    """`N = 10`, `F = g`, `Point = namedtuple(...)`: assignments that can be replayed instead of stored."""
+    if isinstance(tree, ast.Assign):
+        names_only = all(isinstance(target, ast.Name) for target in tree.targets)
+        return names_only and _constant_value(tree.value, origins, defined)
+    if isinstance(tree, ast.AnnAssign):
+        return (
+            isinstance(tree.target, ast.Name)
+            and tree.value is not None
+            and _constant_value(tree.value, origins, defined)
+        )
+    return False
+
+
+def _constant_value(value: ast.expr, origins: Mapping[str, str], defined: Callable[[str], bool]) -> bool:
+    match value:
+        case ast.Constant():
+            return True
+        case ast.Name(id=name):
+            return defined(name) or name == "__name__"  # the same in every task
+        case ast.Attribute():
+            return dotted(value).split(".")[0] in origins  # of a module: what a class holds may change
+        case ast.UnaryOp(operand=operand):
+            return _constant_value(operand, origins, defined)
+        case ast.BinOp(left=left, right=right):
+            return _constant_value(left, origins, defined) and _constant_value(right, origins, defined)
+        case ast.Tuple(elts=parts):
+            return all(_constant_value(part, origins, defined) for part in parts)
+        case ast.Subscript(value=base, slice=index):  # list[int], Optional[str]
+            return _is_type_alias(base, origins) and _alias_part(index, origins, defined)
+        case ast.JoinedStr(values=parts):
+            return all(
+                _constant_value(part.value, origins, defined) if isinstance(part, ast.FormattedValue) else True
+                for part in parts
+            )
+        case ast.Call(func=function):
+            return _constant_call(value, full_name(function, origins), origins, defined)
+    return False
+
+
+def _constant_call(call: ast.Call, callee: str, origins: Mapping[str, str], defined: Callable[[str], bool]) -> bool:
+    builtin = callee in BUILTIN_CONSTANT_CALLS and not defined(callee)
+    if not builtin and callee not in CONSTANT_CALLS:
+        return False
+    arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
+    return all(_plain_argument(argument, origins, defined) for argument in arguments)
+
+
+def _plain_argument(value: ast.expr, origins: Mapping[str, str], defined: Callable[[str], bool]) -> bool:
+    """An argument that cannot change later: constants, definitions, and displays of such."""
+    match value:
+        case ast.List(elts=parts) | ast.Set(elts=parts):
+            return all(_plain_argument(part, origins, defined) for part in parts)
+        case ast.Dict(keys=keys, values=values):
+            return all(_plain_argument(part, origins, defined) for part in [*keys, *values] if part is not None)
+        case ast.Starred(value=inner):
+            return _plain_argument(inner, origins, defined)
+    return _constant_value(value, origins, defined)
+
+
+def _is_type_alias(base: ast.expr, origins: Mapping[str, str]) -> bool:
+    name = full_name(base, origins)
+    return name in ("list", "dict", "tuple", "set", "frozenset", "type") or name.startswith(
+        ("typing.", "collections.abc.")
+    )
+
+
+def _alias_part(value: ast.expr, origins: Mapping[str, str], defined: Callable[[str], bool]) -> bool:
+    if isinstance(value, ast.Tuple | ast.List):
+        return all(_alias_part(part, origins, defined) for part in value.elts)
+    if isinstance(value, ast.Name):
+        return True  # a builtin type, or a definition; data here would make a class of a value
+    return _constant_value(value, origins, defined)
+
+
+# ---------------------------------------------------------------- set-up
+
+
+def _sets(statement: Statement, tree: ast.stmt | None, origins: Mapping[str, str]) -> bool:
+    """Whether a statement does nothing but set what comparing the process finds."""
+    if statement.kind == "magic":
+        return _magic_of(statement) in CARRIED_MAGICS
+    return tree is not None and _sets_only(tree, origins)
+
+
+def _magic_of(statement: Statement) -> str:
+    """Return the name of a line magic, an empty string for `!command` and the like."""
+    text = statement.source.strip()
+    return text.lstrip("%").split(None, 1)[0] if text.startswith("%") and text.strip("%") else ""
+
+
+def _sets_only(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
+    if isinstance(tree, ast.If):
+        return all(_sets_only(part, origins) for part in (*tree.body, *tree.orelse))
+    if _tells(tree, origins):
+        return False
+    known = _touched(tree, origins) or _called_on(tree, origins)
+    return known.rpartition(".")[2] not in LOOKS and _is_under(known, CARRIED)
+
+
+def _is_setup(
+    tree: ast.stmt, reads: frozenset[str], origins: Mapping[str, str], defined: Callable[[str], bool]
+) -> bool:
+    """Whether a statement only changes the state of the process."""
+    if isinstance(tree, ast.If):
+        inner = [*tree.body, *tree.orelse]
+        return bool(inner) and all(_is_setup(part, _names(part), origins, defined) for part in inner)
+    touched = _touched(tree, origins)
+    known = touched or _called_on(tree, origins)
+    if not _tells(tree, origins) and _is_under(known, PROCESS_STATE):
+        return True
+    if not touched or _tells(tree, origins):
+        return False
+    if not isinstance(tree, ast.Expr) and not isinstance(tree, ast.Assign | ast.AugAssign | ast.Delete):
+        return False
+    if _is_under(touched, NO_SETUP):
+        return False
+    if any(touched.startswith(prefix) for prefix in PLOTTING):
+        return touched.rsplit(".", 1)[-1] in PLOT_SETUP
+    if isinstance(tree, ast.Expr) and not _configures(touched):
+        return False
+    return all(defined(name) for name in reads if name not in _BUILTINS)
+
+
+def _tells(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
+    """Whether a statement only writes a line to a log or warns: `logging.info(…)`, `logging.getLogger().info(…)`."""
+    match tree:
+        case ast.Expr(value=ast.Call(func=function)):
+            module, _, last = _touched(tree, origins).rpartition(".")
+            logged = module.partition(".")[0] == "logging" or _called_on(tree, origins) == "logging.getLogger"
+            method = function.attr if isinstance(function, ast.Attribute) else last
+            return (logged and method in LOGGED) or (module == "warnings" and last in WARNED)
+    return False
+
+
+def _configures(touched: str) -> bool:
+    """Whether a discarded call sets something in a library, by its name: any other one acts, and is made once."""
+    parts = touched.split(".")
+    return CONFIGURING.match(parts[-1]) is not None or not SETTINGS.isdisjoint(parts[1:])
+
+
+_BUILTINS = frozenset(dir(builtins))
+
+
+def _names(tree: ast.AST) -> frozenset[str]:
+    return frozenset(
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    )
+
+
+def _touched(tree: ast.stmt, origins: Mapping[str, str]) -> str:
+    """The imported thing whose state a statement changes, as `module.attribute`; "" when it is none."""
+    match tree:
+        case ast.Expr(value=ast.Call(func=function)):
+            place: ast.expr = function
+        case ast.Expr(value=ast.Await()):
+            return ""
+        case ast.Assign(targets=[(ast.Attribute() | ast.Subscript()) as target]):
+            place = target
+        case ast.AugAssign(target=(ast.Attribute() | ast.Subscript()) as target):
+            place = target
+        case ast.Delete(targets=[(ast.Attribute() | ast.Subscript()) as target]):
+            place = target
+        case _:
+            return ""
+    while isinstance(place, ast.Subscript):
+        place = place.value
+    root = dotted(place).split(".")[0]
+    return full_name(place, origins) if root in origins else ""
+
+
+def _called_on(tree: ast.stmt, origins: Mapping[str, str]) -> str:
+    """The imported function whose result a statement changes: `getcontext().prec = 10`; "" when it is none."""
+    targets = tree.targets if isinstance(tree, ast.Assign) else [tree.value] if isinstance(tree, ast.Expr) else []
+    place: ast.expr = targets[0].func if targets and isinstance(targets[0], ast.Call) else ast.Tuple([], ast.Load())
+    place = targets[0] if len(targets) == 1 and isinstance(targets[0], ast.Attribute | ast.Subscript) else place
+    while isinstance(place, ast.Attribute | ast.Subscript):
+        place = place.value
+    if not isinstance(place, ast.Call) or dotted(place.func).split(".")[0] not in origins:
+        return ""
+    return full_name(place.func, origins)
+
+
+def _is_under(name: str, listed: tuple[str, ...]) -> bool:
+    """Return whether a dotted name is one of those listed, or a part of one."""
+    return name in listed or (name != "" and name.startswith(_prefixes(listed)))
+
+
+@lru_cache(maxsize=8)
+def _prefixes(listed: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(prefix if prefix.endswith(".") else f"{prefix}." for prefix in listed)
+
+
+def _is_plotting(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
+    """Whether a statement is one call into a plotting or logging library: such calls do not change what they show."""
+    touched = _touched(tree, origins)
+    return touched.startswith((*PLOTTING, "logging.", "IPython.display.", "pprint."))
+
+
+OF_PROPERTIES = frozenset({"setter", "getter", "deleter"})
+HEARS = re.compile(r"__init_subclass__|\bmetaclass\s*=|\(type\)|__set_name__")
+"""A class with this in its source may be told of its subclasses."""
+
+
+def attached_to(
+    tree: ast.stmt | None,
+    definitions: Sequence[Definition],
+    family: Callable[[str], set[int]],
+    *,
+    listed: bool,
+) -> Iterator[str]:
+    """A definition's syntax, all definitions, and what a name needs, in; names that it leaves something with, out.
+
+    `listed`: the notebook asks classes for their subclasses.
+    """
+    for decorator in getattr(tree, "decorator_list", []):
+        function = decorator.func if isinstance(decorator, ast.Call) else decorator
+        root, _, rest = dotted(function).partition(".")
+        if rest and rest not in OF_PROPERTIES:
+            yield root
+    if not isinstance(tree, ast.ClassDef):
+        return
+    for base in (*tree.bases, *(keyword.value for keyword in tree.keywords)):
+        above = [definitions[order] for order in family(dotted(base).partition(".")[0])]
+        classes = [each for each in above if not each.origins and "class " in each.source]
+        if listed or any(HEARS.search(each.source) for each in classes):
+            yield from (name for each in classes for name in each.names)

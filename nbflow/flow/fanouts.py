@@ -1,0 +1,200 @@
+"""Steps in document order → which fan-outs each of them is in: a foreach's body, up to a join. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from nbflow.analysis.effects import PROCESS
+from nbflow.model import Definition, Edge, Finding, Step
+
+
+@dataclass
+class _Reading:
+    """What is known above the step that is being placed."""
+
+    scopes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    joined: set[str] = field(default_factory=set)  # heads whose join stands above
+    findings: list[Finding] = field(default_factory=list)
+
+
+def place_steps(
+    steps: Sequence[Step],
+    lists: Mapping[str, Step],
+    definitions: Sequence[Definition],
+    resolve: Callable[[str], str],
+) -> tuple[tuple[Step, ...], tuple[Finding, ...]]:
+    """Steps and a function from a step as people write it to its name in; the steps with their `scope` out.
+
+    A step that reads, directly or not, what a fan-out's body writes is in the body too, until the fan-out is joined;
+    below the join the names hold the last item's values.
+    """
+    reading = _Reading()
+    placed = []
+    for step in steps:
+        producers = _producers(step, definitions)
+        if step.name in lists:
+            producers += _producers(lists[step.name], definitions)
+        scope = _scope(step, producers, resolve, reading)
+        if step.options.foreach is not None:
+            scope = (*scope, step.name)
+        reading.scopes[step.name] = scope
+        placed.append(msgspec.structs.replace(step, scope=scope))
+    return tuple(placed), tuple(reading.findings)
+
+
+def _scope(step: Step, producers: Sequence[str], resolve: Callable[[str], str], reading: _Reading) -> tuple[str, ...]:
+    closed = _close(step, resolve, reading)
+    longest: tuple[str, ...] = closed if closed is not None else ()
+    for producer in producers:
+        scope = _open_part(reading.scopes.get(producer, ()), reading.joined)
+        if scope[: len(longest)] == longest:
+            longest = scope
+        elif longest[: len(scope)] != scope:
+            reading.findings.append(_crossed(step, longest[-1], scope[-1]))
+    return longest
+
+
+def _open_part(scope: tuple[str, ...], joined: set[str]) -> tuple[str, ...]:
+    """The fan-outs of a producer that are still open: up to the first that has been joined."""
+    for at, head in enumerate(scope):
+        if head in joined:
+            return scope[:at]
+    return scope
+
+
+def _close(step: Step, resolve: Callable[[str], str], reading: _Reading) -> tuple[str, ...] | None:
+    """A join's scope, that of its fan-out without the innermost; None for any other step."""
+    scopes = set()
+    for word in step.options.join:
+        name = resolve(word)
+        if name not in reading.scopes:
+            continue  # an unknown step is a finding of its own
+        scope = reading.scopes[name]
+        if not scope:
+            reading.findings.append(
+                Finding(
+                    code="join",
+                    level="error",
+                    step=step.name,
+                    cell=step.cell,
+                    line=1,
+                    name=word,
+                    message=f"--join {word}: {word} is in no fan-out",
+                    fix="name a step of a --foreach's body that stands above",
+                )
+            )
+            continue
+        scopes.add(scope)
+    if not scopes:
+        return None
+    if len({scope[-1] for scope in scopes}) > 1:
+        heads = " and ".join(sorted({scope[-1] for scope in scopes}))
+        reading.findings.append(
+            Finding(
+                code="join",
+                level="error",
+                step=step.name,
+                cell=step.cell,
+                line=1,
+                message=f"--join names steps of different fan-outs: {heads}",
+                fix="join the inner one first, in a step of its own",
+            )
+        )
+    scope = min(scopes)
+    reading.joined.add(scope[-1])
+    return scope[:-1]
+
+
+def _producers(step: Step, definitions: Sequence[Definition]) -> list[str]:
+    binds = [*step.bindings, *(bind for order in step.definitions for bind in definitions[order].binds)]
+    found = {source.step: None for bind in binds for source in bind.sources if source.step is not None}
+    return [name for name in found if name != step.name]
+
+
+def _crossed(step: Step, one: str, other: str) -> Finding:
+    return Finding(
+        code="join", level="error", step=step.name, cell=step.cell, line=1,
+        message=f"{step.label} reads from two fan-outs that are not nested: {one} and {other}",
+        fix=f"join one of them first: a step with --join {other}",
+    )  # fmt: skip
+
+
+def carried_names(steps: Sequence[Step]) -> Mapping[str, tuple[str, ...]]:
+    """Placed steps in; for each fan-out the names that its items hand on to the next one out.
+
+    A name is carried when a step of the body may read it before the body has surely written it, and a step of the
+    body writes it. That a step with `--catch` may fail does not count.
+    """
+    found: dict[str, set[str]] = {}
+    by_name = {step.name: step for step in steps}
+    for step in steps:
+        for depth, head in enumerate(step.scope):
+            body = {other.name for other in steps if other.scope[: depth + 1] == step.scope[: depth + 1]}
+            for binding in step.bindings:
+                if binding.name == PROCESS:
+                    continue  # each item sets its own
+                sure_inside = any(
+                    source.step in body and source.step != step.name and meant(by_name[source.step], binding.name)
+                    for source in binding.sources if source.step is not None
+                )  # fmt: skip
+                written = any(binding.name in by_name[name].writes for name in body)
+                if written and not sure_inside:
+                    found.setdefault(head, set()).add(binding.name)
+    return {head: tuple(sorted(names)) for head, names in found.items()}
+
+
+def own_names(steps: Sequence[Step]) -> Mapping[str, frozenset[str]]:
+    """Placed steps in; for each fan-out the names that are an item's own, out.
+
+    Where a step with `--catch` has failed before it bound one of them, readers in the item take it from above the
+    fan-out, never from the item before: items run side by side.
+    """
+    carried = carried_names(steps)
+    found: dict[str, set[str]] = {}
+    for step in steps:
+        if PROCESS in step.writes:
+            for head in step.scope:
+                found.setdefault(head, set()).add(PROCESS)
+        if step.options.catch is not None:
+            names = {name for name in step.writes if meant(step, name) and not surely(step, name)}
+            for head in step.scope:
+                found.setdefault(head, set()).update(names - set(carried.get(head, ())))
+    return {head: frozenset(names) for head, names in found.items()}
+
+
+def meant(step: Step, name: str) -> bool:
+    """Whether a step writes a name whenever it does not fail."""
+    return name in step.writes and name not in step.conditional and step.options.condition is None
+
+
+def surely(step: Step, name: str) -> bool:
+    """Whether a step that has ended well, or was caught, has written a name."""
+    return meant(step, name) and (step.options.catch in (None, name) or name in step.targets)
+
+
+def edges_of(steps: Sequence[Step], lists: Mapping[str, Step], definitions: Sequence[Definition]) -> tuple[Edge, ...]:
+    """Steps in; who reads what from whom, in document order, out."""
+    names: dict[tuple[str, str], set[str]] = {}
+    present = {step.name for step in steps}
+    for step in steps:
+        listed = lists[step.name].bindings if step.name in lists else ()
+        binds = [*step.bindings, *listed, *(b for order in step.definitions for b in definitions[order].binds)]
+        for bind in binds:
+            for source in bind.sources:
+                if source.step in present and source.step != step.name:
+                    names.setdefault((source.step or "", step.name), set()).add(bind.name)
+    edges = [Edge(frm=frm, to=to, names=tuple(sorted(found))) for (frm, to), found in names.items()]
+    after = [
+        Edge(frm=need, to=step.name, why="after")
+        for step in steps for need in step.needs if (need, step.name) not in names
+    ]  # fmt: skip
+    joined = [
+        Edge(frm=name, to=step.name, why="join")
+        for step in steps for name in step.options.join
+        if name in present and (name, step.name) not in names and name not in step.needs
+    ]  # fmt: skip
+    place = {step.name: step.order for step in steps}
+    return tuple(sorted([*edges, *after, *joined], key=lambda edge: (place[edge.frm], place[edge.to])))

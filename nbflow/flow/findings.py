@@ -1,0 +1,503 @@
+"""What is wrong, or worth saying, about a flow: each problem one small function that words its finding."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from nbflow.analysis.cell import Analysis, analyse, transform
+from nbflow.analysis.effects import PROCESS, STATES, dotted, owner_of
+from nbflow.analysis.lines import header_line
+from nbflow.errors import nearest
+from nbflow.flow.fanouts import carried_names
+from nbflow.flow.parameters import read_parameters
+from nbflow.model import Cell, Definition, Finding, Flow, Parameter, Record, Step, TaskFailure, Writer
+
+CACHING = re.compile(r"^@(?:functools\.)?(?:lru_)?cache\b", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A name that a step reads and that no cell above gives it."""
+
+    name: str
+    step: str
+    cell: Cell
+    sure: bool
+    writes: frozenset[str]  # by the step itself
+
+
+def grown(size: str, most: str, gain: str) -> Finding:
+    """A datastore that holds more than its setting says, and what a clean-up would free."""
+    return Finding(
+        code="grown", level="note",
+        message=f"the datastore holds {size} of values, more than {most};"
+        f" `nbflow gc` would free {gain}, nothing goes by itself",
+        fix="`nbflow gc --dry-run` says what would go; `%flow config size 100G` sets another size",
+    )  # fmt: skip
+
+
+def duplicate_step(name: str, first: Cell, second: Cell) -> Finding:
+    """Two cells that declare one name."""
+    return Finding(
+        code="duplicate-step", level="error", step=name, cell=second.id, line=1, name=name,
+        message=f"cell {first.position} and cell {second.position} both declare the step {name!r}",
+        fix="give one of them another name",
+    )  # fmt: skip
+
+
+def lost_run(run: str, steps: Sequence[str]) -> Finding:
+    """The run before this one, whose process ended without a word; the labels of the steps that it was at."""
+    at = f" while {', '.join(steps)} {'was' if len(steps) == 1 else 'were'} running" if steps else ""
+    return Finding(
+        code="lost-run", level="note", name=run,
+        message=f"the last run of this flow, {run}, broke off{at}: its process was killed; what had finished is reused",
+    )  # fmt: skip
+
+
+def unknown_steps(steps: Sequence[Step], resolve: Callable[[str], str]) -> list[Finding]:
+    """Steps, and what makes a step's name of a word, in; `--after` and `--join` with names that no step has out."""
+    known = [step.name for step in steps]
+    return [
+        Finding(
+            code="missing-name", level="error", step=step.name, cell=step.cell, line=1, name=word,
+            message=f"there is no step named {word!r}{nearest(word, known)}", fix=f"known steps: {', '.join(known)}",
+        )
+        for step in steps for word in (*step.options.after, *step.options.join) if resolve(word) not in known
+    ]  # fmt: skip
+
+
+def unstored(step: Step, cell: Cell, name: str, maker: str, why: str) -> Finding:
+    """A name that a step reads, and that the step which makes it could not store when it last ran."""
+    return Finding(
+        code="unserializable", level="warning", step=step.name, cell=step.cell, line=line_of(cell, name), name=name,
+        message=f"{step.label} reads {name!r}, which {maker} could not store when it last ran ({why})",
+        fix=f"make {name} in a %%setup cell, so that every step makes its own; or register a serializer for its type",
+    )  # fmt: skip
+
+
+def missing_name(missing: Missing, writers: Mapping[str, Sequence[Writer]], cells: Sequence[Cell]) -> Finding:
+    """A name that only a cell below writes, or none at all."""
+    name, cell = missing.name, missing.cell
+    level: Literal["error", "warning"] = "error" if missing.sure else "warning"
+    line = line_of(cell, name)
+    later = [writer for writer in writers.get(name, ()) if writer.position > cell.position]
+    if later:
+        first = cells[later[0].position - 1]
+        return Finding(
+            code="later-only", level=level, step=missing.step, cell=cell.id, line=line, name=name,
+            message=f"cell {cell.position} ({missing.step}) reads {name!r}, which only cell {first.position}"
+            f"{f' ({first.name})' if first.name else ''} below it writes",
+            fix=f"move cell {first.position} above cell {cell.position}, or rename one of the two",
+        )  # fmt: skip
+    known = [other for other, by in writers.items() if other != name and any(w.position < cell.position for w in by)]
+    return Finding(
+        code="missing-name", level=level, step=missing.step, cell=cell.id, line=line, name=name,
+        message=f"{missing.step} reads {name!r}, which no cell above writes{nearest(name, known)}",
+        fix="define it in a cell above, or correct the name",
+    )  # fmt: skip
+
+
+def duplicate_parameter(first: Parameter, second: Parameter) -> Finding:
+    """Two `%%params` lines for one name."""
+    return Finding(
+        code="duplicate-parameter", level="error", cell=second.cell, line=second.line, name=second.name,
+        message=f"the parameter {second.name!r} is defined twice, in cell {first.cell} and in cell {second.cell}",
+        fix="keep one of the two lines",
+    )  # fmt: skip
+
+
+def parameters_of(
+    cells: Sequence[Cell], writers: Mapping[str, Sequence[Writer]]
+) -> tuple[tuple[Parameter, ...], list[Finding]]:
+    """A notebook's cells and who writes which name in; its parameters, and what is wrong with them, out."""
+    found: dict[str, Parameter] = {}
+    findings = []
+    for cell in cells:
+        for parameter in read_parameters(cell) if cell.kind == "params" else ():
+            name = parameter.name
+            if name in found:
+                findings.append(duplicate_parameter(found[name], parameter))
+                continue
+            found[name] = parameter
+            below = [cells[w.position - 1] for w in writers.get(name, ()) if w.position > cell.position]
+            others = [other for other in below if other.kind != "params" and name in analyse(other.body).writes]
+            findings.extend(assigned_parameter(name, other) for other in others)
+    return tuple(found.values()), findings
+
+
+def assigned_parameter(name: str, cell: Cell) -> Finding:
+    """A cell below `%%params` that gives a parameter another value."""
+    return Finding(
+        code="parameter-assigned", level="error", step=cell.name, cell=cell.id, line=line_of(cell, name), name=name,
+        message=f"cell {cell.position} assigns {name!r}, which is a parameter", fix="give the new value another name",
+    )  # fmt: skip
+
+
+def gave_up(step: Step) -> Finding:
+    """An `--until` that was not true after its last turn."""
+    return Finding(
+        code="until", step=step.name, cell=step.cell, line=1,
+        message=f"{step.label} stopped after {step.options.max} turns, and {step.options.until} is still false",
+        fix="raise --max, or look at what the turns leave",
+    )  # fmt: skip
+
+
+def left_out(cell: Cell, line: int) -> Finding:
+    """Return that a plain cell with an effect stands below the last step: no run comes to it."""
+    text = cell.body.split("\n")[line - 1].strip()
+    return Finding(
+        code="left-out", level="note", cell=cell.id, line=line,
+        message=f"cell {cell.position} takes no part in runs: it stands below the last step ({clipped(text)})",
+        fix="begin it with `%%step NAME` if runs are to do this",
+    )  # fmt: skip
+
+
+def with_way_out(step: Step, failure: TaskFailure) -> TaskFailure:
+    """Return the failure of a plain cell that nobody declared a step, with how a run does without it."""
+    if not step.joins or failure.fix or failure.kind == "cancelled":
+        return failure
+    fix = f"correct the cell; or `%flow config ignore {step.position}`, if no run needs it"
+    return msgspec.structs.replace(failure, fix=fix)
+
+
+def clipped(text: str) -> str:
+    """Return a line of code, cut where it is long."""
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def mutated(step: Step, names: Sequence[str]) -> Finding:
+    """A step that changed inputs in place, with the first call that got hold of one of them."""
+    line, call = _first_call(step.source, names)
+    listing = ", ".join(map(worded, names))
+    place = f" ({call})" if call else ""
+    if all(name.startswith("<") for name in names):
+        return Finding(
+            code="mutation", level="note", step=step.name, cell=step.cell, line=line, name=names[0],
+            message=f"{step.label} changes {listing}: steps below see it", fix="nothing, it travels with the flow",
+        )  # fmt: skip
+    return Finding(
+        code="mutation", level="note", step=step.name, cell=step.cell, line=line, name=names[0],
+        message=f"{step.label} changes {listing} in place{place}: steps below read the changed value",
+        fix=f"work on a copy of {listing}, or bind the result to a new name, to let later steps start earlier",
+    )  # fmt: skip
+
+
+def not_run_yet(step: Step, writer: Step, names: Collection[str]) -> Finding:
+    """A step run by hand before one above it that may change what it reads."""
+    listing = ", ".join(sorted(names))
+    return Finding(
+        code="mutation", level="warning", step=step.name, cell=step.cell, name=min(names),
+        message=f"{writer.label} may change {listing} and has not run: {step.label} takes {listing} as it was before",
+        fix=f"run {writer.label} first, or `%flow run {step.name}`",
+    )  # fmt: skip
+
+
+def elsewhere(flow: Flow, step: Step, names: Collection[str]) -> Iterator[Finding]:
+    """A plain cell that runs on names as another cell than the one above has left them."""
+    labels = {each.name: each.label for each in flow.steps}
+    makers = {b.name: labels.get(b.sources[0].step or "") for b in step.bindings if b.name in names and b.sources}
+    stale = sorted(name for name, label in makers.items() if label is not None and not name.startswith("<"))
+    if stale:
+        above = ", ".join(dict.fromkeys(filter(None, (makers[name] for name in stale))))
+        yield Finding(
+            code="source-differs", level="note", step=step.name, cell=step.cell, name=stale[0],
+            message=f"{step.label} runs on {', '.join(stale)} as another cell has left it: no step takes it so",
+            fix=f"run {above} again, then this cell",
+        )  # fmt: skip
+
+
+def overtaken(step: Step, writer: Step, files: Collection[str]) -> Finding:
+    """A step run by hand that read files which a step below it has written meanwhile."""
+    listing = ", ".join(sorted(files))
+    return Finding(
+        code="source-differs", level="warning", step=step.name, cell=step.cell, name=min(files),
+        message=f"{step.label} read {listing} as {writer.label} below it has left it",
+        fix=f"run again what writes {listing} above, or `%flow run {step.name}`",
+    )  # fmt: skip
+
+
+def patched(step: Step, statement: Definition) -> Finding:
+    """A step run by hand while a module is as a cell below it has set it."""
+    text = statement.source.strip().split("\n")[0]
+    return Finding(
+        code="mutation", level="warning", step=step.name, cell=step.cell,
+        message=f"`{text}` of cell {statement.position} below has run: {step.label} sees what it has set",
+        fix=f"restart the kernel and run {step.label} first, or `%flow run {step.name}`",
+    )  # fmt: skip
+
+
+def added_again(step: Step, files: Collection[str]) -> Finding:
+    """A step that was executed by hand once more, and has added to files for a second time."""
+    listing = ", ".join(sorted(files))
+    return Finding(
+        code="source-differs", level="warning", step=step.name, cell=step.cell, name=min(files),
+        message=f"{step.label} has added to {listing} once more: it holds more than a run leaves in it",
+        fix=f"run again what writes {listing} above, then {step.label}; or `%flow run {step.name}`",
+    )  # fmt: skip
+
+
+def unforeseen(flow: Flow, step: Step, record: Record) -> frozenset[str]:
+    """Return the names to which a step turned out to give new versions though nothing in its text says so.
+
+    A name that no cell writes by its text is nobody's input.
+    """
+    names = frozenset(record.changed) - set(step.writes)
+    return frozenset(name for name in names if name in flow.writers or name.startswith("<"))
+
+
+def discovered(step: Step, names: Collection[str], record: Record) -> Iterator[Finding]:
+    """A step, the names that it turned out to give new versions, and its record in; what the user is told out."""
+    joined = sorted({*names} & {*record.shares})
+    read = {binding.name for binding in step.bindings}
+    bound = sorted({name for name in names if name not in read and not name.startswith("<")} - {*joined})
+    changed = sorted({*names} - {*joined, *bound})
+    if changed:
+        yield mutated(step, changed)
+    if bound:
+        listing = ", ".join(bound)
+        yield Finding(
+            code="mutation", level="note", step=step.name, cell=step.cell, name=bound[0],
+            message=f"{step.label} gives {listing} a new value, which its text does not show: steps below read it",
+            fix="bind it in the cell, to let later steps start earlier",
+        )  # fmt: skip
+    if joined:
+        listing = ", ".join(joined)
+        yield Finding(
+            code="sharing", level="note", step=step.name, cell=step.cell, name=joined[0],
+            message=f"what {step.label} leaves shares objects with {listing}, and a step below changes one of them: "
+            "they are kept together", fix="work on a copy, to let later steps start earlier",
+        )  # fmt: skip
+
+
+def worded(name: str) -> str:
+    """A name, or what stands for a state, in; what people call it out."""
+    if (owner := owner_of(name)) is not None:
+        return f"what {owner} keeps"
+    if name == PROCESS:
+        return "options of the process"
+    return f"the state of {name.strip('<>')}" if name in STATES else name
+
+
+def _first_call(source: str, names: Sequence[str]) -> tuple[int | None, str]:
+    try:
+        tree = ast.parse(transform(source))
+    except (SyntaxError, ValueError, RecursionError):
+        return None, ""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    for call in sorted(calls, key=lambda node: (node.lineno, node.col_offset)):
+        inside = {node.id for node in ast.walk(call) if isinstance(node, ast.Name)}
+        if inside & set(names):
+            return call.lineno, ast.unparse(call)[:60]
+    return None, ""
+
+
+def carried(steps: Sequence[Step]) -> list[Finding]:
+    """One line for each fan-out whose items hand something on to the next."""
+    by_name = {step.name: step for step in steps}
+    findings = []
+    for head, names in carried_names(steps).items():
+        listing = ", ".join(name.strip("<>") for name in names)
+        findings.append(
+            Finding(
+                code="carried",
+                level="note",
+                step=head,
+                cell=by_name[head].cell,
+                line=1,
+                name=names[0],
+                message=f"the items of {head} run one after another, because each takes {listing} from the one before",
+                fix="gather it in a step with --join to let them run side by side",
+            )
+        )
+    return findings
+
+
+def of_steps(steps: Sequence[Step], definitions: Sequence[Definition]) -> list[Finding]:
+    """A flow's steps and definitions in; what is to be said of them together out."""
+    return [*cycles(steps), *carried(steps), *unreachable(steps), *caches(steps, definitions)]
+
+
+def caches(steps: Sequence[Step], definitions: Sequence[Definition]) -> list[Finding]:
+    """Functions that remember results (`lru_cache`) and whose results, or caches, are not the same when called anew."""
+    findings: list[Finding] = []
+    for definition in definitions:
+        if not CACHING.search(definition.source):
+            continue
+        users = [step for step in steps if definition.order in step.definitions and step.cell != definition.cell]
+        acts = definition.free_writes or STATES.intersection(definition.free)
+        for step in users:
+            asked = any(f"{name}.cache_" in step.source for name in definition.names)
+            given = [name for name in step.writes if not name.startswith("<")] if asked else []
+            if asked or (acts and len(users) > 1):
+                findings.extend(_empty_cache(step, definition, name) for name in given or definition.names)
+    return findings
+
+
+def _empty_cache(step: Step, definition: Definition, name: str) -> Finding:
+    cached = definition.names[0]
+    return Finding(
+        code="cache", level="warning", step=step.name, cell=step.cell, line=line_of_text(step.source, cached),
+        name=name,
+        message=f"{step.label} uses {cached}, which remembers its results (cell {definition.position}): each step "
+        "begins with an empty memory, which in a plain run is filled",
+        fix=f"call {cached} and look at its cache in one cell, or keep results in a dict",
+    )  # fmt: skip
+
+
+def unreachable(steps: Sequence[Step]) -> list[Finding]:
+    """Steps, in document order, that no run can come to: a constant says so, or what they surely read has no maker."""
+    never: dict[str, str] = {}
+    for step in steps:
+        made = (binding for binding in step.bindings if binding.sure and binding.sources)
+        lost = next((each for each in made if all(source.step in never for source in each.sources)), None)
+        if step.options.condition is not None and _is_nothing(step.options.condition):
+            never[step.name] = f"its --if {step.options.condition} is never true"
+        elif step.options.foreach is not None and _is_nothing(step.options.foreach.expr):
+            never[step.name] = f"its --foreach goes over {step.options.foreach.expr}, which is empty"
+        elif lost is not None:
+            never[step.name] = f"it reads {lost.name!r} of {lost.sources[0].step}, which is never run"
+    by_name = {step.name: step for step in steps}
+    return [
+        Finding(
+            code="unreachable", level="warning", step=name, cell=by_name[name].cell, line=1,
+            message=f"{by_name[name].label} is never run: {why}", fix="change the condition, or remove the step",
+        )
+        for name, why in never.items()
+    ]  # fmt: skip
+
+
+def _is_nothing(expression: str) -> bool:
+    """Whether an expression is a literal that counts as false: `False`, `0`, `[]`."""
+    try:
+        return not ast.literal_eval(expression.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+
+
+def cycles(steps: Sequence[Step]) -> list[Finding]:
+    """Steps that wait for each other."""
+    try:
+        graphlib.TopologicalSorter({step.name: step.needs for step in steps}).prepare()
+    except graphlib.CycleError as error:
+        ring = [*error.args[1]]
+        return [Finding(
+            code="cycle", level="error", step=ring[0], name=None,
+            message=f"these steps wait for each other: {' → '.join(ring)}",
+            fix="remove one of their --after options",
+        )]  # fmt: skip
+    return []
+
+
+def at_headers(findings: Sequence[Finding], cells: Sequence[Cell]) -> tuple[Finding, ...]:
+    """Findings in; those at the first line of a cell whose header stands further down, at the header's line, out.
+
+    Above a header there are only empty lines and comments, so that nothing else is wrong there.
+    """
+    lines = {cell.id: line for cell in cells if (line := header_line(cell.source)) > 1}
+    return tuple(
+        msgspec.structs.replace(found, line=lines[found.cell]) if found.line == 1 and found.cell in lines else found
+        for found in findings
+    )
+
+
+def line_of(cell: Cell, name: str) -> int | None:
+    """The first line of the cell that mentions a name."""
+    return line_of_text(cell.body, name)
+
+
+def line_of_text(source: str, name: str) -> int | None:
+    """The first line of a text that mentions a name."""
+    for at, line in enumerate(source.split("\n"), start=1):
+        words = "".join(char if char.isalnum() or char == "_" else " " for char in line.split("#")[0]).split()
+        if name in words:
+            return at
+    return None
+
+
+ASKING = {
+    "input": "waits for an answer at the keyboard",
+    "getpass": "waits for a password at the keyboard",
+    "breakpoint": "waits in the debugger",
+    "set_trace": "waits in the debugger",
+    "post_mortem": "waits in the debugger",
+    "embed": "waits in another shell",
+    "upload": "waits for a file to be picked",
+    "ui_events": "waits for a widget",
+    "run_ui_poll_loop": "waits for a widget",
+    "ginput": "waits for clicks in a figure",
+    "waitforbuttonpress": "waits for clicks in a figure",
+    "mainloop": "waits in a window of its own",
+}
+"""The last name of a call -> what it waits for."""
+
+ALONE = frozenset({"input", "breakpoint", "getpass", "set_trace", "ui_events"})
+OWNERS = re.compile(
+    r"^(builtins|getpass|pdb|ipdb|IPython(\.\w+)*|files|google\.colab\.files|plt|pyplot|turtle|root|fig)$"
+)
+MAGICS = {"debug": "waits in the debugger", "pdb": "waits in the debugger", "edit": "waits for an editor"}
+
+FIX = "give the value in a %%params cell or read it from a file; or take the steps by %%step and leave this cell out"
+BARRED = frozenset({"hidden-state", "run-magic", "syntax"})
+"""What the analysis says of a cell that cannot take part either."""
+
+HIDING = frozenset({"star-import", "dynamic", "run-magic"})
+"""After one of these a missing name may be there after all."""
+
+
+def diagnosed(cell: Cell, analysis: Analysis, *, all_cells: bool) -> list[Finding]:
+    """A cell and its analysis in; what the analysis found there, as findings, out."""
+    barred = BARRED if all_cells else BARRED - HIDING if cell.kind in ("step", "params", "setup") else frozenset()
+    return [
+        Finding(
+            code=problem.code, level="error" if problem.code in barred else "warning", step=cell.name, cell=cell.id,
+            line=problem.line, name=problem.name or None, message=problem.message, fix=problem.hint or None,
+        )
+        for problem in analysis.diagnostics
+    ]  # fmt: skip
+
+
+def waiting(steps: Sequence[Step], definitions: Sequence[Definition], *, all_cells: bool) -> list[Finding]:
+    """Steps and definitions in; the steps that wait for a person, an error where each cell is one, out."""
+    known = {name for step in steps for name in step.writes}
+    known |= {name for definition in definitions if not definition.origins for name in definition.names}
+    made = [definition for definition in definitions if definition.kind == "definition"]
+    bodies = {each.order: place for each in made for place in places_that_wait(each.source, known)}
+    found = []
+    for step in steps:
+        places = [*places_that_wait(step.source, known), *_magics(step.source)]
+        used = [(order, bodies[order]) for order in step.definitions if order in bodies]
+        texts = [(line, f"{step.label}: {what}") for line, what in places]
+        texts += [(None, f"{step.label} uses {definitions[o].names[0]}: {what}") for o, (_, what) in used]
+        for line, text in texts[:1]:
+            found.append(Finding(
+                code="interactive", level="error" if all_cells else "warning", step=step.name, cell=step.cell,
+                line=line, message=f"{text}, and nobody is there in a run", fix=FIX,
+            ))  # fmt: skip
+    return found
+
+
+def places_that_wait(source: str, known: Collection[str]) -> Iterator[tuple[int, str]]:
+    """Code and names that are bound in; the lines of its calls that wait, with what they wait for, out."""
+    if not any(word in source for word in ASKING):
+        return
+    try:
+        tree = ast.parse(transform(source))
+    except (SyntaxError, ValueError, RecursionError):
+        return
+    for node in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
+        owner, _, name = dotted(node.func).rpartition(".")
+        if name in ASKING and (OWNERS.match(owner) if owner else name in ALONE and name not in known):
+            yield node.lineno, f"{owner}{'.' if owner else ''}{name}() {ASKING[name]}"
+
+
+def _magics(source: str) -> Iterator[tuple[None, str]]:
+    for magic in analyse(source).line_magics if "%" in source else ():
+        if magic in MAGICS:
+            yield None, f"%{magic} {MAGICS[magic]}"

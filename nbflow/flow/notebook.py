@@ -1,0 +1,337 @@
+"""A document's text → its code cells, each understood as step, parameters, set-up, plain or control cell."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nbflow import jsonable
+from nbflow.analysis.lines import Misplaced, header_line, header_of, misplaced_header
+from nbflow.errors import NotebookError, OptionError
+from nbflow.flow.options import parse_header
+from nbflow.flow.percent import flow_name, read_percent
+from nbflow.model import Cell, Finding, Notebook, StepOptions
+from nbflow.plain_files import read_text
+
+CONTROL = re.compile(
+    r"^(?:%flow\b|%(?:re)?load_ext\s+nbflow\b|%unload_ext\s+nbflow\b|[!%](?:pip3?|conda|mamba|uv)\b|!\S*python\S*\s+-m\s+pip\b)"
+)
+HALF = re.compile("[\ud800-\udfff]")
+UNWRITABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Categories of characters that a line of text cannot hold: controls, halves of pairs, line ends."""
+
+REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that make what stands after them read as something else."""
+
+LONGEST_NAME = 255
+_CELL_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+
+
+@dataclass(frozen=True)
+class RawCell:
+    """A code cell before it is understood, with the Markdown right above it."""
+
+    id: str | None
+    source: str
+    tags: tuple[str, ...] = ()
+    markdown: str = ""
+
+
+def read_notebook(path: str | Path) -> Notebook:
+    """A path to an .ipynb or a percent-format .py in; its Notebook out; NotebookError when it cannot be read."""
+    place = Path(path)
+    try:
+        text = read_text(place)
+    except FileNotFoundError:
+        near = _others(place)
+        raise NotebookError(
+            f"there is no notebook {str(path)!r}",
+            fix=f"in that folder: {', '.join(near[:5])}" if near else "check the path",
+        ) from None
+    except IsADirectoryError:
+        raise NotebookError(f"{str(path)!r} is a folder", fix="name a notebook inside it") from None
+    except UnicodeDecodeError:
+        raise NotebookError(f"{str(path)!r} is not text in UTF-8", fix="save it as a notebook again") from None
+    except OSError as error:
+        raise NotebookError(f"{str(path)!r} cannot be read: {error.strerror}", fix="check its permissions") from None
+    except ValueError:  # a NUL character: the shell hands none over, other programs may
+        raise NotebookError(f"{str(path)!r} cannot be a path", fix="check it") from None
+    return parse_document(text, name=place.stem, folder=str(place.resolve().parent), path=str(place.resolve()))
+
+
+def _others(place: Path) -> list[str]:
+    """The notebooks of the folder that a path leads to."""
+    try:
+        return sorted(other.name for other in place.parent.iterdir() if other.suffix == (place.suffix or ".ipynb"))
+    except OSError:
+        return []
+
+
+def parse_document(text: str, *, name: str, folder: str, path: str | None = None) -> Notebook:
+    """The text of a .ipynb (JSON) or of a percent-format .py in; the Notebook out."""
+    if path is not None and path.endswith(".py"):
+        return parse_cells(parse_percent(text), name=flow_name(text) or name, folder=folder, path=path, document=text)
+    document = read_document(text, path or name)
+    named = _mapping(document["metadata"].get("nbflow")).get("flow")
+    if named and not isinstance(named, str):
+        raise NotebookError(
+            f"{path or name}: `nbflow.flow` in its metadata is no text", fix="correct it, or take it out"
+        )
+    cells = _code_cells(document["cells"])
+    return parse_cells(cells, name=named or name, folder=folder, path=path, document=text)
+
+
+def read_document(text: str, where: str) -> dict[str, Any]:
+    """The text of an .ipynb of any format in; its JSON in format 4, each cell's parts of the types that it has, out.
+
+    What a part says that is of no such type says nothing; NotebookError where there are no cells.
+    """
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NotebookError(
+            f"{where} is not a notebook: {_json_problem(text, error)}", fix="open it in Jupyter and save it"
+        ) from None
+    if not isinstance(document, dict) or ("cells" not in document and "worksheets" not in document):
+        raise NotebookError(f"{where} is JSON but not a notebook: it has no list of cells", fix="name an .ipynb file")
+    if not isinstance(document.get("cells", []), list):
+        raise NotebookError(f"{where} is not a notebook: its cells are no list", fix="open it in Jupyter and save it")
+    if document.get("nbformat") != 4:
+        document = _upgrade(text, where)
+    cells = [_cell_of(cell, where) for cell in document["cells"]]
+    return {**document, "metadata": _mapping(document.get("metadata")), "cells": cells}
+
+
+def _cell_of(cell: object, where: str) -> dict[str, Any]:
+    if not isinstance(cell, dict):
+        raise NotebookError(
+            f"{where} holds a cell that is no cell: {str(cell)[:40]!r}", fix="open it in Jupyter and save it"
+        )
+    metadata = _mapping(cell.get("metadata"))
+    tags = metadata.get("tags")
+    if "tags" in metadata:
+        words = [jsonable.text(tag) for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+        metadata = {**metadata, "tags": words}
+    kind = cell.get("cell_type")
+    found = {
+        **cell, "metadata": metadata, "source": _text_of(cell.get("source")),
+        "cell_type": kind if kind in ("code", "markdown") else "raw",
+    }  # fmt: skip
+    if not isinstance(cell.get("id", ""), str):
+        del found["id"]
+    return found
+
+
+def _mapping(found: object) -> dict[str, Any]:
+    """A part of a document in; the same, empty where it is not what it should be, out: nothing of ours is in it."""
+    return found if isinstance(found, dict) else {}
+
+
+def _json_problem(text: str, error: Exception) -> str:
+    if not text.strip():
+        return "the file is empty"
+    if isinstance(error, RecursionError):
+        return "its JSON is nested too deeply"
+    return f"it is not JSON ({error})"
+
+
+def _upgrade(text: str, where: str) -> dict[str, Any]:
+    import nbformat
+
+    try:
+        return dict(nbformat.reads(text, as_version=4))  # type: ignore[no-untyped-call]
+    except Exception as error:  # nbformat raises many kinds for documents that it cannot convert
+        raise NotebookError(
+            f"{where} has a notebook format that cannot be read: {jsonable.text(str(error))}",
+            fix="save it with a current Jupyter",
+        ) from None
+
+
+def _code_cells(document: Iterable[Mapping[str, Any]]) -> list[RawCell]:
+    cells: list[RawCell] = []
+    above: list[str] = []
+    for cell in document:
+        if cell["cell_type"] == "markdown":
+            above.append(jsonable.text(cell["source"]))
+        elif cell["cell_type"] == "code":
+            tags = tuple(cell["metadata"].get("tags", ()))
+            cells.append(RawCell(cell.get("id"), cell["source"], tags, "\n\n".join(above)))
+            above = []
+    return cells
+
+
+def _text_of(source: object) -> str:
+    """A cell's source as a document has it in, a text or a list of lines; the text out, whatever else it is."""
+    if isinstance(source, list):
+        return "".join(each if isinstance(each, str) else str(each) for each in source)
+    return source if isinstance(source, str) else "" if source is None else str(source)
+
+
+def parse_percent(text: str) -> list[RawCell]:
+    """Percent-format Python in; its code cells out; Markdown cells' comment marks are taken off."""
+    cells: list[RawCell] = []
+    above: list[str] = []
+    for cell in read_percent(text):
+        if cell.kind == "markdown":
+            above.append(cell.source)
+        elif cell.kind == "code":
+            cells.append(RawCell(cell.id, cell.source, cell.tags, "\n\n".join(above)))
+            above = []
+    return cells
+
+
+def parse_cells(
+    cells: Sequence[RawCell], *, name: str, folder: str, path: str | None = None, document: str = ""
+) -> Notebook:
+    """Raw code cells in document order in; the Notebook with each cell's kind, options and body out."""
+    check_flow_name(name)
+    reading = _Reading(frozenset(raw.id for raw in cells if raw.id))
+    parsed = tuple(reading.read(raw, position) for position, raw in enumerate(cells, start=1))
+    return Notebook(
+        name=name, folder=folder, path=path, cells=parsed, findings=tuple(reading.findings), document=document
+    )
+
+
+def check_flow_name(name: str) -> str:
+    """A flow's name in; the same out; NotebookError where it cannot be written into a line, or would lead elsewhere.
+
+    Letters and signs of every script may stand in it: joiners, wide and narrow spaces too, which are not printable.
+    """
+    bad = any(unicodedata.category(each) in UNWRITABLE or each in REORDERING or each in "/\\" for each in name)
+    if bad or not name.strip(". ") or len(name) > LONGEST_NAME:
+        raise NotebookError(
+            f"{name[:60]!r} cannot be a flow's name", fix="rename the file, or correct `nbflow.flow` in its metadata"
+        )
+    return name
+
+
+@dataclass
+class _Reading:
+    """What has been seen so far while the cells are read in order."""
+
+    given: frozenset[str]
+    ids: set[str] = field(default_factory=set)
+    findings: list[Finding] = field(default_factory=list)
+
+    def read(self, raw: RawCell, position: int) -> Cell:
+        identity = raw.id or ""
+        if identity in self.ids or not _CELL_ID.match(identity):
+            identity = str(position)
+            while identity in self.ids or identity in self.given:  # another cell bears that number
+                identity += "_"
+        self.ids.add(identity)
+        kind, name, options, body = self._understand(raw, identity)
+        return Cell(
+            id=identity, position=position, source=raw.source, kind=kind, name=name,
+            options=options, body=body, markdown=raw.markdown,
+        )  # fmt: skip
+
+    def _understand(self, raw: RawCell, identity: str) -> tuple[Any, str | None, StepOptions, str]:
+        if (half := HALF.search(raw.source)) is not None:
+            self.findings.append(_as_unwritable(raw.source, half, identity))
+            return "control", None, StepOptions(), ""
+        misplaced = misplaced_header(raw.source)
+        if misplaced is not None:
+            self.findings.append(_as_misplaced(misplaced, identity))
+            return "control", None, StepOptions(), ""
+        header, body = split_header(raw.source)
+        body = without_control_lines(body)
+        try:
+            if header is not None:
+                kind, rest = header
+                if kind == "step":
+                    name, options = parse_header(rest, cell=identity)
+                    return "step", name, _with_tags(options, raw.tags), body
+                return kind, None, StepOptions(), body
+            tagged = next((tag[5:] for tag in raw.tags if tag.startswith("step:")), None)
+            if tagged is not None:
+                name, options = parse_header(tagged, cell=identity)
+                return "step", name, _with_tags(options, raw.tags), body
+        except OptionError as error:
+            self.findings.append(_as_finding(error, identity, header_line(raw.source)))
+            return "control", None, StepOptions(), ""
+        if "parameters" in raw.tags:
+            return "params", None, StepOptions(), body
+        if not body.strip():
+            return ("control" if raw.source.strip() else "empty"), None, StepOptions(), ""
+        return "plain", None, StepOptions(), body
+
+
+def split_header(source: str) -> tuple[tuple[str, str] | None, str]:
+    """A cell's source in; ((kind, rest of the line) or None, the source with all up to that line emptied) out."""
+    lines = source.split("\n")
+    header = header_of(lines)
+    if header is None:
+        return None, source
+    return (header.kind, header.rest), "\n".join([*("" for _ in lines[: header.at + 1]), *lines[header.at + 1 :]])
+
+
+def without_control_lines(source: str) -> str:
+    """A cell's source in; the same with `%flow`, `%load_ext nbflow` and package installs emptied out."""
+    if (
+        "flow" not in source
+        and "pip" not in source
+        and "conda" not in source
+        and "mamba" not in source
+        and "uv" not in source
+    ):
+        return source
+    return "\n".join("" if CONTROL.match(line) else line for line in source.split("\n"))
+
+
+def _with_tags(options: StepOptions, tags: Iterable[str]) -> StepOptions:
+    previous = tuple(tag[5:] for tag in tags if tag.startswith("prev:"))
+    if not previous:
+        return options
+    import msgspec
+
+    return msgspec.structs.replace(options, after=(*options.after, *previous))
+
+
+def _as_finding(error: OptionError, cell: str, line: int) -> Finding:
+    return Finding(
+        code="option", message=error.message, level="error", step=error.step, cell=cell, line=line, fix=error.fix
+    )
+
+
+def _as_unwritable(source: str, half: re.Match[str], cell: str) -> Finding:
+    line = source.count("\n", 0, half.start()) + 1
+    return Finding(
+        code="syntax", level="error", cell=cell, line=line,
+        message=f"the cell holds half of a character (U+{ord(half[0]):04X}), which Python reads nowhere",
+        fix="write the character anew",
+    )  # fmt: skip
+
+
+def _as_misplaced(misplaced: Misplaced, cell: str) -> Finding:
+    return Finding(
+        code="misplaced-header", level="error", cell=cell, line=misplaced.number,
+        message=misplaced.why, fix=misplaced.fix,
+    )  # fmt: skip
+
+
+def document_of(cells: Iterable[tuple[str, str]], name: str) -> str:
+    """(cell id, source) pairs in; the text of a notebook that holds them out."""
+    return json.dumps(
+        {
+            "cells": [
+                {
+                    "cell_type": "code",
+                    "id": identity,
+                    "metadata": {},
+                    "source": source,
+                    "outputs": [],
+                    "execution_count": None,
+                }
+                for identity, source in cells
+            ],
+            "metadata": {"nbflow": {"flow": name}},
+            "nbformat": 4,
+            "nbformat_minor": 5,
+        }
+    )

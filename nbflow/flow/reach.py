@@ -1,0 +1,271 @@
+"""Cells in document order → which plain cells may change what a step below them reads, and so belong to the flow. Pure.
+
+Objects go by numbers: each statement that binds names makes one, and the names that it binds may hold it and whatever
+it was given. What two names may both hold they may share. A plain cell is part of the flow where it may change an
+object that a step below it may be given.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import ChainMap
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import cast
+
+from nbflow.analysis.cell import Analysis
+from nbflow.analysis.touching import NOBODY, PACKAGES, Act, Body, Known, Touch, body_of, touch_of
+from nbflow.flow.definitions import Piece, parse_statement
+from nbflow.flow.findings import BARRED, places_that_wait
+from nbflow.flow.identity import step_name
+from nbflow.model import Cell, Flow, Notebook, Step
+
+Objects = frozenset[int]
+NOTHING: Objects = frozenset()
+
+_METHOD = re.compile(r"^[ \t]+(?:async[ \t]+)?def[ \t]+(\w+)", re.MULTILINE)
+_CLASS = re.compile(r"^[ \t]*class[ \t]+(\w+)", re.MULTILINE)
+_COUNTING = re.compile(r"\bcls\b|\b__class__\b|\btype\(self\)|\b__new__\b")
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a cell may get hold of: objects that it is given, objects that it may change, what else it does."""
+
+    given: Objects = NOTHING
+    touched: Objects = NOTHING
+    escapes: frozenset[str] = NOBODY  # the inputs through which it gets hold of those
+    act: Act = ""
+    line: int = 1
+    able: bool = True  # whether the cell can take part at all
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a notebook's text tells as a whole: names that its classes define, and which of them need care."""
+
+    methods: frozenset[str]
+    classes: frozenset[str]
+    counting: frozenset[str]  # classes that may change themselves when an object is made
+    defaults: bool  # looking an element up may add one
+    iterators: bool
+
+
+@lru_cache(maxsize=64)
+def text_of(source: str) -> Text:
+    """Return what the code of a notebook tells as a whole."""
+    classes = frozenset(_CLASS.findall(source))
+    itself = re.compile(rf"^[ \t]+.*\b({'|'.join(classes)})\.\w", re.MULTILINE) if classes else None
+    return Text(
+        methods=frozenset(_METHOD.findall(source)),
+        classes=classes,
+        counting=classes if _COUNTING.search(source) else frozenset(itself.findall(source) if itself else ()),
+        defaults=any(word in source for word in ("defaultdict", "__missing__", "__getitem__")),
+        iterators="__next__" in source,
+    )
+
+
+@dataclass
+class Reach:
+    """The notebook so far: the objects that each name may hold."""
+
+    text: Text
+    holds: dict[str, Objects] = field(default_factory=dict)
+    lazy: set[int] = field(default_factory=set)  # objects that may be iterators
+    bodies: dict[str, Body] = field(default_factory=dict)  # of functions, by the name that they have here
+    by_order: dict[int, tuple[Body, ...]] = field(default_factory=dict)  # of definitions
+    made: int = 0
+
+    @classmethod
+    def over(cls, notebook: Notebook) -> Reach:
+        """Return the reading of a notebook, before its first cell."""
+        return cls(text_of("\n".join(cell.body for cell in notebook.cells)))
+
+    def objects(self, names: Iterable[str]) -> Objects:
+        """Return all that some names may hold."""
+        return NOTHING.union(*(self.holds.get(name, NOTHING) for name in names))
+
+    # ------------------------------------------------------------ statements
+
+    def read(
+        self, pieces: Iterable[Piece], origins: Mapping[str, str], writers: Mapping[str, object]
+    ) -> tuple[Touch | None, ...]:
+        """Return what each statement of a cell may do, functions taken in on the way."""
+        text, origins, above = self.text, dict(origins), dict[str, object]()
+        bound = ChainMap(above, cast("dict[str, object]", writers))
+        found = []
+        for piece in pieces:
+            known = Known(
+                origins, self.bodies, bound, text.classes, text.counting, text.methods, text.defaults, text.iterators
+            )
+            tree = parse_statement(piece.statement)
+            touch = _magic(piece) if piece.statement.kind == "magic" else touch_of(tree, known)
+            found.append(touch)
+            for name in piece.writes:
+                self.bodies.pop(name, None)
+                origins.pop(name, None)
+            if piece.kind == "definition" and isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = body_of(tree, known)
+                act: Act = "outside" if piece.files.writes else body.act
+                self.bodies[tree.name] = Body(body.quiet, body.lazy, act, body.touched, body.kept)
+            origins.update(piece.origins)
+            above.update(dict.fromkeys(piece.writes))
+        return tuple(found)
+
+    def keep_definition(self, order: int, piece: Piece, touch: Touch | None) -> None:
+        """Take in a definition: its body counts where a cell uses it, what it was made of is held by its names."""
+        if piece.kind != "definition":
+            return
+        made = self._new(lazy=False) if piece.statement.kind in ("class", "def") else NOTHING
+        held = self.objects(piece.reads) | made
+        for name in piece.writes:
+            self.holds[name] = held
+        bodies = [self.bodies[name] for name in piece.writes if name in self.bodies]
+        if not bodies and touch is not None and piece.statement.kind in ("class", "def"):
+            bodies = [Body(quiet=False, lazy=True, act="", touched=touch.touched | touch.drained, kept=piece.free)]
+        self.by_order[order] = tuple(bodies)
+
+    # ------------------------------------------------------------ cells
+
+    def add(
+        self,
+        cell: Cell,
+        analysis: Analysis,
+        pieces: Iterable[Piece],
+        touches: Iterable[Touch | None],
+        inputs: Iterable[str],
+        definitions: Mapping[int, Iterable[str]],
+    ) -> Reached:
+        """Take in a cell, what it is given and the names of definitions that it uses; return what it reaches."""
+        before = {name: self.holds.get(name, NOTHING) for name in inputs}
+        given = NOTHING.union(*before.values(), *(self.objects(names) for names in definitions.values()))
+        used = [body for order in definitions for body in self.by_order.get(order, ())]
+        around = NOBODY.union(*(body.kept | body.touched for body in used))
+        changed: Objects = NOTHING
+        act: Act = ""
+        line, calls = 1, False
+        unsure = cell.options.condition is not None or cell.options.catch is not None
+        for piece, seen in zip(pieces, touches, strict=True):
+            if piece.kind != "data":
+                continue
+            touch = seen or Touch(touched=piece.reads, kept=piece.reads, lazy=True)
+            calls = calls or touch.calls
+            binds = frozenset(name for name in piece.writes - piece.changes if not name.startswith("<"))
+            sure = not unsure and piece.statement.kind == "assign"
+            changed |= self._apply(touch, binds, around if touch.calls else NOBODY, sure=sure)
+            does: Act = "outside" if piece.files.writes and not PACKAGES.match(piece.statement.source) else touch.act
+            if does and act not in ("outside", does):
+                act, line = does, piece.statement.line + max(touch.line - 1, 0)
+        if calls:
+            changed |= self.objects(NOBODY.union(*(body.touched for body in used)))
+        for name in analysis.deletes - analysis.writes:
+            self.holds.pop(name, None)
+        for given_name in (cell.options.catch, *_targets(cell)):
+            if given_name is not None:
+                self.holds[given_name] = self.holds.get(given_name, NOTHING) | self._new(lazy=True) | given
+        able = {problem.code for problem in analysis.diagnostics}.isdisjoint(BARRED)
+        able = able and not any(places_that_wait(cell.body, self.holds))
+        escapes = frozenset(name for name, held in before.items() if not held.isdisjoint(changed))
+        return Reached(given, changed, escapes, act, line, able)
+
+    def _apply(self, touch: Touch, binds: frozenset[str], around: frozenset[str], *, sure: bool) -> Objects:
+        """Take in a statement; return the objects that it may change."""
+        kept = self.objects(touch.kept | around)
+        drained = frozenset(one for one in self.objects(touch.drained) if one in self.lazy)
+        changed = self.objects(touch.touched) | drained
+        for name in touch.touched:
+            if name in self.holds:
+                self.holds[name] |= kept
+        bound = NOTHING if touch.fixed else self._new(lazy=touch.lazy) | kept if binds else NOTHING
+        for name in binds:
+            self.holds[name] = bound if sure else self.holds.get(name, NOTHING) | bound
+        return changed
+
+    def _new(self, *, lazy: bool) -> Objects:
+        self.made += 1
+        if lazy:
+            self.lazy.add(self.made)
+        return frozenset({self.made})
+
+
+def _magic(piece: Piece) -> Touch:
+    """Return what a line magic may do: what its code reads is in its hands."""
+    reads = piece.statement.reads
+    return Touch(touched=reads, kept=reads, lazy=True)
+
+
+def _targets(cell: Cell) -> tuple[str, ...]:
+    foreach = cell.options.foreach
+    if foreach is None:
+        return ()
+    return tuple(re.findall(r"\w+", foreach.target))
+
+
+# ---------------------------------------------------------------- which cells belong to the flow
+
+
+def belonging(
+    steps: Sequence[Step],
+    reached: Mapping[str, Reached],
+    wanted: Collection[str],
+    bodies: Iterable[frozenset[str]],
+) -> dict[str, Act]:
+    """Return the plain cells that belong to a flow because of what they may do, each with what it acts on.
+
+    `wanted` are the steps that belong to it already; `bodies` those of fan-outs, whose cells come round.
+    """
+    last = max((at for at, step in enumerate(steps) if step.name in wanted and step.kind != "cell"), default=-1)
+    around: dict[str, Objects] = {}
+    for body in bodies:
+        read = NOTHING.union(*(reached[name].given for name in body if name in wanted))
+        around.update((name, around.get(name, NOTHING) | read) for name in body)
+    below: set[int] = set()
+    found: dict[str, Act] = {}
+    for at in range(len(steps) - 1, -1, -1):
+        name, reach = steps[at].name, reached[steps[at].name]
+        if name not in wanted and steps[at].kind == "cell" and reach.able:
+            meets = not (reach.touched.isdisjoint(below) and reach.touched.isdisjoint(around.get(name, NOTHING)))
+            if meets or (reach.act and at < last):
+                found[name] = reach.act
+        if name in wanted or name in found:
+            below |= reach.given
+    return found
+
+
+def affected(
+    steps: Sequence[Step], reached: Mapping[str, Reached], bodies: Iterable[frozenset[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Return for each plain cell that joined a flow because of what it may do the steps that it may do it to."""
+    around = list(bodies)
+    found = {}
+    for at, cell in enumerate(steps):
+        if not cell.joins:
+            continue
+        reach = reached[cell.name]
+        names = {
+            step.name for place, step in enumerate(steps)
+            if step.name != cell.name
+            and (place > at or any(cell.name in body and step.name in body for body in around))
+            and ((reach.act and place > at) or not reach.touched.isdisjoint(reached[step.name].given))
+        }  # fmt: skip
+        found[cell.name] = tuple(step.name for step in steps if step.name in names)
+    return found
+
+
+def left_out(
+    cells: Sequence[Cell], steps: Sequence[Step], reached: Mapping[str, Reached]
+) -> Iterator[tuple[Cell, int]]:
+    """Return the plain cells below the last step that have an effect, each with the line of it: no run does it."""
+    present = {step.cell for step in steps}
+    last = max((step.position for step in steps if step.kind == "step"), default=len(cells))
+    for cell in cells[last:]:
+        reach = reached.get(step_name(cell))
+        if cell.kind == "plain" and cell.id not in present and reach is not None and reach.act:
+            yield cell, reach.line
+
+
+def folded(flow: Flow) -> tuple[str, ...]:
+    """Return the plain cells that belong to a flow only because they may change something."""
+    return tuple(step.name for step in flow.steps if step.joins == "possible")

@@ -1,0 +1,110 @@
+"""Which value a name has at a place in the document: the nearest earlier cell that wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nbflow.analysis.effects import STATES, state_of
+from nbflow.model import Binding, Definition, Source, Writer
+
+
+@dataclass
+class Gathered:
+    """What a set of names needs at one place: definitions to replay, data to bind, names found nowhere."""
+
+    definitions: set[int] = field(default_factory=set)
+    bindings: dict[str, Binding] = field(default_factory=dict)
+    missing: dict[str, bool] = field(default_factory=dict)  # name -> surely read
+    replayed: dict[str, tuple[int, ...]] = field(default_factory=dict)  # name -> the definitions that give it
+    changes: set[str] = field(default_factory=set)  # names that the bodies of those definitions write
+    draws: set[str] = field(default_factory=set)  # random states that those bodies draw from
+
+
+def gather(
+    writers: Mapping[str, Sequence[Writer]],
+    definitions: Sequence[Definition],
+    names: Mapping[str, bool],
+    *,
+    position: int | None = None,
+    inner: Mapping[str, tuple[Source, ...]] | None = None,
+    own: Mapping[str, list[int]] | None = None,
+) -> Gathered:
+    """Names, each with whether it is surely read, in; what they need above `position` (None: the end) out.
+
+    `inner` and `own` are data and definitions further up in the same cell. Free names of definitions are
+    followed, for they are read at this place when the definition is used here.
+    """
+    found = Gathered()
+    followed: set[int] = set()
+    queue = sorted(names.items())
+    while queue:
+        name, sure = queue.pop()
+        if name in found.bindings or name in found.missing or name in found.replayed:
+            continue
+        if inner and name in inner:
+            found.bindings[name] = Binding(name=name, sources=inner[name], sure=sure)
+            continue
+        steps, orders = (
+            sources_of(writers.get(name, ()), position) if not own or name not in own else ((), tuple(own[name]))
+        )
+        if not steps and not orders:
+            found.missing[name] = sure
+            continue
+        if steps:
+            everything = (*steps, *(Source(definition=order) for order in orders))
+            found.bindings[name] = Binding(name=name, sources=everything, sure=sure)
+        else:
+            found.replayed[name] = orders
+        # what a definition requires is followed too: a decorator's body lives on in the function that it has made
+        for order in closed(definitions, orders) - followed:
+            followed.add(order)
+            definition = definitions[order]
+            found.changes |= set(definition.free_writes)
+            found.draws |= STATES.intersection(definition.free)
+            queue.extend((free, False) for free in definition.free if free not in STATES)
+            queue.extend((hint, False) for hint in defined(definition.hints, writers, position))
+            carried = (state_of(name) for name in definition.names if not definition.origins)
+            queue.extend((name, False) for name in carried if name in writers)
+    found.definitions = followed
+    return found
+
+
+def defined(names: Iterable[str], writers: Mapping[str, Sequence[Writer]], position: int | None) -> tuple[str, ...]:
+    """Names in annotations that are kept as text in; those that only definitions bear above `position` out.
+
+    pydantic and `get_type_hints` look up classes by them; data has no business there.
+    """
+    found = ((name, *sources_of(writers.get(name, ()), position)) for name in names)
+    return tuple(name for name, steps, orders in found if orders and not steps)
+
+
+def sources_of(writers: Sequence[Writer], position: int | None) -> tuple[tuple[Source, ...], tuple[int, ...]]:
+    """A name's writers in; the steps that may give it, nearest first, and the definitions behind them, out.
+
+    A conditional write is followed by the writer before it, until one surely writes.
+    """
+    steps: list[Source] = []
+    for writer in reversed(writers):
+        if position is not None and writer.position >= position:
+            continue
+        if writer.definitions:
+            return tuple(steps), writer.definitions
+        if writer.step is None:  # deleted
+            break
+        steps.append(Source(step=writer.step, sure=writer.sure))
+        if writer.sure:
+            break
+    return tuple(steps), ()
+
+
+def closed(definitions: Sequence[Definition], orders: Iterable[int]) -> set[int]:
+    """Orders of definitions in; the same with all that their own replay requires out."""
+    found: set[int] = set()
+    queue = list(orders)
+    while queue:
+        order = queue.pop()
+        if order not in found:
+            found.add(order)
+            queue.extend(definitions[order].requires)
+    return found

@@ -1,0 +1,1 @@
+"""The live notebook: document order, versions of names, cells run by hand. Begin with `session`."""

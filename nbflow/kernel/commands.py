@@ -1,0 +1,464 @@
+"""What `%flow` understands: one function a sub-command, each given the session and its words."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nbflow.errors import OptionError, nearest
+from nbflow.flow.options import parse_size
+from nbflow.kernel.document import ORIGINS
+from nbflow.model import RunStatus
+from nbflow.render import dag, listing, table
+from nbflow.store import settings
+from nbflow.store.flows import find_flow, word_for
+
+if TYPE_CHECKING:
+    from nbflow.kernel.session import Session
+
+
+@dataclass
+class Words:
+    """A command line's words, sorted: what stands by itself, options with their values, parameters."""
+
+    plain: list[str] = field(default_factory=list)
+    options: dict[str, list[str]] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+
+    def option(self, name: str) -> str | None:
+        """The last value given to an option, None when it was not given."""
+        return self.options[name][-1] if name in self.options else None
+
+
+VALUED = ("store", "on", "workers", "tag", "params", "depth")
+FLAGS = ("background", "all", "all-cells", "dry-run", "force", "cell", "check", "cost")
+SHORT = {"-p": "--param", "-o": "--output"}
+
+
+def parse(words: list[str], command: str, known: tuple[str, ...]) -> Words:
+    """The words behind a sub-command in; sorted out; OptionError for an option that it does not know."""
+    found = Words()
+    queue = [SHORT.get(word, word) for word in words]
+    while queue:
+        word = queue.pop(0)
+        if not word.startswith("--"):
+            name, equals, value = word.partition("=")
+            if equals and name.isidentifier():
+                found.params[name] = value
+            else:
+                found.plain.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        if name not in known:
+            raise OptionError(
+                f"%flow {command} has no option --{name}{nearest(name, known)}",
+                fix=f"known options: {', '.join('--' + each for each in known) or 'none'}",
+            )
+        if name in FLAGS or (
+            name == "fresh" and not equals and (not queue or queue[0].startswith("-") or "=" in queue[0])
+        ):
+            found.options.setdefault(name, []).append(value)
+            continue
+        if not equals:
+            if not queue:
+                raise OptionError(f"--{name} needs a value")
+            value = queue.pop(0)
+        if name == "param":
+            key, _, text = value.partition("=")
+            found.params[key] = text
+        else:
+            found.options.setdefault(name, []).append(value)
+    return found
+
+
+def perform(session: Session, line: str) -> Any:
+    """What stands behind `%flow` in; done; what is to be shown out."""
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise OptionError(f"the line cannot be read: {error}", fix="close the quotes") from None
+    if not words:
+        return show_commands()
+    name, *rest = words
+    if name not in COMMANDS:
+        raise OptionError(
+            f"%flow has no {name!r}{nearest(name, COMMANDS)}", fix=f"known: {', '.join(sorted(COMMANDS))}"
+        )
+    command = COMMANDS[name]
+    session.known.flush()
+    return command.perform(session, parse(rest, name, command.options))
+
+
+# ---------------------------------------------------------------- runs
+
+
+def run(session: Session, words: Words) -> Any:
+    """`%flow run [STEP …] [name=value …]`: the whole flow, or these steps with all that they need."""
+    fresh = words.options.get("fresh")
+    named = [name for name in fresh or () if name]
+    steps = [*words.plain, *words.options.get("step", ())]
+    known = {step.name for step in session.flow().steps}
+    if fresh and named and named[-1] not in known and not steps:
+        steps, named = named, []
+    workers = words.option("workers")
+    tags = tuple(words.options.get("tag", ()))
+    found = session.run_flow(
+        steps=steps or None, fresh=(named or True) if fresh is not None else False, params=words.params,
+        params_file=words.option("params"), workers=int(workers) if workers else None, tags=tags,
+        on=words.option("on"), background="background" in words.options, all_cells="all-cells" in words.options,
+        only=words.option("only"), again=words.options.get("again", ()),
+    )  # fmt: skip
+    return drawn_already(found)
+
+
+def drawn_already(run: Any) -> Any:
+    """A run whose table stands in the cell in; the same out, which the cell does not draw once more as its result."""
+    if run is not None:
+
+        def once() -> None:
+            del run._ipython_display_
+
+        run._ipython_display_ = once
+    return run
+
+
+def resume(session: Session, words: Words) -> Any:
+    """`%flow resume [RUN]`: run again with the parameters of that run, the last failed one by default."""
+    from nbflow.runs import client
+
+    if words.plain:
+        past = named_run(session, words)
+    else:
+        store = session.known.store()
+        known = find_flow(store, session.flow().notebook)
+        runs = client.list_runs(store.url, known.folder) if known is not None else ()
+        found = next((one for one in runs if one.status in ENDED_BADLY and one.is_whole), None)
+        if found is None:
+            raise OptionError("no run has failed", fix="`%flow run` runs the flow")
+        past = client.Run(found.run, store.url)
+    name = f"{past.flow}/{past.id}"
+    wishes: dict[str, Any] = {"params": words.params, "params_file": words.option("params"), "resume": name,
+                              "again": words.options.get("again", ())}  # fmt: skip
+    print(f"resume of {name}, {past.status}\n{table.plan_text(session.plan(**wishes))}")
+    workers = words.option("workers")
+    return drawn_already(session.run_flow(
+        **wishes, tags=tuple(words.options.get("tag", ())), workers=int(workers) if workers else None,
+        background="background" in words.options,
+    ))  # fmt: skip
+
+
+ENDED_BADLY: tuple[RunStatus, ...] = ("failed", "cancelled", "lost")
+
+
+def cancel(session: Session, words: Words) -> None:
+    """`%flow cancel`: end the run that goes on in the background."""
+    del words
+    if not session.cancel():
+        print("no run is going on")
+
+
+# ---------------------------------------------------------------- what is known before a run
+
+
+def check(session: Session, words: Words) -> None:
+    """`%flow check`: everything that is wrong with the notebook as a flow."""
+    del words
+    flow = session.check()
+    for finding in flow.findings:
+        print("\n".join(table.finding_text(finding)))
+    errors = sum(finding.level == "error" for finding in flow.findings)
+    steps = sum(step.kind != "params" for step in flow.steps)
+    print(f"{flow.name}: {steps} steps, {errors} errors, {len(flow.findings) - errors} other findings")
+
+
+def draw_dag(session: Session, words: Words) -> Any:
+    """`%flow dag`: the steps and what flows between them."""
+    del words
+    graph = dag.of_flow(session.flow())
+    return Shown(dag.text(graph), dag.as_html(graph))
+
+
+def plan(session: Session, words: Words) -> Any:
+    """`%flow plan`: what `%flow run` would execute and reuse, and why."""
+    found = session.plan(params=words.params, fresh=words.options.get("fresh", False) and True)
+    return Shown(table.plan_text(found))
+
+
+def why(session: Session, words: Words) -> Any:
+    """`%flow why STEP [--cost]`: whether a step would run, what changed, and what nbflow took beside it."""
+    if not words.plain:
+        raise OptionError("%flow why needs a step", fix="write `%flow why STEP`")
+    found = session.why(words.plain[0], params=words.params, cost="cost" in words.options)
+    return Shown(table.why_text(words.plain[0], found))
+
+
+# ---------------------------------------------------------------- what was
+
+
+def show(session: Session, words: Words) -> Any:
+    """`%flow show RUN/STEP/NAME`: a run, a step, a task or an artifact."""
+    from nbflow.runs import client
+
+    found = client.locate(path_of(session, words), store=session.known.store().url)
+    return getattr(found, "value", found)
+
+
+def path_of(session: Session, words: Words) -> str:
+    """What names a run or a part of it out: `latest/…` and a step's name mean this flow's last run."""
+    path = words.plain[0] if words.plain else "latest"
+    first = path.partition("/")[0]
+    if first == "latest":
+        return f"{flow_word(session)}/{path}"
+    return f"{flow_word(session)}/latest/{path}" if first in {step.name for step in session.flow().steps} else path
+
+
+def flow_word(session: Session) -> str:
+    """What names this notebook's flow in its datastore, where another one may bear the same name, out."""
+    store, flow = session.known.store(), session.flow()
+    known = find_flow(store, flow.notebook)
+    return word_for(store, known) if known is not None else flow.name
+
+
+def card(session: Session, words: Words) -> Any:
+    """`%flow card RUN/STEP[/ITEM] [--template NAME] [--output FILE]`: the card of a task, a step or a run."""
+    from nbflow.runs import client
+
+    store = session.known.store().url
+    found = client.card_at(path_of(session, words), words.option("template") or "", store)
+    target = words.option("output")
+    if target is None:
+        return found
+    Path(target).write_text(found.html, encoding="utf-8")
+    print(f"wrote {target}")
+    return None
+
+
+def load_inputs(session: Session, words: Words) -> None:
+    """`%flow load RUN/STEP[/ITEM]`: what a past task was given becomes names of this notebook, to debug its cell."""
+    from nbflow.kernel.load_task import revisit
+
+    task = find_task(session, words)
+    found = revisit(session.known, task.spec())
+    print(f"{task.name}: {task.summary}")
+    print(f"loaded {', '.join(found.inputs) or 'nothing'}")
+    if found.definitions:
+        print(f"defined {', '.join(found.definitions)}")
+    if "cell" in words.options:
+        session.ip.set_next_input(found.source)
+
+
+def find_task(session: Session, words: Words) -> Any:
+    """The task that `RUN/STEP[/ITEM]` names out; of several items the first that failed."""
+    from nbflow.runs import client
+
+    if not words.plain:
+        raise OptionError("%flow load needs a task", fix="write `%flow load RUN/STEP`, or `latest/STEP/ITEM`")
+    path = words.plain[0]
+    path = f"{flow_word(session)}/{path}" if path.startswith("latest/") else path
+    found: Any = client.locate(path, store=session.known.store().url)
+    if isinstance(found, client.Step):
+        failed = [task for task in found.tasks if task.state == "failed"]
+        return failed[0] if failed else found.task
+    if not isinstance(found, client.Task):
+        raise OptionError(f"{words.plain[0]!r} names no task", fix="write RUN/STEP or RUN/STEP/ITEM")
+    return found
+
+
+def tag(session: Session, words: Words) -> None:
+    """`%flow tag RUN TAG … [--remove TAG]`: tags of a run."""
+    run = named_run(session, words)
+    run.add_tag(*words.plain[1:])
+    run.remove_tag(*words.options.get("remove", ()))
+    print(f"{run.flow}/{run.id}  {' '.join(f'#{each}' for each in run.tags) or 'no tags'}")
+
+
+def named_run(session: Session, words: Words, at: int = 0) -> Any:
+    """The run that a word names, `latest` and plain ids being this flow's, out."""
+    from nbflow.runs import client
+
+    name = words.plain[at] if len(words.plain) > at else "latest"
+    return client.Run(name if "/" in name else f"{flow_word(session)}/{name}", store=session.known.store().url)
+
+
+def diff(session: Session, words: Words) -> Any:
+    """`%flow diff RUN RUN`: what differs between two runs."""
+    from nbflow.runs import compare
+
+    if len(words.plain) != 2:
+        raise OptionError("%flow diff needs two runs", fix="write `%flow diff RUN RUN`; `%flow runs` lists them")
+    found = compare.compare(named_run(session, words), named_run(session, words, 1), tables=True)
+    return Shown(compare.text(found), compare.as_html(found))
+
+
+def attach(session: Session, words: Words) -> None:
+    """`%flow attach RUN`: follow a run that goes on elsewhere; an interrupt ends the following, not the run."""
+    session.follow(named_run(session, words))
+
+
+def gc(session: Session, words: Words) -> Any:
+    """`%flow gc [--keep N] [--size SIZE] [--dry-run] [--force]`: remove old runs and what no kept run reaches."""
+    from nbflow.runs import garbage
+
+    keep, size = words.option("keep"), words.option("size")
+    try:
+        policy = garbage.Policy(
+            garbage.KEEP if keep is None else int(keep),
+            settings.most_bytes(session.flow().notebook.folder) if size is None else parse_size(size),
+            "force" in words.options,
+        )  # fmt: skip
+    except ValueError as error:
+        raise OptionError(f"%flow gc: {error}") from None
+    store = session.known.store()
+    found = garbage.plan_cleaning(store, policy)
+    if "dry-run" not in words.options:
+        garbage.clean(store, found)
+    return Shown(garbage.text(found, done="dry-run" not in words.options))
+
+
+def fsck(session: Session, words: Words) -> Any:
+    """`%flow fsck [--repair]`: read all of the datastore and say what is damaged; move it aside."""
+    from nbflow.runs import integrity
+
+    store = session.known.store()
+    found = integrity.examine(store, lambda _, __: None)
+    return Shown(integrity.text(integrity.repair(store, found) if "repair" in words.options else found))
+
+
+def runs(session: Session, words: Words) -> Any:
+    """`%flow runs [--tag T] [--all]`: the runs of this flow; with --all also of some steps, and of cells by hand."""
+    from nbflow.runs import client
+
+    name, word = session.flow().name, flow_word(session)
+    known = client.list_runs(session.known.store().url, word, words.options.get("tag", ()))
+    found = [one for one in known if "all" in words.options or one.is_whole]
+    more = listing.left_out(len(known) - len(found)) if len(known) > len(found) else ""
+    rows, now = [client.row(one) for one in found], time.time()
+    text = "\n".join(filter(None, (listing.runs_text(rows, now), more)))
+    return Shown(text, listing.runs_html(f"{name}: {more}" if more else name, rows, now))
+
+
+def status(session: Session, words: Words) -> Any:
+    """`%flow status`: the run that goes on or was last, the document in use, and what names wait or are bound."""
+    del words
+    return Shown("\n".join(session.status()))
+
+
+# ---------------------------------------------------------------- settings
+
+
+def config(session: Session, words: Words) -> None:
+    """`%flow config [notebook PATH | store URL | size SIZE | ignore CELL]`: notebook, its runs' place, its cells."""
+    if not words.plain:
+        print("\n".join(session.settings()))
+        return
+    name, value = words.plain[0], " ".join(words.plain[1:])
+    if not value or name not in ("notebook", "store", "size", "ignore"):
+        what = "%flow config sets `notebook PATH`, `store URL`, `size SIZE` or `ignore CELL`"
+        raise OptionError(what, fix="write one of the four")
+    if name == "notebook":
+        session.use_notebook(Path(value))
+    elif name == "store":
+        session.use_store(value)
+        settings.write_setting(session.flow().notebook.folder, "store", value)
+    elif name == "size":
+        try:
+            parse_size(value)
+        except ValueError as error:
+            raise OptionError(f"%flow config size: {error}", fix="write a size, such as `50G`") from None
+        settings.write_setting(session.flow().notebook.folder, "size", value)
+    else:
+        print(f"cell {session.ignore(value).position} takes no part in runs from now on")
+
+
+def doctor(session: Session, words: Words) -> None:
+    """`%flow doctor`: what is installed and works, as seen from this kernel."""
+    del words
+    print(
+        f"document: {ORIGINS[session.document.origin]}"
+        + (f" ({session.document.path})" if session.document.path else "")
+    )
+    if session.document.problem:
+        print(f"  {session.document.problem}")
+    print(f"python: {sys.version.split()[0]}, process {os.getpid()}")
+    print("\n".join(session.settings()))
+
+
+def export(session: Session, words: Words) -> Any:
+    """`%flow export --to TARGET -o PATH [--check] [--force]`: the notebook as a script, or for another tool."""
+    from nbflow.runs import exporting
+
+    target = words.option("to")
+    if target is None:
+        raise OptionError("%flow export needs --to", fix="write `%flow export --to metaflow -o flow.py`")
+    flow, wished = session.flow(), tuple(words.options.get("with", ()))
+    place = words.option("output")
+    output = None if place is None else Path(flow.notebook.folder) / place
+    check, force = "check" in words.options, "force" in words.options
+    return exporting.export_flow(flow, target, output, words=wished, check=check, force=force)
+
+
+# ---------------------------------------------------------------- showing
+
+
+class Shown:
+    """Text for terminals and saved notebooks, and HTML where there is a page."""
+
+    def __init__(self, text: str, html: str = "") -> None:
+        self.text = text
+        self.html = html
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str | None:
+        return self.html or None
+
+
+def show_commands() -> Shown:
+    """What `%flow` knows."""
+    return Shown("\n".join(_doc(command) for command in COMMANDS.values()))
+
+
+def _doc(command: Command) -> str:
+    return (command.perform.__doc__ or "").split("\n")[0]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command: what it does and the options that it takes."""
+
+    perform: Callable[[Session, Words], Any]
+    options: tuple[str, ...] = ()
+
+
+RUN_OPTIONS = ("fresh", "only", "param", "params", "workers", "tag", "on", "background", "all-cells", "step", "again")
+
+COMMANDS: Mapping[str, Command] = {
+    "run": Command(run, RUN_OPTIONS),
+    "resume": Command(resume, ("param", "params", "tag", "workers", "background", "again")),
+    "cancel": Command(cancel),
+    "check": Command(check),
+    "dag": Command(draw_dag),
+    "plan": Command(plan, ("param", "fresh")),
+    "why": Command(why, ("param", "cost")),
+    "show": Command(show),
+    "card": Command(card, ("template", "output")),
+    "load": Command(load_inputs, ("cell",)),
+    "tag": Command(tag, ("remove",)),
+    "diff": Command(diff),
+    "attach": Command(attach),
+    "fsck": Command(fsck, ("repair",)),
+    "gc": Command(gc, ("keep", "size", "dry-run", "force")),
+    "runs": Command(runs, ("tag", "all")),
+    "status": Command(status),
+    "export": Command(export, ("to", "output", "with", "check", "force")),
+    "config": Command(config),
+    "doctor": Command(doctor),
+}
+"""Every sub-command by its name."""

@@ -1,0 +1,232 @@
+"""The notebook as the kernel knows it: which cells there are, in which order, and what was executed instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from nbflow.errors import NbflowError
+from nbflow.flow.notebook import RawCell, document_of, parse_cells, read_notebook, split_header
+from nbflow.flow.options import parse_header
+from nbflow.model import Cell, Finding, Notebook
+
+Origin = Literal["live", "file", "executed"]
+ORIGINS: Mapping[Origin, str] = {
+    "live": "the cells in the front end",
+    "file": "the saved notebook",
+    "executed": "the order in which cells were first executed",
+}
+"""Where the document order comes from, best first, as people read it."""
+
+
+@dataclass(frozen=True)
+class Executed:
+    """A cell's source as it was executed here, and the document's text for the cell at that time."""
+
+    raw: RawCell
+    document: str | None
+    after: str | None  # the cell that was executed before it: where an unknown cell is put
+
+
+class Document:
+    """One kernel's notebook; `notebook()` is the same object until something changes."""
+
+    def __init__(self, path: Path | None, folder: Path) -> None:
+        self.path = path
+        self.folder = folder
+        self.problem = ""  # why the saved notebook cannot be used
+        self._live: tuple[RawCell, ...] | None = None
+        self._executed: dict[str, Executed] = {}
+        self._last: str | None = None
+        self._stamp: tuple[int, int] | None = None
+        self._saved: Notebook | None = None
+        self._notebook: Notebook | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """Where the order comes from now."""
+        if self._live is not None:
+            return "live"
+        return "file" if self._saved is not None else "executed"
+
+    def follow(self, path: Path) -> None:
+        """Use another saved notebook."""
+        self.path, self._stamp, self._saved, self._notebook = path, None, None, None
+        self.refresh()
+
+    def update_live(self, cells: Iterable[RawCell]) -> None:
+        """The front end's code cells, in order; they count from now on."""
+        live = tuple(cells)
+        if live != self._live:
+            self._live, self._notebook = live, None
+
+    def refresh(self) -> None:
+        """Read the saved notebook again where it has changed."""
+        if self.path is None:
+            return
+        try:
+            status = self.path.stat()
+        except OSError:
+            if self._stamp is not None or not self.problem:
+                self.problem = f"{self.path} is not there"
+                self._stamp, self._saved, self._notebook = None, None, None
+            return
+        stamp = (status.st_mtime_ns, status.st_size)
+        if stamp == self._stamp:
+            return
+        self._stamp, self._notebook = stamp, None
+        try:
+            self._saved, self.problem = read_notebook(self.path), ""
+        except NbflowError as error:
+            # a save may be half done; what was read before still counts
+            self.problem = error.message
+
+    # ------------------------------------------------------------ executed cells
+
+    def note(self, source: str, cell_id: str | None, tags: tuple[str, ...] = ()) -> str | None:
+        """A cell that is about to run in; its id in the document out, None for code that belongs to no cell."""
+        self.refresh()
+        notebook = self.notebook()
+        known = {cell.id: cell for cell in notebook.cells}
+        identity = cell_id if cell_id is not None else self._match(source, notebook)
+        if identity is None and (self.origin == "executed" or split_header(source)[0] is not None):
+            identity = self._new_id(known)
+        if identity is None:
+            return None
+        cell = known.get(identity)
+        if cell is None or cell.source != source:
+            before = self._executed.get(identity)
+            self._executed[identity] = Executed(
+                RawCell(identity, source, tags),
+                self._document_source(identity),
+                before.after if before is not None else self._last,
+            )
+            self._notebook = None
+        self._last = identity
+        return identity
+
+    def forget(self, identities: Iterable[str]) -> None:
+        """Cells that the user has deleted: what was executed in them no longer counts."""
+        for identity in identities:
+            if self._executed.pop(identity, None) is not None:
+                self._notebook = None
+
+    def _match(self, source: str, notebook: Notebook) -> str | None:
+        """The cell that a source without an id belongs to: the same text, else the same step's name."""
+        for cell in notebook.cells:
+            if cell.source.strip() == source.strip():
+                return cell.id
+        header = split_header(source)[0]
+        if header is None:
+            return None
+        name = _step_name(header[1]) if header[0] == "step" else None
+        alike = [cell for cell in notebook.cells if cell.kind == header[0] and cell.name == name]
+        return alike[0].id if len(alike) == 1 else None
+
+    def _new_id(self, known: Mapping[str, Cell]) -> str:
+        number = len(known) + 1
+        while str(number) in known:
+            number += 1
+        return str(number)
+
+    def _document_source(self, identity: str) -> str | None:
+        if self._live is not None:
+            return next((raw.source for raw in self._live if raw.id == identity), None)
+        if self._saved is not None:
+            return next((cell.source for cell in self._saved.cells if cell.id == identity), None)
+        return None
+
+    # ------------------------------------------------------------ the notebook
+
+    def notebook(self) -> Notebook:
+        """The notebook with what was executed in place of what is stored."""
+        if self._notebook is None:
+            self._notebook = self._assemble()
+        return self._notebook
+
+    def _assemble(self) -> Notebook:
+        base = self._base()
+        cells = list(base.cells)
+        findings = list(base.findings)
+        for identity, executed in list(self._executed.items()):
+            at = next((at for at, cell in enumerate(cells) if cell.id == identity), None)
+            if at is not None and not self._still_counts(identity, executed, cells[at]):
+                del self._executed[identity]
+                continue
+            parsed = parse_cells([executed.raw], name=base.name, folder=base.folder)
+            findings = [finding for finding in findings if finding.cell != identity] + list(parsed.findings)
+            if at is not None:
+                cells[at] = parsed.cells[0]
+            else:
+                place = len(cells) if self.origin == "executed" else _place(cells, executed.after)
+                cells.insert(place, parsed.cells[0])
+            if self.origin != "executed":
+                findings.append(_differs(identity, parsed.cells[0], known=at is not None))
+        numbered = tuple(
+            msgspec.structs.replace(cell, position=position) for position, cell in enumerate(cells, start=1)
+        )
+        return msgspec.structs.replace(base, cells=numbered, findings=tuple(findings))
+
+    def _base(self) -> Notebook:
+        if self._live is not None:
+            saved = self._saved
+            return parse_cells(
+                self._live,
+                name=saved.name if saved else self._name(),
+                folder=str(self.folder),
+                path=str(self.path) if self.path else None,
+            )
+        if self._saved is not None:
+            return self._saved
+        return Notebook(name=self._name(), folder=str(self.folder), path=None, cells=(), grows=True)
+
+    def _name(self) -> str:
+        return self.path.stem if self.path is not None else "notebook"
+
+    def _still_counts(self, identity: str, executed: Executed, cell: Cell) -> bool:
+        """Whether what was executed is newer than the document: not once the document has caught up or moved on."""
+        return cell.source != executed.raw.source and executed.document == self._document_source(identity)
+
+    def text(self) -> str:
+        """The notebook's JSON as it would run now, to be kept with a run."""
+        notebook = self.notebook()
+        if notebook.document and not self._executed:
+            return notebook.document
+        return document_of(((cell.id, cell.source) for cell in notebook.cells), notebook.name)
+
+
+def _step_name(header: str) -> str | None:
+    try:
+        return parse_header(header)[0]
+    except NbflowError:
+        return None
+
+
+def _place(cells: list[Cell], after: str | None) -> int:
+    """Where a cell that the document does not know is put: below the one that was executed before it, else last."""
+    return next((at + 1 for at, cell in enumerate(cells) if cell.id == after), len(cells))
+
+
+def _differs(identity: str, cell: Cell, *, known: bool) -> Finding:
+    return Finding(
+        code="source-differs",
+        level="note",
+        step=cell.name,
+        cell=identity,
+        message="the cell ran with another text than the saved notebook holds"
+        if known
+        else "the saved notebook does not hold this cell yet",
+        fix="save the notebook",
+    )
+
+
+def find_path(namespace: Mapping[str, Any], environment: Mapping[str, str]) -> Path | None:
+    """The user's names and the environment in; the notebook's path as the front end tells it, or None, out."""
+    for told in (namespace.get("__vsc_ipynb_file__"), environment.get("JPY_SESSION_NAME")):
+        if isinstance(told, str) and told.endswith((".ipynb", ".py")):
+            return Path(told).absolute()
+    return None

@@ -1,0 +1,217 @@
+"""A run of the flow from the kernel: in a worker thread, drawn in the cell that asked for it, ended by an interrupt."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nbflow.engine.runner import Runner
+from nbflow.errors import NbflowError, RunFailed
+from nbflow.kernel.feed import Audience
+from nbflow.kernel.screen import EVERY, TRACEBACKS, Screen
+from nbflow.model import Record, RunEvent, RunStatus, Snapshot, TaskChanged, TaskId, TaskOutput, TaskView
+from nbflow.render import preview, table
+from nbflow.store.index import Index
+from nbflow.tracebacks import unforeseen
+
+
+class FlowRun:
+    """One run on its way; `watch` is called from the runner's thread, all else belongs to the kernel's."""
+
+    def __init__(self, ip: Any, audience: Audience, *, shown: bool = True) -> None:
+        """With `shown` some cell will show what its tasks display, by `wait` or `leave`; else nobody keeps it."""
+        self.ip = ip
+        self.is_shown = shown
+        self.audience = audience
+        self.runner: Runner | None = None
+        self.error: BaseException | None = None
+        self.known = table.Known()
+        self.absorbed = False  # its records are known to the kernel
+        self.shown: queue.SimpleQueue[TaskOutput | TaskId] = queue.SimpleQueue()  # pieces, and reused tasks
+        self._seen: set[TaskId] = set()  # tasks whose outputs stand in the cell
+        self.snapshot: Snapshot | None = None
+        self._over = threading.Event()
+        self._left = threading.Event()  # nobody waits for it
+        self._told = threading.Lock()
+        self._names: dict[str, int] = {}  # the namespace when it began: name -> the object's id
+
+    def watch(self, snapshot: Snapshot, event: RunEvent | TaskOutput | None) -> None:
+        """The run now, and what made it so."""
+        self.snapshot = snapshot
+        self.audience.see_run(snapshot, event)
+        if not self.is_shown:
+            return
+        if isinstance(event, TaskOutput):
+            self.shown.put(event)
+        elif isinstance(event, TaskChanged) and event.state == "reused" and not event.task.part:
+            self.shown.put(event.task)
+
+    def start(self, runner: Runner) -> None:
+        """Let a runner run; returns at once."""
+        self.runner = runner
+        self._names = {name: id(value) for name, value in self.ip.user_ns.items()}
+        notebook = runner.flow.notebook
+        self.known = table.Known(
+            cells={cell.id: cell.position for cell in notebook.cells}, notebook=Path(notebook.path or "").name
+        )
+        threading.Thread(target=self._work, args=(runner,), name="nbflow-run", daemon=True).start()
+
+    def bound_since(self) -> set[str]:
+        """Names that got another value while it ran: cells were run beside it."""
+        return {name for name, value in self.ip.user_ns.items() if self._names.get(name) != id(value)}
+
+    def _work(self, runner: Runner) -> None:
+        index = Index(runner.lookup.store.url)
+        try:
+            self.known = msgspec.structs.replace(self.known, expected=index.durations(runner.place.folder))
+            runner.run()
+        except BaseException as error:  # in a thread of its own: raised by whoever waits for the run
+            self.error = error
+        finally:
+            self._over.set()
+            self._tell_end()
+        if self.snapshot is not None:
+            index.add_run(runner.place.folder, self.snapshot)
+
+    def leave(self, screen: Screen | None) -> None:
+        """Nobody waits for it any more: it draws itself, and says when it has ended."""
+        if screen is None:
+            self.is_shown = False
+            self.shown = queue.SimpleQueue()
+        else:
+            threading.Thread(target=self._draw_alone, args=(screen,), name="nbflow-screen", daemon=True).start()
+        self._left.set()
+        self._tell_end()
+
+    def _draw_alone(self, screen: Screen) -> None:
+        over = said = False
+        while not over:
+            over = self._over.wait(EVERY)
+            try:
+                self._draw(screen, last=over)
+            except BaseException as error:  # nobody waits for this thread, and the run goes on
+                if not said:
+                    say(unforeseen(error, f"{self.name} could not be shown as it stands"))
+                said = True
+
+    def _tell_end(self) -> None:
+        """One line, below the cell that runs now or ran last."""
+        if self._left.is_set() and self._over.is_set() and self._told.acquire(blocking=False):
+            told = table.title(self.snapshot, time.time()) if self.snapshot is not None else self.name
+            print(f"{told}; `%flow show {self.name}` shows it" if self.error is None else f"{told}: {self.error}")
+
+    @property
+    def name(self) -> str:
+        """Its flow's name and its id."""
+        return f"{self.runner.flow.name}/{self.runner.started.run}" if self.runner is not None else ""
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._over.is_set()
+
+    @property
+    def status(self) -> RunStatus:
+        """How it stands."""
+        return self.snapshot.status if self.snapshot is not None else "running"
+
+    def wait(self, screen: Screen) -> None:
+        """Draw until the run has ended; an interrupt cancels it, and is waited for. What broke the runner is raised."""
+        while True:
+            try:
+                over = self._over.wait(EVERY)
+                self._draw(screen, last=over)
+            except KeyboardInterrupt:
+                self._cancel()
+                continue
+            if over:
+                break
+        if self.error is not None:
+            raise self.error
+
+    def records(self) -> list[tuple[TaskView, Record]]:
+        """The tasks that have a record, in document order, then item order."""
+        if self.runner is None or self.snapshot is None:
+            return []
+        found = [(view, self.runner.lookup.record(view.task)) for view in self.snapshot.tasks]
+        return [(view, record) for view, record in found if record is not None]
+
+    def finish(self) -> None:
+        """The run has ended: RunFailed, with the user's tracebacks shown above it, when it did not succeed."""
+        if self.snapshot is None or self.status == "done":
+            return
+        told = [view.failure for view in self.snapshot.tasks if view.state == "failed" and view.failure is not None]
+        for failure in told[:TRACEBACKS]:
+            print(failure.traceback, file=sys.stderr)
+        if len(told) > TRACEBACKS:
+            print(f"{len(told) - TRACEBACKS} more tasks failed: `%flow show {self.name}`", file=sys.stderr)
+        raise failed(self.snapshot, self.known.cells)
+
+    def show_cards(self) -> None:
+        """The cards of steps that were declared with `--card`, below what is there."""
+        from nbflow.runs.client import Run
+
+        wanted = [step.name for step in self.runner.flow.steps if step.options.card] if self.runner is not None else []
+        if self.runner is None or not wanted or self.snapshot is None:
+            return
+        past = Run(self.name, store=self.runner.lookup.store.url)
+        ran = {view.task.step for view in self.snapshot.tasks if view.state in ("done", "reused", "failed", "caught")}
+        for name in wanted:
+            if name in ran:
+                self.ip.display_pub.publish(past[name].card.bundle(), {})
+
+    def _cancel(self) -> None:
+        if self.runner is not None:
+            self.runner.cancel("interrupted")
+
+    def _draw(self, screen: Screen, *, last: bool = False) -> None:
+        if self.snapshot is not None:
+            screen.update(self.snapshot, self.known, last=False)  # the table stands above what tasks display
+        try:
+            while True:
+                event = self.shown.get_nowait()
+                if isinstance(event, TaskOutput):
+                    self._seen.add(event.task)
+                    screen.show(event.task, event.output)
+                    continue
+                if event in self._seen:
+                    continue  # found again, as the flow was understood anew
+                self._seen.add(event)
+                record = self.runner.lookup.record(event) if self.runner is not None else None
+                for output in record.outputs if record is not None else ():
+                    screen.show(event, output)
+        except queue.Empty:
+            pass
+        if last:
+            saved = sum(record.elapsed for view, record in self.records() if view.state == "reused")
+            self.known = msgspec.structs.replace(self.known, saved=saved)
+        if self.snapshot is not None:
+            screen.update(self.snapshot, self.known, last=last)
+
+
+def failed(snapshot: Snapshot, cells: Mapping[str, int]) -> RunFailed:
+    """A run that did not succeed, and where its cells stand, in; the error that names its first failed step out."""
+    for view in snapshot.tasks:
+        if view.state != "failed" or view.failure is None:
+            continue
+        failure = view.failure
+        place = "/".join(filter(None, (snapshot.run, view.task.step, preview.index(view.task.index))))
+        return RunFailed(
+            f"{snapshot.labels.get(view.task.step, view.task.step)} failed: {failure.type}: {failure.message}",
+            step=view.task.step, cell=preview.cell(failure.cell, cells) or None, line=failure.line,
+            fix=failure.fix or f"`%flow load {place}` puts what it was given here; `%flow resume` goes on",
+        )  # fmt: skip
+    word = "was cancelled" if snapshot.status == "cancelled" else f"ended as {snapshot.status}"
+    return RunFailed(f"the run {snapshot.run} {word}", fix="`%flow resume` goes on with what is left")
+
+
+def say(error: NbflowError) -> None:
+    """An error that must not stop the cell, shown below it."""
+    print("\n".join(error.report()), file=sys.stderr)

@@ -1,0 +1,143 @@
+"""Names whose values are in the store and that no cell has read yet: bound when one does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from nbflow.analysis.effects import PROCESS, owner_of, state_of
+from nbflow.engine.inputs import Value
+from nbflow.flow.scope import gather
+from nbflow.kernel.task import Kernel, execute
+from nbflow.kernel.versions import Ledger
+from nbflow.model import Cell, Definition, Flow, Replay
+from nbflow.task import random_state, replay
+from nbflow.task.definition_state import is_stateful
+
+
+class Waiting:
+    """What a run, or a reused step, has left for the namespace: stored values, and definitions to replay."""
+
+    def __init__(self, kernel: Kernel, ledger: Ledger, flow: Callable[[], Flow]) -> None:
+        self.ip = kernel.ip
+        self.kernel = kernel
+        self.ledger = ledger
+        self._flow = flow
+        self._values: dict[str, Value] = {}
+        self._states: dict[str, Value] = {}  # class or function that is not there yet -> what cells have set on it
+        self._definitions: dict[str, str] = {}  # name -> the definition's id
+
+    def __bool__(self) -> bool:
+        return bool(self._values or self._definitions)
+
+    def names(self) -> list[str]:
+        """The names that wait, sorted."""
+        return sorted({*self._values, *self._definitions})
+
+    def drop(self, names: Iterable[str]) -> None:
+        """These names have got other values meanwhile."""
+        for name in names:
+            self._values.pop(name, None)
+            self._states.pop(name, None)
+            self._definitions.pop(name, None)
+
+    def add(self, values: Mapping[str, Value]) -> None:
+        """Have these names wait for their stored values, unless the namespace holds exactly these already.
+
+        What travels beside the names is put where it belongs at once.
+        """
+        current = self.ledger.current(values)
+        for name, value in values.items():
+            if name.startswith("<"):
+                self._put(name, value)
+                continue
+            self.drop([name])
+            if name in current:
+                continue
+            self.ip.user_ns.pop(name, None)
+            self._values[name] = value
+
+    def _put(self, name: str, stored: Value) -> None:
+        """Random states, and what steps have set in the process and on definitions, are in force from now on."""
+        owner = owner_of(name)
+        if owner is not None:
+            self._states[owner] = stored
+            self._set_state(owner)
+            return
+        value = self.kernel.load(stored.group, frozenset({name}))[name]
+        if name == PROCESS:
+            self.kernel.process.put(value)
+        else:
+            random_state.restore(name, value)
+
+    def _set_state(self, name: str) -> None:
+        """Set on a class or function, if it is there, what cells have set on it."""
+        value = self.ip.user_ns.get(name)
+        if name in self._states and is_stateful(value):
+            stored, of = self._states.pop(name), state_of(name)
+            content = stored.artifact.content_id
+            self.kernel.definitions.switch(value, content, lambda: self.kernel.load(stored.group, frozenset({of}))[of])
+
+    def add_definition(self, definition: Definition) -> None:
+        """A definition whose names are replayed when they are read, where the namespace has none of that name."""
+        for name in definition.names:
+            if name not in self.ip.user_ns and name not in self._values:
+                self._definitions[name] = definition.id
+
+    def bind(self, names: Iterable[str], cell: Cell | None = None) -> None:
+        """Names that a cell reads in; those that wait are bound, and what the functions behind them read too."""
+        flow = self._flow()
+        known = {name: False for name in names if name in flow.writers}
+        need = gather(flow.writers, flow.definitions, known, position=cell.position if cell else None)
+        for name in dict.fromkeys([*known, *need.bindings]):
+            if name in self._values:
+                self._bind_value(name)
+        wanted = [order for order in need.definitions if self._definitions.keys() & set(flow.definitions[order].names)]
+        for order in sorted(wanted):
+            self._define(flow.definitions[order])
+
+    def _bind_value(self, name: str) -> None:
+        found = self._values[name]
+        by_id = {definition.id: definition for definition in self._flow().definitions}
+        for reference in found.group.definitions:
+            definition = by_id.get(reference.id)
+            if definition is not None:
+                self._define(definition)
+        for each, value in self.kernel.load(found.group, frozenset(found.group.names)).items():
+            waiting = self._values.get(each)
+            if waiting is not None and waiting.group.id == found.group.id:
+                del self._values[each]
+                self.ip.user_ns[each] = value
+                self.ledger.bind_value(each, value, waiting)
+
+    def _define(self, definition: Definition) -> None:
+        """Replay a definition in the user's namespace, after what it requires."""
+        definitions = self._flow().definitions
+        for order in sorted({*definition.requires, definition.order}):
+            each = definitions[order]
+            if each.kind != "definition" or self.ledger.holds(each.id, each.names):
+                continue
+            for binding in each.binds:
+                if binding.name in self._values:
+                    self._bind_value(binding.name)
+            statement = as_replay(each)
+            execute(self.ip, statement)
+            binds = {bind.name: self.ledger.content_of(bind.name) for bind in each.binds}
+            self.ledger.bind_definition(each.id, each.names, binds)
+            replay.register(statement, self.ip.user_ns, self.kernel.registry)
+            self.kernel.definitions.see(each.names, self.ip.user_ns)
+            for name in each.names:
+                self._set_state(name)
+            self.drop(each.names)
+
+
+def as_replay(definition: Definition) -> Replay:
+    """A definition in; what replays it, with nothing bound just for it, out."""
+    return Replay(
+        id=definition.id,
+        kind=definition.kind,
+        cell=definition.cell,
+        position=definition.position,
+        line=definition.line,
+        source=definition.source,
+        names=definition.names,
+    )

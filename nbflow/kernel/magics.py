@@ -1,0 +1,146 @@
+"""The way into IPython: `%%step`, `%%params` and `%%setup` lines become calls, `%flow` a line magic."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, Any, cast
+
+from nbflow.analysis.lines import MISPLACED, header_of, misplaced_header
+
+if TYPE_CHECKING:
+    from nbflow.kernel.session import Session
+
+ENTER = "nbflow_enter"
+TURN = "nbflow_turn"
+
+
+def hoist(lines: list[str]) -> list[str]:
+    """A cell's lines in; the same with its header as the first of them, or with a call that refuses it, out.
+
+    It stands before IPython's own transformers, which drop empty lines and indentation: the lines below the header
+    keep their numbers, those above it, which are empty or comments, become empty.
+    """
+    source = "".join(lines)
+    if misplaced_header(source) is not None:
+        return [_call(MISPLACED, source)]
+    header = header_of(lines)
+    if header is None or header.at == 0:
+        return lines
+    return [lines[header.at], *("\n" for _ in range(header.at)), *lines[header.at + 1 :]]
+
+
+def transform(lines: list[str]) -> list[str]:
+    """A cell's lines in; the same with a header line turned into a plain call out, the body left in its place.
+
+    The call resolves through `get_ipython()`, so nothing is added to the user's names. No side effects: IPython
+    transforms cells for completeness checks and nested cells, too.
+    """
+    header = header_of(lines[:1])
+    if header is None:
+        return lines
+    body = lines[1:]
+    if _unbalanced(header.rest):
+        # the rest of the header would be a syntax error in the body: the call says what is wrong with it
+        return [_call(header.kind, header.rest.strip())]
+    first = next((at for at, line in enumerate(body) if line.strip()), len(body))
+    if first < len(body) and body[first].startswith("%%"):
+        from IPython.core.inputtransformer2 import cell_magic
+
+        body = [*body[:first], *cell_magic(body[first:])]  # type: ignore[no-untyped-call]
+    return [_call(header.kind, header.rest.strip()), *body]
+
+
+def _call(kind: str, header: str) -> str:
+    return f"get_ipython().{ENTER}({kind!r}, {header!r})\n"
+
+
+def _unbalanced(header: str) -> bool:
+    """Whether the header line ends inside brackets; quotes and their contents are skipped."""
+    depth, quote, skip = 0, "", False
+    for char in header:
+        if skip:
+            skip = False
+        elif quote:
+            skip = char == "\\"
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        else:
+            depth += (char in "([{") - (char in ")]}")
+    return depth > 0
+
+
+def entry_of(tree: ast.AST) -> ast.Call | None:
+    """A cell's module in; our call in its first statement out, None where there is none."""
+    body = getattr(tree, "body", None)
+    if not isinstance(body, list) or not body or not isinstance(body[0], ast.Expr):
+        return None
+    call = body[0].value
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == ENTER:
+        return call
+    return None
+
+
+class Decider(ast.NodeTransformer):
+    """The AST transformer: IPython asks it after compiling and before anything of the cell has run.
+
+    It leaves a step's body alone, or keeps only our call when the task is reused or runs elsewhere.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        """A cell's module in; what IPython runs out. Never raises: IPython would drop this transformer for good."""
+        if not isinstance(node, ast.Module):
+            return node
+        call = entry_of(node)
+        if call is None:
+            header = self.session.tagged()
+            if header is None:
+                return node
+            call = _insert_call(node, header)
+        kind, header = (ast.literal_eval(argument) for argument in call.args[:2])
+        if not self.session.decide(kind, header, node):
+            del node.body[1:]
+        return node
+
+
+class Turns:
+    """Stands around the shell's `run_ast_nodes`, which runs a cell's statements: those of an `--until` run in turns.
+
+    What ends a turn and begins the next is a statement of the cell, in its header's line: what goes wrong in it, and an
+    interrupt, end the cell as they do anywhere else.
+    """
+
+    def __init__(self, ip: Any, session: Session) -> None:
+        self._ip = ip
+        self._session = session
+
+    def attach(self) -> None:
+        """Stand there from now on."""
+        run, session = self._ip.run_ast_nodes, self._session
+        turn = ast.parse(f"get_ipython().{TURN}()").body
+
+        async def run_turns(nodes: list[ast.stmt], *args: Any, **options: Any) -> Any:
+            raised = await run(nodes, *args, **options)
+            if entry_of(ast.Module(nodes, [])) is None:
+                return raised
+            while not raised and session.in_turn:
+                raised = await run(turn, *args, **{**options, "interactivity": "none"})
+                if not raised and session.in_turn:
+                    raised = await run(nodes[1:], *args, **options)
+            return raised
+
+        self._ip.run_ast_nodes = run_turns
+
+    def detach(self) -> None:
+        """Leave the shell as it was."""
+        self._ip.__dict__.pop("run_ast_nodes", None)
+
+
+def _insert_call(node: ast.Module, header: str) -> ast.Call:
+    """A module and the header that a cell's tags spell in; the call that now stands first out."""
+    statement = cast("ast.Expr", ast.parse(_call("step", header)).body[0])
+    node.body.insert(0, statement)
+    return cast("ast.Call", statement.value)

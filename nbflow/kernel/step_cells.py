@@ -1,0 +1,395 @@
+"""Steps run by hand: what one may see is found and put in place, what it leaves is stored."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from nbflow.engine.claims import Claim
+from nbflow.engine.events import not_held
+from nbflow.errors import NbflowError
+from nbflow.flow import findings
+from nbflow.flow.definitions import parsed
+from nbflow.flow.loops import next_turn, own_tasks
+from nbflow.kernel import recorder
+from nbflow.kernel.carried import place_of
+from nbflow.kernel.flow_run import FlowRun, say
+from nbflow.kernel.lazy_names import as_replay
+from nbflow.kernel.screen import RunScreen, StepScreen
+from nbflow.kernel.task import KernelTask
+from nbflow.kernel.upstream import refuse
+from nbflow.kernel.workspace import Knowledge, values_of
+from nbflow.model import (
+    Artifact,
+    Finding,
+    Flow,
+    Reason,
+    Record,
+    Step,
+    StepOptions,
+    TaskFailure,
+    TaskId,
+    TaskState,
+    TaskView,
+)
+from nbflow.store.serialize.pickler import Unstorable
+from nbflow.task import results
+from nbflow.task.context import current
+from nbflow.task.observe.environment import origin_of
+from nbflow.task.observe.lookups import ADDED
+from nbflow.tracebacks import failure_of, raised_at, unforeseen, unforeseen_failure
+
+NOT_HERE = (
+    "foreach", "join", "retry", "timeout", "memory", "catch", "gpu", "nodes", "env", "pip", "on",
+    "secret",
+)  # fmt: skip
+"""Options that a cell in the kernel cannot honour: its step goes to a process."""
+
+TOLD = ("reused", "caught", "skipped")
+"""States of which a cell says in one line that they are those of its step."""
+
+RUNS = "%flow r"
+"""What a cell that begins a run holds: `%flow run` or `%flow resume`."""
+
+
+@dataclass(frozen=True)
+class Reused:
+    """A past execution that stands for a task."""
+
+    task: TaskId
+    record: Record
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a header line's cell: tasks that are reused, then at most one that runs."""
+
+    in_place: bool = False
+    step: Step | None = None
+    task: TaskId | None = None
+    key: str = ""
+    reasons: tuple[Reason, ...] = ()
+    reuse: tuple[Reused, ...] = ()
+    error: Exception | None = None
+    skipped: str = ""  # why it does not run, as it would not in a run
+
+
+class Lane:
+    """The kernel lane of one session."""
+
+    def __init__(self, known: Knowledge) -> None:
+        self.known = known
+        self._reasons: tuple[Reason, ...] = ()
+        self._claim: Claim | None = None  # of the step with --once that runs
+        self._turns: dict[TaskId, Record] = {}  # of the step with --until that runs: those that are over
+        self._elsewhere: set[str] = set()
+        self._looked_at: Flow | None = None  # whether workers are wanted was asked of it
+
+    def prepare(self) -> bool:
+        """Have workers ready where the notebook will ask for some; whether it will."""
+        flow = self.known.flow()
+        if flow is self._looked_at:
+            return False
+        self._looked_at = flow
+        apart = any((elsewhere_options(step.options) or step.scope) and not step.options.here for step in flow.steps)
+        if not apart and not any(RUNS in cell.source for cell in flow.notebook.cells):
+            return False
+        executors = self.known.executors()
+        threading.Thread(target=executors.prepare, args=(flow,), name="nbflow-prepare", daemon=True).start()
+        return True
+
+    # ------------------------------------------------------------ before a step
+
+    def decide(self, step: Step) -> Decision:
+        """A step whose cell is about to run in; what is to be done out; errors name the steps to run first."""
+        if (elsewhere_options(step.options) or step.scope) and not step.options.here:
+            return Decision(step=step)
+        self._turns = {}
+        if step.options.until is not None:
+            self.known.hold()  # the notebook may be edited while the turns run
+        return self._from(step, own_tasks(step, ())[0])
+
+    def _from(self, step: Step, task: TaskId) -> Decision:
+        """What becomes of a step from one of its tasks on: as long as turns can be reused, they are."""
+        reused: list[Reused] = []
+        while True:
+            turns = self._turns | {each.task: each.record for each in reused}
+            decision, record = self._ask(step, task, turns)
+            decision = replace(decision, reuse=tuple(reused))
+            if record is None:
+                return decision
+            reused.append(Reused(task, record, decision.reasons))
+            following = next_turn(step, task, record)
+            if following is None:
+                return replace(decision, reuse=tuple(reused))
+            task = following
+
+    def _ask(self, step: Step, task: TaskId, turns: Mapping[TaskId, Record]) -> tuple[Decision, Record | None]:
+        """Return what becomes of a task, and what stands for it, if any; `turns` stand for those before it."""
+        upstream = self.known.upstream()
+        prepared = upstream.prepare(task, turns)
+        if prepared.action not in ("run", "reuse"):
+            upstream.retry()
+            prepared = upstream.prepare(task, turns)
+        decision = Decision(step=step, task=task, key=prepared.key, reasons=prepared.reasons)
+        if prepared.action == "skip":
+            return replace(decision, skipped=prepared.reasons[0][1]), None
+        if prepared.action not in ("run", "reuse"):
+            raise refuse(step, upstream.missing(), prepared)
+        record = upstream.lookup.record(task) if prepared.action == "reuse" else None
+        if record is not None and step.kind == "step" and (step.options.once or not record.observations.volatile):
+            return decision, record
+        if record is not None:
+            decision = replace(decision, reasons=(("fresh", "executed by hand"),))
+        return replace(decision, in_place=True), None
+
+    def start(self, step: Step, decision: Decision, file: str) -> KernelTask:
+        """A step that is to run here in; the task, ready to be entered, out."""
+        self.known.seen.add((step.name, decision.key))
+        if not self._turns:
+            self.known.tell([*self.known.upstream().early(step), *self._patched(step)])
+        identity = decision.task or TaskId(step=step.name)
+        task = self.known.task(identity, file)
+        self._reasons = decision.reasons
+        journal = self.known.journal()
+        self._claim = journal.claim(step, task.spec) if step.options.once else None
+        journal.announce(self.known.flow(), self.known.document.text)
+        journal.tell(identity, "running", attempt=task.spec.attempt, key=decision.key, reasons=decision.reasons)
+        return task
+
+    def _patched(self, step: Step) -> Iterator[Finding]:
+        """Modules that a cell below has changed here already: nothing can put that back."""
+        process = self.known.kernel.process
+        for each in self.known.flow().definitions:
+            below = (
+                each.kind == "setup" and each.position > step.position and process.has_run(place_of(as_replay(each)))
+            )
+            if below and isinstance(parsed(each.source), ast.Assign | ast.AugAssign | ast.Delete):
+                yield findings.patched(step, each)
+
+    def enter(self, task: KernelTask, *, isolated: bool) -> None:
+        """The namespace as the task's step may see it; from here on what is shown belongs to it."""
+        __tracebackhide__ = True
+        task.enter(self.known.before(task), isolated=isolated)
+        condition = task.spec.options.condition if not task.spec.turn else None
+        if condition is not None and not task.holds(condition):
+            task.skip(condition)
+            self._reasons = (not_held(condition),)
+            print(f"skipped: {self._reasons[0][1]}")
+            return
+        self.known.recorder.start()
+
+    # ------------------------------------------------------------ reuse
+
+    def reuse(self, step: Step, decision: Decision) -> None:
+        """The past executions' outputs shown again, their artifacts bound to be loaded when they are read."""
+        began = time.perf_counter()
+        journal = self.known.journal()
+        journal.announce(self.known.flow(), self.known.document.text)
+        for each in decision.reuse:
+            record = each.record
+            self.known.seen.add((step.name, record.key))
+            recorder.show(self.known.ip, record.outputs)
+            self.known.done[record.key] = record
+            self.known.waiting.add(values_of(record))
+            self._turns[each.task] = record
+            journal.tell(
+                each.task, "reused", attempt=journal.attempt(each.task), key=record.key, execution=record.execution,
+                reasons=each.reasons, reused_from=record.run,
+            )  # fmt: skip
+        for order in step.own_definitions:
+            self.known.waiting.add_definition(self.known.flow().definitions[order])
+        last = decision.reuse[-1]
+        where = f"from {last.record.run}, {last.reasons[0][1].partition(', ')[2]}"
+        milliseconds = (time.perf_counter() - began) * 1000
+        if decision.in_place:
+            count = len(decision.reuse)
+            print(f"reused {count} turn{'s' if count > 1 else ''} {where} ({milliseconds:.0f} ms)")
+            return
+        if last.record.until is False:
+            self.known.tell([findings.gave_up(step)])
+        print(f"reused {where} ({milliseconds:.0f} ms); run the cell once more to execute it")
+
+    def skip(self, step: Step, decision: Decision) -> None:
+        """A step that would be skipped in a run is skipped by hand too; its cell says why."""
+        journal = self.known.journal()
+        journal.announce(self.known.flow(), self.known.document.text)
+        identity = decision.task or TaskId(step=step.name)
+        journal.tell(identity, "skipped", attempt=journal.attempt(identity), key=decision.key, reasons=decision.reasons)
+        print(f"skipped: {decision.skipped}")
+
+    # ------------------------------------------------------------ runs and processes
+
+    def elsewhere(self, step: Step) -> None:
+        """A step whose options the kernel cannot honour: it runs in a process, and what it shows is shown here."""
+        from nbflow.runs.launch import begin
+
+        again = step.name in self._elsewhere
+        self._elsewhere.add(step.name)
+        run = FlowRun(self.known.ip, self.known.audience)
+        runner = begin(
+            self.known.whole_flow(), store=self.known.store_option, executors=self.known.executors(), steps=[step.name],
+            fresh=[step.name] if again else False, watch=run.watch,
+        )  # fmt: skip
+        run.start(runner)
+        many = bool(step.scope)  # the items of a fan-out run at once: their outputs need a place each
+        run.wait(RunScreen(self.known.ip, run.name) if many else StepScreen(self.known.ip, run.name, step.name))
+        self.known.absorb(run)
+        run.show_cards()
+        run.finish()
+        views = [view for view in run.snapshot.tasks if view.task.step == step.name] if run.snapshot is not None else []
+        if told := _ending(views, alone=not many):
+            print(told)
+
+    # ------------------------------------------------------------ after a step
+
+    def finish(self, task: KernelTask, *, succeeded: bool, error: BaseException | None) -> NbflowError | None:
+        """Store what a step's cell left that is over; return what makes it a failure after all."""
+        if current.context is not None:
+            current.context.close()  # what it still shows belongs to it
+        shown = self.known.recorder.stop()
+        if self._claim is not None:
+            self.known.journal().end_claim(self._claim, succeeded=succeeded)
+            self._claim = None
+        left = task.leave(succeeded=succeeded)
+        self.known.left(task)
+        if left is None:
+            self._tell_failure(task, error)
+            return None
+        spec = task.spec
+        self.known.waiting.drop(left.values)
+        try:
+            results.check_required(
+                spec, {each.name: _unstored(each) for each in left.dumped if isinstance(each, Unstorable)}
+            )
+        except NbflowError as problem:
+            self._tell_failure(task, problem)
+            return problem
+        self.known.tell([*task.stages.findings, *self._overtaken(task)])
+        self.known.save(task, left, shown, self._reasons)
+        if task.is_last:
+            self._show_card(spec.step, spec.options)
+        return None
+
+    def follow(self, task: KernelTask) -> Decision | None:
+        """Return what becomes of a step after a turn that is over and stored; None where it was the last."""
+        record = self.known.kept(task)
+        step = self.known.flow().step(task.spec.step)  # what the turn has shown of it is known now
+        self._turns[task.identity] = record
+        following = next_turn(step, task.identity, record)
+        if following is not None:
+            return self._from(step, following)
+        if record.until is False:
+            self.known.tell([findings.gave_up(step)])
+        return None
+
+    def give_up(self, task: KernelTask, error: BaseException) -> NbflowError | None:
+        """Record a step as failed whose cell has ended, but not what it left, because of `error`.
+
+        Return what makes the cell a failure; None where all is being stored already, and only what came after failed.
+        """
+        spec, known = task.spec, self.known
+        what = f"what {spec.step} left could not be kept"
+        ends: list[Callable[[], object]] = [
+            known.recorder.stop, lambda: task.leave(succeeded=False), lambda: task.aside.restore(()),
+            known.ledger.code_ran, known.ledger.sweep, lambda: known.ledger.forget(spec.writes),
+        ]  # fmt: skip
+        for end in ends:
+            with contextlib.suppress(Exception):  # one of them may be what went wrong: the others are still due
+                end()
+        if current.context is not None:
+            current.context.close()
+        problem, journal = unforeseen(error, what), known.journal()
+        if journal.keeps(spec.execution):
+            say(problem)
+            return None
+        failure = unforeseen_failure(error, what, spec.cell, _kind(error))
+        state: TaskState = "cancelled" if failure.kind == "cancelled" else "failed"
+        journal.tell(task.identity, state, attempt=spec.attempt, key=spec.key, failure=failure, reasons=self._reasons)
+        return problem
+
+    def _overtaken(self, task: KernelTask) -> Iterator[Finding]:
+        """Files that are not as a run has them: left by a step below, or added to once more."""
+        places = {step.name: step for step in self.known.flow().steps}
+        step = places.get(task.spec.step)
+        if step is None:
+            return
+        writers: dict[str, Step] = {}  # of each file the last one here
+        for record in sorted(self.known.done.values(), key=lambda record: record.order):
+            if record.step in places:
+                writers |= dict.fromkeys(record.observations.written, places[record.step])
+        written = task.observations.written
+        added = {name for name, content in written.items() if content.startswith(ADDED)}
+        mine = {name for record in self._turns.values() for name in record.observations.written}
+        again = {name for name in added - mine if writers.get(name) is step}
+        if again:
+            yield findings.added_again(step, again)
+        # modules are imported once, and watched for themselves
+        read = {name for name in task.observations.files.keys() - written.keys() if not name.endswith(".py")}
+        below = {name: writers[name] for name in read & writers.keys() if writers[name].position > step.position}
+        for writer in dict.fromkeys(below.values()):
+            yield findings.overtaken(step, writer, [name for name in below if below[name] is writer])
+
+    def _show_card(self, step: str, options: StepOptions) -> None:
+        """With `--card` the card of what has just run stands below its cell."""
+        if not options.card:
+            return
+        from nbflow.runs.client import Run
+
+        self.known.flush()  # the card tells what was stored
+        journal = self.known.journal()
+        past = Run(journal.run, store=journal.store.url)
+        self.known.ip.display_pub.publish(past[step].card.bundle(), {})
+
+    def _tell_failure(self, task: KernelTask, error: BaseException | None) -> None:
+        spec = task.spec
+        failure = TaskFailure(type="Interrupted", message="the cell did not end", cell=spec.cell, kind="cancelled")
+        if error is not None:
+            failure = failure_of(error, (spec.code_name,), spec.cell, kind=_kind(error))
+        state: TaskState = "cancelled" if failure.kind == "cancelled" else "failed"
+        self.known.failed.add(spec.step)
+        self.known.journal().tell(
+            task.identity, state, attempt=spec.attempt, key=spec.key, failure=failure,
+            elapsed=task.stages.elapsed, reasons=self._reasons,
+        )  # fmt: skip
+
+
+def _kind(error: BaseException) -> str:
+    """What a cell ended with in; the kind of failure that it is out.
+
+    An interrupt cancels the step, wherever it comes from: a kernel cannot tell who sent it. One that the notebook's
+    own code raises, with no signal behind it, is a failure like any other; libraries raise it once a signal has come.
+    """
+    if not isinstance(error, KeyboardInterrupt):
+        return "error"
+    place = raised_at(error)
+    return "error" if place and origin_of(place) in {"local", "none"} else "cancelled"
+
+
+def _ending(views: Sequence[TaskView], *, alone: bool) -> str:
+    """The tasks of a step that ran for its cell in; the line that says how it ended, where its outputs do not, out.
+
+    Of a fan-out the table says what was caught and what was skipped.
+    """
+    last = next((view for view in reversed(views) if view.state in TOLD), None)
+    if last is None or (last.state != "reused" and not alone):
+        return ""
+    if last.state == "caught" and last.failure is not None:
+        return f"caught: {last.failure.type}: {last.failure.message}"
+    why = last.reasons[0][1] if last.reasons else ""
+    return f"skipped: {why}" if last.state == "skipped" else f"reused {why}; run the cell once more to execute it"
+
+
+def _unstored(each: Unstorable) -> Artifact:
+    return Artifact(name=each.name, type=each.type, group=-1, error=each.reason)
+
+
+def elsewhere_options(options: StepOptions) -> list[str]:
+    """A step's options in; those that a cell in the kernel cannot honour out."""
+    default = StepOptions()
+    return [name for name in NOT_HERE if getattr(options, name) != getattr(default, name)]

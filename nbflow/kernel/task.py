@@ -1,0 +1,487 @@
+"""The kernel lane: a step's cell runs where the user typed it, in the one namespace; before and after it we work."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import io
+import sys
+import time
+import types
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import msgspec
+
+from nbflow.errors import TaskError
+from nbflow.kernel.carried import DefinitionVersions, Place, ProcessVersions, place_of, switch_random, wanted_states
+from nbflow.kernel.namespace import Aside
+from nbflow.model import (
+    MISSING,
+    Artifact,
+    Finding,
+    Group,
+    Observations,
+    Record,
+    Ref,
+    Replay,
+    TaskEvent,
+    TaskId,
+    TaskSpec,
+)
+from nbflow.store.serialize.registry import Registry
+from nbflow.task import module_state, process_state, replay, results, stages
+from nbflow.task.context import Context, running
+from nbflow.task.definition_state import Definitions, is_stateful
+from nbflow.task.mutation import is_fixed
+from nbflow.task.observe.observer import HOOK, Observer
+from nbflow.task.stages import Left, Stages
+from nbflow.tracebacks import failure_of, remember_lines
+
+Load = Callable[[Group, frozenset[str]], Mapping[str, Any]]
+
+
+class Statements:
+    """Calls something after each top-level statement of the cell that runs."""
+
+    def __init__(self, ip: Any) -> None:
+        self._ip = ip
+        self._calls: list[Callable[[], None]] = []
+
+    skipping = False  # the rest of the cell that runs
+
+    def attach(self) -> None:
+        """Stand around the shell's `run_code`, which runs one statement."""
+        run_code = self._ip.run_code
+
+        async def watched(code: Any, *args: Any, **options: Any) -> Any:
+            if self.skipping:
+                return False
+            raised = await run_code(code, *args, **options)
+            for call in self._calls:
+                call()
+            return raised
+
+        self._ip.run_code = watched
+
+    def detach(self) -> None:
+        """Leave the shell as it was."""
+        self._ip.__dict__.pop("run_code", None)
+
+    @contextlib.contextmanager
+    def followed(self, call: Callable[[], None]) -> Iterator[None]:
+        """Within the block `call` is called after each statement."""
+        self._calls.append(call)
+        try:
+            yield
+        finally:
+            self._calls.remove(call)
+
+
+class Kernel:
+    """What the kernel's tasks share: the shell, its definitions, and the versions of all that travels beside names."""
+
+    def __init__(self, ip: Any, registry: Registry, load: Load) -> None:
+        self.ip = ip
+        self.registry = registry
+        self.load = load
+        self.process = ProcessVersions()
+        self.definitions = DefinitionVersions(registry)
+        self.statements = Statements(ip)
+        self.fresh_modules: dict[tuple[str, str], str | None] = {}  # what own modules held when they were seen first
+
+
+@dataclass(frozen=True)
+class Before:
+    """What the namespace already has of what a task asks for."""
+
+    live: Collection[Place]  # where the definitions and set-up stand that are in force
+    values: Mapping[str, Any]  # inputs, and what shares objects with them, that are there, unchanged
+    others: Mapping[str, Any] = field(default_factory=dict)  # what other names hold, as it is stored
+
+
+class Trace(Protocol):
+    """How a plain cell ran that was only followed."""
+
+    @property
+    def began(self) -> float:
+        """When it began, in seconds since 1970."""
+
+    @property
+    def elapsed(self) -> float:
+        """How many seconds it took."""
+
+    @property
+    def observations(self) -> Observations:
+        """What it was seen to depend on."""
+
+
+class LiveInputs:
+    """A kernel task's inputs: the user's own objects where they are what the plan asks for, else loaded."""
+
+    def __init__(self, spec: TaskSpec, load: Load) -> None:
+        self._stored = replay.Inputs(spec.groups, load)
+        self._spec = spec
+        self._live: dict[tuple[int, str], Any] = {}
+        self.loaded: dict[str, Any] = {}  # inputs that came from the store
+
+    def use(self, values: Mapping[str, Any]) -> None:
+        """Take these values from the namespace."""
+        for name, value in values.items():
+            for ref in (self._spec.inputs.get(name), self._spec.along.get(name)):
+                if ref is not None:
+                    self._live[ref.group, ref.name] = value
+
+    def value(self, ref: Ref) -> Any:
+        """Return the value of an input."""
+        place = (ref.group, ref.name)
+        if place in self._live:
+            return self._live[place]
+        value = self._stored.value(ref)
+        if self._spec.inputs.get(ref.name) == ref:
+            self.loaded[ref.name] = value
+        return value
+
+
+class KernelTask:
+    """One task in the kernel: `enter` by the cell's first line, `leave` after it, whatever happened in between."""
+
+    def __init__(self, spec: TaskSpec, kernel: Kernel) -> None:
+        self.spec = spec
+        self.kernel = kernel
+        self.namespace: dict[str, Any] = kernel.ip.user_ns
+        self.aside = Aside(self.namespace)
+        self.inputs = LiveInputs(spec, kernel.load)
+        self.stages = Stages(
+            spec, self.namespace, kernel.registry, self.inputs, kernel.load, Observer(spec), HOOK.local_modules,
+            kernel.process.imports,
+        )  # fmt: skip
+        self.observations = Observations()
+        self.replayed: list[tuple[Replay, dict[str, Any]]] = []  # with what they bound
+        self._context = contextlib.ExitStack()  # what holds while the cell runs
+        self._put_back: list[Callable[[], None]] = []
+        self._begun = 0.0
+        self._skipped: str | None = None  # the condition that does not hold
+        self._last: bool | None = None  # what its --until came to
+        self._foreign: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> TaskId:
+        """Which task of the session run it is."""
+        return TaskId(step=self.spec.step, index=self.spec.index, turn=self.spec.turn)
+
+    # ------------------------------------------------------------ before the cell
+
+    def enter(self, before: Before, *, isolated: bool = True) -> None:
+        """Give the cell definitions, set-up and inputs as the plan asks for them, and nothing else of the user's.
+
+        Without `isolated` the user's other names stay where they are: somebody else may be reading them.
+        """
+        self.bring(before, isolated=isolated)
+        self.watch()
+
+    def bring(self, before: Before, *, isolated: bool) -> None:
+        """Bind all that the task asks for, where it is not there already."""
+        spec = self.spec
+        live = [statement for statement in spec.replay if place_of(statement) in before.live]
+        if isolated:
+            names = {name for statement in live for name in (*statement.names, *results.star_names(statement.source))}
+            self.aside.take(names | before.values.keys())
+        self.inputs.use(before.values)
+        self.stages.others = before.others
+        self.bring_process()  # imports look where the cells above have said
+        if self._replay_all(before.live):
+            self.bring_process()
+        with self.stages.costs.of("inputs"):
+            stages.bind(spec, self.inputs, self)
+        self._take_definitions()
+
+    def bring_process(self) -> None:
+        """Set in the process what the cells above have set, and nothing that a cell below has."""
+        process = self.kernel.process
+        wanted = process.at(self.spec, stages.changes_above(self.spec, self.inputs))
+        found = process.differences(wanted)
+        self.stages.observer.given(name for part, name in wanted if part == "environment")
+        self._put_back.append(process.switch(found))
+
+    def is_entered(self, before: Before) -> bool:
+        """Whether all that a task asks for is in force already, so that a plain cell stands for it."""
+        spec = self.spec
+        self.inputs.use(before.values)
+        self.stages.others = before.others
+        states = {name for name in spec.inputs if name.startswith("<")}
+        if not all(place_of(statement) in before.live for statement in spec.replay):
+            return False
+        if before.values.keys() - spec.along.keys() != spec.inputs.keys() - states:
+            return False
+        process = self.kernel.process
+        if process.differences(process.at(spec, stages.changes_above(spec, self.inputs))):
+            return False
+        held = (
+            self.kernel.definitions.holds(self.namespace.get(name), content)
+            for name, content in wanted_states(spec).items() if self._keeps(name)
+        )  # fmt: skip
+        if not all(held):
+            return False
+        self._take_definitions()
+        return True
+
+    def _keeps(self, name: str) -> bool:
+        """Whether a definition keeps what cells set on it."""
+        return self.kernel.definitions.fresh(self.namespace.get(name)) is not None
+
+    def watch(self) -> None:
+        """From here on the cell's own code runs; for a plain cell this is all that there is to do."""
+        stage = self.stages
+        stage.created_at = time.time()
+        self._context.enter_context(running(Context.of(self.spec, _ignore)))
+        stage.observer.start()
+        stage.look()
+        self._see_modules()
+        if self.spec.own:
+            self._context.enter_context(self.kernel.statements.followed(self._see))
+        stage.take_base_line()
+        self._begun = time.perf_counter()
+
+    def _see_modules(self) -> None:
+        """Own modules stay as cells have made them: what a worker would not find is said, and the result stays here."""
+        stage, spec = self.stages, self.spec
+        sources = [spec.source, *(statement.source for statement in spec.replay)]
+        self._foreign = module_state.unlike_files(self.kernel.fresh_modules, stage.module_state, sources)
+        if self._foreign:
+            stage.findings.append(Finding(
+                code="module-state", level="warning", step=spec.step, cell=spec.cell, name=self._foreign[0],
+                message=f"{', '.join(self._foreign)} is as a cell has made it in this kernel, not as its file has it",
+                fix=f"restart the kernel, or `%flow run {spec.step}`: the result counts in this kernel alone",
+            ))  # fmt: skip
+
+    def holds(self, expression: str) -> bool:
+        """Return whether an option's expression is true in the task's namespace; raise what it raises."""
+        __tracebackhide__ = True
+        return bool(eval(compile(expression.strip(), self.spec.code_name, "eval"), self.namespace))  # noqa: S307
+
+    def skip(self, condition: str) -> None:
+        """Leave out the rest of the cell, as its condition does not hold."""
+        self._skipped = condition
+        self.kernel.statements.skipping = True
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether its cell, once it has run, is to be asked whether it runs again."""
+        return self.spec.turn is not None and self._skipped is None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no other turn follows this one."""
+        return self._last is not False or (self.spec.turn or 0) + 1 >= self.spec.options.max
+
+    def ask(self) -> None:
+        """Ask, the cell's statements having run, whether this was the last turn; raise what its --until raises."""
+        __tracebackhide__ = True
+        self._last = self.holds(self.spec.options.until or "True")
+
+    def _see(self) -> None:
+        """A statement of the cell has run."""
+        names = [name for definition in self.spec.own for name in definition.names]
+        self.kernel.definitions.see(names, self.namespace)
+        self.stages.definitions.see(names, self.namespace)
+
+    def _take_definitions(self) -> None:
+        """Take down how the definitions are; those that no cell above has set anything on are as their source says."""
+        known = self.kernel.definitions
+        names = [name for statement in self.spec.replay if statement.kind == "definition" for name in statement.names]
+        known.see(names, self.namespace)
+        for name, content in wanted_states(self.spec).items():
+            if not content and self._keeps(name):
+                self._undo(known.switch(self.namespace[name], "", dict))
+        self.stages.definitions = Definitions(names, self.namespace, self.kernel.registry, known.fresh)
+
+    def _undo(self, put_back: Callable[[], None] | None) -> None:
+        """Call this when the cell is over."""
+        if put_back is not None:
+            self._put_back.append(put_back)
+
+    # ------------------------------------------------------------ where inputs go
+
+    def name(self, name: str, value: Any) -> None:
+        """Bind a name for the cell."""
+        self.aside.bind(name, value)
+
+    def random(self, name: str, state: Any) -> None:
+        """Make a library's global random state this one."""
+        self._undo(switch_random(name, state))
+
+    def definition(self, name: str, state: Mapping[str, Any]) -> None:
+        """Set on a class or function what earlier cells have set on it."""
+        value = self.namespace.get(name)
+        if is_stateful(value):
+            self._undo(self.kernel.definitions.switch(value, wanted_states(self.spec)[name], lambda: state))
+
+    # ------------------------------------------------------------ replay
+
+    def _replay_all(self, live: Collection[Place]) -> bool:
+        """Replay what is not in force, in document order; what stands below it in the document keeps its name.
+
+        Return whether anything was.
+        """
+        last = {name: statement for statement in self.spec.replay for name in statement.names}
+        kept = {n: self.namespace[n] for n, s in last.items() if place_of(s) in live and n in self.namespace}
+        for statement in self.spec.replay:
+            if place_of(statement) not in live:
+                taken = process_state.take() if statement.kind == "setup" else {}
+                self._replay(statement)
+                if statement.kind == "setup":
+                    self.kernel.process.ran([place_of(statement)], taken)
+        for name, value in kept.items():
+            if self.namespace.get(name) is not value:
+                self.namespace[name] = value
+        return bool(self.replayed)
+
+    def _replay(self, statement: Replay) -> None:
+        """Run one definition or set-up statement in the user's namespace, with what it reads bound just for it."""
+        binds = {name: self.inputs.value(ref) for name, ref in statement.binds.items()}
+        hidden = {name: self.namespace[name] for name in binds if name in self.namespace}
+        for name in statement.names:
+            self.aside.hold(name)
+        self.namespace.update(binds)
+        try:
+            with muted("stdout"), muted("stderr"):
+                execute(self.kernel.ip, statement)  # what it shows was shown by its own cell
+        except Exception as error:  # the user's code
+            raise _failed(statement, error) from error
+        finally:
+            for name, value in binds.items():
+                if name not in statement.names and self.namespace.get(name) is value:
+                    del self.namespace[name]
+            self.namespace.update({name: value for name, value in hidden.items() if name not in statement.names})
+        self.replayed.append((statement, {n: self.namespace[n] for n in statement.names if n in self.namespace}))
+        self.aside.note(statement.names)
+        if statement.kind == "definition":
+            replay.register(statement, self.namespace, self.kernel.registry)
+            self.kernel.definitions.see(statement.names, self.namespace)
+
+    # ------------------------------------------------------------ after the cell
+
+    def leave(self, *, succeeded: bool) -> Left | None:
+        """Collect what the cell left, the user's other names back in place; None where it failed.
+
+        A second call finds nothing to do.
+        """
+        stage = self.stages
+        begun, self._begun = self._begun, 0.0
+        stage.elapsed = time.perf_counter() - begun if begun else 0.0
+        if begun:
+            stage.see_draws()
+        self._context.close()
+        self.kernel.statements.skipping = False
+        left = None
+        try:
+            if begun:
+                seen = stage.observer.stop(self._seen())
+                self.observations = msgspec.structs.replace(seen, kernel=self._foreign)
+                self.kernel.process.see(stage.process)
+            if succeeded and begun:
+                left = self._left() if self._skipped is None else stage.skipped(self._skipped)
+        finally:
+            while self._put_back:
+                self._put_back.pop()()
+            bound = left is not None and self._skipped is None
+            self.aside.restore({*self.spec.writes, *left.values} if bound and left is not None else ())
+        if left is not None:
+            self.namespace.update({name: value for name, value in left.values.items() if self._is_new(name, value)})
+        return left
+
+    def _left(self) -> Left:
+        left = self.stages.collect()
+        return left if self._last is None else replace(left, facts={"until": self._last})
+
+    def _is_new(self, name: str, value: Any) -> bool:
+        """Whether a value is that of a name that shares objects with an input: the cell itself has not bound it."""
+        return name in self.spec.along and not name.startswith("<") and self.namespace.get(name, MISSING) is not value
+
+    def _seen(self) -> dict[str, Any]:
+        """Return the names that count for what the cell depends on: a plain cell sees the whole namespace."""
+        replayed = {name for statement in self.spec.replay for name in statement.names}
+        wanted = {*self.spec.inputs, *self.spec.writes, *replayed}
+        return {
+            name: value for name, value in self.namespace.items()
+            if name in wanted or self.stages.before.get(name, MISSING) is not value
+        }  # fmt: skip
+
+    def adopt(self, values: Mapping[str, Any], held: Mapping[str, Any], trace: Trace) -> Left:
+        """Return what a past execution of a plain cell left: values, and inputs that the namespace still has."""
+        stage = self.stages
+        stage.created_at, stage.elapsed, self.observations = trace.began, trace.elapsed, trace.observations
+        return stage.taken_apart(values, {n: v for n, v in held.items() if n not in values and not is_fixed(v)})
+
+    def record(self, left: Left, groups: tuple[Group, ...], found: dict[str, Artifact], **shown: Any) -> Record:
+        """Return the execution's record: what the cell left, as it was stored, and what it showed."""
+        return self.stages.record(left, groups, found, observations=self.observations, **shown)
+
+
+@contextlib.contextmanager
+def muted(name: str) -> Iterator[None]:
+    """Within the block nothing comes out of a standard stream, which stays the object that handlers may keep."""
+    stream = getattr(sys, name)
+    try:
+        stream.write = len
+    except AttributeError:  # outside a kernel: a file of Python's own
+        with getattr(contextlib, f"redirect_{name}")(io.StringIO()):
+            yield
+        return
+    try:
+        yield
+    finally:
+        del stream.write
+
+
+def _failed(statement: Replay, error: Exception) -> TaskError:
+    """A statement of another cell and what it raised in; the error that names them out."""
+    names = ", ".join(statement.names) or "set-up"
+    failure = failure_of(error, (f"cell {statement.position}",), statement.cell)
+    return TaskError(
+        f"{names} of cell {statement.position} cannot be made: {type(error).__name__}: {error}",
+        cell=f"cell {statement.position}",
+        line=failure.line or statement.line,
+        fix=f"run cell {statement.position}, and correct it",
+    )
+
+
+def execute(ip: Any, statement: Replay) -> None:
+    """A definition or set-up statement in, run in the kernel's namespace; errors name its own cell and line."""
+    file = f"cell {statement.position}"
+    remember_lines(file, statement.source, statement.line)
+    tree = ast.increment_lineno(ast.parse(ip.transform_cell(statement.source), file), statement.line - 1)
+    with ip.builtin_trap:
+        code = compile(tree, file, "exec", ip.compile.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        if code.co_flags & inspect.CO_COROUTINE:
+            _await(types.FunctionType(code, ip.user_ns)())
+        else:
+            exec(code, ip.user_ns)
+
+
+def _await(coroutine: Any) -> None:
+    """A set-up statement with a top-level await: the kernel's own loop is busy with the cell, another one runs it."""
+    import asyncio
+    import threading
+
+    ended: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(coroutine)
+        except BaseException as error:  # the user's code: raised again by whoever waits for the thread
+            ended.append(error)
+
+    thread = threading.Thread(target=run, name="nbflow-await")
+    thread.start()
+    thread.join()
+    if ended:
+        raise ended[0]
+
+
+def _ignore(event: TaskEvent) -> None:
+    """What a task emits in the kernel is on the page already."""
+    del event

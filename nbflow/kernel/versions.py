@@ -1,0 +1,197 @@
+"""Which version each of the user's names holds: the stored value or the definition that its object came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nbflow.engine.inputs import Value
+from nbflow.model import MISSING, Artifact, Definition, Group, Record
+from nbflow.store.serialize.registry import Registry
+
+_UNCHANGING = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), range)
+_DEPTH = 3
+_WIDTH = 1000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The object that a name was seen to hold, and what it is.
+
+    `serial` counts bindings, so that of two objects the later one is known; `seen` is the ledger's clock when the
+    content was last known to be that of the stored value.
+    """
+
+    value: Any
+    serial: int
+    content_id: str = ""
+    group: Group | None = None
+    step: str = ""
+    definition: str = ""
+    binds: Mapping[str, str] = field(default_factory=dict)  # data that a definition read -> content id
+    seen: int = 0
+
+
+class Ledger:
+    """What is known about the names in the one namespace; unknown is the default, and is never wrong."""
+
+    def __init__(
+        self, namespace: dict[str, Any], registry: Registry, fingerprint: Callable[[Group, Mapping[str, Any]], bool]
+    ) -> None:
+        self.namespace = namespace
+        self.registry = registry
+        self._same = fingerprint
+        self._entries: dict[str, Entry] = {}
+        self._serial = 0
+        self._clock = 0
+
+    # ------------------------------------------------------------ what happens
+
+    def code_ran(self) -> None:
+        """The user's code may have changed any object in place: contents must be looked at again."""
+        self._clock += 1
+
+    def sweep(self) -> None:
+        """Forget names that are gone or hold another object."""
+        namespace = self.namespace
+        stale = [name for name, entry in self._entries.items() if namespace.get(name, MISSING) is not entry.value]
+        for name in stale:
+            del self._entries[name]
+
+    def forget(self, names: Iterable[str]) -> None:
+        """These names hold values that no plan knows."""
+        for name in names:
+            self._entries.pop(name, None)
+
+    def bind_value(self, name: str, value: Any, stored: Value, *, touched: bool = False) -> None:
+        """A name holds exactly this stored value, or did before code that had it in hand ran (`touched`)."""
+        self._serial += 1
+        self._entries[name] = Entry(
+            value=value, serial=self._serial, content_id=stored.artifact.content_id, group=stored.group,
+            step=stored.step, seen=-1 if touched else self._clock,
+        )  # fmt: skip
+
+    def bind_record(self, record: Record, values: Mapping[str, Any]) -> None:
+        """A task has just left these values, and they are stored as its record says."""
+        for name, value in values.items():
+            artifact = record.artifacts.get(name)
+            if artifact is None or artifact.group < 0:
+                self._entries.pop(name, None)
+            else:
+                self.bind_value(name, value, Value(record.groups[artifact.group], artifact, record.step))
+
+    def bind_definition(self, definition_id: str, names: Iterable[str], binds: Mapping[str, str] | None = None) -> None:
+        """A definition has just been executed or replayed; the same object bound again stays as old as it was."""
+        for name in names:
+            value = self.namespace.get(name, MISSING)
+            if value is MISSING:
+                continue
+            before = self._entries.get(name)
+            if before is not None and before.value is value and before.definition == definition_id:
+                continue
+            self._serial += 1
+            self._entries[name] = Entry(
+                value=value, serial=self._serial, definition=definition_id, binds=dict(binds or {})
+            )
+
+    # ------------------------------------------------------------ what is asked
+
+    def step_of(self, name: str) -> str:
+        """The step whose value a name holds, an empty string when it is not known."""
+        entry = self._entries.get(name)
+        return entry.step if entry is not None and self.namespace.get(name, MISSING) is entry.value else ""
+
+    def names(self) -> dict[str, Entry]:
+        """Every name whose version is known."""
+        self.sweep()
+        return dict(self._entries)
+
+    def content_of(self, name: str) -> str:
+        """The content id of what a name holds, as far as it is known; an empty string when it is not."""
+        entry = self._entry(name)
+        return entry.content_id if entry is not None else ""
+
+    def verified(self, name: str) -> str:
+        """The content id of what a name holds, looked at again; an empty string when it is not known or has changed."""
+        entry = self._entry(name)
+        if entry is None or entry.group is None:
+            return ""
+        artifact = Artifact(name=name, type="", group=0, content_id=entry.content_id)
+        return entry.content_id if self.current({name: Value(entry.group, artifact, entry.step)}) else ""
+
+    def holds(self, definition_id: str, names: Iterable[str]) -> bool:
+        """Whether every one of these names holds what that definition gave it."""
+        entries = [self._entry(name) for name in names]
+        return all(entry is not None and entry.definition == definition_id for entry in entries)
+
+    def is_live(self, definition: Definition, requires: Iterable[Definition], binds: Mapping[str, str]) -> bool:
+        """Whether a definition's names hold what it defines, made from the definitions and data that it asks for."""
+        entries = [self._entry(name) for name in definition.names]
+        found = [entry for entry in entries if entry is not None and entry.definition == definition.id]
+        if not definition.names or len(found) != len(entries):
+            return False
+        oldest = min(entry.serial for entry in found)
+        if any(dict(entry.binds) != dict(binds) for entry in found):
+            return False
+        newest = [
+            entry.serial for other in requires for name in other.names if (entry := self._entry(name)) is not None
+        ]
+        return all(serial <= oldest for serial in newest)
+
+    def current(self, wanted: Mapping[str, Value]) -> dict[str, Any]:
+        """The names and stored values that a task asks for in; those that the namespace holds, unchanged, out.
+
+        Names of one group are taken together or not at all: they may share objects.
+        """
+        groups: dict[str, list[str]] = {}
+        for name, value in wanted.items():
+            groups.setdefault(value.group.id, []).append(name)
+        found: dict[str, Any] = {}
+        for names in groups.values():
+            if all(self._holds(name, wanted[name]) for name in names) and self._unchanged(names, wanted):
+                found.update({name: self.namespace[name] for name in names})
+        return found
+
+    def _entry(self, name: str) -> Entry | None:
+        entry = self._entries.get(name)
+        return entry if entry is not None and self.namespace.get(name, MISSING) is entry.value else None
+
+    def _holds(self, name: str, wanted: Value) -> bool:
+        entry = self._entry(name)
+        if entry is None or entry.group is None or entry.content_id != wanted.artifact.content_id:
+            return False
+        # an instance of a class is only right while that class is the one in force
+        return all(self._older(ref.id, entry.serial) for ref in wanted.group.definitions)
+
+    def _older(self, definition_id: str, serial: int) -> bool:
+        names = [entry for entry in self._entries.values() if entry.definition == definition_id]
+        return bool(names) and all(entry.serial < serial for entry in names)
+
+    def _unchanged(self, names: Collection[str], wanted: Mapping[str, Value]) -> bool:
+        entries = {name: self._entries[name] for name in names}
+        if all(entry.seen == self._clock or is_unchanging(entry.value) for entry in entries.values()):
+            return True
+        group = wanted[next(iter(names))].group
+        members = {name: self._entry(name) for name in group.names}
+        alive = {
+            name: entry.value
+            for name, entry in members.items()
+            if entry is not None and entry.group is not None and entry.group.id == group.id
+        }
+        if len(alive) != len(members) or not self._same(group, alive):
+            return False
+        for name in alive:
+            entry = self._entries[name]
+            self._entries[name] = Entry(**{**entry.__dict__, "seen": self._clock})
+        return True
+
+
+def is_unchanging(value: Any, depth: int = _DEPTH) -> bool:
+    """Whether a value can never change in place: numbers, text, and small tuples and frozensets of such."""
+    kind = type(value)
+    if kind in _UNCHANGING:
+        return True
+    if kind in (tuple, frozenset) and depth and len(value) <= _WIDTH:
+        return all(is_unchanging(part, depth - 1) for part in value)
+    return False

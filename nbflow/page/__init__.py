@@ -1,0 +1,1 @@
+"""Kernel ↔ browser: comms, the widget, snapshots. Begin with `comm`, then `publisher`."""

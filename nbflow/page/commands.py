@@ -1,0 +1,218 @@
+"""What a page may ask of the kernel: each command done or begun at once, and acknowledged. Any thread may bring one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nbflow.errors import NbflowError
+from nbflow.flow.options import parse_header
+from nbflow.page.messages import AckMessage
+from nbflow.page.publisher import Pages
+from nbflow.tracebacks import text_of
+
+Command = Mapping[str, Any]
+LONGEST_ID = 200
+"""Characters of a command's id that its answer repeats; pages count from 1."""
+
+
+def receive(pages: Pages, command: Any) -> AckMessage:
+    """What a page sent in; done or begun, and its acknowledgement out; never waits."""
+    found: Command = command if isinstance(command, Mapping) else {}
+    kind, identity = str(found.get("kind")), _id(found)
+    try:
+        if kind not in COMMANDS:
+            raise NbflowError(f"there is no command {kind!r}", fix="reload the page")
+        text = COMMANDS[kind](pages, found) or ""
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a page of another version may send anything, and waits for an answer
+        problem = _told(error)
+        return pages.acknowledge(identity, problem.message, problem.fix or "", ok=False)
+    return pages.acknowledge(identity, text, "", ok=True)
+
+
+def _told(error: BaseException) -> NbflowError:
+    """What a command ended with in; that as a page shows it out."""
+    if isinstance(error, NbflowError):
+        return error
+    return NbflowError(f"{type(error).__name__}: {text_of(error)}", fix="reload the page")
+
+
+def _id(command: Command) -> str:
+    return str(command.get("id", ""))[:LONGEST_ID]
+
+
+# ---------------------------------------------------------------- the page and its document
+
+
+def hello(pages: Pages, command: Command) -> None:
+    """A page is there: everything is told anew."""
+    del command
+    pages.repeat()
+
+
+def document(pages: Pages, command: Command) -> None:
+    """The front end's cells are the document from now on."""
+    cells = [(str(cell["id"]), str(cell["source"]), tuple(map(str, cell["tags"]))) for cell in command.get("cells", ())]
+
+    def update() -> None:
+        pages.session.update_document(cells)
+        pages.look()
+
+    pages.main(update)
+
+
+def check(pages: Pages, command: Command) -> None:
+    """Whether a header line can be understood; OptionError says why not."""
+    del pages
+    parse_header(str(command.get("header", "")).removeprefix("%%step").strip())
+
+
+# ---------------------------------------------------------------- runs
+
+
+def run(pages: Pages, command: Command) -> str:
+    """The flow, or steps of it with all that they need, in the background."""
+    steps = [str(step) for step in command.get("steps", ())]
+    params = {str(name): str(value) for name, value in command.get("params", {}).items()}
+    fresh: bool | list[str] = (steps or True) if command.get("fresh") else False
+    return _begin(pages, command, steps=steps or None, params=params, fresh=fresh)
+
+
+def resume(pages: Pages, command: Command) -> str:
+    """A run that did not end well, once more with its parameters."""
+    from nbflow.page import queries
+
+    past = str(command.get("run", "")) or queries.last_unfinished(pages.store, pages.flow)
+    return _begin(pages, command, resume=past)
+
+
+def _begin(pages: Pages, command: Command, **wishes: Any) -> str:
+    """A run that starts as soon as no cell runs; what cannot be known before that is refused later."""
+    if pages.audience.busy:
+        raise NbflowError("a run is under way", fix="wait for it, or cancel it")
+
+    def start() -> None:
+        try:
+            pages.session.start_run(shown=False, **wishes)
+        except Exception as error:  # defaults of parameters are the user's code
+            refuse(pages, command, error)
+
+    pages.main(start)
+    return "The run starts when the cell that runs now has ended." if pages.session.in_cell else ""
+
+
+def refuse(pages: Pages, command: Command, error: BaseException) -> None:
+    """A command that was acknowledged before it turned out to be impossible."""
+    problem = _told(error)
+    pages.answer("refused", _id(command), text=problem.message, fix=problem.fix or "")
+
+
+def cancel(pages: Pages, command: Command) -> None:
+    """The run ends; where a cell runs a step by hand, that cell is interrupted."""
+    del command
+    if pages.session.cancel():
+        return
+    if not pages.audience.busy:
+        raise NbflowError("no run is under way")
+    interrupt()
+
+
+def interrupt() -> None:
+    """End the cell that runs, as the stop button does."""
+    if sys.platform == "win32":
+        import _thread
+
+        _thread.interrupt_main()
+    else:
+        os.kill(os.getpid(), signal.SIGINT)  # also ends a sleep
+
+
+# ---------------------------------------------------------------- what was
+
+
+def detail(pages: Pages, command: Command) -> None:
+    """What a task printed and left."""
+    from nbflow.page import queries
+
+    place = _place(command)
+
+    def answer() -> None:
+        found = queries.detail(pages.store, *place, queries.Heard(pages.audience))
+        pages.answer("detail", _id(command), run=place[0], step=place[1], index=list(place[2]), **found)
+
+    _later(pages, command, answer)
+
+
+def card(pages: Pages, command: Command) -> None:
+    """A task's card, or what its code shows while it runs."""
+    from nbflow.page import queries
+
+    place, whole, known = _place(command), bool(command.get("whole")), str(command.get("known", ""))
+
+    def answer() -> None:
+        heard = queries.Heard(pages.audience)
+        found = queries.card(pages.store, *place, heard, whole=whole)
+        digest = found.digest
+        pages.answer(
+            "card", _id(command), run=place[0], step=place[1], index=list(place[2]), whole=whole, title=found.title,
+            digest=digest, page=None if digest == known else found.page,
+        )  # fmt: skip
+
+    _later(pages, command, answer)
+
+
+def _place(command: Command) -> tuple[str, str, tuple[int, ...]]:
+    """A command about a task in; its run, step and index out."""
+    return str(command["run"]), str(command["step"]), tuple(int(number) for number in command.get("index", ()))
+
+
+def runs(pages: Pages, command: Command) -> None:
+    """The flow's runs."""
+    from nbflow.page import queries
+
+    _later(
+        pages,
+        command,
+        lambda: pages.answer("runs", _id(command), runs=queries.runs(pages.store, pages.flow)),
+    )
+
+
+def past(pages: Pages, command: Command) -> None:
+    """An earlier run."""
+    from nbflow.page import queries
+
+    def answer() -> None:
+        shown = queries.past_run(pages.store, pages.flow, str(command["run"]))
+        pages.answer("past", _id(command), snapshot={**shown, **pages.stamp()})
+
+    _later(pages, command, answer)
+
+
+def _later(pages: Pages, command: Command, work: Callable[[], None]) -> None:
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as error:  # the page waits for an answer, whatever the store holds
+            refuse(pages, command, error)
+
+    pages.later(guarded)
+
+
+COMMANDS: Mapping[str, Callable[[Pages, Command], str | None]] = {
+    "hello": hello,
+    "document": document,
+    "check": check,
+    "run": run,
+    "resume": resume,
+    "cancel": cancel,
+    "detail": detail,
+    "card": card,
+    "runs": runs,
+    "past": past,
+}
+"""What a page may ask for; each may return a sentence that its acknowledgement carries."""

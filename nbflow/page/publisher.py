@@ -1,0 +1,233 @@
+"""One kernel's pages: what they are told, and at which rate. How it gets there is the comms' business."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from typing import Any, cast
+
+from nbflow.errors import NbflowError
+from nbflow.jsonable import readable
+from nbflow.kernel.document import ORIGINS
+from nbflow.kernel.session import Session
+from nbflow.model import Flow, Notebook
+from nbflow.page.messages import PROTOCOL, AckMessage, ChangeMessage, KernelMessage, SnapshotMessage
+from nbflow.page.snapshot import Seen, page
+from nbflow.store.location import store_url
+from nbflow.store.serialize.inspection import answered
+from nbflow.tracebacks import unforeseen
+
+EVERY = 0.1
+"""Seconds between two messages; a page that takes long to make waits ten times as long as that took."""
+REPEAT = 2.0
+"""Seconds between two whole snapshots while something runs."""
+REMEMBERED = 50
+"""Errors that are told only once each."""
+EMPTY = Flow(name="", notebook=Notebook(name="", folder="", path=None, cells=()), steps=(), definitions=())
+
+Send = Callable[[KernelMessage], None]
+Main = Callable[[Callable[[], None]], None]
+
+
+class Pages:
+    """Tells every page of a kernel what changes, from a thread of its own.
+
+    `main` calls a function in the kernel's main thread, when no cell runs: the session belongs to that thread.
+    """
+
+    def __init__(self, session: Session, main: Main) -> None:
+        self.session = session
+        self.audience = session.audience
+        self.id = uuid.uuid4().hex[:12]
+        self._main = main
+        self._seq = 0
+        self._receivers: list[Send] = []
+        self._last: SnapshotMessage | None = None
+        self._last_whole = 0.0
+        self._want_whole = False
+        self._printed: set[str] = set()
+        self._wake = threading.Event()
+        self._closed = threading.Event()
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._leave = self.audience.watch(self._wake.set)
+        self._thread = threading.Thread(target=self._work, name="nbflow-pages", daemon=True)
+
+    def start(self) -> None:
+        """Begin to tell."""
+        self._thread.start()
+        self._main(self.look)
+
+    def close(self) -> None:
+        """Tell nothing any more."""
+        self._leave()
+        self._closed.set()
+        self._wake.set()
+
+    def listen(self, send: Send) -> Callable[[], None]:
+        """Call `send` with every message, from any thread; a function that ends it out."""
+        self._receivers.append(send)
+
+        def leave() -> None:
+            if send in self._receivers:
+                self._receivers.remove(send)
+
+        return leave
+
+    def look(self) -> None:
+        """The notebook as it stands, understood again where it has changed; in the main thread only."""
+        try:
+            self.audience.see_flow(self.session.flow())
+        except NbflowError:
+            return  # shown where the user asks for it; the pages keep what they have
+        except Exception as error:  # in a hook of IPython's, after every cell
+            self._say(error)
+
+    # ------------------------------------------------------------ telling
+
+    def snapshot(self) -> SnapshotMessage:
+        """Everything that pages draw from, as it is now."""
+        run, hand = self.audience.run, self.audience.by_hand
+        made = page(
+            self.flow,
+            Seen(snapshot=run) if run is not None else None,
+            Seen(snapshot=hand, by_hand=True) if hand is not None else None,
+            order=ORIGINS[self.session.document.origin],
+            busy=self.audience.busy,
+        )
+        return cast("SnapshotMessage", {**made, **self.stamp()})
+
+    @property
+    def flow(self) -> Flow:
+        """The notebook as it stands; an empty one before it was looked at."""
+        return self.audience.flow or EMPTY
+
+    @property
+    def store(self) -> str:
+        """The URL of the datastore in use."""
+        return store_url(self.session.known.store_option, self.flow.notebook.folder)
+
+    def stamp(self) -> dict[str, Any]:
+        """What every snapshot says of itself."""
+        return {"session": self.id, "seq": self._seq, "now": time.time()}
+
+    def _work(self) -> None:
+        while not self._closed.is_set():
+            self._try(self._wait)
+            began = time.perf_counter()
+            while not self._jobs.empty():
+                self._try(self._jobs.get())
+            self._try(self._tell_news)
+            self._closed.wait(max(EVERY, 10 * (time.perf_counter() - began)))
+
+    def _wait(self) -> None:
+        self._wake.wait(REPEAT if self.audience.busy else None)
+        self._wake.clear()
+
+    def _tell_news(self) -> None:
+        """What is new since the last message: a change where that says it, else a snapshot."""
+        new, last = self.snapshot(), self._last
+        if last is None or self._want_whole or not _only_states_differ(last, new):
+            self._tell_whole(new)
+            return
+        steps = [step for step, before in zip(new["steps"], last["steps"], strict=True) if step != before]
+        if steps or new["run"] != last["run"] or new["busy"] != last["busy"]:
+            base, self._seq = self._seq, self._seq + 1
+            self._last = {**new, "seq": self._seq}
+            self._send(ChangeMessage(
+                nbflow=PROTOCOL, kind="change", session=self.id, seq=self._seq, base=base, now=new["now"],
+                busy=new["busy"], run=new["run"], steps=steps,
+            ))  # fmt: skip
+        if new["busy"] and time.monotonic() - self._last_whole >= REPEAT:
+            self._tell_whole(new)
+
+    def _tell_whole(self, new: SnapshotMessage) -> None:
+        self._seq += 1
+        self._last, self._last_whole, self._want_whole = {**new, "seq": self._seq}, time.monotonic(), False
+        self._send(self._last)
+
+    def _send(self, message: KernelMessage) -> None:
+        for send in tuple(self._receivers):
+            try:
+                send(message)
+            except UnicodeError:  # a cell, a name or a value holds half of a character
+                self._send_readable(send, message)
+            except BaseException as error:  # this page's channel is broken: the others hear all the same
+                self._print(error)
+
+    def _send_readable(self, send: Send, message: KernelMessage) -> None:
+        try:
+            send(readable(message))
+        except BaseException as error:  # as above
+            self._print(error)
+
+    def _try(self, work: Callable[[], None]) -> None:
+        """Do something for pages; whatever it raises, there are others to be told of other things."""
+        try:
+            work()
+        except BaseException as error:  # nobody waits for this thread: the pages show it, and it must not end
+            self._say(error)
+
+    def _say(self, error: BaseException) -> None:
+        """Tell the pages of an error that is nobody's answer."""
+        problem = unforeseen(error, "nbflow could not tell this page what is new")
+        if self._print(error):
+            self.answer("refused", "", text=problem.message, fix=problem.fix or "")
+
+    def _print(self, error: BaseException) -> bool:
+        """Put an error on the terminal of the kernel, each only once; whether it is a new one."""
+        told = answered(lambda: "".join(traceback.format_exception(error)), f"{type(error).__name__}\n")
+        if told in self._printed:
+            return False
+        self._printed = {*self._printed, told} if len(self._printed) < REMEMBERED else {told}
+        with contextlib.suppress(Exception):  # a terminal that has gone, or cannot write it
+            print(told, end="", file=sys.__stderr__, flush=True)
+        return True
+
+    # ------------------------------------------------------------ for commands
+
+    def repeat(self) -> None:
+        """Tell everything anew, soon: a page has come."""
+        self._want_whole = True
+        self._wake.set()
+
+    def main(self, work: Callable[[], None]) -> None:
+        """Have something done in the kernel's main thread, when no cell runs."""
+        self._main(lambda: self._try(work))
+
+    def guard(self, work: Callable[[], None]) -> None:
+        """Do something at once; what it raises is told, and harms nobody else."""
+        self._try(work)
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Have something done by the thread that tells: what reads the store."""
+        self._jobs.put(work)
+        self._wake.set()
+
+    def answer(self, kind: str, reply_to: str, **content: Any) -> None:
+        """Tell what a command asked for."""
+        message = {
+            "nbflow": PROTOCOL, "kind": kind, "session": self.id, "seq": self._seq, "reply_to": reply_to, **content
+        }  # fmt: skip
+        self._send(cast("KernelMessage", message))
+
+    def acknowledge(self, reply_to: str, text: str, fix: str, *, ok: bool) -> AckMessage:
+        """A command's id and what became of it in; the message that answers it out."""
+        return AckMessage(
+            nbflow=PROTOCOL, kind="ack", session=self.id, seq=self._seq, reply_to=readable(reply_to), ok=ok,
+            text=readable(text), fix=readable(fix),
+        )  # fmt: skip
+
+
+VARIABLE = frozenset({"steps", "run", "busy", "seq", "now"})
+
+
+def _only_states_differ(last: SnapshotMessage, new: SnapshotMessage) -> bool:
+    """Whether a change message can say what is new."""
+    same = all(last[name] == new[name] for name in new if name not in VARIABLE)  # type: ignore[literal-required]
+    return same and [step["name"] for step in last["steps"]] == [step["name"] for step in new["steps"]]

@@ -1,0 +1,137 @@
+"""Past runs as pages draw them: lists of runs, one earlier run, what a task printed and left. Nothing unpickles."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import NamedTuple, TypedDict
+
+from nbflow.errors import NotFoundError
+from nbflow.kernel.feed import Audience
+from nbflow.model import SETTLED, Flow, TaskView
+from nbflow.page.messages import ArtifactView, RunRow, SnapshotMessage
+from nbflow.page.snapshot import Seen, past
+from nbflow.render import cards, preview
+from nbflow.render.components import joined
+from nbflow.runs import client
+from nbflow.store.flows import find_flow
+from nbflow.store.location import open_store
+from nbflow.store.stored_run import find_run, summaries
+
+LISTED = 50
+LOG = 20_000
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class Found(TypedDict):
+    """What a detail message says of a task."""
+
+    log: str
+    truncated: bool
+    artifacts: list[ArtifactView]
+
+
+def runs(store: str, flow: Flow) -> list[RunRow]:
+    """A datastore and the flow of today in; its runs, newest first, out; none where the store does not know it."""
+    opened = open_store(store)
+    known = find_flow(opened, flow.notebook)
+    found = []
+    for summary in (summaries(opened, known) if known is not None else [])[:LISTED]:
+        row = client.row(summary)
+        found.append(RunRow(
+            run=row.run, status=row.status, by_hand=summary.session, started_at=row.started_at, elapsed=row.elapsed,
+            tasks=row.tasks, tags=list(row.tags), note=row.note,
+        ))  # fmt: skip
+    return found
+
+
+def last_unfinished(store: str, flow: Flow) -> str:
+    """A datastore and a flow in; the id of its newest whole run that did not end well out; NotFoundError for none."""
+    opened = open_store(store)
+    known = find_flow(opened, flow.notebook)
+    for summary in summaries(opened, known) if known is not None else ():
+        if summary.status in ("failed", "cancelled", "lost") and summary.is_whole:
+            return summary.run
+    raise NotFoundError("no run has failed", fix="run the flow")
+
+
+def past_run(store: str, flow: Flow, run: str) -> SnapshotMessage:
+    """A datastore, the flow of today and a run's id in; the run as a page draws it out."""
+    found = find_run(open_store(store), run)
+    return past(flow, Seen(snapshot=found.snapshot, by_hand=found.started.session))
+
+
+class Heard(NamedTuple):
+    """What this kernel heard of its own runs."""
+
+    audience: Audience
+
+    def task(self, run: str, step: str, index: tuple[int, ...]) -> TaskView | None:
+        """The task's last turn; None when nothing was heard of it."""
+        for snapshot in (self.audience.run, self.audience.by_hand):
+            for view in reversed(snapshot.tasks if snapshot is not None and snapshot.run == run else ()):
+                if view.task.step == step and view.task.index == index:
+                    return view
+        return None
+
+
+class Shown(NamedTuple):
+    """A card as a page of its own; both are empty where there is nothing to show."""
+
+    title: str = ""
+    page: str = ""
+
+    @property
+    def digest(self) -> str:
+        """A text that changes with the page."""
+        return hashlib.sha256(self.page.encode()).hexdigest()[:16]
+
+
+def detail(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard) -> Found:
+    """Where a task is, and what this kernel heard of it, in; what it printed and left out."""
+    known = heard.task(run, step, index)
+    live = heard.audience.printed(run, known.task) if known is not None else None
+    task = _task(store, run, step, index)
+    if task is None:
+        return _cut(live or "", [])
+    log = live if live is not None and task.state in ("running", "queued") else task.stdout + task.stderr
+    artifacts = [
+        ArtifactView(
+            name=one.name, type=one.type, shape=preview.shape(one.shape), size=preview.size(one.nbytes),
+            preview=preview.clip(one.preview, 120),
+        )
+        for one in task.artifacts.values()
+    ]  # fmt: skip
+    return _cut("\n".join(filter(None, (log or live, task.lost))), artifacts)
+
+
+def card(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard, *, whole: bool) -> Shown:
+    """Where a task is, and what this kernel heard of it, in; its card, or what its code shows, out."""
+    known = heard.task(run, step, index)
+    live = known is not None and known.state not in SETTLED and not whole
+    task = None if live else _task(store, run, step, index)
+    name = f"{step}/{preview.index(index)}" if index else step
+    drawn = []
+    if whole and task is not None:
+        found = task.card
+        return Shown(found.title, found.html)
+    if task is not None and task.state in SETTLED:
+        outputs = task.outputs
+        drawn = cards.displayed(outputs, cards.made_cards(outputs))
+    elif known is not None:
+        drawn = cards.displayed((), heard.audience.cards(run, known.task))
+    return Shown(name, cards.document("", "", joined(cards.within(drawn)).html)) if drawn else Shown(name)
+
+
+def _task(store: str, run: str, step: str, index: tuple[int, ...]) -> client.Task | None:
+    try:
+        found = client.Run(run, store=store)[step]
+    except NotFoundError:
+        return None
+    tasks = [task for task in found.tasks if task.index == index]
+    return tasks[-1] if tasks else None
+
+
+def _cut(log: str, artifacts: list[ArtifactView]) -> Found:
+    plain = _COLOUR.sub("", log)
+    return Found(log=plain[-LOG:], truncated=len(plain) > LOG, artifacts=artifacts)

@@ -1,0 +1,262 @@
+"""A flow and its runs → what a page draws from, as the messages hold it: pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from nbflow.model import SETTLED, Cell, Edge, Finding, Flow, Frozen, Parameter, Snapshot, Step, TaskFailure, TaskView
+from nbflow.page.messages import (
+    PROTOCOL,
+    CellView,
+    EdgeView,
+    FailureView,
+    FindingView,
+    LayoutView,
+    LineView,
+    ParameterView,
+    PlaceView,
+    RunView,
+    SnapshotMessage,
+    StepView,
+    TaskItem,
+)
+from nbflow.render import dag, preview, table
+from nbflow.render.layout import lay_out
+
+ITEMS = 100
+"""Tasks of a step that are listed one by one."""
+TRACEBACKS = 20
+"""Failed steps whose traceback is sent along."""
+TRACEBACK = 6000
+TITLE = 48
+BOX = 40.0
+"""Pixels that a step's box in the graph is high; `drawing/graph.ts` writes two lines into it."""
+NARROWEST, WIDEST = 96, 220
+GAP = (20.0, 34.0)
+FRAME = 8.0
+"""Pixels around the graph, for borders that are thicker."""
+LONGEST = 26
+"""Columns of a step's label in its box."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_HEADING = re.compile(r"^#+\s+(.+)$", re.MULTILINE)
+
+
+class Seen(Frozen, frozen=True):
+    """A run as a page sees it; `by_hand` marks the kernel's own run of single cells."""
+
+    snapshot: Snapshot
+    by_hand: bool = False
+
+
+def page(
+    flow: Flow, run: Seen | None, hand: Seen | None = None, *, order: str = "", busy: bool = False
+) -> SnapshotMessage:
+    """A flow, its newest run and the cells run by hand in; a snapshot message, without its place in the series, out.
+
+    A step's state is that of whatever ran it last; while the run is under way it is the run's. `busy` says that the
+    run or a step by hand is under way.
+    """
+    under_way = run is not None and run.snapshot.status == "running"
+    known = [seen.snapshot for seen in (run, None if under_way else hand) if seen is not None]
+    runs = [_by_step(snapshot, flow) for snapshot in known]
+    steps = [_drawn(step, step.name, _newest(step.name, runs), begun=run is not None) for step in flow.steps]
+    return _message(flow.name, run or hand, steps, flow, order=order, busy=busy)
+
+
+def past(flow: Flow, run: Seen) -> SnapshotMessage:
+    """An earlier run in; its own steps, with what the flow of today says of those that it still has, out."""
+    today = {step.name: step for step in flow.steps}
+    found = _by_step(run.snapshot, flow)
+    steps = [_drawn(today.get(name), name, found[name], begun=True) for name in found]
+    return _message(run.snapshot.flow, run, steps, flow, order="", busy=False, edges=run.snapshot.edges)
+
+
+def _message(
+    name: str, run: Seen | None, steps: list[StepView], flow: Flow, *, order: str, busy: bool,
+    edges: Sequence[Edge] | None = None,
+) -> SnapshotMessage:  # fmt: skip
+    values = run.snapshot.parameters if run is not None else {}
+    findings = list(flow.findings)
+    if run is not None:
+        findings += [finding for finding in run.snapshot.findings if finding not in findings]
+    _limit_tracebacks(steps)
+    drawn = flow.edges if edges is None else edges
+    return SnapshotMessage(
+        nbflow=PROTOCOL, kind="snapshot", session="", seq=0, now=0.0, flow=name, order=order, busy=busy,
+        run=_run(run) if run is not None else None, steps=steps,
+        edges=[_edge(edge) for edge in drawn],
+        layout=_layout(
+            tuple((step["name"], step["label"]) for step in steps), tuple((edge.frm, edge.to) for edge in drawn)
+        ),
+        parameters=[_parameter(parameter, values) for parameter in flow.parameters],
+        findings=[_finding(finding) for finding in findings],
+        cells=list(_declarable(flow)),
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- steps
+
+_Found = tuple[table.Row, list[TaskView]]
+
+
+def _by_step(snapshot: Snapshot, flow: Flow) -> dict[str, _Found]:
+    """A run, and the flow that says where its cells stand, in; each of its steps' row and tasks out."""
+    known = table.Known(cells={step.cell: step.position for step in flow.steps})
+    tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
+    for view in snapshot.tasks:
+        tasks.setdefault(view.task.step, []).append(view)
+    return {row.step: (row, tasks[row.step]) for row in table.rows(snapshot, known=known, fold=False)}
+
+
+def _newest(name: str, runs: Sequence[Mapping[str, _Found]]) -> _Found | None:
+    """A step and the runs that may have run it in; what the one that ran it last knows of it out."""
+    found = [run[name] for run in runs if name in run]
+    ran = [one for one in found if any(view.state != "pending" for view in one[1])]
+    ran.sort(key=lambda one: max((view.started_at or 0.0 for view in one[1]), default=0.0), reverse=True)
+    return next(iter(ran or found), None)
+
+
+def _drawn(step: Step | None, name: str, found: _Found | None, *, begun: bool) -> StepView:
+    """A step and what its run knows of it in; as it is drawn out. Parameters are evaluated before a run has tasks."""
+    row, tasks = found or (table.Row(step=name, label=name, state="pending"), [])
+    if begun and not tasks and step is not None and step.kind == "params":
+        row = table.Row(step=name, label=name, state="done")
+    return _view(step, row, tasks)
+
+
+def _view(step: Step | None, row: table.Row, tasks: Sequence[TaskView]) -> StepView:
+    settled = len({view.task.index for view in tasks if view.state in SETTLED})
+    started = [view.started_at for view in tasks if view.started_at is not None]
+    failed = next((view.failure for view in tasks if view.failure is not None and view.state == row.state), None)
+    by_cell = row.step.startswith("cell:")
+    return StepView(
+        name=row.step,
+        label=(step.label if step else "") or row.label,
+        kind=step.kind if step else "cell" if by_cell else "step",
+        cell=step.cell if step else "",
+        position=step.position if step else 0,
+        detail=dag.detail(step.options) if step else "",
+        reads=list(step.reads) if step else [],
+        writes=list(step.writes) if step else [],
+        state=row.state,
+        count=row.count,
+        settled=settled,
+        total=len({view.task.index for view in tasks}),
+        started_at=min(started) if started else None,
+        elapsed=row.elapsed,
+        note=row.note,
+        failure=_failure(failed) if failed is not None else None,
+        tasks=[_item(view) for view in tasks[:ITEMS]] if len(tasks) > 1 else [],
+    )
+
+
+def _item(view: TaskView) -> TaskItem:
+    note = preview.message(view.failure) if view.failure is not None else preview.reasons(view.reasons)
+    return TaskItem(
+        index=list(view.task.index), turn=view.task.turn, item=preview.clip(view.item, TITLE), state=view.state,
+        attempt=view.attempt, started_at=view.started_at, elapsed=view.elapsed, note=preview.clip(note, table.NOTE),
+    )  # fmt: skip
+
+
+def _failure(failure: TaskFailure) -> FailureView:
+    text = _COLOUR.sub("", failure.traceback)
+    return FailureView(
+        type=failure.type, message=preview.clip(failure.message, 500),
+        traceback=text if len(text) <= TRACEBACK else "…\n" + text[-TRACEBACK:],
+        cell=failure.cell, line=failure.line, fix=failure.fix,
+    )  # fmt: skip
+
+
+def _limit_tracebacks(steps: Iterable[StepView]) -> None:
+    failures = [step["failure"] for step in steps if step["failure"] is not None]
+    for failure in failures[TRACEBACKS:]:
+        failure["traceback"] = ""
+
+
+# ---------------------------------------------------------------- the graph
+
+
+@lru_cache(maxsize=8)  # most snapshots differ in states alone; those of a few past runs are looked at in turn
+def _layout(labels: tuple[tuple[str, str], ...], edges: tuple[tuple[str, str], ...]) -> LayoutView:
+    """Return where the graph's steps, in document order with their labels, and its edges stand."""
+    texts = {name: preview.clip(label, LONGEST) for name, label in labels}
+    widths = {name: _width(text) for name, text in texts.items()}
+    found = lay_out(list(texts), edges, widths, BOX, GAP)
+    return LayoutView(
+        width=round(found.width + 2 * FRAME, 1),
+        height=round(found.height + 2 * FRAME, 1),
+        box=BOX,
+        places=[
+            PlaceView(name=name, text=texts[name], x=round(x + FRAME, 1), y=round(y + FRAME, 1), width=widths[name])
+            for name, (x, y) in found.nodes.items()
+        ],
+        lines=[
+            LineView(frm=frm, to=to, points=[[round(x + FRAME, 1), round(y + FRAME, 1)] for x, y in points])
+            for (frm, to), points in found.edges.items()
+        ],
+    )
+
+
+def _width(text: str) -> float:
+    """Return the pixels that a box needs for a mark and a text, a little more than most fonts take."""
+    return float(min(WIDEST, max(NARROWEST, math.ceil((preview.columns(text) + 2) * 7.2) + 38)))
+
+
+# ---------------------------------------------------------------- the rest
+
+
+def _run(seen: Seen) -> RunView:
+    found = seen.snapshot
+    return RunView(
+        run=found.run, status=found.status, by_hand=seen.by_hand, started_at=found.started_at,
+        finished_at=found.finished_at, error=found.error, tags=list(found.tags),
+    )  # fmt: skip
+
+
+def _edge(edge: Edge) -> EdgeView:
+    return EdgeView(frm=edge.frm, to=edge.to, names=list(edge.names), why=edge.why)
+
+
+def _parameter(parameter: Parameter, values: Mapping[str, str]) -> ParameterView:
+    return ParameterView(
+        name=parameter.name, annotation=parameter.annotation or "", default=parameter.default or "",
+        help=parameter.help, value=values.get(parameter.name, ""),
+    )  # fmt: skip
+
+
+def _finding(finding: Finding) -> FindingView:
+    return FindingView(
+        level=finding.level, code=finding.code, message=finding.message, step=finding.step, cell=finding.cell,
+        line=finding.line, fix=finding.fix,
+    )  # fmt: skip
+
+
+def _declarable(flow: Flow) -> Iterable[CellView]:
+    """A flow in; its plain cells, each with what it writes and a free name for a step, out."""
+    taken = {step.name for step in flow.steps}
+    for cell in flow.notebook.cells:
+        if cell.kind != "plain" or not cell.source.strip():
+            continue
+        names = [name for name, found in flow.writers.items() if any(one.position == cell.position for one in found)]
+        yield CellView(
+            id=cell.id, position=cell.position, title=_title(cell), names=names[:8], name=_free_name(cell, names, taken)
+        )
+
+
+def _title(cell: Cell) -> str:
+    lines = [line.strip() for line in cell.source.splitlines() if line.strip()]
+    return preview.clip(next((line for line in lines if not line.startswith("#")), lines[0]), TITLE)
+
+
+def _free_name(cell: Cell, names: Sequence[str], taken: set[str]) -> str:
+    """A cell and what it writes in; a step's name from the heading above it, else from its first name, out."""
+    heading = _HEADING.search(cell.markdown)
+    words = re.findall(r"[a-z0-9]+", heading[1].lower()) if heading else []
+    name = "_".join(words[:3]) if words and not words[0].isdigit() else next(iter(names), "step")
+    free, number = name, 2
+    while free in taken:
+        free, number = f"{name}_{number}", number + 1
+    return free

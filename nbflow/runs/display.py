@@ -1,0 +1,319 @@
+"""Cards of past tasks, steps and runs, put together from what the datastore knows; nothing unpickles."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nbflow import jsonable, plugins
+from nbflow.engine.earlier import graph_of
+from nbflow.errors import NbflowError, NotFoundError
+from nbflow.flow.notebook import document_of, parse_document, read_document
+from nbflow.model import Artifact, Edge, Record, Snapshot, TaskView
+from nbflow.render import components as parts
+from nbflow.render import dag, html, listing, preview, table
+from nbflow.render.cards import Card, TaskSeen, default_parts, made_cards, text_of_body
+from nbflow.render.components import Drawn
+from nbflow.store.stored_run import StoredRun
+
+PATIENCE = 10.0
+"""Seconds that a template of a plug-in may take."""
+DRAWN_STEPS = 40
+"""Steps of a flow that is drawn whole; of a larger one only a step's neighbours are."""
+GATHERED = 200
+"""Tasks whose cards stand in the card of their step or run."""
+
+Outputs = Sequence[Mapping[str, Any]]
+
+
+def card_of(past: StoredRun, view: TaskView, label: str, outputs: Outputs, template: str = "") -> Card:
+    """A task and its outputs in; its card, or what a template makes of it, out; OptionError for an unknown template."""
+    seen = seen_of(past, view, label, outputs)
+    if template:
+        drawn = _by_template(plugins.load("cards", template), seen)
+    else:
+        drawn = default_parts(seen, made_cards(outputs))
+    return _card(seen, drawn)
+
+
+def cards_of(past: StoredRun, view: TaskView, label: str, outputs: Outputs) -> dict[str, Card]:
+    """A task and its outputs in; the cards that its code made, by name, out."""
+    seen = seen_of(past, view, label, outputs)
+    found = made_cards(outputs)
+    return {name: _card(seen, [Drawn(html=body, text=text_of_body(body))], name) for name, body in found.items()}
+
+
+def _card(seen: TaskSeen, drawn: Sequence[Drawn], name: str = "") -> Card:
+    told = [name, f"{preview.mark(seen.state)} {seen.state}", preview.duration(seen.elapsed), f"{seen.flow}/{seen.run}"]
+    subtitle = " · ".join(part for part in told if part)
+    return Card(seen.name, drawn, step=seen.step, run=f"{seen.flow}/{seen.run}", subtitle=subtitle)
+
+
+def _by_template(template: Any, seen: TaskSeen) -> list[Drawn]:
+    """A plug-in's template and a task in; its parts out, or what went wrong, or that it takes too long."""
+    answer: queue.SimpleQueue[list[Drawn]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            maker = template() if isinstance(template, type) else template
+            answer.put([parts.component_of(part).drawn for part in maker.render(seen)])
+        except Exception as error:  # a plug-in's code
+            answer.put([parts.Error(error, title="the template failed").drawn])
+
+    threading.Thread(target=work, name="nbflow-card", daemon=True).start()
+    try:
+        return answer.get(timeout=PATIENCE)
+    except queue.Empty:
+        return [parts.Error(f"the template has made no card in {PATIENCE:g} s").drawn]
+
+
+# ---------------------------------------------------------------- what a card says of a task
+
+
+def seen_of(past: StoredRun, view: TaskView, label: str, outputs: Outputs) -> TaskSeen:
+    """A task and its outputs in; all that its card says of it out."""
+    record = past.record(view)
+    snapshot = past.snapshot
+    above, below = _around(snapshot, view.task.step)
+    inputs = _inputs(past, snapshot, view, record)
+    return TaskSeen(
+        flow=past.flow, run=past.run, step=view.task.step, label=label, state=view.state, index=view.task.index,
+        item=view.item, turn=view.task.turn, attempt=view.attempt, started_at=view.started_at,
+        elapsed=view.elapsed if view.elapsed is not None or record is None else record.elapsed,
+        reasons=view.reasons, reused_from=view.reused_from, failure=view.failure,
+        parameters=_given(record) if record is not None else dict(past.started.parameters),
+        inputs=tuple(one for one, _ in inputs), origins={one.name: step for one, step in inputs},
+        artifacts=_left(record), outputs=tuple(dict(output) for output in outputs),
+        source=record.source if record is not None else "", above=above, below=below,
+        dag=_drawing(snapshot, view.task.step),
+    )  # fmt: skip
+
+
+def _given(record: Record) -> dict[str, str]:
+    """Parameters as people write them: in the parts of a key each has its digest behind it."""
+    return {name: text.rpartition("#")[0] for name, text in record.parts.parameters.items()}
+
+
+def _left(record: Record | None) -> tuple[Artifact, ...]:
+    # `<random>` and its like are states that travel, not names of the user
+    return tuple(record.artifacts[name] for name in sorted(record.artifacts) if name[0] != "<") if record else ()
+
+
+def _around(snapshot: Snapshot, step: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    labels = snapshot.labels
+    above = dict.fromkeys(labels.get(edge.frm) or edge.frm for edge in snapshot.edges if edge.to == step)
+    below = dict.fromkeys(labels.get(edge.to) or edge.to for edge in snapshot.edges if edge.frm == step)
+    return tuple(above), tuple(below)
+
+
+def _inputs(past: StoredRun, snapshot: Snapshot, view: TaskView, record: Record | None) -> list[tuple[Artifact, str]]:
+    """A task in; the artifacts that it read, each with the step that made it, out."""
+    wanted = record.parts.inputs if record is not None else {}
+    found: dict[str, tuple[Artifact, str]] = {}
+    for edge in snapshot.edges:
+        if edge.to != view.task.step:
+            continue
+        made = _record_above(past, snapshot, edge, view)
+        for name in edge.names:
+            artifact = made.artifacts.get(name) if made is not None else None
+            if artifact is not None and (name not in found or artifact.content_id == wanted.get(name)):
+                found[name] = (artifact, snapshot.labels.get(edge.frm) or edge.frm)
+    return [found[name] for name in sorted(found)]
+
+
+def _record_above(past: StoredRun, snapshot: Snapshot, edge: Edge, view: TaskView) -> Record | None:
+    """An edge and the task that it leads to in; the record that it leads from: of the same item where there is one."""
+    views = [one for one in snapshot.tasks if one.task.step == edge.frm]
+    same = [one for one in views if view.task.index[: len(one.task.index)] == one.task.index]
+    return next((record for one in reversed(same or views) if (record := past.record(one)) is not None), None)
+
+
+def _drawing(snapshot: Snapshot, step: str) -> str:
+    """A run and one of its steps in; the flow, or a large flow's part around the step, as SVG out."""
+    graph = dag.of_snapshot(snapshot)
+    nodes = graph.nodes
+    if len(nodes) > DRAWN_STEPS:
+        near = {step, *(e.frm for e in graph.edges if e.to == step), *(e.to for e in graph.edges if e.frm == step)}
+        nodes = tuple(node for node in nodes if node.name in near)[:DRAWN_STEPS]
+    names = {node.name for node in nodes}
+    if len(names) < 2:
+        return ""
+    marked = tuple(msgspec.structs.replace(node, detail="this step") if node.name == step else node for node in nodes)
+    edges = tuple(edge for edge in graph.edges if edge.frm in names and edge.to in names)
+    return dag.svg(msgspec.structs.replace(graph, nodes=marked, edges=edges))
+
+
+# ---------------------------------------------------------------- many tasks in one card
+
+
+def gathered(past: StoredRun, title: str, views: Sequence[TaskView], outputs: Callable[[TaskView], Outputs]) -> Card:
+    """Tasks of a run in; one card with all of theirs out: a table first, then each task's own."""
+    snapshot = past.snapshot
+    shown = views[:GATHERED]
+    labels = snapshot.labels
+    drawn = [Drawn(html=_overview(snapshot, views), text=table.summary(_counts(views)))]
+    for view in shown:
+        label = labels.get(view.task.step) or view.task.step
+        seen = seen_of(past, view, label, outputs(view))
+        content = default_parts(msgspec.structs.replace(seen, dag=""), made_cards(seen.outputs))
+        told = f"{seen.name}{f' · {view.item}' if view.item else ''} · {view.state} {preview.duration(view.elapsed)}"
+        drawn.append(parts.section(told.strip(), content, opened=len(shown) <= 1))
+    if len(views) > len(shown):
+        note = f"{len(views) - len(shown)} more tasks: `nbflow card {past.flow}/{past.run}/STEP/ITEM -o FILE`"
+        drawn.append(Drawn(html=html.tag("p", note, cls="nbflow-note"), text=note))
+    return Card(title, drawn, run=f"{past.flow}/{past.run}", subtitle=f"{past.flow}/{past.run} · {snapshot.status}")
+
+
+def _counts(views: Iterable[TaskView]) -> dict[Any, int]:
+    found: dict[Any, int] = {}
+    for view in views:
+        found[view.state] = found.get(view.state, 0) + 1
+    return found
+
+
+def _overview(snapshot: Snapshot, views: Sequence[TaskView]) -> str:
+    """Tasks in; a table with a row for each out, the first of many."""
+    labels = snapshot.labels
+    body = [
+        (html.marked(_name(labels.get(view.task.step) or view.task.step, view), view.state, preview.mark(view.state)),
+         html.state(view.state), preview.clip(view.item, 60), preview.duration(view.elapsed),
+         preview.clip(preview.failure(view.failure) if view.failure else preview.reasons(view.reasons), table.NOTE))
+        for view in views[:GATHERED]
+    ]  # fmt: skip
+    return html.table(("task", "state", "item", "time", "why"), body, numbers=(3,))
+
+
+def _name(label: str, view: TaskView) -> str:
+    return f"{label}/{preview.index(view.task.index)}" if view.task.index else label
+
+
+def of_step(past: StoredRun, step: str, outputs: Callable[[TaskView], Outputs]) -> Card:
+    """A step's name in; the card of its only task, or one with the cards of all its items, out."""
+    views = [view for view in past.snapshot.tasks if view.task.step == step]
+    label = past.snapshot.labels.get(step) or step
+    if not views:
+        raise NotFoundError(f"step {step} has no task, and so no card")
+    if len(views) == 1:
+        return card_of(past, views[0], label, outputs(views[0]))
+    return gathered(past, label, views, outputs)
+
+
+OPENED = 60
+"""Tasks of a run whose artifacts are listed."""
+VALUED = 300
+"""Items of a step whose small values stand in the table."""
+ROWS = 2000
+COLUMNS = 6
+PLAIN = frozenset({"int", "float", "bool", "str", "numpy.float64", "numpy.float32", "numpy.int64", "numpy.int32"})
+"""Types whose preview is their value."""
+
+
+def run_html(past: StoredRun) -> str:
+    """A run in; its table, with parameters and artifacts folded below it, out."""
+    snapshot = past.snapshot
+    below: list[html.Html] = []
+    if snapshot.parameters:
+        rows = [(html.tag("code", name), html.tag("code", value)) for name, value in snapshot.parameters.items()]
+        below.append(_folded("parameters", len(rows), html.table(("name", "value"), rows)))
+    listed = []
+    for view in [view for view in snapshot.tasks if view.state in ("done", "reused", "caught")][:OPENED]:
+        name = f"{view.task.step}/{preview.index(view.task.index)}" if view.task.index else view.task.step
+        listed += [(name, *listing.artifact_cells(one)) for one in _artifacts(past, view)]
+    if listed:
+        heads = ("step", *listing.ARTIFACT_HEADS)
+        below.append(_folded("artifacts", len(listed), html.table(heads, listed, numbers=(4,))))
+    return table.as_html(snapshot, time.time(), cells_of(past), below=below)
+
+
+def _folded(title: str, count: int, content: html.Html) -> html.Html:
+    summary = html.tag("summary", title, " ", html.tag("span", f"{count:,}", cls="nbflow-dim"))
+    return html.tag("details", summary, content, cls="nbflow-folded")
+
+
+def step_html(past: StoredRun, label: str, state: html.Html, views: Sequence[TaskView]) -> str:
+    """A step's name, state and tasks in; its artifacts, or a row for each of its items with their values, out."""
+    title = html.join((html.tag("b", label), " ", state))
+    if len(views) == 1 and not views[0].task.index:
+        told = listing.summary(views[0])
+        return listing.artifacts_html(
+            html.join((title, html.tag("span", told, cls="nbflow-dim"))), _artifacts(past, views[0])
+        )
+    values = [_values(past, view) for view in views[:VALUED]]
+    # the loop's own variable stands in the column of values already
+    telling = (name for view, found in zip(views, values, strict=False) for name in found if found[name] != view.item)
+    names = list(dict.fromkeys(telling))[:COLUMNS]
+    body = []
+    for at, view in enumerate(views[:ROWS]):
+        found = values[at] if at < len(values) else {}
+        cells = [found.get(name, "") for name in names]
+        body.append((
+            preview.index(view.task.index), preview.clip(view.item, 60),
+            "" if view.task.turn is None else str(view.task.turn), html.state(view.state, preview.mark(view.state)),
+            preview.duration(view.elapsed), *cells,
+            preview.failure(view.failure) if view.failure else preview.reasons(view.reasons),
+        ))  # fmt: skip
+    heads = ("item", "value", "turn", "state", "time", *names, "why")
+    head = html.tag("div", title, html.filter_box(len(body)), cls="nbflow-head")
+    more = [html.tag("div", f"and {len(views) - ROWS:,} more", cls="nbflow-dim")] if len(views) > ROWS else []
+    return html.block(head, html.table(heads, body, numbers=(4, *range(5, 5 + len(names)))), *more)
+
+
+def _artifacts(past: StoredRun, view: TaskView) -> list[Artifact]:
+    """A task in; what it left, without the states that travel beside names, out."""
+    record = past.record(view)
+    return [record.artifacts[name] for name in sorted(record.artifacts) if name[0] != "<"] if record else []
+
+
+def _values(past: StoredRun, view: TaskView) -> dict[str, str]:
+    return {one.name: _short(one.preview) for one in _artifacts(past, view) if one.type in PLAIN}
+
+
+def _short(value: str) -> str:
+    """A value as text in; it in few columns out, numbers to six digits."""
+    try:
+        return value if len(value) <= 10 else f"{float(value):.6g}"
+    except ValueError:
+        return preview.clip(value, 24)
+
+
+def cells_of(run: StoredRun) -> table.Known:
+    """Return where a run's cells stand, if something failed in it: only then tables say it."""
+    if not any(view.failure is not None for view in run.snapshot.tasks):
+        return table.NOTHING
+    path = run.started.notebook or ""
+    try:
+        notebook = parse_document(run.document, name=run.flow, folder=run.started.folder, path=path)
+    except NbflowError:  # it is damaged: the table says the cells' ids
+        return table.NOTHING
+    return table.Known(cells={cell.id: cell.position for cell in notebook.cells}, notebook=Path(path).name)
+
+
+def document_with(run: StoredRun, shown: Mapping[str, list[dict[str, Any]]]) -> str:
+    """Return a run's notebook as JSON, its cells with the outputs that are given by step."""
+    flow, text = graph_of(run), run.document
+    if not text.lstrip().startswith("{"):  # percent format
+        text = document_of(((cell.id, cell.source) for cell in flow.notebook.cells), flow.notebook.name)
+    document = read_document(text, run.flow)
+    cells = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
+    named = {step.cell: step.name for step in flow.steps}
+    for known, cell in zip(flow.notebook.cells, cells, strict=False):
+        cell["outputs"] = [_saved(output) for output in shown.get(named.get(known.id, ""), ())]
+        cell["execution_count"] = None
+    return jsonable.text(json.dumps(document, indent=1, ensure_ascii=False)) + "\n"
+
+
+def _saved(output: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an output as a saved notebook holds it."""
+    saved = {name: value for name, value in output.items() if name != "transient"}
+    if saved["output_type"] == "execute_result":
+        saved["execution_count"] = None
+    if saved["output_type"] in ("execute_result", "display_data"):
+        saved.setdefault("metadata", {})
+    return saved

@@ -1,0 +1,197 @@
+"""A notebook → files for another tool: reads what the exporter has to know, calls it, writes what it gives."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from nbflow import plugins
+from nbflow.analysis.cell import analyse
+from nbflow.errors import NbflowError, NotebookError, OptionError
+from nbflow.exporters.exporter import Environment, Exporter, Options
+from nbflow.flow.graph import build_flow
+from nbflow.flow.notebook import read_notebook
+from nbflow.model import Finding, Flow
+from nbflow.plain_files import is_plain, read_text
+from nbflow.runs import client
+from nbflow.store import location
+from nbflow.store.flows import find_flow
+from nbflow.store.settings import without_ignored
+from nbflow.task.observe.environment import distribution_of, version_of
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote, and what was lost or changed on the way; with `check` nothing is written."""
+
+    files: tuple[Path, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def refused(self) -> bool:
+        """Whether the target cannot hold the flow."""
+        return any(finding.level == "error" for finding in self.findings)
+
+    def __repr__(self) -> str:
+        lines = [*(line for finding in self.findings for line in told(finding)), *map(str, self.files)]
+        return "\n".join(lines) or "nothing is lost or changed"
+
+
+def export(
+    path: PathLike, target: str, output: PathLike | None = None, *, words: Sequence[str] = (), check: bool = False,
+    force: bool = False,
+) -> Exported:  # fmt: skip
+    """A notebook, a target and a place in; its files are written there; what was written, and what changed, out.
+
+    `output` is the main file's path, or a folder that is there. A file that is there, and is not as an earlier export
+    left it, is replaced only with `force`. Raises NotebookError and PlanError (which lists
+    everything that the target cannot hold) before anything is written; with `check` nothing is raised but for a
+    notebook that cannot be read, and nothing is written.
+    """
+    flow = build_flow(without_ignored(read_notebook(Path(path))))
+    return export_flow(flow, target, output, words=words, check=check, force=force)
+
+
+def _as_exported(flow: Flow) -> Flow:
+    """Return a flow as it means the same where nobody compares what cells have changed.
+
+    Plain cells change whatever they may change, and what cells set in the process is set by each step anew.
+    """
+    understand = partial(build_flow, flow.notebook, all_cells=flow.all_cells, replays_settings=True)
+    found = understand()
+    doubtful = {step.name: frozenset(step.escapes) for step in found.steps if step.joins}
+    return understand(changed=doubtful) if doubtful else found
+
+
+def export_flow(
+    flow: Flow, target: str, output: PathLike | None = None, *, words: Sequence[str] = (), check: bool = False,
+    force: bool = False,
+) -> Exported:  # fmt: skip
+    """The same for a flow that has been read already, as the kernel's session has it."""
+    flow = _as_exported(flow)
+    exporter: Exporter = plugins.load("exporters", target)()
+    place = _place(flow, output, check=check)
+    environment = read_environment(flow, beside=place.parent.resolve() == Path(flow.notebook.folder).resolve())
+    options = Options(file=place.name, words=tuple(words))
+    findings = exporter.check(flow, environment, options)
+    if check:
+        return Exported((), findings)
+    files = exporter.export(flow, environment, options)
+    texts = {place.parent / name: text for name, text in files.items()}
+    try:
+        _write(texts, location.cache_folder() / "exports", force=force)
+    except OSError as error:
+        raise OptionError(
+            f"{error.filename or place} cannot be written: {error.strerror}", fix="name another place after -o"
+        ) from None
+    return Exported(tuple(texts), findings)
+
+
+def _write(texts: Mapping[Path, str], known: Path, *, force: bool) -> None:
+    """Files written; OptionError before that where one is there that no export has left so.
+
+    `known` is a folder with a file for each exported one, which holds the hash of what was written: work on it by hand
+    is not lost.
+    """
+    marks = {file: known / _hash(str(file.resolve())) for file in texts}
+    for file, text in texts.items():
+        there = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else text
+        left = marks[file].read_text() if marks[file].is_file() else ""
+        if not force and there != text and left != _hash(there):
+            raise OptionError(
+                f"{file} is there, and no export has left it so", fix="add --force, or name another file after -o"
+            )
+    for file, text in texts.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        with contextlib.suppress(OSError):  # a cache: without it the next export asks for --force
+            known.mkdir(parents=True, exist_ok=True)
+            marks[file].write_text(_hash(text))
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(errors="replace"), digest_size=16).hexdigest()
+
+
+def _place(flow: Flow, output: PathLike | None, *, check: bool) -> Path:
+    """Where the main file goes; OptionError when it was not said and is needed, or would replace the notebook."""
+    default = re.sub(r"\W+", "_", flow.name).strip("_") or "flow"
+    if output is None:
+        if not check:
+            raise OptionError("where to write was not said", fix=f"add `-o {default}.py`")
+        return Path(flow.notebook.folder) / f"{default}.py"
+    place = Path(output)
+    place = place / f"{default}.py" if place.is_dir() else place
+    if flow.notebook.path is not None and place.resolve() == Path(flow.notebook.path).resolve():
+        raise OptionError(f"{str(output)!r} is the notebook itself", fix="name another file after -o")
+    return place
+
+
+def read_environment(flow: Flow, *, beside: bool = True) -> Environment:
+    """A flow in; Python's version, the distributions that its cells import, and helper modules beside it, out."""
+    distributions: dict[str, tuple[str, str]] = {}
+    modules: dict[str, str] = {}
+    waiting = [origin for definition in flow.definitions for origin in definition.origins.values()]
+    seen: set[str] = set()
+    folder = Path(flow.notebook.folder)
+    while waiting:
+        top = waiting.pop().partition(".")[0]
+        if top in seen:
+            continue
+        seen.add(top)
+        local = _read_modules(folder, top)
+        modules.update(local)
+        for text in local.values():
+            waiting += [origin for statement in analyse(text).statements for _, origin in statement.imports]
+        found = None if local else distribution_of(top)
+        if found is not None:
+            distributions[top] = (found, version_of(found))
+    return Environment(
+        unstored=_unstored(flow), python=platform.python_version(), distributions=dict(sorted(distributions.items())),
+        modules=dict(sorted(modules.items())), beside=beside,
+    )  # fmt: skip
+
+
+def _unstored(flow: Flow) -> frozenset[str]:
+    """A flow in; names that its last run here could not store, and that no step reads, out; none without a run."""
+    try:
+        store = location.open_store(location.store_url(None, flow.notebook.folder))
+        known = find_flow(store, flow.notebook)
+        last = client.Flow(known.folder, store.url).latest_run if known is not None else None
+        tasks = [task for step in last.steps() for task in step.tasks] if last is not None else []
+        found = {name for task in tasks for name, artifact in task.artifacts.items() if not artifact.stored}
+    except NbflowError:
+        return frozenset()
+    return frozenset(found - {name for edge in flow.edges for name in edge.names})
+
+
+def _read_modules(folder: Path, top: str) -> dict[str, str]:
+    """A folder and a module's name in; the files beside the notebook that it is made of, with their text, out."""
+    single = folder / f"{top}.py"
+    files = [single] if single.is_file() else sorted((folder / top).rglob("*.py")) if (folder / top).is_dir() else []
+    files = [file for file in files if is_plain(file)]
+    try:
+        return {file.relative_to(folder).as_posix(): read_text(file) for file in files}
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotebookError(
+            f"the helper module {top} cannot be read: {error}", fix="save it as text in UTF-8"
+        ) from None
+
+
+def told(finding: Finding) -> list[str]:
+    """A finding in; its lines as a person reads them out."""
+    word = {"error": "refused", "warning": "lost", "note": "changed"}[finding.level]
+    where = f"step {finding.step}" if finding.step else f"cell {finding.cell}" if finding.cell else ""
+    if where and finding.line is not None:
+        where += f", line {finding.line}"
+    lines = [f"{word}: {finding.message}" + (f" ({where})" if where else "")]
+    return [*lines, f"  fix: {finding.fix}"] if finding.fix else lines

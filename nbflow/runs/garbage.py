@@ -1,0 +1,307 @@
+"""What a datastore may lose: runs beyond those that are kept, and what no kept run reaches. Nothing is unpickled.
+
+Safe beside runs in progress: they count as kept, and what nobody refers to stays for an hour, for whoever is just
+about to refer to it; a segment that a writer finds already there counts as new. A link in the store is left alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nbflow.flow import findings
+from nbflow.flow.options import parse_size
+from nbflow.model import Finding, Record, RunStarted, TaskChanged
+from nbflow.render import listing, preview
+from nbflow.store import records
+from nbflow.store.artifacts import segments_of
+from nbflow.store.executions import PART
+from nbflow.store.flows import stored_flows
+from nbflow.store.index import Index, RunSummary
+from nbflow.store.interface import segment_path
+from nbflow.store.location import Entry, LocalStore, Store
+from nbflow.store.settings import MOST
+from nbflow.store.stored_run import summaries
+
+KEEP = 10
+DEFAULT = parse_size(MOST)
+GRACE = 3600.0
+"""Seconds that what nobody refers to is left alone."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How many runs of each flow are kept, at most how many bytes of a store; `force`: young left-overs go, too."""
+
+    keep: int = KEEP
+    most: int = DEFAULT
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What would go: runs, each with its own bytes and why; files of records and segments that nothing kept reaches."""
+
+    runs: tuple[tuple[RunSummary, int, str], ...] = ()
+    records: tuple[Entry, ...] = ()
+    segments: tuple[Entry, ...] = ()
+    links: tuple[str, ...] = ()  # folders of the store that are links: nothing is removed in them
+    kept_runs: int = 0
+    kept_bytes: int = 0
+    young: int = 0  # bytes that nobody refers to, and that are too young to go
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that would be free."""
+        files = sum(entry.size for entry in (*self.records, *self.segments))
+        return files + sum(size for _, size, _ in self.runs)
+
+
+@dataclass
+class _Contents:
+    """A store as one listing saw it."""
+
+    runs: Sequence[RunSummary]
+    sizes: Mapping[tuple[str, str], int]  # of each run's own files
+    records: Sequence[tuple[Entry, tuple[Record, ...]]]  # files of results, of many small tasks or of one
+    segments: Mapping[str, Entry]  # by path
+    homes: Mapping[str, str]  # a folder of runs -> the folder of their flow
+    reached: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)  # run -> executions
+
+
+def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None = None) -> Cleaning:
+    """A store and what is to be kept in; what would go out. Nothing is changed."""
+    policy = policy or Policy()
+    now = time.time() if now is None else now
+    contents = _read(store)
+    links = tuple(store.linked()) if isinstance(store, LocalStore) else ()
+    dropped = {} if "flows" in links else _beyond(contents, policy.keep)
+    dropped |= {} if "flows" in links else _too_large(contents, dropped, policy.most)
+    kept = [run for run in contents.runs if _id(run) not in dropped]
+    executions = _reached(contents, kept)
+    limit = now if policy.force else now - GRACE
+
+    def is_young(entry: Entry, created: float = 0.0) -> bool:
+        return (entry.mtime or created) >= limit and not policy.force
+
+    # the results of many small tasks go together, once none of them is reached
+    loose = [
+        (entry, held) for entry, held in contents.records if executions.isdisjoint(each.execution for each in held)
+    ]
+    gone = [entry for entry, held in loose if not is_young(entry, max(each.created_at for each in held))]
+    gone = [] if "results" in links else gone
+    paths = {entry.path for entry in gone}
+    held = _segments(each for entry, found in contents.records if entry.path not in paths for each in found)
+    free = [entry for path, entry in contents.segments.items() if path not in held]
+    segments = [] if "segments" in links else [entry for entry in free if not is_young(entry)]
+    whole = sum(contents.sizes.values()) + sum(entry.size for entry, _ in contents.records)
+    whole += sum(entry.size for entry in contents.segments.values())
+    young = sum(entry.size for entry, _ in loose if entry.path not in paths)
+    young += sum(entry.size for entry in free) - sum(entry.size for entry in segments)
+    runs = [run for run in contents.runs if _id(run) in dropped]
+    found = Cleaning(
+        runs=tuple((run, contents.sizes.get(_id(run), 0), dropped[_id(run)]) for run in runs),
+        records=tuple(gone), segments=tuple(segments), links=links, kept_runs=len(kept), young=young,
+    )  # fmt: skip
+    return replace(found, kept_bytes=whole - found.nbytes)
+
+
+def clean(store: Store, cleaning: Cleaning) -> None:
+    """What `plan_cleaning` gave in; it is gone, but for what a run that began since has come to use."""
+    index = Index(store.url)
+    for run, _, _ in cleaning.runs:
+        records.delete_run(store, run.folder, run.run)
+        index.forget_run(run.folder, run.run)
+    gone = {run.run for run, _, _ in cleaning.runs}
+    used = _used_now(store, gone)
+    kept: set[str] = set()
+    for entry in cleaning.records:
+        held = records.read_entry(store, entry.path)
+        if any(record.execution in used for record in held):
+            kept |= _segments(held)
+            continue
+        store.delete(entry.path)
+    for entry in cleaning.segments:
+        place = entry.path
+        if place not in kept and _is_unchanged(store, entry):
+            store.delete(place)
+    if isinstance(store, LocalStore):
+        store.remove_temporary(time.time() - 24 * GRACE)
+
+
+def as_object(cleaning: Cleaning) -> dict[str, Any]:
+    """What goes in; the same for JSON out."""
+    return {
+        "runs": [
+            {"flow": run.flow, "run": run.run, "status": run.status, "nbytes": size, "why": why}
+            for run, size, why in cleaning.runs
+        ],
+        "records": len(cleaning.records), "segments": len(cleaning.segments), "nbytes": cleaning.nbytes,
+        "links": list(cleaning.links),
+        "kept": {"runs": cleaning.kept_runs, "nbytes": cleaning.kept_bytes, "young": cleaning.young},
+    }  # fmt: skip
+
+
+def text(cleaning: Cleaning, *, done: bool) -> str:
+    """What goes, or has gone, in; lines for a person out."""
+    cells = [
+        (f"  {run.flow}/{run.run}", run.status, listing.when(run.created_at, time.time()), preview.size(size), why)
+        for run, size, why in cleaning.runs
+    ]
+    lines = preview.grid(cells)
+    for what, entries in (("results", cleaning.records), ("segments", cleaning.segments)):
+        if entries:
+            size = preview.size(sum(entry.size for entry in entries))
+            lines.append(f"  {len(entries)} {what} that no kept run reaches, {size}")
+    lines += [f"  {name}/ is a link: nothing is removed in it" for name in cleaning.links]
+    word = "removed" if done else "would be removed"
+    kept = f"{cleaning.kept_runs} runs kept, {preview.size(cleaning.kept_bytes)}"
+    head = f"{preview.size(cleaning.nbytes)} {word}; {kept}"
+    if cleaning.young:
+        head += f", of which {preview.size(cleaning.young)} are not referred to and younger than an hour"
+    return "\n".join([*lines, head])
+
+
+# ---------------------------------------------------------------- which runs
+
+
+def _id(run: RunSummary) -> tuple[str, str]:
+    return run.folder, run.run
+
+
+def _is_held(run: RunSummary) -> bool:
+    return bool(run.tags) or run.status == "running"
+
+
+def _beyond(contents: _Contents, keep: int) -> dict[tuple[str, str], str]:
+    """A store in; the runs beyond the last ones of their flow, with why, out.
+
+    Kernels' runs count apart, and so do runs of a part: many of them must not push out those of the whole flow.
+    """
+    seen: dict[tuple[str, bool, bool], int] = {}
+    dropped = {}
+    for run in contents.runs:
+        group = (contents.homes[run.folder], run.session, bool(run.asked))
+        seen[group] = seen.get(group, 0) + 1
+        if seen[group] > keep and not _is_held(run):
+            dropped[_id(run)] = f"beyond the last {keep}"
+    return dropped
+
+
+def _too_large(contents: _Contents, dropped: Mapping[tuple[str, str], str], most: int) -> dict[tuple[str, str], str]:
+    """Oldest first, runs that have to go until the store is small enough; the last run of a flow stays."""
+    homes = contents.homes
+    newest = {homes[run.folder]: run for run in reversed([run for run in contents.runs if run.is_whole])}
+    kept = [run for run in contents.runs if _id(run) not in dropped]
+    more: dict[tuple[str, str], str] = {}
+    for run in reversed([*kept]):
+        if _size(contents, kept) <= most:
+            break
+        if not _is_held(run) and newest.get(homes[run.folder]) is not run:
+            kept.remove(run)
+            more[_id(run)] = f"the store is larger than {preview.size(most)}"
+    return more
+
+
+def _size(contents: _Contents, kept: Iterable[RunSummary]) -> int:
+    """The bytes that these runs reach."""
+    runs = list(kept)
+    executions = _reached(contents, runs)
+    found = [pair for pair in contents.records if not executions.isdisjoint(each.execution for each in pair[1])]
+    held = _segments(each for _, records_of in found for each in records_of)
+    size = sum(contents.sizes.get(_id(run), 0) for run in runs) + sum(entry.size for entry, _ in found)
+    return size + sum(entry.size for path, entry in contents.segments.items() if path in held)
+
+
+# ---------------------------------------------------------------- what they reach
+
+
+def _read(store: Store) -> _Contents:
+    """A store in; all that is in it, runs with the executions that stand for their tasks, out."""
+    segments = {entry.path: entry for entry in store.list("segments")}
+    entries = ((entry, tuple(records.read_entry(store, entry.path))) for entry in store.list("results"))
+    found = [(entry, held) for entry, held in entries if held]
+    runs = summaries(store)  # last: what a run refers to has been written before
+    homes = {folder: flow.folder for flow in stored_flows(store) for folder in flow.folders}
+    contents = _Contents(runs, _run_sizes(store), found, segments, homes)
+    contents.reached = {_id(run): _executions(store, *_id(run)) for run in runs}
+    return contents
+
+
+def _run_sizes(store: Store) -> dict[tuple[str, str], int]:
+    return {
+        (folder, run): sum(entry.size for entry in store.list(records.run_folder(folder, run)))
+        for folder in store.children("flows")
+        for run in records.list_runs(store, folder)
+    }
+
+
+def _executions(store: Store, folder: str, run: str) -> frozenset[str]:
+    """A run in; the executions that its events name out."""
+    found: set[str] = set()
+    for event in records.read_events(store, folder, run):
+        if isinstance(event, TaskChanged) and event.execution:
+            found.add(event.execution)
+        elif isinstance(event, RunStarted):
+            found.update(execution for _, execution in event.given)
+    return frozenset(found)
+
+
+def _reached(contents: _Contents, runs: Iterable[RunSummary]) -> set[str]:
+    """Runs in; the executions that they reach out: named in their events, their own, and lists of fan-outs."""
+    ids = [_id(run) for run in runs]
+    named = {execution for each in ids for execution in contents.reached.get(each, ())}
+    own = {run for _, run in ids}
+    records_of = [each for _, held in contents.records for each in held]
+    named |= {record.execution for record in records_of if record.run in own}
+    bodies = {(record.run, record.step) for record in records_of if record.execution in named}
+    return named | {r.execution for r in records_of if PART in r.execution and (r.run, r.step) in bodies}
+
+
+def _segments(found: Iterable[Record]) -> set[str]:
+    """Records in; the paths of the segments that they are made of out."""
+    return {segment_path(name) for record in found for name in segments_of(record.groups)}
+
+
+def _used_now(store: Store, gone: set[str]) -> set[str]:
+    """The executions that runs which have not ended name by now."""
+    alive = [run for run in summaries(store) if run.status == "running" and run.run not in gone]
+    return {execution for run in alive for execution in _executions(store, *_id(run))}
+
+
+def _is_unchanged(store: Store, entry: Entry) -> bool:
+    """Whether a file is as it was listed: one that a writer has just counted on is newer now."""
+    if not isinstance(store, LocalStore):
+        return True
+    folder, _, name = entry.path.rpartition("/")
+    return any(now.mtime == entry.mtime for now in store.list(folder) if now.path.endswith(name))
+
+
+EVERY = 600.0
+"""Seconds between two looks at how large a datastore in a folder is."""
+
+ELSEWHERE = 86_400.0
+"""The same for one that is far away."""
+
+MARK = "size"
+
+
+def grown(store: Store, most: int) -> Finding | None:
+    """Return what is to be said of a store that holds more than `most` bytes.
+
+    It is said once: the user's index knows it, until the store has become smaller than that. Values are most of what a
+    store holds, so that only their bytes are counted, and seldom.
+    """
+    index = Index(store.url)
+    at, told = index.mark(MARK)
+    now = time.time()
+    if 0 <= now - at < (EVERY if isinstance(store, LocalStore) else ELSEWHERE):
+        return None
+    nbytes = sum(entry.size for entry in store.list("segments"))
+    index.put_mark(MARK, now, nbytes > most)
+    if nbytes <= most or told:
+        return None
+    gain = plan_cleaning(store, Policy(most=most)).nbytes
+    return findings.grown(*map(preview.size, (nbytes, most, gain)))

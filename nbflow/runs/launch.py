@@ -1,0 +1,498 @@
+"""A notebook and what the user wants in; a finished Run, a Plan, or what is wrong, out. No kernel needed."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from nbflow import plugins
+from nbflow.engine import claims, facts, forecast
+from nbflow.engine.lookup import Lookup, RunFacts
+from nbflow.engine.resources import Room, never
+from nbflow.engine.runner import Runner, Understand, Watch
+from nbflow.errors import NotebookError, OptionError, PlanError, StoreError, nearest
+from nbflow.flow.graph import Changed, build_flow
+from nbflow.flow.notebook import read_notebook
+from nbflow.flow.options import check_tag
+from nbflow.flow.reach import folded
+from nbflow.flow.subflow import preload_of, with_ancestors, without_params
+from nbflow.model import (
+    Change,
+    Finding,
+    Flow,
+    Plan,
+    PlanTask,
+    RunStarted,
+    Step,
+    StepOptions,
+    TaskId,
+)
+from nbflow.plugins import Executor
+from nbflow.runs import client, garbage
+from nbflow.runs.parameters import Given, Wish, as_text, evaluate, read_params_file
+from nbflow.runs.single_step import Pins, last_results
+from nbflow.store import location, records, stored_run
+from nbflow.store.flows import claim_flow
+from nbflow.store.index import Index
+from nbflow.store.location import Store
+from nbflow.store.settings import most_bytes, without_ignored
+from nbflow.task import secrets
+
+PathLike = str | os.PathLike[str]
+
+
+# ---------------------------------------------------------------- the public doors
+
+
+def run(
+    path: PathLike,
+    *,
+    params: Mapping[str, Any] | None = None,
+    on: str = "local",
+    store: str | None = None,
+    workers: int | None = None,
+    fresh: bool | Sequence[str] = False,
+    steps: Sequence[str] | None = None,
+    tags: Iterable[str] = (),
+    resume: str | None = None,
+    only: str | None = None,
+    again: Sequence[str] = (),
+    all_cells: bool = False,
+    params_file: PathLike | None = None,
+    watch: Watch | None = None,
+    cancel: threading.Event | None = None,
+) -> client.Run:
+    """Run a notebook as a flow; the finished Run, a failed one too, out.
+
+    `path` is an .ipynb, or a percent-format .py; `fresh` is True for all steps, or names of steps that are not to be
+    reused; `steps` are run with their ancestors; `resume` is a run's id, whose parameters are then used; `only` is one
+    step that runs alone, on what the last run (or the one to resume) left of the steps above it; `again` names steps
+    with `--once` that may begin although an earlier run began them. Raises NotebookError, ParameterError, PlanError or
+    StoreError only before anything ran.
+    """
+    with Executors(on) as executors:
+        runner = begin(
+            load_flow(path, all_cells=all_cells), store=store, params=params or {}, params_file=params_file,
+            executors=executors, workers=workers, fresh=fresh, steps=steps, tags=tags, resume=resume, only=only,
+            again=again, watch=watch,
+        )  # fmt: skip
+        _run_until(runner, cancel)
+    return client.Run(stored_run.StoredRun(runner.lookup.store, runner.place))
+
+
+def plan(
+    path: PathLike,
+    *,
+    params: Mapping[str, Any] | None = None,
+    on: str = "local",
+    store: str | None = None,
+    workers: int | None = None,
+    fresh: bool | Sequence[str] = False,
+    steps: Sequence[str] | None = None,
+    tags: Iterable[str] = (),
+    resume: str | None = None,
+    only: str | None = None,
+    again: Sequence[str] = (),
+    all_cells: bool = False,
+    params_file: PathLike | None = None,
+) -> Plan:
+    """What `run` with the same arguments would do: a Plan; nothing runs and nothing is written.
+
+    Raises NotebookError, ParameterError, PlanError or StoreError as `run` does.
+    """
+    del workers
+    with Executors(on) as executors:
+        return plan_flow(
+            load_flow(path, all_cells=all_cells), executors, store=store, params=params, params_file=params_file,
+            fresh=fresh, steps=steps, resume=resume, only=only, again=again, tags=tags,
+        )  # fmt: skip
+
+
+def check(path: PathLike, *, all_cells: bool = False) -> Flow:
+    """A notebook in; its Flow with every finding that can be known before a run, in document order, out."""
+    flow = load_flow(path, all_cells=all_cells)
+    with contextlib.suppress(StoreError):  # what earlier runs have shown is left out then
+        flow = facts.checked(flow, location.open_store(location.store_url(None, flow.notebook.folder)))
+    return flow
+
+
+def why(path: PathLike, step: str, **wishes: Any) -> dict[str, Any]:
+    """A notebook and a step in; whether it would run or be reused, and what changed, out.
+
+    The keys are "action" ("run" or "reuse") and "reasons", a list of {code, what, before, after}.
+    """
+    with Executors(wishes.pop("on", "local")) as executors:
+        return why_flow(load_flow(path, all_cells=wishes.pop("all_cells", False)), step, executors, **wishes)
+
+
+# ---------------------------------------------------------------- parts that the kernel's session uses too
+
+
+class Executors:
+    """The executors of one or more runs by URL, made when first needed, closed together."""
+
+    def __init__(self, on: str = "local", variables: Callable[[], Mapping[str, str]] | None = None) -> None:
+        """Take the run's place, and the variables of its tasks where they are not this process's own."""
+        self.on = on
+        self.variables = variables or (lambda: os.environ)
+        self._made: dict[str, Executor] = {}
+        self._lock = threading.Lock()
+
+    def get(self, url: str | None = None) -> Executor:
+        """The executor for a URL, None for the run's own; PlanError for a scheme that nobody serves."""
+        url = url or self.on
+        with self._lock:
+            if url not in self._made:
+                self._made[url] = made = self._factory(url)(url)
+                if isinstance(made, plugins.SupportsEnvironment):
+                    made.inherit(self.variables)
+            return self._made[url]
+
+    def check(self, urls: Iterable[str | None]) -> None:
+        """Raise PlanError for a URL that no executor serves."""
+        for url in urls:
+            self._factory(url or self.on)
+
+    def prepare(self, flow: Flow) -> None:
+        """Have what the flow's tasks start from before there is one: importing its packages may take seconds."""
+        executor = self.get()
+        if isinstance(executor, plugins.SupportsPreparation):
+            executor.prepare(preload_of(flow))
+
+    def slots(self) -> int:
+        """Cores of the run's own executor."""
+        executor = self.get()
+        return executor.slots() if isinstance(executor, plugins.SupportsCapacity) else os.cpu_count() or 1
+
+    def room(self, flow: Flow) -> Room:
+        """The GPUs and memory that the run's own executor has, PlanError where a step asks it for more."""
+        asking = [step for step in flow.steps if step.options.gpu or step.options.memory]
+        if not any((step.options.on or self.on) == self.on for step in asking):
+            return Room()
+        executor = self.get()
+        if not isinstance(executor, plugins.SupportsRoom):
+            return Room()
+        room = Room(executor.gpus(), executor.memory())
+        for step in asking:
+            why = never(step.options, room) if (step.options.on or self.on) == self.on else ""
+            if why:
+                fix = "ask for less, or run the step where there is more: --on ray://…"
+                raise PlanError(f"{step.label}: {why}", step=step.name, cell=step.cell, line=1, fix=fix)
+        return room
+
+    def close(self) -> None:
+        """End everything that was started."""
+        with self._lock:
+            for executor in self._made.values():
+                executor.close()
+            self._made.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @staticmethod
+    def _factory(url: str) -> Any:
+        try:
+            return plugins.load("executors", url.partition(":")[0])
+        except OptionError as error:
+            raise PlanError(f"--on {url}: {error.message}", fix=error.fix) from None
+
+
+def plan_flow(
+    flow: Flow,
+    executors: Executors,
+    *,
+    store: str | None,
+    params: Mapping[str, Any] | None = None,
+    params_file: PathLike | None = None,
+    fresh: bool | Sequence[str] = False,
+    steps: Sequence[str] | None = None,
+    resume: str | None = None,
+    only: str | None = None,
+    again: Sequence[str] = (),
+    tags: Iterable[str] = (),
+) -> Plan:
+    """A flow and what the user wants in; what a run would do out."""
+    ready = _prepare(
+        flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
+        steps=steps, resume=resume, only=only, again=again, run=None, tags=tuple(tags),
+    )  # fmt: skip
+    return Plan(flow=ready.flow.name, tasks=forecast.rows(ready.flow, ready.lookup), findings=ready.flow.findings)
+
+
+def why_flow(
+    flow: Flow,
+    step: str,
+    executors: Executors,
+    *,
+    store: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    params_file: PathLike | None = None,
+    fresh: bool | Sequence[str] = False,
+    again: Sequence[str] = (),
+    cost: bool = False,
+    tags: Iterable[str] = (),
+) -> dict[str, Any]:
+    """A flow and a step in; whether it would run or be reused, and what changed, as `why` gives it, out."""
+    ready = _prepare(
+        flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
+        steps=None, resume=None, again=again, run=None, tags=tuple(tags),
+    )  # fmt: skip
+    return why_in(ready.flow, ready.lookup, step, cost=cost)
+
+
+def load_flow(path: PathLike, *, all_cells: bool = False) -> Flow:
+    """A notebook's path in; its Flow out; NotebookError when it cannot be read."""
+    return build_flow(without_ignored(read_notebook(Path(path))), all_cells=all_cells)
+
+
+def begin(
+    flow: Flow,
+    *,
+    store: str | None,
+    executors: Executors,
+    params: Mapping[str, Any] | None = None,
+    params_file: PathLike | None = None,
+    workers: int | None = None,
+    fresh: bool | Sequence[str] = False,
+    steps: Sequence[str] | None = None,
+    tags: Iterable[str] = (),
+    resume: str | None = None,
+    only: str | None = None,
+    again: Sequence[str] = (),
+    watch: Watch | None = None,
+) -> Runner:
+    """A flow and what the user wants in; a Runner, checked and ready to `run()`, out."""
+    tags = tuple(check_tag(tag) for tag in tags)
+    ready = _prepare(
+        flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
+        steps=steps, resume=resume, only=only, again=again, run=records.new_run_id, tags=tags,
+    )  # fmt: skip
+    run_id, given = ready.lookup.facts.run, ready.given
+    secrets.refuse_missing(ready.flow.steps if only is None else [ready.flow.step(find_step(only, flow.steps))])
+    asked = (steps or ()) if only is None else (only,)
+    started = run_started(
+        ready.flow, run_id, parameters={name: as_text(value) for name, value in given.values.items()},
+        asked=tuple(find_step(word, flow.steps) for word in asked), given=given.places,
+        tags=tags, origin=ready.lookup.facts.origin, on=executors.on,
+    )  # fmt: skip
+    slots = workers or executors.slots()
+    claims.check_store(ready.lookup.store, ready.flow.steps)
+    known = claim_flow(ready.lookup.store, flow.notebook)
+    lost = stored_run.lost_before(ready.lookup.store, known)
+    large = garbage.grown(ready.lookup.store, most_bytes(flow.notebook.folder))
+    more = tuple(finding for finding in (lost, large) if finding is not None)
+    told = msgspec.structs.replace(ready.flow, findings=(*ready.flow.findings, *more)) if more else ready.flow
+    return Runner(
+        told, ready.lookup, known, started, executors.get, slots, watch, ready.understand, executors.room(flow)
+    )
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A flow whose parameters are known, its look-up, and how it is understood anew when a run finds more out."""
+
+    flow: Flow
+    lookup: Lookup
+    given: Given
+    understand: Understand
+
+
+def _prepare(
+    flow: Flow,
+    *,
+    store: str | None,
+    params: Mapping[str, Any],
+    params_file: PathLike | None,
+    executors: Executors,
+    fresh: bool | Sequence[str],
+    steps: Sequence[str] | None,
+    resume: str | None,
+    run: Callable[[Store], str] | None,
+    only: str | None = None,
+    again: Sequence[str] = (),
+    tags: tuple[str, ...] = (),
+) -> Ready:
+    """Everything that may be wrong before a run, checked; parameters evaluated. `run` gives its id, None: none."""
+    words = steps if only is None else [only]
+    wanted = None if words is None else [find_step(word, flow.steps) for word in words]
+    check_flow(flow, wanted)
+    _refuse_missing(flow)
+    url = location.store_url(store, flow.notebook.folder)
+    opened = location.open_store(url)
+    run_id = run(opened) if run is not None else ""
+    known = facts.known_changes(flow, opened)
+    if known:
+        flow = build_flow(flow.notebook, all_cells=flow.all_cells, changed=known)
+        check_flow(flow, wanted)
+    executors.check([None, *(step.options.on for step in flow.steps)])
+    executors.room(flow)
+    chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
+
+    def understand(changed: Changed) -> Flow:
+        found = {name: known.get(name, frozenset()) | changed.get(name, frozenset()) for name in {*known, *changed}}
+        anew = build_flow(flow.notebook, all_cells=flow.all_cells, changed=found)
+        return without_params(anew if wanted is None else with_ancestors(anew, wanted))
+
+    ran = flow if wanted is None else with_ancestors(flow, wanted)
+    pins = Pins() if only is None else last_results(opened, ran, wanted or (), resume)
+    wish = Wish(params, read_params_file(params_file), pins.run or resume)
+    ran, given = evaluate(ran, opened, wish, executors.get, run_id)
+    origin = stored_run.find_run(opened, resume).run if resume is not None and only is None else None
+    told = RunFacts(
+        run=run_id, store_url=opened.url, values=given.values, tags=tags, origin=origin, fresh=pins.steps or chosen,
+        pinned=pins.records, only=only is not None, whole=words is None, variables=executors.variables,
+        again=frozenset(find_step(word, flow.steps) for word in again),
+    )  # fmt: skip
+    return Ready(ran, Lookup(ran, opened, told, given.records), given, understand)
+
+
+def check_flow(flow: Flow, wanted: Sequence[str] | None = None) -> None:
+    """A flow in; PlanError naming the first finding that keeps it from running, with the number of others.
+
+    Of a run up to the `wanted` steps, only what keeps these and their ancestors from running.
+    """
+    errors = [finding for finding in flow.findings if finding.level == "error"]
+    if wanted is not None and errors:
+        asked = {None, *(step.name for step in with_ancestors(flow, wanted).steps)}
+        errors = [finding for finding in errors if finding.step in asked]
+    if errors and errors[0].code == "missing-name":
+        # a cell that does not parse writes nothing: it may well be the reason
+        errors = [*(f for f in flow.findings if f.code == "syntax" and f not in errors), *errors]
+    if errors:
+        raise as_error(errors)
+    if not any(step.kind != "params" for step in flow.steps):
+        raise NotebookError(
+            "the notebook declares no step" if flow.notebook.cells else "the notebook has no code cells",
+            fix="begin a cell with `%%step NAME`, or use --all-cells to take every cell as a step",
+        )
+
+
+def as_error(findings: Sequence[Finding]) -> PlanError:
+    """Findings of level error in; the first as a PlanError that carries all of them, out."""
+    first = findings[0]
+    more = f" (and {len(findings) - 1} more: `nbflow check` lists them)" if len(findings) > 1 else ""
+    error = PlanError(first.message + more, step=first.step, cell=first.cell, line=first.line, fix=first.fix)
+    error.findings = tuple(findings)
+    return error
+
+
+def _refuse_missing(flow: Flow) -> None:
+    default = StepOptions()
+    for step in flow.steps:
+        for name in ("nodes", "env", "pip"):
+            if getattr(step.options, name) != getattr(default, name):
+                word = {"condition": "if"}.get(name, name)
+                raise PlanError(
+                    f"--{word} is not supported yet", step=step.name, cell=step.cell, line=1, fix="leave it out"
+                )
+
+
+def find_step(word: str, steps: Sequence[Step]) -> str:
+    """A step as people write it (`train`, `cell:ab12`, `cell 3`, a label) in; its name out; PlanError when unknown."""
+    for step in steps:
+        number = f"cell {step.position}"
+        if word in (step.name, step.label) or (step.kind == "cell" and word in (number, f"cell:{step.position}")):
+            return step.name
+    names = [step.name for step in steps if step.kind != "params"]
+    raise PlanError(f"there is no step named {word!r}{nearest(word, names)}", fix=f"known steps: {', '.join(names)}")
+
+
+def _run_until(runner: Runner, cancel: threading.Event | None) -> None:
+    """Run here; `cancel`, when set from elsewhere, stops the run."""
+    done = threading.Event()
+
+    def wait() -> None:
+        while not done.wait(0.05):
+            if cancel is not None and cancel.is_set():
+                runner.cancel()
+                return
+
+    if cancel is not None:
+        threading.Thread(target=wait, daemon=True, name="nbflow cancel").start()
+    try:
+        runner.run()
+    finally:
+        done.set()
+    Index(runner.lookup.store.url).add_run(runner.place.folder, runner.drawn)
+
+
+# ---------------------------------------------------------------- plans
+
+
+def why_in(flow: Flow, lookup: Lookup, word: str, *, cost: bool = False) -> dict[str, Any]:
+    """A flow with its look-up and a step in; its action and what changed, as `why` gives it, out."""
+    name = find_step(word, flow.steps)
+    found = [row for row in forecast.rows(flow, lookup) if row.step == name]
+    for row in sorted(found, key=lambda row: row.action == "reuse")[:1]:
+        changes: tuple[Change, ...] = tuple(Change(code=code, what=what) for code, what in row.reasons)
+        if row.action == "run" and row.reasons and row.reasons[0][0] != "fresh":
+            try:
+                detailed = lookup.changes(TaskId(step=name, index=row.index or ()))
+            except KeyError:
+                detailed = ()
+            known = {change.what for change in detailed}
+            changes = (*detailed, *(change for change in changes if change.what not in known))
+        reasons = [{"code": c.code, "what": c.what, "before": c.before, "after": c.after} for c in changes]
+        return {"action": row.action, "reasons": reasons, **(_costs(lookup, found) if cost else {})}
+    raise PlanError(f"{word} is not part of the flow")
+
+
+def _costs(lookup: Lookup, rows: Sequence[PlanTask]) -> dict[str, Any]:
+    """The rows of a step in; the seconds of its last execution, and those that nbflow took beside it, out."""
+    found = [lookup.previous(TaskId(step=row.step, index=row.index or ())) for row in rows]
+    ran = [record for record in found if record is not None]
+    names = dict.fromkeys(name for record in ran for name in record.costs)
+    costs = {name: round(sum(record.costs.get(name, 0.0) for record in ran), 6) for name in names}
+    return {"elapsed": round(sum(record.elapsed for record in ran), 6), "costs": costs}
+
+
+def run_started(flow: Flow, run: str, **about: Any) -> RunStarted:
+    """A flow and a run's id in; its first event, with who, where and from which commit, out."""
+    return RunStarted(
+        run=run, flow=flow.name, at=time.time(), notebook=flow.notebook.path, folder=flow.notebook.folder,
+        user=_user(), host=socket.gethostname(), pid=os.getpid(), commit=git_commit(flow.notebook.folder),
+        steps=tuple(step.name for step in flow.steps), labels={step.name: step.label for step in flow.steps},
+        folded=folded(flow), edges=flow.edges, all_cells=flow.all_cells, **about,
+    )  # fmt: skip
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no entry for this uid, as in many containers
+        return str(os.getuid()) if hasattr(os, "getuid") else ""
+
+
+def git_commit(folder: str) -> str:
+    """A folder in; the commit that its work tree is at, `+` behind it when files differ, "" outside git, out."""
+    if not _in_work_tree(folder):
+        return ""
+    try:
+        found = subprocess.run(
+            ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty=+"],
+            capture_output=True, text=True, timeout=5, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
+
+
+def _in_work_tree(folder: str) -> bool:
+    """Whether a `.git` stands above: asking git itself costs a process."""
+    place = Path(folder).resolve()
+    return any((above / ".git").exists() for above in (place, *place.parents))

@@ -1,0 +1,288 @@
+"""A flow's `%%params` cells evaluated once, before anything else runs: overrides put in, defaults computed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nbflow.analysis.cell import normalise
+from nbflow.engine import file_parameters
+from nbflow.engine.keys import task_key
+from nbflow.engine.lookup import Lookup, RunFacts
+from nbflow.errors import NotFoundError, ParameterError, PlanError
+from nbflow.flow.parameters import gather_overrides, is_constant, literal_values, override_source
+from nbflow.flow.subflow import without_params
+from nbflow.model import FORMAT, Ended, Flow, KeyParts, Record, Step, TaskId
+from nbflow.plugins import Executor
+from nbflow.store import artifacts, records
+from nbflow.store.executions import execution_id
+from nbflow.store.location import Store
+from nbflow.store.serialize.pickler import Registry, dump
+from nbflow.store.stored_run import StoredRun, find_run
+
+
+def read_params_file(path: str | os.PathLike[str] | None) -> Mapping[str, Any]:
+    """A YAML or JSON file's path (None: none) in; its names with values out; ParameterError says what is wrong."""
+    if path is None:
+        return {}
+    place = Path(path)
+    try:
+        found = _parse(place.read_text(encoding="utf-8"), place.suffix)
+    except OSError as error:
+        raise ParameterError(
+            f"the parameter file {str(path)!r} cannot be read: {error.strerror}", fix="check the path"
+        ) from None
+    except ImportError:
+        raise ParameterError("reading YAML needs the package pyyaml", fix="pip install pyyaml, or write JSON") from None
+    except Exception as error:  # the YAML reader's own kinds of error
+        raise ParameterError(
+            f"the parameter file {str(path)!r} cannot be understood: {error}", fix="write YAML or JSON"
+        ) from None
+    if not isinstance(found, dict):
+        raise ParameterError(
+            f"the parameter file {str(path)!r} holds no names with values", fix="write `name: value` lines"
+        )
+    return {str(name): value for name, value in found.items()}
+
+
+def _parse(text: str, suffix: str) -> Any:
+    if suffix not in (".yaml", ".yml"):
+        return json.loads(text)
+    import yaml
+
+    return yaml.safe_load(text)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user says of a run's parameters: values given now, those of a file, the run whose others count."""
+
+    params: Mapping[str, Any] = field(default_factory=dict)
+    from_file: Mapping[str, Any] = field(default_factory=dict)
+    resume: str | None = None
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Typed overrides, and the records of the run that is resumed: their values are the real ones."""
+
+    overrides: Mapping[str, Any]
+    earlier: tuple[Record, ...] = ()
+
+
+def settle(flow: Flow, store: Store, wish: Wish, environment: Mapping[str, str]) -> Settled:
+    """A flow and what the user says of its parameters in; what counts out.
+
+    One ParameterError lists everything that is wrong; PlanError when there is no such run to resume.
+    """
+    folder = Path(flow.notebook.folder)
+
+    def exists(path: str) -> bool:
+        return (folder / path).is_file()
+
+    if wish.resume is None:
+        return Settled(gather_overrides(flow.parameters, wish.params, wish.from_file, environment, exists))
+    past = _past(store, wish.resume)
+    asked = {**wish.from_file, **wish.params}
+    known = {parameter.name for parameter in flow.parameters}
+    texts = {name: from_text(text) for name, text in past.started.parameters.items() if name in known}
+    overrides = gather_overrides(flow.parameters, {**texts, **asked}, {}, environment, exists)
+    return Settled(overrides, _records(past, asked))
+
+
+def _past(store: Store, run: str) -> StoredRun:
+    try:
+        past = find_run(store, run)
+        past.started  # noqa: B018  # raises where the run has no beginning
+    except NotFoundError as error:
+        raise PlanError(f"nothing can be resumed: {error.message}", fix="`nbflow runs` lists all runs") from None
+    return past
+
+
+def _records(past: StoredRun, besides: Collection[str]) -> tuple[Record, ...]:
+    """A run in; the records of its parameters without these names out."""
+    found = (past.given(key, execution) for key, execution in past.started.given)
+    return tuple(
+        msgspec.structs.replace(record, artifacts={n: a for n, a in record.artifacts.items() if n not in besides})
+        for record in found if record is not None
+    )  # fmt: skip
+
+
+def as_text(value: Any) -> str:
+    """A parameter's value in; JSON where it is of JSON's types, else its text, out."""
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def from_text(text: str) -> Any:
+    """What `as_text` gave in; the value, or the text, out."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+@dataclass(frozen=True)
+class Given:
+    """Parameters with values: by name, and as records that steps read from, by params step."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    records: Mapping[str, Record] = field(default_factory=dict)
+
+    @property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """(key, execution) of every record."""
+        return tuple((record.key, record.execution) for record in self.records.values())
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where parameters are evaluated and kept: the datastore, the executors, the run ("" for a plan)."""
+
+    store: Store
+    executor_of: Callable[[str | None], Executor]
+    run: str
+
+
+def evaluate(
+    flow: Flow,
+    store: Store,
+    wish: Wish,
+    executor_of: Callable[[str | None], Executor],
+    run: str,
+) -> tuple[Flow, Given]:
+    """A flow with params steps and what the user says of them in; the flow without them, and their values, out.
+
+    Literal defaults are read here; a default that is computed takes one task. ParameterError that lists what is wrong
+    with the values given, or names the default that fails, before anything else runs.
+    """
+    settled = settle(flow, store, wish, os.environ)
+    overrides = settled.overrides
+    place = Place(store, executor_of, run)
+    found: dict[str, Record] = {}
+    values: dict[str, Any] = {}
+    for declared in flow.steps:
+        if declared.kind != "params":
+            continue
+        kept = _kept(declared, settled.earlier)
+        source = override_source(declared.source, overrides)
+        step = msgspec.structs.replace(
+            declared, source=source, code=hashlib.blake2b(normalise(source).encode(), digest_size=16).hexdigest()
+        )
+        if kept is not None and set(kept.artifacts) >= set(declared.writes):
+            record = _merged(msgspec.structs.replace(kept, groups=(), artifacts={}), kept, place)
+        else:
+            literal = literal_values(source)
+            record = (
+                _literal_record(flow, step, literal, place)
+                if literal is not None
+                else _computed_record(flow, step, place, found)
+            )
+            record = record if kept is None else _merged(record, kept, place)
+        known = _values_of(record, store)
+        found[step.name] = file_parameters.with_content(flow, record, known, store if run else None)
+        values.update(known)
+    for record in found.values():
+        if run:
+            records.publish(store, record)
+    return without_params(flow), Given(values, found)
+
+
+def _kept(step: Step, earlier: Sequence[Record]) -> Record | None:
+    """A params step and the records of the run that is resumed in; what of one of them counts out."""
+    for record in earlier:
+        wanted = {n: artifact for n, artifact in record.artifacts.items() if n in step.writes and artifact.group >= 0}
+        if wanted:
+            return msgspec.structs.replace(record, step=step.name, artifacts=wanted)
+    return None
+
+
+def _merged(record: Record, kept: Record, place: Place) -> Record:
+    """A record and an earlier one in; a record of this run that holds the values of both, the earlier ones first."""
+    start = len(record.groups)
+    moved = {name: msgspec.structs.replace(a, group=a.group + start) for name, a in kept.artifacts.items()}
+    inputs = {name: artifact.content_id for name, artifact in kept.artifacts.items()}
+    parts = msgspec.structs.replace(record.parts, inputs=inputs, files={})
+    return msgspec.structs.replace(
+        record, format=FORMAT, key=task_key(parts), parts=parts, run=place.run,
+        execution=execution_id(place.run or "parameters", TaskId(step=record.step), 1),
+        groups=(*record.groups, *kept.groups), artifacts={**record.artifacts, **moved}, created_at=time.time(),
+    )  # fmt: skip
+
+
+def _literal_record(flow: Flow, step: Step, values: Mapping[str, Any], place: Place) -> Record:
+    """Literal values in; a record that holds them out."""
+    parts = KeyParts(code=step.code)
+    key = task_key(parts)
+    past = (record for record in records.find(place.store, key) if artifacts.is_whole(place.store, record.groups))
+    if (newest := next(past, None)) is not None:
+        return newest
+    groups, entries = artifacts.save(place.store, dump(dict(values), Registry()))
+    return Record(
+        format=FORMAT, key=key, execution=execution_id(place.run or "parameters", TaskId(step=step.name), 1),
+        flow=flow.name, run=place.run, step=step.name, index=(), turn=None, attempt=1, created_at=time.time(),
+        elapsed=0.0, source=step.source, parts=parts, groups=tuple(groups), artifacts=entries,
+    )  # fmt: skip
+
+
+def _computed_record(flow: Flow, step: Step, place: Place, given: Mapping[str, Record]) -> Record:
+    """A params step with computed defaults in; the record of its task out.
+
+    Defaults are evaluated once a run: only those that can never come out differently are reused.
+    """
+    alone = msgspec.structs.replace(flow, steps=(step,))
+    facts = RunFacts(run=place.run or "parameters", store_url=place.store.url, fresh=not is_constant(step.source))
+    lookup = Lookup(alone, place.store, facts, given)
+    task = TaskId(step=step.name)
+    prepared = lookup.prepare(task)
+    past = lookup.record(task)
+    if past is not None:
+        return past
+    if prepared.action == "wait" or any(need not in given for need in step.needs):
+        raise ParameterError(
+            "a parameter's default reads a value that a step computes",
+            cell=step.cell, fix="compute it in a step below instead; defaults may use imports, functions and constants",
+        )  # fmt: skip
+    handle = place.executor_of(None).submit(lookup.spec(task, 1, 1))
+    for event in handle.events():
+        if isinstance(event, Ended):
+            failure = event.result.failure
+            if event.result.record is None or failure is not None:
+                text = f"{failure.type}: {failure.message}" if failure else "its process ended"
+                raise ParameterError(
+                    f"the parameters cannot be evaluated: {text}",
+                    cell=step.cell,
+                    line=failure.line if failure else None,
+                )
+            return event.result.record
+    raise ParameterError("the parameters cannot be evaluated: the executor broke off", cell=step.cell)
+
+
+PLAIN = frozenset(
+    "int float bool str NoneType list dict tuple set pathlib.Path pathlib.PosixPath pathlib.WindowsPath datetime.date"
+    " datetime.datetime nbflow.flow.parameters.File nbflow.File".split()
+)
+"""Types whose values are read here; of others the preview is enough."""
+
+
+def _values_of(record: Record, store: Store) -> dict[str, Any]:
+    """A params record in; its values as far as they are plain, else their previews, out."""
+    values: dict[str, Any] = {}
+    for name, artifact in record.artifacts.items():
+        if name.startswith("<"):
+            continue
+        if artifact.group >= 0 and artifact.type in PLAIN:
+            values.update(artifacts.load(store, record.groups, [name], Registry()))
+        else:
+            values[name] = artifact.preview
+    return values

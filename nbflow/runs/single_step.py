@@ -1,0 +1,83 @@
+"""One step on the results of an earlier run: what stands for every task above it, taken as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from nbflow.errors import NotFoundError, PlanError
+from nbflow.model import FORMAT, Flow, Record, TaskId
+from nbflow.store.flows import find_flow, runs_of
+from nbflow.store.location import Store
+from nbflow.store.stored_run import StoredRun, find_run
+
+ENDED = ("done", "reused", "caught", "skipped")
+DEPTH = 20
+"""Runs that are looked at, newest first."""
+
+
+@dataclass(frozen=True)
+class Pins:
+    """The run whose results count, what stood for its tasks, and the steps that run now."""
+
+    run: str | None = None
+    records: Mapping[TaskId, Record | None] = field(default_factory=dict)
+    steps: frozenset[str] = frozenset()
+
+
+def last_results(store: Store, flow: Flow, wanted: Collection[str], run: str | None = None) -> Pins:
+    """A flow that holds the wanted steps with their ancestors in; the newest run that has all of these results out.
+
+    `run` names a run instead. PlanError names the steps that have none.
+    """
+    above = [step.name for step in flow.steps if step.kind != "params" and step.name not in wanted]
+    missing: list[str] | None = None
+    for past in _runs(store, flow, run):
+        lost, found = _results(past, above)
+        if not lost:
+            return Pins(past.run, found, frozenset(wanted))
+        missing = missing if missing is not None else lost
+    word = ", ".join(wanted)
+    if missing is None:
+        raise PlanError(
+            f"--only {word}: there is no earlier run of {flow.name}", fix=f"`--step {word}` runs it with its ancestors"
+        )
+    raise PlanError(
+        f"--only {word}: {', '.join(missing)} left no result in {run or 'the last run'}",
+        step=missing[0], fix=f"`--step {word}` runs it with its ancestors",
+    )  # fmt: skip
+
+
+def _runs(store: Store, flow: Flow, run: str | None) -> list[StoredRun]:
+    if run is None:
+        known = find_flow(store, flow.notebook)
+        found = [StoredRun(store, place) for place in (runs_of(store, known) if known is not None else [])[:DEPTH]]
+        return [past for past in found if _is_flow_run(past)]
+    try:
+        return [find_run(store, run)]
+    except NotFoundError as error:
+        raise PlanError(error.message, fix=error.fix) from None
+
+
+def _is_flow_run(past: StoredRun) -> bool:
+    try:
+        return not past.started.session
+    except NotFoundError:  # it was killed before it had begun
+        return False
+
+
+def _results(past: StoredRun, above: Collection[str]) -> tuple[list[str], dict[TaskId, Record | None]]:
+    """A run and steps in; those of them without a result, and what stood for their tasks, out."""
+    found: dict[TaskId, Record | None] = {}
+    lost = set(above)
+    seen = past.snapshot
+    for step in above:
+        views = [view for view in seen.tasks if view.task.step == step]
+        if (views or seen.status == "done") and step in seen.steps and all(view.state in ENDED for view in views):
+            lost.discard(step)
+        for view in views:
+            record = past.record(view)
+            found[view.task] = record if record is not None and record.format == FORMAT else None
+            if found[view.task] is None and view.state != "skipped":
+                lost.add(step)
+    return [step for step in above if step in lost], found

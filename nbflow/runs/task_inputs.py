@@ -1,0 +1,129 @@
+"""What a past task was given: found again from its run's notebook and results, so that nothing had to be kept for it.
+
+The notebook that is kept with the run says what a task reads; the run's events say which execution stood for each task
+above it; the list of a fan-out is the run's own, or the last one that it could have reused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from nbflow.analysis.effects import owner_of
+from nbflow.engine.earlier import graph_of, parameter_records
+from nbflow.engine.events import Node
+from nbflow.engine.lookup import Lookup, RunFacts
+from nbflow.errors import NotFoundError
+from nbflow.flow.subflow import with_ancestors, without_params
+from nbflow.model import FORMAT, Record, Ref, TaskId, TaskSpec, TaskView
+from nbflow.runs.values import Values, values_with
+from nbflow.store import records
+from nbflow.store.stored_run import StoredRun
+from nbflow.task import stages
+
+
+def spec_of(past: StoredRun, view: TaskView) -> TaskSpec:
+    """A past task in; the spec that it was run from out; NotFoundError when something that it read is gone."""
+    task = view.task
+    graph = graph_of(past)
+    flow = with_ancestors(graph, [task.step])
+    pinned = {other.task: past.record(other) for other in past.snapshot.tasks if other.task != task}
+    facts = RunFacts(run=past.run, store_url=past.store.url, tags=past.snapshot.tags, pinned=pinned)
+    lookup = Lookup(without_params(flow), past.store, facts, parameter_records(past, graph))
+    _retrace(lookup, task, past.snapshot.finished_at or time.time())
+    prepared = lookup.prepare(task)
+    if prepared.action not in ("run", "reuse"):
+        why = prepared.failure.message if prepared.failure else "; ".join(what for _, what in prepared.reasons)
+        raise NotFoundError(
+            f"the inputs of {_name(task)} cannot be found again{f': {why}' if why else ''}",
+            fix="run the flow once more: `nbflow resume`",
+        )
+    return lookup.spec(task, view.attempt, 0)
+
+
+def _retrace(lookup: Lookup, target: TaskId, until: float) -> None:
+    """Everything that the target reads from settles as it did then; the run had ended by `until`."""
+    waiting: dict[TaskId, tuple[TaskId, ...]] = {}
+    settled: set[TaskId] = set()
+
+    def add(nodes: tuple[Node, ...]) -> None:
+        waiting.update({node.task: node.needs for node in nodes if node.task != target})
+
+    def is_open(need: TaskId) -> bool:
+        return need not in settled and need.step in lookup.loops.steps
+
+    add(lookup.first())
+    moved = True
+    while moved:
+        moved = False
+        for task in [task for task, needs in waiting.items() if not any(map(is_open, needs))]:
+            prepared = None if _is_lost(lookup, task) else lookup.prepare(task)
+            moved = True
+            if prepared is not None and prepared.action == "wait":
+                moved = waiting[task] != prepared.waits
+                waiting[task] = prepared.waits
+                continue
+            if prepared is not None and task.part == "list":
+                lookup.settle(task, _list_of(lookup, task, until))
+            elif prepared is None or prepared.action not in ("reuse", "settle"):
+                lookup.settle(task, None)
+            del waiting[task]
+            settled.add(task)
+            add(lookup.unfold(task))
+
+
+def _list_of(lookup: Lookup, task: TaskId, until: float) -> Record | None:
+    """A fan-out's list in; the record that stood for it in the run, of whatever format, None where it is gone, out."""
+    found = [
+        record for version in range(FORMAT, 0, -1)
+        for record in records.find(lookup.store, lookup.key(task, version), version=version)
+        if record.created_at <= until
+    ]  # fmt: skip
+    return next((record for record in found if record.run == lookup.facts.run), found[0] if found else None)
+
+
+def _is_lost(lookup: Lookup, task: TaskId) -> bool:
+    """Whether a fan-out's end cannot be looked at: its list is no longer known."""
+    return task.part == "all" and lookup.record(TaskId(step=task.step, index=task.index, part="list")) is None
+
+
+def load_inputs(past: StoredRun, view: TaskView) -> dict[str, Any]:
+    """A past task in; the names that its cell could read, with their values, out: what it was given.
+
+    Definitions that the values refer to are replayed in the run's own namespace; this unpickles.
+    """
+    spec = spec_of(past, view)
+    states = {name: spec.groups[ref.group] for name, ref in spec.inputs.items() if owner_of(name) is not None}
+    given = _Given(spec, values_with(past, states))
+    stages.bind(spec, given, given)
+    constants = {name: given.values.last(name) for name in spec.constants}
+    stages.bind_loop(spec, given, given, past.store, given.values.registry, constants)
+    return given.found
+
+
+class _Given:
+    """A past task's inputs, and where they are put: into a mapping, and nothing into this process."""
+
+    def __init__(self, spec: TaskSpec, values: Values) -> None:
+        self.spec = spec
+        self.values = values
+        self.found: dict[str, Any] = {}
+
+    def value(self, ref: Ref) -> Any:
+        """Return the value of an input."""
+        return self.values.load_group(self.spec.groups[ref.group], ref.name)
+
+    def name(self, name: str, value: Any) -> None:
+        """Keep a name's value."""
+        self.found[name] = value
+
+    def random(self, name: str, state: Any) -> None:
+        """Leave this process's random state alone."""
+
+    def definition(self, name: str, state: Mapping[str, Any]) -> None:
+        """Leave it to the values: what cells have set on a definition is set as soon as it is replayed."""
+
+
+def _name(task: TaskId) -> str:
+    return "/".join((task.step, ".".join(map(str, task.index)))) if task.index else task.step

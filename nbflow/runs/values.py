@@ -1,0 +1,439 @@
+"""A past run's values: loaded from the datastore, with the definitions that they refer to replayed from the notebook.
+
+Each run has a namespace of its own, in which its functions find their globals and its classes live, so that
+`isinstance` holds between any two values of one run. A kernel that has executed the very same definition gives its
+own class instead.
+"""
+
+from __future__ import annotations
+
+import json
+import linecache
+import re
+import sys
+import threading
+import types
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property, lru_cache
+from typing import Any, Protocol
+
+from nbflow.analysis.cell import transform
+from nbflow.analysis.effects import PROCESS, state_of
+from nbflow.engine.earlier import graph_of, parameter_records
+from nbflow.errors import DamagedError, NbflowError, NotFoundError, TaskError, nearest
+from nbflow.flow.identity import future_flags
+from nbflow.flow.loops import Loops, Sizes
+from nbflow.flow.scope import closed, defined, gather
+from nbflow.model import Binding, Definition, Flow, Group, Index, Record, TaskId, TaskView
+from nbflow.store import artifacts
+from nbflow.store.flows import RunPlace
+from nbflow.store.location import Store, open_store
+from nbflow.store.serialize.pickler import Registry
+from nbflow.store.stored_run import StoredRun
+from nbflow.task import process_state
+from nbflow.task.definition_state import put_state
+
+_MAIN_LOCK = threading.RLock()
+"""Held while `__main__` is a run's namespace: pickles and dataclasses look their module up by name."""
+
+
+STAR = re.compile(r"from\s+[\w.]+\s+import\s*\*")
+"""An import whose names nobody knows: any definition below it may need them."""
+
+
+class Records(Protocol):
+    """What is left of a run's tasks."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """How many items each fan-out had."""
+
+    def of(self, task: TaskId) -> Record | None:
+        """A task, or the end of an --until, in; the record that stands for it, None where there is none, out."""
+
+    def lost(self, task: TaskId) -> str:
+        """Return what has become of a task's record where it has left one that cannot be read, else nothing."""
+
+    def last(self, step: str) -> Record | None:
+        """A step's name in; the record of its last task out, None where it left none."""
+
+
+class Values:
+    """The values of one run; made once for each run, so that what is replayed is replayed once."""
+
+    def __init__(
+        self, store: Store, flow: Flow, records: Records, live: Registry | None = None,
+        states: Mapping[str, Group] | None = None,
+    ) -> None:  # fmt: skip
+        """Take a run's parts; `states` hold what cells have set on definitions, where its end does not count."""
+        self._store = store
+        self._flow = flow
+        self._records = records
+        self._loops = Loops(flow)
+        self._live = live
+        self._states = states
+        self._registry = Registry()
+        self._module = types.ModuleType("__main__")
+        self._by_id = {definition.id: definition for definition in reversed(flow.definitions)}
+        self._made: dict[int, dict[str, Any]] = {}  # definition -> what it bound
+        self._data: dict[str, Any] = {}  # names of data that functions read
+        self._followed: set[str] = set()
+        self._namespace["display"] = _display
+
+    @property
+    def _namespace(self) -> dict[str, Any]:
+        return self._module.__dict__
+
+    # ------------------------------------------------------------ values
+
+    def load(self, record: Record, name: str) -> Any:
+        """A record and the name of one of its artifacts in, the value out.
+
+        NotFoundError when there is none or it was not stored; OutdatedError when the notebook that is kept with the
+        run lacks a definition; whatever unpickling raises.
+        """
+        artifact = record.artifacts.get(name)
+        if artifact is None:
+            known = sorted(record.artifacts)
+            raise NotFoundError(
+                f"step {record.step} left no artifact {name!r}{nearest(name, known)}",
+                fix=f"it left: {', '.join(known) or 'none'}",
+            )
+        if artifact.group < 0:
+            raise NotFoundError(
+                f"{name!r} of step {record.step} was not stored: {artifact.error or 'it could not be serialized'}"
+            )
+        return self.load_group(record.groups[artifact.group], name)
+
+    @property
+    def registry(self) -> Registry:
+        """The classes and functions that have been replayed."""
+        return self._registry
+
+    def load_group(self, group: Group, name: str) -> Any:
+        """A stored group and one of its names in, the value out, after the definitions that it refers to."""
+        with self._as_main():
+            for reference in group.definitions:
+                definition = self._by_id.get(reference.id)
+                if definition is not None:
+                    self._define(definition.order)
+                    self._follow(self._used_by(definition))
+            self._follow(group.free)
+            return artifacts.load(self._store, [group], [name], self._registry)[name]
+
+    def last(self, name: str) -> Any:
+        """A name in; its last version in document order out: an artifact, or a definition replayed.
+
+        NotFoundError when no cell of the run gave it a value.
+        """
+        for version in self._loops.versions(name, self._records.sizes):
+            if isinstance(version, tuple):
+                with self._as_main():
+                    for order in version:
+                        self._define(order)
+                        self._follow(self._used_by(self._flow.definitions[order]))
+                made = [self._made[order] for order in sorted(version, reverse=True)]
+                return next(each[name] for each in made if name in each)
+            record = self._records.of(version)
+            if record is not None and name in record.artifacts:
+                return self.load(record, name)
+            if record is None and (lost := self._records.lost(version)):
+                raise DamagedError(f"{name!r} cannot be loaded: {lost}")  # and not what it was before that step
+        raise NotFoundError(f"no step of this run left {name!r}")
+
+    def defined_in(self, step: str) -> frozenset[str]:
+        """The names of the definitions that a step's own cell makes."""
+        return frozenset(name for definition in self._own(step) for name in definition.names)
+
+    def definition(self, step: str, name: str) -> Any:
+        """A step and the name of a definition of its cell in; the object, replayed, out."""
+        order = max(definition.order for definition in self._own(step) if name in definition.names)
+        with self._as_main():
+            self._define(order)
+            self._follow(self._used_by(self._flow.definitions[order]))
+        return self._made[order][name]
+
+    def _own(self, step: str) -> list[Definition]:
+        cells = {one.cell for one in self._flow.steps if one.name == step}
+        return [one for one in self._flow.definitions if one.cell in cells and one.kind == "definition"]
+
+    def names(self) -> list[str]:
+        """The public names that have a value, sorted; nothing is loaded."""
+        found = []
+        for name in self._flow.writers:
+            if name.startswith(("_", "<")):
+                continue
+            if any(self._has(version, name) for version in self._loops.versions(name, self._records.sizes)):
+                found.append(name)
+        return sorted(found)
+
+    def _has(self, version: TaskId | tuple[int, ...], name: str) -> bool:
+        if isinstance(version, tuple):
+            return True
+        record = self._records.of(version)
+        return record is not None and name in record.artifacts
+
+    # ------------------------------------------------------------ definitions
+
+    def _define(self, order: int) -> None:
+        """Replay a definition, after all that it requires, in document order, each once."""
+        stars = (each.order for each in self._flow.definitions[:order] if STAR.fullmatch(each.source.strip()))
+        for needed in sorted({*closed(self._flow.definitions, [order]), *stars}):
+            if needed not in self._made:
+                definition = self._flow.definitions[needed]
+                live = self._from_kernel(definition)
+                self._made[needed] = live or self._replayed(definition)
+                self._registry.add(definition.id, self._made[needed], definition.cell)
+                self._settle_names()
+                if live is None:  # the kernel's own have what the kernel's cells have set on them
+                    self._put_state(self._made[needed])
+
+    def _put_state(self, made: Mapping[str, Any]) -> None:
+        """Set on classes and functions what the run's cells have set on them, beside what their source says."""
+        for name, value in made.items():
+            if self._states is not None:
+                group = self._states.get(state_of(name))
+                if group is not None:
+                    put_state(value, self.load_group(group, state_of(name)))
+                continue
+            for version in self._loops.versions(state_of(name), self._records.sizes):
+                record = self._records.of(version) if isinstance(version, TaskId) else None
+                if record is not None and state_of(name) in record.artifacts:
+                    put_state(value, self.load(record, state_of(name)))
+                    break
+
+    def _from_kernel(self, definition: Definition) -> dict[str, Any] | None:
+        """A definition in; what it bound in this kernel, None where it has not been executed here, out."""
+        if self._live is None or definition.kind != "definition" or not self._live.has(definition.id):
+            return None
+        found = {}
+        for name in definition.names:
+            try:
+                found[name] = self._live.object(definition.id, name)
+            except NbflowError:  # a name that no pickle refers to: an import, a constant
+                return None
+        return found
+
+    def _replayed(self, definition: Definition) -> dict[str, Any]:
+        """A definition in; the names that it binds, with their values, out."""
+        namespace = self._namespace
+        for needed in sorted(definition.requires):
+            namespace.update(self._made.get(needed, {}))
+        for binding in definition.binds:
+            for name, value in self._bound(binding):
+                namespace[name] = value
+        file = f"{self._flow.name}: cell {definition.position}"
+        _remember_lines(file, definition)
+        flags = future_flags(each.source for each in self._flow.definitions[: definition.order])
+        try:
+            _execute(definition, file, namespace, flags)
+        except ModuleNotFoundError:
+            if not self._add_paths():
+                raise
+            _execute(definition, file, namespace, flags)
+        return {name: namespace[name] for name in definition.names if name in namespace}
+
+    def _add_paths(self) -> bool:
+        """Look for modules where the notebook's cells have looked for them; whether that is anywhere else."""
+        for version in self._loops.versions(PROCESS, self._records.sizes):
+            record = self._records.of(version) if isinstance(version, TaskId) else None
+            if record is not None and PROCESS in record.artifacts:
+                before = list(sys.path)
+                for change in self.load(record, PROCESS):
+                    process_state.put(process_state.only(change, "sys.path"))
+                return sys.path != before
+        return False
+
+    def _settle_names(self) -> None:
+        """Each name of the namespace has its last version: data over definitions, later definitions over earlier."""
+        for order in sorted(self._made):
+            self._namespace.update(self._made[order])
+        self._namespace.update(self._data)
+
+    # ------------------------------------------------------------ free names
+
+    def _used_by(self, definition: Definition) -> tuple[str, ...]:
+        """The names that a definition's bodies read, and those of its annotations that only definitions bear."""
+        return (*definition.free, *defined(definition.hints, self._flow.writers, None))
+
+    def _follow(self, names: tuple[str, ...]) -> None:
+        """Free names of functions in; each is bound in the namespace, as the end of the notebook has it."""
+        wanted = {name: False for name in names if name not in self._followed}
+        if not wanted:
+            return
+        self._followed |= wanted.keys()
+        try:
+            need = gather(self._flow.writers, self._flow.definitions, wanted)
+            for order in sorted(need.definitions):
+                self._define(order)
+            for binding in need.bindings.values():
+                for name, value in self._bound(binding):
+                    self._data[name] = value
+        except BaseException:  # the user's definitions run here; whatever broke off is tried again the next time
+            self._followed -= wanted.keys()
+            raise
+        self._settle_names()
+
+    def _bound(self, binding: Binding) -> Iterator[tuple[str, Any]]:
+        """A binding in; its name and value from the nearest source that has one out; none where none has."""
+        for source in binding.sources:
+            record = self._records.last(source.step) if source.step is not None else None
+            artifact = record.artifacts.get(binding.name) if record is not None else None
+            if record is not None and artifact is not None and artifact.group >= 0:
+                yield binding.name, self.load(record, binding.name)
+                return
+
+    @contextmanager
+    def _as_main(self) -> Iterator[None]:
+        """`__main__` is the run's namespace inside, and modules beside the notebook can be imported."""
+        folder = self._flow.notebook.folder
+        with _MAIN_LOCK:
+            before = sys.modules["__main__"]
+            sys.modules["__main__"] = self._module
+            added = bool(folder) and folder not in sys.path
+            path = list(sys.path)
+            if added:
+                sys.path.append(folder)
+            try:
+                yield
+            finally:
+                sys.modules["__main__"] = before
+                sys.path[:] = path
+
+
+def _execute(definition: Definition, file: str, namespace: dict[str, Any], flags: int) -> None:
+    """Run a definition's statement in a namespace, its lines numbered as in its cell; TaskError when it raises."""
+    code = compile("\n" * (definition.line - 1) + transform(definition.source), file, "exec", flags, dont_inherit=True)
+    try:
+        exec(code, namespace)
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # the user's code
+        names = ", ".join(definition.names) or definition.kind
+        raise TaskError(
+            f"the definition of {names} cannot be replayed: {type(error).__name__}: {error}",
+            cell=definition.cell,
+            line=definition.line,
+            fix="load the value in a kernel that has run the notebook",
+        ) from error
+
+
+def _remember_lines(file: str, definition: Definition) -> None:
+    """Tracebacks and `inspect.getsource` find the definition's text under the file name of its code."""
+    entry = linecache.cache.get(file)
+    lines = list(entry[2]) if entry is not None and len(entry) == 4 else []
+    text = [f"{line}\n" for line in definition.source.split("\n")]
+    start = definition.line - 1
+    lines += ["\n"] * (start + len(text) - len(lines))
+    lines[start : start + len(text)] = text
+    # without a time of change an entry is never checked against a file
+    linecache.cache[file] = (sum(map(len, lines)), None, lines, file)
+
+
+def _display(*values: Any, **options: Any) -> Any:
+    """What notebooks call `display`, bound in a namespace that no kernel has filled."""
+    from IPython.display import display
+
+    return display(*values, **options)  # type: ignore[no-untyped-call]
+
+
+def live_registry() -> Registry | None:
+    """The registry of the kernel that runs here, None outside a kernel with nbflow loaded."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
+    loaded = getattr(shell, "nbflow_extension", None)  # level 14 puts its session there
+    registry = getattr(loaded[0], "registry", None) if loaded else None
+    return registry if isinstance(registry, Registry) else None
+
+
+# ---------------------------------------------------------------- of stored runs
+
+
+def values_of(run: StoredRun) -> Values:
+    """Return a run's values, one object for each run in a process: `isinstance` holds between all values of a run."""
+    return _values(run.store.url, run.place, run.document)
+
+
+@lru_cache(maxsize=64)
+def _values(url: str, place: RunPlace, document: str) -> Values:
+    """Make a run's values, once for each text of its notebook: by hand a notebook grows while it runs."""
+    del document
+    run = StoredRun(open_store(url), place)
+    flow = graph_of(run)
+    return Values(run.store, flow, _Left(run, flow), live_registry())
+
+
+def values_with(run: StoredRun, states: Mapping[str, Group]) -> Values:
+    """Return a run's values apart, for one task: with what cells had set on definitions when it began."""
+    flow = graph_of(run)
+    return Values(run.store, flow, _Left(run, flow), live_registry(), states)
+
+
+def parameters_of(run: StoredRun) -> dict[str, Any]:
+    """Return a run's parameters by name with their real values: those that JSON has no word for are loaded."""
+    stored = {
+        name: record
+        for key, execution in run.started.given
+        if (record := run.given(key, execution)) is not None
+        for name, artifact in record.artifacts.items()
+        if artifact.group >= 0
+    }
+    parameters: dict[str, Any] = {}
+    for name, text in run.started.parameters.items():
+        if name in stored:
+            parameters[name] = values_of(run).load(stored[name], name)
+            continue
+        try:
+            parameters[name] = json.loads(text)
+        except ValueError:
+            parameters[name] = text
+    return parameters
+
+
+class _Left:
+    """The records of a run's tasks, as its values are looked up."""
+
+    def __init__(self, run: StoredRun, flow: Flow) -> None:
+        self._run = run
+        self._flow = flow
+
+    @cached_property
+    def _parameters(self) -> dict[str, Record]:
+        return parameter_records(self._run, self._flow)
+
+    @property
+    def sizes(self) -> dict[tuple[str, Index], int]:
+        """How many items each fan-out had, and how many turns each loop, as far as its tasks show."""
+        sizes: dict[tuple[str, Index], int] = {}
+        heads = {step.name: len(step.scope) for step in self._flow.steps if step.options.foreach is not None}
+        for view in self._run.snapshot.tasks:
+            if view.task.turn is not None:
+                turns = (view.task.step, view.task.index)
+                sizes[turns] = max(sizes.get(turns, 0), view.task.turn + 1)
+            depth = heads.get(view.task.step, 0)
+            if depth and len(view.task.index) == depth:
+                place = (view.task.step, view.task.index[:-1])
+                sizes[place] = max(sizes.get(place, 0), view.task.index[-1] + 1)
+        return sizes
+
+    def of(self, task: TaskId) -> Record | None:
+        """Return the record of a task, or of the end of an --until."""
+        view = self._view(task)
+        return self._run.record(view) if view is not None else self._parameters.get(task.step)
+
+    def lost(self, task: TaskId) -> str:
+        """Return what has become of the task's record where it has left one that cannot be read."""
+        view = self._view(task)
+        return self._run.lost(view) if view is not None else ""
+
+    def _view(self, task: TaskId) -> TaskView | None:
+        views = [
+            view for view in self._run.snapshot.tasks
+            if (view.task.step, view.task.index) == (task.step, task.index) and task.turn in (None, view.task.turn)
+        ]  # fmt: skip
+        return max(views, key=lambda view: view.task.turn or 0, default=None)
+
+    def last(self, step: str) -> Record | None:
+        """Return the record of a step's last task."""
+        return self._run.last_record(step) or self._parameters.get(step)

@@ -1,0 +1,240 @@
+"""Dumped values ↔ segments in the store and manifests: hashed first, written only if absent, mapped when loaded."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import blake3
+
+from nbflow.errors import DamagedError, OutdatedError
+from nbflow.model import Artifact, Buffer, DefinitionRef, Group, Segment
+from nbflow.store.location import Store
+from nbflow.store.serialize.pickler import Dumped, Unstorable
+from nbflow.store.serialize.pickler import load as unpickle
+from nbflow.store.serialize.registry import Registry
+from nbflow.store.verified import DIGEST, PARALLEL, hash_of
+
+INLINE = 32 << 10
+"""A group below this many bytes in all stands in the record itself."""
+
+SEGMENT_MIN, SEGMENT_MAX = 1 << 20, 64 << 20
+ZEROS = bytes(128 << 10)
+
+
+def save(store: Store, dumped: Sequence[Dumped | Unstorable]) -> tuple[tuple[Group, ...], dict[str, Artifact]]:
+    """What `serialize.dump` gave in; its groups and one artifact for each name out, when all bytes are in the store.
+
+    Large saves use a few threads for the time of the call: not for a process that will fork meanwhile.
+    StoreError when the bytes cannot be written.
+    """
+    stored = [each for each in dumped if isinstance(each, Dumped)]
+    large = sum(_size(each) for each in stored if _size(each) >= INLINE)
+    if large < PARALLEL:
+        groups = [_save_group(store, each, map) for each in stored]
+    else:
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "nbflow-save") as pool:
+            groups = [_save_group(store, each, pool.map) for each in stored]
+    artifacts = {
+        name: _artifact(name, number, group, each)
+        for number, (group, each) in enumerate(zip(groups, stored, strict=True))
+        for name in group.names
+    }
+    artifacts |= {each.name: _not_stored(each) for each in dumped if isinstance(each, Unstorable)}
+    return tuple(groups), artifacts
+
+
+def load(store: Store, groups: Sequence[Group], names: Iterable[str] | None, registry: Registry) -> dict[str, Any]:
+    """Groups and the wanted names (None: all) in; these names with their values out; whole groups, loaded together.
+
+    This unpickles. OutdatedError names the cell of an edited class, StoreError missing bytes.
+    """
+    wanted = None if names is None else set(names)
+    found: dict[str, Any] = {}
+    for group in groups:
+        if wanted is None or wanted.intersection(group.names):
+            found.update(_load_group(store, group, registry))
+    return found if wanted is None else {name: found[name] for name in found if name in wanted}
+
+
+def segments_of(groups: Iterable[Group]) -> Iterator[str]:
+    """Groups in; the hashes of all segments that they are made of out: what must be kept as long as they are."""
+    return (segment.hash for segment in segments_in(groups))
+
+
+def segments_in(groups: Iterable[Group]) -> Iterator[Segment]:
+    """Return all segments that groups are made of; zeros have none."""
+    for group in groups:
+        for buffer in (group.stream, *group.buffers):
+            yield from (segment for segment in buffer.segments if segment.hash)
+
+
+def is_whole(store: Store, groups: Iterable[Group]) -> bool:
+    """Groups in; whether every segment that they are made of is in the datastore out."""
+    return lost_of(store, groups) is None
+
+
+def lost_of(store: Store, groups: Iterable[Group], *, verify: bool = False) -> str | None:
+    """Return which segment of which names the datastore no longer holds as it was, None where it holds all.
+
+    With `verify` those that this machine has neither written nor read are read; otherwise their length counts.
+    """
+    for group in groups:
+        if not _is_itself(group):
+            return f"what is stored of {', '.join(group.names)} is damaged"
+        for segment in segments_in([group]):
+            if not store.has_segment(segment, verify=verify):
+                return f"segment {segment.hash} of {', '.join(group.names)} is missing or damaged"
+    return None
+
+
+def content_id(group: Group, name: str) -> str:
+    """A group and one of its names in; the id of that name's content out: its own name does not count when alone."""
+    return group.id if len(group.names) == 1 else hash_of(f"{group.id}\0{name}".encode())
+
+
+# ---------------------------------------------------------------- saving
+
+_Map = Callable[..., Iterable[Segment]]
+
+
+def _size(dumped: Dumped) -> int:
+    return len(dumped.stream) + sum(buffer.nbytes for buffer in dumped.buffers)
+
+
+def _save_group(store: Store, dumped: Dumped, mapper: _Map) -> Group:
+    parts = [memoryview(dumped.stream), *dumped.buffers]
+    if _size(dumped) < INLINE:
+        buffers = [Buffer(length=part.nbytes, inline=bytes(part)) for part in parts]
+    else:
+        buffers = _save_buffers(store, parts, mapper)
+    return Group(
+        id=_group_id(buffers, dumped.definitions),
+        names=dumped.names,
+        serializer="pickle",
+        stream=buffers[0],
+        buffers=tuple(buffers[1:]),
+        definitions=dumped.definitions,
+        free=dumped.free,
+    )
+
+
+def _save_buffers(store: Store, parts: Sequence[memoryview], mapper: _Map) -> list[Buffer]:
+    pieces: list[memoryview] = []
+    counts = []
+    for part in parts:
+        length = segment_length(part.nbytes)
+        cut = [part[start : start + length] for start in range(0, part.nbytes, length)]
+        pieces.extend(cut)
+        counts.append(len(cut))
+    segments = iter(list(mapper(lambda piece: save_segment(store, piece), pieces)))
+    return [
+        Buffer(length=part.nbytes, segments=tuple(next(segments) for _ in range(count)))
+        for part, count in zip(parts, counts, strict=True)
+    ]
+
+
+def segment_length(nbytes: int) -> int:
+    """A buffer's length in; the length of its segments out: a power of two, so that a grown buffer shares them."""
+    return min(max(1 << max(-(-nbytes // 64) - 1, 0).bit_length(), SEGMENT_MIN), SEGMENT_MAX)
+
+
+def save_segment(store: Store, piece: memoryview) -> Segment:
+    """Bytes in; the segment that holds them, written unless the store has it, out; zeros are not written at all."""
+    if is_zero(piece):
+        return Segment(hash="", length=piece.nbytes)
+    segment = Segment(hash=hash_of(piece), length=piece.nbytes)
+    if not store.has_segment(segment, verify=True):
+        store.write_segment(segment, piece)
+    return segment
+
+
+def is_zero(piece: memoryview) -> bool:
+    """Whether bytes are all zero; bytes that are not are mostly told at once."""
+    if piece.nbytes < 4096 or piece[:64] != ZEROS[:64]:
+        return False
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        whole = piece.nbytes // 8 * 8
+        words = numpy.frombuffer(piece[:whole], dtype=numpy.int64)
+        return not numpy.count_nonzero(words) and not any(piece[whole:])
+    step = len(ZEROS)
+    return all(piece[at : at + step].tobytes() == ZEROS[: piece.nbytes - at] for at in range(0, piece.nbytes, step))
+
+
+def _group_id(buffers: Sequence[Buffer], definitions: Sequence[DefinitionRef]) -> str:
+    """Hash over the content's own bytes or segment hashes, each with its length so that no two contents meet."""
+    digest = blake3.blake3(b"group")
+    for buffer in buffers:
+        digest.update(b"%d:" % buffer.length)
+        if buffer.inline is not None:
+            digest.update(buffer.inline)
+        for segment in buffer.segments:
+            digest.update(f"{segment.hash}+{segment.length};".encode())
+    for definition in definitions:
+        digest.update(f"|{definition.id}".encode())
+    return f"b3:{digest.hexdigest(DIGEST)}"
+
+
+def _is_itself(group: Group) -> bool:
+    """Whether a group is what its id says: small values stand in the record itself, and no segment's name tells."""
+    return _group_id((group.stream, *group.buffers), group.definitions) == group.id
+
+
+def _artifact(name: str, number: int, group: Group, dumped: Dumped) -> Artifact:
+    about = dumped.described[name]
+    return Artifact(
+        name=name,
+        type=about.type,
+        group=number,
+        content_id=content_id(group, name),
+        nbytes=about.nbytes,
+        shape=about.shape,
+        preview=about.preview,
+    )
+
+
+def _not_stored(failed: Unstorable) -> Artifact:
+    about = failed.described
+    return Artifact(
+        name=failed.name,
+        type=about.type,
+        group=-1,
+        nbytes=about.nbytes,
+        shape=about.shape,
+        preview=about.preview,
+        error=failed.reason,
+    )
+
+
+# ---------------------------------------------------------------- loading
+
+
+def _load_group(store: Store, group: Group, registry: Registry) -> dict[str, Any]:
+    for definition in group.definitions:
+        if not registry.has(definition.id):
+            raise registry.outdated(definition.id, definition.id.partition("@")[0], definition.cell)
+    if not _is_itself(group):
+        raise DamagedError(
+            f"{', '.join(group.names)} cannot be loaded: what is stored of it is damaged in {store.url}",
+            fix="run the step that made it again with --fresh STEP",
+        )
+    try:
+        stream = _bytes_of(store, group.stream)
+        return unpickle(stream, [_bytes_of(store, buffer) for buffer in group.buffers], registry, group.names)
+    except OutdatedError as error:
+        if error.cell is None:
+            error.cell = next((each.cell for each in group.definitions if each.cell), None)
+        raise
+    except DamagedError as error:
+        raise DamagedError(f"{', '.join(group.names)} cannot be loaded: {error.message}", fix=error.fix) from error
+
+
+def _bytes_of(store: Store, buffer: Buffer) -> memoryview:
+    """A buffer in; its bytes as writable memory out."""
+    if buffer.inline is not None:
+        return memoryview(bytearray(buffer.inline))
+    return store.map_segments(buffer.segments)

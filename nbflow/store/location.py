@@ -1,0 +1,77 @@
+"""A datastore's URL → the datastore. Folders use plain system calls, every other URL fsspec: nothing else touches it.
+
+Paths in a datastore are relative, with `/`, and never made of raw names: `safe_name` first. A file appears under its
+name whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+
+from nbflow.store.index_file import cache_folder
+from nbflow.store.interface import Entry, Store, hashed_name, is_safe, name_of, safe_name
+from nbflow.store.local import LocalStore
+from nbflow.store.remote import RemoteStore
+from nbflow.store.settings import read_settings
+
+__all__ = [
+    "Entry",
+    "LocalStore",
+    "RemoteStore",
+    "Store",
+    "cache_folder",
+    "hashed_name",
+    "is_safe",
+    "name_of",
+    "open_store",
+    "safe_name",
+    "store_at",
+    "store_url",
+]
+
+
+def store_url(
+    given: str | os.PathLike[str] | None, folder: str | os.PathLike[str], environ: Mapping[str, str] = os.environ
+) -> str:
+    """What was asked for and the notebook's folder in; the datastore's folder or URL out.
+
+    Without `given`: NBFLOW_STORE, else what `%flow config store` wrote to `.nbflow/config.json` beside the notebook
+    (a relative path counts from that folder), else that `.nbflow` itself. StoreError when config.json cannot be
+    understood.
+    """
+    if given is not None and os.fspath(given):
+        return os.fspath(given)
+    if environ.get("NBFLOW_STORE"):
+        return environ["NBFLOW_STORE"]
+    named = read_settings(folder).get("store")
+    if named:
+        place = os.path.expanduser(str(named))  # noqa: PTH111  # a URL would lose a slash as a Path
+        return place if "://" in place else str(Path(folder) / place)
+    return str(Path(folder) / ".nbflow")
+
+
+def open_store(url: str | os.PathLike[str]) -> Store:
+    """A folder or URL in; its datastore out, which is made on the first write.
+
+    FormatError when a newer nbflow wrote it, StoreError when it cannot be reached.
+    """
+    store = store_at(url)
+    store.check_format()
+    return store
+
+
+def store_at(url: str | os.PathLike[str]) -> Store:
+    """Return the datastore at a folder or URL, whatever it says of itself."""
+    text = os.fspath(url)
+    scheme, separator, rest = text.partition("://")
+    mapped = os.environ.get("NBFLOW_NO_MMAP") != "1"
+    store: Store
+    if separator and scheme != "file":
+        store = RemoteStore(text, cache_folder(), mapped=mapped)
+    else:
+        folder = urllib.parse.unquote(rest) if separator else text
+        store = LocalStore(str(Path(folder).expanduser().absolute()), mapped=mapped)
+    return store

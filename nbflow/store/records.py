@@ -1,0 +1,371 @@
+"""What runs leave in the store besides artifacts: results, facts, events, logs, heartbeats; written once, read by all.
+
+Nothing here unpickles. A file that is missing, empty, torn, foreign or of another format is passed over, never fatal.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypedDict
+
+import msgspec
+
+from nbflow.errors import NotFoundError
+from nbflow.jsonable import from_json, to_json
+from nbflow.model import FORMAT, Buffer, Output, Record, RunEvent
+from nbflow.store import batches
+from nbflow.store.batches import BatchWriter, Then
+from nbflow.store.interface import segment_path
+from nbflow.store.jsonl import ChunkReader, ChunkWriter
+from nbflow.store.location import LocalStore, Store, name_of, safe_name
+
+SEGMENT = re.compile(r"\w+:\w{4,}|")
+"""A segment's hash, empty for zeros."""
+
+
+class Facts(TypedDict, total=False):
+    """What was learnt about a step's code: names that it changes in place, and why names could not be stored."""
+
+    changed: list[str]
+    unstored: dict[str, str]
+
+
+LAST = 8
+"""Records of a key that are read to find the newest: their names begin with their runs, which are in order."""
+
+TICK = 1e-5
+"""Seconds between the places of two records in their order."""
+
+RUN_ID = re.compile(r"(\d{8}-\d{6})-([0-9a-f]{3})[0-9a-f]+")
+PARTS = 4096
+"""Parts of a second in a run's id."""
+
+
+class Stamped(msgspec.Struct, frozen=True, array_like=True):
+    """A line of an event file: when it was put (seconds since 1970), and the event."""
+
+    at: float
+    event: RunEvent
+
+
+class _Place(msgspec.Struct, frozen=True):
+    """As much of a record as its place in the order of records needs."""
+
+    created_at: float
+    stamp: float = 0.0
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """A sign of life, or a request to end: when it was given."""
+
+    at: float
+
+
+# ---------------------------------------------------------------- results
+
+
+def result_folder(key: str) -> str:
+    """A task's key in; the folder of its executions out."""
+    name = safe_name(key)
+    return f"results/{safe_name(key.rpartition(':')[2][:2])}/{name}"
+
+
+def publish(store: Store, record: Record) -> bool:
+    """A record whose segments are all in the store in; True, or False when that execution has published one already."""
+    path = f"{result_folder(record.key)}/{safe_name(record.execution)}.json"
+    _note_unstored(store, record)
+    store.settle(_segments(record))
+    return store.create(path, to_json(record))
+
+
+def publish_among_others(store: Store, writer: BatchWriter, record: Record, then: Then) -> None:
+    """A record of one of many small tasks in; `then` is called once it is in the store, or with what kept it out."""
+    _note_unstored(store, record)
+    writer.put(record.parts.code, record.run, to_json(record), then, _segments(record))
+
+
+def has_segments(record: Record) -> bool:
+    """Return whether a record names bytes that lie beside it: publishing it waits until the disk has them."""
+    return bool(_segments(record))
+
+
+def _segments(record: Record) -> list[str]:
+    """Return the paths of the segments that a record names: they are settled before it is there."""
+    buffers = (buffer for group in record.groups for buffer in (group.stream, *group.buffers))
+    return [segment_path(segment.hash) for buffer in buffers for segment in buffer.segments if segment.hash]
+
+
+def _note_unstored(store: Store, record: Record) -> None:
+    unstored = {name: f"{each.type}: {each.error}" for name, each in record.artifacts.items() if each.group < 0}
+    if unstored and (facts := read_facts(store, record.parts.code)).get("unstored") != unstored:
+        write_facts(store, record.parts.code, {**facts, "unstored": unstored})
+
+
+def find(store: Store, key: str, *, among: str = "", version: int = FORMAT) -> list[Record]:
+    """A task's key in; the records of its executions, newest first, out; those of other formats are passed over.
+
+    `among`: the code of its step, where it may be one of many small tasks, whose records share files.
+    """
+    folder = result_folder(key)
+    paths = [f"{folder}/{name}" for name in store.children(folder) if name.endswith(".json")]
+    lines = [*store.read_many(paths).values(), *(batches.reader_of(store).find(among, key) if among else ())]
+    records = map(record_of, lines)
+    wanted = [record for record in records if record and record.key == key and record.format == version]
+    return sorted(wanted, key=lambda record: record.order, reverse=True)
+
+
+def stamp_after(created_at: float, seen: float) -> float:
+    """A record's time and the newest place that its run had seen in; its own place, 0 where its time says it, out."""
+    return 0.0 if created_at > seen else seen + TICK
+
+
+def newest_place(store: Store, key: str, *, among: str = "") -> float:
+    """A task's key in; the place of its newest record in their order, 0 where it has none, out; `among` as for `find`.
+
+    A step that is never reused has many records: those of its last runs are enough.
+    """
+    folder = result_folder(key)
+    paths = [f"{folder}/{name}" for name in store.children(folder) if name.endswith(".json")]
+    lines = [*store.read_many(paths[-LAST:]).values(), *(batches.reader_of(store).find(among, key) if among else ())]
+    return max((place.stamp or place.created_at for line in lines if (place := from_json(line, _Place))), default=0.0)
+
+
+def read_record(store: Store, key: str, execution: str) -> Record | None:
+    """Return the record of an execution under a task's key, None where there is none that can be read."""
+    path = f"{result_folder(key)}/{safe_name(execution)}.json"
+    shared = batches.reader_of(store)
+    data = shared.known(key, execution) or store.read_many([path]).get(path) or shared.read(key, execution)
+    return record_of(data) if data else None
+
+
+def record_of(data: bytes) -> Record | None:
+    """Return the record that a file or a line of a batch holds, None where it is none or does not fit together."""
+    record = from_json(data, Record)
+    if record is None or not all(artifact.group < len(record.groups) for artifact in record.artifacts.values()):
+        return None
+    buffers = (buffer for group in record.groups for buffer in (group.stream, *group.buffers))
+    return record if all(_is_sound(buffer) for buffer in buffers) else None
+
+
+def _is_sound(buffer: Buffer) -> bool:
+    if buffer.inline is not None:
+        return True
+    pieces = buffer.segments
+    return buffer.length == sum(s.length for s in pieces) and all(
+        s.length >= 0 and SEGMENT.fullmatch(s.hash) for s in pieces
+    )
+
+
+def all_records(store: Store) -> Iterable[Record]:
+    """Every readable record of the store: what a clean-up asks; a full scan."""
+    found: set[str] = set()
+    for entry in store.list("results"):
+        for record in read_entry(store, entry.path):
+            if record.execution not in found:  # files that were joined may stand beside their parts
+                found.add(record.execution)
+                yield record
+
+
+def read_entry(store: Store, path: str) -> list[Record]:
+    """A file of results in; its records, none when it is gone or cannot be read, out."""
+    data = store.read_many([path]).get(path, b"")
+    lines = batches.lines_of(data) if batches.is_batch(path) else [data]
+    return [record for line in lines if (record := record_of(line)) is not None]
+
+
+def read_facts(store: Store, code_key: str) -> Facts:
+    """Return what was learnt about a step's code, empty when nothing was."""
+    path = f"facts/{safe_name(code_key)}.json"
+    return from_json(store.read_many([path]).get(path, b""), Facts) or {}
+
+
+def write_facts(store: Store, code_key: str, facts: Facts) -> None:
+    """A code key and JSON-able facts in; they replace the older ones."""
+    store.write(f"facts/{safe_name(code_key)}.json", to_json(facts))
+
+
+# ---------------------------------------------------------------- runs, in the folder of their flow below `flows/`
+
+
+def new_run_id(store: Store | None = None, at: float | None = None) -> str:
+    """A store and a time (now) in; an id that no other run has and that sorts behind all runs of the store out.
+
+    `20250131-094501-3f9c2a1b4`: of the last word three digits are the second's parts. Where a machine whose clock was
+    ahead has run something the id is one part later than that: ids tell the order of runs, not the time.
+    """
+    ticks = int((time.time() if at is None else at) * PARTS)
+    if store is not None:
+        ticks = max(ticks, _newest_ticks(store) + 1)
+    moment = time.strftime("%Y%m%d-%H%M%S", time.gmtime(ticks // PARTS))
+    return f"{moment}-{ticks % PARTS:03x}{secrets.token_hex(3)}"
+
+
+def _newest_ticks(store: Store) -> int:
+    """A store in; the moment in the id of its newest run, whatever its flow: results are shared between flows."""
+    folders = store.children("flows")
+    if isinstance(store, LocalStore) or len(folders) < 2:
+        listed = [list_runs(store, folder) for folder in folders]
+    else:
+        with ThreadPoolExecutor(min(16, len(folders)), "nbflow-runs") as pool:
+            listed = list(pool.map(lambda folder: list_runs(store, folder), folders))
+    for run in sorted((run for runs in listed for run in runs), reverse=True):
+        found = RUN_ID.fullmatch(run)
+        if found is None or run.startswith("9999"):
+            continue
+        with suppress(ValueError):  # no date
+            return calendar.timegm(time.strptime(found[1], "%Y%m%d-%H%M%S")) * PARTS + int(found[2], 16)
+    return 0
+
+
+def run_folder(folder: str, run: str) -> str:
+    """A flow's folder and a run's id in; the run's folder out."""
+    return f"flows/{folder}/runs/{safe_name(run)}"
+
+
+def list_runs(store: Store, folder: str) -> list[str]:
+    """A flow's folder in; the ids of the runs in it, newest first (`new_run_id` puts them in order), out."""
+    return sorted((name_of(name) for name in store.children(f"flows/{folder}/runs")), reverse=True)
+
+
+def delete_run(store: Store, folder: str, run: str) -> None:
+    """A run in; every file of it is gone, the records of its executions stay."""
+    for entry in store.list(run_folder(folder, run)):
+        store.delete(entry.path)
+
+
+def write_notebook(store: Store, folder: str, run: str, document: str) -> None:
+    """Keep the notebook's JSON as it was run."""
+    store.write(f"{run_folder(folder, run)}/notebook.ipynb", document.encode())
+
+
+def read_notebook(store: Store, folder: str, run: str) -> str:
+    """Return the text of a run's notebook; NotFoundError when it kept none that can be read."""
+    path = f"{run_folder(folder, run)}/notebook.ipynb"
+    try:
+        return store.read_many([path])[path].decode()
+    except (KeyError, UnicodeDecodeError):
+        raise NotFoundError(
+            f"the notebook of run {run} is missing or damaged: {path} in {store.url}", fix="run the flow once more"
+        ) from None
+
+
+class EventWriter:
+    """Events of one run in; event files out, at most one every 50 ms; see `ChunkWriter` for errors."""
+
+    def __init__(self, store: Store, folder: str, run: str, writer_id: str, after: float = 0.0) -> None:
+        """`after`: when the last event was put that this writer knows of; its own ones come later."""
+        # The same writer may come back (a resumed run, a tag added later): each time it is a writer of its own.
+        writer = f"{writer_id}.{secrets.token_hex(3)}"
+        home = run_folder(folder, run)
+        self._chunks = ChunkWriter(store, f"{home}/events", writer, settled=(f"{home}/notebook.ipynb",))
+        self._last = after + TICK if after else 0.0
+
+    def put(self, event: RunEvent) -> None:
+        """Take one event; it is in the store within about 50 ms."""
+        self._last = max(self._last, time.time())  # a clock that is set back must not reorder events
+        self._chunks.put(to_json(Stamped(self._last, event)))
+
+    def flush(self) -> None:
+        """All events put so far are in the store when this returns."""
+        self._chunks.flush()
+
+    def close(self) -> None:
+        """Flush and join this writer's files into one."""
+        self._chunks.close()
+
+
+class EventReader:
+    """A run in; its events as they come, those that are new with each call."""
+
+    def __init__(self, store: Store, folder: str, run: str) -> None:
+        self._chunks = ChunkReader(store, f"{run_folder(folder, run)}/events")
+        self.last = 0.0
+        """When the last event was put, by the clock of who put it."""
+
+    def new(self) -> list[RunEvent]:
+        """The events since the last call, ordered by time, then by each writer's own order."""
+        stamped = []
+        for writer, number, line in self._chunks.new():
+            each = from_json(line, Stamped)
+            if each is not None:
+                stamped.append((each.at, writer, number, each.event))
+                self.last = max(self.last, each.at)
+        return [each[3] for each in sorted(stamped, key=lambda each: each[:3])]
+
+
+def read_events(store: Store, folder: str, run: str) -> list[RunEvent]:
+    """A run in; all its events in order, empty for a run that is not there, out."""
+    return EventReader(store, folder, run).new()
+
+
+class LogWriter:
+    """What one execution prints and displays in; log files out, at most one every 50 ms."""
+
+    def __init__(self, store: Store, folder: str, run: str, execution: str) -> None:
+        self._chunks = ChunkWriter(store, f"{run_folder(folder, run)}/logs/{safe_name(execution)}", "log")
+
+    def put(self, output: Output) -> None:
+        """Take one piece of output; it is in the store within about 50 ms."""
+        self._chunks.put(to_json(output))
+
+    def flush(self) -> None:
+        """All output put so far is in the store when this returns."""
+        self._chunks.flush()
+
+    def close(self) -> None:
+        """Flush and join the files into one."""
+        self._chunks.close()
+
+
+class LogReader:
+    """An execution of a run in; its output as it comes, what is new with each call."""
+
+    def __init__(self, store: Store, folder: str, run: str, execution: str) -> None:
+        self._chunks = ChunkReader(store, f"{run_folder(folder, run)}/logs/{safe_name(execution)}")
+
+    def new(self) -> list[Output]:
+        """The pieces of output since the last call, in order."""
+        outputs = (from_json(line, Output) for _, _, line in self._chunks.new())
+        return [output for output in outputs if output is not None]
+
+
+def read_log(store: Store, folder: str, run: str, execution: str) -> list[Output]:
+    """An execution of a run in; all that it printed and displayed, in order, out."""
+    return LogReader(store, folder, run, execution).new()
+
+
+# ---------------------------------------------------------------- heartbeats and cancel marks
+
+
+def beat(store: Store, folder: str, run: str, writer_id: str, at: float | None = None) -> None:
+    """Say that whoever runs this run is alive at this time (now)."""
+    data = msgspec.json.encode(Moment(time.time() if at is None else at))
+    store.write(f"{run_folder(folder, run)}/beats/{safe_name(writer_id)}.json", data)
+
+
+def last_beat(store: Store, folder: str, run: str) -> float | None:
+    """A run in; when it was last known to be alive (seconds since 1970, by the runner's clock), None if never, out."""
+    return _last_moment(store, f"{run_folder(folder, run)}/beats")
+
+
+def request_cancel(store: Store, folder: str, run: str) -> None:
+    """Ask whoever runs this run, wherever that is, to end it."""
+    data = msgspec.json.encode(Moment(time.time()))
+    store.write(f"{run_folder(folder, run)}/cancel/{secrets.token_hex(4)}.json", data)
+
+
+def cancel_requested(store: Store, folder: str, run: str) -> float | None:
+    """A run in; when it was last asked to end, None if never, out."""
+    return _last_moment(store, f"{run_folder(folder, run)}/cancel")
+
+
+def _last_moment(store: Store, folder: str) -> float | None:
+    data = store.read_many([f"{folder}/{name}" for name in store.children(folder)])
+    moments = [moment.at for each in data.values() if (moment := from_json(each, Moment)) is not None]
+    return max(moments, default=None)

@@ -1,0 +1,278 @@
+"""A datastore behind fsspec: the only file that touches it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from nbflow.errors import DamagedError, NotFoundError
+from nbflow.model import Segment
+from nbflow.store.interface import TEMPORARY, Entries, Entry, Names, Store, check_path, segment_path
+from nbflow.store.local import LocalStore
+from nbflow.store.verified import Look, Mark, hash_of
+
+WHOLE_PUTS = frozenset("s3 s3a gs gcs az abfs abfss adl oci oss memory".split())
+"""Protocols whose single put is seen whole or not at all; elsewhere a file is written beside and moved."""
+
+
+class RemoteStore(Store):
+    """Any other URL, through fsspec; segments are kept in a local folder once they have been read or written."""
+
+    def __init__(self, url: str, cache: Path, *, mapped: bool = True) -> None:
+        super().__init__(url.rstrip("/"), mapped=mapped)
+        self._scheme = url.partition("://")[0]
+        self._cache = LocalStore(str(cache), mapped=mapped, bare=True)
+        self._opened: tuple[int, Any, str] | None = None
+
+    def _open(self) -> tuple[Any, str]:
+        """The fsspec file system and the root in it; made anew in a forked child: its event loop is the parent's."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            try:
+                import fsspec
+
+                system, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+            except (
+                Exception
+            ) as error:  # the drivers raise errors of their own, an ImportError when one is not installed
+                raise self.trouble("open", error) from error
+            self._opened = (os.getpid(), system, root.rstrip("/"))
+        return self._opened[1:]
+
+    def _at(self, path: str) -> tuple[Any, str]:
+        system, root = self._open()
+        return system, f"{root}/{check_path(path)}"
+
+    def local_path(self, path: str) -> str | None:  # noqa: ARG002  # the answer is the same for all
+        """None: the file lies elsewhere."""
+        return None
+
+    def read(self, path: str) -> bytes:
+        """A path in, its bytes out."""
+        system, place = self._at(path)
+        try:
+            return bytes(system.cat_file(place))
+        except FileNotFoundError as error:
+            raise NotFoundError(f"{path} is not in the datastore {self.url}") from error
+        except Exception as error:  # botocore, aiohttp, ssh and others each raise their own
+            raise self.trouble("read from", error, path) from error
+
+    def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
+        """Paths in; the bytes of those that there are, fetched at once, out."""
+        if not paths:
+            return {}
+        system, root = self._open()
+        try:
+            found = system.cat([f"{root}/{check_path(path)}" for path in paths], on_error="return")
+        except Exception as error:  # as above
+            raise self.trouble("read from", error) from error
+        if not isinstance(found, dict):
+            found = {f"{root}/{paths[0]}": found}
+        result = {}
+        for path in paths:
+            data = found.get(f"{root}/{path}", FileNotFoundError())
+            if isinstance(data, FileNotFoundError):
+                continue
+            if isinstance(data, Exception):
+                raise self.trouble("read from", data, path) from data
+            result[path] = bytes(data)
+        return result
+
+    def size(self, path: str) -> int | None:
+        """A path in; its length, None when there is none, out."""
+        system, place = self._at(path)
+        try:
+            return int(system.info(place)["size"])
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # as above
+            raise self.trouble("read from", error, path) from error
+
+    def _put(self, path: str, data: bytes | memoryview) -> None:
+        system, place = self._at(path)
+        try:
+            if self._scheme in WHOLE_PUTS:
+                system.pipe_file(place, bytes(data))
+                return
+            folder = place.rpartition("/")[0]
+            temporary = f"{folder}/{TEMPORARY}{secrets.token_hex(8)}"
+            system.makedirs(folder, exist_ok=True)
+            system.pipe_file(temporary, bytes(data))
+            system.mv(temporary, place)
+        except Exception as error:  # as above
+            raise self.trouble("write to", error, path) from error
+
+    def _create(self, path: str, data: bytes | memoryview) -> bool:
+        system, place = self._at(path)
+        if self.exists(path):
+            return False
+        if self._scheme not in WHOLE_PUTS:
+            return self._claim(path, data)
+        try:
+            system.pipe_file(place, bytes(data), mode="create")
+        except (TypeError, ValueError, NotImplementedError):  # a driver, or a server, without conditional puts
+            self._put(path, data)
+        except Exception as error:  # as above
+            if _is_taken(error):
+                return False
+            raise self.trouble("write to", error, path) from error
+        return True
+
+    def creates_once(self) -> bool:
+        """Whether the place refuses to write over what is there: tried with a file of its own."""
+        if self._scheme not in WHOLE_PUTS:
+            return False
+        system, place = self._at(f"{TEMPORARY}{secrets.token_hex(8)}")
+        try:
+            system.pipe_file(place, b"1", mode="create")
+            system.pipe_file(place, b"2", mode="create")
+        except (TypeError, ValueError, NotImplementedError):  # as in `_create`
+            return False
+        except Exception as error:  # botocore, aiohttp and others each raise their own
+            if _is_taken(error):
+                return True
+            raise self.trouble("write to", error) from error
+        else:
+            return False
+        finally:
+            with contextlib.suppress(Exception):  # never written, or removed by whoever tidies up
+                system.rm_file(place)
+
+    def _claim(self, path: str, data: bytes | memoryview) -> bool:
+        """As `_create` where a put is not seen whole: who makes a mark beside the file may write it."""
+        system, place = self._at(path)
+        folder, _, name = place.rpartition("/")
+        mark = f"{folder}/{TEMPORARY}claim-{name}"
+        try:
+            system.makedirs(folder, exist_ok=True)
+            # `pipe_file(mode="create")` looks first and writes then: two may find nothing there
+            system.open(mark, "xb").close()
+        except FileExistsError:
+            return False
+        except Exception as error:  # as above
+            raise self.trouble("write to", error, path) from error
+        try:
+            if self.exists(path):
+                return False
+            self._put(path, data)
+            return True
+        finally:
+            system.rm_file(mark)
+
+    def list(self, prefix: str) -> Entries:
+        """A folder in; every file below it out."""
+        system, root = self._open()
+        place = self._at(prefix)[1] if prefix else root
+        try:
+            found = system.find(place, detail=True)
+        except FileNotFoundError:
+            return []
+        except Exception as error:  # as above
+            raise self.trouble("read from", error, prefix) from error
+        entries = (
+            Entry(path.removeprefix(root).lstrip("/"), int(about.get("size") or 0), _mtime(about))
+            for path, about in found.items()
+        )
+        return sorted(entry for entry in entries if f"/{TEMPORARY}" not in f"/{entry.path}")
+
+    def children(self, prefix: str) -> Names:
+        """A folder in; the names right below it out."""
+        system, root = self._open()
+        place = self._at(prefix)[1] if prefix else root
+        try:
+            names = {item["name"].rstrip("/").rpartition("/")[2] for item in system.ls(place, detail=True)}
+        except FileNotFoundError:
+            return []
+        except Exception as error:  # as above
+            raise self.trouble("read from", error, prefix) from error
+        return sorted(name for name in names if name and not name.startswith(TEMPORARY))
+
+    def delete(self, path: str) -> None:
+        """Remove a file, if there is one."""
+        system, place = self._at(path)
+        try:
+            system.rm_file(place)
+        except FileNotFoundError:
+            return
+        except Exception as error:  # as above
+            raise self.trouble("write to", error, path) from error
+
+    def write_segment(self, segment: Segment, data: bytes | memoryview) -> None:
+        """Put a segment's bytes under its hash, and keep them here: the next step often reads them on this machine."""
+        self.write(segment_path(segment.hash), data)
+        self._cache.write_segment(segment, data)
+
+    def look(self, path: str) -> Look | None:
+        """Return how a file stands, None where there is none."""
+        system, place = self._at(path)
+        try:
+            about = system.info(place)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # as above
+            raise self.trouble("read from", error, path) from error
+        size = int(about.get("size") or 0)
+        return Look(size, f"{size} {about.get('ETag') or _mtime(about)}")
+
+    def has_segment(self, segment: Segment, *, verify: bool = False) -> bool:
+        """Whether the store holds that segment; to be verified it is fetched, unless it lies here and was then."""
+        look = self.look(segment_path(segment.hash))
+        if look is None or look.size != segment.length:
+            return False
+        mark = self.verified.marks({segment.hash: look}).get(segment.hash)
+        if mark is not None and mark.stamp == look.stamp:
+            return mark.whole
+        if verify and not self._cache.has_segment(segment):
+            try:
+                self._fetch_one(segment)
+            except DamagedError:
+                return False
+        return True
+
+    def map_segments(self, segments: Sequence[Segment]) -> memoryview:
+        """Return the bytes of segments in a row, from their copies here, which are made where there are none."""
+        stored = [each for each in dict.fromkeys(segments) if each.hash]
+        self._fetch(stored)
+        try:
+            return self._cache.map_segments(segments)
+        except DamagedError:  # the copy here is, or has just been cleared away
+            self._fetch(stored)
+            return self._cache.map_segments(segments)
+
+    def _fetch(self, segments: Sequence[Segment]) -> None:
+        missing = [each for each in segments if not self._cache.has_segment(each)]
+        if len(missing) > 1:
+            with ThreadPoolExecutor(min(8, len(missing)), "nbflow-fetch") as pool:
+                list(pool.map(self._fetch_one, missing))
+        elif missing:
+            self._fetch_one(missing[0])
+
+    def _fetch_one(self, segment: Segment) -> None:
+        """Make a copy here of a segment; DamagedError where it is not what its name says, which is remembered."""
+        path = segment_path(segment.hash)
+        try:
+            data = self.read(path)
+        except NotFoundError as error:
+            raise self.broken(segment, "is missing") from error
+        if hash_of(data) != segment.hash:
+            look = self.look(path)
+            if look is not None:
+                self.verified.put({segment.hash: Mark(look.stamp, whole=False)})
+            raise self.broken(segment, "is damaged: its bytes are not what they were")
+        self._cache.write_segment(segment, data)
+
+
+def _is_taken(error: Exception) -> bool:
+    """Whether a conditional put was refused because there is such a file."""
+    refused = ("PreconditionFailed", "ConditionalRequestConflict")
+    return isinstance(error, FileExistsError) or any(word in repr(error) for word in refused)
+
+
+def _mtime(about: Mapping[str, Any]) -> float:
+    """What fsspec says of a file in; when it was last written out."""
+    moment = about.get("LastModified") or about.get("mtime") or about.get("updated") or about.get("created") or 0
+    return float(moment.timestamp()) if hasattr(moment, "timestamp") else float(moment)

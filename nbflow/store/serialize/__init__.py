@@ -1,0 +1,1 @@
+"""A value ↔ a stream and buffers, without input or output. Begin with `pickler`."""

@@ -1,0 +1,185 @@
+"""Functions of `__main__` that are data (lambdas, closures) ↔ their code, with globals looked up where they are called.
+
+A notebook's function reads its globals when it is called; a copy of them, as cloudpickle takes, would freeze the
+values of the moment. So the code travels alone, and finds the globals of whichever process loads it.
+"""
+
+from __future__ import annotations
+
+import builtins
+import dis
+import gc
+import inspect
+import linecache
+import re
+import sys
+import tokenize
+import types
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from nbflow.tracebacks import remember_lines
+
+GLOBAL_READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
+
+
+def main_globals() -> dict[str, Any]:
+    """The namespace that notebook code runs in."""
+    return sys.modules["__main__"].__dict__
+
+
+def is_main_function(value: Any) -> bool:
+    """Whether a value is a function whose globals are the notebook's own."""
+    return isinstance(value, types.FunctionType) and value.__globals__ is main_globals()
+
+
+def free_names(code: types.CodeType) -> frozenset[str]:
+    """A function's code in; the global names that it, or code nested in it, reads out; plain builtins left out."""
+    names = set(_global_names(code))
+    here = main_globals()
+    return frozenset(name for name in names if name in here or not hasattr(builtins, name))
+
+
+def _global_names(code: types.CodeType) -> Iterator[str]:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in GLOBAL_READS:
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _global_names(constant)
+
+
+def reduce_function(function: types.FunctionType) -> tuple[Any, ...]:
+    """A function in; its reduction out: made bare first and filled afterwards, so that it may refer to itself."""
+    state = (
+        function.__qualname__,
+        function.__module__,
+        function.__defaults__,
+        function.__kwdefaults__,
+        function.__annotations__,
+        function.__doc__,
+        function.__dict__,
+    )
+    made_from = (function.__code__, function.__name__, function.__closure__, text_of(function.__code__))
+    return make_function, made_from, state, None, None, fill_function
+
+
+def text_of(code: types.CodeType) -> str:
+    """A function's code in; the lines that it was made from, where this process has them, else an empty text, out."""
+    known = linecache.cache.get(code.co_filename)
+    if known is None or len(known) != 4:
+        return ""
+    lines = known[2][code.co_firstlineno - 1 :]
+    try:
+        return "".join(inspect.getblock(lines))
+    except (SyntaxError, tokenize.TokenError):  # a lambda within a statement
+        return "".join(lines)
+
+
+def make_function(
+    code: types.CodeType, name: str, closure: tuple[types.CellType, ...] | None, text: str = ""
+) -> types.FunctionType:
+    """Code, name, closure cells and source in; a function with this process's notebook globals out.
+
+    `inspect` and tracebacks find the source; under another file name where this process knows other lines by it.
+    """
+    if text and text_of(code) != text:
+        known = linecache.cache.get(code.co_filename)
+        first = code.co_firstlineno - 1
+        if known is not None and len(known) == 4 and "".join(known[2][first : first + text.count("\n")]).strip():
+            code = code.replace(co_filename=f"{code.co_filename} ({zlib.crc32(text.encode()):08x})")
+        remember_lines(code.co_filename, text, code.co_firstlineno)
+    return types.FunctionType(code, main_globals(), name, None, closure)
+
+
+def fill_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
+    """A bare function and what `reduce_function` kept beside it in; the function is complete afterwards."""
+    (
+        function.__qualname__,
+        function.__module__,
+        function.__defaults__,
+        function.__kwdefaults__,
+        function.__annotations__,
+        function.__doc__,
+        attributes,
+    ) = state
+    function.__dict__.update(attributes)
+
+
+def reduce_cell(cell: types.CellType) -> tuple[Any, ...]:
+    """A closure cell in; its reduction out: one cell shared by several functions stays one."""
+    try:
+        content = cell.cell_contents
+    except ValueError:  # not yet assigned
+        return make_cell, ()
+    return make_cell, (), (content,), None, None, fill_cell
+
+
+def make_cell() -> types.CellType:
+    """An empty closure cell."""
+    return types.CellType()
+
+
+def fill_cell(cell: types.CellType, state: tuple[Any]) -> None:
+    """A cell and its content in; the cell holds it afterwards."""
+    cell.cell_contents = state[0]
+
+
+def reduce_match(match: re.Match[Any]) -> tuple[Any, ...]:
+    """A regular expression's match in; its reduction out: it is found again in its text. TypeError when it is not."""
+    made_from = (match.re, match.string, match.pos, match.endpos, match.regs)
+    make_match(*made_from)
+    return make_match, made_from
+
+
+def make_match(pattern: re.Pattern[Any], text: Any, start: int, end: int, places: tuple[Any, ...]) -> re.Match[Any]:
+    """A pattern, its text, where the search began and ended, and where all groups lie, in; that match out."""
+    found: list[re.Match[Any] | None] = [*pattern.finditer(text, start, end)]
+    found += [pattern.match(text, start, end), pattern.fullmatch(text, start, end)]
+    for match in found:
+        if match is not None and match.regs == places:
+            return match
+    raise TypeError("this re.Match cannot be found again in its text")
+
+
+KINDS_OF_VIEWS = {type({}.keys()): "keys", type({}.values()): "values", type({}.items()): "items"}
+
+
+def reduce_dict_view(view: Any) -> tuple[Any, ...]:
+    """What `keys`, `values` or `items` of a dict gave in; its reduction out: it goes on looking into the dict."""
+    (owner,) = (each for each in gc.get_referents(view) if isinstance(each, dict))
+    return make_dict_view, (owner, KINDS_OF_VIEWS[type(view)])
+
+
+def make_dict_view(owner: dict[Any, Any], method: str) -> Any:
+    """A dict and the name of a method in; the view out."""
+    return getattr(owner, method)()
+
+
+def reduce_memory(view: memoryview) -> tuple[Any, ...]:
+    """A memoryview in; its reduction out: over the whole of its bytearray it goes on looking into it, else a copy."""
+    if type(view.obj) is bytearray and view.contiguous and view.nbytes == len(view.obj):
+        return make_memory, (view.obj, view.format, view.shape)
+    return make_memory, (bytes(view) if view.readonly else bytearray(view), view.format, view.shape)
+
+
+def make_memory(memory: bytes | bytearray, form: str, shape: tuple[int, ...]) -> memoryview:
+    """Bytes, item format and shape in; the memoryview out."""
+    return memoryview(memory).cast("B").cast(form, shape)  # type: ignore[call-overload,no-any-return]
+
+
+def reduce_node(node: Any) -> tuple[Any, ...]:
+    """A node of matplotlib's transforms in; its reduction out.
+
+    Nodes know those above them by `id`, and keep the ids of the process that pickled them: a new node that comes to
+    lie at one of those places would take the older one's part, which is told of no change any more.
+    """
+    make, made_from, state = node.__reduce_ex__(5)[:3]
+    return make, made_from, state, None, None, fill_node
+
+
+def fill_node(node: Any, state: dict[str, Any]) -> None:
+    """A bare node and its state in; the node is complete, and knows those above it by their places here."""
+    above = [each for each in state["_parents"].values() if each is not None]
+    node.__setstate__({**state, "_parents": {id(each): each for each in above}})

@@ -1,0 +1,127 @@
+"""Live classes and functions of `__main__` ↔ the definitions that made them: pickles name them, never hold them."""
+
+from __future__ import annotations
+
+import types
+import typing
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from nbflow import plugins
+from nbflow.errors import OutdatedError
+from nbflow.store.serialize.inspection import answered, attribute, is_a
+
+NAMED_KINDS: tuple[type, ...] = (type, types.FunctionType, typing.TypeVar, typing.ParamSpec, typing.NewType)
+
+
+class Registry:
+    """What a kernel or worker has defined: one for each process, filled as definitions are executed or replayed.
+
+    Objects of earlier versions are remembered (weakly): a value that still refers to one is stored as such, and
+    refused where it is loaded, instead of silently becoming an instance of the newer class.
+    """
+
+    def __init__(self) -> None:
+        self._objects: dict[str, dict[str, Any]] = {}
+        self._cells: dict[str, str] = {}
+        self._newest: dict[str, str] = {}
+        self.kinds: set[type] = set()
+        self._known: dict[int, tuple[str, str, Any]] = {}
+        self.disordered: set[str] = set()  # names whose sets, as loaded, are iterated in another order than before
+        self._serializers: tuple[tuple[str, plugins.Serializer], ...] | None = None
+
+    def add(self, definition_id: str, objects: Mapping[str, Any], cell: str = "") -> None:
+        """A definition that has just been executed in, with the names that it bound and their values.
+
+        Values that no pickle should name (modules, imported functions, constants) are left out here.
+        """
+        kept = {name: value for name, value in objects.items() if is_defined_here(value)}
+        self._objects[definition_id] = kept
+        self._cells[definition_id] = cell
+        for name, value in kept.items():
+            self._newest[name] = definition_id
+            self.kinds.add(type(value))
+            key = id(value)
+            self._known[key] = (definition_id, name, self._remember(key, value))
+
+    def _remember(self, key: int, value: Any) -> Any:
+        try:
+            return weakref.ref(value, lambda _: self._known.pop(key, None))
+        except TypeError:  # no weak references to it: kept alive
+            return lambda: value
+
+    def reference(self, value: Any) -> tuple[str, str] | None:
+        """Any object in; (definition id, dotted name inside it), or None when it is to be stored by value, out."""
+        found = self._lookup(value)
+        if found is not None:
+            return found
+        qualname = attribute(value, "__qualname__") if is_a(value, NAMED_KINDS) else None
+        if not isinstance(qualname, str) or "." not in qualname or "<locals>" in qualname:
+            return None
+        root, *rest = qualname.split(".")
+        for definition_id, name, remembered in tuple(self._known.values()):
+            if name == root and _follow(remembered(), rest) is value:
+                return definition_id, qualname
+        return None
+
+    def _lookup(self, value: Any) -> tuple[str, str] | None:
+        entry = self._known.get(id(value))
+        return (entry[0], entry[1]) if entry is not None and entry[2]() is value else None
+
+    def id_of(self, value: Any) -> str | None:
+        """A class or function in; the id of the definition that made it, None when there is none, out."""
+        found = self.reference(value)
+        return found[0] if found else None
+
+    def cell_of(self, definition_id: str) -> str:
+        """The cell that a definition stands in, an empty string when it is not known."""
+        return self._cells.get(definition_id, "")
+
+    def has(self, definition_id: str) -> bool:
+        """Whether that definition has been executed or replayed here."""
+        return definition_id in self._objects
+
+    def object(self, definition_id: str, qualname: str) -> Any:
+        """A stored reference in, the live class or function out; OutdatedError when its definition is not here."""
+        root, *rest = qualname.split(".")
+        objects = self._objects.get(definition_id)
+        if objects is None or root not in objects:
+            raise self.outdated(definition_id, root)
+        value = _follow(objects[root], rest)
+        if value is None:
+            raise self.outdated(definition_id, qualname)
+        return value
+
+    def outdated(self, definition_id: str, name: str, cell: str = "") -> OutdatedError:
+        """The error for a value that refers to a definition that is not here; `cell` is where it used to stand."""
+        newest = self._newest.get(name.partition(".")[0])
+        cell = (self._cells.get(newest, "") if newest else "") or cell or self.cell_of(definition_id)
+        change = "has been edited since" if newest else "is not defined here"
+        return OutdatedError(
+            f"the stored value uses {name!r}, which {change}",
+            cell=cell or None,
+            fix=f"run the step that made the value again, after the cell that defines {name!r}",
+        )
+
+    @property
+    def serializers(self) -> tuple[tuple[str, plugins.Serializer], ...]:
+        """The plugged-in serializers by name; looked up once."""
+        if self._serializers is None:
+            found = ((name, plugins.load("serializers", name)) for name in plugins.names("serializers"))
+            self._serializers = tuple((name, plug() if isinstance(plug, type) else plug) for name, plug in found)
+        return self._serializers
+
+
+def is_defined_here(value: Any) -> bool:
+    """Whether a value is a class, function or type alias made in `__main__` (a decorated one included)."""
+    if is_a(value, NAMED_KINDS):
+        return answered(lambda: value.__module__ == "__main__", False)  # as where it has none
+    own = attribute(value, "__dict__")
+    return type(own) is dict and "__wrapped__" in own and own.get("__module__") == "__main__"
+
+
+def _follow(value: Any, path: list[str]) -> Any:
+    for part in path:
+        value = attribute(value, part)
+    return value

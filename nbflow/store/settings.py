@@ -1,0 +1,124 @@
+"""Settings of the notebooks of one folder, kept in `.nbflow/config.json` beside them: read, and written.
+
+`store` is where their runs are kept, `size` how many bytes a datastore may hold before it is told of, `ignore` holds
+for each notebook the ids of plain cells that no run may take.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from nbflow.errors import OptionError, StoreError
+from nbflow.flow.options import parse_size
+from nbflow.model import Cell, Finding, Notebook
+from nbflow.plain_files import read_text
+
+
+def settings_path(folder: str | os.PathLike[str]) -> Path:
+    """Return where the settings of a folder's notebooks lie."""
+    return Path(folder) / ".nbflow" / "config.json"
+
+
+def read_settings(folder: str | os.PathLike[str]) -> Mapping[str, Any]:
+    """Return the settings of a folder's notebooks; StoreError where the file cannot be understood."""
+    place = settings_path(folder)
+    try:
+        known = json.loads(read_text(place))
+    except FileNotFoundError:
+        return {}
+    except NotADirectoryError:  # a file in the folder's place: told where the datastore is opened
+        return {}
+    except (ValueError, RecursionError, OSError) as error:
+        raise StoreError(f"{place} cannot be understood: {error}", fix="correct or delete it") from None
+    if not isinstance(known, dict):
+        raise StoreError(f"{place} cannot be understood: it holds no object", fix="correct or delete it")
+    return known
+
+
+def write_setting(folder: str | os.PathLike[str], name: str, value: Any) -> None:
+    """Keep a setting of a folder's notebooks."""
+    place = settings_path(folder)
+    known = read_settings(folder) if place.exists() else {}
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(json.dumps({**known, name: value}, indent=2) + "\n", encoding="utf-8")
+
+
+MOST = "20G"
+"""The size of a datastore from which on it is told of, where nothing else is set."""
+
+
+def most_bytes(folder: str | os.PathLike[str]) -> int:
+    """Return how many bytes a datastore may hold before it is told of; StoreError where the setting is no size."""
+    size = read_settings(folder).get("size", MOST)
+    try:
+        return parse_size(str(size))
+    except ValueError as error:
+        place = settings_path(folder)
+        raise StoreError(f"{place} cannot be understood: size: {error}", fix="correct or delete it") from None
+
+
+# ---------------------------------------------------------------- cells that no run may take
+
+
+def ignored(notebook: Notebook) -> frozenset[str]:
+    """Return the ids of the notebook's cells that no run may take."""
+    known = read_settings(notebook.folder).get("ignore")
+    listed = known.get(notebook.name, ()) if isinstance(known, dict) else ()
+    return frozenset(map(str, listed))
+
+
+def ignore(notebook: Notebook, word: str) -> Cell:
+    """Keep that no run may take a plain cell, named by its id or its position; OptionError where it is none."""
+    cell = _plain_cell(notebook, word)
+    known = read_settings(notebook.folder).get("ignore")
+    every = dict(known) if isinstance(known, dict) else {}
+    write_setting(notebook.folder, "ignore", {**every, notebook.name: sorted({*ignored(notebook), cell.id})})
+    return cell
+
+
+def _plain_cell(notebook: Notebook, word: str) -> Cell:
+    word = word.removeprefix("cell:").removeprefix("cell").strip()
+    named = [cell for cell in notebook.cells if word in (cell.id, str(cell.position))]
+    found = next((cell for cell in named if cell.kind == "plain"), None)
+    if found is not None:
+        return found
+    if named:
+        raise OptionError(
+            f"cell {named[0].position} is no plain cell, and only those can be left out of the flow",
+            fix="make it a plain cell, or delete it",
+        )
+    plain = ", ".join(str(cell.position) for cell in notebook.cells if cell.kind == "plain")
+    raise OptionError(f"there is no cell {word!r}", fix=f"plain cells: {plain or 'none'}")
+
+
+def without_ignored(notebook: Notebook) -> Notebook:
+    """Return a notebook whose ignored cells take no part in its flow, each with a finding that says so.
+
+    A file that cannot be understood is told of where the datastore is looked for.
+    """
+    try:
+        names = ignored(notebook)
+    except StoreError:
+        return notebook
+    gone = [cell for cell in notebook.cells if cell.id in names and cell.kind == "plain"]
+    if not gone:
+        return notebook
+    cells = (
+        msgspec.structs.replace(cell, kind="control", body="") if cell in gone else cell for cell in notebook.cells
+    )
+    findings = (*notebook.findings, *(_ignored(notebook, cell) for cell in gone))
+    return msgspec.structs.replace(notebook, cells=tuple(cells), findings=findings)
+
+
+def _ignored(notebook: Notebook, cell: Cell) -> Finding:
+    return Finding(
+        code="ignored", level="note", cell=cell.id, line=1,
+        message=f"cell {cell.position} takes no part in runs: `%flow config ignore` left it out",
+        fix=f"take {cell.id!r} out of {settings_path(notebook.folder)} to have it back",
+    )  # fmt: skip

@@ -1,0 +1,257 @@
+"""One run as the datastore holds it: its events, records, logs and the text of its notebook, read when asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from nbflow.errors import NotFoundError, nearest
+from nbflow.flow import findings
+from nbflow.model import (
+    Finding,
+    Record,
+    RunEnded,
+    RunEvent,
+    RunStarted,
+    Snapshot,
+    TaskChanged,
+    TaskId,
+    TaskView,
+)
+from nbflow.store import records
+from nbflow.store.flows import RunPlace, StoredFlow, named_flow, runs_of, stored_flows
+from nbflow.store.history import snapshot
+from nbflow.store.index import Index as RunIndex
+from nbflow.store.index import RunSummary
+from nbflow.store.location import Store
+
+
+class StoredRun:
+    """A run, with all that the store holds of it; what can still change is read anew each time."""
+
+    def __init__(self, store: Store, place: RunPlace) -> None:
+        self.store = store
+        self.place = place
+        self.flow, self.folder, self.run = place
+        self._ended: list[RunEvent] | None = None
+        self._final: Snapshot | None = None
+        self._changes: dict[TaskId, list[TaskChanged]] | None = None
+        self._records: dict[tuple[str, str], Record] = {}
+
+    @property
+    def events(self) -> list[RunEvent]:
+        """Its events in order; NotFoundError when there is no such run."""
+        if self._ended is not None:
+            return self._ended
+        found = records.read_events(self.store, self.folder, self.run)
+        if not any(isinstance(event, RunStarted) for event in found):
+            raise NotFoundError(f"there is no run {self.run!r} of {self.flow!r} in {self.store.url}")
+        if any(isinstance(event, RunEnded) for event in found):
+            self._ended = found
+        return found
+
+    def forget(self) -> None:
+        """Read everything anew the next time: something was added to a run that has ended."""
+        self._ended = self._final = None
+
+    @property
+    def started(self) -> RunStarted:
+        """Its first event, or the last one that announced its steps anew."""
+        return [event for event in self.events if isinstance(event, RunStarted)][-1]
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The run now."""
+        events = self.events
+        if self._ended is not None:
+            self._final = self._final or self._named(snapshot(events, time.time()))
+            return self._final
+        beat = records.last_beat(self.store, self.folder, self.run)
+        return self._named(snapshot(events, time.time(), beat, is_alive(self.started)))
+
+    def _named(self, seen: Snapshot) -> Snapshot:
+        """A run as its events tell it in; the same under the name that its flow bears now out."""
+        return msgspec.structs.replace(seen, flow=self.flow)
+
+    # ------------------------------------------------------------ records
+
+    def record(self, view: TaskView) -> Record | None:
+        """A task in; the record of the execution that stands for it, None where there is none, out."""
+        return self._record(view.key, view.execution) if view.key and view.execution else None
+
+    def _record(self, key: str, execution: str) -> Record | None:
+        if (key, execution) not in self._records:
+            record = records.read_record(self.store, key, execution)
+            if record is None:  # cleaned up since, damaged, or never published: its run was killed
+                return None
+            self._records[key, execution] = record
+        return self._records[key, execution]
+
+    def lost(self, view: TaskView) -> str:
+        """Return what has become of a task's result where that is missing or damaged, an empty string otherwise."""
+        if view.state not in ("done", "reused", "caught") or self.record(view) is not None:
+            return ""
+        return f"the result of {view.task.step} in {self.run} is missing or damaged: run the step again"
+
+    def last_record(self, step: str) -> Record | None:
+        """A step in; the record of its last item's last turn that left one, out."""
+        views = [view for view in self.snapshot.tasks if view.task.step == step]
+        return next((record for view in reversed(views) if (record := self.record(view)) is not None), None)
+
+    def given(self, key: str, execution: str) -> Record | None:
+        """A place of `RunStarted.given` in; the record with parameters' values, None where it is gone, out."""
+        return self._record(key, execution)
+
+    # ------------------------------------------------------------ the notebook
+
+    @cached_property
+    def document(self) -> str:
+        """The text of the notebook as it was run."""
+        return records.read_notebook(self.store, self.folder, self.run)
+
+    # ------------------------------------------------------------ logs
+
+    def outputs(self, view: TaskView, attempt: int | None = None) -> list[Mapping[str, Any]]:
+        """A task, and an attempt other than its last, in; nbformat outputs in order, streams in pieces, out.
+
+        They come from the log, which holds everything; where an execution has none (by hand), from its record.
+        """
+        record = self.record(view)
+        if attempt is None and record is not None and record.run != self.run:
+            folder = folder_of(self.store, record.run, self.folder)
+            return self._log(folder, record.run, record.execution) or list(record.outputs)
+        told = [change for change in self.changes(view.task) if change.attempt == (attempt or view.attempt)]
+        execution = next((change.execution for change in reversed(told) if change.execution), "")
+        logged = self._log(self.folder, self.run, execution) if execution else []
+        if logged or record is None or attempt not in (None, view.attempt):
+            return logged
+        return list(record.outputs)
+
+    def _log(self, folder: str, run: str, execution: str) -> list[Mapping[str, Any]]:
+        return [piece.output for piece in records.read_log(self.store, folder, run, execution)]
+
+    def changes(self, task: TaskId) -> list[TaskChanged]:
+        """A task in; everything that happened to it, in order, out."""
+        events = self.events
+        if self._changes is None or self._ended is None:
+            self._changes = {}
+            for event in events:
+                if isinstance(event, TaskChanged):
+                    self._changes.setdefault(event.task, []).append(event)
+        return self._changes.get(task, [])
+
+
+def is_alive(started: RunStarted) -> bool | None:
+    """A run's start in; whether its process exists, None when it ran elsewhere or this system cannot tell, out."""
+    if not started.pid or started.host != socket.gethostname() or os.name != "posix":
+        return None
+    try:
+        os.kill(started.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+LOOK_BACK = 20
+"""Newest runs, among which a whole one is looked for."""
+
+
+def lost_before(store: Store, flow: StoredFlow) -> Finding | None:
+    """Return what is to be said of a flow's newest run when that broke off; a kernel's session ends as it likes."""
+    for place in runs_of(store, flow)[:LOOK_BACK]:
+        past = StoredRun(store, place)
+        with contextlib.suppress(NotFoundError):  # killed before it wrote anything
+            if not past.started.session:
+                return _told_lost(past)
+    return None
+
+
+def _told_lost(past: StoredRun) -> Finding | None:
+    seen = past.snapshot
+    if seen.status != "lost":
+        return None
+    begun = dict.fromkeys(v.task.step for v in seen.tasks if v.failure is not None and v.failure.kind == "lost")
+    return findings.lost_run(past.place.run, [seen.labels.get(step, step) for step in begun])
+
+
+def folder_of(store: Store, run: str, likely: str) -> str:
+    """A run's id and the folder of a flow that it is likely to be of in; the folder that holds it out."""
+    others = (folder for folder in store.children("flows") if folder != likely)
+    holding = (folder for folder in (likely, *others) if run in records.list_runs(store, folder))
+    return next(holding, likely)
+
+
+def find_run(store: Store, name: str) -> StoredRun:
+    """`ID`, `FLOW/ID` or `FLOW/latest` in; the run out; NotFoundError lists what there is.
+
+    FLOW is the name that the flow bears now, or its folder; AmbiguousFlow where it names several, and no run's id says
+    which.
+    """
+    word, separator, run = name.rpartition("/")
+    flows = stored_flows(store)
+    if not separator:
+        places = [place for flow in flows for place in runs_of(store, flow)]
+        found = next((place for place in places if place.run == run), None)
+        if found is not None:
+            return StoredRun(store, found)
+        if any(name in (flow.name, flow.folder) for flow in flows):
+            raise NotFoundError(f"{name!r} is a flow, not a run", fix=f"name a run: {name}/latest")
+        raise NotFoundError(
+            f"there is no run {run!r} in {store.url}{nearest(run, [place.run for place in places])}",
+            fix="`nbflow runs` lists all runs",
+        )
+    bearing = [flow for flow in flows if flow.name == word]
+    places = [place for flow in bearing for place in runs_of(store, flow)]
+    found = next((place for place in places if place.run == run), None)
+    if found is not None:
+        return StoredRun(store, found)
+    flow = named_flow(store, word)
+    if run == "latest":
+        newest = next((one for one in _summaries(store, [flow]) if one.is_whole), None)
+        if newest is None:
+            what = "has no run of the whole flow" if runs_of(store, flow) else "has no run"
+            raise NotFoundError(f"the flow {word!r} {what} in {store.url}", fix="`nbflow runs --all` lists all runs")
+        return StoredRun(store, place_of(newest))
+    places = runs_of(store, flow)
+    found = next((place for place in places if place.run == run), None)
+    if found is None:
+        raise NotFoundError(
+            f"there is no run {run!r} of {word!r} in {store.url}{nearest(run, [place.run for place in places])}",
+            fix=f"`nbflow runs` lists them; the newest is {word}/latest",
+        )
+    return StoredRun(store, found)
+
+
+def place_of(summary: RunSummary) -> RunPlace:
+    """A run's summary in; where it lies out."""
+    return RunPlace(summary.flow, summary.folder, summary.run)
+
+
+def summaries(store: Store, flow: StoredFlow | None = None, tags: Iterable[str] = ()) -> list[RunSummary]:
+    """A flow (None: all) and tags in; its runs that have all of them, newest first, out; flows by their names now.
+
+    The status of a run that has not ended is looked up: it may be lost.
+    """
+    found = _summaries(store, stored_flows(store) if flow is None else [flow], tags)
+    return [one if one.finished_at is not None else _looked_up(store, one) for one in found]
+
+
+def _summaries(store: Store, flows: Iterable[StoredFlow], tags: Iterable[str] = ()) -> list[RunSummary]:
+    names = {folder: flow.name for flow in flows for folder in flow.folders}
+    found = RunIndex(store.url).runs(store, list(names), tags)
+    return [msgspec.structs.replace(one, flow=names[one.folder]) for one in found]
+
+
+def _looked_up(store: Store, summary: RunSummary) -> RunSummary:
+    """A run that has not ended in; the same with the status that its signs of life tell out."""
+    status = StoredRun(store, place_of(summary)).snapshot.status
+    return msgspec.structs.replace(summary, status=status)

@@ -1,0 +1,361 @@
+"""The one task entry: a TaskSpec in, its cell run in this process's `__main__`, a TaskResult out.
+
+The process is the task's own: it was made for it and ends after it. What it depends on is brought about here in
+the order that the notebook has: definitions and set-up replayed, inputs bound last, the cell, its outputs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from nbflow.errors import NbflowError, SerializationError
+from nbflow.flow.options import tries_again
+from nbflow.model import Group, Output, Record, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
+from nbflow.store import artifacts, location
+from nbflow.store.serialize import pickler
+from nbflow.store.serialize.fingerprint import show_as_drawn
+from nbflow.store.serialize.registry import Registry
+from nbflow.task import leftovers, limits, process_state, random_state, replay, results, shell, stages
+from nbflow.task.context import Caught, Context, running
+from nbflow.task.definition_state import Definitions
+from nbflow.task.import_settings import ImportSettings
+from nbflow.task.observe.observer import Observer
+from nbflow.task.stages import Left, Stages
+from nbflow.task.streams import Stream
+from nbflow.tracebacks import failure_of, text_of
+
+
+@dataclass
+class Kept:
+    """What a process that runs one task after another keeps between them."""
+
+    replayed: Callable[[], None] = lambda: None  # called when definitions and set-up of a task have been replayed
+    stores: dict[str, location.Store] = field(default_factory=dict)
+    exit_hooks: int = 0  # those that are not the task's
+    ended: bool = False  # a task has left something that was ended with the process's exit hooks and pools
+    imports: ImportSettings = field(default_factory=ImportSettings)
+
+    def store(self, url: str) -> location.Store:
+        """A store's URL in; the store, opened once, out."""
+        if url not in self.stores:
+            self.stores[url] = location.open_store(url)
+        return self.stores[url]
+
+
+@dataclass
+class Prepared:
+    """What a worker has made ahead of its task: a warm shell, thread pools' controls, the user's thread variables.
+
+    `kept` only in a process that is not the task's own.
+    """
+
+    shell: shell.Shell
+    pools: Any = None
+    thread_variables: Mapping[str, str | None] = field(default_factory=dict)
+    kept: Kept | None = None
+
+    @classmethod
+    def make(cls) -> Prepared:
+        """Everything ready for a task, in about 0.3 s; the environment must still be the user's."""
+        own = {name: os.environ.get(name) for name in limits.THREAD_VARIABLES}
+        return cls(shell.make_shell(), limits.controller(), own)
+
+
+OURS = shell.VARIABLES | {*limits.THREAD_VARIABLES, limits.GPU_VARIABLE, limits.TASK_VARIABLE}
+
+Emit = Callable[[TaskEvent], None]
+_T = TypeVar("_T")
+
+
+def execute(spec: TaskSpec, emit: Emit, prepared: Prepared | None = None) -> TaskResult:
+    """A spec and the way for events in; the result out, never an exception but a KeyboardInterrupt outside the cell.
+
+    Outputs travel as events; `finish` puts them into the record. Segments are in the store when this returns, the
+    record is not: the supervisor publishes it.
+    """
+    return _Task(spec, emit, prepared or Prepared.make()).run()
+
+
+class _Task:
+    """One task on its way, in a process of its own."""
+
+    def __init__(self, spec: TaskSpec, emit: Emit, prepared: Prepared) -> None:
+        self.spec = spec
+        self.emit = emit
+        self.prepared = prepared
+        self.shell = prepared.shell
+        self.module = types.ModuleType("__main__")
+        self.registry = Registry()
+        self.kept = prepared.kept
+        self.store = location.open_store(spec.store) if self.kept is None else self.kept.store(spec.store)
+        self.inputs = replay.Inputs(spec.groups, self._load)
+        self.observer = Observer(spec, OURS, fresh=True)
+        self.imports = ImportSettings() if self.kept is None else self.kept.imports
+        self.stages = Stages(
+            spec,
+            self.module.__dict__,
+            self.registry,
+            self.inputs,
+            self._load,
+            self.observer,
+            self.observer.new_modules,
+            self.imports,
+        )
+        self.failure: TaskFailure | None = None  # that was caught
+
+    def run(self) -> TaskResult:
+        """Go through all stages; what user code raises becomes a failure."""
+        started = time.monotonic()
+        try:
+            record = self._stages()
+            failure = self.failure
+        except _Failed as failed:
+            record, failure = None, failed.failure
+        except replay.ReplayFailed as failed:
+            record, failure = None, failed.failure
+        except NbflowError as error:
+            record, failure = None, self._failure_of_ours(error)
+        observations = self.observer.stop(results.users(self.module.__dict__))
+        self._tidy()
+        if record is not None:
+            record = msgspec.structs.replace(record, observations=observations)
+        return TaskResult(
+            record=record,
+            failure=failure,
+            elapsed=self.stages.elapsed or time.monotonic() - started,
+            observations=observations,
+            findings=tuple(self.stages.findings),
+        )
+
+    def _stages(self) -> Record:
+        self._enter_process()
+        item = self.inputs.value(self.spec.item) if self.spec.item is not None else None
+        with running(Context.of(self.spec, self.emit, item)), self.imports.followed():
+            self.observer.start()
+            self._replay()
+            if self.kept is not None:
+                self.kept.replayed()
+            with self.stages.costs.of("inputs"):
+                self._bind()
+            if self.spec.evaluate is not None:
+                return self._evaluate_list(self.spec.evaluate)
+            self._bind_loop()
+            self.stages.look()
+            condition = self.spec.options.condition if not self.spec.turn else None
+            if condition is not None and self._caught(lambda: self._holds(condition)) is False:
+                return self._skipped(condition)
+            self.stages.take_base_line()
+            last = self._turn()
+            left = self.stages.collect(self.observer.paused)
+            left = replace(left, facts={"caught": self.failure is not None, "until": last})
+            with self.stages.costs.of("storing"):
+                return self._saved(left)
+
+    def _saved(self, left: Left) -> Record:
+        """Store what the cell left; return its record."""
+        with self.observer.paused():
+            groups, found = artifacts.save(self.store, left.dumped)
+        results.check_required(self.spec, found)
+        return self.stages.record(left, groups, found)
+
+    def _bind_loop(self) -> None:
+        """Bind the loop variable of a foreach, and `inputs` of a join."""
+        namespace = self.shell.user_ns
+        constants = {name: namespace[name] for name in self.spec.constants if name in namespace}
+        place = _Place(self)
+        stages.bind_loop(self.spec, self.inputs, place, self.store, self.registry, constants, self._guarded)
+
+    def _evaluate(self, expression: str) -> Any:
+        """Return the value of an option's expression in the task's namespace."""
+        code = compile(expression.strip(), self.spec.code_name, "eval")
+        return self._guarded(lambda: eval(code, self.shell.user_ns))  # noqa: S307  # the user's own line
+
+    def _guarded(self, call: Callable[[], Any]) -> Any:
+        """Call user code outside the cell: what it raises is the task's failure."""
+        try:
+            return call()
+        except BaseException as error:  # the user's code
+            raise _Failed(failure_of(error, self._files(), self.spec.cell)) from error
+
+    def _evaluate_list(self, expression: str) -> Record:
+        """Return the record of a foreach's items, named 0, 1, …."""
+        self.emit(Started(pid=os.getpid(), at=time.time()))
+        items = self._evaluate(f"[*({expression})]")
+        with self.observer.paused():
+            # each item by itself: what items share is copied, as each has its own copy of everything
+            dumped = [part for at, item in enumerate(items) for part in pickler.dump({str(at): item}, self.registry)]
+            left = self.stages.plain(dumped)
+            groups, found = artifacts.save(self.store, left.dumped)
+        for name, artifact in found.items():
+            if artifact.error:
+                raise SerializationError(
+                    f"item {name} of --foreach (a {artifact.type}) cannot be stored: {artifact.error}",
+                    step=self.spec.step,
+                    cell=self.spec.cell,
+                    line=1,
+                    fix="loop over names or numbers, and make the object in the step",
+                )
+        return self.stages.record(left, groups, found)
+
+    def _skipped(self, condition: str) -> Record:
+        """Return the record of a condition that does not hold."""
+        with self.observer.paused():
+            return self._saved(self.stages.skipped(condition))
+
+    def _turn(self) -> bool | None:
+        """Run the cell, unless the condition has failed; whether it was the last turn, None where nobody knows."""
+        options = self.spec.options
+        if self.failure is not None:
+            return None
+        self._caught(self._run_cell)
+        if options.catch is not None and self.failure is None:
+            self.shell.user_ns[options.catch] = None
+        self.stages.wait()
+        until = options.until
+        return self._caught(lambda: self._holds(until)) if until is not None else None
+
+    def _holds(self, expression: str) -> bool:
+        value = self._evaluate(expression)
+        return bool(self._guarded(lambda: bool(value)))
+
+    def _caught(self, work: Callable[[], _T]) -> _T | None:
+        """Return what some work gives; with `--catch`, in the last attempt, None where it fails: the name holds why."""
+        options = self.spec.options
+        try:
+            return work()
+        except _Failed as failed:
+            again = tries_again(options, self.spec.attempt, failed.failure)
+            if options.catch is None or again:
+                raise
+            if self.failure is None:
+                self.failure = failed.failure
+                caught = Caught(failed.failure.type, failed.failure.message, failed.failure.traceback)
+                self.shell.user_ns[options.catch] = caught
+            return None
+
+    def _enter_process(self) -> None:
+        """Set folder, path, environment, threads, randomness and streams as the task must find them."""
+        spec = self.spec
+        if Path(spec.folder).is_dir():
+            os.chdir(spec.folder)
+            sys.path.insert(0, spec.folder)
+        sys.argv = [""]
+        limits.set_threads(spec.threads, self.prepared.thread_variables, self.prepared.pools)
+        limits.show_gpus(spec.devices)
+        random_state.refresh()
+        shell.enter(self.shell, self.module)
+        self.shell.use(self._show)
+        self.streams = Stream("stdout", 1, self._show), Stream("stderr", 2, self._show)
+        sys.stdout, sys.stderr = self.streams
+
+    def _show(self, output: dict[str, Any]) -> None:
+        self.emit(Output(output=output, at=time.time()))
+
+    def _replay(self) -> None:
+        """Replay definitions and set-up in the order of the document, between them what steps have set."""
+        above = stages.changes_above(self.spec, self.inputs)
+        waiting = list(above)
+        self.shell.compile.flags &= ~replay.FUTURE  # of the task before, in a process that runs several
+        for statement in self.spec.replay:
+            # `sys.path.append("src")` stands above `import tools` in the same cell
+            while waiting and self.spec.places.get(waiting[0][0], self.spec.position) <= statement.position:
+                process_state.put(waiting.pop(0))
+            file = replay.file_of(statement, self.spec.position, self.spec.code_name)
+            replay.run(statement, file, self.shell, self.inputs, self.registry)
+        for change in waiting:
+            process_state.put(change)
+        self.observer.given(name for _, found, _ in above for name in found.get("environment", ()))
+
+    def _bind(self) -> None:
+        """Bind inputs last: they win over what definitions have bound."""
+        names = [name for statement in self.spec.replay if statement.kind == "definition" for name in statement.names]
+        self.stages.definitions = Definitions(names, self.shell.user_ns, self.registry)
+        stages.bind(self.spec, self.inputs, _Place(self))
+
+    def _run_cell(self) -> None:
+        self.emit(Started(pid=os.getpid(), at=time.time()))
+        begun = time.monotonic()
+        made = [name for definition in self.spec.own for name in definition.names]
+        with self.shell.after_statements(lambda: self.stages.definitions.see(made, self.shell.user_ns)):
+            result = shell.run_cell(self.shell, self.spec.source, self.spec.code_name, self._title())
+        self.stages.elapsed = time.monotonic() - begun
+        self.stages.see_draws()
+        if result.error is not None:
+            raise _Failed(failure_of(result.error, self._files(), self.spec.cell))
+
+    def _title(self) -> str:
+        """Return what tracebacks call the cell: `step train`, or `cell 3: df`."""
+        name = self.spec.code_name
+        return name if name.startswith("cell ") else f"step {name}"
+
+    def _files(self) -> tuple[str, ...]:
+        return (self.spec.code_name,)
+
+    def _load(self, group: Group, names: frozenset[str]) -> Mapping[str, Any]:
+        with self.observer.paused():
+            try:
+                loaded: Mapping[str, Any] = artifacts.load(self.store, (group,), names, self.registry)
+                show_as_drawn(loaded.values())
+            except NbflowError:
+                raise
+            except Exception as error:  # the user's own __setstate__ runs here, and may raise anything
+                raise SerializationError(
+                    f"{', '.join(sorted(names))} could not be loaded: {type(error).__name__}: {error}",
+                    step=self.spec.step,
+                    cell=self.spec.cell,
+                    fix="run the step that made it again, or mend what its class does when it is unpickled",
+                ) from error
+        return loaded
+
+    def _tidy(self) -> None:
+        """End pools, exit hooks and child processes with the task; what they print still counts."""
+        if self.kept is None or leftovers.anything(self.stages.threads, self.kept.exit_hooks):
+            self.stages.findings += leftovers.end(self.spec.step, self.spec.cell)
+            if self.kept is not None:
+                self.kept.ended = True
+        for stream in self.streams:
+            stream.flush()
+
+    def _failure_of_ours(self, error: NbflowError) -> TaskFailure:
+        return TaskFailure(
+            type=type(error).__name__,
+            message=text_of(error),
+            traceback="\n".join(error.report()),
+            cell=error.cell or self.spec.cell,
+            line=error.line,
+            fix=error.fix,
+        )
+
+
+class _Place:
+    """A process of the task's own: everything goes where the cell will look for it."""
+
+    def __init__(self, task: _Task) -> None:
+        self._task = task
+
+    def name(self, name: str, value: Any) -> None:
+        self._task.shell.user_ns[name] = value
+
+    def random(self, name: str, state: Any) -> None:
+        spec = self._task.spec
+        random_state.restore(name, state, spec.index if spec.options.foreach else ())
+
+    def definition(self, name: str, state: Mapping[str, Any]) -> None:
+        self._task.stages.definitions.put(name, state)
+
+
+class _Failed(Exception):
+    """The cell failed."""
+
+    def __init__(self, failure: TaskFailure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure

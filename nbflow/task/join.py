@@ -1,0 +1,191 @@
+"""`inputs` of a join: the items of a fan-out in order, each name loaded when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, overload
+
+from nbflow.errors import DamagedError, nearest
+from nbflow.model import Artifact, JoinItem, Record, Ref
+from nbflow.store import artifacts, records
+from nbflow.store.location import Store
+from nbflow.store.serialize.inspection import attribute, is_a
+from nbflow.store.serialize.registry import Registry
+
+SCALARS = frozenset({"int", "float", "bool", "str", "complex", "NoneType", "datetime.date", "datetime.datetime"})
+
+
+class Entry:
+    """One item: `.item`, `.index`, and every name as the item left it, read or written in whichever step."""
+
+    def __init__(
+        self, index: int, item: Callable[[], Any], names: Callable[[], Mapping[str, Callable[[], Any]]]
+    ) -> None:
+        self._index = index
+        self._item = item
+        self._names = names
+        self._loaded: dict[str, Any] = {}
+
+    @property
+    def index(self) -> int:
+        """Its place among all items, from 0."""
+        return self._index
+
+    @property
+    def item(self) -> Any:
+        """The value that the loop variable had."""
+        return self._item()
+
+    def names(self) -> list[str]:
+        """Every name that it has, sorted."""
+        return sorted(self._names())
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._loaded:
+            known = self._names()
+            if name not in known:
+                raise AttributeError(
+                    f"item {self._index} has no {name!r}{nearest(name, known)}; it has {', '.join(sorted(known))}"
+                )
+            self._loaded[name] = known[name]()
+        return self._loaded[name]
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self._names()})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Stored with all that it holds: what it was loaded from may be collected one day."""
+        return (kept_entry, (self._index, self.item, {name: getattr(self, name) for name in self.names()}))
+
+    def __repr__(self) -> str:
+        return f"<item {self._index}: {', '.join(self.names())}>"
+
+
+def kept_entry(index: int, item: Any, values: dict[str, Any]) -> Entry:
+    """An item's place, value and names with their values in; the entry out."""
+    return Entry(index, partial(_same, item), partial(_constants, values))
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _constants(values: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:
+    return {name: partial(_same, value) for name, value in values.items()}
+
+
+class Inputs(Sequence[Entry]):
+    """The items of a fan-out that are done, in item order."""
+
+    def __init__(self, entries: Sequence[Entry], scalars: Callable[[Entry], Sequence[str]] | None = None) -> None:
+        self._entries = list(entries)
+        self._scalars = scalars
+
+    @overload
+    def __getitem__(self, place: int) -> Entry: ...
+    @overload
+    def __getitem__(self, place: slice) -> Inputs: ...
+    def __getitem__(self, place: int | slice) -> Entry | Inputs:
+        if isinstance(place, slice):
+            return Inputs(self._entries[place], self._scalars)
+        return self._entries[place]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<inputs: {len(self)} items>"
+
+    def frame(self) -> Any:
+        """A pandas DataFrame with a row for each item and a column for each name that holds numbers or text.
+
+        The frame's index is the items' own; nothing else is loaded.
+        """
+        import pandas as pd
+
+        rows = []
+        for entry in self._entries:
+            names = (
+                self._scalars(entry) if self._scalars else [n for n in entry.names() if is_scalar(getattr(entry, n))]
+            )
+            rows.append({name: getattr(entry, name) for name in names})
+        return pd.DataFrame(rows, index=pd.Index([entry.index for entry in self._entries], name="index"))
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether a value fits into one cell of a table."""
+    numpy_scalar = attribute(type(value), "__module__") == "numpy" and attribute(value, "ndim", 1) == 0
+    return value is None or is_a(value, int | float | str | complex) or numpy_scalar
+
+
+class _Stored:
+    """An item whose values lie in the store."""
+
+    def __init__(
+        self,
+        entry: JoinItem,
+        value_of: Callable[[Ref], Any],
+        store: Store,
+        registry: Registry,
+        constants: Mapping[str, Any],
+    ) -> None:
+        self.entry, self.value_of, self.store, self.registry = entry, value_of, store, registry
+        self.constants = constants
+
+    @cached_property
+    def written(self) -> Mapping[str, tuple[Record, Artifact]]:
+        """Each name with the record of the last task of the body that wrote it."""
+        found: dict[str, tuple[Record, Artifact]] = {}
+        for key, execution in self.entry.places:
+            record = records.read_record(self.store, key, execution)
+            if record is None:
+                raise DamagedError(
+                    f"what item {self.entry.index} has left is missing or damaged", fix="run the flow once more"
+                )
+            found.update(
+                (name, (record, artifact)) for name, artifact in record.artifacts.items() if not name.startswith("<")
+            )
+        return found
+
+    def names(self) -> Mapping[str, Callable[[], Any]]:
+        """How each name is loaded."""
+        found = _constants(self.constants)
+        found.update((name, partial(self.value_of, ref)) for name, ref in self.entry.reads.items())
+        found.update((name, self._loader(name)) for name in self.written)
+        return found
+
+    def _loader(self, name: str) -> Callable[[], Any]:
+        def load() -> Any:
+            record, artifact = self.written[name]
+            if artifact.group < 0:
+                raise AttributeError(f"{name} of item {self.entry.index} was not stored: {artifact.error}")
+            return artifacts.load(self.store, (record.groups[artifact.group],), [name], self.registry)[name]
+
+        return load
+
+    def scalars(self) -> list[str]:
+        """The names that fit into a table, told by their types alone."""
+        return [
+            name for name, (_, artifact) in sorted(self.written.items())
+            if artifact.type in SCALARS
+            or (artifact.type.startswith("numpy.") and not artifact.shape and "array" not in artifact.type)
+        ]  # fmt: skip
+
+
+def open_inputs(
+    items: Sequence[JoinItem],
+    value_of: Callable[[Ref], Any],
+    store: Store,
+    registry: Registry,
+    constants: Mapping[str, Any],
+) -> Inputs:
+    """A join's items as its spec names them in; `inputs` out; nothing is read before it is asked for."""
+    stored = {entry.index: _Stored(entry, value_of, store, registry, constants) for entry in items}
+    entries = [Entry(entry.index, partial(value_of, entry.item), stored[entry.index].names) for entry in items]
+    return Inputs(entries, lambda entry: stored[entry.index].scalars())

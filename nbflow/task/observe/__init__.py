@@ -1,0 +1,1 @@
+"""What an execution depends on, seen while it runs. Begin with `observer`."""

@@ -1,0 +1,210 @@
+"""Files, folders, installed distributions and environment variables → ids that change exactly when they do."""
+# ruff: noqa: PTH116, PTH117, PTH120, PTH123, PTH208
+# Paths are text here: the audit hook and the modules give them so, thousands a task.
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import stat
+import sys
+import sysconfig
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from blake3 import blake3
+
+from nbflow.plugins import stamp
+
+Origin = Literal["standard", "installed", "local", "none"]
+
+ABSENT = ""
+"""The id of a file or variable that is not there."""
+
+SETTLED_NS = 50_000_000
+"""A file changed less than this ago may change again within the clock's tick: its hash is not kept."""
+
+LARGE = 1 << 20
+OURS = str(Path(__file__).parents[2]) + os.sep
+SITE = ("site-packages", "dist-packages")
+
+
+# ---------------------------------------------------------------- files
+
+
+def file_id(path: str) -> str:
+    """A file's path in, its content's hash out; `ABSENT` when there is none or it cannot be read.
+
+    Kept for as long as its times, size and inode stay the same; the system's own time of change cannot be set back.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # of the second kind: a name that no file can have
+        return ABSENT
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, a device has no end
+        return ABSENT
+    facts = (status.st_mtime_ns, status.st_size, status.st_ino)
+    try:
+        if time.time_ns() - status.st_mtime_ns < SETTLED_NS:
+            return _hash_file(path, *facts)
+        return _kept_hash(path, *facts, status.st_ctime_ns)
+    except OSError:
+        return ABSENT
+
+
+@functools.lru_cache(maxsize=10_000)
+def _kept_hash(path: str, mtime: int, size: int, inode: int, changed: int) -> str:
+    del changed
+    return _hash_file(path, mtime, size, inode)
+
+
+def _hash_file(path: str, mtime: int, size: int, inode: int) -> str:
+    del mtime, inode
+    digest = blake3()
+    if size > LARGE:
+        # one thread: a pool of the library's own does not survive a fork
+        digest.update_mmap(path)
+    else:
+        with open(path, "rb") as file:
+            digest.update(file.read())
+    return f"b3:{digest.hexdigest(16)}"
+
+
+def folder_id(path: str) -> str:
+    """A folder in, a hash of the names in it out; `ABSENT` when there is none."""
+    try:
+        names = sorted(os.listdir(path))
+    except OSError:
+        return ABSENT
+    return f"b3:{blake3('/'.join(names).encode('utf-8', 'surrogateescape')).hexdigest(16)}"
+
+
+def path_id(path: str) -> str:
+    """A path in, the content's hash out; one that ends with a slash is a folder."""
+    return folder_id(path) if path.endswith("/") else file_id(path)
+
+
+def text_id(text: str | None) -> str:
+    """A variable's value in, its hash out; `ABSENT` for none."""
+    return ABSENT if text is None else f"b3:{blake3(text.encode('utf-8', 'surrogateescape')).hexdigest(16)}"
+
+
+# ---------------------------------------------------------------- modules
+
+
+@functools.cache
+def _standard_folders() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    folders = {paths["stdlib"], paths["platstdlib"], os.path.dirname(os.__file__)}
+    return tuple(os.path.realpath(folder) + os.sep for folder in folders)
+
+
+@functools.lru_cache(maxsize=20_000)
+def origin_of(path: str) -> Origin:
+    """The file of a module or of code in; where it comes from out: "none" for what is no file, and for nbflow."""
+    if not path or path.startswith(("<", OURS)):
+        return "none"
+    if not any(f"{os.sep}{site}{os.sep}" in path for site in SITE):
+        real = os.path.realpath(path)
+        if real.startswith(_standard_folders()) or path.startswith(_standard_folders()):
+            return "standard"
+        return "local" if os.path.isabs(path) else "none"
+    return "installed"
+
+
+def top_of(module: str) -> str:
+    """A dotted module name in, the top-level one out."""
+    return module.partition(".")[0]
+
+
+def is_installed(top: str) -> bool:
+    """Whether a top-level module that has been imported comes with an installed distribution."""
+    module = sys.modules.get(top)
+    if module is None or top in sys.stdlib_module_names:
+        return False
+    path = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "")
+    return origin_of(path if isinstance(path, str) else "") == "installed"
+
+
+# ---------------------------------------------------------------- distributions
+
+
+def version_of(distribution: str) -> str:
+    """A distribution's name in, its installed version out; `ABSENT` when it is not installed."""
+    return _version(distribution, stamp())
+
+
+def _metadata() -> ModuleType:
+    """`importlib.metadata`, which takes longer to import than a small flow takes to be planned."""
+    import importlib.metadata
+
+    return importlib.metadata
+
+
+@functools.lru_cache(maxsize=10_000)
+def _version(distribution: str, stamp: tuple[tuple[str, int], ...]) -> str:
+    del stamp
+    try:
+        return str(_metadata().version(distribution))
+    except _metadata().PackageNotFoundError:
+        return ABSENT
+
+
+@functools.lru_cache(maxsize=10_000)
+def distribution_of(top: str) -> str | None:
+    """An installed top-level module's name in, the name of the distribution that it comes with out."""
+    try:
+        found = _metadata().distribution(top)
+    except _metadata().PackageNotFoundError:
+        return _search(top)
+    return str(found.metadata["Name"])
+
+
+def _search(top: str) -> str | None:
+    """Look through every distribution's list of files: the name differs (`yaml` is PyYAML's)."""
+    starts = re.compile(rf"^{re.escape(top)}(/|\.py,|\.[\w-]+\.so,|\.pyd,)", re.MULTILINE)
+    for found in _metadata().distributions():
+        if starts.search(found.read_text("RECORD") or ""):
+            return str(found.metadata["Name"])
+    return None
+
+
+@functools.lru_cache(maxsize=10_000)
+def needs_of(distribution: str) -> tuple[tuple[str, str], ...]:
+    """A distribution in; what it always needs, as (distribution, top-level module), out."""
+    try:
+        lines = _metadata().requires(distribution) or []
+    except _metadata().PackageNotFoundError:
+        return ()
+    found = []
+    for line in lines:
+        name = re.match(r"[\w.-]+", line)
+        if name and "extra ==" not in line:
+            found.append((name[0], _top(name[0])))
+    return tuple(found)
+
+
+def _top(distribution: str) -> str:
+    try:
+        text = _metadata().distribution(distribution).read_text("top_level.txt")
+    except _metadata().PackageNotFoundError:
+        text = None
+    words = (text or "").split()
+    return words[0] if words else distribution.replace("-", "_").lower()
+
+
+def distributions_of(tops: Iterable[str]) -> dict[str, str]:
+    """Top-level modules in; the installed distributions behind them, and what those need and is loaded, out."""
+    found: dict[str, str] = {}
+    now = stamp()
+    waiting = [name for top in tops if is_installed(top) and (name := distribution_of(top)) is not None]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = _version(name, now)
+            waiting += [need for need, top in needs_of(name) if top in sys.modules and _version(need, now)]
+    return dict(sorted(found.items()))

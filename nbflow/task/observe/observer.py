@@ -1,0 +1,501 @@
+"""What an execution depends on, seen while it runs, and whether that still holds.
+
+Files come from Python's audit hook. A library that opens files in compiled code (polars, Arrow) escapes it; so every
+string in the cell that names a file counts too. Environment variables count when the nearest frame outside the
+standard library is the user's: what libraries look up for themselves is their distribution's business. Copying the
+whole environment, as for a child process, reads none.
+"""
+# ruff: noqa: PTH110, PTH112, PTH113, PTH116, PTH123, SLF001
+# Paths are text here: the audit hook gives them so. Frames are only reached by `_getframe`.
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import sys
+import tempfile
+import threading
+import time
+import types
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from nbflow.model import Asked, Observations, TaskSpec
+from nbflow.store.index_file import is_index
+from nbflow.store.serialize.inspection import attribute
+from nbflow.task.bytecode import distrust
+from nbflow.task.context import Context, current
+from nbflow.task.observe.environment import (
+    ABSENT,
+    distributions_of,
+    file_id,
+    is_installed,
+    origin_of,
+    path_id,
+    text_id,
+    top_of,
+)
+from nbflow.task.observe.lookups import ADDED, FOLDER, watch_environment, watch_looks
+from nbflow.task.observe.subprocesses import WORDS, Programs, named_files
+
+SOCKET_EVENTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
+PROCESS_EVENTS = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.forkpty")
+TRANSPARENT = ("IPython", "pexpect", "ptyprocess")
+"""Packages that start processes on the user's word: `!command`."""
+
+IGNORED_PARTS = ("/__pycache__/", "/.ipynb_checkpoints/", "/site-packages/", "/dist-packages/", "/.nbflow/")
+IGNORED_ROOTS = ("/proc/", "/sys/", "/dev/", *(os.path.realpath(p) + "/" for p in (sys.prefix, sys.base_prefix)))
+SYSTEM_ROOTS = ("/etc/", "/usr/", "/lib/", "/lib64/", "/opt/", "/run/", "/var/lib/")
+"""What libraries read there (time zones, certificates) comes with the system; what the user reads there counts."""
+
+START_UP = ("sitecustomize", "usercustomize")
+CACHES = ("/matplotlib/", "/fontconfig/", "/fontlist-", "/.ipython/", "/.jupyter/", "/.config/", "/.cache/")
+IMPORTS = re.compile(r"^[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTILINE)
+CLOCK = re.compile(
+    r"\.(?:now|utcnow|today)\s*\(|\btime\.(?:time|time_ns|ctime|asctime|localtime|gmtime|strftime)\s*\("
+    r"|(?<![\w.])time\s*\(\s*\)"
+)
+"""Reading the time of day, which no audit event tells; timers such as `perf_counter` measure and decide nothing."""
+
+LOOKING = ("genericpath.py", "posixpath.py", "ntpath.py", "pathlib.py", "_local.py", "_abc.py", "pathlib/__init__.py")
+"""Files of the standard library through which a path is asked for on the user's word."""
+
+
+class Hook:
+    """The process's one audit hook, which cannot be taken out again: idle unless an observer listens."""
+
+    def __init__(self) -> None:
+        self.listener: Callable[[str, tuple[Any, ...]], None] | None = None
+        self.foreign: set[str] = set()  # names of loaded modules that are known not to be local
+        self._installed = False
+        self._loaded = (0, "")
+        self._local: tuple[str, ...] = ()  # names of modules
+        self._sources: dict[str, tuple[Any, str]] = {}  # module -> its spec, and its source's id when it was new
+
+    def install(self) -> None:
+        """Have it there, once."""
+        if not self._installed:
+            self._installed = True
+            tempfile.gettempdir()  # decided here: asked first inside the hook, it may wait for itself
+            sys.addaudithook(self._call)
+            distrust()
+
+    def local_modules(self) -> dict[str, str]:
+        """Those of all loaded modules that are the notebook's own; looked through only when one was loaded."""
+        loaded = (len(sys.modules), next(reversed(sys.modules)))
+        if loaded != self._loaded:
+            self._loaded, self._local = loaded, tuple(local_modules(list(sys.modules)))
+        return local_modules(self._local)
+
+    def source_id(self, name: str, path: str, since: int) -> str:
+        """A loaded module and its source file in; the id of what was loaded out, which the file may hold no longer.
+
+        One that is new here, and whose file was changed after `since` (ns), may have been loaded before or after that.
+        """
+        spec = getattr(sys.modules.get(name), "__spec__", None)  # another one after a reload
+        known = self._sources.get(name)
+        if known is None or known[0] is not spec:
+            known = spec, file_id(path) if _changed_at(path) < since else "changed-while-read"
+            self._sources[name] = known
+        return known[1]
+
+    def note_modules(self) -> None:
+        """Take down what modules of the notebook's own hold that were loaded just now."""
+        for name, path in self.local_modules().items():
+            self.source_id(name, path, sys.maxsize)
+
+    def _call(self, event: str, arguments: tuple[Any, ...]) -> None:
+        listener = self.listener
+        if listener is not None:
+            listener(event, arguments)
+
+
+HOOK = Hook()
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Within the block nothing counts: it is our own work."""
+    before, HOOK.listener = HOOK.listener, None
+    try:
+        yield
+    finally:
+        HOOK.listener = before
+
+
+class Observer:
+    """Watches one task between `start` and `stop`."""
+
+    def __init__(self, spec: TaskSpec, ours: frozenset[str] = frozenset(), *, fresh: bool = False) -> None:
+        """`ours`: environment variables that a worker sets; `fresh`: no module of the notebook's own is loaded yet.
+
+        Looking at every loaded module would copy thousands of memory pages in a forked process, 0.2 s with pandas.
+        """
+        self.spec = spec
+        self.fresh = fresh
+        self.ours = ours | {*spec.secrets}
+        self.folder = _real(spec.folder)
+        self.read: dict[str, tuple[int, int] | None] = {}  # path -> (mtime, size) when opened; None: absent
+        self.written: dict[str, bool] = {}  # path -> whether it was only added to
+        self.removed: set[str] = set()
+        self.programs = Programs(self.folder)
+        self.known: dict[str, str] = {}  # path -> id, where it had to be taken before the file changed
+        self.variables: dict[str, str] = {}
+        self.volatile: set[str] = set()
+        self._own_files = {spec.code_name, *(f"cell {each.position}" for each in spec.replay)}
+        self._set: set[str] = set()
+        self._last_module = ""
+        self._started_ns = 0
+        self._busy = threading.local()
+        self.seen: dict[str, str] = {}  # path that was asked for and not opened -> what was there
+        self._made: set[str] = set()  # folders
+        self._ends: list[Callable[[], None]] = []
+        self._context: Context | None = None
+        self._handlers: dict[str, Callable[..., None]] = {
+            "open": self._on_open,
+            "os.listdir": self._on_list,
+            "os.scandir": self._on_list,
+            "os.mkdir": self._on_mkdir,
+            "os.rename": self._on_rename,
+            "os.remove": self._on_remove,
+            "sqlite3.connect": self._on_database,
+            **dict.fromkeys(SOCKET_EVENTS, self._on_socket),
+            **dict.fromkeys(PROCESS_EVENTS, self._on_process),
+        }
+
+    # ------------------------------------------------------------ begin and end
+
+    def start(self) -> None:
+        """Watch from now on."""
+        HOOK.install()
+        self._last_module = next(reversed(sys.modules))
+        self._started_ns = time.time_ns()
+        self._context = current.context
+        self._ends = [watch_environment(self._on_variable, self._set.add), watch_looks(self._on_look)]
+        HOOK.listener = self._hear
+
+    def given(self, variables: Iterable[str]) -> None:
+        """Leave out variables that the steps above have set: those are inputs."""
+        self._set.update(variables)
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Within the block nothing counts: it is our own work."""
+        return unheard()
+
+    def stop(self, namespace: dict[str, Any] | None = None) -> Observations:
+        """The namespace that the task ran in, in; what was seen out."""
+        HOOK.listener = None
+        if not self._ends:
+            return Observations()
+        while self._ends:
+            self._ends.pop()()
+        sources = [self.spec.source, *(each.source for each in self.spec.replay)]
+        self._see_strings(sources)
+        if any(CLOCK.search(source) for source in sources):
+            self.volatile.add("clock")
+        new = self.new_modules()
+        local = local_modules(new) if self.fresh else HOOK.local_modules()
+        tops = {name for name in new if "." not in name}
+        spaces = (sys.modules[name].__dict__ for name in local if name in sys.modules)
+        used = touched([namespace or {}, *spaces]) | self._named(sources, local.values())
+        ids = {path: self._read_id(path) for path in self.read if path not in self.written or path in self.known}
+        ours = self.written.keys() | self._made  # what it has looked for and then made itself is no input
+        ids = {
+            path: seen for path, seen in (self.seen | ids).items() if seen not in (ABSENT, FOLDER) or path not in ours
+        }
+        files = {self._name(path): seen for path, seen in ids.items()}
+        files |= {self._name(path): HOOK.source_id(name, path, self._started_ns) for name, path in local.items()}
+        return Observations(
+            files=dict(sorted(files.items())),
+            distributions=distributions_of(tops | used),
+            environment=dict(sorted(self.variables.items())),
+            written={
+                self._name(path): self._written_id(path)
+                for path in sorted({*self.written, *self.removed})
+                if (not os.path.isdir(path) if path in self.written else not os.path.exists(path))
+            },
+            modules=tuple(sorted(filter(is_installed, tops))),
+            volatile=tuple(sorted(self.volatile)),
+            asked=self._asked(),
+        )
+
+    def _asked(self) -> tuple[Asked, ...]:
+        """What its code asked nbflow itself; of its own store without the place, which may move."""
+        found = [*self._context.asked] if self._context is not None else []
+        own = self.spec.store
+        return tuple(msgspec.structs.replace(one, store="") if one.store == own else one for one in found)
+
+    def new_modules(self) -> list[str]:
+        """The modules loaded since the start: `sys.modules` keeps the order of loading."""
+        return list(itertools.takewhile(lambda name: name != self._last_module, reversed(sys.modules)))
+
+    def add_volatile(self, what: str) -> None:
+        """Another execution would not do the same."""
+        self.volatile.add(what)
+
+    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        handler = self._handlers.get(event)
+        if handler is None or getattr(self._busy, "now", False):
+            return
+        self._busy.now = True
+        try:
+            handler(*arguments)
+        finally:
+            self._busy.now = False
+
+    # ------------------------------------------------------------ files
+
+    def _on_open(self, path: Any, mode: Any, flags: Any) -> None:
+        full = self._full(path)
+        if full is None or not isinstance(flags, int):
+            return
+        if full.startswith(SYSTEM_ROOTS) and not self._by_user(sys._getframe(2), ("codecs.py", "pathlib.py")):
+            return
+        access = flags & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)
+        if access == os.O_RDONLY:
+            self._note_read(full)
+            return
+        if access == os.O_RDWR and not flags & os.O_TRUNC:
+            self._note_read(full)
+        self._note_written(full, added=bool(flags & os.O_APPEND))
+        del mode
+
+    def _note_read(self, path: str) -> None:
+        if path in self.written or path in self.read:
+            return
+        try:
+            status = os.stat(path)
+        except OSError:
+            self.read[path] = None
+            return
+        if not os.path.isdir(path):
+            self.read[path] = (status.st_mtime_ns, status.st_size)
+
+    def _note_written(self, path: str, *, added: bool) -> None:
+        if path in self.read and path not in self.written:
+            self.known.setdefault(path, self._read_id(path))
+        self.written[path] = added and self.written.get(path, True)
+
+    def _on_list(self, path: Any, *_: Any) -> None:
+        # Python's import looks into every folder of the path: that is not the user's
+        if "importlib" in sys._getframe(3).f_code.co_filename:
+            return
+        full = self._full("." if path is None else path)
+        if full is not None:
+            self.read.setdefault(full.rstrip("/") + "/", (0, 0))
+            self.known.setdefault(full.rstrip("/") + "/", path_id(full.rstrip("/") + "/"))
+
+    def _on_database(self, path: Any = None, *_: Any) -> None:
+        if not is_index(path):
+            self.volatile.add("database")
+
+    def _on_mkdir(self, path: Any, *_: Any) -> None:
+        full = self._full(path)
+        if full is not None:
+            self._made.add(full)
+
+    def _on_look(self, path: Any, what: str | None) -> None:
+        if HOOK.listener is None or getattr(self._busy, "now", False):
+            return
+        self._busy.now = True
+        try:
+            full = self._full(path)
+            if (
+                full is None
+                or full in self.read
+                or full in self.written
+                or not self._by_user(sys._getframe(2), LOOKING)
+            ):
+                return
+            if what is None:
+                self.read[full] = None
+            else:
+                self.seen.setdefault(full, what)
+        finally:
+            self._busy.now = False
+
+    def _on_rename(self, old: Any, new: Any, *_: Any) -> None:
+        source, target = self._full(old), self._full(new)
+        if source is not None and self.written.pop(source, None) is None and os.path.isfile(source):
+            self.removed.add(source)
+        if source is not None and target is not None and os.path.isfile(source):
+            self._note_written(target, added=False)
+
+    def _on_remove(self, path: Any, *_: Any) -> None:
+        full = self._full(path)
+        if full is not None and self.written.pop(full, None) is None and os.path.isfile(full):
+            self.removed.add(full)
+
+    def _full(self, path: Any) -> str | None:
+        """What was opened in; its whole path out, None when it does not count."""
+        if isinstance(path, int) or path is None:
+            return None
+        try:
+            text = os.fsdecode(path)
+        except (TypeError, ValueError):
+            return None
+        return whole_path(text, self.folder, self.spec.store)
+
+    def _name(self, path: str) -> str:
+        inside = path.startswith(self.folder + os.sep)
+        return path[len(self.folder) + 1 :].replace(os.sep, "/") if inside else path
+
+    def _read_id(self, path: str) -> str:
+        """A file that was read in; the id of what was read out: of no content at all when it has changed since."""
+        if path in self.known:
+            return self.known[path]
+        opened = self.read[path]
+        if opened is None:
+            return ABSENT
+        try:
+            status = os.stat(path)
+        except OSError:
+            return "changed-while-read"
+        return file_id(path) if (status.st_mtime_ns, status.st_size) == opened else "changed-while-read"
+
+    def _written_id(self, path: str) -> str:
+        """What a file that was written or removed holds now, marked when it was only added to: logs grow."""
+        return f"{ADDED if self.written.get(path) else ''}{file_id(path)}"
+
+    def _see_strings(self, sources: list[str]) -> None:
+        """Files that the cell or its programs name, and those that programs wrote: the audit hook sees none of them."""
+        written, gone = self.programs.changes()
+        self.written |= dict.fromkeys(filter(None, map(self._full, written - self.written.keys())), False)
+        self.removed |= {full for full in map(self._full, gone) if full is not None}
+        words = self.programs.words
+        if self.programs.started:
+            words |= {word for word in WORDS.findall(self.spec.source) if "*" not in word}
+        for path in named_files(sources, self.folder, words):
+            full = whole_path(path, self.folder, self.spec.store)
+            if full is None or full in self.read or full in self.written:
+                continue
+            status = os.stat(full)
+            if status.st_mtime_ns >= self._started_ns:
+                self.written[full] = False
+            else:
+                self.read[full] = (status.st_mtime_ns, status.st_size)
+
+    # ------------------------------------------------------------ modules, variables, acts
+
+    def _named(self, sources: list[str], local: Iterable[str]) -> set[str]:
+        """Top-level names of the import statements of the cell, of what was replayed, and of local modules."""
+        found = {top_of(name) for source in sources for name in IMPORTS.findall(source)}
+        return found.union(*(_imports_in(path, file_id(path)) for path in local))
+
+    def _on_variable(self, name: str, value: str | None) -> None:
+        if HOOK.listener is None or name in self._set or name in self.variables or name in self.ours:
+            return
+        if self._by_user(sys._getframe(2), ("os.py", "_collections_abc.py")):
+            self.variables[name] = text_id(value)
+
+    def _by_user(
+        self, frame: types.FrameType | None, through: tuple[str, ...] = (), *, otherwise: bool = False
+    ) -> bool:
+        """Whether the nearest frame that is neither of `through`, the standard library's nor ours is the user's."""
+        while frame is not None:
+            file = frame.f_code.co_filename
+            if file in self._own_files or file.startswith("<ipython-input"):
+                return True
+            origin = origin_of(file)
+            if through:
+                if not file.endswith(through) and origin != "none":
+                    return origin == "local"
+            elif origin == "local":
+                return True
+            elif origin == "installed" and not any(f"{os.sep}{name}{os.sep}" in file for name in TRANSPARENT):
+                return False
+            frame = frame.f_back
+        return otherwise
+
+    def _on_socket(self, *arguments: Any) -> None:
+        # a name is the address of a socket on this machine: pools and managers talk through those
+        address = arguments[-1]
+        if not isinstance(address, (str, bytes)) or not os.fsdecode(address).startswith(("/", "\0")):
+            self.volatile.add("socket")
+
+    def _on_process(self, *arguments: Any) -> None:
+        # `%%bash` starts its program in a thread of its own
+        alone = threading.current_thread() is not threading.main_thread()
+        if self._by_user(sys._getframe(2), otherwise=alone):
+            self.volatile.add("subprocess")
+            self.programs.start(*arguments)
+
+
+def whole_path(path: str, folder: str, store: str) -> str | None:
+    """A path as it was opened, the notebook's folder and the datastore in; its whole path out, None when ignored."""
+    full = os.path.realpath(path)
+    slashed = full.replace(os.sep, "/")
+    place = store.removeprefix("file://")
+    if "://" not in place and (full + os.sep).startswith(os.path.realpath(place) + os.sep):
+        return None
+    if any(part in slashed + "/" for part in IGNORED_PARTS) or (slashed + "/").startswith(IGNORED_ROOTS):
+        return None
+    if full.startswith(folder + os.sep) or full == folder:
+        return full
+    if full.startswith(os.path.realpath(tempfile.gettempdir()) + os.sep) or any(part in slashed for part in CACHES):
+        return None
+    return None if origin_of(full) in ("standard", "none") else full
+
+
+def local_modules(names: Iterable[str]) -> dict[str, str]:
+    """Names of loaded modules in; those neither installed, standard nor ours, with their source files, out."""
+    found = {}
+    foreign = HOOK.foreign
+    for name in set(names) - foreign:
+        module = sys.modules.get(name)
+        path = getattr(module, "__file__", None)
+        if name not in START_UP and isinstance(path, str) and path.endswith(".py") and origin_of(path) == "local":
+            found[name] = _real(path)
+        else:
+            foreign.add(name)
+    return found
+
+
+def _changed_at(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=64)
+def _real(path: str) -> str:
+    return os.path.realpath(path)
+
+
+@lru_cache(maxsize=1024)
+def _imports_in(path: str, identity: str) -> frozenset[str]:
+    """A module's source file and the id of its content in; the top-level names that it imports out."""
+    del identity
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return frozenset(top_of(name) for name in IMPORTS.findall(file.read()))
+    except OSError:
+        return frozenset()
+
+
+def warming() -> Iterator[None]:
+    """Look at what is loaded once, in a process that tasks are forked from: they find it looked up. In pieces."""
+    HOOK.install()
+    yield
+    for name in list(sys.modules):
+        if "." not in name:
+            distributions_of([name])
+            yield
+
+
+def touched(namespaces: list[dict[str, Any]]) -> set[str]:
+    """Namespaces in; top-level modules that their values, or the values' types, come from out."""
+    found: set[str] = set()
+    for namespace in namespaces:
+        for value in list(namespace.values()):
+            kind = type(value)
+            named = issubclass(kind, (type, types.FunctionType))
+            own = attribute(value, "__name__" if issubclass(kind, types.ModuleType) else "__module__" if named else "")
+            found.add(top_of(own if type(own) is str else str(attribute(kind, "__module__", ""))))
+    return found

@@ -1,0 +1,112 @@
+"""Definitions and set-up of earlier cells, run again in a task's own `__main__` before its cell."""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import contextlib
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from IPython.core.displaypub import CapturingDisplayPublisher
+
+from nbflow.model import Group, Ref, Replay, TaskFailure
+from nbflow.store.serialize.registry import Registry
+from nbflow.task.streams import silent
+from nbflow.tracebacks import failure_of, raised_at, remember_lines
+
+FUTURE = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names[3:])
+"""What `from __future__` sets for everything below it."""
+
+Load = Callable[[Group, frozenset[str]], Mapping[str, Any]]
+
+
+class ReplayFailed(Exception):
+    """A definition or set-up statement raised; `failure` names its cell and line."""
+
+    def __init__(self, failure: TaskFailure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Inputs:
+    """A task's inputs, loaded when first asked for, each group once: objects shared between names stay shared."""
+
+    def __init__(self, groups: tuple[Group, ...], load: Load) -> None:
+        self._groups = groups
+        self._load = load
+        self._loaded: dict[int, Mapping[str, Any]] = {}
+
+    def value(self, ref: Ref) -> Any:
+        """A reference in, the value out; whatever reading it raises is raised."""
+        if ref.group not in self._loaded:
+            group = self._groups[ref.group]
+            self._loaded[ref.group] = self._load(group, frozenset(group.names))
+        return self._loaded[ref.group][ref.name]
+
+
+def file_of(replay: Replay, position: int, code_name: str) -> str:
+    """The file name of a replayed statement's code: the task's own cell's, or that of the cell it stands in."""
+    return code_name if replay.position == position else f"cell {replay.position}"
+
+
+def run(replay: Replay, file: str, shell: Any, inputs: Inputs, registry: Registry) -> None:
+    """One definition or set-up statement in, run in the shell's namespace; ReplayFailed when it raises.
+
+    Names that it reads from elsewhere are bound just for it. What a set-up statement shows has been shown by its
+    own cell already, so nothing is shown here.
+    """
+    namespace: dict[str, Any] = shell.user_ns
+    remember_lines(file, replay.source, replay.line)
+    shell.compile.cells[file] = file
+    bound = {name: inputs.value(ref) for name, ref in replay.binds.items()}
+    before = {name: namespace[name] for name in bound if name in namespace}
+    namespace.update(bound)
+    try:
+        with silent(), _undisplayed(shell):
+            _execute(replay, file, shell)
+    except BaseException as error:  # the user's code
+        if isinstance(error, KeyboardInterrupt) and not raised_at(error):
+            raise
+        raise ReplayFailed(failure_of(error, (file,), replay.cell)) from error
+    finally:
+        for name, value in bound.items():
+            if namespace.get(name) is value and name not in replay.names:
+                del namespace[name]
+        namespace.update({name: value for name, value in before.items() if name not in replay.names})
+    if replay.kind == "definition":
+        register(replay, namespace, registry)
+
+
+def register(replay: Replay, namespace: Mapping[str, Any], registry: Registry) -> None:
+    """Classes and functions that a definition has bound go into the registry under its id."""
+    bound = {name: namespace[name] for name in replay.names if name in namespace}
+    registry.add(replay.id, bound, replay.cell)
+
+
+@contextlib.contextmanager
+def _undisplayed(shell: Any) -> Iterator[None]:
+    """Within the block what is displayed goes nowhere."""
+    publisher = shell.display_pub
+    shell.display_pub = CapturingDisplayPublisher()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        shell.display_pub = publisher
+
+
+def _execute(replay: Replay, file: str, shell: Any) -> None:
+    """Transform (`%magic`, `!command`), compile with the cell's own line numbers, run; awaits are awaited."""
+    text = shell.transform_cell(replay.source)
+    tree = ast.increment_lineno(ast.parse(text, file, type_comments=False), replay.line - 1)
+    flags = shell.compile.flags | (ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if replay.kind == "setup" else 0)
+    with shell.builtin_trap:
+        code = compile(tree, file, "exec", flags, dont_inherit=True)
+        shell.compile.flags |= code.co_flags & FUTURE
+        if code.co_flags & inspect.CO_COROUTINE:
+            function = types.FunctionType(code, shell.user_global_ns)
+            shell.loop_runner(function())
+        else:
+            exec(code, shell.user_global_ns, shell.user_ns)

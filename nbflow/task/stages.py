@@ -1,0 +1,344 @@
+"""The stages of a task around its cell: bind what it reads, look before it, collect after it, make its record.
+
+They are the same in every lane. A lane says where values come from (`Values`), where each of them belongs (`Place`),
+and runs the cell in between; what travels beside the names (what cells set in the process or on definitions, random
+states) is bound and collected here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from nbflow.analysis.effects import AXES, PROCESS, names_axes, owner_of
+from nbflow.model import FORMAT, MISSING, Artifact, Finding, Group, Observations, Record, Ref, TaskSpec
+from nbflow.store import records
+from nbflow.store.location import Store
+from nbflow.store.serialize.fingerprint import fingerprint, holds_artists
+from nbflow.store.serialize.pickler import Dumped, Unstorable
+from nbflow.store.serialize.registry import Registry
+from nbflow.store.serialize.sharing import dump_together
+from nbflow.task import leftovers, module_state, process_state, random_state, replay, results
+from nbflow.task.definition_state import Definitions
+from nbflow.task.import_settings import ImportSettings
+from nbflow.task.join import open_inputs
+from nbflow.task.mutation import BaseLine, is_fixed
+from nbflow.task.observe.observer import Observer
+from nbflow.task.results import Costs
+from nbflow.task.secrets import withhold
+
+MANY_OBJECTS = 500_000
+"""Bytes of a value's stream, arrays not counted, that are pickled in about 50 ms."""
+
+NOTHING_SEEN = Observations()
+
+Guard = Callable[[Callable[[], Any]], Any]
+"""Calls user code outside the cell: what it raises becomes the task's failure."""
+
+
+def _unguarded(call: Callable[[], Any]) -> Any:
+    return call()
+
+
+class Values(Protocol):
+    """Where a task's inputs come from."""
+
+    def value(self, ref: Ref) -> Any:
+        """Return the value of an input, the same object each time; raise whatever loading it raises."""
+
+
+class Place(Protocol):
+    """Where a lane puts what it binds."""
+
+    def name(self, name: str, value: Any) -> None:
+        """Bind a name of the user's."""
+
+    def random(self, name: str, state: Any) -> None:
+        """Make a library's global random state this one."""
+
+    def definition(self, name: str, state: Mapping[str, Any]) -> None:
+        """Set on a class or function what earlier cells have set on it."""
+
+
+def bind(spec: TaskSpec, values: Values, place: Place) -> None:
+    """Bind a task's inputs, each where it belongs; what steps set in the process belongs to the replay."""
+    for name, ref in spec.inputs.items():
+        if name == PROCESS:
+            continue
+        value = values.value(ref)
+        if name in random_state.STATES:
+            place.random(name, value)
+        elif (owner := owner_of(name)) is not None:
+            place.definition(owner, value)
+        else:
+            place.name(name, value)
+    for name, value in spec.values.items():
+        place.name(name, value)
+
+
+def bind_loop(
+    spec: TaskSpec, values: Values, place: Place, store: Store, registry: Registry, constants: Mapping[str, Any],
+    guard: Guard = _unguarded,
+) -> None:  # fmt: skip
+    """Bind the loop variable of a foreach, and `inputs` of a join, whose `constants` its items have too."""
+    if spec.options.foreach is not None and spec.item is not None:
+        item = values.value(spec.item)
+        for name, value in guard(lambda: unpacked(spec.options.foreach.target, item)).items():  # type: ignore[union-attr]
+            place.name(name, value)
+    if spec.joined is not None:
+        place.name("inputs", open_inputs(spec.joined, values.value, store, registry, constants))
+
+
+def unpacked(target: str, item: Any) -> dict[str, Any]:
+    """Return the names that a loop target (`x`, `a, (b, c)`) binds to an item's parts; raise what unpacking raises."""
+    space: dict[str, Any] = {"__item": item}
+    exec(f"{target} = __item", space)
+    names = {node.id for node in ast.walk(ast.parse(target, mode="eval")) if isinstance(node, ast.Name)}
+    return {name: space[name] for name in names}
+
+
+def changes_above(spec: TaskSpec, values: Values) -> process_state.Changes:
+    """Return what the steps above a task have set in the process."""
+    ref = spec.inputs.get(PROCESS)
+    found: process_state.Changes = values.value(ref) if ref is not None else ()
+    return found
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a cell left, taken apart but not stored."""
+
+    values: Mapping[str, Any]  # names, and what travels beside them
+    dumped: tuple[Dumped | Unstorable, ...]
+    unbound: tuple[str, ...] = ()
+    changed: frozenset[str] = frozenset()  # inputs changed in place, or stored with what shares objects with them
+    joined: Mapping[str, Any] = field(default_factory=dict)  # the latter
+    shares: frozenset[str] = frozenset()  # inputs that share objects with what is left
+    facts: Mapping[str, Any] = field(default_factory=dict)  # of its record: `skipped`, `until`, `caught`
+
+
+class Stages:
+    """One task around its cell. `look` before it and `collect` after it see the namespace as the cell does."""
+
+    def __init__(
+        self,
+        spec: TaskSpec,
+        namespace: dict[str, Any],
+        registry: Registry,
+        values: Values,
+        reload: replay.Load,
+        observer: Observer,
+        modules: Callable[[], Iterable[str]],
+        imports: ImportSettings,
+    ) -> None:
+        self.spec = spec
+        self.namespace = namespace
+        self.registry = registry
+        self.values = values
+        self.reload = reload  # a group loaded once more, to compare with
+        self.observer = observer
+        self.modules = modules  # the names of loaded modules, the notebook's own ones among them
+        self.imports = imports
+        self.definitions = Definitions((), {}, registry)
+        self.findings: list[Finding] = []
+        self.costs = Costs()
+        self.created_at = time.time()
+        self.elapsed = 0.0
+        self.before: dict[str, Any] = {}
+        self.others: Mapping[str, Any] = {}  # what names of other cells hold where the task runs
+        self.process: process_state.Taken = {}
+        self.states: Mapping[str, bytes] = {}
+        self.module_state: module_state.Taken = {}
+        self._inputs = BaseLine(spec, {}, registry)
+        self.threads: frozenset[int] = frozenset()
+
+    # ------------------------------------------------------------ before the cell
+
+    def look(self) -> None:
+        """Take down what is there before anything of the cell runs: names, states, options, modules, threads."""
+        self.before = dict(self.namespace)
+        self.states = random_state.loaded()
+        self.process = process_state.take()
+        self.module_state = module_state.take(self.modules(), self.registry)
+        self.threads = frozenset(thread.ident or 0 for thread in threading.enumerate())
+        self._see_order()
+
+    def _see_order(self) -> None:
+        """Say which inputs hold sets that are iterated in another order here than where they were made."""
+        spec = self.spec
+        names = sorted(self.registry.disordered & spec.inputs.keys())
+        self.registry.disordered.clear()
+        if names:
+            self.findings.append(Finding(
+                code="set-order", level="warning", step=spec.step, cell=spec.cell, name=names[0],
+                message=f"{spec.step} reads {', '.join(names)}: sets there have another order here than where they "
+                "were made", fix="use sorted(…) where the order counts; for text, start Jupyter with PYTHONHASHSEED=0",
+            ))  # fmt: skip
+
+    def take_base_line(self) -> None:
+        """Take down how inputs look that the cell is not known to write."""
+        spec = self.spec
+        names = [n for n in spec.inputs if n not in spec.writes and not n.startswith("<") and n in self.namespace]
+        values = {} if spec.options.pure else {name: self.namespace[name] for name in names}
+        with self.costs.of("base line"):
+            self._inputs = BaseLine(spec, values, self.registry)
+
+    # ------------------------------------------------------------ after the cell
+
+    def see_draws(self) -> None:
+        """Say that another execution would not do the same, where numbers were drawn that nothing fixes."""
+        if random_state.drew(self.spec, self.states):
+            self.observer.add_volatile("random")
+
+    def wait(self) -> None:
+        """Wait for the asyncio tasks and threads that the cell has left behind."""
+        spec = self.spec
+        self.findings += leftovers.await_tasks(spec.step, spec.cell)
+        self.findings += leftovers.join_threads(spec.step, spec.cell, self.threads)
+
+    def collect(self, hold: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Left:
+        """Return what the cell left: outputs, inputs that it changed in place, and what shares objects with both."""
+        spec, namespace = self.spec, self.namespace
+        for definition in spec.own:
+            replay.register(definition, namespace, self.registry)
+        with self.costs.of("comparison"):
+            changed = {*self._inputs.compare(namespace)}
+            if self.module_state:
+                self.findings += module_state.changes(self.module_state, self.modules(), spec, self.registry)
+            shared = self._shared_changes(changed)
+            shared |= self._changed_beside(changed)
+        changed |= shared.keys()
+        effects = self._effects()
+        changed |= effects.keys()
+        outputs = results.outputs_of(spec, self.before, namespace, changed)
+        changed |= outputs.keys() - {*spec.writes}  # bound in a way that the text does not show
+        values = {**shared, **outputs, **effects}
+        with self.costs.of("storing"), hold():
+            return self.taken_apart(values, self._beside(values), changed)
+
+    def taken_apart(self, values: Mapping[str, Any], beside: Mapping[str, Any], changed: Collection[str] = ()) -> Left:
+        """Return values as they will be stored, with those `beside` them that they share objects with."""
+        spec = self.spec
+        together = dump_together(values, beside, spec.tracked, self.registry)
+        unbound = tuple(name for name in spec.writes if name not in values and name not in self.namespace)
+        return Left(
+            values=values, dumped=self._storable(together.dumped), unbound=unbound,
+            changed=frozenset({*changed} | together.joined), shares=together.shares,
+            joined={name: beside[name] for name in together.joined},
+        )  # fmt: skip
+
+    def skipped(self, condition: str) -> Left:
+        """Return what a condition leaves that does not hold: of a loop its variable, which the rest may read."""
+        targets = {name: self.namespace[name] for name in self.spec.targets}
+        together = dump_together(targets, {}, (), self.registry)
+        return replace(self.plain(together.dumped, targets), facts={"skipped": condition})
+
+    def plain(self, dumped: Iterable[Dumped | Unstorable], values: Mapping[str, Any] | None = None) -> Left:
+        """Return values that have been taken apart as all that the task leaves."""
+        return Left(values=values or {}, dumped=self._storable(dumped))
+
+    def _beside(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return inputs that the cell has left as they were, and names that share objects with them.
+
+        Outputs may hold parts of them. Many small objects take long to look at, which is done only where it matters.
+        """
+        spec = self.spec
+        found = {}
+        for name, ref in (*spec.inputs.items(), *spec.along.items()):
+            if name.startswith("<") or name in values or (name not in spec.inputs and self._is_bound(name)):
+                continue
+            value = self.values.value(ref)
+            live = name not in spec.inputs or (self.namespace.get(name) is value and self.before.get(name) is value)
+            dear = spec.groups[ref.group].stream.length > MANY_OBJECTS and not {"*", name}.intersection(spec.tracked)
+            if live and not dear and not is_fixed(value):
+                found[name] = value
+        return found
+
+    def _is_bound(self, name: str) -> bool:
+        """Whether the cell has bound a name."""
+        value = self.namespace.get(name, MISSING)
+        return value is not MISSING and value is not self.before.get(name, MISSING)
+
+    def _shared_changes(self, changed: Collection[str]) -> dict[str, Any]:
+        """Return names that share objects with an input that was changed in place, and changed with it.
+
+        A step that only knows `guests` may change the list that is `everyone` too: both have a new version then.
+        """
+        spec, namespace = self.spec, self.namespace
+        found: dict[str, Any] = {}
+        for name, ref in spec.inputs.items():
+            if name not in changed and name not in spec.writes:
+                continue
+            for other, along in spec.along.items():
+                if along.group != ref.group or self._is_bound(other) or other in found:
+                    continue  # it shares nothing, or the cell has bound it
+                value = self.values.value(along)
+                together = holds_artists(value) and holds_artists(namespace.get(name))
+                if together or other in spec.writes or not self._is_as_stored(other, value, ref.group):
+                    found[other] = value
+        return found
+
+    def _changed_beside(self, changed: Collection[str]) -> dict[str, Any]:
+        """Return names of other cells whose objects the changed inputs hold too, where that was not known.
+
+        A task in a process has no other names: there the cell that made the second name is executed again.
+        """
+        inputs = {name: self.values.value(self.spec.inputs[name]) for name in changed if name in self.spec.inputs}
+        others = {n: v for n, v in self.others.items() if not self._is_bound(n) and not is_fixed(v)}
+        if not inputs or not others:
+            return {}
+        axes = (AXES,) if names_axes(self.spec.source) else ()
+        together = dump_together(inputs, others, axes, self.registry)
+        return {name: others[name] for name in together.shares if name != AXES}
+
+    def _is_as_stored(self, name: str, value: Any, group: int) -> bool:
+        """Whether a value is still equal to what it was loaded from: loaded once more and compared."""
+        stored = self.reload(self.spec.groups[group], frozenset({name}))[name]
+        mark = fingerprint(value, self.registry, by_value=True)
+        return mark is not None and mark == fingerprint(stored, self.registry, by_value=True)
+
+    def _effects(self) -> dict[str, Any]:
+        """Return what the cell did besides binding and changing names: random states, definitions, the process."""
+        spec = self.spec
+        drawn = random_state.drawn(self.states) & spec.inputs.keys()
+        found: dict[str, Any] = {name: random_state.read(name) for name in drawn}
+        found |= self.definitions.changed()
+        for name in spec.writes:
+            state = self.definitions.state(owner_of(name) or "")
+            if state is not None:
+                found[name] = state
+        above = changes_above(spec, self.values)
+        process = process_state.changes(self._own(self.process), self._own(process_state.take()), spec.step, above)
+        if process != above or PROCESS in spec.writes:
+            found[PROCESS] = process
+        return found
+
+    def _own(self, taken: process_state.Taken) -> process_state.Taken:
+        return self.imports.without(taken)
+
+    def _storable(self, dumped: Iterable[Dumped | Unstorable]) -> tuple[Dumped | Unstorable, ...]:
+        """Return what was taken apart without what holds a secret of this step."""
+        secrets = self.spec.secrets
+        return tuple(withhold([*dumped], {n: os.environ.get(n, "") for n in secrets}) if secrets else dumped)
+
+    # ------------------------------------------------------------ the record
+
+    def record(
+        self, left: Left, groups: tuple[Group, ...], artifacts: dict[str, Artifact],
+        observations: Observations = NOTHING_SEEN, **shown: Any,
+    ) -> Record:  # fmt: skip
+        """Return the execution's record: what the cell left, as it was stored, and `outputs` where they are known."""
+        spec = self.spec
+        return Record(
+            format=FORMAT, key=spec.key, execution=spec.execution, flow=spec.flow, run=spec.run, step=spec.step,
+            index=spec.index, turn=spec.turn, attempt=spec.attempt, created_at=self.created_at, elapsed=self.elapsed,
+            source=spec.source, parts=spec.parts, groups=groups, artifacts=artifacts, unbound=left.unbound,
+            changed=tuple(sorted(left.changed)), shares=tuple(sorted(left.shares)), costs=self.costs.rounded(),
+            observations=observations, stamp=records.stamp_after(self.created_at, spec.seen), **left.facts, **shown,
+        )  # fmt: skip

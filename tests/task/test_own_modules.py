@@ -1,0 +1,85 @@
+"""Modules beside the notebook are imported as their files are, whatever Python has kept of them compiled."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nbflow
+from nbflow.flow.notebook import document_of
+from tests.support.kernel import Kernel, NotebookFile
+
+pytestmark = pytest.mark.running
+
+CELLS = {
+    "read": "%%step read\nimport helper\nfrom tools import inner\nvalue = helper.value, inner.value",
+    "each": "%%step each --foreach i in range(40)\nfrom helper import value as taken\nseen = taken",
+    "late": (
+        "%%step late\nimport importlib.util\nspec = importlib.util.spec_from_file_location('again', 'helper.py')\n"
+        "module = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(module)\n"
+        "found = module.value\ndel module"
+    ),
+}
+
+
+def edit(folder: Path, number: int) -> None:
+    """The modules with another value, of the same size and with the same time as before."""
+    (folder / "tools").mkdir(exist_ok=True)
+    for name in ("helper.py", "tools/__init__.py", "tools/inner.py"):
+        path = folder / name
+        path.write_text(f"value = {number}\n")
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+
+
+def compiled(folder: Path) -> list[Path]:
+    return [*folder.rglob("*.pyc")]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NBFLOW_STORE", raising=False)
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("lane", ["", "spare", "warm"])
+def test_edited_within_a_second(lane: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if lane and sys.platform != "linux":
+        pytest.skip("lanes of Linux")
+    monkeypatch.setenv("NBFLOW_LANE", lane)
+    path = folder / "flow.ipynb"
+    items = 3 if lane == "spare" else 40  # wide enough for workers that are used again
+    path.write_text(document_of((CELLS | {"each": CELLS["each"].replace("40", str(items))}).items(), "flow"))
+    for number in (1, 2, 3):
+        edit(folder, number)
+        if number == 2:  # what a person's own Python leaves
+            subprocess.run([sys.executable, "-m", "compileall", "-q", "helper.py", "tools"], check=True)
+            edit(folder, 3)
+            edit(folder, 2)
+        run = nbflow.run(path)
+        assert run.successful, run.error
+        assert (run.data.value, run.data.found) == ((number, number), number)
+        assert {task.data.seen for task in run["each"]} == {number}
+        assert bool(compiled(folder)) == (number > 1), "nothing is left compiled"
+    assert {step.state for step in nbflow.run(path)} == {"reused"}
+
+
+def test_in_the_kernel(folder: Path) -> None:
+    cells = {**CELLS, "plain": "import helper\nprint('plain', helper.value)"}
+    with Kernel(NotebookFile(folder / "flow.ipynb", cells)) as kernel:
+        for number in (4, 5):
+            edit(folder, number)
+            kernel.restart()
+            assert kernel.ok("plain").stdout == f"plain {number}\n"
+            kernel.ok("read", "late")
+            assert kernel.value("value, found") == f"(({number}, {number}), {number})"
+        assert not compiled(folder)
+        kernel.execute("%unload_ext nbflow")
+        kernel.execute("import sys\ndel sys.modules['helper']\nimport helper")
+        assert len(compiled(folder)) == 1, "without nbflow Python imports as ever"
