@@ -16,7 +16,6 @@ __all__ = [
     "NO_TASKS",
     "SETTLED",
     "WORST_FIRST",
-    "Artifact",
     "Asked",
     "Binding",
     "Buffer",
@@ -28,15 +27,16 @@ __all__ = [
     "Edge",
     "Ended",
     "Finding",
+    "FindingFound",
     "Flow",
     "Foreach",
-    "Found",
     "Frozen",
     "Group",
     "Index",
     "JoinItem",
     "Joins",
     "KeyParts",
+    "Manifest",
     "Notebook",
     "Observations",
     "Output",
@@ -357,7 +357,7 @@ class Group(Frozen, frozen=True, kw_only=True):
     free: tuple[str, ...] = ()  # global names that functions stored by value read when called
 
 
-class Artifact(Frozen, frozen=True, kw_only=True):
+class Manifest(Frozen, frozen=True, kw_only=True):
     """One name that a task left, seen without loading it; `group` is -1 for a value that was not stored."""
 
     name: str
@@ -427,7 +427,7 @@ class Record(Frozen, frozen=True, kw_only=True):
     source: str
     parts: KeyParts
     groups: tuple[Group, ...] = ()
-    artifacts: dict[str, Artifact] = {}
+    artifacts: dict[str, Manifest] = {}
     unbound: tuple[str, ...] = ()  # names that it might have written and did not
     outputs: tuple[dict[str, Any], ...] = ()  # nbformat outputs, capped
     truncated: bool = False
@@ -636,7 +636,7 @@ class TaskChanged(Frozen, frozen=True, kw_only=True, tag="task"):
     pid: int = 0
 
 
-class Found(Frozen, frozen=True, kw_only=True, tag="finding"):
+class FindingFound(Frozen, frozen=True, kw_only=True, tag="finding"):
     """A finding that a run brought to light."""
 
     finding: Finding
@@ -659,7 +659,7 @@ class RunEnded(Frozen, frozen=True, kw_only=True, tag="end"):
     error: str | None = None
 
 
-RunEvent = RunStarted | TaskChanged | Found | Tagged | RunEnded
+RunEvent = RunStarted | TaskChanged | FindingFound | Tagged | RunEnded
 
 
 class TaskOutput(Frozen, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from nbflow.flow.notebook import read_notebook
 from nbflow.flow.parameters import File, gather_overrides, override_source
 from nbflow.model import Cell, Flow, Step
 from nbflow.task.context import Caught
-from nbflow.task.join import Entry, Inputs, is_scalar, kept_entry
+from nbflow.task.join import Inputs, JoinedItem, is_scalar, kept_entry
 from nbflow.task.shell import Compiler, Shell, enter, run_cell
 
 _T = TypeVar("_T")
@@ -57,7 +57,7 @@ class _Plain:
         self.bound: list[set[str]] = []  # what the items that run have bound
         self.seen: list[set[str]] = []  # and read
         self.failed = False  # the step that runs, and `--catch` caught it
-        self.done: dict[str, list[Entry]] = {}  # of each fan-out, its last time round
+        self.done: dict[str, list[JoinedItem]] = {}  # of each fan-out, its last time round
         self.excused: set[str] = set()  # names that a skipped or caught step, or a loop without items, would have bound
         self.without: set[str] = set()  # fan-outs whose list was skipped
 
@@ -133,7 +133,7 @@ class _Plain:
         found = [self.flow.definitions[order] for step in steps for order in step.definitions]
         return {name for d in found if d.kind == "definition" and not d.origins for name in d.names}
 
-    def columns(self, head: str, entry: Entry) -> list[str]:
+    def columns(self, head: str, entry: JoinedItem) -> list[str]:
         """The names that the body writes and that fit into a table."""
         written = {name for step in self.flow.steps if head in step.scope for name in step.writes}
         return [name for name in entry.names() if name in written and is_scalar(getattr(entry, name))]

@@ -13,30 +13,30 @@ import re
 import sys
 from functools import lru_cache
 
-from nbflow.analysis.expressions import Facts, Session
+from nbflow.analysis.expressions import CellFacts, WalkContext
 from nbflow.analysis.magics import read_magic
-from nbflow.analysis.paths import GONE, UNTOUCHED, State, is_bound, is_surely_bound
+from nbflow.analysis.paths import GONE, UNTOUCHED, Paths, is_bound, is_surely_bound
 from nbflow.analysis.result import (
     ADVICE,
     BUILTINS,
     MODULE_GLOBALS,
     NO_NAMES,
     Analysis,
+    AssignedValue,
     Diagnostic,
     DiscardedCall,
     Statement,
     StatementKind,
-    Value,
     is_hidden_state,
 )
 from nbflow.analysis.scopes import descend, dotted_name, import_pairs
-from nbflow.analysis.source import Cell, Problem, normalise, read_cell, transform
-from nbflow.analysis.statements import Flow
+from nbflow.analysis.source import ParsedCell, Problem, normalise, read_cell, transform
+from nbflow.analysis.statements import Walk
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
-def read_statements(cell: Cell, session: Session) -> tuple[Statement, ...]:
+def read_statements(cell: ParsedCell, session: WalkContext) -> tuple[Statement, ...]:
     """A cell and what its walks share in; its statements out, each analysed by itself."""
     if cell.tree is None or cell.shape != "module":
         return ()
@@ -51,7 +51,7 @@ def read_statements(cell: Cell, session: Session) -> tuple[Statement, ...]:
     return tuple(statements)
 
 
-def _span(node: ast.stmt, cell: Cell) -> tuple[int, int]:
+def _span(node: ast.stmt, cell: ParsedCell) -> tuple[int, int]:
     """A statement in; its first line, decorators included, and its last line in the source out."""
     decorators: list[ast.expr] = getattr(node, "decorator_list", [])
     first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
@@ -59,15 +59,15 @@ def _span(node: ast.stmt, cell: Cell) -> tuple[int, int]:
     return first, max([last, *(end for line, end in cell.ends.items() if first <= line <= last)])
 
 
-def source_lines(cell: Cell, line: int, end: int) -> str:
+def source_lines(cell: ParsedCell, line: int, end: int) -> str:
     """A cell and a range of lines in; their text as written, without the indent that all share, out."""
     lines = cell.lines[line - 1 : end]
     indent = lines[0][: len(lines[0]) - len(lines[0].lstrip())] if lines else ""
     return "".join(each.removeprefix(indent) for each in lines).rstrip()
 
 
-def _read_statement(node: ast.stmt, place: tuple[int, int, str], session: Session) -> Statement:
-    flow = Flow(session)
+def _read_statement(node: ast.stmt, place: tuple[int, int, str], session: WalkContext) -> Statement:
+    flow = Walk(session)
     flow.diagnostics = {}  # judged with the whole cell in view
     flow.run([node])
     state, facts = flow.finish(), flow.facts
@@ -92,13 +92,13 @@ def _read_statement(node: ast.stmt, place: tuple[int, int, str], session: Sessio
     )
 
 
-def written_names(state: State, changed: set[str]) -> frozenset[str]:
+def written_names(state: Paths, changed: set[str]) -> frozenset[str]:
     """The state at an end and the names changed in place in; the names written, those bound no more left out."""
     written = {name for name, slot in state.slots.items() if is_bound(slot) and name[0] > "\2"}
     return frozenset(written | {name for name in changed if name not in state.slots or state.slots[name].bits != GONE})
 
 
-def deleted_names(state: State) -> frozenset[str]:
+def deleted_names(state: Paths) -> frozenset[str]:
     """The state at an end in; the names that are, or may be, unbound there out."""
     return frozenset(name for name, slot in state.slots.items() if slot.bits & GONE and name[0] > "\2")
 
@@ -161,7 +161,7 @@ def _imports_of(node: ast.stmt) -> tuple[tuple[str, str], ...]:
 # ---------------------------------------------------------------- values
 
 
-def _value_of(node: ast.stmt) -> Value | None:
+def _value_of(node: ast.stmt) -> AssignedValue | None:
     """A statement in; the value that it gives to plain names out, None where it gives none."""
     match node:
         case ast.Assign(targets, value) if all(_is_plain(target) for target in targets):
@@ -177,16 +177,16 @@ def _is_plain(target: ast.expr) -> bool:
     return isinstance(target, ast.Name)
 
 
-def classify(node: ast.expr) -> Value:
+def classify(node: ast.expr) -> AssignedValue:
     """A right-hand side in; literal, name, call of a dotted name, or something else, out."""
     names = frozenset(part.id for part in descend(node) if isinstance(part, ast.Name))
     if isinstance(node, ast.Call):
         callee = dotted_name(node.func)
         simple = callee is not None and _is_simple_call(node)
-        return Value("call" if simple else "other", callee, names)
+        return AssignedValue("call" if simple else "other", callee, names)
     if not _is_operation(node):
-        return Value("other", None, names)
-    return Value("name" if names else "literal", None, names)
+        return AssignedValue("other", None, names)
+    return AssignedValue("name" if names else "literal", None, names)
 
 
 def _is_simple_call(node: ast.Call) -> bool:
@@ -222,7 +222,7 @@ def _is_operation(node: ast.AST) -> bool:
     return False
 
 
-__all__ = ["Analysis", "Diagnostic", "DiscardedCall", "Statement", "Value", "analyse", "normalise", "transform"]
+__all__ = ["Analysis", "AssignedValue", "Diagnostic", "DiscardedCall", "Statement", "analyse", "normalise", "transform"]
 
 _LAZY_ANNOTATIONS = sys.version_info >= (3, 14)  # PEP 649: evaluated on request
 
@@ -240,10 +240,10 @@ def analyse(source: str, *, postponed: bool = False) -> Analysis:
         return Analysis(diagnostics=(_diagnostic(problem),))
 
 
-def _analyse(cell: Cell, postponed: bool) -> Analysis:
+def _analyse(cell: ParsedCell, postponed: bool) -> Analysis:
     tree = cell.tree if cell.tree is not None else ast.Module([], [])
     session = _open_session(cell, tree, postponed)
-    flow = Flow(session)
+    flow = Walk(session)
     flow.place = (cell.magic_line, 0) if cell.magics else None
     flow.expand(cell.expansions)
     for name in cell.uses:
@@ -263,13 +263,13 @@ def _analyse(cell: Cell, postponed: bool) -> Analysis:
     return _conclude(cell, flow, state, sure)
 
 
-def _open_session(cell: Cell, tree: ast.Module, postponed: bool) -> Session:
+def _open_session(cell: ParsedCell, tree: ast.Module, postponed: bool) -> WalkContext:
     futures = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
     postponed |= any(alias.name == "annotations" for node in futures for alias in node.names)
-    return Session(forks=":=" in cell.python, lazy_annotations=_LAZY_ANNOTATIONS, postponed=postponed)
+    return WalkContext(forks=":=" in cell.python, lazy_annotations=_LAZY_ANNOTATIONS, postponed=postponed)
 
 
-def _conclude(cell: Cell, flow: Flow, state: State, sure: frozenset[str]) -> Analysis:
+def _conclude(cell: ParsedCell, flow: Walk, state: Paths, sure: frozenset[str]) -> Analysis:
     facts = flow.facts
     writes, deletes = written_names(state, facts.changed), deleted_names(state)
     diagnostics = [*flow.diagnostics.values(), *(_diagnostic(problem) for problem in cell.problems)]
@@ -302,7 +302,7 @@ def _conclude(cell: Cell, flow: Flow, state: State, sure: frozenset[str]) -> Ana
     )
 
 
-def _is_sure(name: str, state: State) -> bool:
+def _is_sure(name: str, state: Paths) -> bool:
     """A name written or deleted in, whether that happens on every path."""
     slot = state.slots.get(name, UNTOUCHED)
     if slot.bits & GONE:
@@ -310,7 +310,7 @@ def _is_sure(name: str, state: State) -> bool:
     return name in state.changed or is_surely_bound(slot)
 
 
-def _whole(cell: Cell, facts: Facts, writes: frozenset[str]) -> tuple[Statement, ...]:
+def _whole(cell: ParsedCell, facts: CellFacts, writes: frozenset[str]) -> tuple[Statement, ...]:
     """A cell whose body is not ours to take apart in; one statement for its cell magic out, if it has one."""
     if not cell.magics or cell.shape == "module":
         return ()

@@ -18,10 +18,10 @@ from nbflow.analysis.paths import (
     PREVIOUS,
     UNBOUND,
     UNTOUCHED,
-    Body,
     Content,
+    LocalFunction,
+    Paths,
     Slot,
-    State,
     is_bound,
     is_surely_bound,
     join_slots,
@@ -52,7 +52,7 @@ Diagnostics = dict[tuple[str, int, int, str], Diagnostic]
 
 
 @dataclass(slots=True)
-class Facts:
+class CellFacts:
     """What a walk has seen so far, on whichever path."""
 
     reads: set[str] = field(default_factory=set)
@@ -65,14 +65,14 @@ class Facts:
     escapes: set[str] = field(default_factory=set)
     iterated: set[str] = field(default_factory=set)
     definitions: set[str] = field(default_factory=set)
-    made: list[Body] = field(default_factory=list)
+    made: list[LocalFunction] = field(default_factory=list)
     calls: dict[tuple[int, int], DiscardedCall] = field(default_factory=dict)
     magics: dict[str, None] = field(default_factory=dict)
     awaits: bool = False
 
 
 @dataclass(slots=True)
-class Session:
+class WalkContext:
     """What all walks over one cell share: bodies seen, imports of the cell, diagnostics found in bodies."""
 
     forks: bool  # whether expressions bind names (`:=`), so that their branches matter
@@ -80,7 +80,7 @@ class Session:
     postponed: bool = False  # annotations are text: `from __future__ import annotations` here or above
     hints: set[str] = field(default_factory=set)  # names in such annotations
     origins: dict[str, str] = field(default_factory=dict)  # name bound by an import in the cell -> where from
-    bodies: dict[int, Body] = field(default_factory=dict)
+    bodies: dict[int, LocalFunction] = field(default_factory=dict)
     parsed: dict[int, ast.Module] = field(default_factory=dict)
     diagnostics: Diagnostics = field(default_factory=dict)
     places: dict[str, tuple[int, int]] = field(default_factory=dict)  # of history names loaded in bodies
@@ -97,13 +97,13 @@ class ClassFrame:
 class NameFlow:
     """A walk along the paths of one block; `state` is where it stands, `facts` what it has seen."""
 
-    def __init__(self, session: Session, scope: Scope = MODULE_SCOPE, class_name: str | None = None) -> None:
+    def __init__(self, session: WalkContext, scope: Scope = MODULE_SCOPE, class_name: str | None = None) -> None:
         self.session = session
         self.scope = scope
         self.class_name = class_name
-        self.state = State()
+        self.state = Paths()
         self.dead = False
-        self.facts = Facts()
+        self.facts = CellFacts()
         self.sink = self.facts.reads
         self.diagnostics = session.diagnostics
         self.hidden: frozenset[str] = NO_NAMES
@@ -116,7 +116,7 @@ class NameFlow:
         self.place: tuple[int, int] | None = None
 
     @abstractmethod
-    def summarise(self, node: Function) -> Body:
+    def summarise(self, node: Function) -> LocalFunction:
         """A function in; what its body does to the names around it out."""
 
     @abstractmethod
@@ -124,16 +124,16 @@ class NameFlow:
         """Statements in; walked from the present state."""
 
     @abstractmethod
-    def summarise_block(self, statements: list[ast.stmt], owner: ast.AST) -> Body:
+    def summarise_block(self, statements: list[ast.stmt], owner: ast.AST) -> LocalFunction:
         """Statements that run as a function of their own in; what they do to the names around it out."""
 
     # ---------------------------------------------------------------- paths
 
-    def end(self) -> State | None:
+    def end(self) -> Paths | None:
         """The state reached, out; None where this point is never reached."""
         return None if self.dead else self.state
 
-    def go(self, state: State | None) -> None:
+    def go(self, state: Paths | None) -> None:
         """A state in; the walk goes on from there (None: from nowhere)."""
         self.dead = state is None
         if state is not None:
@@ -249,10 +249,10 @@ class NameFlow:
         if content.bodies:
             self.resolve(content.bodies)
 
-    def resolve(self, bodies: Iterable[Body], *, called: bool = True) -> None:
+    def resolve(self, bodies: Iterable[LocalFunction], *, called: bool = True) -> None:
         """Functions in; what they, and those that they may call, take from before is kept as read."""
         todo = list(bodies)
-        seen: set[Body] = set()
+        seen: set[LocalFunction] = set()
         while todo:
             body = todo.pop()
             if body in seen:
@@ -269,7 +269,7 @@ class NameFlow:
                 self.escaped |= body.loads
                 self._apply(body)
 
-    def _apply(self, body: Body) -> None:
+    def _apply(self, body: LocalFunction) -> None:
         """A function that may run from now on in; what it may do to names is kept."""
         for names, slot in ((body.stores, BOUND), (body.drops, UNBOUND)):
             for name in names:
@@ -287,7 +287,7 @@ class NameFlow:
         slots = self.state.slots
         return NO_NAMES.union(*(slots[name].roots for name in names if name in slots))
 
-    def call_surely(self, body: Body) -> None:
+    def call_surely(self, body: LocalFunction) -> None:
         """The one function that surely runs now in; its effects are kept, the sure ones as such."""
         for name in body.sure_loads:
             slot = self.state.slots.get(name, UNTOUCHED)
@@ -297,7 +297,7 @@ class NameFlow:
         for name in body.sure_stores:
             self._set(name, BOUND._replace(bits=AGAIN) if name in self.state.read else BOUND)
 
-    def keep_function(self, body: Body, *, held: frozenset[str] = NO_NAMES) -> Content:
+    def keep_function(self, body: LocalFunction, *, held: frozenset[str] = NO_NAMES) -> Content:
         """A function made here in; its content out. Inside a function it counts as called: nobody follows it there."""
         self.facts.made.append(body)
         if self.scope.is_function:
@@ -418,7 +418,7 @@ class ExpressionFlow(NameFlow):
     def sometimes(self, nodes: Iterable[ast.expr]) -> list[Content]:
         """Expressions of which each runs only if the one before did, the first surely, in; their contents out."""
         contents: list[Content] = []
-        exits: list[State | None] = []
+        exits: list[Paths | None] = []
         first, *rest = nodes
         contents.append(self.expr(first))
         self.unsure += 1
@@ -431,7 +431,7 @@ class ExpressionFlow(NameFlow):
             self.go(join_states([*exits, self.state]))
         return contents
 
-    def test(self, node: ast.expr) -> tuple[State | None, State | None]:
+    def test(self, node: ast.expr) -> tuple[Paths | None, Paths | None]:
         """A condition in; walked, and the states where it holds and where it does not out."""
         known = constant_truth(node)
         if known is not None:
@@ -443,10 +443,10 @@ class ExpressionFlow(NameFlow):
         self.value(node)
         return self.state, self.state.copy()
 
-    def _test_bool(self, node: ast.BoolOp) -> tuple[State | None, State | None]:
+    def _test_bool(self, node: ast.BoolOp) -> tuple[Paths | None, Paths | None]:
         is_and = isinstance(node.op, ast.And)
-        exits: list[State | None] = []
-        going: State | None = self.state
+        exits: list[Paths | None] = []
+        going: Paths | None = self.state
         for operand in node.values:
             if going is None:
                 break
@@ -664,7 +664,7 @@ class ExpressionFlow(NameFlow):
             self.diagnose(node, "dynamic", root_name(func) or "", message)
         return NOTHING
 
-    def _sole_body(self, func: ast.expr, callee: Content) -> Body | None:
+    def _sole_body(self, func: ast.expr, callee: Content) -> LocalFunction | None:
         """A callee in; the one function that it surely is out, None where it may be others or is not surely called."""
         if self.unsure or len(callee.bodies) != 1 or not isinstance(func, ast.Name):
             return None

@@ -13,7 +13,7 @@ AGAIN = 8  # a value bound here after the earlier one was surely read may be the
 
 
 @dataclass(frozen=True, eq=False)
-class Body:
+class LocalFunction:
     """A function made in the cell, seen from outside: what calling it does to the names around it."""
 
     loads: frozenset[str] = NO_NAMES  # taken from outside, unless surely bound before
@@ -28,14 +28,14 @@ class Body:
     plain: bool = True  # calling it runs it: neither generator nor coroutine
 
 
-NO_BODIES: frozenset[Body] = frozenset()
+NO_BODIES: frozenset[LocalFunction] = frozenset()
 
 
 class Slot(NamedTuple):
     """What a name may hold: origin bits, and the fields of Content."""
 
     bits: int
-    bodies: frozenset[Body]
+    bodies: frozenset[LocalFunction]
     roots: frozenset[str]
     held: frozenset[str]
 
@@ -58,7 +58,7 @@ UNBOUND = Slot(GONE, NO_BODIES, NO_NAMES, NO_NAMES)
 class Content(NamedTuple):
     """What an expression's value may be: functions made in the cell, objects of names, a new container of such."""
 
-    bodies: frozenset[Body]
+    bodies: frozenset[LocalFunction]
     roots: frozenset[str]  # names whose object, or a part of it, the value may be
     held: frozenset[str]  # names whose object the value may hold without being it
 
@@ -91,16 +91,16 @@ def merge_contents(contents: Iterable[Content]) -> Content:
 
 
 @dataclass(slots=True)
-class State:
+class Paths:
     """One point of a path: a slot for each name touched so far, and what surely happened on the way."""
 
     slots: dict[str, Slot] = field(default_factory=dict)
     read: set[str] = field(default_factory=set)
     changed: set[str] = field(default_factory=set)
 
-    def copy(self) -> "State":
+    def copy(self) -> "Paths":
         """A state that changes on its own, out."""
-        return State(self.slots.copy(), self.read.copy(), self.changed.copy())
+        return Paths(self.slots.copy(), self.read.copy(), self.changed.copy())
 
     def weaken(self, name: str, slot: Slot) -> Slot:
         """A name and a slot that it may have as well in; the joined slot, kept here, out."""
@@ -115,7 +115,7 @@ def join_slots(one: Slot, other: Slot) -> Slot:
     return Slot(one.bits | other.bits, one.bodies | other.bodies, one.roots | other.roots, one.held | other.held)
 
 
-def join_states(states: Iterable[State | None]) -> State | None:
+def join_states(states: Iterable[Paths | None]) -> Paths | None:
     """The ends of paths in (None: never reached); the state where they meet out, None where none arrives."""
     alive = [state for state in states if state is not None]
     if len(alive) < 2:
@@ -126,6 +126,6 @@ def join_states(states: Iterable[State | None]) -> State | None:
         for state in alive[1:]:
             first = join_slots(first, state.slots.get(name, UNTOUCHED))
         slots[name] = first
-    return State(
+    return Paths(
         slots, set.intersection(*(state.read for state in alive)), set.intersection(*(state.changed for state in alive))
     )

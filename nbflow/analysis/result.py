@@ -25,7 +25,7 @@ class Diagnostic:
 
 
 @dataclass(frozen=True)
-class Value:
+class AssignedValue:
     """The right-hand side of an assignment, as far as its shape tells."""
 
     kind: ValueKind
@@ -60,7 +60,7 @@ class Statement:
     writes: frozenset[str] = NO_NAMES
     possible_writes: frozenset[str] = NO_NAMES
     deletes: frozenset[str] = NO_NAMES
-    value: Value | None = None
+    value: AssignedValue | None = None
     call: str | None = None
     imports: tuple[tuple[str, str], ...] = ()
 

@@ -47,7 +47,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Cell:
+class ParsedCell:
     """A cell taken apart: the Python of its body (same line numbers as the source) and what the magics around it do."""
 
     lines: tuple[str, ...]
@@ -73,7 +73,7 @@ class Parsed:
     problem: Problem | None = None
 
 
-def read_cell(source: str) -> Cell:
+def read_cell(source: str) -> ParsedCell:
     """A cell's source in; its body as Python, with what its header and cell magics mean, out. Never raises."""
     given = tuple(_LINE.findall(source))
     lines = list(given)
@@ -145,8 +145,8 @@ def _code_of(name: str, line: str) -> str:
     return ""
 
 
-def _finish(given: tuple[str, ...], parsed: Parsed, wrapping: _Wrapping) -> Cell:
-    return Cell(
+def _finish(given: tuple[str, ...], parsed: Parsed, wrapping: _Wrapping) -> ParsedCell:
+    return ParsedCell(
         lines=given,
         python=parsed.python,
         tree=parsed.tree,

@@ -7,17 +7,17 @@ import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from nbflow.analysis.expressions import ClassFrame, ExpressionFlow, Session, discarded_calls, is_inert
+from nbflow.analysis.expressions import ClassFrame, ExpressionFlow, WalkContext, discarded_calls, is_inert
 from nbflow.analysis.paths import (
     BOUND,
     NO_BODIES,
     NOTHING,
     UNBOUND,
     UNTOUCHED,
-    Body,
     Content,
+    LocalFunction,
+    Paths,
     Slot,
-    State,
     is_surely_bound,
     join_states,
 )
@@ -40,21 +40,21 @@ from nbflow.analysis.scopes import (
 class Jumps:
     """States at which `break` and `continue` leave a loop's body, and `return` a function's."""
 
-    breaks: list[State | None] = field(default_factory=list)
-    continues: list[State | None] = field(default_factory=list)
-    returns: list[State | None] = field(default_factory=list)
+    breaks: list[Paths | None] = field(default_factory=list)
+    continues: list[Paths | None] = field(default_factory=list)
+    returns: list[Paths | None] = field(default_factory=list)
 
 
 class BlockFlow(ExpressionFlow):
     """A walk that knows blocks, plain statements and definitions: one method for each, `do_` and the node's name."""
 
-    def __init__(self, session: Session, scope: Scope = MODULE_SCOPE, class_name: str | None = None) -> None:
+    def __init__(self, session: WalkContext, scope: Scope = MODULE_SCOPE, class_name: str | None = None) -> None:
         super().__init__(session, scope, class_name)
         self.jumps = Jumps()
-        self.raised: list[State | None] = []
+        self.raised: list[Paths | None] = []
         self.nesting = 0
         self.in_loop = 0
-        self.loose: list[Body] = []  # annotations that are evaluated on request
+        self.loose: list[LocalFunction] = []  # annotations that are evaluated on request
         for name in scope.own:
             self.state.slots["\2" + name] = UNBOUND
 
@@ -67,7 +67,7 @@ class BlockFlow(ExpressionFlow):
                 return
             getattr(self, "do_" + type(node).__name__.lower(), self.do_other)(node)
 
-    def finish(self) -> State:
+    def finish(self) -> Paths:
         """The state at the end of the block, out: what all ways out have in common, normal ones before raised ones."""
         ends = [*self.jumps.returns, self.end()]
         state = join_states(ends)
@@ -81,7 +81,7 @@ class BlockFlow(ExpressionFlow):
         self.go(state)
         return state
 
-    def summarise(self, node: Function) -> Body:
+    def summarise(self, node: Function) -> LocalFunction:
         """A function in; what its body does to the names around it out. Found once for each function."""
         if (known := self.session.bodies.get(id(node))) is not None:
             return known
@@ -93,13 +93,13 @@ class BlockFlow(ExpressionFlow):
         self.session.bodies[id(node)] = body
         return body
 
-    def summarise_block(self, statements: list[ast.stmt], owner: ast.AST) -> Body:
+    def summarise_block(self, statements: list[ast.stmt], owner: ast.AST) -> LocalFunction:
         """Statements that run as a function without parameters in; what they do to the names around them out."""
         if (known := self.session.bodies.get(id(owner))) is None:
             known = self.session.bodies[id(owner)] = self._summarise(statements, NO_NAMES)
         return known
 
-    def _summarise(self, statements: list[ast.stmt], parameters: frozenset[str]) -> Body:
+    def _summarise(self, statements: list[ast.stmt], parameters: frozenset[str]) -> LocalFunction:
         names = block_names(statements)
         declared = frozenset(mangle(name, self.class_name) for name in names.global_)
         own = parameters.union(mangle(name, self.class_name) for name in names.bound)
@@ -111,7 +111,7 @@ class BlockFlow(ExpressionFlow):
         flow.run(statements)
         end = flow.finish()
         facts = flow.facts
-        return Body(
+        return LocalFunction(
             loads=frozenset(facts.reads | facts.expanded),
             sure_loads=frozenset(end.read),
             stores=frozenset(facts.stores),
@@ -124,7 +124,7 @@ class BlockFlow(ExpressionFlow):
             plain=not names.yields,
         )
 
-    def later(self, nodes: Sequence[ast.AST], hidden: frozenset[str]) -> Body:
+    def later(self, nodes: Sequence[ast.AST], hidden: frozenset[str]) -> LocalFunction:
         """Expressions that are evaluated on request (annotations, type aliases) in; their names as a body out."""
         names = {
             mangle(part.id, self.class_name)
@@ -133,7 +133,7 @@ class BlockFlow(ExpressionFlow):
             if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)
         }
         loads = frozenset(name for name in names - hidden if self.is_global(name))
-        return Body(loads=loads, plain=False)
+        return LocalFunction(loads=loads, plain=False)
 
     def define(self, name: str, content: Content) -> None:
         """A name that an import, `def` or `class` binds in; bound, and kept as a definition where it is one."""
@@ -190,7 +190,7 @@ class BlockFlow(ExpressionFlow):
         if not self.scope.is_function:
             self.annotations([node.annotation])
 
-    def annotations(self, nodes: Sequence[ast.expr]) -> Body | None:
+    def annotations(self, nodes: Sequence[ast.expr]) -> LocalFunction | None:
         """Annotations in; evaluated here, or a body for those that wait for a request out; text is not evaluated."""
         if self.session.postponed:
             self.session.hints |= self.later(nodes, NO_NAMES).loads
@@ -366,7 +366,7 @@ class BlockFlow(ExpressionFlow):
 
     do_asyncfunctiondef = do_functiondef
 
-    def _decorators(self, decorators: Sequence[ast.expr]) -> tuple[frozenset[Body], list[Content]]:
+    def _decorators(self, decorators: Sequence[ast.expr]) -> tuple[frozenset[LocalFunction], list[Content]]:
         """Decorators in; functions that go on living in what they make (`x.setter`), and those to be called, out."""
         kept = NO_BODIES
         called = []
@@ -399,7 +399,7 @@ class BlockFlow(ExpressionFlow):
         self._decorate(content, decorators)
         self.define(node.name, content)
 
-    def _class_body(self, node: ast.ClassDef) -> frozenset[Body]:
+    def _class_body(self, node: ast.ClassDef) -> frozenset[LocalFunction]:
         """A class in; its bases and body walked, and the functions that it holds out."""
         for expression in (*node.bases, *(keyword.value for keyword in node.keywords)):
             content = self.expr(expression)
@@ -421,7 +421,7 @@ _DEEP = 4  # nested loops and finally blocks walked more than once; deeper ones 
 _SUPPRESSORS = frozenset({"suppress", "raises", "assertRaises", "assertRaisesRegex", "ExitStack", "AsyncExitStack"})
 
 
-class Flow(BlockFlow):
+class Walk(BlockFlow):
     """A walk over the statements of a cell or of a function's body."""
 
     # ---------------------------------------------------------------- branches
@@ -440,9 +440,9 @@ class Flow(BlockFlow):
         """Cases are tried in order; a pattern that fits binds before its guard is asked."""
         subject = self.expr(node.subject)
         self.use(subject)
-        ends: list[State | None] = []
+        ends: list[Paths | None] = []
         for case in node.cases:
-            missed: State | None = self.state.copy()
+            missed: Paths | None = self.state.copy()
             self._pattern(case.pattern, subject)
             if case.guard is not None:
                 holds, fails = self.test(case.guard)
@@ -484,9 +484,9 @@ class Flow(BlockFlow):
         element = self.iterated(node.iter)
         surely = self._has_elements(node.iter)
 
-        def turn() -> State | None:
+        def turn() -> Paths | None:
             if not surely:
-                entry: State | None = self.state.copy()
+                entry: Paths | None = self.state.copy()
             else:
                 entry = None
             self.assign(node.target, element)
@@ -499,7 +499,7 @@ class Flow(BlockFlow):
     def do_while(self, node: ast.While) -> None:
         """The body runs while the condition holds; `while True` ends only by `break`."""
 
-        def turn() -> State | None:
+        def turn() -> Paths | None:
             holds, fails = self.test(node.test)
             self.go(holds)
             return fails
@@ -507,7 +507,7 @@ class Flow(BlockFlow):
         self._loop(turn, node.body, node.orelse, first_exit=True)
 
     def _loop(
-        self, turn: Callable[[], State | None], body: list[ast.stmt], orelse: list[ast.stmt], *, first_exit: bool
+        self, turn: Callable[[], Paths | None], body: list[ast.stmt], orelse: list[ast.stmt], *, first_exit: bool
     ) -> None:
         """A turn's head (leaves the body's state, gives the state in which the loop ends) and blocks in; walked.
 
@@ -518,7 +518,7 @@ class Flow(BlockFlow):
         self.in_loop += 1
         entry = self.state
         first_read: set[str] | None = None
-        left: State | None = None
+        left: Paths | None = None
         for _ in range(4 if self.nesting <= _DEEP else 1):
             self.jumps = Jumps(returns=outside.returns)
             self.go(entry.copy())
@@ -585,14 +585,14 @@ class Flow(BlockFlow):
 
     do_asyncwith = do_with
 
-    def _guarded(self, body: list[ast.stmt]) -> State:
+    def _guarded(self, body: list[ast.stmt]) -> Paths:
         """Statements that may stop anywhere in; walked, and the state in which an exception finds the names out."""
         start = self.state.copy()
         catcher: dict[str, Slot] = start.slots.copy()
         self.catchers.append(catcher)
         self.run(body)
         self.catchers.pop()
-        return State(catcher, start.read, start.changed)
+        return Paths(catcher, start.read, start.changed)
 
     def do_try(self, node: ast.Try) -> None:
         """The body may stop anywhere; handlers that raise do not go on; `finally` runs on every way out."""
@@ -608,7 +608,7 @@ class Flow(BlockFlow):
         self.catchers.pop()
         normal, jumps, self.jumps = self.end(), self.jumps, outside
         abnormal = join_states(
-            [State(catcher, start.read, start.changed), *jumps.breaks, *jumps.continues, *jumps.returns]
+            [Paths(catcher, start.read, start.changed), *jumps.breaks, *jumps.continues, *jumps.returns]
         )
         if self.nesting >= _DEEP:
             normal = abnormal = join_states([normal, abnormal])
@@ -634,7 +634,7 @@ class Flow(BlockFlow):
             self.run([*node.body, *node.orelse])
             return
         stopped = self._guarded(node.body)
-        ends: list[State | None] = []
+        ends: list[Paths | None] = []
         if not self.dead:
             self.run(node.orelse)
         ends.append(self.end())

@@ -99,7 +99,7 @@ PACKAGES = re.compile(r"^\s*[!%]\s*(?:\S*/)?(?:python\d?(?:\.\d+)?\s+-m\s+)?(?:p
 
 
 @dataclass(frozen=True)
-class Body:
+class FunctionEffects:
     """What calling a function of the notebook does: to its arguments and locals, to names around it, besides."""
 
     quiet: bool  # it changes nothing that it is given
@@ -124,11 +124,11 @@ class Touch:
 
 
 @dataclass(frozen=True)
-class Known:
+class Above:
     """What stands above a statement: imports, functions and classes of the notebook, names that builtins lost."""
 
     origins: Mapping[str, str]
-    bodies: Mapping[str, Body]
+    bodies: Mapping[str, FunctionEffects]
     bound: Collection[str]
     classes: frozenset[str] = NOBODY
     counting: frozenset[str] = NOBODY  # classes that change themselves when an object is made
@@ -137,23 +137,24 @@ class Known:
     iterators: bool = False  # some class of the notebook is an iterator
 
 
-def touch_of(tree: ast.stmt | None, known: Known) -> Touch | None:
+def touch_of(tree: ast.stmt | None, known: Above) -> Touch | None:
     """Return what a statement may do to the objects of names; None where it is not Python."""
     return None if tree is None else _touch(tree, _about(tree, known))
 
 
-def body_of(tree: Function, known: Known) -> Body:
+def body_of(tree: Function, known: Above) -> FunctionEffects:
     """Return what calling a function does."""
     return _body(tree, _about(tree, known))
 
 
 _About = tuple[
-    tuple[tuple[str, str], ...], tuple[tuple[str, Body], ...], frozenset[str], frozenset[str], frozenset[str],
+    tuple[tuple[str, str], ...], tuple[tuple[str, FunctionEffects], ...],
+    frozenset[str], frozenset[str], frozenset[str],
     frozenset[str], bool, bool,
 ]  # fmt: skip
 
 
-def _about(tree: ast.stmt, known: Known) -> _About:
+def _about(tree: ast.stmt, known: Above) -> _About:
     """Return as much of what stands above as a statement mentions: a notebook is read anew with every edit."""
     names, attributes = _mentioned(tree)
     return (
@@ -176,9 +177,9 @@ def _mentioned(tree: ast.stmt) -> tuple[tuple[str, ...], frozenset[str]]:
     return tuple(sorted(names)), frozenset(node.attr for node in nodes if isinstance(node, ast.Attribute))
 
 
-def _known(about: _About) -> Known:
+def _known(about: _About) -> Above:
     origins, bodies, bound, classes, counting, methods, defaults, iterators = about
-    return Known(dict(origins), dict(bodies), bound, classes, counting, methods, defaults, iterators)
+    return Above(dict(origins), dict(bodies), bound, classes, counting, methods, defaults, iterators)
 
 
 @lru_cache(maxsize=8192)
@@ -195,7 +196,7 @@ def _touch(tree: ast.stmt, about: _About) -> Touch:
 
 
 @lru_cache(maxsize=8192)
-def _body(tree: Function, about: _About) -> Body:
+def _body(tree: Function, about: _About) -> FunctionEffects:
     reader = _Reader(_known(about))
     for statement in tree.body:
         reader.discarded.update(_discarded(statement))
@@ -206,7 +207,7 @@ def _body(tree: Function, about: _About) -> Body:
     around = reader.kept - inner
     touched = (reader.touched - inner) | (around if given else set())
     yields = any(isinstance(node, ast.Yield | ast.YieldFrom) for node in descend(tree))
-    return Body(
+    return FunctionEffects(
         quiet=not given and not tree.decorator_list,
         lazy=reader.lazy or yields or bool(tree.decorator_list),
         act=reader.act,
@@ -226,7 +227,7 @@ def _discarded(tree: ast.stmt) -> Iterator[int]:
 class _Reader:
     """One walk over a statement."""
 
-    known: Known
+    known: Above
     touched: set[str] = field(default_factory=set)
     drained: set[str] = field(default_factory=set)
     kept: set[str] = field(default_factory=set)

@@ -14,9 +14,9 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO
 from nbflow.errors import NbflowError
 from nbflow.model import (
     SETTLED,
-    Artifact,
     Finding,
-    Found,
+    FindingFound,
+    Manifest,
     Plan,
     RunEvent,
     RunStarted,
@@ -123,7 +123,7 @@ class JsonLines:
             self._write("task", event.at, json_lines.task(event))
         elif isinstance(event, TaskOutput):
             self._write("output", event.at or time.time(), json_lines.output(event))
-        elif isinstance(event, Found) and event.finding not in self._known:
+        elif isinstance(event, FindingFound) and event.finding not in self._known:
             self._write("finding", event.at, json_lines.finding(event.finding))
 
     @property
@@ -191,7 +191,7 @@ class PlainLines:
         elif isinstance(event, TaskChanged):
             if event.state not in ("pending", "queued"):
                 tell(task_line(snapshot, event), self._out)
-        elif isinstance(event, Found):
+        elif isinstance(event, FindingFound):
             for text in table.finding_text(event.finding):
                 tell(text, self._out)
 
@@ -319,7 +319,7 @@ def show_outputs(pieces: Iterable[Mapping[str, Any]]) -> None:
         target.flush()
 
 
-def artifact_text(manifest: Artifact) -> str:
+def artifact_text(manifest: Manifest) -> str:
     """An artifact in; one line of what is known without loading it, and why it was not stored, out."""
     parts = [manifest.name, manifest.type, preview.shape(manifest.shape)]
     parts.append(preview.size(manifest.nbytes) if manifest.group >= 0 else preview.artifact(manifest, 200))

@@ -11,7 +11,7 @@ from nbflow.model import Reason, RunStatus, TaskChanged, TaskFailure, TaskId
 
 
 @dataclass(frozen=True)
-class Node:
+class TaskNode:
     """A task that the run has to settle, after `needs` have."""
 
     task: TaskId
@@ -23,12 +23,12 @@ class Node:
 class Added:
     """Tasks became known: at the start, or when a fan-out's list was evaluated."""
 
-    nodes: tuple[Node, ...]
+    nodes: tuple[TaskNode, ...]
     at: float
 
 
 @dataclass(frozen=True)
-class Prepared:
+class Decision:
     """A task's inputs were looked up: what to do with it."""
 
     task: TaskId
@@ -81,7 +81,7 @@ class Cancel:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldAttempt:
     """An attempt ended, but what came of it does not count yet: its cores are free."""
 
     task: TaskId
@@ -97,7 +97,7 @@ class Batched:
     at: float
 
 
-Event = Added | Prepared | Began | Finished | Due | Cancel | Held | Batched
+Event = Added | Decision | Began | Finished | Due | Cancel | HeldAttempt | Batched
 
 # ---------------------------------------------------------------- actions
 

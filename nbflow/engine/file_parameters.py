@@ -14,7 +14,7 @@ import msgspec
 from nbflow.engine.keys import task_key
 from nbflow.errors import NotFoundError, ParameterError
 from nbflow.flow.parameters import is_file
-from nbflow.model import Artifact, Flow, Record, Segment
+from nbflow.model import Flow, Manifest, Record, Segment
 from nbflow.plain_files import is_plain
 from nbflow.store import artifacts
 from nbflow.store.location import Store
@@ -93,7 +93,7 @@ def _content(name: str, path: Path) -> Dumped:
     return Dumped((name,), stream, tuple(buffer.raw() for buffer in buffers), described={name: about})
 
 
-def _named(record: Record, name: str, value: Any, content: Artifact) -> Artifact:
+def _named(record: Record, name: str, value: Any, content: Manifest) -> Manifest:
     """A file parameter and its file's content in; the parameter as one that differs when the content does."""
     path = record.artifacts[name]
     own = artifacts.content_id(record.groups[path.group], name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
-from nbflow.engine.events import Node, Prepared
+from nbflow.engine.events import Decision, TaskNode
 from nbflow.engine.lookup import Lookup
 from nbflow.model import Flow, Index, PlanTask, Reason, TaskId
 
@@ -50,7 +50,7 @@ class _Forecast:
         self.settled: dict[TaskId, Outcome] = {}
         self.rows: dict[tuple[str, Index | None], PlanTask] = {}
 
-    def add(self, nodes: Iterable[Node]) -> None:
+    def add(self, nodes: Iterable[TaskNode]) -> None:
         """Tasks that became known."""
         for node in nodes:
             self.open[node.task] = set(node.needs)
@@ -95,7 +95,7 @@ class _Forecast:
             self.add(self.lookup.unfold(task))
         return True
 
-    def _stand(self, task: TaskId, prepared: Prepared, running: Sequence[TaskId]) -> None:
+    def _stand(self, task: TaskId, prepared: Decision, running: Sequence[TaskId]) -> None:
         """A past execution stands for a task, if those above it that run leave what they left before."""
         changing = [need for need in running if self.settled[need] != "same" and self._depends(task, need)]
         if changing:
@@ -123,7 +123,7 @@ class _Forecast:
         files = {*record.observations.files, *record.observations.written}
         return bool(files) and (before is None or not files.isdisjoint(before.observations.written))
 
-    def _left(self, task: TaskId, prepared: Prepared) -> Outcome:
+    def _left(self, task: TaskId, prepared: Decision) -> Outcome:
         """What is known of what a task that runs will leave; its last execution is taken for it where there is one."""
         listing = task.part == "list"
         before = self.lookup.newest_under(prepared.key) if listing else self.lookup.previous(task)

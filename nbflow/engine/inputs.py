@@ -10,10 +10,10 @@ from nbflow.flow.findings import line_of_text
 from nbflow.flow.loops import Candidate, Gate, Loops, Sizes
 from nbflow.flow.scope import closed, defined, gather
 from nbflow.model import (
-    Artifact,
     Binding,
     Definition,
     Group,
+    Manifest,
     Record,
     TaskFailure,
     TaskId,
@@ -21,11 +21,11 @@ from nbflow.model import (
 
 
 @dataclass(frozen=True)
-class Value:
+class InputValue:
     """A stored value that an input is bound to, and the step that made it."""
 
     group: Group
-    artifact: Artifact
+    artifact: Manifest
     step: str
 
 
@@ -33,9 +33,13 @@ class Value:
 class Resolved:
     """A step's inputs and replay, found; `waits` names tasks that must settle before all of it is known."""
 
-    inputs: Mapping[str, Value] = field(default_factory=dict)
-    along: Mapping[str, Value] = field(default_factory=dict)  # names that share objects with inputs and hold them yet
-    binds: Mapping[tuple[int, str], Value] = field(default_factory=dict)  # (definition, name) -> value while defining
+    inputs: Mapping[str, InputValue] = field(default_factory=dict)
+    along: Mapping[str, InputValue] = field(
+        default_factory=dict
+    )  # names that share objects with inputs and hold them yet
+    binds: Mapping[tuple[int, str], InputValue] = field(
+        default_factory=dict
+    )  # (definition, name) -> value while defining
     definitions: tuple[int, ...] = ()
     again: frozenset[int] = frozenset()  # of them those of the step's own cell that values refer to
     waits: tuple[TaskId, ...] = ()
@@ -44,7 +48,7 @@ class Resolved:
 
 
 @dataclass(frozen=True)
-class Settled:
+class SettledTasks:
     """What is known of the tasks above: which have settled, with which record, and how long fan-outs are."""
 
     has: Callable[[TaskId], bool]
@@ -53,7 +57,7 @@ class Settled:
 
 
 def resolve(
-    loops: Loops, task: TaskId, settled: Settled, also: Sequence[Group] = (), extra: Sequence[int] = ()
+    loops: Loops, task: TaskId, settled: SettledTasks, also: Sequence[Group] = (), extra: Sequence[int] = ()
 ) -> Resolved:
     """A task and what has settled above it in; its inputs and replay out.
 
@@ -87,13 +91,13 @@ def resolve(
 
 
 class _Resolving:
-    def __init__(self, loops: Loops, task: TaskId, settled: Settled) -> None:
+    def __init__(self, loops: Loops, task: TaskId, settled: SettledTasks) -> None:
         self.loops, self.task, self.settled = loops, task, settled
         self.flow = loops.flow
         self.step = loops.step_of(task)
-        self.inputs: dict[str, Value] = {}
-        self.along: dict[str, Value] = {}
-        self.binds: dict[tuple[int, str], Value] = {}
+        self.inputs: dict[str, InputValue] = {}
+        self.along: dict[str, InputValue] = {}
+        self.binds: dict[tuple[int, str], InputValue] = {}
         self.definitions: set[int] = set()
         self.again: set[int] = set()  # of this very cell: values of an earlier turn or item refer to them
         self.waits: set[TaskId] = set()
@@ -132,7 +136,7 @@ class _Resolving:
                 if value is not None:
                     self.binds[order, binding.name] = value
 
-    def _value(self, binding: Binding, candidates: Iterable[Candidate | Gate]) -> Value | None:
+    def _value(self, binding: Binding, candidates: Iterable[Candidate | Gate]) -> InputValue | None:
         excuse = ""  # why one that would have left the name did not come to it
         silent: dict[str, None] = {}  # steps that ran to their end and left no such name
         for candidate in candidates:
@@ -152,7 +156,7 @@ class _Resolving:
             if artifact.group < 0:
                 self._unstored(binding.name, artifact, candidate.task.step)
                 return None
-            return Value(record.groups[artifact.group], artifact, candidate.task.step)
+            return InputValue(record.groups[artifact.group], artifact, candidate.task.step)
         if any(source.definition is not None for source in binding.sources):
             return None  # replayed
         if binding.sure and binding.name not in self.step.conditional:
@@ -186,7 +190,7 @@ class _Resolving:
                 fix=f"bind {name} on every path of {makers}, or in a cell above" if makers else f"bind {name} above",
             )
 
-    def _unstored(self, name: str, artifact: Artifact, maker: str) -> None:
+    def _unstored(self, name: str, artifact: Manifest, maker: str) -> None:
         self.failure = self.failure or TaskFailure(
             type="SerializationError",
             message=f"{self.step.label} needs {name!r} of {maker}, which could not be stored: {artifact.error}",

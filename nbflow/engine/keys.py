@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from nbflow.engine.inputs import Resolved, Value
+from nbflow.engine.inputs import InputValue, Resolved
 from nbflow.model import (
     FORMAT,
     Definition,
@@ -28,7 +28,7 @@ from nbflow.model import (
 # ---------------------------------------------------------------- spec parts and key
 
 
-def pack(values: Sequence[Value]) -> tuple[tuple[Group, ...], Callable[[Value], Ref]]:
+def pack(values: Sequence[InputValue]) -> tuple[tuple[Group, ...], Callable[[InputValue], Ref]]:
     """Values in; their groups, each once, and a function from a value to its Ref, out."""
     groups: dict[tuple[str, tuple[str, ...]], int] = {}
     order: list[Group] = []
@@ -41,7 +41,7 @@ def pack(values: Sequence[Value]) -> tuple[tuple[Group, ...], Callable[[Value], 
 
 
 def replay_of(
-    flow: Flow, step: Step, resolved: Resolved, ref: Callable[[Value], Ref]
+    flow: Flow, step: Step, resolved: Resolved, ref: Callable[[InputValue], Ref]
 ) -> tuple[tuple[Replay, ...], tuple[Replay, ...]]:
     """A step with its inputs found in; what is replayed before it, and the definitions that it makes itself, out."""
 

@@ -16,7 +16,7 @@ import msgspec
 from nbflow.analysis.effects import state_of
 from nbflow.engine import claims, inputs, keys, reuse
 from nbflow.engine.earlier import graph_of, parameter_records
-from nbflow.engine.events import Node, Prepared, not_held
+from nbflow.engine.events import Decision, TaskNode, not_held
 from nbflow.errors import NbflowError
 from nbflow.flow.loops import Loops, Sizes, next_turn, settled_id
 from nbflow.flow.subflow import preload_of, without_params
@@ -70,9 +70,9 @@ class _JoinedItem:
     """One item as a join sees it: its value, its body's tasks in order, and the names that those took from outside."""
 
     index: int
-    item: inputs.Value
+    item: inputs.InputValue
     tasks: tuple[tuple[TaskId, Record], ...]
-    reads: Mapping[str, inputs.Value]
+    reads: Mapping[str, inputs.InputValue]
 
     def content(self) -> list[object]:
         """What identifies all that the join may see of it."""
@@ -113,7 +113,7 @@ class Lookup:
         self._seen_places: dict[str, float] = {}  # of keys: the newest place in the order of their records
         self._waited: set[TaskId] = set()
         self._earlier: dict[str, Lookup | None] = {}  # past runs in which a task failed
-        self._above = inputs.Settled(has=self._has, record=self._records.get, sizes=self._sizes)
+        self._above = inputs.SettledTasks(has=self._has, record=self._records.get, sizes=self._sizes)
 
     # ------------------------------------------------------------ what has settled
 
@@ -217,11 +217,11 @@ class Lookup:
     def _has(self, task: TaskId) -> bool:
         return task in self._records or task.step not in self.loops.steps
 
-    def first(self) -> tuple[Node, ...]:
+    def first(self) -> tuple[TaskNode, ...]:
         """The tasks that are known before anything has run."""
         return self._nodes(self.loops.first())
 
-    def unfold(self, task: TaskId) -> tuple[Node, ...]:
+    def unfold(self, task: TaskId) -> tuple[TaskNode, ...]:
         """A settled task in; the tasks that are known because of it out: a list's items, another turn."""
         record = self._records.get(task)
         if task.part == "list" and self._is_lost(task):
@@ -233,8 +233,8 @@ class Lookup:
         following = next_turn(self.loops.steps[task.step], task, record)
         return self._nodes((following,)) if following is not None else ()
 
-    def _nodes(self, tasks: Iterable[TaskId]) -> tuple[Node, ...]:
-        return tuple(Node(task, self._needs(task), self._item_preview(task)) for task in tasks)
+    def _nodes(self, tasks: Iterable[TaskId]) -> tuple[TaskNode, ...]:
+        return tuple(TaskNode(task, self._needs(task), self._item_preview(task)) for task in tasks)
 
     def _needs(self, task: TaskId) -> tuple[TaskId, ...]:
         """What a task reads from; with --once, or once it started too early, also all that might change it."""
@@ -249,7 +249,7 @@ class Lookup:
 
     # ------------------------------------------------------------ prepare
 
-    def prepare(self, task: TaskId) -> Prepared:
+    def prepare(self, task: TaskId) -> Decision:
         """A task whose needs have settled in; what to do with it, and why, out."""
         if task.part in ("all", "last"):
             return self._gate(task)
@@ -258,19 +258,19 @@ class Lookup:
         pinned = self.facts.pinned.get(task)
         lost = self._lost_fan_out(task, step)
         if lost is not None:
-            return Prepared(task, now, "skip", reasons=(("skipped", f"{lost.name} was skipped"),))
+            return Decision(task, now, "skip", reasons=(("skipped", f"{lost.name} was skipped"),))
         if pinned is None and task in self.facts.pinned:
-            return Prepared(task, now, "skip", reasons=(("only", "it left nothing then"),))
+            return Decision(task, now, "skip", reasons=(("only", "it left nothing then"),))
         joined = self._joined(task, step)
         below = [group for entry in joined or () for _, record in entry.tasks for group in record.groups]
         items = [item.group for item in (self._item(task),) if item is not None]
         resolved = inputs.resolve(self.loops, task, self._above, [*below, *items], self._body_definitions(task, step))
         if resolved.waits:
-            return Prepared(task, now, "wait", waits=resolved.waits)
+            return Decision(task, now, "wait", waits=resolved.waits)
         if resolved.failure is not None:
-            return Prepared(task, now, "fail", failure=resolved.failure)
+            return Decision(task, now, "fail", failure=resolved.failure)
         if resolved.skip is not None:
-            return Prepared(task, now, "skip", reasons=(("skipped", resolved.skip),))
+            return Decision(task, now, "skip", reasons=(("skipped", resolved.skip),))
         parts = self._parts(task, step, resolved, joined)
         key = keys.task_key(parts)
         self._known[task] = _Known(resolved, parts, key, joined)
@@ -279,7 +279,7 @@ class Lookup:
             self.settle(task, own)
             if own.skipped is not None:
                 return _skip(task, own)
-            return Prepared(task, now, "done", key=key, execution=own.execution, elapsed=own.elapsed)
+            return Decision(task, now, "done", key=key, execution=own.execution, elapsed=own.elapsed)
         taken = (("only", f"taken as {pinned.run} left it"),) if pinned is not None else ()
         choice = reuse.Choice(pinned, taken) if pinned else self.choose(task, key)
         record = choice.record
@@ -287,15 +287,15 @@ class Lookup:
             self.settle(task, record)
             if record.skipped is not None:
                 return _skip(task, record)
-            return Prepared(
+            return Decision(
                 task, now, "reuse", key=key, execution=record.execution, reused_from=record.run, reasons=choice.reasons
             )
         begun = self._begun_before(task, step, key)
         if begun is not None:
-            return Prepared(task, now, "fail", key=key, reasons=(("once", begun.message),), failure=begun)
+            return Decision(task, now, "fail", key=key, reasons=(("once", begun.message),), failure=begun)
         if self.facts.only and choice.reasons and choice.reasons[0][0] == "fresh":
             choice = reuse.Choice(None, (("only", "--only runs this step, whatever is known of it"),))
-        return Prepared(task, now, "run", key=key, reasons=self._reasons(task, choice))
+        return Decision(task, now, "run", key=key, reasons=self._reasons(task, choice))
 
     def _reasons(self, task: TaskId, choice: reuse.Choice) -> tuple[Reason, ...]:
         """Why a prepared task runs: what was asked for, else what has changed since it was executed or failed."""
@@ -315,28 +315,28 @@ class Lookup:
             return None
         return claims.asks(self.store, step, made, by_hand=self.facts.session)
 
-    def _gate(self, task: TaskId) -> Prepared:
+    def _gate(self, task: TaskId) -> Decision:
         """The end of a fan-out waits for its items, the end of an --until for its last turn."""
         now = time.time()
         if task.part == "all":
             if task in self._waited:
                 self.settle(task, None)
-                return Prepared(task, now, "settle")
+                return Decision(task, now, "settle")
             self._waited.add(task)
-            return Prepared(task, now, "wait", waits=self.loops.gate_needs(task, self._size(task)))
+            return Decision(task, now, "wait", waits=self.loops.gate_needs(task, self._size(task)))
         last = TaskId(step=task.step, index=task.index, turn=0)
         while (more := msgspec.structs.replace(last, turn=(last.turn or 0) + 1)) in self._records:
             last = more
         record = self._records[last]
         following = next_turn(self.loops.steps[task.step], last, record) if record is not None else None
         if following is not None:
-            return Prepared(task, now, "wait", waits=(following,))
+            return Decision(task, now, "wait", waits=(following,))
         self.settle(task, record)
-        return Prepared(task, now, "settle")
+        return Decision(task, now, "settle")
 
     # ------------------------------------------------------------ items and joins
 
-    def _item(self, task: TaskId, depth: int = -1) -> inputs.Value | None:
+    def _item(self, task: TaskId, depth: int = -1) -> inputs.InputValue | None:
         """The item of a task's innermost fan-out, or of an outer one."""
         scope = self.loops.step_of(task).scope
         if not scope or (task.part == "list" and depth == -1 and not task.index):
@@ -346,7 +346,7 @@ class Lookup:
         if record is None:
             return None
         artifact = record.artifacts[str(task.index[at])]
-        return inputs.Value(record.groups[artifact.group], artifact, scope[at])
+        return inputs.InputValue(record.groups[artifact.group], artifact, scope[at])
 
     def _item_preview(self, task: TaskId) -> str:
         item = self._item(task) if not task.part else None
@@ -368,7 +368,7 @@ class Lookup:
             if not tasks:
                 continue  # every step of the body was skipped
             artifact = listing.artifacts[str(at)]
-            item = inputs.Value(listing.groups[artifact.group], artifact, head.name)
+            item = inputs.InputValue(listing.groups[artifact.group], artifact, head.name)
             found.append(_JoinedItem(at, item, tasks, self._outside_reads(tasks)))
         return tuple(found)
 
@@ -643,10 +643,10 @@ class Lookup:
         records.publish(self.store, record)
         return record
 
-    def _outside_reads(self, tasks: Iterable[tuple[TaskId, Record]]) -> dict[str, inputs.Value]:
+    def _outside_reads(self, tasks: Iterable[tuple[TaskId, Record]]) -> dict[str, inputs.InputValue]:
         """Names that an item's tasks took from outside: what they did not write themselves."""
         written = {name for _, record in tasks for name in record.artifacts}
-        found: dict[str, inputs.Value] = {}
+        found: dict[str, inputs.InputValue] = {}
         for task, _ in tasks:
             known = self._known.get(task)
             if known is not None:
@@ -667,7 +667,7 @@ def _plain(text: str, now: Any) -> Any:
         return now
 
 
-def _skip(task: TaskId, record: Record) -> Prepared:
+def _skip(task: TaskId, record: Record) -> Decision:
     """A task and the record of its condition, which does not hold, in; what the run is told out."""
     reasons = (not_held(record.skipped or ""),)
-    return Prepared(task, time.time(), "skip", key=record.key, execution=record.execution, reasons=reasons)
+    return Decision(task, time.time(), "skip", key=record.key, execution=record.execution, reasons=reasons)

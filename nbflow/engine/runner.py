@@ -24,8 +24,8 @@ from nbflow.flow.reach import folded
 from nbflow.model import (
     SETTLED,
     Ended,
+    FindingFound,
     Flow,
-    Found,
     Observations,
     Output,
     Record,
@@ -64,16 +64,16 @@ LOGGED = ("running", "done", "failed", "caught")
 
 
 @dataclass(frozen=True)
-class Drained:
+class AllEnded:
     """Nothing runs any more while the flow waits to be understood anew."""
 
 
 @dataclass(frozen=True)
-class Progress:
+class AttemptEvent:
     """An event of a running attempt, on its way from its thread to the loop."""
 
     task: TaskId
-    event: Started | Output | Ended | Drained
+    event: Started | Output | Ended | AllEnded
 
 
 class Runner:
@@ -106,12 +106,12 @@ class Runner:
         self.started = started
         self.executor_of = executor_of
         self.watch = watch
-        self.inbox: queue.SimpleQueue[events.Event | Progress] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[events.Event | AttemptEvent] = queue.SimpleQueue()
         self.handles: dict[TaskId, Handle] = {}
         self.carriers = Carriers("nbflow task")
         self.logs: dict[TaskId, records.LogWriter] = {}
         self.claims: dict[TaskId, claims.Claim] = {}  # of tasks with --once that run
-        self.findings: list[Found] = []
+        self.findings: list[FindingFound] = []
         self.timers: list[threading.Timer] = []
         self.writer_id = f"{started.host}-{started.pid}"
         self.writer = records.EventWriter(lookup.store, home.folder, started.run, self.writer_id)
@@ -123,10 +123,10 @@ class Runner:
         self.state = self.new_state()
         self.drawn = state.snapshot(self.state)
 
-    def new_state(self) -> state.State:
+    def new_state(self) -> state.RunState:
         """The run before any of its tasks is known."""
         flow, started = self.flow, self.started
-        return state.State(
+        return state.RunState(
             run=started.run, flow=flow.name, order={step.name: step.order for step in flow.steps},
             labels={step.name: step.label for step in flow.steps}, folded=folded(flow),
             options={step.name: step.options for step in flow.steps}, slots=self.slots, started_at=started.at,
@@ -144,7 +144,7 @@ class Runner:
         records.write_notebook(self.lookup.store, self.place.folder, self.started.run, self.flow.notebook.document)
         self.tell(self.started)
         for finding in self.flow.findings:
-            self.tell(Found(finding=finding, at=time.time()))
+            self.tell(FindingFound(finding=finding, at=time.time()))
         self.writer.flush()
         beat = _Heartbeat(self)
         beat.start()
@@ -174,7 +174,7 @@ class Runner:
 
     # ------------------------------------------------------------ the loop
 
-    def next_event(self) -> events.Event | Progress:
+    def next_event(self) -> events.Event | AttemptEvent:
         """The next event from the inbox; what was left out of the last drawing is drawn once nothing comes."""
         if self.behind:
             try:
@@ -183,9 +183,9 @@ class Runner:
                 self.draw(None, force=True)
         return self.inbox.get()
 
-    def take(self, event: events.Event | Progress) -> None:
+    def take(self, event: events.Event | AttemptEvent) -> None:
         """One event from the inbox in; all that follows from it done."""
-        if not isinstance(event, Progress):
+        if not isinstance(event, AttemptEvent):
             self.handle(event)
             return
         match event.event:
@@ -196,7 +196,7 @@ class Runner:
                 self.draw(TaskOutput(task=event.task, output=output))
             case Ended(result=result):
                 self.ended(event.task, result)
-            case Drained():
+            case AllEnded():
                 if not self.handles:
                     self.rebuild()
 
@@ -238,13 +238,13 @@ class Runner:
             prepared = self.lookup.prepare(task)
         except NbflowError as error:
             failure = TaskFailure(type=type(error).__name__, message=error.message, fix=error.fix, kind="lost")
-            prepared = events.Prepared(task, time.time(), "fail", failure=failure)
+            prepared = events.Decision(task, time.time(), "fail", failure=failure)
         if prepared.action in ("skip", "fail") and not prepared.execution:
             self.lookup.settle(task, None)
         if task.part == "last" and prepared.action == "settle":
             record = self.lookup.record(task)
             if record is not None and record.until is False:
-                self.tell(Found(finding=findings.gave_up(self.flow.step(task.step)), at=time.time()))
+                self.tell(FindingFound(finding=findings.gave_up(self.flow.step(task.step)), at=time.time()))
         if prepared.action == "skip" and task.part == "list":
             return (*self.unfold(task), prepared)
         if prepared.action not in ("reuse", "done"):
@@ -311,7 +311,7 @@ class Runner:
             self.pushes[kind] = isinstance(handle, SupportsPush)  # slow: not for each task
         if self.pushes[kind]:
             put = self.inbox.put
-            cast("SupportsPush", handle).push(lambda event: put(Progress(task, event)))
+            cast("SupportsPush", handle).push(lambda event: put(AttemptEvent(task, event)))
         else:
             self.carriers.run(partial(self.carry, task, handle))
 
@@ -321,11 +321,11 @@ class Runner:
         try:
             for event in handle.events():
                 ended = ended or isinstance(event, Ended)
-                self.inbox.put(Progress(task, event))
+                self.inbox.put(AttemptEvent(task, event))
         finally:
             if not ended:
                 failure = TaskFailure(type="WorkerLost", message="the executor broke off without a result", kind="lost")
-                self.inbox.put(Progress(task, Ended(result=TaskResult(failure=failure))))
+                self.inbox.put(AttemptEvent(task, Ended(result=TaskResult(failure=failure))))
 
     def ended(self, task: TaskId, result: TaskResult) -> None:
         """An attempt's result in; its record is known to the look-up, and the state moves on."""
@@ -337,7 +337,7 @@ class Runner:
         if made is not None:
             claims.end(self.lookup.store, made, "failed" if result.record is None else "done")
         for finding in result.findings:
-            self.tell(Found(finding=finding, at=time.time()))
+            self.tell(FindingFound(finding=finding, at=time.time()))
         if result.record is not None:
             self.lookup.keep(result.record)
         self.discover(task, result.record)
@@ -349,7 +349,7 @@ class Runner:
             return
         if result.failure is not None and self.lookup.early(task, self.is_settled):
             self.held.append((task, result))
-            self.handle(events.Held(task, time.time()))
+            self.handle(events.HeldAttempt(task, time.time()))
             return
         self.conclude(task, result)
         held, self.held = self.held, []
@@ -396,14 +396,14 @@ class Runner:
         self.changed[step.name] = names | self.changed.get(step.name, frozenset())
         facts.remember_changes(self.lookup.store, step, self.changed[step.name])
         for finding in findings.discovered(step, names, record):
-            self.tell(Found(finding=finding, at=time.time()))
+            self.tell(FindingFound(finding=finding, at=time.time()))
         self.draining = True
         affected = {other for other in self.state.tasks if not other.part and self.lookup.affected(other, step, names)}
         self.revised |= affected
         for other in affected & self.handles.keys():
             self.handles[other].cancel(0.5)
         if not self.handles:
-            self.inbox.put(Progress(task, Drained()))
+            self.inbox.put(AttemptEvent(task, AllEnded()))
 
     def heals(self, task: TaskId, result: TaskResult | None = None) -> bool:
         """Whether a task gets what it lacks: what made that runs again, and so does the task.
@@ -422,7 +422,7 @@ class Runner:
         self.healed += 1
         self.draining = True
         if not self.handles:
-            self.inbox.put(Progress(task, Drained()))
+            self.inbox.put(AttemptEvent(task, AllEnded()))
         return True
 
     def rebuild(self) -> None:
@@ -460,7 +460,7 @@ class Runner:
 
     def tell(self, event: RunEvent) -> None:
         """An event in; written to the run and shown."""
-        if isinstance(event, Found):
+        if isinstance(event, FindingFound):
             self.findings.append(event)
         if (
             isinstance(event, TaskChanged)

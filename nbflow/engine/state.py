@@ -19,16 +19,16 @@ from nbflow.engine.events import (
     Batched,
     Began,
     Cancel,
+    Decision,
     Delay,
     Due,
     End,
     Event,
     Finished,
-    Held,
-    Node,
+    HeldAttempt,
     Prepare,
-    Prepared,
     Submit,
+    TaskNode,
     Tell,
     not_held,
 )
@@ -52,10 +52,10 @@ from nbflow.model import (
 # ---------------------------------------------------------------- state
 
 
-class Entry(Struct, frozen=True):
+class TaskEntry(Struct, frozen=True):
     """One task: where it stands."""
 
-    node: Node
+    node: TaskNode
     state: TaskState = "pending"
     left: int = 0  # needs that have not settled
     attempt: int = 1
@@ -68,7 +68,7 @@ class Entry(Struct, frozen=True):
     elapsed: float | None = None
 
 
-class State(Struct, frozen=True):
+class RunState(Struct, frozen=True):
     """Every task of a run, the queue, and what is free."""
 
     run: str
@@ -82,7 +82,7 @@ class State(Struct, frozen=True):
     parameters: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
-    tasks: Map[TaskId, Entry] = field(default_factory=Map)
+    tasks: Map[TaskId, TaskEntry] = field(default_factory=Map)
     dependents: Map[TaskId, tuple[TaskId, ...]] = field(default_factory=Map)
     queue: tuple[TaskId, ...] = ()
     running: Map[TaskId, Grant] = field(default_factory=Map)
@@ -95,19 +95,19 @@ class State(Struct, frozen=True):
     error: str | None = None
 
 
-Step = tuple[State, tuple[Action, ...]]
+Step = tuple[RunState, tuple[Action, ...]]
 
 
-def apply(state: State, event: Event) -> Step:
+def apply(state: RunState, event: Event) -> Step:
     """A state and what happened in; the next state and what is to be done out."""
     return _then(_apply(state, event), _end(event.at))
 
 
-def _apply(state: State, event: Event) -> Step:
+def _apply(state: RunState, event: Event) -> Step:
     match event:
         case Added():
             return _added(state, event)
-        case Prepared():
+        case Decision():
             return _prepared(state, event)
         case Began():
             return _began(state, event)
@@ -119,22 +119,22 @@ def _apply(state: State, event: Event) -> Step:
             return _cancel(state, event)
         case Batched(step=step, ahead=ahead):
             return _fill(replace(state, ahead={**state.ahead, step: ahead}))
-        case Held(task=task):
+        case HeldAttempt(task=task):
             freed = state.running.delete(task) if task in state.running else state.running
             return _fill(replace(state, running=freed))
 
 
-def _then(step: Step, change: Callable[[State], Step]) -> Step:
+def _then(step: Step, change: Callable[[RunState], Step]) -> Step:
     state, actions = step
     after, more = change(state)
     return after, (*actions, *more)
 
 
-def _put(state: State, entry: Entry) -> State:
+def _put(state: RunState, entry: TaskEntry) -> RunState:
     return replace(state, tasks=state.tasks.set(entry.node.task, entry))
 
 
-def _tell(entry: Entry, at: float) -> tuple[Action, ...]:
+def _tell(entry: TaskEntry, at: float) -> tuple[Action, ...]:
     """The event for an entry out; none for what only holds others together."""
     if not _is_shown(entry):
         return ()
@@ -145,17 +145,17 @@ def _tell(entry: Entry, at: float) -> tuple[Action, ...]:
     )),)  # fmt: skip
 
 
-def _is_shown(entry: Entry) -> bool:
+def _is_shown(entry: TaskEntry) -> bool:
     """A step's own tasks, and a list that could not be evaluated."""
     return not entry.node.task.part or (entry.node.task.part == "list" and entry.state == "failed")
 
 
-def _is_settled(state: State, task: TaskId) -> bool:
+def _is_settled(state: RunState, task: TaskId) -> bool:
     entry = state.tasks.get(task)
     return entry is not None and entry.state in SETTLED
 
 
-def _added(state: State, event: Added) -> Step:
+def _added(state: RunState, event: Added) -> Step:
     tasks = state.tasks.mutate()
     dependents = state.dependents.mutate()
     actions: list[Action] = []
@@ -166,7 +166,7 @@ def _added(state: State, event: Added) -> Step:
             if held is None or held.state not in SETTLED:
                 left += 1
                 dependents[need] = (*dependents.get(need, ()), node.task)
-        tasks[node.task] = Entry(node=node, left=left)
+        tasks[node.task] = TaskEntry(node=node, left=left)
         if left == 0:
             actions.append(Prepare(node.task))
     state = replace(state, tasks=tasks.finish(), dependents=dependents.finish(), open=state.open + len(event.nodes))
@@ -175,7 +175,7 @@ def _added(state: State, event: Added) -> Step:
     return _give_up_hopeless(state, event, tuple(actions))
 
 
-def _give_up_hopeless(state: State, event: Added, actions: tuple[Action, ...]) -> Step:
+def _give_up_hopeless(state: RunState, event: Added, actions: tuple[Action, ...]) -> Step:
     """New tasks some of whose needs have already failed do not run."""
     for node in event.nodes:
         lost = _lost_need(state, node.needs)
@@ -186,7 +186,7 @@ def _give_up_hopeless(state: State, event: Added, actions: tuple[Action, ...]) -
     return state, actions
 
 
-def _lost_need(state: State, needs: Iterable[TaskId]) -> Entry | None:
+def _lost_need(state: RunState, needs: Iterable[TaskId]) -> TaskEntry | None:
     for need in needs:
         entry = state.tasks.get(need)
         if entry is not None and entry.state in ("failed", "cancelled"):
@@ -194,14 +194,14 @@ def _lost_need(state: State, needs: Iterable[TaskId]) -> Entry | None:
     return None
 
 
-def _given_up(state: State, entry: Entry, because: Entry) -> Entry:
+def _given_up(state: RunState, entry: TaskEntry, because: TaskEntry) -> TaskEntry:
     """A task that cannot run because of another one; a chain of such tasks names its first cause."""
     passed_on = because.reasons[:1] if because.state == "cancelled" and because.reasons else ()
     reasons = passed_on or (("upstream", f"{_label(state, because)} {_did(because)}"),)
     return replace(entry, state="cancelled", reasons=reasons)
 
 
-def _prepared(state: State, event: Prepared) -> Step:
+def _prepared(state: RunState, event: Decision) -> Step:
     entry = state.tasks[event.task]
     if entry.state in SETTLED:  # cancelled meanwhile
         return state, ()
@@ -226,7 +226,7 @@ def _prepared(state: State, event: Prepared) -> Step:
     return _settle(state, entry, event.at)
 
 
-def _wait(state: State, entry: Entry, event: Prepared) -> Step:
+def _wait(state: RunState, entry: TaskEntry, event: Decision) -> Step:
     """More needs came to light: the task waits for those that have not settled."""
     task = entry.node.task
     lost = _lost_need(state, event.waits)
@@ -241,7 +241,7 @@ def _wait(state: State, entry: Entry, event: Prepared) -> Step:
     return replace(_put(state, replace(entry, left=len(open_needs))), dependents=dependents), ()
 
 
-def _enqueue(state: State, task: TaskId) -> tuple[TaskId, ...]:
+def _enqueue(state: RunState, task: TaskId) -> tuple[TaskId, ...]:
     """The queue is kept in document order, then item order."""
     place = _place(state, task)
     at = len(state.queue)
@@ -253,26 +253,26 @@ def _enqueue(state: State, task: TaskId) -> tuple[TaskId, ...]:
     return (*state.queue[:at], task, *state.queue[at:])
 
 
-def _place(state: State, task: TaskId) -> tuple[int, tuple[int, ...], int]:
+def _place(state: RunState, task: TaskId) -> tuple[int, tuple[int, ...], int]:
     """Document order, then item order, then turn."""
     return state.order[task.step], task.index, task.turn or 0
 
 
-def _cores(state: State, task: TaskId) -> float:
+def _cores(state: RunState, task: TaskId) -> float:
     return min(max(_options(state, task).cpu or 1.0, 0.01), float(state.slots)) / _ahead(state, task)
 
 
-def _ahead(state: State, task: TaskId) -> int:
+def _ahead(state: RunState, task: TaskId) -> int:
     """A step's tasks may be submitted ahead, its list not."""
     return 1 if task.part else state.ahead.get(task.step, 1)
 
 
-def _options(state: State, task: TaskId) -> StepOptions:
+def _options(state: RunState, task: TaskId) -> StepOptions:
     """A step's options count for its own tasks, not for the evaluation of its list."""
     return StepOptions() if task.part else state.options[task.step]
 
 
-def _fill(state: State) -> Step:
+def _fill(state: RunState) -> Step:
     """Start queued tasks while cores are free and their step's own limit allows."""
     used = sum(each.cores for each in state.running.values()) if state.queue else 0.0
     if not state.queue or used >= state.slots:
@@ -302,7 +302,7 @@ def _fill(state: State) -> Step:
     return replace(state, queue=tuple(waiting), running=running), tuple(actions)
 
 
-def _began(state: State, event: Began) -> Step:
+def _began(state: RunState, event: Began) -> Step:
     entry = state.tasks[event.task]
     if entry.state != "queued":
         return state, ()
@@ -310,7 +310,7 @@ def _began(state: State, event: Began) -> Step:
     return _put(state, entry), _tell(entry, event.at)
 
 
-def _finished(state: State, event: Finished) -> Step:
+def _finished(state: RunState, event: Finished) -> Step:
     entry = state.tasks[event.task]
     state = replace(state, running=state.running.delete(event.task) if event.task in state.running else state.running)
     if entry.state in SETTLED:
@@ -331,13 +331,13 @@ def _finished(state: State, event: Finished) -> Step:
     return _then(_settle(state, entry, event.at), _fill)
 
 
-def _again(state: State, entry: Entry, event: Finished, options: StepOptions) -> Step:
+def _again(state: RunState, entry: TaskEntry, event: Finished, options: StepOptions) -> Step:
     told = _tell(replace(entry, state="failed", failure=event.failure), event.at)
     entry = replace(entry, state="pending", attempt=entry.attempt + 1, failure=event.failure, started_at=None)
     return _then((_put(state, entry), (*told, Delay(event.task, options.backoff))), _fill)
 
 
-def _due(state: State, event: Due) -> Step:
+def _due(state: RunState, event: Due) -> Step:
     entry = state.tasks[event.task]
     if entry.state != "pending":
         return state, ()
@@ -346,7 +346,7 @@ def _due(state: State, event: Due) -> Step:
     return _then((state, _tell(entry, event.at)), _fill)
 
 
-def _settle(state: State, entry: Entry, at: float) -> Step:
+def _settle(state: RunState, entry: TaskEntry, at: float) -> Step:
     """An entry in its last state in; its dependents one need nearer, those of a failure given up, out."""
     state = replace(_put(state, entry), open=state.open - 1)
     actions = [*_tell(entry, at)]
@@ -370,15 +370,15 @@ def _settle(state: State, entry: Entry, at: float) -> Step:
     return state, tuple(actions)
 
 
-def _label(state: State, entry: Entry) -> str:
+def _label(state: RunState, entry: TaskEntry) -> str:
     return state.labels.get(entry.node.task.step, entry.node.task.step)
 
 
-def _did(entry: Entry) -> str:
+def _did(entry: TaskEntry) -> str:
     return "failed" if entry.state == "failed" else "did not run"
 
 
-def _cancel(state: State, event: Cancel) -> Step:
+def _cancel(state: RunState, event: Cancel) -> Step:
     state = replace(state, cancelled=event.reason, queue=())
     actions: list[Action] = [Abort(task) for task in state.running]
     for task, entry in list(state.tasks.items()):
@@ -389,10 +389,10 @@ def _cancel(state: State, event: Cancel) -> Step:
     return state, tuple(actions)
 
 
-def _end(at: float) -> Callable[[State], Step]:
+def _end(at: float) -> Callable[[RunState], Step]:
     """The run is over once every task has settled and every process has ended."""
 
-    def end(state: State) -> Step:
+    def end(state: RunState) -> Step:
         if state.status != "running" or state.open or state.running or not state.tasks:
             return state, ()
         failed = first_failure(state.tasks.values(), state.order)
@@ -409,13 +409,13 @@ def _end(at: float) -> Callable[[State], Step]:
     return end
 
 
-def first_failure(entries: Iterable[Entry], order: Mapping[str, int]) -> Entry | None:
+def first_failure(entries: Iterable[TaskEntry], order: Mapping[str, int]) -> TaskEntry | None:
     """The failed task that stands first in the document."""
     failed = [entry for entry in entries if entry.state == "failed"]
     return min(failed, key=lambda e: (order[e.node.task.step], e.node.task.index), default=None)
 
 
-def snapshot(state: State, findings: tuple[Finding, ...] = ()) -> Snapshot:
+def snapshot(state: RunState, findings: tuple[Finding, ...] = ()) -> Snapshot:
     """A state in; all that a table or a page draws from out."""
     views = sorted(state.tasks.values(), key=lambda entry: _place(state, entry.node.task))
     return Snapshot(
@@ -428,7 +428,7 @@ def snapshot(state: State, findings: tuple[Finding, ...] = ()) -> Snapshot:
     )  # fmt: skip
 
 
-def _view(entry: Entry) -> TaskView:
+def _view(entry: TaskEntry) -> TaskView:
     return TaskView(
         task=entry.node.task, state=entry.state, attempt=entry.attempt, started_at=entry.started_at,
         elapsed=entry.elapsed, reasons=entry.reasons, failure=entry.failure, reused_from=entry.reused_from,

@@ -34,7 +34,7 @@ REPLACED = 3
 """Processes that may end before a task's first line has begun, each replaced by another one."""
 
 
-class Attempt:
+class AttemptHandle:
     """A handle: events as they come, the record published before `Ended`; fed by one thread, read by another."""
 
     def __init__(

@@ -15,7 +15,7 @@ from nbflow.engine import resources
 from nbflow.engine.threads import Carriers
 from nbflow.errors import ExecutorError, NbflowError
 from nbflow.executors import wire
-from nbflow.executors.attempt import Attempt, Carry, lost_supervisor
+from nbflow.executors.attempt import AttemptHandle, Carry, lost_supervisor
 from nbflow.executors.spare import SpareLane
 from nbflow.executors.warm import WarmLane
 from nbflow.executors.zygote import ZygoteLane
@@ -27,12 +27,12 @@ from nbflow.task import limits, secrets
 FIX_ELSEWHERE = "ask for less, or run the step where there is more: --on ray://…"
 
 
-class Lane(Protocol):
+class ProcessLane(Protocol):
     """A way to run tasks as processes of this machine; safe to call from several threads."""
 
     variables: Callable[[], Mapping[str, str]]  # the environment of what it starts
 
-    def submit(self, attempt: Attempt, order: wire.Submit, preload: frozenset[str]) -> None:
+    def submit(self, attempt: AttemptHandle, order: wire.SubmitTask, preload: frozenset[str]) -> None:
         """Run a task: its events go to the attempt."""
 
     def prepare(self, preload: frozenset[str]) -> None:
@@ -42,7 +42,7 @@ class Lane(Protocol):
         """End everything that it started."""
 
 
-LANES: dict[str, Callable[[], Lane]] = {"zygote": ZygoteLane, "spare": SpareLane}
+LANES: dict[str, Callable[[], ProcessLane]] = {"zygote": ZygoteLane, "spare": SpareLane}
 
 
 class LocalExecutor:
@@ -53,7 +53,7 @@ class LocalExecutor:
         name = lane or os.environ.get("NBFLOW_LANE") or ("zygote" if sys.platform == "linux" else "spare")
         if name not in (*LANES, "warm"):
             raise ExecutorError(f"no lane named {name!r}", fix=f"NBFLOW_LANE is one of: {', '.join(LANES)}, warm")
-        self.lane: Lane = LANES["zygote" if name == "warm" else name]()
+        self.lane: ProcessLane = LANES["zygote" if name == "warm" else name]()
         self.warm: WarmLane | None = None  # small tasks of wide fan-outs share workers
         if isinstance(self.lane, ZygoteLane) and name != lane:
             self.warm = WarmLane(self.lane, self.slots())
@@ -84,23 +84,23 @@ class LocalExecutor:
         """Start what tasks come from, so that the first one does not wait for it."""
         self.lane.prepare(frozenset(preload))
 
-    def submit(self, spec: TaskSpec) -> Attempt:
+    def submit(self, spec: TaskSpec) -> AttemptHandle:
         """Start one attempt; ExecutorError when the executor is closed or a secret is missing."""
         values = _secrets(spec)
         if spec.options.gpu and not spec.devices:
             spec = _with_devices(spec)
-        attempt = Attempt(spec, self._publish, values.values(), self._carry(spec))
-        order = wire.Submit(0, wire.pack(spec), spec.options.timeout, spec.options.memory, values)
+        attempt = AttemptHandle(spec, self._publish, values.values(), self._carry(spec))
+        order = wire.SubmitTask(0, wire.pack(spec), spec.options.timeout, spec.options.memory, values)
         attempt.renew(lambda: self.carriers.run(partial(self._again, attempt, order)))
         self._give(attempt, order)
         return attempt
 
-    def _give(self, attempt: Attempt, order: wire.Submit) -> None:
+    def _give(self, attempt: AttemptHandle, order: wire.SubmitTask) -> None:
         spec = attempt.spec
         lane = self.warm if self.warm is not None and self.warm.takes(spec) else self.lane
         lane.submit(attempt, order, frozenset(spec.preload))
 
-    def _again(self, attempt: Attempt, order: wire.Submit) -> None:
+    def _again(self, attempt: AttemptHandle, order: wire.SubmitTask) -> None:
         """A task whose process has ended before its first line goes to another one: nothing of it has run."""
         if not attempt.cancelling:
             try:

@@ -18,7 +18,7 @@ import msgspec
 
 from nbflow.errors import ExecutorError
 from nbflow.executors import wire
-from nbflow.executors.attempt import Attempt
+from nbflow.executors.attempt import AttemptHandle
 from nbflow.executors.spawn import command, environment
 from nbflow.executors.supervisor import Child, Supervisor, kill_tree
 
@@ -26,14 +26,14 @@ SPARES = 2
 
 
 @dataclass
-class Worker:
+class SpareWorker:
     """A process that waits for its task on a socket, or has it already."""
 
     process: subprocess.Popen[bytes]
     socket: socket.socket
 
     @classmethod
-    def start(cls, preload: frozenset[str], variables: Mapping[str, str]) -> Worker:
+    def start(cls, preload: frozenset[str], variables: Mapping[str, str]) -> SpareWorker:
         """A new process, which imports IPython and `preload` before it asks for a task."""
         ours, theirs = socket.socketpair()
         with theirs:
@@ -58,13 +58,13 @@ class SpareLane:
             raise ExecutorError("local tasks need Linux or macOS", fix="run nbflow under WSL, or with --on ray://…")
         self.variables: Callable[[], Mapping[str, str]] = lambda: os.environ
         self._lock = threading.Lock()
-        self._idle: deque[Worker] = deque()
+        self._idle: deque[SpareWorker] = deque()
         self._preload: frozenset[str] = frozenset()
-        self._attempts: dict[int, Attempt] = {}
-        self._workers: dict[int, Worker] = {}
+        self._attempts: dict[int, AttemptHandle] = {}
+        self._workers: dict[int, SpareWorker] = {}
         self._next = 0
         self._closed = False
-        self._todo: deque[tuple[wire.Submit, Worker] | wire.Cancel] = deque()
+        self._todo: deque[tuple[wire.SubmitTask, SpareWorker] | wire.CancelTask] = deque()
         self._wake, self._woken = socket.socketpair()
         self._supervisor = Supervisor(self._take)
         self._supervisor.selector.register(self._woken, selectors.EVENT_READ, "wake")
@@ -77,16 +77,16 @@ class SpareLane:
             self._check_open()
             self._fill(preload)
 
-    def submit(self, attempt: Attempt, order: wire.Submit, preload: frozenset[str]) -> None:
+    def submit(self, attempt: AttemptHandle, order: wire.SubmitTask, preload: frozenset[str]) -> None:
         """A new attempt, what to run and the modules that its flow imports, in."""
         with self._lock:
             self._check_open()
-            worker = self._idle.popleft() if self._idle else Worker.start(preload, self.variables())
+            worker = self._idle.popleft() if self._idle else SpareWorker.start(preload, self.variables())
             self._next += 1
             number = self._next
             self._attempts[number] = attempt
             self._workers[number] = worker
-            attempt.bind(lambda grace: self._tell(wire.Cancel(number, grace)))
+            attempt.bind(lambda grace: self._tell(wire.CancelTask(number, grace)))
             self._tell((msgspec.structs.replace(order, task=number), worker))
             self._fill(preload)
 
@@ -100,9 +100,9 @@ class SpareLane:
             while self._idle:
                 _discard(self._idle.popleft())
         while len(self._idle) < SPARES:
-            self._idle.append(Worker.start(self._preload, self.variables()))
+            self._idle.append(SpareWorker.start(self._preload, self.variables()))
 
-    def _tell(self, what: tuple[wire.Submit, Worker] | wire.Cancel) -> None:
+    def _tell(self, what: tuple[wire.SubmitTask, SpareWorker] | wire.CancelTask) -> None:
         self._todo.append(what)
         with contextlib.suppress(OSError):
             self._wake.send(b"x")
@@ -125,12 +125,12 @@ class SpareLane:
                     return
             while self._todo:
                 what = self._todo.popleft()
-                if isinstance(what, wire.Cancel):
+                if isinstance(what, wire.CancelTask):
                     self._supervisor.cancel(what.task, what.grace)
                 else:
                     self._begin(*what)
 
-    def _begin(self, order: wire.Submit, worker: Worker) -> None:
+    def _begin(self, order: wire.SubmitTask, worker: SpareWorker) -> None:
         process = worker.process
         with contextlib.suppress(OSError):  # it has died: its end is reported as the task's
             worker.socket.sendall(wire.frame(order))
@@ -148,7 +148,7 @@ class SpareLane:
         )
 
     def _take(self, report: wire.Report) -> None:
-        if isinstance(report, wire.Ready):
+        if isinstance(report, wire.PreloadDone):
             return
         self._attempts[report.task].feed(report)
         if isinstance(report, wire.Gone):
@@ -175,7 +175,7 @@ def _own(stream: IO[bytes] | None) -> int:
     return fd
 
 
-def _discard(worker: Worker) -> None:
+def _discard(worker: SpareWorker) -> None:
     """End a worker that had no task."""
     worker.socket.close()
     kill_tree(worker.process.pid)

@@ -15,7 +15,7 @@ from typing import NoReturn
 from nbflow.executors import worker
 from nbflow.executors.spawn import take_back
 from nbflow.task import limits, shell
-from nbflow.task.execute import Prepared
+from nbflow.task.execute import WarmShell
 from nbflow.task.observe import observer
 
 
@@ -30,7 +30,7 @@ def main(fd: int, preload: str) -> NoReturn:
     for name in filter(None, preload.split(",")):
         with contextlib.suppress(Exception):  # the task's own import will say what is wrong
             importlib.import_module(name)
-    prepared = Prepared(shell.make_shell(), limits.controller(), own)
+    prepared = WarmShell(shell.make_shell(), limits.controller(), own)
     for _ in itertools.chain(shell.warming(prepared.shell), observer.warming()):
         if select.select([fd], [], [], 0)[0]:
             break

@@ -14,7 +14,7 @@ from functools import partial
 
 from nbflow.errors import ExecutorError
 from nbflow.executors import wire
-from nbflow.executors.attempt import Attempt
+from nbflow.executors.attempt import AttemptHandle
 from nbflow.executors.spawn import PIPE
 from nbflow.executors.zygote import Zygote, ZygoteLane
 from nbflow.model import Ended, Replay, Started, TaskFailure, TaskResult, TaskSpec
@@ -42,8 +42,8 @@ STRIKES = 3
 class Order:
     """A task on its way to a worker."""
 
-    attempt: Attempt
-    order: wire.Submit
+    attempt: AttemptHandle
+    order: wire.SubmitTask
     preload: frozenset[str]
     body: bytes
     kind: tuple[str, ...]
@@ -65,7 +65,7 @@ class Habit:
         return self.seen >= TRIED and self.seconds < SMALL and self.strikes < STRIKES
 
 
-class Worker:
+class WarmWorker:
     """One worker as the driver sees it; its methods are called with the lane's lock held, but `feed` and `lose`."""
 
     def __init__(self, lane: WarmLane, kind: tuple[str, ...]) -> None:
@@ -103,7 +103,7 @@ class Worker:
         self.interrupted = True
         if self.place is not None:
             zygote, number = self.place
-            zygote.send(wire.Cancel(number, grace))
+            zygote.send(wire.CancelTask(number, grace))
 
     # ------------------------------------------------------------ the zygote's reader
 
@@ -148,8 +148,8 @@ class WarmLane:
         self._always = always
         self._queue: deque[Order] = deque()
         self._apart: deque[Order] = deque()  # those that get a process of their own
-        self._alone: set[Attempt] = set()  # those that have one
-        self._workers: list[Worker] = []
+        self._alone: set[AttemptHandle] = set()  # those that have one
+        self._workers: list[WarmWorker] = []
         self._habits: dict[str, Habit] = {}
         self._lock = threading.RLock()
         self._closed = False
@@ -182,7 +182,7 @@ class WarmLane:
 
     # ------------------------------------------------------------ tasks
 
-    def submit(self, attempt: Attempt, order: wire.Submit, preload: frozenset[str]) -> None:
+    def submit(self, attempt: AttemptHandle, order: wire.SubmitTask, preload: frozenset[str]) -> None:
         """A new attempt, what to run and the modules that its flow imports, in."""
         waiting = Order(attempt, order, preload, wire.frame(order), _kind(attempt.spec))
         attempt.bind(lambda grace: self._cancel(waiting, grace))
@@ -202,7 +202,7 @@ class WarmLane:
             self._zygotes.submit(order.attempt, order.order, order.preload)
         self._share()
 
-    def _ended_alone(self, attempt: Attempt) -> None:
+    def _ended_alone(self, attempt: AttemptHandle) -> None:
         with self._lock:
             self._alone.discard(attempt)
             self._pump()
@@ -240,8 +240,8 @@ class WarmLane:
         seconds = self._habits.get(_step(order.attempt.spec), Habit()).seconds
         return max(2, min(AHEAD, int(BATCH / max(seconds, 1e-4))))
 
-    def _start(self, order: Order) -> Worker:
-        worker = Worker(self, order.kind)
+    def _start(self, order: Order) -> WarmWorker:
+        worker = WarmWorker(self, order.kind)
         worker.place = self._zygotes.host(worker, order.preload)
         self._workers.append(worker)
         return worker
@@ -264,12 +264,12 @@ class WarmLane:
 
     # ------------------------------------------------------------ what workers say
 
-    def begun(self, worker: Worker, order: Order) -> None:
+    def begun(self, worker: WarmWorker, order: Order) -> None:
         """A worker begins with a task, which may have been cancelled since."""
         if order.attempt.over.is_set():
             worker.interrupt(1.0)
 
-    def ended(self, worker: Worker, order: Order, event: Ended) -> None:
+    def ended(self, worker: WarmWorker, order: Order, event: Ended) -> None:
         """A worker has ended a task."""
         failure = event.result.failure
         with self._lock:
@@ -288,11 +288,11 @@ class WarmLane:
         self.learn(order.attempt.spec, event.result)
         order.attempt.take((event,))
 
-    def _leave(self, worker: Worker, order: Order) -> None:
+    def _leave(self, worker: WarmWorker, order: Order) -> None:
         worker.orders.remove(order)
         worker.bytes -= len(order.body)
 
-    def gone(self, worker: Worker, status: int) -> None:
+    def gone(self, worker: WarmWorker, status: int) -> None:
         """A worker has ended: the task that it ran with it, the others run elsewhere."""
         with self._lock:
             if worker in self._workers:

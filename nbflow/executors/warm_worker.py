@@ -15,7 +15,7 @@ from nbflow.executors import reset, wire
 from nbflow.executors.worker import Process
 from nbflow.model import TaskSpec
 from nbflow.task import leftovers, limits, shell
-from nbflow.task.execute import Kept, Prepared
+from nbflow.task.execute import Kept, WarmShell
 from nbflow.task.observe.observer import IMPORTS
 
 MOST = 1000
@@ -25,7 +25,7 @@ LOOK_EVERY = 16
 """Tasks between two looks at the memory."""
 
 
-def serve(orders: int, frames: int, number: int, stop: mmap.mmap, prepared: Prepared) -> NoReturn:
+def serve(orders: int, frames: int, number: int, stop: mmap.mmap, prepared: WarmShell) -> NoReturn:
     """Run the tasks that come through a pipe; ends when that is shut, after a failure, or when a task left something.
 
     Ending between tasks with status 0 says that the next one has not begun: it runs elsewhere.
@@ -43,7 +43,7 @@ def serve(orders: int, frames: int, number: int, stop: mmap.mmap, prepared: Prep
 class _Worker:
     """What is known from task to task."""
 
-    def __init__(self, orders: int, frames: int, stop: mmap.mmap, prepared: Prepared) -> None:
+    def __init__(self, orders: int, frames: int, stop: mmap.mmap, prepared: WarmShell) -> None:
         self.orders, self.stop = orders, stop
         self.process = Process(frames)
         self.context = contextvars.copy_context()
@@ -64,7 +64,7 @@ class _Worker:
             if body is None or self.stop[0]:
                 return
             order = wire.parse_order(body)
-            if not isinstance(order, wire.Submit):
+            if not isinstance(order, wire.SubmitTask):
                 return
             if count > 1 and self.process.interrupts.heed():
                 return
@@ -78,7 +78,7 @@ class _Worker:
         if leftovers.anything(self.threads, self.hooks):
             leftovers.end("", "")
 
-    def _run(self, order: wire.Submit) -> bool:
+    def _run(self, order: wire.SubmitTask) -> bool:
         """One task; whether another one may follow it in this process."""
         spec = wire.parse_spec(order.spec)
         if spec.source not in self.watched:

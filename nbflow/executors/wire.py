@@ -25,7 +25,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """What goes between the driver and a supervisor."""
 
 
-class Submit(Message, frozen=True, tag="submit"):
+class SubmitTask(Message, frozen=True, tag="submit"):
     """Driver → supervisor: run this task; `spec` is a TaskSpec as msgpack, opened only by the task's process."""
 
     task: int
@@ -35,7 +35,7 @@ class Submit(Message, frozen=True, tag="submit"):
     environment: dict[str, str] = {}  # secrets: they are in no spec, which may be stored and shown
 
 
-class Cancel(Message, frozen=True, tag="cancel"):
+class CancelTask(Message, frozen=True, tag="cancel"):
     """Driver → supervisor: interrupt the task, end its whole tree after `grace` seconds."""
 
     task: int
@@ -65,7 +65,7 @@ class Recall(Message, frozen=True, tag="recall"):
     task: int
 
 
-class Ready(Message, frozen=True, tag="ready"):
+class PreloadDone(Message, frozen=True, tag="ready"):
     """Supervisor → driver: imports are done; `unsafe` were left out because they start threads of their own."""
 
     pid: int
@@ -108,8 +108,8 @@ class Gone(Message, frozen=True, tag="gone"):
     status: int
 
 
-Order = Submit | Cancel | Close | Host | Give | Recall
-Report = Ready | Born | Frames | Raw | Ending | Gone
+Order = SubmitTask | CancelTask | Close | Host | Give | Recall
+Report = PreloadDone | Born | Frames | Raw | Ending | Gone
 
 _ORDER: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
 _REPORT: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
@@ -171,7 +171,7 @@ class Assembler:
         return bodies
 
 
-class Writer:
+class FrameWriter:
     """Whole frames onto a blocking descriptor, one at a time whichever thread writes.
 
     `hold` is entered round each write: the task's process uses it to put an interrupt off, since half a frame

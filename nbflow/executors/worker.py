@@ -14,8 +14,8 @@ from typing import NoReturn
 from nbflow.executors import wire
 from nbflow.model import Ended, TaskEvent, TaskFailure, TaskResult, TaskSpec
 from nbflow.task import limits
-from nbflow.task.execute import Prepared, execute
-from nbflow.task.streams import Drained, Interrupts
+from nbflow.task.execute import WarmShell, execute
+from nbflow.task.streams import Interrupts, PipesRead
 from nbflow.tracebacks import INTERRUPTED
 
 
@@ -28,7 +28,7 @@ class Process:
         self.interrupts = Interrupts()
         self.interrupts.install()
         # copies: the cell may turn 1 and 2 elsewhere
-        self._writer = wire.Writer(frames, before=Drained((os.dup(1), os.dup(2))))
+        self._writer = wire.FrameWriter(frames, before=PipesRead((os.dup(1), os.dup(2))))
         faulthandler.enable(2)
 
     def emit(self, event: TaskEvent) -> None:
@@ -37,7 +37,7 @@ class Process:
             with self.interrupts.hold():
                 self._writer.send(event)
 
-    def run(self, order: wire.Submit, prepared: Prepared) -> TaskResult:
+    def run(self, order: wire.SubmitTask, prepared: WarmShell) -> TaskResult:
         """A task in, run here; its result out."""
         os.environ.update(order.environment)
         started = time.monotonic()
@@ -67,7 +67,7 @@ class Process:
         self.emit(Ended(result=result))
 
 
-def run(order: wire.Submit, frames: int, prepared: Prepared) -> NoReturn:
+def run(order: wire.SubmitTask, frames: int, prepared: WarmShell) -> NoReturn:
     """A task in, run in this process, which ends with it; descriptors 1 and 2 must lead to the supervisor."""
     process = Process(frames)
     os.environ[limits.TASK_VARIABLE] = str(order.task)
@@ -81,11 +81,11 @@ def _failed(name: str, message: str, spec: TaskSpec | None, started: float) -> T
     return TaskResult(failure=failure, elapsed=time.monotonic() - started)
 
 
-def await_order(fd: int) -> wire.Submit:
+def await_order(fd: int) -> wire.SubmitTask:
     """The descriptor that the driver writes to in; the task out; the process ends when the driver does before."""
     body = wire.read_frame(fd)
     order = wire.parse_order(body) if body is not None else None
-    if not isinstance(order, wire.Submit):
+    if not isinstance(order, wire.SubmitTask):
         os._exit(0)
     return order
 

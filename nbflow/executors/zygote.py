@@ -17,7 +17,7 @@ import msgspec
 
 from nbflow.errors import ExecutorError
 from nbflow.executors import wire
-from nbflow.executors.attempt import Attempt, lost_supervisor
+from nbflow.executors.attempt import AttemptHandle, lost_supervisor
 from nbflow.executors.spawn import command, environment
 from nbflow.model import TaskResult
 
@@ -38,7 +38,10 @@ class Zygote:
     """A zygote that has imported `preload`; tasks given to it before it is ready wait in its socket."""
 
     def __init__(
-        self, preload: frozenset[str], again: Callable[[Attempt, wire.Submit], None], variables: Mapping[str, str]
+        self,
+        preload: frozenset[str],
+        again: Callable[[AttemptHandle, wire.SubmitTask], None],
+        variables: Mapping[str, str],
     ) -> None:
         """`again` gets the tasks that wait when it breaks while it imports."""
         self.preload = preload
@@ -46,7 +49,7 @@ class Zygote:
         self.ready = threading.Event()
         self.unsafe: frozenset[str] = frozenset()
         self.closing = False
-        self._attempts: dict[int, tuple[Attempt, wire.Submit]] = {}
+        self._attempts: dict[int, tuple[AttemptHandle, wire.SubmitTask]] = {}
         self._guests: dict[int, Guest] = {}
         self._lock = threading.Lock()
         self._next = 0
@@ -65,7 +68,7 @@ class Zygote:
                 start_new_session=True,
             )
         self._socket = ours
-        self._writer = wire.Writer(ours.fileno())
+        self._writer = wire.FrameWriter(ours.fileno())
         self._reader = threading.Thread(target=self._read, name="nbflow-zygote", daemon=True)
         self._reader.start()
 
@@ -74,7 +77,7 @@ class Zygote:
         """Whether tasks can be given to it."""
         return self._alive and not self.closing
 
-    def submit(self, attempt: Attempt, order: wire.Submit) -> bool:
+    def submit(self, attempt: AttemptHandle, order: wire.SubmitTask) -> bool:
         """A new attempt and what to run, its number left open, in; False when the zygote has ended."""
         with self._lock:
             if not self.alive:
@@ -83,7 +86,7 @@ class Zygote:
             number = self._next
             order = msgspec.structs.replace(order, task=number)
             self._attempts[number] = attempt, order
-        attempt.bind(lambda grace: self.send(wire.Cancel(number, grace)))
+        attempt.bind(lambda grace: self.send(wire.CancelTask(number, grace)))
         self.send(order)
         return True
 
@@ -137,7 +140,7 @@ class Zygote:
         self._lose()
 
     def _take(self, report: wire.Report) -> None:
-        if isinstance(report, wire.Ready):
+        if isinstance(report, wire.PreloadDone):
             self.unsafe = frozenset(report.unsafe)
             self.ready.set()
             return
@@ -202,7 +205,7 @@ class ZygoteLane:
         with self._lock:
             self._choose(preload)
 
-    def submit(self, attempt: Attempt, order: wire.Submit, preload: frozenset[str]) -> None:
+    def submit(self, attempt: AttemptHandle, order: wire.SubmitTask, preload: frozenset[str]) -> None:
         """A new attempt, what to run and the modules that its flow imports, in."""
         with self._lock:
             while not self._choose(preload).submit(attempt, order):
@@ -217,7 +220,7 @@ class ZygoteLane:
                 if number is not None:
                     return zygote, number
 
-    def _again(self, attempt: Attempt, order: wire.Submit) -> None:
+    def _again(self, attempt: AttemptHandle, order: wire.SubmitTask) -> None:
         """A zygote broke while it imported: its tasks go to one that imports nothing of that."""
         try:
             self.submit(attempt, order, frozenset())

@@ -32,7 +32,7 @@ from nbflow.executors.supervisor import Child, Supervisor, kill_tree
 from nbflow.executors.warm_worker import serve
 from nbflow.plugins import installed
 from nbflow.task import leftovers, limits, shell
-from nbflow.task.execute import Prepared
+from nbflow.task.execute import WarmShell
 from nbflow.task.observe import observer
 
 SAFE_THREADS = ("jemalloc_bg_thd", "polars-", "rayon", "tokio")
@@ -77,7 +77,7 @@ class Spare:
     pipes: Pipes
 
 
-class Zygote:
+class ZygoteLoop:
     """The loop and what it knows."""
 
     def __init__(self, fd: int, preload: tuple[str, ...]) -> None:
@@ -115,12 +115,12 @@ class Zygote:
     def _prepare(self) -> None:
         unsafe = self._import()
         own = take_back()
-        self.prepared = Prepared(shell.make_shell(), limits.controller(), own)
+        self.prepared = WarmShell(shell.make_shell(), limits.controller(), own)
         if self.preload:
             installed()  # looked through for serializers once here, not in every task
         self._freeze()
         self.warming = itertools.chain(shell.warming(self.prepared.shell), observer.warming())
-        self.report(wire.Ready(os.getpid(), unsafe))
+        self.report(wire.PreloadDone(os.getpid(), unsafe))
 
     def _import(self) -> tuple[str, ...]:
         """Import the flow's modules; one that starts a thread that a fork would lose is left out by starting anew."""
@@ -203,9 +203,9 @@ class Zygote:
             self._end()
         for body in self.orders.feed(data):
             order = wire.parse_order(body)
-            if isinstance(order, wire.Submit):
+            if isinstance(order, wire.SubmitTask):
                 self._start(order, body)
-            elif isinstance(order, wire.Cancel):
+            elif isinstance(order, wire.CancelTask):
                 self.supervisor.cancel(order.task, order.grace)
             elif isinstance(order, wire.Host):
                 self._host(order.task)
@@ -230,7 +230,7 @@ class Zygote:
 
     # ------------------------------------------------------------ tasks
 
-    def _start(self, order: wire.Submit, body: bytes) -> None:
+    def _start(self, order: wire.SubmitTask, body: bytes) -> None:
         self.last_task = time.monotonic()
         if self.spares:
             spare = self.spares.pop()
@@ -326,7 +326,7 @@ class Zygote:
             os.close(fd)
         return Spare(pid, pipes)
 
-    def _be_child(self, pipes: Pipes, order: wire.Submit) -> NoReturn:
+    def _be_child(self, pipes: Pipes, order: wire.SubmitTask) -> NoReturn:
         order_fd, frames, _, _ = pipes.theirs
         os.close(order_fd)
         gc.enable()
@@ -396,4 +396,4 @@ def strange_threads() -> list[str]:
 
 def main(fd: int, preload: str) -> NoReturn:
     """The driver's socket and the modules to import, separated by commas, in; serves until the driver ends."""
-    Zygote(fd, tuple(filter(None, preload.split(",")))).run()
+    ZygoteLoop(fd, tuple(filter(None, preload.split(",")))).run()

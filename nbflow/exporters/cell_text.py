@@ -22,7 +22,7 @@ _DOLLAR = re.compile(r"\$(\w+)")
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextPiece:
     """Statements of a cell that share lines, with the comments right above; `line` is the first statement's."""
 
     line: int
@@ -31,7 +31,7 @@ class Piece:
     statements: tuple[Statement, ...] = ()
 
 
-def split_pieces(source: str) -> list[Piece]:
+def split_pieces(source: str) -> list[TextPiece]:
     """A cell's source in; all of its lines as pieces, in order, out."""
     lines = source.split("\n")
     found: list[list[Statement]] = []
@@ -43,10 +43,10 @@ def split_pieces(source: str) -> list[Piece]:
     pieces, begin = [], 1
     for group in found:
         end = max(statement.end_line for statement in group)
-        pieces.append(Piece(group[0].line, end, "\n".join(lines[begin - 1 : end]), tuple(group)))
+        pieces.append(TextPiece(group[0].line, end, "\n".join(lines[begin - 1 : end]), tuple(group)))
         begin = end + 1
     rest = "\n".join(lines[begin - 1 :])
-    return [*pieces, Piece(begin, len(lines), rest)] if rest.strip() else pieces
+    return [*pieces, TextPiece(begin, len(lines), rest)] if rest.strip() else pieces
 
 
 def plain_python(text: str, known: Collection[str]) -> tuple[str, str] | None:

@@ -8,7 +8,7 @@ from functools import cached_property
 import msgspec
 
 from nbflow.analysis.cell import analyse
-from nbflow.exporters.cell_text import Piece, split_pieces
+from nbflow.exporters.cell_text import TextPiece, split_pieces
 from nbflow.exporters.exporter import Notes
 from nbflow.flow.scope import gather, sources_of
 from nbflow.model import Binding, Definition, Flow, Step, StepOptions
@@ -214,7 +214,7 @@ class Needs:
                     )  # fmt: skip
 
 
-def pieces_of(source: str, skipped: Iterable[int]) -> list[Piece]:
+def pieces_of(source: str, skipped: Iterable[int]) -> list[TextPiece]:
     """A cell's source and first lines of statements in; its pieces without these out."""
     gone = set(skipped)
     return [

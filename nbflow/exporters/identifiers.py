@@ -54,7 +54,7 @@ Helpers = Mapping[str, tuple[str, frozenset[str]]]
 """Name -> text, and the modules that it needs."""
 
 
-class Words:
+class GeneratedImports:
     """What a file's generated lines have asked for so far."""
 
     def __init__(self, flow: Flow, spelling: Spelling, helpers: Helpers) -> None:

@@ -14,8 +14,8 @@ import re
 from nbflow.exporters.cell_text import as_comment, docstring, environment_variables, indent
 from nbflow.exporters.definitions import Needs, with_classes
 from nbflow.exporters.exporter import Environment, Notes, Options, TextExporter
-from nbflow.exporters.identifiers import Words
-from nbflow.exporters.metaflow_layout import Layout, Node
+from nbflow.exporters.identifiers import GeneratedImports
+from nbflow.exporters.metaflow_layout import SpecLayout, SpecStep
 from nbflow.exporters.metaflow_steps import Names, StepTexts
 from nbflow.exporters.module_head import HELPERS as TOP_HELPERS
 from nbflow.exporters.module_head import Top, text_below
@@ -48,18 +48,18 @@ class MetaflowExporter(TextExporter):
 
     def write(self, flow: Flow, options: Options, environment: Environment, notes: Notes) -> str:
         """A flow in; its FlowSpec file out."""
-        return _File(with_classes(flow), environment, options, notes).text()
+        return _SpecFile(with_classes(flow), environment, options, notes).text()
 
 
-class _File:
+class _SpecFile:
     """One FlowSpec file in the making."""
 
     def __init__(self, flow: Flow, environment: Environment, options: Options, notes: Notes) -> None:
         self.flow, self.environment, self.options, self.notes = flow, environment, options, notes
         self.needs, self.names = Needs(flow, notes), Names(flow, notes)
-        self.words = Words(flow, self.names, HELPERS)
+        self.words = GeneratedImports(flow, self.names, HELPERS)
         self.texts = StepTexts(flow, self.needs, self.names, self.words, notes, environment.unstored)
-        self.layout = Layout(flow, self.needs, self.names, self.texts, notes)
+        self.layout = SpecLayout(flow, self.needs, self.names, self.texts, notes)
         self.top = Top(flow, self.needs, self.texts)
         self.used = {"FlowSpec", "step"}  # of metaflow
         taken = self.needs.last.keys() | {*self.names.steps.values()} | {p.name for p in flow.parameters}
@@ -85,20 +85,22 @@ class _File:
         self.top.note_scratch()
         return "\n\n\n".join([head, *definitions, written, f'if __name__ == "__main__":\n    {self.names.flow}()\n'])
 
-    def _nodes(self, computed: list[str]) -> list[Node]:
+    def _nodes(self, computed: list[str]) -> list[SpecStep]:
         """Every step of the file: the notebook's own first and last are `start` and `end` if they are called so."""
         entry, nodes, below = self.layout.entry, self.layout.nodes, text_below(self.flow)
         if entry.plain and not computed and nodes[0].is_called("start"):
             nodes[0].name = "start"
         else:
-            nodes.insert(0, Node("start", doc=entry.doc, text="\n".join([*computed, *entry.before]), call=entry.call))
+            nodes.insert(
+                0, SpecStep("start", doc=entry.doc, text="\n".join([*computed, *entry.before]), call=entry.call)
+            )
         last, ends = nodes[-1], [node for node in nodes if "self.end" in re.findall(r"[\w.]+", node.call)]
         if last.is_called("end") and ends == [last] and not last.join and last.call == "self.end":
             for node in nodes:
                 node.call = re.sub(rf"self\.{last.name}\b", "self.end", node.call)
             last.name, last.call = "end", ""
         else:
-            nodes.append(Node("end", doc=below, text="" if below else "pass"))
+            nodes.append(SpecStep("end", doc=below, text="" if below else "pass"))
         return nodes
 
     def _parameters(self) -> tuple[list[str], list[str]]:
@@ -136,7 +138,7 @@ class _File:
         words += [f"help={json.dumps(p.help, ensure_ascii=False)}"] if p.help else []
         return f"{name} = {self.prefix}{kind}({', '.join(words)})"
 
-    def _step(self, node: Node) -> str:
+    def _step(self, node: SpecStep) -> str:
         markdown = self.top.text_above(self.needs.cells[node.step.cell]) if node.step is not None else node.doc
         lines = [*(self._decorators(node.step) if node.step is not None else []), f"@{self.prefix}step"]
         lines.append(f"def {node.name}(self{', inputs' if node.join else ''}):")

@@ -17,7 +17,7 @@ from nbflow.model import Flow, Step
 
 
 @dataclass
-class Node:
+class SpecStep:
     """One step of the FlowSpec: `text` is its body without the last line, `call` what `self.next` is given."""
 
     name: str
@@ -33,7 +33,7 @@ class Node:
 
 
 @dataclass
-class Entry:
+class WayIn:
     """The way into what follows: what `self.next` is given, lines that must stand before it, and who goes there."""
 
     name: str
@@ -51,16 +51,16 @@ class Entry:
         return not self.before and self.call == f"self.{self.name}"
 
 
-class Layout:
+class SpecLayout:
     """A flow as nodes, in the order in which they are written."""
 
     def __init__(self, flow: Flow, needs: Needs, names: Names, texts: StepTexts, notes: Notes) -> None:
         self.flow, self.needs, self.names, self.texts, self.notes = flow, needs, names, texts, notes
         self.structure = Structure(flow, needs, notes)
-        self.nodes: list[Node] = []
-        self.entry = self.lay(self.structure.whole, Entry("end", "self.end"))
+        self.nodes: list[SpecStep] = []
+        self.entry = self.lay(self.structure.whole, WayIn("end", "self.end"))
 
-    def lay(self, items: Sequence[Item], after: Entry) -> Entry:
+    def lay(self, items: Sequence[Item], after: WayIn) -> WayIn:
         """Items and what follows them in; the way into the first out."""
         groups = self.structure.arrange(items)
         for at in range(len(groups) - 1, -1, -1):
@@ -76,14 +76,14 @@ class Layout:
                 after = self.lay_loop(item, after) if item.body else self.lay_step(item.steps[0], after)
         return after
 
-    def fork(self, branches: Sequence[Sequence[Item]], after: Entry) -> Entry:
+    def fork(self, branches: Sequence[Sequence[Item]], after: WayIn) -> WayIn:
         """Branches in; the way into all of them out. The step below joins them, or one that is added."""
         if not after.open:
             ends = "_".join(self.names.steps[branch[-1].steps[-1].name] for branch in branches)
             after = self.join(f"join_{ends}", "Puts together what the branches have left.", "", after)
         joining, after.open = self.nodes[0], False
         lasts: list[str] = []
-        calls: list[Entry] = []
+        calls: list[WayIn] = []
         for branch in reversed(branches):
             calls.insert(0, self.plain(self.lay(branch, after)))
             lasts.insert(0, after.callers[-1])
@@ -95,29 +95,29 @@ class Layout:
         ]  # fmt: skip
         lines.append(f"self.merge_artifacts([inputs.{lasts[first]}])")
         joining.text = "\n".join(part for part in [*lines, joining.text] if part)
-        return Entry(calls[0].name, ", ".join(entry.call for entry in calls))
+        return WayIn(calls[0].name, ", ".join(entry.call for entry in calls))
 
-    def join(self, name: str, doc: str, text: str, after: Entry) -> Entry:
+    def join(self, name: str, doc: str, text: str, after: WayIn) -> WayIn:
         """A join that the notebook does not have, and what follows it, in; the way into it out."""
         after, name = self.plain(after), self.names.free(name)
-        self.nodes.insert(0, Node(name, doc=doc, text=text, call=self.go(after, name), join=True))
-        return Entry(name, f"self.{name}", join=True)
+        self.nodes.insert(0, SpecStep(name, doc=doc, text=text, call=self.go(after, name), join=True))
+        return WayIn(name, f"self.{name}", join=True)
 
-    def plain(self, after: Entry, *, switch: bool = False) -> Entry:
+    def plain(self, after: WayIn, *, switch: bool = False) -> WayIn:
         """A way in; one that any step can take, out: a step is added that prepares a fan-out or decides a switch."""
         if after.plain and not (switch and after.join):
             return after
         name = self.names.free(f"before_{after.name}")
-        self.nodes.insert(0, Node(name, doc=after.doc, text="\n".join(after.before), call=self.go(after, name)))
-        return Entry(name, f"self.{name}")
+        self.nodes.insert(0, SpecStep(name, doc=after.doc, text="\n".join(after.before), call=self.go(after, name)))
+        return WayIn(name, f"self.{name}")
 
     @staticmethod
-    def go(after: Entry, caller: str) -> str:
+    def go(after: WayIn, caller: str) -> str:
         """A way in and who takes it in; what its `self.next` is given out."""
         after.callers.append(caller)
         return after.call
 
-    def lay_step(self, step: Step, after: Entry, text: str | None = None, *, join: bool = False) -> Entry:
+    def lay_step(self, step: Step, after: WayIn, text: str | None = None, *, join: bool = False) -> WayIn:
         """One step in; the way into it out; with --if a switch stands before it, with --until one in it."""
         name = self.names.steps[step.name]
         options = step.options
@@ -131,16 +131,16 @@ class Layout:
         else:
             call = self.go(after, name)
             text = "\n".join(part for part in [text, *after.before] if part)
-        self.nodes.insert(0, Node(name, step, "", text, call, join))
+        self.nodes.insert(0, SpecStep(name, step, "", text, call, join))
         ahead, tests = self.texts.tests(step)
         if not tests or join:
-            return Entry(name, f"self.{name}", join=join)
+            return WayIn(name, f"self.{name}", join=join)
         mark = self.texts.words.mark(f"run_{name}")
         call = f'{{True: self.{name}, False: {self.go(after, "")}}}, condition="{mark}"'
         lines = (*ahead, f"self.{mark} = {' and '.join(tests)}")
-        return Entry(name, call, lines, f"Decides whether {step.label} runs.", alone=bool(ahead))
+        return WayIn(name, call, lines, f"Decides whether {step.label} runs.", alone=bool(ahead))
 
-    def _turns(self, step: Step, name: str, after: Entry) -> tuple[str, str]:
+    def _turns(self, step: Step, name: str, after: WayIn) -> tuple[str, str]:
         """An --until step in; its switch back to itself, and the lines before that, out."""
         if step.options.catch:
             self.notes.refused(
@@ -156,7 +156,7 @@ class Layout:
         ]
         return f'{{True: {self.go(after, name)}, False: self.{name}}}, condition="{done}"', "\n".join(lines)
 
-    def lay_loop(self, item: Item, after: Entry) -> Entry:
+    def lay_loop(self, item: Item, after: WayIn) -> WayIn:
         """A fan-out in; the way into it out: a foreach, or one step with a loop where items take from each other."""
         head, join = item.steps[0], item.join
         items = self.texts.items_name(head)
@@ -190,4 +190,4 @@ class Layout:
             f"self.{items} = {expression if expression.startswith('[') else f'{builtin}({expression})'}",
         )
         call, doc = f'{body.call}, foreach="{items}"', f"The items of {head.label}."
-        return Entry(self.names.steps[head.name], call, before, doc, alone=bool(ahead))
+        return WayIn(self.names.steps[head.name], call, before, doc, alone=bool(ahead))

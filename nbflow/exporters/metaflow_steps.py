@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from nbflow.exporters.definitions import Needs
 from nbflow.exporters.exporter import Notes
-from nbflow.exporters.identifiers import Spelling, Words, class_name
+from nbflow.exporters.identifiers import GeneratedImports, Spelling, class_name
 from nbflow.exporters.parameters import restored, setting_of
 from nbflow.exporters.python_steps import OWN_NAMES, STATE_NAMES, STATES, PlainSteps
 from nbflow.model import Binding, Flow, Step
@@ -55,7 +55,7 @@ class StepTexts(PlainSteps):
     own_names = OWN_NAMES | {"self": "Metaflow's own"}
 
     def __init__(
-        self, flow: Flow, needs: Needs, names: Names, words: Words, notes: Notes, known_gone: Collection[str]
+        self, flow: Flow, needs: Needs, names: Names, words: GeneratedImports, notes: Notes, known_gone: Collection[str]
     ) -> None:
         super().__init__(flow, needs, words, notes, known_gone)
         self.names = names

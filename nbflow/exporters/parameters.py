@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from nbflow.exporters.identifiers import Words
+from nbflow.exporters.identifiers import GeneratedImports
 from nbflow.model import Parameter
 
 KINDS = {
@@ -71,7 +71,7 @@ def setting_of(parameter: Parameter, others: Collection[str]) -> Setting:
     return Setting(kind, made, json.dumps(plain, ensure_ascii=False), optional=optional or value is None)
 
 
-def default_of(setting: Setting, words: Words) -> str:
+def default_of(setting: Setting, words: GeneratedImports) -> str:
     """A setting in; the expression for its default, of JSON the text that holds it, out."""
     if setting.literal:
         return repr(setting.default) if setting.kind == "json" else setting.default or "None"
@@ -79,7 +79,7 @@ def default_of(setting: Setting, words: Words) -> str:
     return f"{function}({setting.default})" if function else setting.default or "None"
 
 
-def restored(setting: Setting, value: str, words: Words) -> str:
+def restored(setting: Setting, value: str, words: GeneratedImports) -> str:
     """A setting and an expression for what is kept outside in; the expression for the notebook's value out."""
     if setting.kind == "file":
         return f"{words.helper('as_file')}({setting.default}, {value})"

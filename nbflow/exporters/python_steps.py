@@ -16,7 +16,7 @@ from nbflow.analysis.cell import analyse
 from nbflow.exporters.cell_text import environment_variables, indent, plain_python, rename, show_last, string_lines
 from nbflow.exporters.definitions import Needs, pieces_of
 from nbflow.exporters.exporter import Notes
-from nbflow.exporters.identifiers import Words
+from nbflow.exporters.identifiers import GeneratedImports
 from nbflow.exporters.structure import Item
 from nbflow.exporters.value_kinds import (
     aliases,
@@ -53,7 +53,9 @@ class PlainSteps(ABC):
     item = ""  # the expression for the item of a fan-out that a task has
     own_names = OWN_NAMES
 
-    def __init__(self, flow: Flow, needs: Needs, words: Words, notes: Notes, known_gone: Collection[str] = ()) -> None:
+    def __init__(
+        self, flow: Flow, needs: Needs, words: GeneratedImports, notes: Notes, known_gone: Collection[str] = ()
+    ) -> None:
         self.flow, self.needs, self.words, self.notes = flow, needs, words, notes
         self.known_gone = known_gone  # names that an earlier run could not store
         self.functions: frozenset[str] = frozenset()

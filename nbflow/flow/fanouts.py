@@ -12,7 +12,7 @@ from nbflow.model import Definition, Edge, Finding, Step
 
 
 @dataclass
-class _Reading:
+class _Placing:
     """What is known above the step that is being placed."""
 
     scopes: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -31,7 +31,7 @@ def place_steps(
     A step that reads, directly or not, what a fan-out's body writes is in the body too, until the fan-out is joined;
     below the join the names hold the last item's values.
     """
-    reading = _Reading()
+    reading = _Placing()
     placed = []
     for step in steps:
         producers = _producers(step, definitions)
@@ -45,7 +45,7 @@ def place_steps(
     return tuple(placed), tuple(reading.findings)
 
 
-def _scope(step: Step, producers: Sequence[str], resolve: Callable[[str], str], reading: _Reading) -> tuple[str, ...]:
+def _scope(step: Step, producers: Sequence[str], resolve: Callable[[str], str], reading: _Placing) -> tuple[str, ...]:
     closed = _close(step, resolve, reading)
     longest: tuple[str, ...] = closed if closed is not None else ()
     for producer in producers:
@@ -65,7 +65,7 @@ def _open_part(scope: tuple[str, ...], joined: set[str]) -> tuple[str, ...]:
     return scope
 
 
-def _close(step: Step, resolve: Callable[[str], str], reading: _Reading) -> tuple[str, ...] | None:
+def _close(step: Step, resolve: Callable[[str], str], reading: _Placing) -> tuple[str, ...] | None:
     """A join's scope, that of its fan-out without the innermost; None for any other step."""
     scopes = set()
     for word in step.options.join:

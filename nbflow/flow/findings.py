@@ -23,7 +23,7 @@ CACHING = re.compile(r"^@(?:functools\.)?(?:lru_)?cache\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingName:
     """A name that a step reads and that no cell above gives it."""
 
     name: str
@@ -82,7 +82,7 @@ def unstored(step: Step, cell: Cell, name: str, maker: str, why: str) -> Finding
     )  # fmt: skip
 
 
-def missing_name(missing: Missing, writers: Mapping[str, Sequence[Writer]], cells: Sequence[Cell]) -> Finding:
+def missing_name(missing: MissingName, writers: Mapping[str, Sequence[Writer]], cells: Sequence[Cell]) -> Finding:
     """A name that only a cell below writes, or none at all."""
     name, cell = missing.name, missing.cell
     level: Literal["error", "warning"] = "error" if missing.sure else "warning"

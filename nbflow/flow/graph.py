@@ -100,7 +100,7 @@ class _Builder:
         self.candidates: list[Step] = []
         self.declared: dict[str, Cell] = {}
         self.findings: list[Finding] = list(notebook.findings)
-        self.missing: list[findings.Missing] = []
+        self.missing: list[findings.MissingName] = []
         self.origins: dict[str, str] = {}
         self.setup: list[int] = []
         self.lists: dict[str, Step] = {}
@@ -485,7 +485,7 @@ class _Builder:
         for name, sure in need.missing.items():
             if name.startswith("<"):
                 continue
-            self.missing.append(findings.Missing(name, step, cell, sure and not self.vague, writes))
+            self.missing.append(findings.MissingName(name, step, cell, sure and not self.vague, writes))
 
     # ------------------------------------------------------------ the whole
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import cast
 
 from nbflow.analysis.cell import Analysis
-from nbflow.analysis.touching import NOBODY, PACKAGES, Act, Body, Known, Touch, body_of, touch_of
+from nbflow.analysis.touching import NOBODY, PACKAGES, Above, Act, FunctionEffects, Touch, body_of, touch_of
 from nbflow.flow.definitions import Piece, parse_statement
 from nbflow.flow.findings import BARRED, places_that_wait
 from nbflow.flow.identity import step_name
@@ -74,8 +74,8 @@ class Reach:
     text: Text
     holds: dict[str, Objects] = field(default_factory=dict)
     lazy: set[int] = field(default_factory=set)  # objects that may be iterators
-    bodies: dict[str, Body] = field(default_factory=dict)  # of functions, by the name that they have here
-    by_order: dict[int, tuple[Body, ...]] = field(default_factory=dict)  # of definitions
+    bodies: dict[str, FunctionEffects] = field(default_factory=dict)  # of functions, by the name that they have here
+    by_order: dict[int, tuple[FunctionEffects, ...]] = field(default_factory=dict)  # of definitions
     made: int = 0
 
     @classmethod
@@ -97,7 +97,7 @@ class Reach:
         bound = ChainMap(above, cast("dict[str, object]", writers))
         found = []
         for piece in pieces:
-            known = Known(
+            known = Above(
                 origins, self.bodies, bound, text.classes, text.counting, text.methods, text.defaults, text.iterators
             )
             tree = parse_statement(piece.statement)
@@ -109,7 +109,7 @@ class Reach:
             if piece.kind == "definition" and isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef):
                 body = body_of(tree, known)
                 act: Act = "outside" if piece.files.writes else body.act
-                self.bodies[tree.name] = Body(body.quiet, body.lazy, act, body.touched, body.kept)
+                self.bodies[tree.name] = FunctionEffects(body.quiet, body.lazy, act, body.touched, body.kept)
             origins.update(piece.origins)
             above.update(dict.fromkeys(piece.writes))
         return tuple(found)
@@ -124,7 +124,9 @@ class Reach:
             self.holds[name] = held
         bodies = [self.bodies[name] for name in piece.writes if name in self.bodies]
         if not bodies and touch is not None and piece.statement.kind in ("class", "def"):
-            bodies = [Body(quiet=False, lazy=True, act="", touched=touch.touched | touch.drained, kept=piece.free)]
+            bodies = [
+                FunctionEffects(quiet=False, lazy=True, act="", touched=touch.touched | touch.drained, kept=piece.free)
+            ]
         self.by_order[order] = tuple(bodies)
 
     # ------------------------------------------------------------ cells

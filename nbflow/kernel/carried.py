@@ -17,7 +17,7 @@ from nbflow.model import MISSING, Replay, TaskSpec
 from nbflow.store import artifacts
 from nbflow.store.serialize.registry import Registry
 from nbflow.task import process_state, random_state
-from nbflow.task.definition_state import State, is_stateful, prints_of, put_state, reset
+from nbflow.task.definition_state import DefinitionState, is_stateful, prints_of, put_state, reset
 from nbflow.task.import_settings import ImportSettings
 from nbflow.task.process_state import Change, Changes, Taken
 
@@ -177,7 +177,7 @@ def _touched(before: Taken, now: Taken) -> set[Key]:
 
 
 @dataclass(frozen=True)
-class Held:
+class SetState:
     """Which version of what cells set on it a class or function has: a content id, "" as its source says."""
 
     value: Any
@@ -190,18 +190,18 @@ class DefinitionVersions:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._fresh: dict[int, State] = {}
-        self._held: dict[int, Held] = {}
+        self._fresh: dict[int, DefinitionState] = {}
+        self._held: dict[int, SetState] = {}
 
     def see(self, names: Iterable[str], namespace: Mapping[str, Any]) -> None:
         """Take down classes and functions that have just been defined; what is known already stays."""
         for name in names:
             value = namespace.get(name)
             if is_stateful(value) and self.fresh(value) is None:
-                self._fresh[id(value)] = State.of(value, self._registry).copied()
-                self._held[id(value)] = Held(value, "", self._fresh[id(value)].prints)
+                self._fresh[id(value)] = DefinitionState.of(value, self._registry).copied()
+                self._held[id(value)] = SetState(value, "", self._fresh[id(value)].prints)
 
-    def fresh(self, value: Any) -> State | None:
+    def fresh(self, value: Any) -> DefinitionState | None:
         """Return how a class or function was when it was defined, None where nobody saw it."""
         known = self._fresh.get(id(value))
         return known if known is not None and known.value is value else None
@@ -217,7 +217,7 @@ class DefinitionVersions:
     def bind(self, value: Any, content_id: str) -> None:
         """Take down that a class or function has this version now."""
         if is_stateful(value):
-            self._held[id(value)] = Held(value, content_id, prints_of(value, self._registry))
+            self._held[id(value)] = SetState(value, content_id, prints_of(value, self._registry))
 
     def switch(self, value: Any, content_id: str, state: Callable[[], Mapping[str, Any]]) -> Callable[[], None] | None:
         """Give a class or function a version of what cells set on it; return what puts back a later one."""
@@ -225,7 +225,7 @@ class DefinitionVersions:
         if self.holds(value, content_id):
             return None
         fresh, held = self._fresh[id(value)], self._held[id(value)]
-        had = State.of(value, self._registry)
+        had = DefinitionState.of(value, self._registry)
         reset(value, fresh.copied())
         if content_id:
             put_state(value, state())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Words:
+class CommandWords:
     """A command line's words, sorted: what stands by itself, options with their values, parameters."""
 
     plain: list[str] = field(default_factory=list)
@@ -41,9 +41,9 @@ FLAGS = ("background", "all", "all-cells", "dry-run", "force", "cell", "check", 
 SHORT = {"-p": "--param", "-o": "--output"}
 
 
-def parse(words: list[str], command: str, known: tuple[str, ...]) -> Words:
+def parse(words: list[str], command: str, known: tuple[str, ...]) -> CommandWords:
     """The words behind a sub-command in; sorted out; OptionError for an option that it does not know."""
-    found = Words()
+    found = CommandWords()
     queue = [SHORT.get(word, word) for word in words]
     while queue:
         word = queue.pop(0)
@@ -98,7 +98,7 @@ def perform(session: Session, line: str) -> Any:
 # ---------------------------------------------------------------- runs
 
 
-def run(session: Session, words: Words) -> Any:
+def run(session: Session, words: CommandWords) -> Any:
     """`%flow run [STEP …] [name=value …]`: the whole flow, or these steps with all that they need."""
     fresh = words.options.get("fresh")
     named = [name for name in fresh or () if name]
@@ -128,7 +128,7 @@ def drawn_already(run: Any) -> Any:
     return run
 
 
-def resume(session: Session, words: Words) -> Any:
+def resume(session: Session, words: CommandWords) -> Any:
     """`%flow resume [RUN]`: run again with the parameters of that run, the last failed one by default."""
     from nbflow.runs import client
 
@@ -156,7 +156,7 @@ def resume(session: Session, words: Words) -> Any:
 ENDED_BADLY: tuple[RunStatus, ...] = ("failed", "cancelled", "lost")
 
 
-def cancel(session: Session, words: Words) -> None:
+def cancel(session: Session, words: CommandWords) -> None:
     """`%flow cancel`: end the run that goes on in the background."""
     del words
     if not session.cancel():
@@ -166,7 +166,7 @@ def cancel(session: Session, words: Words) -> None:
 # ---------------------------------------------------------------- what is known before a run
 
 
-def check(session: Session, words: Words) -> None:
+def check(session: Session, words: CommandWords) -> None:
     """`%flow check`: everything that is wrong with the notebook as a flow."""
     del words
     flow = session.check()
@@ -177,31 +177,31 @@ def check(session: Session, words: Words) -> None:
     print(f"{flow.name}: {steps} steps, {errors} errors, {len(flow.findings) - errors} other findings")
 
 
-def draw_dag(session: Session, words: Words) -> Any:
+def draw_dag(session: Session, words: CommandWords) -> Any:
     """`%flow dag`: the steps and what flows between them."""
     del words
     graph = dag.of_flow(session.flow())
-    return Shown(dag.text(graph), dag.as_html(graph))
+    return ShownText(dag.text(graph), dag.as_html(graph))
 
 
-def plan(session: Session, words: Words) -> Any:
+def plan(session: Session, words: CommandWords) -> Any:
     """`%flow plan`: what `%flow run` would execute and reuse, and why."""
     found = session.plan(params=words.params, fresh=words.options.get("fresh", False) and True)
-    return Shown(table.plan_text(found))
+    return ShownText(table.plan_text(found))
 
 
-def why(session: Session, words: Words) -> Any:
+def why(session: Session, words: CommandWords) -> Any:
     """`%flow why STEP [--cost]`: whether a step would run, what changed, and what nbflow took beside it."""
     if not words.plain:
         raise OptionError("%flow why needs a step", fix="write `%flow why STEP`")
     found = session.why(words.plain[0], params=words.params, cost="cost" in words.options)
-    return Shown(table.why_text(words.plain[0], found))
+    return ShownText(table.why_text(words.plain[0], found))
 
 
 # ---------------------------------------------------------------- what was
 
 
-def show(session: Session, words: Words) -> Any:
+def show(session: Session, words: CommandWords) -> Any:
     """`%flow show RUN/STEP/NAME`: a run, a step, a task or an artifact."""
     from nbflow.runs import client
 
@@ -209,7 +209,7 @@ def show(session: Session, words: Words) -> Any:
     return getattr(found, "value", found)
 
 
-def path_of(session: Session, words: Words) -> str:
+def path_of(session: Session, words: CommandWords) -> str:
     """What names a run or a part of it out: `latest/…` and a step's name mean this flow's last run."""
     path = words.plain[0] if words.plain else "latest"
     first = path.partition("/")[0]
@@ -225,7 +225,7 @@ def flow_word(session: Session) -> str:
     return word_for(store, known) if known is not None else flow.name
 
 
-def card(session: Session, words: Words) -> Any:
+def card(session: Session, words: CommandWords) -> Any:
     """`%flow card RUN/STEP[/ITEM] [--template NAME] [--output FILE]`: the card of a task, a step or a run."""
     from nbflow.runs import client
 
@@ -239,7 +239,7 @@ def card(session: Session, words: Words) -> Any:
     return None
 
 
-def load_inputs(session: Session, words: Words) -> None:
+def load_inputs(session: Session, words: CommandWords) -> None:
     """`%flow load RUN/STEP[/ITEM]`: what a past task was given becomes names of this notebook, to debug its cell."""
     from nbflow.kernel.load_task import revisit
 
@@ -253,7 +253,7 @@ def load_inputs(session: Session, words: Words) -> None:
         session.ip.set_next_input(found.source)
 
 
-def find_task(session: Session, words: Words) -> Any:
+def find_task(session: Session, words: CommandWords) -> Any:
     """The task that `RUN/STEP[/ITEM]` names out; of several items the first that failed."""
     from nbflow.runs import client
 
@@ -270,7 +270,7 @@ def find_task(session: Session, words: Words) -> Any:
     return found
 
 
-def tag(session: Session, words: Words) -> None:
+def tag(session: Session, words: CommandWords) -> None:
     """`%flow tag RUN TAG … [--remove TAG]`: tags of a run."""
     run = named_run(session, words)
     run.add_tag(*words.plain[1:])
@@ -278,7 +278,7 @@ def tag(session: Session, words: Words) -> None:
     print(f"{run.flow}/{run.id}  {' '.join(f'#{each}' for each in run.tags) or 'no tags'}")
 
 
-def named_run(session: Session, words: Words, at: int = 0) -> Any:
+def named_run(session: Session, words: CommandWords, at: int = 0) -> Any:
     """The run that a word names, `latest` and plain ids being this flow's, out."""
     from nbflow.runs import client
 
@@ -286,22 +286,22 @@ def named_run(session: Session, words: Words, at: int = 0) -> Any:
     return client.Run(name if "/" in name else f"{flow_word(session)}/{name}", store=session.known.store().url)
 
 
-def diff(session: Session, words: Words) -> Any:
+def diff(session: Session, words: CommandWords) -> Any:
     """`%flow diff RUN RUN`: what differs between two runs."""
     from nbflow.runs import compare
 
     if len(words.plain) != 2:
         raise OptionError("%flow diff needs two runs", fix="write `%flow diff RUN RUN`; `%flow runs` lists them")
     found = compare.compare(named_run(session, words), named_run(session, words, 1), tables=True)
-    return Shown(compare.text(found), compare.as_html(found))
+    return ShownText(compare.text(found), compare.as_html(found))
 
 
-def attach(session: Session, words: Words) -> None:
+def attach(session: Session, words: CommandWords) -> None:
     """`%flow attach RUN`: follow a run that goes on elsewhere; an interrupt ends the following, not the run."""
     session.follow(named_run(session, words))
 
 
-def gc(session: Session, words: Words) -> Any:
+def gc(session: Session, words: CommandWords) -> Any:
     """`%flow gc [--keep N] [--size SIZE] [--dry-run] [--force]`: remove old runs and what no kept run reaches."""
     from nbflow.runs import garbage
 
@@ -318,19 +318,19 @@ def gc(session: Session, words: Words) -> Any:
     found = garbage.plan_cleaning(store, policy)
     if "dry-run" not in words.options:
         garbage.clean(store, found)
-    return Shown(garbage.text(found, done="dry-run" not in words.options))
+    return ShownText(garbage.text(found, done="dry-run" not in words.options))
 
 
-def fsck(session: Session, words: Words) -> Any:
+def fsck(session: Session, words: CommandWords) -> Any:
     """`%flow fsck [--repair]`: read all of the datastore and say what is damaged; move it aside."""
     from nbflow.runs import integrity
 
     store = session.known.store()
     found = integrity.examine(store, lambda _, __: None)
-    return Shown(integrity.text(integrity.repair(store, found) if "repair" in words.options else found))
+    return ShownText(integrity.text(integrity.repair(store, found) if "repair" in words.options else found))
 
 
-def runs(session: Session, words: Words) -> Any:
+def runs(session: Session, words: CommandWords) -> Any:
     """`%flow runs [--tag T] [--all]`: the runs of this flow; with --all also of some steps, and of cells by hand."""
     from nbflow.runs import client
 
@@ -340,19 +340,19 @@ def runs(session: Session, words: Words) -> Any:
     more = listing.left_out(len(known) - len(found)) if len(known) > len(found) else ""
     rows, now = [client.row(one) for one in found], time.time()
     text = "\n".join(filter(None, (listing.runs_text(rows, now), more)))
-    return Shown(text, listing.runs_html(f"{name}: {more}" if more else name, rows, now))
+    return ShownText(text, listing.runs_html(f"{name}: {more}" if more else name, rows, now))
 
 
-def status(session: Session, words: Words) -> Any:
+def status(session: Session, words: CommandWords) -> Any:
     """`%flow status`: the run that goes on or was last, the document in use, and what names wait or are bound."""
     del words
-    return Shown("\n".join(session.status()))
+    return ShownText("\n".join(session.status()))
 
 
 # ---------------------------------------------------------------- settings
 
 
-def config(session: Session, words: Words) -> None:
+def config(session: Session, words: CommandWords) -> None:
     """`%flow config [notebook PATH | store URL | size SIZE | ignore CELL]`: notebook, its runs' place, its cells."""
     if not words.plain:
         print("\n".join(session.settings()))
@@ -376,7 +376,7 @@ def config(session: Session, words: Words) -> None:
         print(f"cell {session.ignore(value).position} takes no part in runs from now on")
 
 
-def doctor(session: Session, words: Words) -> None:
+def doctor(session: Session, words: CommandWords) -> None:
     """`%flow doctor`: what is installed and works, as seen from this kernel."""
     del words
     print(
@@ -389,7 +389,7 @@ def doctor(session: Session, words: Words) -> None:
     print("\n".join(session.settings()))
 
 
-def export(session: Session, words: Words) -> Any:
+def export(session: Session, words: CommandWords) -> Any:
     """`%flow export --to TARGET -o PATH [--check] [--force]`: the notebook as a script, or for another tool."""
     from nbflow.runs import exporting
 
@@ -406,7 +406,7 @@ def export(session: Session, words: Words) -> Any:
 # ---------------------------------------------------------------- showing
 
 
-class Shown:
+class ShownText:
     """Text for terminals and saved notebooks, and HTML where there is a page."""
 
     def __init__(self, text: str, html: str = "") -> None:
@@ -420,9 +420,9 @@ class Shown:
         return self.html or None
 
 
-def show_commands() -> Shown:
+def show_commands() -> ShownText:
     """What `%flow` knows."""
-    return Shown("\n".join(_doc(command) for command in COMMANDS.values()))
+    return ShownText("\n".join(_doc(command) for command in COMMANDS.values()))
 
 
 def _doc(command: Command) -> str:
@@ -433,7 +433,7 @@ def _doc(command: Command) -> str:
 class Command:
     """A sub-command: what it does and the options that it takes."""
 
-    perform: Callable[[Session, Words], Any]
+    perform: Callable[[Session, CommandWords], Any]
     options: tuple[str, ...] = ()
 
 

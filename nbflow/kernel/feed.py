@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from nbflow.model import Flow, Found, RunEnded, RunEvent, RunStarted, Snapshot, TaskChanged, TaskId, TaskOutput
+from nbflow.model import FindingFound, Flow, RunEnded, RunEvent, RunStarted, Snapshot, TaskChanged, TaskId, TaskOutput
 from nbflow.render import cards
 from nbflow.store.history import ended_by, snapshot
 
@@ -28,7 +28,7 @@ class Audience:
         self._run: Snapshot | None = None
         self._start: RunStarted | None = None
         self._tasks: dict[TaskId, TaskChanged] = {}
-        self._found: list[Found] = []
+        self._found: list[FindingFound] = []
         self._printed: dict[tuple[str, TaskId], str] = {}
         self._cards: dict[tuple[str, TaskId], dict[str, str]] = {}
 
@@ -65,7 +65,7 @@ class Audience:
                 self._tasks[event.task] = event
                 for gone in ended_by(event, self._tasks):
                     del self._tasks[gone]
-            elif isinstance(event, Found):
+            elif isinstance(event, FindingFound):
                 self._found.append(event)
             elif isinstance(event, RunEnded):
                 self._start = None

@@ -32,7 +32,7 @@ class FlowRun:
         self.audience = audience
         self.runner: Runner | None = None
         self.error: BaseException | None = None
-        self.known = table.Known()
+        self.known = table.RunHints()
         self.absorbed = False  # its records are known to the kernel
         self.shown: queue.SimpleQueue[TaskOutput | TaskId] = queue.SimpleQueue()  # pieces, and reused tasks
         self._seen: set[TaskId] = set()  # tasks whose outputs stand in the cell
@@ -58,7 +58,7 @@ class FlowRun:
         self.runner = runner
         self._names = {name: id(value) for name, value in self.ip.user_ns.items()}
         notebook = runner.flow.notebook
-        self.known = table.Known(
+        self.known = table.RunHints(
             cells={cell.id: cell.position for cell in notebook.cells}, notebook=Path(notebook.path or "").name
         )
         threading.Thread(target=self._work, args=(runner,), name="nbflow-run", daemon=True).start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from nbflow.analysis.effects import PROCESS, owner_of, state_of
-from nbflow.engine.inputs import Value
+from nbflow.engine.inputs import InputValue
 from nbflow.flow.scope import gather
 from nbflow.kernel.task import Kernel, execute
 from nbflow.kernel.versions import Ledger
@@ -22,8 +22,8 @@ class Waiting:
         self.kernel = kernel
         self.ledger = ledger
         self._flow = flow
-        self._values: dict[str, Value] = {}
-        self._states: dict[str, Value] = {}  # class or function that is not there yet -> what cells have set on it
+        self._values: dict[str, InputValue] = {}
+        self._states: dict[str, InputValue] = {}  # class or function that is not there yet -> what cells have set on it
         self._definitions: dict[str, str] = {}  # name -> the definition's id
 
     def __bool__(self) -> bool:
@@ -40,7 +40,7 @@ class Waiting:
             self._states.pop(name, None)
             self._definitions.pop(name, None)
 
-    def add(self, values: Mapping[str, Value]) -> None:
+    def add(self, values: Mapping[str, InputValue]) -> None:
         """Have these names wait for their stored values, unless the namespace holds exactly these already.
 
         What travels beside the names is put where it belongs at once.
@@ -56,7 +56,7 @@ class Waiting:
             self.ip.user_ns.pop(name, None)
             self._values[name] = value
 
-    def _put(self, name: str, stored: Value) -> None:
+    def _put(self, name: str, stored: InputValue) -> None:
         """Random states, and what steps have set in the process and on definitions, are in force from now on."""
         owner = owner_of(name)
         if owner is not None:

@@ -27,7 +27,7 @@ LARGEST = 64 << 20
 
 
 @dataclass
-class Trace:
+class ScratchTrace:
     """One execution of a plain cell: what it read, and what it left."""
 
     number: int
@@ -50,9 +50,9 @@ class Scratch:
         self.namespace = namespace
         self.ledger = ledger
         self.registry = registry
-        self._traces: dict[str, Trace] = {}
-        self._by_number: dict[int, Trace] = {}
-        self._running: Trace | None = None
+        self._traces: dict[str, ScratchTrace] = {}
+        self._by_number: dict[int, ScratchTrace] = {}
+        self._running: ScratchTrace | None = None
         self._number = 0
 
     # ------------------------------------------------------------ while it runs
@@ -67,7 +67,7 @@ class Scratch:
         need = gather(flow.writers, flow.definitions, reads, position=cell.position)
         live = {flow.definitions[order].id for order in need.definitions if self._in_force(flow, order)}
         self._number += 1
-        self._running = Trace(
+        self._running = ScratchTrace(
             number=self._number,
             source=cell.body,
             reads={name: self.token(name) for name in need.bindings},
@@ -91,7 +91,7 @@ class Scratch:
                 return f"trace {trace.number}"
         return ""
 
-    def _intact(self, trace: Trace, name: str, value: Any) -> bool:
+    def _intact(self, trace: ScratchTrace, name: str, value: Any) -> bool:
         known, mark = trace.values[name]
         return value is known and mark is not None and self._mark(value) == mark
 
@@ -119,7 +119,7 @@ class Scratch:
 
     # ------------------------------------------------------------ once a step needs it
 
-    def adopt(self, spec: TaskSpec) -> tuple[Trace, dict[str, Any]] | None:
+    def adopt(self, spec: TaskSpec) -> tuple[ScratchTrace, dict[str, Any]] | None:
         """A plain cell as a task of the flow in; its execution and the values it left, if they still count, out."""
         trace = self._traces.get(spec.cell)
         if (
@@ -142,7 +142,7 @@ class Scratch:
             return None
         return trace, intact
 
-    def _read(self, trace: Trace, name: str, content: str) -> bool:
+    def _read(self, trace: ScratchTrace, name: str, content: str) -> bool:
         token = trace.reads.get(name, "")
         if token.startswith("trace "):
             source = self._by_number.get(int(token[6:]))

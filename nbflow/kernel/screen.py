@@ -35,7 +35,7 @@ class Screen(Protocol):
     def show(self, task: TaskId, output: Mapping[str, Any]) -> None:
         """A piece of what a task displays or prints, as nbformat has it."""
 
-    def update(self, snapshot: Snapshot, known: table.Known, *, last: bool) -> None:
+    def update(self, snapshot: Snapshot, known: table.RunHints, *, last: bool) -> None:
         """The run now."""
 
 
@@ -167,7 +167,7 @@ class RunScreen:
     def _label(self, step: str) -> str:
         return self._snapshot.labels.get(step) or step if self._snapshot is not None else step
 
-    def update(self, snapshot: Snapshot, known: table.Known, *, last: bool) -> None:
+    def update(self, snapshot: Snapshot, known: table.RunHints, *, last: bool) -> None:
         """The run now in; drawn where something has changed."""
         self._snapshot = snapshot
         now = time.time()
@@ -240,7 +240,7 @@ class StepScreen:
             self._rest.append(text)
         self._room -= len(text)
 
-    def update(self, snapshot: Snapshot, known: table.Known, *, last: bool) -> None:
+    def update(self, snapshot: Snapshot, known: table.RunHints, *, last: bool) -> None:
         """What was printed goes out; at the end of a text that was too long, its last lines are shown."""
         del snapshot, known
         if self._printed:  # the kernel's own streams would wait 0.2 s for more
@@ -310,7 +310,7 @@ class BackgroundScreen:
         self._room -= grown
         self._displays[task, name] = shown
 
-    def update(self, snapshot: Snapshot, known: table.Known, *, last: bool) -> None:
+    def update(self, snapshot: Snapshot, known: table.RunHints, *, last: bool) -> None:
         """The run now in; drawn where something has changed, as often as its size allows."""
         now = time.monotonic()
         if not last and now < self._due:
@@ -325,7 +325,7 @@ class BackgroundScreen:
         self._due = now + len(shown) / RATE
         self._place.draw(self._text(snapshot, known, clock), shown)
 
-    def _text(self, snapshot: Snapshot, known: table.Known, now: float | None) -> str:
+    def _text(self, snapshot: Snapshot, known: table.RunHints, now: float | None) -> str:
         printed = [log.text(step, over=_is_over(snapshot, step)) for step, log in self._logs.items()]
         return "\n".join([table.text(snapshot, now, known=known), *printed])
 

@@ -29,7 +29,7 @@ from nbflow.kernel.namespace import running_elsewhere, waiting_elsewhere
 from nbflow.kernel.plain_cells import PlainCells
 from nbflow.kernel.recorder import Recorder
 from nbflow.kernel.screen import BackgroundScreen, RunScreen
-from nbflow.kernel.step_cells import Decision, Lane
+from nbflow.kernel.step_cells import CellDecision, KernelLane
 from nbflow.kernel.task import KernelTask
 from nbflow.kernel.workspace import Knowledge
 from nbflow.model import Cell, Finding, Flow, Plan, RunEvent, Snapshot, Step, TaskOutput
@@ -53,7 +53,7 @@ class Request:
     info: Any = None  # IPython's ExecutionInfo; None for a silent request
     names: Mapping[str, Any] = field(default_factory=dict)  # the namespace before it
     tree: ast.Module | None = None
-    decision: Decision | None = None
+    decision: CellDecision | None = None
     problem: NbflowError | None = None  # why nbflow was not ready for it
     message: str | None = None  # the id of the page's request
     task: KernelTask | None = None
@@ -69,7 +69,7 @@ class Session:
         self.recorder = Recorder(ip)
         self.audience = Audience()
         self.known = Knowledge(ip, self.document, self.registry, self.recorder, self.audience)
-        self.lane = Lane(self.known)
+        self.lane = KernelLane(self.known)
         self.plain = PlainCells(self.known)
         self._stacks: dict[int, list[Any]] = {}
         self._request: Request | None = None
@@ -259,7 +259,7 @@ class Session:
         try:
             decision = self._decide(kind, header, tree)
         except Exception as error:  # raised here, in IPython's transformer, it would take the transformer away
-            decision = Decision(error=error)
+            decision = CellDecision(error=error)
         request = self._request
         if request is not None and request.decision is None:
             request.decision = decision
@@ -267,7 +267,7 @@ class Session:
             self._refused = decision
         return decision.in_place
 
-    def _decide(self, kind: str, header: str, tree: ast.Module) -> Decision:
+    def _decide(self, kind: str, header: str, tree: ast.Module) -> CellDecision:
         if self._request is None:
             self._request = self._begin(self._source(kind, header), self._metadata().get("cellId"), None)
         request = self._request
@@ -285,11 +285,11 @@ class Session:
         if kind == "step":
             parse_header(header, cell=request.cell)
         if kind == "setup" or cell is None:
-            return Decision(in_place=True)
+            return CellDecision(in_place=True)
         flow = self.known.flow()
         step = next((step for step in flow.steps if step.cell == cell.id), None)
         if step is None:
-            return Decision(in_place=True)
+            return CellDecision(in_place=True)
         if step.kind == "params":
             _override(tree, step, flow)
         request.tree = tree
@@ -342,7 +342,7 @@ class Session:
         else:
             self._go_on(request, decision.step, decision, file)
 
-    def _go_on(self, request: Request, step: Step, decision: Decision, file: str) -> None:
+    def _go_on(self, request: Request, step: Step, decision: CellDecision, file: str) -> None:
         __tracebackhide__ = True
         if decision.reuse:
             self.lane.reuse(step, decision)
@@ -395,7 +395,7 @@ class Session:
         if problem is not None:
             raise problem
 
-    def _enter_here(self, request: Request, step: Step, decision: Decision, file: str) -> None:
+    def _enter_here(self, request: Request, step: Step, decision: CellDecision, file: str) -> None:
         namespace = self.ip.user_ns
         waiting = waiting_elsewhere(namespace)
         reason = running_elsewhere(namespace) or (waiting if waiting and _awaits(request.tree) else "")
@@ -405,7 +405,7 @@ class Session:
         __tracebackhide__ = True
         self.lane.enter(request.task, isolated=not reason)
 
-    _refused: Decision | None = None
+    _refused: CellDecision | None = None
 
     # ------------------------------------------------------------ after a cell
 
@@ -534,7 +534,7 @@ class Session:
             if isinstance(event, TaskOutput):
                 screen.show(event.task, event.output)
             elif event is None:
-                screen.update(snapshot, table.Known(), last=snapshot.status != "running")
+                screen.update(snapshot, table.RunHints(), last=snapshot.status != "running")
 
         try:
             past.follow(watch)

@@ -20,8 +20,8 @@ from nbflow.kernel.feed import Audience
 from nbflow.kernel.task import KernelTask
 from nbflow.model import (
     Finding,
+    FindingFound,
     Flow,
-    Found,
     Reason,
     Record,
     RunEnded,
@@ -136,7 +136,7 @@ class Journal:
 
     def find(self, finding: Finding) -> None:
         """A finding that an execution brought to light."""
-        event = Found(finding=finding, at=time.time())
+        event = FindingFound(finding=finding, at=time.time())
         self.audience.see_by_hand(event)
         self._submit(lambda: self._writer.put(event))
 

@@ -24,9 +24,9 @@ from nbflow.kernel.task import KernelTask
 from nbflow.kernel.upstream import refuse
 from nbflow.kernel.workspace import Knowledge, values_of
 from nbflow.model import (
-    Artifact,
     Finding,
     Flow,
+    Manifest,
     Reason,
     Record,
     Step,
@@ -66,7 +66,7 @@ class Reused:
 
 
 @dataclass(frozen=True)
-class Decision:
+class CellDecision:
     """What becomes of a header line's cell: tasks that are reused, then at most one that runs."""
 
     in_place: bool = False
@@ -79,7 +79,7 @@ class Decision:
     skipped: str = ""  # why it does not run, as it would not in a run
 
 
-class Lane:
+class KernelLane:
     """The kernel lane of one session."""
 
     def __init__(self, known: Knowledge) -> None:
@@ -105,16 +105,16 @@ class Lane:
 
     # ------------------------------------------------------------ before a step
 
-    def decide(self, step: Step) -> Decision:
+    def decide(self, step: Step) -> CellDecision:
         """A step whose cell is about to run in; what is to be done out; errors name the steps to run first."""
         if (elsewhere_options(step.options) or step.scope) and not step.options.here:
-            return Decision(step=step)
+            return CellDecision(step=step)
         self._turns = {}
         if step.options.until is not None:
             self.known.hold()  # the notebook may be edited while the turns run
         return self._from(step, own_tasks(step, ())[0])
 
-    def _from(self, step: Step, task: TaskId) -> Decision:
+    def _from(self, step: Step, task: TaskId) -> CellDecision:
         """What becomes of a step from one of its tasks on: as long as turns can be reused, they are."""
         reused: list[Reused] = []
         while True:
@@ -129,14 +129,14 @@ class Lane:
                 return replace(decision, reuse=tuple(reused))
             task = following
 
-    def _ask(self, step: Step, task: TaskId, turns: Mapping[TaskId, Record]) -> tuple[Decision, Record | None]:
+    def _ask(self, step: Step, task: TaskId, turns: Mapping[TaskId, Record]) -> tuple[CellDecision, Record | None]:
         """Return what becomes of a task, and what stands for it, if any; `turns` stand for those before it."""
         upstream = self.known.upstream()
         prepared = upstream.prepare(task, turns)
         if prepared.action not in ("run", "reuse"):
             upstream.retry()
             prepared = upstream.prepare(task, turns)
-        decision = Decision(step=step, task=task, key=prepared.key, reasons=prepared.reasons)
+        decision = CellDecision(step=step, task=task, key=prepared.key, reasons=prepared.reasons)
         if prepared.action == "skip":
             return replace(decision, skipped=prepared.reasons[0][1]), None
         if prepared.action not in ("run", "reuse"):
@@ -148,7 +148,7 @@ class Lane:
             decision = replace(decision, reasons=(("fresh", "executed by hand"),))
         return replace(decision, in_place=True), None
 
-    def start(self, step: Step, decision: Decision, file: str) -> KernelTask:
+    def start(self, step: Step, decision: CellDecision, file: str) -> KernelTask:
         """A step that is to run here in; the task, ready to be entered, out."""
         self.known.seen.add((step.name, decision.key))
         if not self._turns:
@@ -186,7 +186,7 @@ class Lane:
 
     # ------------------------------------------------------------ reuse
 
-    def reuse(self, step: Step, decision: Decision) -> None:
+    def reuse(self, step: Step, decision: CellDecision) -> None:
         """The past executions' outputs shown again, their artifacts bound to be loaded when they are read."""
         began = time.perf_counter()
         journal = self.known.journal()
@@ -215,7 +215,7 @@ class Lane:
             self.known.tell([findings.gave_up(step)])
         print(f"reused {where} ({milliseconds:.0f} ms); run the cell once more to execute it")
 
-    def skip(self, step: Step, decision: Decision) -> None:
+    def skip(self, step: Step, decision: CellDecision) -> None:
         """A step that would be skipped in a run is skipped by hand too; its cell says why."""
         journal = self.known.journal()
         journal.announce(self.known.flow(), self.known.document.text)
@@ -276,7 +276,7 @@ class Lane:
             self._show_card(spec.step, spec.options)
         return None
 
-    def follow(self, task: KernelTask) -> Decision | None:
+    def follow(self, task: KernelTask) -> CellDecision | None:
         """Return what becomes of a step after a turn that is over and stored; None where it was the last."""
         record = self.known.kept(task)
         step = self.known.flow().step(task.spec.step)  # what the turn has shown of it is known now
@@ -385,8 +385,8 @@ def _ending(views: Sequence[TaskView], *, alone: bool) -> str:
     return f"skipped: {why}" if last.state == "skipped" else f"reused {why}; run the cell once more to execute it"
 
 
-def _unstored(each: Unstorable) -> Artifact:
-    return Artifact(name=each.name, type=each.type, group=-1, error=each.reason)
+def _unstored(each: Unstorable) -> Manifest:
+    return Manifest(name=each.name, type=each.type, group=-1, error=each.reason)
 
 
 def elsewhere_options(options: StepOptions) -> list[str]:

@@ -20,9 +20,9 @@ from nbflow.kernel.carried import DefinitionVersions, Place, ProcessVersions, pl
 from nbflow.kernel.namespace import Aside
 from nbflow.model import (
     MISSING,
-    Artifact,
     Finding,
     Group,
+    Manifest,
     Observations,
     Record,
     Ref,
@@ -102,7 +102,7 @@ class Before:
     others: Mapping[str, Any] = field(default_factory=dict)  # what other names hold, as it is stored
 
 
-class Trace(Protocol):
+class PlainTrace(Protocol):
     """How a plain cell ran that was only followed."""
 
     @property
@@ -122,7 +122,7 @@ class LiveInputs:
     """A kernel task's inputs: the user's own objects where they are what the plan asks for, else loaded."""
 
     def __init__(self, spec: TaskSpec, load: Load) -> None:
-        self._stored = replay.Inputs(spec.groups, load)
+        self._stored = replay.StoredInputs(spec.groups, load)
         self._spec = spec
         self._live: dict[tuple[int, str], Any] = {}
         self.loaded: dict[str, Any] = {}  # inputs that came from the store
@@ -410,13 +410,13 @@ class KernelTask:
             if name in wanted or self.stages.before.get(name, MISSING) is not value
         }  # fmt: skip
 
-    def adopt(self, values: Mapping[str, Any], held: Mapping[str, Any], trace: Trace) -> Left:
+    def adopt(self, values: Mapping[str, Any], held: Mapping[str, Any], trace: PlainTrace) -> Left:
         """Return what a past execution of a plain cell left: values, and inputs that the namespace still has."""
         stage = self.stages
         stage.created_at, stage.elapsed, self.observations = trace.began, trace.elapsed, trace.observations
         return stage.taken_apart(values, {n: v for n, v in held.items() if n not in values and not is_fixed(v)})
 
-    def record(self, left: Left, groups: tuple[Group, ...], found: dict[str, Artifact], **shown: Any) -> Record:
+    def record(self, left: Left, groups: tuple[Group, ...], found: dict[str, Manifest], **shown: Any) -> Record:
         """Return the execution's record: what the cell left, as it was stored, and what it showed."""
         return self.stages.record(left, groups, found, observations=self.observations, **shown)
 

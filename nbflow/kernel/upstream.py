@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 from nbflow.engine import reuse
-from nbflow.engine.events import Prepared
+from nbflow.engine.events import Decision
 from nbflow.engine.lookup import Lookup, RunFacts
 from nbflow.errors import NbflowError, PlanError
 from nbflow.flow import findings
@@ -25,7 +25,7 @@ MOST_ROUNDS = 100_000
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingStep:
     """A step above that has to run first, and why."""
 
     step: str
@@ -33,11 +33,11 @@ class Missing:
     why: str
 
 
-Adopt = Callable[[Step, Prepared, Lookup], Record | None]
+Adopt = Callable[[Step, Decision, Lookup], Record | None]
 
 
 @dataclass(frozen=True)
-class Known:
+class KernelState:
     """What a kernel has executed so far: shared with it, so always as it is now."""
 
     executed: Mapping[str, Record]  # key -> the newest execution, of this kernel or of a run that it started
@@ -49,7 +49,7 @@ class Known:
 class HandLookup(Lookup):
     """A look-up that asks this kernel's executions before the store."""
 
-    known: Known
+    known: KernelState
     target: str = ""  # the step that is to run now
 
     def choose(self, task: TaskId, key: str) -> reuse.Choice:
@@ -82,7 +82,7 @@ class Upstream:
         flow: Flow,
         store: Store,
         run: str,
-        known: Known,
+        known: KernelState,
         adopt: Adopt,
         executor_of: Callable[[str | None], Executor],
     ) -> None:
@@ -137,7 +137,7 @@ class Upstream:
 
     # ------------------------------------------------------------ the step that is to run
 
-    def prepare(self, task: TaskId, turns: Mapping[TaskId, Record]) -> Prepared:
+    def prepare(self, task: TaskId, turns: Mapping[TaskId, Record]) -> Decision:
         """Return whether a task's inputs are there, its key, and its past; `turns` stand for those before it."""
         mine = {each: record for each, record in self._standing.items() if each.step == task.step}
         if mine != turns:
@@ -151,12 +151,12 @@ class Upstream:
         finally:
             self.lookup.target = ""
 
-    def _ask(self, task: TaskId) -> Prepared:
+    def _ask(self, task: TaskId) -> Decision:
         """A task in; what the look-up says of it when all that can be settled above it has been, out."""
         for _ in range(MOST_ROUNDS):
             needs = (*self.lookup.loops.needs(task, self.lookup.sizes), *self._asked_parameters(task))
             if not self._settle_all(needs):
-                return Prepared(task, time.time(), "wait", waits=needs)
+                return Decision(task, time.time(), "wait", waits=needs)
             prepared = self.lookup.prepare(task)
             if prepared.action != "wait" or not self._settle_all(prepared.waits):
                 return prepared
@@ -206,7 +206,7 @@ class Upstream:
         self._standing[task] = record
         return True
 
-    def _record(self, task: TaskId, prepared: Prepared) -> Record | None:
+    def _record(self, task: TaskId, prepared: Decision) -> Record | None:
         if prepared.action in ("reuse", "settle"):
             return self.lookup.record(task)
         if prepared.action != "run" or task.part:
@@ -230,10 +230,10 @@ class Upstream:
 
     # ------------------------------------------------------------ what has to run first
 
-    def missing(self) -> list[Missing]:
+    def missing(self) -> list[MissingStep]:
         """The steps that have to run before the one that was asked for last, topmost first."""
         whys = {task.step: why for task, why in reversed(self._missing.items())}
-        return [Missing(step.name, step.label, whys[step.name]) for step in self.flow.steps if step.name in whys]
+        return [MissingStep(step.name, step.label, whys[step.name]) for step in self.flow.steps if step.name in whys]
 
 
 def _is_earlier(task: TaskId, done: TaskId) -> bool:
@@ -241,7 +241,7 @@ def _is_earlier(task: TaskId, done: TaskId) -> bool:
     return task.index == done.index and task.turn is not None and done.turn is not None and task.turn < done.turn
 
 
-def _why(prepared: Prepared) -> str:
+def _why(prepared: Decision) -> str:
     if prepared.failure is not None:
         return prepared.failure.message
     if prepared.reasons:
@@ -249,7 +249,7 @@ def _why(prepared: Prepared) -> str:
     return "it has not run"
 
 
-def refuse(step: Step, missing: Iterable[Missing], prepared: Prepared) -> PlanError:
+def refuse(step: Step, missing: Iterable[MissingStep], prepared: Decision) -> PlanError:
     """A step and what it lacks in; the error that names the steps to run, out."""
     missing = list(missing)
     if prepared.action == "wait" and missing:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nbflow.engine.inputs import Value
-from nbflow.model import MISSING, Artifact, Definition, Group, Record
+from nbflow.engine.inputs import InputValue
+from nbflow.model import MISSING, Definition, Group, Manifest, Record
 from nbflow.store.serialize.registry import Registry
 
 _UNCHANGING = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), range)
@@ -16,7 +16,7 @@ _WIDTH = 1000
 
 
 @dataclass(frozen=True)
-class Entry:
+class BoundVersion:
     """The object that a name was seen to hold, and what it is.
 
     `serial` counts bindings, so that of two objects the later one is known; `seen` is the ledger's clock when the
@@ -42,7 +42,7 @@ class Ledger:
         self.namespace = namespace
         self.registry = registry
         self._same = fingerprint
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, BoundVersion] = {}
         self._serial = 0
         self._clock = 0
 
@@ -64,10 +64,10 @@ class Ledger:
         for name in names:
             self._entries.pop(name, None)
 
-    def bind_value(self, name: str, value: Any, stored: Value, *, touched: bool = False) -> None:
+    def bind_value(self, name: str, value: Any, stored: InputValue, *, touched: bool = False) -> None:
         """A name holds exactly this stored value, or did before code that had it in hand ran (`touched`)."""
         self._serial += 1
-        self._entries[name] = Entry(
+        self._entries[name] = BoundVersion(
             value=value, serial=self._serial, content_id=stored.artifact.content_id, group=stored.group,
             step=stored.step, seen=-1 if touched else self._clock,
         )  # fmt: skip
@@ -79,7 +79,7 @@ class Ledger:
             if artifact is None or artifact.group < 0:
                 self._entries.pop(name, None)
             else:
-                self.bind_value(name, value, Value(record.groups[artifact.group], artifact, record.step))
+                self.bind_value(name, value, InputValue(record.groups[artifact.group], artifact, record.step))
 
     def bind_definition(self, definition_id: str, names: Iterable[str], binds: Mapping[str, str] | None = None) -> None:
         """A definition has just been executed or replayed; the same object bound again stays as old as it was."""
@@ -91,7 +91,7 @@ class Ledger:
             if before is not None and before.value is value and before.definition == definition_id:
                 continue
             self._serial += 1
-            self._entries[name] = Entry(
+            self._entries[name] = BoundVersion(
                 value=value, serial=self._serial, definition=definition_id, binds=dict(binds or {})
             )
 
@@ -102,7 +102,7 @@ class Ledger:
         entry = self._entries.get(name)
         return entry.step if entry is not None and self.namespace.get(name, MISSING) is entry.value else ""
 
-    def names(self) -> dict[str, Entry]:
+    def names(self) -> dict[str, BoundVersion]:
         """Every name whose version is known."""
         self.sweep()
         return dict(self._entries)
@@ -117,8 +117,8 @@ class Ledger:
         entry = self._entry(name)
         if entry is None or entry.group is None:
             return ""
-        artifact = Artifact(name=name, type="", group=0, content_id=entry.content_id)
-        return entry.content_id if self.current({name: Value(entry.group, artifact, entry.step)}) else ""
+        artifact = Manifest(name=name, type="", group=0, content_id=entry.content_id)
+        return entry.content_id if self.current({name: InputValue(entry.group, artifact, entry.step)}) else ""
 
     def holds(self, definition_id: str, names: Iterable[str]) -> bool:
         """Whether every one of these names holds what that definition gave it."""
@@ -139,7 +139,7 @@ class Ledger:
         ]
         return all(serial <= oldest for serial in newest)
 
-    def current(self, wanted: Mapping[str, Value]) -> dict[str, Any]:
+    def current(self, wanted: Mapping[str, InputValue]) -> dict[str, Any]:
         """The names and stored values that a task asks for in; those that the namespace holds, unchanged, out.
 
         Names of one group are taken together or not at all: they may share objects.
@@ -153,11 +153,11 @@ class Ledger:
                 found.update({name: self.namespace[name] for name in names})
         return found
 
-    def _entry(self, name: str) -> Entry | None:
+    def _entry(self, name: str) -> BoundVersion | None:
         entry = self._entries.get(name)
         return entry if entry is not None and self.namespace.get(name, MISSING) is entry.value else None
 
-    def _holds(self, name: str, wanted: Value) -> bool:
+    def _holds(self, name: str, wanted: InputValue) -> bool:
         entry = self._entry(name)
         if entry is None or entry.group is None or entry.content_id != wanted.artifact.content_id:
             return False
@@ -168,7 +168,7 @@ class Ledger:
         names = [entry for entry in self._entries.values() if entry.definition == definition_id]
         return bool(names) and all(entry.serial < serial for entry in names)
 
-    def _unchanged(self, names: Collection[str], wanted: Mapping[str, Value]) -> bool:
+    def _unchanged(self, names: Collection[str], wanted: Mapping[str, InputValue]) -> bool:
         entries = {name: self._entries[name] for name in names}
         if all(entry.seen == self._clock or is_unchanging(entry.value) for entry in entries.values()):
             return True
@@ -183,7 +183,7 @@ class Ledger:
             return False
         for name in alive:
             entry = self._entries[name]
-            self._entries[name] = Entry(**{**entry.__dict__, "seen": self._clock})
+            self._entries[name] = BoundVersion(**{**entry.__dict__, "seen": self._clock})
         return True
 
 

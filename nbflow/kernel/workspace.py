@@ -11,8 +11,8 @@ import msgspec
 
 from nbflow.analysis.effects import owner_of
 from nbflow.engine import facts
-from nbflow.engine.events import Prepared
-from nbflow.engine.inputs import Value
+from nbflow.engine.events import Decision
+from nbflow.engine.inputs import InputValue
 from nbflow.engine.lookup import Lookup
 from nbflow.errors import NbflowError
 from nbflow.flow import findings
@@ -26,9 +26,9 @@ from nbflow.kernel.recorder import Recorder
 from nbflow.kernel.scratch_cells import Scratch
 from nbflow.kernel.session_run import Journal
 from nbflow.kernel.task import Before, Kernel, KernelTask
-from nbflow.kernel.upstream import Known, Upstream
+from nbflow.kernel.upstream import KernelState, Upstream
 from nbflow.kernel.versions import Ledger
-from nbflow.model import MISSING, Artifact, Finding, Flow, Group, Reason, Record, Replay, Step, TaskId, TaskSpec
+from nbflow.model import MISSING, Finding, Flow, Group, Manifest, Reason, Record, Replay, Step, TaskId, TaskSpec
 from nbflow.plugins import Executor
 from nbflow.render import table
 from nbflow.store import artifacts, location
@@ -115,7 +115,7 @@ class Knowledge:
         flow = self.flow()
         if self._upstream is None:
             journal = self.journal()
-            known = Known(self.done, self.failed, self.kernel.process.environment, self.seen)
+            known = KernelState(self.done, self.failed, self.kernel.process.environment, self.seen)
             self._upstream = Upstream(flow, journal.store, journal.run, known, self._adopt, self._executor)
         return self._upstream
 
@@ -252,7 +252,7 @@ class Knowledge:
         for name, ref in (*spec.inputs.items(), *spec.along.items()):
             group = spec.groups[ref.group]
             if not replayed & {each.id for each in group.definitions}:
-                usable[name] = Value(group, as_artifact(group, ref.name), "")
+                usable[name] = InputValue(group, as_artifact(group, ref.name), "")
         others = {
             name: entry.value for name, entry in self.ledger.names().items()
             if entry.group is not None and name not in usable and name not in spec.inputs
@@ -299,7 +299,7 @@ class Knowledge:
             if self.ip.user_ns.get(name, MISSING) is value:
                 ref = task.spec.inputs[name]
                 group = task.spec.groups[ref.group]
-                self.ledger.bind_value(name, value, Value(group, as_artifact(group, ref.name), ""), touched=True)
+                self.ledger.bind_value(name, value, InputValue(group, as_artifact(group, ref.name), ""), touched=True)
                 self.waiting.drop([name])
 
     def know_replayed(self, statement: Replay, binds: Mapping[str, str], made: Mapping[str, Any] | None = None) -> None:
@@ -321,7 +321,7 @@ class Knowledge:
             if view.state == "reused":
                 reused.add(record.execution)
             left.update(dict.fromkeys(record.artifacts, record))
-        values: dict[str, Value] = {}
+        values: dict[str, InputValue] = {}
         for name, last in left.items():
             record = run.runner.lookup.newest(name) or last
             # what the user has made of a name stays where nothing of it is new; what is of a step follows the run
@@ -344,7 +344,7 @@ class Knowledge:
             if definition.kind == "definition":
                 self.waiting.add_definition(definition)
 
-    def _adopt(self, step: Step, prepared: Prepared, lookup: Lookup) -> Record | None:
+    def _adopt(self, step: Step, prepared: Decision, lookup: Lookup) -> Record | None:
         """A plain cell that the flow needs now in; the record of its last execution, if that still counts, out."""
         if step.kind != "cell":
             return None
@@ -387,15 +387,15 @@ class _Present:
         return True
 
 
-def as_artifact(group: Group, name: str) -> Artifact:
+def as_artifact(group: Group, name: str) -> Manifest:
     """A stored group and one of its names in; as much of its artifact as tells which version it is out."""
-    return Artifact(name=name, type="", group=0, content_id=artifacts.content_id(group, name))
+    return Manifest(name=name, type="", group=0, content_id=artifacts.content_id(group, name))
 
 
-def values_of(record: Record) -> dict[str, Value]:
+def values_of(record: Record) -> dict[str, InputValue]:
     """A record in; its names that were stored, with their values as they are read, out."""
     found = {name: artifact for name, artifact in record.artifacts.items() if artifact.group >= 0}
-    return {name: Value(record.groups[artifact.group], artifact, record.step) for name, artifact in found.items()}
+    return {name: InputValue(record.groups[artifact.group], artifact, record.step) for name, artifact in found.items()}
 
 
 def content_ids(spec: TaskSpec, statement: Replay) -> dict[str, str]:

@@ -18,7 +18,7 @@ from nbflow.kernel.document import ORIGINS
 from nbflow.kernel.session import Session
 from nbflow.model import Flow, Notebook
 from nbflow.page.messages import PROTOCOL, AckMessage, ChangeMessage, KernelMessage, SnapshotMessage
-from nbflow.page.snapshot import Seen, page
+from nbflow.page.snapshot import PageRun, page
 from nbflow.store.location import store_url
 from nbflow.store.serialize.inspection import answered
 from nbflow.tracebacks import unforeseen
@@ -95,8 +95,8 @@ class Pages:
         run, hand = self.audience.run, self.audience.by_hand
         made = page(
             self.flow,
-            Seen(snapshot=run) if run is not None else None,
-            Seen(snapshot=hand, by_hand=True) if hand is not None else None,
+            PageRun(snapshot=run) if run is not None else None,
+            PageRun(snapshot=hand, by_hand=True) if hand is not None else None,
             order=ORIGINS[self.session.document.origin],
             busy=self.audience.busy,
         )

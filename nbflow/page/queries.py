@@ -10,7 +10,7 @@ from nbflow.errors import NotFoundError
 from nbflow.kernel.feed import Audience
 from nbflow.model import SETTLED, Flow, TaskView
 from nbflow.page.messages import ArtifactView, RunRow, SnapshotMessage
-from nbflow.page.snapshot import Seen, past
+from nbflow.page.snapshot import PageRun, past
 from nbflow.render import cards, preview
 from nbflow.render.components import joined
 from nbflow.runs import client
@@ -23,7 +23,7 @@ LOG = 20_000
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
-class Found(TypedDict):
+class TaskDetails(TypedDict):
     """What a detail message says of a task."""
 
     log: str
@@ -58,7 +58,7 @@ def last_unfinished(store: str, flow: Flow) -> str:
 def past_run(store: str, flow: Flow, run: str) -> SnapshotMessage:
     """A datastore, the flow of today and a run's id in; the run as a page draws it out."""
     found = find_run(open_store(store), run)
-    return past(flow, Seen(snapshot=found.snapshot, by_hand=found.started.session))
+    return past(flow, PageRun(snapshot=found.snapshot, by_hand=found.started.session))
 
 
 class Heard(NamedTuple):
@@ -75,7 +75,7 @@ class Heard(NamedTuple):
         return None
 
 
-class Shown(NamedTuple):
+class ShownCard(NamedTuple):
     """A card as a page of its own; both are empty where there is nothing to show."""
 
     title: str = ""
@@ -87,7 +87,7 @@ class Shown(NamedTuple):
         return hashlib.sha256(self.page.encode()).hexdigest()[:16]
 
 
-def detail(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard) -> Found:
+def detail(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard) -> TaskDetails:
     """Where a task is, and what this kernel heard of it, in; what it printed and left out."""
     known = heard.task(run, step, index)
     live = heard.audience.printed(run, known.task) if known is not None else None
@@ -105,7 +105,7 @@ def detail(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard
     return _cut("\n".join(filter(None, (log or live, task.lost))), artifacts)
 
 
-def card(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard, *, whole: bool) -> Shown:
+def card(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard, *, whole: bool) -> ShownCard:
     """Where a task is, and what this kernel heard of it, in; its card, or what its code shows, out."""
     known = heard.task(run, step, index)
     live = known is not None and known.state not in SETTLED and not whole
@@ -114,13 +114,13 @@ def card(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard, 
     drawn = []
     if whole and task is not None:
         found = task.card
-        return Shown(found.title, found.html)
+        return ShownCard(found.title, found.html)
     if task is not None and task.state in SETTLED:
         outputs = task.outputs
         drawn = cards.displayed(outputs, cards.made_cards(outputs))
     elif known is not None:
         drawn = cards.displayed((), heard.audience.cards(run, known.task))
-    return Shown(name, cards.document("", "", joined(cards.within(drawn)).html)) if drawn else Shown(name)
+    return ShownCard(name, cards.document("", "", joined(cards.within(drawn)).html)) if drawn else ShownCard(name)
 
 
 def _task(store: str, run: str, step: str, index: tuple[int, ...]) -> client.Task | None:
@@ -132,6 +132,6 @@ def _task(store: str, run: str, step: str, index: tuple[int, ...]) -> client.Tas
     return tasks[-1] if tasks else None
 
 
-def _cut(log: str, artifacts: list[ArtifactView]) -> Found:
+def _cut(log: str, artifacts: list[ArtifactView]) -> TaskDetails:
     plain = _COLOUR.sub("", log)
-    return Found(log=plain[-LOG:], truncated=len(plain) > LOG, artifacts=artifacts)
+    return TaskDetails(log=plain[-LOG:], truncated=len(plain) > LOG, artifacts=artifacts)

@@ -44,7 +44,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _HEADING = re.compile(r"^#+\s+(.+)$", re.MULTILINE)
 
 
-class Seen(Frozen, frozen=True):
+class PageRun(Frozen, frozen=True):
     """A run as a page sees it; `by_hand` marks the kernel's own run of single cells."""
 
     snapshot: Snapshot
@@ -52,7 +52,7 @@ class Seen(Frozen, frozen=True):
 
 
 def page(
-    flow: Flow, run: Seen | None, hand: Seen | None = None, *, order: str = "", busy: bool = False
+    flow: Flow, run: PageRun | None, hand: PageRun | None = None, *, order: str = "", busy: bool = False
 ) -> SnapshotMessage:
     """A flow, its newest run and the cells run by hand in; a snapshot message, without its place in the series, out.
 
@@ -66,7 +66,7 @@ def page(
     return _message(flow.name, run or hand, steps, flow, order=order, busy=busy)
 
 
-def past(flow: Flow, run: Seen) -> SnapshotMessage:
+def past(flow: Flow, run: PageRun) -> SnapshotMessage:
     """An earlier run in; its own steps, with what the flow of today says of those that it still has, out."""
     today = {step.name: step for step in flow.steps}
     found = _by_step(run.snapshot, flow)
@@ -75,7 +75,7 @@ def past(flow: Flow, run: Seen) -> SnapshotMessage:
 
 
 def _message(
-    name: str, run: Seen | None, steps: list[StepView], flow: Flow, *, order: str, busy: bool,
+    name: str, run: PageRun | None, steps: list[StepView], flow: Flow, *, order: str, busy: bool,
     edges: Sequence[Edge] | None = None,
 ) -> SnapshotMessage:  # fmt: skip
     values = run.snapshot.parameters if run is not None else {}
@@ -104,7 +104,7 @@ _Found = tuple[table.Row, list[TaskView]]
 
 def _by_step(snapshot: Snapshot, flow: Flow) -> dict[str, _Found]:
     """A run, and the flow that says where its cells stand, in; each of its steps' row and tasks out."""
-    known = table.Known(cells={step.cell: step.position for step in flow.steps})
+    known = table.RunHints(cells={step.cell: step.position for step in flow.steps})
     tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
     for view in snapshot.tasks:
         tasks.setdefault(view.task.step, []).append(view)
@@ -208,7 +208,7 @@ def _width(text: str) -> float:
 # ---------------------------------------------------------------- the rest
 
 
-def _run(seen: Seen) -> RunView:
+def _run(seen: PageRun) -> RunView:
     found = seen.snapshot
     return RunView(
         run=found.run, status=found.status, by_hand=seen.by_hand, started_at=found.started_at,

@@ -10,8 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from nbflow.model import Artifact as Manifest
-from nbflow.model import Frozen, Index, Reason, TaskFailure, TaskState
+from nbflow.model import Frozen, Index, Manifest, Reason, TaskFailure, TaskState
 from nbflow.render import components as parts
 from nbflow.render import html, preview, sanitize
 from nbflow.render.components import (

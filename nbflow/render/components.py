@@ -400,17 +400,17 @@ class Artifact(Component):
     """Any value as artifacts are listed: type, shape, size and a preview."""
 
     def __init__(self, value: Any, name: str = "") -> None:
-        super().__init__(lambda: artifacts([value if isinstance(value, model.Artifact) else _described(name, value)]))
+        super().__init__(lambda: artifacts([value if isinstance(value, model.Manifest) else _described(name, value)]))
 
 
-def _described(name: str, value: Any) -> model.Artifact:
+def _described(name: str, value: Any) -> model.Manifest:
     about = describe(name or "value", value)
-    return model.Artifact(
+    return model.Manifest(
         name=name, type=about.type, group=0, nbytes=about.nbytes, shape=about.shape, preview=about.preview
     )
 
 
-def artifacts(found: Sequence[model.Artifact], extra: Mapping[str, str] | None = None) -> Drawn:
+def artifacts(found: Sequence[model.Manifest], extra: Mapping[str, str] | None = None) -> Drawn:
     """Artifacts, and something more to say of each, in; a table of them out."""
     said = extra or {}
     rows = tuple(

@@ -14,7 +14,7 @@ LONGEST = 26
 """Columns of a node's text; the whole of it is in the node's title."""
 
 
-class Node(Frozen, frozen=True):
+class DrawnStep(Frozen, frozen=True):
     """One step as it is drawn; `detail` says what is special about it, such as its foreach."""
 
     name: str
@@ -28,7 +28,7 @@ class Graph(Frozen, frozen=True):
     """What is drawn: nodes in document order, edges between them."""
 
     title: str
-    nodes: tuple[Node, ...]
+    nodes: tuple[DrawnStep, ...]
     edges: tuple[Edge, ...]
 
 
@@ -36,7 +36,7 @@ def of_flow(flow: Flow, states: Mapping[str, TaskState] | None = None) -> Graph:
     """A flow, and its steps' states where known, in; its drawing out."""
     known = states or {}
     nodes = tuple(
-        Node(
+        DrawnStep(
             name=step.name,
             label=step.label or step.name,
             kind=step.kind,
@@ -55,7 +55,7 @@ def of_snapshot(snapshot: Snapshot) -> Graph:
         states.setdefault(view.task.step, set()).add(view.state)
     names = list(dict.fromkeys([*snapshot.steps, *states]))
     nodes = tuple(
-        Node(
+        DrawnStep(
             name=name,
             label=snapshot.labels.get(name) or name,
             kind="cell" if name.startswith("cell:") else "step",
@@ -143,7 +143,7 @@ def as_html(graph: Graph) -> str:
 # ---------------------------------------------------------------- SVG
 
 
-def _lines(node: Node) -> list[tuple[str, bool]]:
+def _lines(node: DrawnStep) -> list[tuple[str, bool]]:
     """A node in; its lines of text, each with whether it is the small one, out."""
     lines = [(preview.clip(_caption(node), LONGEST), False)]
     if node.detail:
@@ -156,7 +156,9 @@ def _text_width(line: str, small: bool) -> float:
     return preview.columns(line) * (6.1 if small else 7.3) + 20
 
 
-def _node(node: Node, at: tuple[float, float], width: float, lines: list[tuple[str, bool]], graph: Graph) -> html.Html:
+def _node(
+    node: DrawnStep, at: tuple[float, float], width: float, lines: list[tuple[str, bool]], graph: Graph
+) -> html.Html:
     """A node and its place in; its box, texts and title out."""
     x, y = at
     texts = []
@@ -191,7 +193,7 @@ def _edge(edge: Edge, layout: Layout, labels: Mapping[str, str]) -> html.Html:
     return html.join((group, head))
 
 
-def _described(node: Node, graph: Graph) -> str:
+def _described(node: DrawnStep, graph: Graph) -> str:
     """A node in; what a screen reader says of it out."""
     labels = _short_labels(graph)
     told = [_told(edge, labels) for edge in graph.edges if edge.to == node.name]
@@ -207,7 +209,7 @@ def _n(number: float) -> str:
 # ---------------------------------------------------------------- text
 
 
-def _caption(node: Node) -> str:
+def _caption(node: DrawnStep) -> str:
     """A node in; its mark, when its state is known, and its label out."""
     return f"{preview.mark(node.state)} {node.label}" if node.state else node.label
 
@@ -223,7 +225,7 @@ def _told(edge: Edge, labels: Mapping[str, str]) -> str:
     return f"{', '.join(edge.names)} from {source}" if edge.names else f"after {source}"
 
 
-def _between(nodes: Sequence[Node], edges: Sequence[Edge]) -> tuple[Edge, ...]:
+def _between(nodes: Sequence[DrawnStep], edges: Sequence[Edge]) -> tuple[Edge, ...]:
     """Nodes and edges in; the edges whose both ends are drawn out."""
     known = {node.name for node in nodes}
     return tuple(edge for edge in edges if edge.frm in known and edge.to in known and edge.frm != edge.to)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 
-from nbflow.model import Artifact, Frozen, RunStatus, TaskView
+from nbflow.model import Frozen, Manifest, RunStatus, TaskView
 from nbflow.render import html, preview
 
 WIDTH = 64
@@ -14,7 +14,7 @@ WIDTH = 64
 STATUS_MARKS: dict[str, str] = {"running": "▸", "done": "✓", "failed": "✗", "cancelled": "■", "lost": "?"}
 
 
-class RunRow(Frozen, frozen=True):
+class ListedRun(Frozen, frozen=True):
     """A run as a list shows it."""
 
     flow: str
@@ -27,7 +27,7 @@ class RunRow(Frozen, frozen=True):
     note: str = ""
 
 
-def runs_text(rows: Sequence[RunRow], now: float) -> str:
+def runs_text(rows: Sequence[ListedRun], now: float) -> str:
     """Rows, newest first, and the time in; a line for each run out."""
     cells = [
         (f"{STATUS_MARKS[row.status]} {row.flow}/{row.run}", row.status, when(row.started_at, now),
@@ -43,7 +43,7 @@ def left_out(count: int) -> str:
     return f"{count} more {'are' if count > 1 else 'is'} cells run by hand or part of a flow: --all lists them"
 
 
-def runs_html(title: str, rows: Sequence[RunRow], now: float) -> str:
+def runs_html(title: str, rows: Sequence[ListedRun], now: float) -> str:
     """A title, rows and the time in; a block of HTML out."""
     heads = ("run", "status", "started", "time", "tasks", "tags", "note")
     body = [
@@ -55,7 +55,7 @@ def runs_html(title: str, rows: Sequence[RunRow], now: float) -> str:
     return html.block(head, html.table(heads, body, numbers=(3,)) if rows else "no runs")
 
 
-def artifacts_text(artifacts: Iterable[Artifact]) -> str:
+def artifacts_text(artifacts: Iterable[Manifest]) -> str:
     """Artifacts in; a line for each, from what is known without loading it, out."""
     cells = [
         (f"  {one.name}", one.type, preview.shape(one.shape), preview.size(one.nbytes) if one.group >= 0 else "",
@@ -65,7 +65,7 @@ def artifacts_text(artifacts: Iterable[Artifact]) -> str:
     return "\n".join(preview.grid(cells))
 
 
-def artifacts_html(title: html.Html | str, artifacts: Iterable[Artifact], *below: object) -> str:
+def artifacts_html(title: html.Html | str, artifacts: Iterable[Manifest], *below: object) -> str:
     """A title, artifacts and what stands below them in; a block of HTML out."""
     body = [artifact_cells(one) for one in artifacts]
     listed = html.table(ARTIFACT_HEADS, body, numbers=(3,)) if body else ""
@@ -75,7 +75,7 @@ def artifacts_html(title: html.Html | str, artifacts: Iterable[Artifact], *below
 ARTIFACT_HEADS = ("artifact", "type", "shape", "size", "preview")
 
 
-def artifact_cells(one: Artifact) -> tuple[object, ...]:
+def artifact_cells(one: Manifest) -> tuple[object, ...]:
     """An artifact in; its row below `ARTIFACT_HEADS` out."""
     return (
         html.tag("code", one.name), html.tag("code", one.type), preview.shape(one.shape),

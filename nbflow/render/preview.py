@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping
 
-from nbflow.model import Artifact, Index, Reason, TaskFailure, TaskState
+from nbflow.model import Index, Manifest, Reason, TaskFailure, TaskState
 
 MARKS: dict[TaskState, str] = {
     "pending": "·",
@@ -68,7 +68,7 @@ def index(place: Index) -> str:
     return ".".join(str(number) for number in place)
 
 
-def artifact(found: Artifact, width: int = 60) -> str:
+def artifact(found: Manifest, width: int = 60) -> str:
     """An artifact in; its value in one line of at most `width` columns out, or why it was not stored."""
     if found.group < 0:
         return clip(f"not stored: {found.error}" if found.error else "not stored", width)

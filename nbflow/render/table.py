@@ -26,7 +26,7 @@ NOTE = 72
 """Columns that a row's last cell may take."""
 
 
-class Known(Frozen, frozen=True):
+class RunHints(Frozen, frozen=True):
     """What is known of a run besides its state: the usual time of a task of each step, what reuse has saved, its cells.
 
     `cells` are the positions of code cells by their ids; `notebook` is the name of the file that links lead into.
@@ -38,7 +38,7 @@ class Known(Frozen, frozen=True):
     notebook: str = ""
 
 
-NOTHING = Known()
+NOTHING = RunHints()
 
 
 class Row(Frozen, frozen=True):
@@ -55,7 +55,9 @@ class Row(Frozen, frozen=True):
     failure: TaskFailure | None = None
 
 
-def rows(snapshot: Snapshot, now: float | None = None, known: Known = NOTHING, *, fold: bool = True) -> tuple[Row, ...]:
+def rows(
+    snapshot: Snapshot, now: float | None = None, known: RunHints = NOTHING, *, fold: bool = True
+) -> tuple[Row, ...]:
     """A run, and the time while it runs, in; its steps in document order out.
 
     With `fold`, plain cells that are there only because they may change something are one row; one that fails is not.
@@ -113,7 +115,7 @@ def totals(snapshot: Snapshot, saved: float = 0.0) -> str:
     return f"{told}, which saved {preview.duration(saved)}" if told and saved >= 0.1 else told
 
 
-def text(snapshot: Snapshot, now: float | None = None, width: int = 0, known: Known | None = None) -> str:
+def text(snapshot: Snapshot, now: float | None = None, width: int = 0, known: RunHints | None = None) -> str:
     """A run in; its title, table, error and findings as plain text out, lines clipped to `width` columns if given.
 
     With what else is `known` of it, times that are expected and, at the end, the totals are said, too.
@@ -129,7 +131,7 @@ def text(snapshot: Snapshot, now: float | None = None, width: int = 0, known: Kn
 
 
 def as_html(
-    snapshot: Snapshot, now: float | None = None, known: Known | None = None, *, below: Iterable[object] = ()
+    snapshot: Snapshot, now: float | None = None, known: RunHints | None = None, *, below: Iterable[object] = ()
 ) -> str:
     """A run, what else is known of it and what stands below it in; the same as a block of HTML out.
 
@@ -165,7 +167,7 @@ def _progress(row: Row) -> html.Html:
     return html.join((row.count, bar))
 
 
-def _why(row: Row, known: Known) -> html.Html | str:
+def _why(row: Row, known: RunHints) -> html.Html | str:
     """A row in; its note out, with a link to the cell where an error has its place."""
     if not row.note:
         return ""
@@ -234,7 +236,7 @@ def _timed(view: TaskView, now: float | None) -> TaskView:
     return msgspec.structs.replace(view, elapsed=max(0.0, now - view.started_at))
 
 
-def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState, known: Known) -> Row:
+def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState, known: RunHints) -> Row:
     """A step's tasks in; its row out, `empty` its state when it has none."""
     usual = known.expected.get(name)
     states = {view.state for view in tasks}
@@ -285,7 +287,7 @@ def _failure(state: TaskState, tasks: Sequence[TaskView]) -> TaskFailure | None:
     return failure if failure is not None and failure.kind != "cancelled" else None
 
 
-def _note(state: TaskState, tasks: Sequence[TaskView], known: Known) -> str:
+def _note(state: TaskState, tasks: Sequence[TaskView], known: RunHints) -> str:
     """A step's state and tasks in; the one thing worth saying about it out."""
     telling = next((view for view in tasks if view.state == state), None)
     if telling is None:

@@ -24,7 +24,7 @@ from nbflow.render import html, listing, preview, table
 from nbflow.render.cards import Card
 from nbflow.runs.display import cells_of, document_with, gathered, of_step, run_html, step_html
 from nbflow.runs.follow import Watch, follow
-from nbflow.runs.tasks import Artifact, Attempt, Data, Failure, Task, failure_of, moment
+from nbflow.runs.tasks import Artifact, Data, Failure, Task, failure_of, moment
 from nbflow.runs.values import parameters_of, values_of
 from nbflow.store import records
 from nbflow.store.flows import named_flow, stored_flows
@@ -49,7 +49,7 @@ class RunError(str):
     line: int | None
 
 
-class Parameters(context.Parameters):
+class RunParameters(context.Parameters):
     """A past run's parameters: shown as the dict that they are."""
 
     def __repr__(self) -> str:
@@ -80,7 +80,7 @@ def content_of(past: StoredRun, name: str) -> bytes:
     raise NotFoundError(f"run {past.run} has no parameter {name!r}{nearest(name, known)}")
 
 
-__all__ = ["Artifact", "Attempt", "Data", "Failure", "Flow", "Run", "Step", "Task", "locate"]
+__all__ = ["Artifact", "Data", "Failure", "Flow", "PastAttempt", "Run", "Step", "Task", "locate"]
 
 RUN_ID = re.compile(r"\d{8}-\d{6}-")
 """How run ids begin."""
@@ -144,7 +144,7 @@ class Flow:
     def __iter__(self) -> Iterator[Run]:
         return iter(self.runs())
 
-    def _rows(self) -> list[listing.RunRow]:
+    def _rows(self) -> list[listing.ListedRun]:
         return [row(one) for one in inquiries.runs_of(self._store, self._word)[:SHOWN_RUNS]]
 
     def __repr__(self) -> str:
@@ -209,9 +209,9 @@ class Run:
         return error_of(self.snapshot)
 
     @property
-    def params(self) -> Parameters:
+    def params(self) -> RunParameters:
         """The parameters that it ran with, real values."""
-        return Parameters(parameters_of(self._past))
+        return RunParameters(parameters_of(self._past))
 
     def file(self, name: str) -> bytes:
         """A file parameter's name in; the content that its file had when the run began out."""
@@ -471,9 +471,9 @@ def list_runs(
     return summaries(opened, named_flow(opened, flow) if flow is not None else None, tags)
 
 
-def row(summary: RunSummary) -> listing.RunRow:
+def row(summary: RunSummary) -> listing.ListedRun:
     """A run's summary in; its row in a list out."""
-    return listing.RunRow(
+    return listing.ListedRun(
         flow=summary.flow,
         run=summary.run,
         status=summary.status,

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from nbflow.model import Artifact
+from nbflow.model import Manifest
 from nbflow.render import html, preview
 from nbflow.render.components import grid_of, guarded, table
 from nbflow.runs.client import Run
@@ -140,7 +140,7 @@ def _compare_tasks(old: Mapping[str, Task], new: Mapping[str, Task], room: list[
     return rows, same
 
 
-def _is_table(found: Artifact) -> bool:
+def _is_table(found: Manifest) -> bool:
     return found.type in TABLES and found.group >= 0 and found.nbytes <= LARGEST_TABLE
 
 
@@ -148,13 +148,13 @@ def _first_rows(found: StoredArtifact) -> str:
     return guarded(lambda: table(grid_of(found.value, rows=TABLE_ROWS, columns=8))).html
 
 
-def _alike(one: Artifact, other: Artifact) -> bool:
+def _alike(one: Manifest, other: Manifest) -> bool:
     if one.content_id and other.content_id:
         return one.content_id == other.content_id
     return (one.type, one.preview, one.error) == (other.type, other.preview, other.error)
 
 
-def _shown(found: Artifact | None) -> str:
+def _shown(found: Manifest | None) -> str:
     if found is None:
         return ""
     text = preview.artifact(found)

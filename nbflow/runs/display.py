@@ -16,7 +16,7 @@ from nbflow import jsonable, plugins
 from nbflow.engine.earlier import graph_of
 from nbflow.errors import NbflowError, NotFoundError
 from nbflow.flow.notebook import document_of, parse_document, read_document
-from nbflow.model import Artifact, Edge, Record, Snapshot, TaskView
+from nbflow.model import Edge, Manifest, Record, Snapshot, TaskView
 from nbflow.render import components as parts
 from nbflow.render import dag, html, listing, preview, table
 from nbflow.render.cards import Card, TaskSeen, default_parts, made_cards, text_of_body
@@ -101,7 +101,7 @@ def _given(record: Record) -> dict[str, str]:
     return {name: text.rpartition("#")[0] for name, text in record.parts.parameters.items()}
 
 
-def _left(record: Record | None) -> tuple[Artifact, ...]:
+def _left(record: Record | None) -> tuple[Manifest, ...]:
     # `<random>` and its like are states that travel, not names of the user
     return tuple(record.artifacts[name] for name in sorted(record.artifacts) if name[0] != "<") if record else ()
 
@@ -113,10 +113,10 @@ def _around(snapshot: Snapshot, step: str) -> tuple[tuple[str, ...], tuple[str, 
     return tuple(above), tuple(below)
 
 
-def _inputs(past: StoredRun, snapshot: Snapshot, view: TaskView, record: Record | None) -> list[tuple[Artifact, str]]:
+def _inputs(past: StoredRun, snapshot: Snapshot, view: TaskView, record: Record | None) -> list[tuple[Manifest, str]]:
     """A task in; the artifacts that it read, each with the step that made it, out."""
     wanted = record.parts.inputs if record is not None else {}
-    found: dict[str, tuple[Artifact, str]] = {}
+    found: dict[str, tuple[Manifest, str]] = {}
     for edge in snapshot.edges:
         if edge.to != view.task.step:
             continue
@@ -265,7 +265,7 @@ def step_html(past: StoredRun, label: str, state: html.Html, views: Sequence[Tas
     return html.block(head, html.table(heads, body, numbers=(4, *range(5, 5 + len(names)))), *more)
 
 
-def _artifacts(past: StoredRun, view: TaskView) -> list[Artifact]:
+def _artifacts(past: StoredRun, view: TaskView) -> list[Manifest]:
     """A task in; what it left, without the states that travel beside names, out."""
     record = past.record(view)
     return [record.artifacts[name] for name in sorted(record.artifacts) if name[0] != "<"] if record else []
@@ -283,7 +283,7 @@ def _short(value: str) -> str:
         return preview.clip(value, 24)
 
 
-def cells_of(run: StoredRun) -> table.Known:
+def cells_of(run: StoredRun) -> table.RunHints:
     """Return where a run's cells stand, if something failed in it: only then tables say it."""
     if not any(view.failure is not None for view in run.snapshot.tasks):
         return table.NOTHING
@@ -292,7 +292,7 @@ def cells_of(run: StoredRun) -> table.Known:
         notebook = parse_document(run.document, name=run.flow, folder=run.started.folder, path=path)
     except NbflowError:  # it is damaged: the table says the cells' ids
         return table.NOTHING
-    return table.Known(cells={cell.id: cell.position for cell in notebook.cells}, notebook=Path(path).name)
+    return table.RunHints(cells={cell.id: cell.position for cell in notebook.cells}, notebook=Path(path).name)
 
 
 def document_with(run: StoredRun, shown: Mapping[str, list[dict[str, Any]]]) -> str:

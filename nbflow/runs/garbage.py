@@ -21,7 +21,7 @@ from nbflow.store.executions import PART
 from nbflow.store.flows import stored_flows
 from nbflow.store.index import Index, RunSummary
 from nbflow.store.interface import segment_path
-from nbflow.store.location import Entry, LocalStore, Store
+from nbflow.store.location import FileEntry, LocalStore, Store
 from nbflow.store.settings import MOST
 from nbflow.store.stored_run import summaries
 
@@ -45,8 +45,8 @@ class Cleaning:
     """What would go: runs, each with its own bytes and why; files of records and segments that nothing kept reaches."""
 
     runs: tuple[tuple[RunSummary, int, str], ...] = ()
-    records: tuple[Entry, ...] = ()
-    segments: tuple[Entry, ...] = ()
+    records: tuple[FileEntry, ...] = ()
+    segments: tuple[FileEntry, ...] = ()
     links: tuple[str, ...] = ()  # folders of the store that are links: nothing is removed in them
     kept_runs: int = 0
     kept_bytes: int = 0
@@ -65,8 +65,8 @@ class _Contents:
 
     runs: Sequence[RunSummary]
     sizes: Mapping[tuple[str, str], int]  # of each run's own files
-    records: Sequence[tuple[Entry, tuple[Record, ...]]]  # files of results, of many small tasks or of one
-    segments: Mapping[str, Entry]  # by path
+    records: Sequence[tuple[FileEntry, tuple[Record, ...]]]  # files of results, of many small tasks or of one
+    segments: Mapping[str, FileEntry]  # by path
     homes: Mapping[str, str]  # a folder of runs -> the folder of their flow
     reached: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)  # run -> executions
 
@@ -83,7 +83,7 @@ def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None 
     executions = _reached(contents, kept)
     limit = now if policy.force else now - GRACE
 
-    def is_young(entry: Entry, created: float = 0.0) -> bool:
+    def is_young(entry: FileEntry, created: float = 0.0) -> bool:
         return (entry.mtime or created) >= limit and not policy.force
 
     # the results of many small tasks go together, once none of them is reached
@@ -271,7 +271,7 @@ def _used_now(store: Store, gone: set[str]) -> set[str]:
     return {execution for run in alive for execution in _executions(store, *_id(run))}
 
 
-def _is_unchanged(store: Store, entry: Entry) -> bool:
+def _is_unchanged(store: Store, entry: FileEntry) -> bool:
     """Whether a file is as it was listed: one that a writer has just counted on is newer now."""
     if not isinstance(store, LocalStore):
         return True

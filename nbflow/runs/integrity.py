@@ -26,10 +26,10 @@ from nbflow.store import records
 from nbflow.store.artifacts import segments_in
 from nbflow.store.batches import is_batch
 from nbflow.store.flows import FlowFile, stored_flows
-from nbflow.store.interface import ABOUT, About, Entry, segment_path
+from nbflow.store.interface import ABOUT, About, FileEntry, segment_path
 from nbflow.store.jsonl import parse_name
 from nbflow.store.location import Store, name_of
-from nbflow.store.verified import Mark, hash_of
+from nbflow.store.verified import SegmentMark, hash_of
 
 ASIDE = "damaged"
 """The folder of a datastore into which a repair moves what is damaged."""
@@ -93,7 +93,7 @@ def examine(store: Store, told: Told) -> Integrity:
     except StoreError:
         store.list("")  # it is there: what it says of itself is one of the things to be told
     entries = [entry for entry in store.list("") if not entry.path.startswith((f"{ASIDE}/", "segments/"))]
-    reading = _Reading(store, told, sum(entry.size for entry in entries))
+    reading = _Inspection(store, told, sum(entry.size for entry in entries))
     for start in range(0, len(entries), AT_ONCE):
         reading.files(entries[start : start + AT_ONCE])
     reading.segments(store.list("segments"))  # last: a record is written after the segments that it names
@@ -102,7 +102,7 @@ def examine(store: Store, told: Told) -> Integrity:
     return Integrity(files=reading.count, nbytes=reading.done, flaws=tuple(sorted(reading.flaws, key=lambda f: f.path)))
 
 
-class _Reading:
+class _Inspection:
     """A store on its way through `examine`."""
 
     def __init__(self, store: Store, told: Told, total: int) -> None:
@@ -126,7 +126,7 @@ class _Reading:
 
     # ------------------------------------------------------------ files
 
-    def files(self, entries: Sequence[Entry]) -> None:
+    def files(self, entries: Sequence[FileEntry]) -> None:
         """Read some files that are no segments."""
         known = {entry.path: kind for entry in entries if (kind := kind_of(entry.path)) is not None}
         data = self.store.read_many(list(known))
@@ -158,7 +158,7 @@ class _Reading:
 
     # ------------------------------------------------------------ segments
 
-    def segments(self, entries: Sequence[Entry]) -> None:
+    def segments(self, entries: Sequence[FileEntry]) -> None:
         """Read all segments, several at a time."""
         self.total += sum(entry.size for entry in entries)
         with ThreadPoolExecutor(4, "nbflow-fsck") as pool:
@@ -170,7 +170,7 @@ class _Reading:
                 elif problem:
                     self._flaw(entry.path, problem, concerns=self._concerned(name))
 
-    def _verify(self, entry: Entry) -> str:
+    def _verify(self, entry: FileEntry) -> str:
         """Return what is wrong with a segment, an empty string where nothing is."""
         name = hash_at(entry.path)
         if name is None:
@@ -181,7 +181,7 @@ class _Reading:
             return "it cannot be read" if self.store.exists(entry.path) else ""
         whole = hash_of(data) == name
         if look is not None:
-            self.store.verified.put({name: Mark(look.stamp, whole)})
+            self.store.verified.put({name: SegmentMark(look.stamp, whole)})
         return "" if whole else "its bytes are not what its name says"
 
     def _concerned(self, name: str) -> tuple[str, ...]:

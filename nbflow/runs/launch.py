@@ -303,7 +303,7 @@ def begin(
 
 
 @dataclass(frozen=True)
-class Ready:
+class PreparedRun:
     """A flow whose parameters are known, its look-up, and how it is understood anew when a run finds more out."""
 
     flow: Flow
@@ -326,7 +326,7 @@ def _prepare(
     only: str | None = None,
     again: Sequence[str] = (),
     tags: tuple[str, ...] = (),
-) -> Ready:
+) -> PreparedRun:
     """Everything that may be wrong before a run, checked; parameters evaluated. `run` gives its id, None: none."""
     words = steps if only is None else [only]
     wanted = None if words is None else [find_step(word, flow.steps) for word in words]
@@ -358,7 +358,7 @@ def _prepare(
         pinned=pins.records, only=only is not None, whole=words is None, variables=executors.variables,
         again=frozenset(find_step(word, flow.steps) for word in again),
     )  # fmt: skip
-    return Ready(ran, Lookup(ran, opened, told, given.records), given, understand)
+    return PreparedRun(ran, Lookup(ran, opened, told, given.records), given, understand)
 
 
 def check_flow(flow: Flow, wanted: Sequence[str] | None = None) -> None:

@@ -71,14 +71,14 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Settled:
+class SettledParameters:
     """Typed overrides, and the records of the run that is resumed: their values are the real ones."""
 
     overrides: Mapping[str, Any]
     earlier: tuple[Record, ...] = ()
 
 
-def settle(flow: Flow, store: Store, wish: Wish, environment: Mapping[str, str]) -> Settled:
+def settle(flow: Flow, store: Store, wish: Wish, environment: Mapping[str, str]) -> SettledParameters:
     """A flow and what the user says of its parameters in; what counts out.
 
     One ParameterError lists everything that is wrong; PlanError when there is no such run to resume.
@@ -89,13 +89,13 @@ def settle(flow: Flow, store: Store, wish: Wish, environment: Mapping[str, str])
         return (folder / path).is_file()
 
     if wish.resume is None:
-        return Settled(gather_overrides(flow.parameters, wish.params, wish.from_file, environment, exists))
+        return SettledParameters(gather_overrides(flow.parameters, wish.params, wish.from_file, environment, exists))
     past = _past(store, wish.resume)
     asked = {**wish.from_file, **wish.params}
     known = {parameter.name for parameter in flow.parameters}
     texts = {name: from_text(text) for name, text in past.started.parameters.items() if name in known}
     overrides = gather_overrides(flow.parameters, {**texts, **asked}, {}, environment, exists)
-    return Settled(overrides, _records(past, asked))
+    return SettledParameters(overrides, _records(past, asked))
 
 
 def _past(store: Store, run: str) -> StoredRun:
@@ -146,7 +146,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Place:
+class ParameterPlace:
     """Where parameters are evaluated and kept: the datastore, the executors, the run ("" for a plan)."""
 
     store: Store
@@ -168,7 +168,7 @@ def evaluate(
     """
     settled = settle(flow, store, wish, os.environ)
     overrides = settled.overrides
-    place = Place(store, executor_of, run)
+    place = ParameterPlace(store, executor_of, run)
     found: dict[str, Record] = {}
     values: dict[str, Any] = {}
     for declared in flow.steps:
@@ -207,7 +207,7 @@ def _kept(step: Step, earlier: Sequence[Record]) -> Record | None:
     return None
 
 
-def _merged(record: Record, kept: Record, place: Place) -> Record:
+def _merged(record: Record, kept: Record, place: ParameterPlace) -> Record:
     """A record and an earlier one in; a record of this run that holds the values of both, the earlier ones first."""
     start = len(record.groups)
     moved = {name: msgspec.structs.replace(a, group=a.group + start) for name, a in kept.artifacts.items()}
@@ -220,7 +220,7 @@ def _merged(record: Record, kept: Record, place: Place) -> Record:
     )  # fmt: skip
 
 
-def _literal_record(flow: Flow, step: Step, values: Mapping[str, Any], place: Place) -> Record:
+def _literal_record(flow: Flow, step: Step, values: Mapping[str, Any], place: ParameterPlace) -> Record:
     """Literal values in; a record that holds them out."""
     parts = KeyParts(code=step.code)
     key = task_key(parts)
@@ -235,7 +235,7 @@ def _literal_record(flow: Flow, step: Step, values: Mapping[str, Any], place: Pl
     )  # fmt: skip
 
 
-def _computed_record(flow: Flow, step: Step, place: Place, given: Mapping[str, Record]) -> Record:
+def _computed_record(flow: Flow, step: Step, place: ParameterPlace, given: Mapping[str, Record]) -> Record:
     """A params step with computed defaults in; the record of its task out.
 
     Defaults are evaluated once a run: only those that can never come out differently are reused.

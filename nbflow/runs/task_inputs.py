@@ -12,7 +12,7 @@ from typing import Any
 
 from nbflow.analysis.effects import owner_of
 from nbflow.engine.earlier import graph_of, parameter_records
-from nbflow.engine.events import Node
+from nbflow.engine.events import TaskNode
 from nbflow.engine.lookup import Lookup, RunFacts
 from nbflow.errors import NotFoundError
 from nbflow.flow.subflow import with_ancestors, without_params
@@ -47,7 +47,7 @@ def _retrace(lookup: Lookup, target: TaskId, until: float) -> None:
     waiting: dict[TaskId, tuple[TaskId, ...]] = {}
     settled: set[TaskId] = set()
 
-    def add(nodes: tuple[Node, ...]) -> None:
+    def add(nodes: tuple[TaskNode, ...]) -> None:
         waiting.update({node.task: node.needs for node in nodes if node.task != target})
 
     def is_open(need: TaskId) -> bool:

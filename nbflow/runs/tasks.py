@@ -98,7 +98,7 @@ class Data:
 class Artifact:
     """One name that a task left, seen through its manifest; `.value` loads it."""
 
-    def __init__(self, found: model.Artifact, load: Callable[[], Any]) -> None:
+    def __init__(self, found: model.Manifest, load: Callable[[], Any]) -> None:
         self._found = found
         self._load = load
 
@@ -150,7 +150,7 @@ class _Executed:
         return list(collected.items())
 
 
-class Attempt(_Executed):
+class PastAttempt(_Executed):
     """One attempt of a task: `.attempt` counts from 1."""
 
     def __init__(self, past: StoredRun, view: TaskView, changes: list[model.TaskChanged]) -> None:
@@ -226,12 +226,12 @@ class Task(_Executed):
         return self._view.attempt
 
     @property
-    def attempts(self) -> tuple[Attempt, ...]:
+    def attempts(self) -> tuple[PastAttempt, ...]:
         """Every attempt, in order, each with its own logs."""
         by_number: dict[int, list[model.TaskChanged]] = {}
         for change in self._past.changes(self._view.task):
             by_number.setdefault(change.attempt, []).append(change)
-        return tuple(Attempt(self._past, self._view, changes) for _, changes in sorted(by_number.items()))
+        return tuple(PastAttempt(self._past, self._view, changes) for _, changes in sorted(by_number.items()))
 
     @property
     def error(self) -> Failure | None:
@@ -316,7 +316,7 @@ class Task(_Executed):
         return {one.name: self._artifact(record, one.name) for one in self._manifests}
 
     @property
-    def _manifests(self) -> list[model.Artifact]:
+    def _manifests(self) -> list[model.Manifest]:
         record = self._record
         # `<random>` and its like are states that travel, not names of the user
         return [record.artifacts[name] for name in sorted(record.artifacts) if name[0] != "<"] if record else []

@@ -11,7 +11,7 @@ from typing import Any
 import blake3
 
 from nbflow.errors import DamagedError, OutdatedError
-from nbflow.model import Artifact, Buffer, DefinitionRef, Group, Segment
+from nbflow.model import Buffer, DefinitionRef, Group, Manifest, Segment
 from nbflow.store.location import Store
 from nbflow.store.serialize.pickler import Dumped, Unstorable
 from nbflow.store.serialize.pickler import load as unpickle
@@ -25,7 +25,7 @@ SEGMENT_MIN, SEGMENT_MAX = 1 << 20, 64 << 20
 ZEROS = bytes(128 << 10)
 
 
-def save(store: Store, dumped: Sequence[Dumped | Unstorable]) -> tuple[tuple[Group, ...], dict[str, Artifact]]:
+def save(store: Store, dumped: Sequence[Dumped | Unstorable]) -> tuple[tuple[Group, ...], dict[str, Manifest]]:
     """What `serialize.dump` gave in; its groups and one artifact for each name out, when all bytes are in the store.
 
     Large saves use a few threads for the time of the call: not for a process that will fork meanwhile.
@@ -184,9 +184,9 @@ def _is_itself(group: Group) -> bool:
     return _group_id((group.stream, *group.buffers), group.definitions) == group.id
 
 
-def _artifact(name: str, number: int, group: Group, dumped: Dumped) -> Artifact:
+def _artifact(name: str, number: int, group: Group, dumped: Dumped) -> Manifest:
     about = dumped.described[name]
-    return Artifact(
+    return Manifest(
         name=name,
         type=about.type,
         group=number,
@@ -197,9 +197,9 @@ def _artifact(name: str, number: int, group: Group, dumped: Dumped) -> Artifact:
     )
 
 
-def _not_stored(failed: Unstorable) -> Artifact:
+def _not_stored(failed: Unstorable) -> Manifest:
     about = failed.described
-    return Artifact(
+    return Manifest(
         name=failed.name,
         type=about.type,
         group=-1,

@@ -58,7 +58,7 @@ class _Head(msgspec.Struct):
     execution: str
 
 
-class _File(NamedTuple):
+class _BatchFile(NamedTuple):
     """A batch in memory: its size, and the (execution, line) pairs of each key."""
 
     size: int
@@ -151,14 +151,14 @@ class BatchReader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.RLock()
-        self._read: OrderedDict[str, _File] = OrderedDict()
+        self._read: OrderedDict[str, _BatchFile] = OrderedDict()
         self._listed: dict[str, tuple[float, list[str]]] = {}  # a folder's files elsewhere, and when they were listed
         self._runs: dict[str, list[str]] = {}  # a run -> its files
 
     def find(self, code: str, key: str) -> list[bytes]:
         """A step's code and a task's key in; the records of its executions, as they were written, out."""
         with self._lock:
-            files: list[_File] = []
+            files: list[_BatchFile] = []
             for _ in range(3):  # files that have just been joined are found again under another name
                 paths = self._paths(folder_of(code))
                 files = self._opened(paths)
@@ -197,7 +197,7 @@ class BatchReader:
             run = name_of(entry.path.rpartition("/")[2]).partition(".")[0]
             self._runs.setdefault(run, []).append(entry.path)
 
-    def _opened(self, paths: Sequence[str]) -> list[_File]:
+    def _opened(self, paths: Sequence[str]) -> list[_BatchFile]:
         """Return what files hold, without those that are gone or cannot be read."""
         missing = [path for path in paths if path not in self._read]
         for path, data in self._store.read_many(missing).items() if missing else ():
@@ -236,10 +236,10 @@ def _paths(folder: str, names: Iterable[str]) -> list[str]:
     return [f"{folder}/{name}" for name in names if name.endswith(SUFFIX)]
 
 
-def _parse(data: bytes) -> _File:
+def _parse(data: bytes) -> _BatchFile:
     found: dict[str, list[tuple[str, bytes]]] = {}
     for line in lines_of(data):
         head = from_json(line, _Head)
         if head is not None:
             found.setdefault(head.key, []).append((head.execution, line))
-    return _File(len(data), found)
+    return _BatchFile(len(data), found)

@@ -78,7 +78,7 @@ class StoredFlow:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SoughtFlow:
     """A notebook as it is looked for: its flow's name, its path as the store would hold it, its cells, this host."""
 
     name: str
@@ -180,14 +180,14 @@ def claim_flow(store: Store, notebook: Notebook) -> StoredFlow:
     raise AssertionError("counting ends never")
 
 
-def _matched(store: Store, seen: Seen) -> StoredFlow | None:
+def _matched(store: Store, seen: SoughtFlow) -> StoredFlow | None:
     flows = stored_flows(store)
     known = _at_its_path(flows, seen)
     # what is known of a folder of format 1 has to be read from its newest run
     return known or match([_completed(store, each) for each in flows], seen, _exists(store))
 
 
-def match(flows: Sequence[StoredFlow], seen: Seen, exists: Callable[[str], bool]) -> StoredFlow | None:
+def match(flows: Sequence[StoredFlow], seen: SoughtFlow, exists: Callable[[str], bool]) -> StoredFlow | None:
     """Flows and a notebook in; the one that the notebook is out; `exists`: whether a path leads to a file now."""
     if seen.path:
         here = _at_its_path(flows, seen)
@@ -200,24 +200,24 @@ def match(flows: Sequence[StoredFlow], seen: Seen, exists: Callable[[str], bool]
     return max(gone, key=lambda each: (_stem(each) == _stem_of(seen.path), _shared(each, seen)), default=None)
 
 
-def _at_its_path(flows: Iterable[StoredFlow], seen: Seen) -> StoredFlow | None:
+def _at_its_path(flows: Iterable[StoredFlow], seen: SoughtFlow) -> StoredFlow | None:
     if not seen.path:
         return None
     return next((each for each in flows if each.paths[-1:] == (seen.path,) and _is_same(each, seen)), None)
 
 
-def _is_same(flow: StoredFlow, seen: Seen) -> bool:
+def _is_same(flow: StoredFlow, seen: SoughtFlow) -> bool:
     """Whether one path means one notebook: machines may share a datastore, and each have a file of that path."""
     relative = not os.path.isabs(seen.path)  # noqa: PTH117  # a path of another system too
     return relative or flow.host == seen.host or not flow.cells or _shared(flow, seen) >= 0.5
 
 
-def _elsewhere(flow: StoredFlow, seen: Seen, exists: Callable[[str], bool]) -> bool:
+def _elsewhere(flow: StoredFlow, seen: SoughtFlow, exists: Callable[[str], bool]) -> bool:
     """Whether the flow's notebook still lies in another place than where it is looked for."""
     return any(exists(path) for path in flow.paths if path != seen.path)
 
 
-def _shared(flow: StoredFlow, seen: Seen) -> float:
+def _shared(flow: StoredFlow, seen: SoughtFlow) -> float:
     """The part of a flow's cells that a notebook has too."""
     return len({*flow.cells} & {*seen.cells}) / len(flow.cells) if flow.cells else 0.0
 
@@ -233,9 +233,9 @@ def _stem_of(path: str) -> str:
 # ---------------------------------------------------------------- what is recorded
 
 
-def _seen(store: Store, notebook: Notebook) -> Seen:
+def _seen(store: Store, notebook: Notebook) -> SoughtFlow:
     path = _recorded(store, notebook.path) if notebook.path else ""
-    return Seen(notebook.name, path, marks(notebook.cells), socket.gethostname())
+    return SoughtFlow(notebook.name, path, marks(notebook.cells), socket.gethostname())
 
 
 def marks(cells: Sequence[Cell]) -> tuple[str, ...]:
@@ -270,7 +270,7 @@ def _exists(store: Store) -> Callable[[str], bool]:
     return lambda path: (Path(root) / path).exists()
 
 
-def _updated(store: Store, flow: StoredFlow, seen: Seen, *, partial: bool) -> StoredFlow:
+def _updated(store: Store, flow: StoredFlow, seen: SoughtFlow, *, partial: bool) -> StoredFlow:
     """A flow whose notebook runs again in; the same as it is now, written where it has changed, out.
 
     Of a notebook without a file only those cells are known that have run: they are added to the others.

@@ -11,7 +11,7 @@ from nbflow.model import (
     NO_TASKS,
     SETTLED,
     WORST_FIRST,
-    Found,
+    FindingFound,
     RunEnded,
     RunEvent,
     RunStarted,
@@ -63,7 +63,7 @@ def snapshot(
             tasks[event.task] = advance(tasks.get(event.task), event)
             for gone in ended_by(event, tasks):
                 del tasks[gone]
-        elif isinstance(event, Found):
+        elif isinstance(event, FindingFound):
             if event.finding not in findings:
                 findings.append(event.finding)
         elif isinstance(event, Tagged):

@@ -16,7 +16,7 @@ import msgspec
 
 from nbflow.errors import DamagedError, FormatError, NotFoundError, StoreError
 from nbflow.model import FORMAT, Segment
-from nbflow.store.verified import Look, Mark, Verified, hash_of
+from nbflow.store.verified import Look, SegmentMark, Verified, hash_of
 
 ABOUT = "nbflow.json"
 TEMPORARY = ".tmp-"
@@ -38,7 +38,7 @@ RESERVED_NAMES = frozenset(
 SAFE_PATH = re.compile(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]+")
 
 
-class Entry(NamedTuple):
+class FileEntry(NamedTuple):
     """One file of a listing; `mtime` in seconds since 1970, 0 when the store does not say."""
 
     path: str
@@ -52,7 +52,7 @@ class About(msgspec.Struct):
     format: int
 
 
-Entries = list[Entry]
+Entries = list[FileEntry]
 Names = list[str]
 
 
@@ -273,7 +273,7 @@ class Store(ABC):
         """Whether a segment's bytes are what its name says: they are read."""
         data = self.read_many([path := segment_path(segment.hash)]).get(path)
         whole = data is not None and hash_of(data) == segment.hash
-        self.verified.put({segment.hash: Mark(look.stamp, whole)})
+        self.verified.put({segment.hash: SegmentMark(look.stamp, whole)})
         return whole
 
     def write_segment(self, segment: Segment, data: bytes | memoryview) -> None:
@@ -282,7 +282,7 @@ class Store(ABC):
         self.write(path, data)
         look = self.look(path)
         if look is not None:
-            self.verified.put({segment.hash: Mark(look.stamp, whole=True)})
+            self.verified.put({segment.hash: SegmentMark(look.stamp, whole=True)})
 
     def broken(self, segment: Segment, what: str) -> DamagedError:
         """Return the error for a segment that `is missing`, `is damaged` or `cannot be read`."""

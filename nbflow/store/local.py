@@ -31,16 +31,16 @@ from nbflow.store.interface import (
     REFUSED,
     TEMPORARY,
     Entries,
-    Entry,
+    FileEntry,
     Names,
     Store,
     check_path,
     is_safe,
     segment_path,
 )
-from nbflow.store.memory_map import Piece, stitch
+from nbflow.store.memory_map import MapPiece, stitch
 from nbflow.store.syncing import OLD, boot, syncing_of
-from nbflow.store.verified import Look, Mark, hashes_of
+from nbflow.store.verified import Look, SegmentMark, hashes_of
 
 NEW = 600.0
 """Seconds in which a segment counts as new by itself: well below what a clean-up leaves alone."""
@@ -204,7 +204,7 @@ class LocalStore(Store):
                         about = item.stat(follow_symlinks=False)
                     except FileNotFoundError:  # removed meanwhile
                         continue
-                    found.append(Entry(path, about.st_size, about.st_mtime))
+                    found.append(FileEntry(path, about.st_size, about.st_mtime))
                 elif path.count("/") < DEEPEST:
                     left.append((item.path, path))
         return sorted(found)
@@ -288,7 +288,7 @@ class LocalStore(Store):
         if before is not None and after is not None:
             mark = self.verified.marks({name: before}).get(name)
             if mark is not None and mark.stamp == before.stamp:
-                self.verified.put({name: Mark(after.stamp, mark.whole)})
+                self.verified.put({name: SegmentMark(after.stamp, mark.whole)})
         return True
 
     def map_segments(self, segments: Sequence[Segment]) -> memoryview:
@@ -298,7 +298,7 @@ class LocalStore(Store):
         """
         looks = {each.hash: self._look_at(each) for each in segments if each.hash}
         marks = self.verified.marks(looks)
-        pieces = [Piece(self._place(segment_path(s.hash)) if s.hash else None, s.length) for s in segments]
+        pieces = [MapPiece(self._place(segment_path(s.hash)) if s.hash else None, s.length) for s in segments]
         try:
             memory = stitch(pieces, mapped=self.mapped)
         except (OSError, ValueError) as error:
@@ -311,7 +311,7 @@ class LocalStore(Store):
         start = 0
         for segment in segments:
             mark = marks.get(segment.hash)
-            if segment.hash and (mark is None or mark != Mark(looks[segment.hash].stamp, whole=True)):
+            if segment.hash and (mark is None or mark != SegmentMark(looks[segment.hash].stamp, whole=True)):
                 new[segment.hash] = memory[start : start + segment.length]
             start += segment.length
         if new:
@@ -330,7 +330,7 @@ class LocalStore(Store):
     def _check(self, segments: Sequence[Segment], new: Mapping[str, memoryview], looks: Mapping[str, Look]) -> None:
         """Hash what was mapped for the first time; DamagedError for what is not what its name says."""
         found = dict(zip(new, hashes_of(list(new.values())), strict=True))
-        self.verified.put({name: Mark(looks[name].stamp, name == is_now) for name, is_now in found.items()})
+        self.verified.put({name: SegmentMark(looks[name].stamp, name == is_now) for name, is_now in found.items()})
         damaged = next((each for each in segments if each.hash in found and found[each.hash] != each.hash), None)
         if damaged is not None:
             raise self.broken(damaged, "is damaged: its bytes are not what they were")

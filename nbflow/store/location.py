@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nbflow.store.index_file import cache_folder
-from nbflow.store.interface import Entry, Store, hashed_name, is_safe, name_of, safe_name
+from nbflow.store.interface import FileEntry, Store, hashed_name, is_safe, name_of, safe_name
 from nbflow.store.local import LocalStore
 from nbflow.store.remote import RemoteStore
 from nbflow.store.settings import read_settings
 
 __all__ = [
-    "Entry",
+    "FileEntry",
     "LocalStore",
     "RemoteStore",
     "Store",

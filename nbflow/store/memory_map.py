@@ -26,7 +26,7 @@ HUGE_PAGES = 14  # MADV_HUGEPAGE
 PRIVATE, FIXED, ANONYMOUS, NO_RESERVE = 0x02, 0x10, 0x20, 0x4000
 
 
-class Piece(NamedTuple):
+class MapPiece(NamedTuple):
     """The next `length` bytes: those of a file, or zeros where `path` is None."""
 
     path: str | None
@@ -38,7 +38,7 @@ def can_map() -> bool:
     return sys.platform == "linux"
 
 
-def stitch(pieces: Sequence[Piece], *, mapped: bool = True) -> memoryview:
+def stitch(pieces: Sequence[MapPiece], *, mapped: bool = True) -> memoryview:
     """Pieces in; their bytes one after another as writable memory of this process's own out.
 
     `mapped=False` reads them. OSError when a file is missing; ValueError naming the file when its length is wrong.
@@ -58,7 +58,7 @@ def stitch(pieces: Sequence[Piece], *, mapped: bool = True) -> memoryview:
 # ---------------------------------------------------------------- reading
 
 
-def _read(pieces: Sequence[Piece], total: int) -> memoryview:
+def _read(pieces: Sequence[MapPiece], total: int) -> memoryview:
     if total == 0:
         return memoryview(bytearray())
     memory = memoryview(bytearray(total) if total < READ_BELOW else mmap.mmap(-1, total))
@@ -70,7 +70,7 @@ def _read(pieces: Sequence[Piece], total: int) -> memoryview:
     return memory
 
 
-def _read_into(piece: Piece, memory: memoryview) -> None:
+def _read_into(piece: MapPiece, memory: memoryview) -> None:
     with Path(str(piece.path)).open("rb", buffering=0) as file:
         check_length(piece, file.fileno())
         done = 0
@@ -81,7 +81,7 @@ def _read_into(piece: Piece, memory: memoryview) -> None:
             done += count
 
 
-def check_length(piece: Piece, descriptor: int) -> None:
+def check_length(piece: MapPiece, descriptor: int) -> None:
     """A piece and its open file in; ValueError when the file has another length: damaged after it was written."""
     found = os.fstat(descriptor).st_size
     if found != piece.length:
@@ -125,7 +125,7 @@ def _mmap(address: int | None, length: int, flags: int, descriptor: int) -> int:
     return int(found)
 
 
-def _map(pieces: Sequence[Piece], total: int) -> memoryview:
+def _map(pieces: Sequence[MapPiece], total: int) -> memoryview:
     reserved = _Reserved(total)
     memory = (ctypes.c_ubyte * total).from_address(reserved.start)
     memory.owner = reserved  # type: ignore[attr-defined]  # views keep the array alive, the array keeps the mapping
@@ -137,7 +137,7 @@ def _map(pieces: Sequence[Piece], total: int) -> memoryview:
     return memoryview(memory).cast("B")
 
 
-def _map_file(piece: Piece, address: int) -> None:
+def _map_file(piece: MapPiece, address: int) -> None:
     descriptor = os.open(str(piece.path), os.O_RDONLY | os.O_CLOEXEC)
     try:
         check_length(piece, descriptor)

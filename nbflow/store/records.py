@@ -54,7 +54,7 @@ class Stamped(msgspec.Struct, frozen=True, array_like=True):
     event: RunEvent
 
 
-class _Place(msgspec.Struct, frozen=True):
+class _RecordPlace(msgspec.Struct, frozen=True):
     """As much of a record as its place in the order of records needs."""
 
     created_at: float
@@ -133,7 +133,9 @@ def newest_place(store: Store, key: str, *, among: str = "") -> float:
     folder = result_folder(key)
     paths = [f"{folder}/{name}" for name in store.children(folder) if name.endswith(".json")]
     lines = [*store.read_many(paths[-LAST:]).values(), *(batches.reader_of(store).find(among, key) if among else ())]
-    return max((place.stamp or place.created_at for line in lines if (place := from_json(line, _Place))), default=0.0)
+    return max(
+        (place.stamp or place.created_at for line in lines if (place := from_json(line, _RecordPlace))), default=0.0
+    )
 
 
 def read_record(store: Store, key: str, execution: str) -> Record | None:

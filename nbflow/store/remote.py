@@ -12,9 +12,9 @@ from typing import Any
 
 from nbflow.errors import DamagedError, NotFoundError
 from nbflow.model import Segment
-from nbflow.store.interface import TEMPORARY, Entries, Entry, Names, Store, check_path, segment_path
+from nbflow.store.interface import TEMPORARY, Entries, FileEntry, Names, Store, check_path, segment_path
 from nbflow.store.local import LocalStore
-from nbflow.store.verified import Look, Mark, hash_of
+from nbflow.store.verified import Look, SegmentMark, hash_of
 
 WHOLE_PUTS = frozenset("s3 s3a gs gcs az abfs abfss adl oci oss memory".split())
 """Protocols whose single put is seen whole or not at all; elsewhere a file is written beside and moved."""
@@ -174,7 +174,7 @@ class RemoteStore(Store):
         except Exception as error:  # as above
             raise self.trouble("read from", error, prefix) from error
         entries = (
-            Entry(path.removeprefix(root).lstrip("/"), int(about.get("size") or 0), _mtime(about))
+            FileEntry(path.removeprefix(root).lstrip("/"), int(about.get("size") or 0), _mtime(about))
             for path, about in found.items()
         )
         return sorted(entry for entry in entries if f"/{TEMPORARY}" not in f"/{entry.path}")
@@ -261,7 +261,7 @@ class RemoteStore(Store):
         if hash_of(data) != segment.hash:
             look = self.look(path)
             if look is not None:
-                self.verified.put({segment.hash: Mark(look.stamp, whole=False)})
+                self.verified.put({segment.hash: SegmentMark(look.stamp, whole=False)})
             raise self.broken(segment, "is damaged: its bytes are not what they were")
         self._cache.write_segment(segment, data)
 

@@ -38,7 +38,7 @@ class Look(NamedTuple):
     stamp: str
 
 
-class Mark(NamedTuple):
+class SegmentMark(NamedTuple):
     """What was found when a segment was read: how it looked then, and whether it was whole."""
 
     stamp: str
@@ -63,19 +63,19 @@ class Verified:
 
     def __init__(self, url: str) -> None:
         self._file = IndexFile(url)
-        self._marks: dict[str, Mark] = {}
+        self._marks: dict[str, SegmentMark] = {}
         self._asked = 0
         self._loaded = float("-inf")
         self._is_large = False
 
-    def marks(self, looks: Mapping[str, Look]) -> dict[str, Mark]:
+    def marks(self, looks: Mapping[str, Look]) -> dict[str, SegmentMark]:
         """Return what is known of these segments; the index is asked where memory does not know them as they look."""
         unknown = [name for name, look in looks.items() if self._stamp(name) != look.stamp]
         if unknown:
             self._learn(unknown)
         return {name: self._marks[name] for name in looks if name in self._marks}
 
-    def put(self, marks: Mapping[str, Mark]) -> None:
+    def put(self, marks: Mapping[str, SegmentMark]) -> None:
         """Remember what was found."""
         self._marks.update(marks)
         rows = [(name, mark.stamp, mark.whole) for name, mark in marks.items()]
@@ -97,7 +97,7 @@ class Verified:
     def _load(self) -> None:
         query = f"SELECT * FROM segments LIMIT {MOST}"  # noqa: S608  # constant text
         rows: list[tuple[str, str, int]] = self._file.use(lambda db: db.execute(query).fetchall(), [])
-        self._marks.update((name, Mark(stamp, bool(whole))) for name, stamp, whole in rows)
+        self._marks.update((name, SegmentMark(stamp, bool(whole))) for name, stamp, whole in rows)
         self._is_large = len(rows) == MOST
         self._loaded = time.monotonic()
 
@@ -105,4 +105,4 @@ class Verified:
         given = tuple(names)
         query = f"SELECT * FROM segments WHERE hash IN ({', '.join('?' for _ in given)})"  # noqa: S608  # constant text
         rows: list[tuple[str, str, int]] = self._file.use(lambda db: db.execute(query, given).fetchall(), [])
-        self._marks.update((name, Mark(stamp, bool(whole))) for name, stamp, whole in rows)
+        self._marks.update((name, SegmentMark(stamp, bool(whole))) for name, stamp, whole in rows)

@@ -32,7 +32,7 @@ OWN = frozenset(
 
 
 @dataclass(frozen=True)
-class State:
+class DefinitionState:
     """A class or function as it was at one time: what stood on it, and how that looked."""
 
     value: Any
@@ -40,11 +40,11 @@ class State:
     prints: Mapping[str, str | None]
 
     @classmethod
-    def of(cls, value: Any, registry: Registry) -> State:
+    def of(cls, value: Any, registry: Registry) -> DefinitionState:
         """Return how a class or function is now, with the very objects that stand on it."""
         return cls(value, _attributes(value), prints_of(value, registry))
 
-    def copied(self) -> State:
+    def copied(self) -> DefinitionState:
         """Return the same with copies of what can change in place, as far as it can be copied."""
         return replace(self, attributes={key: _copied(each) for key, each in self.attributes.items()})
 
@@ -55,7 +55,7 @@ def _copied(value: Any) -> Any:
     return answered(lambda: copy.deepcopy(value), value)  # what cannot be copied stays what it is
 
 
-def reset(value: Any, state: State) -> None:
+def reset(value: Any, state: DefinitionState) -> None:
     """Make a class or function what it was."""
     now = _attributes(value)
     put_state(value, {
@@ -79,7 +79,7 @@ class Definitions:
 
     def __init__(
         self, names: Iterable[str], namespace: Mapping[str, Any], registry: Registry,
-        fresh: Callable[[Any], State | None] = lambda _: None,
+        fresh: Callable[[Any], DefinitionState | None] = lambda _: None,
     ) -> None:  # fmt: skip
         """Take down the definitions of these names; `fresh` says how one was when it was defined, if not as now."""
         self._registry = registry

@@ -52,7 +52,7 @@ class Kept:
 
 
 @dataclass
-class Prepared:
+class WarmShell:
     """What a worker has made ahead of its task: a warm shell, thread pools' controls, the user's thread variables.
 
     `kept` only in a process that is not the task's own.
@@ -64,7 +64,7 @@ class Prepared:
     kept: Kept | None = None
 
     @classmethod
-    def make(cls) -> Prepared:
+    def make(cls) -> WarmShell:
         """Everything ready for a task, in about 0.3 s; the environment must still be the user's."""
         own = {name: os.environ.get(name) for name in limits.THREAD_VARIABLES}
         return cls(shell.make_shell(), limits.controller(), own)
@@ -76,19 +76,19 @@ Emit = Callable[[TaskEvent], None]
 _T = TypeVar("_T")
 
 
-def execute(spec: TaskSpec, emit: Emit, prepared: Prepared | None = None) -> TaskResult:
+def execute(spec: TaskSpec, emit: Emit, prepared: WarmShell | None = None) -> TaskResult:
     """A spec and the way for events in; the result out, never an exception but a KeyboardInterrupt outside the cell.
 
     Outputs travel as events; `finish` puts them into the record. Segments are in the store when this returns, the
     record is not: the supervisor publishes it.
     """
-    return _Task(spec, emit, prepared or Prepared.make()).run()
+    return _Task(spec, emit, prepared or WarmShell.make()).run()
 
 
 class _Task:
     """One task on its way, in a process of its own."""
 
-    def __init__(self, spec: TaskSpec, emit: Emit, prepared: Prepared) -> None:
+    def __init__(self, spec: TaskSpec, emit: Emit, prepared: WarmShell) -> None:
         self.spec = spec
         self.emit = emit
         self.prepared = prepared
@@ -97,7 +97,7 @@ class _Task:
         self.registry = Registry()
         self.kept = prepared.kept
         self.store = location.open_store(spec.store) if self.kept is None else self.kept.store(spec.store)
-        self.inputs = replay.Inputs(spec.groups, self._load)
+        self.inputs = replay.StoredInputs(spec.groups, self._load)
         self.observer = Observer(spec, OURS, fresh=True)
         self.imports = ImportSettings() if self.kept is None else self.kept.imports
         self.stages = Stages(

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from typing import Any, overload
 
 from nbflow.errors import DamagedError, nearest
-from nbflow.model import Artifact, JoinItem, Record, Ref
+from nbflow.model import JoinItem, Manifest, Record, Ref
 from nbflow.store import artifacts, records
 from nbflow.store.location import Store
 from nbflow.store.serialize.inspection import attribute, is_a
@@ -16,7 +16,7 @@ from nbflow.store.serialize.registry import Registry
 SCALARS = frozenset({"int", "float", "bool", "str", "complex", "NoneType", "datetime.date", "datetime.datetime"})
 
 
-class Entry:
+class JoinedItem:
     """One item: `.item`, `.index`, and every name as the item left it, read or written in whichever step."""
 
     def __init__(
@@ -64,9 +64,9 @@ class Entry:
         return f"<item {self._index}: {', '.join(self.names())}>"
 
 
-def kept_entry(index: int, item: Any, values: dict[str, Any]) -> Entry:
+def kept_entry(index: int, item: Any, values: dict[str, Any]) -> JoinedItem:
     """An item's place, value and names with their values in; the entry out."""
-    return Entry(index, partial(_same, item), partial(_constants, values))
+    return JoinedItem(index, partial(_same, item), partial(_constants, values))
 
 
 def _same(value: Any) -> Any:
@@ -77,18 +77,20 @@ def _constants(values: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:
     return {name: partial(_same, value) for name, value in values.items()}
 
 
-class Inputs(Sequence[Entry]):
+class Inputs(Sequence[JoinedItem]):
     """The items of a fan-out that are done, in item order."""
 
-    def __init__(self, entries: Sequence[Entry], scalars: Callable[[Entry], Sequence[str]] | None = None) -> None:
+    def __init__(
+        self, entries: Sequence[JoinedItem], scalars: Callable[[JoinedItem], Sequence[str]] | None = None
+    ) -> None:
         self._entries = list(entries)
         self._scalars = scalars
 
     @overload
-    def __getitem__(self, place: int) -> Entry: ...
+    def __getitem__(self, place: int) -> JoinedItem: ...
     @overload
     def __getitem__(self, place: slice) -> Inputs: ...
-    def __getitem__(self, place: int | slice) -> Entry | Inputs:
+    def __getitem__(self, place: int | slice) -> JoinedItem | Inputs:
         if isinstance(place, slice):
             return Inputs(self._entries[place], self._scalars)
         return self._entries[place]
@@ -96,7 +98,7 @@ class Inputs(Sequence[Entry]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[JoinedItem]:
         return iter(self._entries)
 
     def __repr__(self) -> str:
@@ -139,9 +141,9 @@ class _Stored:
         self.constants = constants
 
     @cached_property
-    def written(self) -> Mapping[str, tuple[Record, Artifact]]:
+    def written(self) -> Mapping[str, tuple[Record, Manifest]]:
         """Each name with the record of the last task of the body that wrote it."""
-        found: dict[str, tuple[Record, Artifact]] = {}
+        found: dict[str, tuple[Record, Manifest]] = {}
         for key, execution in self.entry.places:
             record = records.read_record(self.store, key, execution)
             if record is None:
@@ -187,5 +189,5 @@ def open_inputs(
 ) -> Inputs:
     """A join's items as its spec names them in; `inputs` out; nothing is read before it is asked for."""
     stored = {entry.index: _Stored(entry, value_of, store, registry, constants) for entry in items}
-    entries = [Entry(entry.index, partial(value_of, entry.item), stored[entry.index].names) for entry in items]
+    entries = [JoinedItem(entry.index, partial(value_of, entry.item), stored[entry.index].names) for entry in items]
     return Inputs(entries, lambda entry: stored[entry.index].scalars())

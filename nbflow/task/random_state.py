@@ -31,7 +31,7 @@ def _seed_numpy(entropy: bytes) -> None:
 
 
 @dataclass(frozen=True)
-class State:
+class Generator:
     """One library's global state: how it is read, put back and seeded with 32 bytes."""
 
     module: str
@@ -40,15 +40,15 @@ class State:
     seed: Callable[[bytes], Any]
 
 
-STATES: dict[str, State] = {
-    "<random>": State("random", random.getstate, random.setstate, random.seed),
-    "<numpy.random>": State(
+STATES: dict[str, Generator] = {
+    "<random>": Generator("random", random.getstate, random.setstate, random.seed),
+    "<numpy.random>": Generator(
         "numpy",
         lambda: _numpy().random.get_state(),  # noqa: PLW0108  # NumPy is loaded when it is called
         lambda state: _numpy().random.set_state(state),  # noqa: PLW0108
         _seed_numpy,
     ),
-    "<torch>": State(
+    "<torch>": Generator(
         "torch",
         lambda: _torch().get_rng_state(),
         lambda state: _torch().set_rng_state(state),

@@ -31,7 +31,7 @@ class ReplayFailed(Exception):
         self.failure = failure
 
 
-class Inputs:
+class StoredInputs:
     """A task's inputs, loaded when first asked for, each group once: objects shared between names stay shared."""
 
     def __init__(self, groups: tuple[Group, ...], load: Load) -> None:
@@ -52,7 +52,7 @@ def file_of(replay: Replay, position: int, code_name: str) -> str:
     return code_name if replay.position == position else f"cell {replay.position}"
 
 
-def run(replay: Replay, file: str, shell: Any, inputs: Inputs, registry: Registry) -> None:
+def run(replay: Replay, file: str, shell: Any, inputs: StoredInputs, registry: Registry) -> None:
     """One definition or set-up statement in, run in the shell's namespace; ReplayFailed when it raises.
 
     Names that it reads from elsewhere are bound just for it. What a set-up statement shows has been shown by its

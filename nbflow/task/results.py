@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nbflow.errors import SerializationError
-from nbflow.model import Artifact, TaskSpec
+from nbflow.model import Manifest, TaskSpec
 from nbflow.task import random_state
 
 STAR = re.compile(r"^[ \t]*from[ \t]+([\w.]+)[ \t]+import[ \t]*\(?[ \t]*\*", re.MULTILINE)
@@ -77,7 +77,7 @@ def is_public(name: object) -> bool:
     return isinstance(name, str) and not name.startswith("_")
 
 
-def check_required(spec: TaskSpec, artifacts: Mapping[str, Artifact]) -> None:
+def check_required(spec: TaskSpec, artifacts: Mapping[str, Manifest]) -> None:
     """SerializationError when a value that another step needs could not be stored."""
     needed = {*spec.required, *(spec.outputs or ())}
     for name, artifact in artifacts.items():

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from nbflow.analysis.effects import AXES, PROCESS, names_axes, owner_of
-from nbflow.model import FORMAT, MISSING, Artifact, Finding, Group, Observations, Record, Ref, TaskSpec
+from nbflow.model import FORMAT, MISSING, Finding, Group, Manifest, Observations, Record, Ref, TaskSpec
 from nbflow.store import records
 from nbflow.store.location import Store
 from nbflow.store.serialize.fingerprint import fingerprint, holds_artists
@@ -46,14 +46,14 @@ def _unguarded(call: Callable[[], Any]) -> Any:
     return call()
 
 
-class Values(Protocol):
+class InputSource(Protocol):
     """Where a task's inputs come from."""
 
     def value(self, ref: Ref) -> Any:
         """Return the value of an input, the same object each time; raise whatever loading it raises."""
 
 
-class Place(Protocol):
+class InputPlace(Protocol):
     """Where a lane puts what it binds."""
 
     def name(self, name: str, value: Any) -> None:
@@ -66,7 +66,7 @@ class Place(Protocol):
         """Set on a class or function what earlier cells have set on it."""
 
 
-def bind(spec: TaskSpec, values: Values, place: Place) -> None:
+def bind(spec: TaskSpec, values: InputSource, place: InputPlace) -> None:
     """Bind a task's inputs, each where it belongs; what steps set in the process belongs to the replay."""
     for name, ref in spec.inputs.items():
         if name == PROCESS:
@@ -83,7 +83,8 @@ def bind(spec: TaskSpec, values: Values, place: Place) -> None:
 
 
 def bind_loop(
-    spec: TaskSpec, values: Values, place: Place, store: Store, registry: Registry, constants: Mapping[str, Any],
+    spec: TaskSpec, values: InputSource, place: InputPlace, store: Store, registry: Registry,
+    constants: Mapping[str, Any],
     guard: Guard = _unguarded,
 ) -> None:  # fmt: skip
     """Bind the loop variable of a foreach, and `inputs` of a join, whose `constants` its items have too."""
@@ -103,7 +104,7 @@ def unpacked(target: str, item: Any) -> dict[str, Any]:
     return {name: space[name] for name in names}
 
 
-def changes_above(spec: TaskSpec, values: Values) -> process_state.Changes:
+def changes_above(spec: TaskSpec, values: InputSource) -> process_state.Changes:
     """Return what the steps above a task have set in the process."""
     ref = spec.inputs.get(PROCESS)
     found: process_state.Changes = values.value(ref) if ref is not None else ()
@@ -131,7 +132,7 @@ class Stages:
         spec: TaskSpec,
         namespace: dict[str, Any],
         registry: Registry,
-        values: Values,
+        values: InputSource,
         reload: replay.Load,
         observer: Observer,
         modules: Callable[[], Iterable[str]],
@@ -330,7 +331,7 @@ class Stages:
     # ------------------------------------------------------------ the record
 
     def record(
-        self, left: Left, groups: tuple[Group, ...], artifacts: dict[str, Artifact],
+        self, left: Left, groups: tuple[Group, ...], artifacts: dict[str, Manifest],
         observations: Observations = NOTHING_SEEN, **shown: Any,
     ) -> Record:  # fmt: skip
         """Return the execution's record: what the cell left, as it was stored, and `outputs` where they are known."""

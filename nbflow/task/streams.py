@@ -67,7 +67,7 @@ class Interrupts:
         return self._pending
 
 
-class Drained:
+class PipesRead:
     """Waits until the supervisor has read what is in the pipes behind descriptors 1 and 2.
 
     Without this, text printed after a child's output could overtake it: they go through different pipes.

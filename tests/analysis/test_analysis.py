@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from nbflow.analysis.cell import Analysis, Statement, Value, analyse, normalise, transform
+from nbflow.analysis.cell import Analysis, AssignedValue, Statement, analyse, normalise, transform
 from tests.analysis.cases import CASES, Case
 
 
@@ -97,12 +97,12 @@ def test_kind(source: str, kind: str) -> None:
 )
 def test_value(source: str, value: tuple[str, str | None, str]) -> None:
     kind, callee, used = value
-    assert statements(f"x = {source}")[0].value == Value(kind, callee, frozenset(names(used)))
+    assert statements(f"x = {source}")[0].value == AssignedValue(kind, callee, frozenset(names(used)))
 
 
 def test_value_only_for_plain_names() -> None:
-    assert statements("a, b = 1, 2")[0].value == Value("literal", None, frozenset())
-    assert statements("x: int = 1")[0].value == Value("literal", None, frozenset())
+    assert statements("a, b = 1, 2")[0].value == AssignedValue("literal", None, frozenset())
+    assert statements("x: int = 1")[0].value == AssignedValue("literal", None, frozenset())
     for source in ("x[0] = 1", "x += 1", "x: int", "x.a = y"):
         assert statements(source)[0].value is None
 

@@ -8,7 +8,7 @@ from typing import Any
 from nbflow.flow.graph import build_flow
 from nbflow.flow.notebook import RawCell, parse_cells
 from nbflow.model import Finding, Flow, Snapshot, TaskFailure, TaskId, TaskView
-from nbflow.page.snapshot import Seen, page
+from nbflow.page.snapshot import PageRun, page
 
 DIGITS = [
     "import time\nfrom math import sqrt",
@@ -73,7 +73,7 @@ def moment(flow: Flow, states: dict[str, Any], *, status: str = "running", start
         labels={step.name: step.label for step in flow.steps}, tasks=tuple(tasks), edges=flow.edges,
         parameters={"rate": "0.2"}, findings=(),
     )  # fmt: skip
-    message = page(flow, Seen(snapshot=snapshot), order="the cells in the front end", busy=status == "running")
+    message = page(flow, PageRun(snapshot=snapshot), order="the cells in the front end", busy=status == "running")
     return {**message, "session": "recorded", "seq": seq, "now": now}
 
 

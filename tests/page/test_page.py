@@ -31,14 +31,16 @@ FLOW = flow_of(SOURCES)
 FAILURE = TaskFailure(type="E", message="m", traceback="\x1b[31m" + "x" * 9000)
 
 
-def seen(tasks: dict[str, Any], *, at: float = 10.0, status: str = "running", by_hand: bool = False) -> snapshot.Seen:
+def seen(
+    tasks: dict[str, Any], *, at: float = 10.0, status: str = "running", by_hand: bool = False
+) -> snapshot.PageRun:
     views = []
     for name, states in tasks.items():
         for number, state in enumerate(states if isinstance(states, list) else [states]):
             index = (number,) if isinstance(states, list) else ()
             failure = FAILURE if state == "failed" else None
             views.append(TaskView(task=TaskId(step=name, index=index), state=state, started_at=at, failure=failure))
-    return snapshot.Seen(
+    return snapshot.PageRun(
         snapshot=Snapshot(
             run="r", flow="digits", status=status, started_at=at, steps=tuple(step.name for step in FLOW.steps),
             labels={}, tasks=tuple(views), edges=FLOW.edges, parameters={"rate": "0.5"},
@@ -118,7 +120,7 @@ def test_messages_are_json_and_small() -> None:
         run="r", flow="digits", status="running", started_at=1.0, steps=tuple(step.name for step in many.steps),
         labels={}, tasks=tuple(TaskView(task=TaskId(step=step.name), state="done", elapsed=1.0) for step in many.steps),
     )  # fmt: skip
-    text = json.dumps(snapshot.page(many, snapshot.Seen(snapshot=run)))
+    text = json.dumps(snapshot.page(many, snapshot.PageRun(snapshot=run)))
     assert len(text) < 500 * 200
 
 

@@ -15,10 +15,10 @@ import pytest
 
 from nbflow.flow.options import parse_header
 from nbflow.model import (
-    Artifact,
     Change,
     Edge,
     Finding,
+    Manifest,
     Plan,
     PlanTask,
     Snapshot,
@@ -143,12 +143,12 @@ def test_rows_say_what_matters() -> None:
 def test_an_error_leads_to_its_cell() -> None:
     failure = TaskFailure(type="OSError", message="x", cell="3f0b-9c", line=2)
     seen = snapshot(view("train", "failed", failure=failure), steps=("train",), status="failed")
-    known = table.Known(cells={"3f0b-9c": 7}, notebook="my book.ipynb")
+    known = table.RunHints(cells={"3f0b-9c": 7}, notebook="my book.ipynb")
     assert "OSError: x (cell 7, line 2)" in table.text(seen, known=known)
     link = balanced(table.as_html(seen, known=known)).find(".//a")
     assert link is not None
     assert (link.get("href"), link.text) == ("my%20book.ipynb#cell-id=3f0b-9c", "cell 7, line 2")
-    assert "<a" not in table.as_html(seen, known=table.Known())
+    assert "<a" not in table.as_html(seen, known=table.RunHints())
 
 
 def test_long_tables_can_be_filtered() -> None:
@@ -191,8 +191,8 @@ def test_html_is_well_formed_and_escaped() -> None:
         view(NASTY, "failed", failure=FAILED, elapsed=1.0), flow=NASTY, status="failed", error=NASTY, finished_at=101.0,
         steps=(NASTY,), labels={NASTY: NASTY}, findings=(Finding(code="x", message=NASTY, fix=NASTY),),
     )  # fmt: skip
-    one = Artifact(name=NASTY, type=NASTY, group=0, preview=NASTY, nbytes=3, shape=(2, 3))
-    row = listing.RunRow(
+    one = Manifest(name=NASTY, type=NASTY, group=0, preview=NASTY, nbytes=3, shape=(2, 3))
+    row = listing.ListedRun(
         flow=NASTY, run=NASTY, status="failed", started_at=1.0, elapsed=2.0, tasks="1", tags=(NASTY,), note=NASTY
     )
     for markup in (
@@ -215,8 +215,8 @@ def test_html_has_one_style_and_no_fixed_text_colour() -> None:
 def test_listing_of_artifacts() -> None:
     text = listing.artifacts_text(
         [
-            Artifact(name="df", type="pandas.DataFrame", group=0, nbytes=4800, shape=(150, 4), preview="a b\n1 2"),
-            Artifact(name="gen", type="generator", group=-1, error="cannot pickle 'generator' object"),
+            Manifest(name="df", type="pandas.DataFrame", group=0, nbytes=4800, shape=(150, 4), preview="a b\n1 2"),
+            Manifest(name="gen", type="generator", group=-1, error="cannot pickle 'generator' object"),
         ]
     )
     assert text.splitlines() == [
@@ -229,9 +229,9 @@ def test_listing_of_artifacts() -> None:
 # ---------------------------------------------------------------- graphs
 
 
-def graph(edges: list[tuple[str, str]], names: list[str] | None = None, **nodes: dag.Node) -> dag.Graph:
+def graph(edges: list[tuple[str, str]], names: list[str] | None = None, **nodes: dag.DrawnStep) -> dag.Graph:
     names = names or list(dict.fromkeys(itertools.chain(*edges)))
-    drawn = tuple(nodes.get(name) or dag.Node(name=name, label=name) for name in names)
+    drawn = tuple(nodes.get(name) or dag.DrawnStep(name=name, label=name) for name in names)
     return dag.Graph(title="g", nodes=drawn, edges=tuple(Edge(frm=a, to=b, names=("x",)) for a, b in edges))
 
 
@@ -364,7 +364,8 @@ def test_layout_tells_an_edge_that_leads_up_from_its_source() -> None:
 
 def test_svg_names_everything_for_screen_readers() -> None:
     drawn = graph(
-        [("load", "train")], train=dag.Node(name="train", label="train", detail="foreach d in [2, 4]", state="failed")
+        [("load", "train")],
+        train=dag.DrawnStep(name="train", label="train", detail="foreach d in [2, 4]", state="failed"),
     )
     tree = balanced(dag.svg(drawn))
     space = "{http://www.w3.org/2000/svg}"
@@ -378,7 +379,7 @@ def test_svg_names_everything_for_screen_readers() -> None:
 
 
 def test_svg_survives_edges_that_go_up_and_long_names() -> None:
-    drawn = graph([("a", "b"), ("b", "a")], ["a", "b"], a=dag.Node(name="a", label="a" * 90))
+    drawn = graph([("a", "b"), ("b", "a")], ["a", "b"], a=dag.DrawnStep(name="a", label="a" * 90))
     balanced(dag.svg(drawn))
     assert dag.text(drawn)
 

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from nbflow.errors import OutdatedError, StoreError
-from nbflow.model import FORMAT, Artifact, Group, KeyParts, Record
+from nbflow.model import FORMAT, Group, KeyParts, Manifest, Record
 from nbflow.store import artifacts, records
 from nbflow.store.location import Store, open_store
 from nbflow.store.serialize.pickler import Registry, dump
@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Store:
     return open_store(tmp_path / "store")
 
 
-def save(store: Store, /, **values: Any) -> tuple[tuple[Group, ...], dict[str, Artifact]]:
+def save(store: Store, /, **values: Any) -> tuple[tuple[Group, ...], dict[str, Manifest]]:
     return artifacts.save(store, dump(values, Registry()))
 
 

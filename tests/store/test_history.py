@@ -10,7 +10,7 @@ import pytest
 from nbflow.model import (
     Edge,
     Finding,
-    Found,
+    FindingFound,
     RunEnded,
     RunEvent,
     RunStarted,
@@ -127,8 +127,12 @@ def test_what_was_told_once_stays() -> None:
 def test_tags_findings_and_steps() -> None:
     finding = Finding(code="mutation", message="m")
     again = RunStarted(run="r", flow="f", at=105.0, steps=("a", "b", "c"), edges=(Edge(frm="a", to="c"),))
-    events = [Tagged(name="u", present=True, at=1), Tagged(name="t", present=False, at=2), Found(finding=finding, at=3)]
-    seen = history.snapshot([START, *events, Found(finding=finding, at=4), again], 106)
+    events = [
+        Tagged(name="u", present=True, at=1),
+        Tagged(name="t", present=False, at=2),
+        FindingFound(finding=finding, at=3),
+    ]
+    seen = history.snapshot([START, *events, FindingFound(finding=finding, at=4), again], 106)
     assert seen.tags == ("u",)
     assert seen.findings == (finding,)
     assert seen.steps == ("a", "b", "c")

@@ -18,7 +18,7 @@ from nbflow.flow.notebook import document_of, read_notebook
 from nbflow.model import FORMAT
 from nbflow.runs import client
 from nbflow.store import flows
-from nbflow.store.flows import Seen, StoredFlow, claim_flow, find_flow, match
+from nbflow.store.flows import SoughtFlow, StoredFlow, claim_flow, find_flow, match
 from nbflow.store.location import Store, open_store
 from tests.support.kernel import Kernel, NotebookFile
 from tests.support.places import STORE
@@ -109,7 +109,9 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_which_flow_a_notebook_is(case: Case) -> None:
-    found = match(case.known, Seen("train", case.path, tuple(case.cells), case.host), lambda path: path in case.there)
+    found = match(
+        case.known, SoughtFlow("train", case.path, tuple(case.cells), case.host), lambda path: path in case.there
+    )
     assert (found.folder if found else None) == case.expected
 
 

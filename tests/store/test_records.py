@@ -17,10 +17,10 @@ from nbflow.errors import NotFoundError, StoreError
 from nbflow.jsonable import to_json
 from nbflow.model import (
     FORMAT,
-    Artifact,
     Buffer,
     Group,
     KeyParts,
+    Manifest,
     Output,
     Record,
     RunEnded,
@@ -87,7 +87,7 @@ def test_find_gives_the_newest_first_and_passes_over_what_it_cannot_read(store: 
 
 
 def test_a_record_that_does_not_fit_together_is_none(store: Store) -> None:
-    artifact = Artifact(name="x", type="int", group=0)
+    artifact = Manifest(name="x", type="int", group=0)
     lost = Segment(hash="b3:../../../etc/passwd", length=3)
     for number, fields in enumerate(({}, {"groups": (Group(
         id="i", names=("x",), serializer="pickle", stream=Buffer(length=3, segments=(lost,))),)})):  # fmt: skip

@@ -19,10 +19,10 @@ from nbflow.errors import SerializationError
 from nbflow.executors import wire
 from nbflow.executors.attempt import lost
 from nbflow.model import (
-    Artifact,
     Buffer,
     Ended,
     Group,
+    Manifest,
     Output,
     Ref,
     Started,
@@ -120,7 +120,7 @@ def test_frames_come_back_whole_whatever_the_pieces() -> None:
 
 def test_writers_of_several_threads_do_not_mix() -> None:
     read, write = os.pipe()
-    writer = wire.Writer(write)
+    writer = wire.FrameWriter(write)
     threads = [
         threading.Thread(target=lambda n=n: [writer.send(wire.Born(n, i)) for i in range(200)])  # type: ignore[misc]
         for n in range(4)
@@ -303,7 +303,7 @@ def test_outputs_of(tmp_path: Path) -> None:
 
 def test_required_values_must_be_stored(tmp_path: Path) -> None:
     spec = Tasks(None, tmp_path).spec("", required=("lock",))  # type: ignore[arg-type]
-    artifact = Artifact(name="lock", type="lock", group=-1, error="TypeError: cannot pickle")
+    artifact = Manifest(name="lock", type="lock", group=-1, error="TypeError: cannot pickle")
     with pytest.raises(
         SerializationError, match=r"lock \(a lock\) of step s cannot be stored, and a later step reads it"
     ):

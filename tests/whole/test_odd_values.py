@@ -14,7 +14,7 @@ from nbflow.store.serialize.describe import PREVIEW, describe
 from nbflow.store.serialize.fingerprint import fingerprint, holds_artists
 from nbflow.store.serialize.pickler import Dumped, Unstorable, dump
 from nbflow.store.serialize.registry import Registry, is_defined_here
-from nbflow.task.definition_state import State
+from nbflow.task.definition_state import DefinitionState
 from nbflow.task.join import is_scalar
 from nbflow.task.mutation import is_fixed
 from tests.support.by_hand import Start, start
@@ -40,7 +40,7 @@ def test_every_question_has_an_answer(name: str) -> None:
         "held", "same", "value",
     ]  # fmt: skip
     assert all(each.reason for each in left if isinstance(each, Unstorable))
-    State.of(_function(value), registry).copied()
+    DefinitionState.of(_function(value), registry).copied()
 
 
 def write(place: Path, *cells: str) -> Path:

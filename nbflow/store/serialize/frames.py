@@ -15,7 +15,7 @@ from typing import Any
 import xxhash
 
 
-class Mark:
+class Boundary:
     """Where the parts of a frame begin (+1) and end (-1) in the pickler's order of work."""
 
     __slots__ = ("step",)
@@ -55,7 +55,7 @@ def reduce_frame(frame: Any) -> Any:
     if not hasattr(manager, "blocks"):
         return reduce_apart(frame)
     blocks = [(_loose(block.values), block.mgr_locs.as_array.tolist()) for block in manager.blocks]
-    return make_frame, (Mark(1), blocks, frame.index, frame.columns, _extra(frame), Mark(-1))
+    return make_frame, (Boundary(1), blocks, frame.index, frame.columns, _extra(frame), Boundary(-1))
 
 
 def _loose(values: Any) -> Any:
@@ -89,7 +89,7 @@ def reduce_content(frame: Any) -> Any:
             content += [(int(place), manager.iget_values(place)[:]) for place in places]
     content.sort(key=lambda column: column[0])
     content += sorted((dtype.str, *_digest(blocks)) for dtype, blocks in together.items())
-    return make_frame, (Mark(1), content, frame.index, frame.columns, _extra(frame), Mark(-1))
+    return make_frame, (Boundary(1), content, frame.index, frame.columns, _extra(frame), Boundary(-1))
 
 
 def _digest(blocks: Sequence[tuple[Any, Any]]) -> tuple[list[int], str, str]:
@@ -163,7 +163,7 @@ def reduce_series(series: Any) -> Any:
     if not hasattr(manager, "blocks"):
         return reduce_apart(series)
     values = _loose(manager.blocks[0].values)
-    return make_series, (Mark(1), values, series.index, series.name, _extra(series), Mark(-1))
+    return make_series, (Boundary(1), values, series.index, series.name, _extra(series), Boundary(-1))
 
 
 def make_series(_begin: None, values: Any, index: Any, name: Any, extra: Any, _end: None) -> Any:
@@ -179,7 +179,7 @@ def reduce_apart(value: Any) -> Any:
     if isinstance(parts, str) or len(parts) > 3:
         return parts
     make, arguments, *rest = parts
-    return make_apart, (Mark(1), make, arguments, rest[0] if rest else None, Mark(-1))
+    return make_apart, (Boundary(1), make, arguments, rest[0] if rest else None, Boundary(-1))
 
 
 def make_apart(_begin: None, make: Callable[..., Any], arguments: Any, state: Any, _end: None) -> Any:

@@ -37,7 +37,7 @@ from nbflow.store.serialize.arrays import (
     storage_bytes,
 )
 from nbflow.store.serialize.describe import Description, describe
-from nbflow.store.serialize.frames import Mark, make_mark, reduce_content, reduce_pandas, reduce_polars
+from nbflow.store.serialize.frames import Boundary, make_mark, reduce_content, reduce_pandas, reduce_polars
 from nbflow.store.serialize.inspection import answered, is_a
 from nbflow.store.serialize.objects import (
     KINDS_OF_VIEWS,
@@ -100,7 +100,7 @@ SCALARS = frozenset({int, float, bool, complex, str, bytes, type(None)})
 
 IMMUTABLE = frozenset({
     *SCALARS, tuple, frozenset, range, slice, type(Ellipsis), type(NotImplemented), types.ModuleType,
-    types.FunctionType, types.BuiltinFunctionType, types.CodeType, types.MappingProxyType, Mark, Region,
+    types.FunctionType, types.BuiltinFunctionType, types.CodeType, types.MappingProxyType, Boundary, Region,
 })  # fmt: skip
 
 IMMUTABLE_MODULES = frozenset(
@@ -447,7 +447,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         self.roots.setdefault(key, (root, []))[1].append(array)
         return None
 
-    def mark(self, value: Mark) -> Any:
+    def mark(self, value: Boundary) -> Any:
         """The begin or end of a frame's parts."""
         self.inside += value.step
         return make_mark, ()
@@ -575,7 +575,7 @@ OWN_KINDS: Mapping[type, Callable[[Pickler, Any], Any]] = types.MappingProxyType
     types.CellType: _cell,
     Region: _region,
     Ordered: _ordered,
-    Mark: Pickler.mark,
+    Boundary: Pickler.mark,
     io.TextIOWrapper: _open_file,
     memoryview: _alone(reduce_memory),
     re.Match: _alone(reduce_match),
