@@ -80,7 +80,7 @@ def content_of(past: StoredRun, name: str) -> bytes:
     raise NotFoundError(f"run {past.run} has no parameter {name!r}{nearest(name, known)}")
 
 
-__all__ = ["Artifact", "Data", "Failure", "Flow", "PastAttempt", "Run", "Step", "Task", "locate"]
+__all__ = ["Artifact", "Data", "Failure", "Flow", "Run", "Step", "Task", "locate"]
 
 RUN_ID = re.compile(r"\d{8}-\d{6}-")
 """How run ids begin."""

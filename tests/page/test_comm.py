@@ -302,7 +302,7 @@ def test_strange_messages_are_answered_and_end_nothing(kernel: Kernel) -> None:
 def test_what_cannot_be_told_does_not_end_the_telling(kernel: Kernel) -> None:
     page = Page(kernel)
     page.snapshot()
-    kernel.execute("from nbflow import pages\nwhole, pages.page = pages.page, None")
+    kernel.execute("from nbflow.page import publisher as pages\nwhole, pages.page = pages.page, None")
     page.send("hello")
     told = page.hear(lambda data: data["kind"] == "refused")
     assert "could not tell this page what is new: TypeError" in told["text"]
@@ -316,7 +316,7 @@ def test_what_cannot_be_told_does_not_end_the_telling(kernel: Kernel) -> None:
 
 BROKEN = """
 import sys
-from nbflow import pages
+from nbflow.page import publisher as pages
 
 class Silent(BaseException):
     def __str__(self):

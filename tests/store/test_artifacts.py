@@ -135,7 +135,7 @@ def test_content_ids(store: Store) -> None:
 PRINT_IDS = """
 import sys
 import numpy as np, pandas as pd
-from nbflow import artifacts
+from nbflow.store import artifacts
 from nbflow.store.serialize.pickler import Registry, dump
 from nbflow.store.location import open_store
 values = {

@@ -27,6 +27,7 @@ from nbflow.store.artifacts import load
 from nbflow.store.location import LocalStore, Store, open_store
 from nbflow.store.serialize.registry import Registry
 from nbflow.store.verified import hash_of
+from tests.support.places import TESTS
 from tests.support.power_cut import MODES, Call, after_cut, read_calls
 
 pytestmark = [pytest.mark.running, pytest.mark.skipif(sys.platform != "linux", reason="recorded calls of this system")]
@@ -72,7 +73,7 @@ class Recording:
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     folder = tmp_path_factory.mktemp("power")
     (folder / "site").mkdir()
-    shutil.copy(Path(__file__).with_name("recorded_calls.py"), folder / "site" / "sitecustomize.py")
+    shutil.copy(TESTS / "support" / "recorded_calls.py", folder / "site" / "sitecustomize.py")
     (folder / "flow.ipynb").write_text(document_of(CELLS.items(), "flow"))
     root = folder / "store"
     root.mkdir()

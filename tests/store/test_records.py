@@ -261,7 +261,7 @@ def test_ten_thousand_events_are_read_at_once(store: Store) -> None:
 
 WRITER = """
 import sys
-from nbflow import records
+from nbflow.store import records
 from nbflow.model import TaskChanged, TaskId, Output
 from nbflow.store.location import open_store
 from tests.store.test_records import record

@@ -19,6 +19,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from nbflow.store.serialize import rebuild
 from nbflow.store.serialize.pickler import Registry
 from tests.support.dumping import Colour, Point, blocks_of, dumped, in_blocks, loaded, through
 
@@ -388,3 +389,17 @@ def test_plugged_serializers(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
     result = loaded(groups, registry)
     assert result["one"].data == b"x"
     assert result["many"]["k"][0].data == b"y" * 100_000
+
+
+NAMES = set(
+    "definition plugged fill_cell fill_function fill_node fill_set make_apart make_array make_cell make_dict_view "
+    "make_frame make_frozenset make_function make_mark make_masked make_match make_memory make_polars_frame "
+    "make_polars_series make_region make_series make_storage make_tensor make_view".split()
+)
+
+
+def test_what_streams_call_is_where_it_was() -> None:
+    """These names are in every store: one that is renamed, moved or gone makes values unreadable."""
+    functions = {name for name, value in vars(rebuild).items() if getattr(value, "__module__", "") == rebuild.__name__}
+    assert {name for name in functions if name.split("_")[0] in ("make", "fill", "definition", "plugged")} == NAMES
+    assert rebuild.__name__ == "nbflow.store.serialize.rebuild"

@@ -547,7 +547,8 @@ def test_cache_folder_follows_the_environment(tmp_path: Path) -> None:
 def test_opening_a_local_store_imports_no_driver() -> None:
     code = """
 import sys
-from nbflow import artifacts, index, records, serialize
+from nbflow.store import artifacts, index, records
+from nbflow.store.serialize import pickler
 from nbflow.store.location import open_store
 open_store("/nowhere")
 heavy = {"fsspec", "numpy", "pandas", "s3fs", "polars", "torch"} & set(sys.modules)

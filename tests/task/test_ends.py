@@ -307,7 +307,7 @@ NAMED = {
 }
 """Those that a finding tells of, and how."""
 
-OWN = "\nfrom nbflow import leftovers as _leftovers\nimport os as _os\nmine = _leftovers.descendants(_os.getpid())"
+OWN = "\nfrom nbflow.task import leftovers as _leftovers\nimport os as _os\nmine = _leftovers.descendants(_os.getpid())"
 
 
 def alive(pid: int) -> bool:
@@ -368,7 +368,7 @@ def test_helpers_end_with_a_task_that_is_ended(end: str, tmp_path: Path) -> None
     options = {"timeout": " --timeout 5s", "cancel": " --retry 2 --catch problem"}.get(end, "")
     cell = (
         f"%%step long{options}\nimport os, time\nfrom pathlib import Path\n"
-        "from joblib import Parallel, delayed\nfrom nbflow import leftovers\n"
+        "from joblib import Parallel, delayed\nfrom nbflow.task import leftovers\n"
         "x = Parallel(n_jobs=2)(delayed(abs)(i) for i in (-1, -2))\n"
         f"Path('pids').write_text(' '.join(map(str, [os.getpid(), *leftovers.descendants(os.getpid())])))\n{last}"
     )
@@ -390,7 +390,7 @@ def test_helpers_end_with_a_task_that_is_ended(end: str, tmp_path: Path) -> None
 
 
 def test_by_hand_a_pool_stays(start: Start) -> None:
-    pool = "from joblib import Parallel, delayed\nfrom nbflow import leftovers\nimport os\n"
+    pool = "from joblib import Parallel, delayed\nfrom nbflow.task import leftovers\nimport os\n"
     calls = "x{n} = Parallel(n_jobs=2)(delayed(abs)(i) for i in (-1, -2))\nps{n} = leftovers.descendants(os.getpid())"
     kernel = start({f"s{n}": f"%%step s{n}\n{pool}{calls.format(n=n)}" for n in (1, 2)})
     kernel.ok("s1", "s2")
@@ -411,7 +411,7 @@ def test_what_does_not_end_is_broken_off(kind: str) -> None:
     deed, told = BROKEN_OFF[kind]
     source = (
         "import atexit, os, threading, time\nfrom concurrent.futures import ThreadPoolExecutor\n"
-        "from nbflow import leftovers\ndef ever():\n    while True:\n        time.sleep(1)\n"
+        "from nbflow.task import leftovers\ndef ever():\n    while True:\n        time.sleep(1)\n"
         f"leftovers.PATIENCE = 0.3\n{deed}\n"
         "print([f.message for f in leftovers.end('s', 'c')], flush=True)\nos._exit(0)"
     )

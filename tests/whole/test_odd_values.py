@@ -19,6 +19,7 @@ from nbflow.task.join import is_scalar
 from nbflow.task.mutation import is_fixed
 from tests.support.by_hand import Start, start
 from tests.support.odd_values import KINDS, _function
+from tests.support.places import TESTS
 
 __all__ = ["start"]
 
@@ -44,7 +45,7 @@ def test_every_question_has_an_answer(name: str) -> None:
 
 
 def write(place: Path, *cells: str) -> Path:
-    shutil.copy(Path(__file__).with_name("odd_values.py"), place / "odd.py")
+    shutil.copy(TESTS / "support" / "odd_values.py", place / "odd.py")
     found = [
         {"cell_type": "code", "id": f"c{at}", "metadata": {}, "execution_count": None, "outputs": [], "source": source}
         for at, source in enumerate(cells)
@@ -105,7 +106,7 @@ def test_by_hand(start: Start) -> None:
             "below": "%%step below\nend = other", "again": "%%step last\nlast = end + 1\nlast",
         }
     )  # fmt: skip
-    shutil.copy(Path(__file__).with_name("odd_values.py"), kernel.notebook.path.parent / "odd.py")
+    shutil.copy(TESTS / "support" / "odd_values.py", kernel.notebook.path.parent / "odd.py")
     kernel.ok("ext", "kinds", "make", "plain", "below")
     assert kernel.run("again").text.strip().endswith("3")
     kernel.ok("make", "plain", "below")

@@ -1,6 +1,5 @@
 """Arrays ↔ buffers without copies: NumPy of every layout, views that share memory, masked arrays, torch storages.
 
-The functions named `make_…` are written into stored streams: renaming one makes older artifacts unreadable.
 Nothing here imports NumPy or torch: whoever has such a value has imported them.
 """
 
@@ -11,6 +10,8 @@ import pickle
 import sys
 from collections.abc import Sequence
 from typing import Any
+
+from nbflow.store.serialize.rebuild import make_array, make_masked, make_region, make_storage, make_tensor, make_view
 
 SMALL = 64 << 10
 """Buffers below this many bytes stay inside the stream."""
@@ -134,42 +135,6 @@ def reduce_dtype(dtype: Any) -> Any:
     return NotImplemented if name is dtype else (sys.modules["numpy"].dtype, (name,))
 
 
-def make_array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any, writable: bool = True) -> Any:
-    """Bytes, dtype, shape, memory order and whether it may be written in; an array over these bytes out."""
-    import numpy as np
-
-    if memoryview(buffer).readonly:
-        buffer = bytearray(buffer)
-    array = np.ndarray(shape, np.dtype(dtype), buffer=buffer, order=order)
-    array.flags.writeable = writable
-    return array
-
-
-def make_region(buffer: Any) -> Any:
-    """Bytes in; the memory that `make_view` cuts arrays from out."""
-    import numpy as np
-
-    return np.frombuffer(bytearray(buffer) if memoryview(buffer).readonly else buffer, dtype=np.uint8)
-
-
-def make_view(
-    region: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, writable: bool = True
-) -> Any:
-    """A region and a layout in; an array that shares the region's memory out."""
-    import numpy as np
-
-    array = np.ndarray(shape, np.dtype(dtype), buffer=region, offset=offset, strides=strides)
-    array.flags.writeable = writable
-    return array
-
-
-def make_masked(data: Any, mask: Any, fill_value: Any, hard: bool) -> Any:
-    """Data, mask, fill value and whether the mask is hard in; the masked array out."""
-    import numpy as np
-
-    return np.ma.MaskedArray(data, mask=mask, fill_value=fill_value, hard_mask=hard, copy=False)
-
-
 # ---------------------------------------------------------------- torch
 
 
@@ -199,56 +164,3 @@ def reduce_storage(flat: Any, region: Region | None) -> tuple[Any, ...]:
     if region is not None:
         return make_storage, (region, flat.__array_interface__["data"][0] - region.low, flat.nbytes)
     return make_storage, (pickle.PickleBuffer(flat), 0, flat.nbytes)
-
-
-def make_storage(buffer: Any, offset: int, length: int) -> Any:
-    """Memory and a place in it in; a torch storage over it out."""
-    import torch
-
-    if length == 0:
-        return torch.UntypedStorage(0)
-    if memoryview(buffer).readonly:
-        buffer = bytearray(buffer)
-    return torch.frombuffer(buffer, dtype=torch.uint8, offset=offset, count=length).untyped_storage()
-
-
-def make_tensor(
-    storage: Any,
-    dtype: Any,
-    offset: int,
-    size: tuple[int, ...],
-    stride: tuple[int, ...],
-    gradient: bool,
-    kind: str,
-    attributes: dict[str, Any],
-) -> Any:
-    """A storage and a layout in; the tensor over it, a parameter or a computation's result where it was one, out."""
-    import torch
-
-    tensor = torch.empty(0, dtype=dtype).set_(storage, offset, size, stride)
-    if kind == "parameter":
-        tensor = torch.nn.Parameter(tensor, requires_grad=gradient)
-    elif kind == "result":
-        tensor = _without_graph(tensor)
-    elif gradient:
-        tensor.requires_grad_(True)
-    tensor.__dict__.update(attributes)
-    return tensor
-
-
-def _without_graph(tensor: Any) -> Any:
-    """A result's values in; a tensor that refuses `backward` out: the graph it came from stayed in its process."""
-    import torch
-
-    def forward(_: Any, values: Any) -> Any:
-        return values.view_as(values)
-
-    def backward(_: Any, *_gradients: Any) -> Any:
-        raise RuntimeError(
-            "this tensor was computed in another step, and its autograd graph stayed there: "
-            "call backward() in the step that computes it"
-        )
-
-    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    lost_graph: Any = type("LostGraph", (torch.autograd.Function,), members)
-    return lost_graph.apply(tensor.requires_grad_(True))

@@ -2,17 +2,18 @@
 
 pandas tracks who shares memory and copies on write; a stored copy must therefore never share memory with other
 values. Everything of a frame stands between two marks, which tell the pickler to leave its arrays alone.
-The functions named `make_…` are written into stored streams: renaming one makes older artifacts unreadable.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import xxhash
+
+from nbflow.store.serialize.rebuild import make_apart, make_frame, make_polars_frame, make_polars_series, make_series
 
 
 class Boundary:
@@ -22,10 +23,6 @@ class Boundary:
 
     def __init__(self, step: int) -> None:
         self.step = step
-
-
-def make_mark() -> None:
-    """What a mark is after loading."""
 
 
 # ---------------------------------------------------------------- pandas
@@ -135,28 +132,6 @@ def _extra(value: Any) -> tuple[dict[Any, Any], bool] | None:
     return (value.attrs, unique) if value.attrs or unique else None
 
 
-def _put_extra(value: Any, extra: tuple[dict[Any, Any], bool] | None) -> Any:
-    if extra is not None:
-        value.attrs = extra[0]
-        if extra[1]:
-            value.flags.allows_duplicate_labels = False
-    return value
-
-
-def make_frame(_begin: None, blocks: Any, index: Any, columns: Any, extra: Any, _end: None) -> Any:
-    """Blocks with their places, index, labels and extras in; the pandas DataFrame over the same memory out."""
-    import numpy as np
-    from pandas.api.internals import (  # type: ignore[import-not-found]  # absent from the stubs
-        create_dataframe_from_blocks,
-    )
-
-    placed = []
-    for values, places in blocks:
-        shaped = values.reshape(1, -1) if isinstance(values, np.ndarray) and values.ndim == 1 else values
-        placed.append((shaped, np.array(places, dtype=np.intp)))
-    return _put_extra(create_dataframe_from_blocks(placed, index=index, columns=columns), extra)
-
-
 def reduce_series(series: Any) -> Any:
     """A pandas Series in; a reduction over its array out."""
     manager: Any = getattr(series, "_mgr", None)
@@ -166,13 +141,6 @@ def reduce_series(series: Any) -> Any:
     return make_series, (Boundary(1), values, series.index, series.name, _extra(series), Boundary(-1))
 
 
-def make_series(_begin: None, values: Any, index: Any, name: Any, extra: Any, _end: None) -> Any:
-    """An array, index, name and extras in; the pandas Series over the same memory out."""
-    import pandas as pd
-
-    return _put_extra(pd.Series(values, index=index, name=name, dtype=values.dtype, copy=False), extra)
-
-
 def reduce_apart(value: Any) -> Any:
     """A value with its own way of pickling in; the same between two marks out."""
     parts = value.__reduce_ex__(5)
@@ -180,18 +148,6 @@ def reduce_apart(value: Any) -> Any:
         return parts
     make, arguments, *rest = parts
     return make_apart, (Boundary(1), make, arguments, rest[0] if rest else None, Boundary(-1))
-
-
-def make_apart(_begin: None, make: Callable[..., Any], arguments: Any, state: Any, _end: None) -> Any:
-    """What `reduce_apart` took apart in; the value out."""
-    value = make(*arguments)
-    if state is None:
-        return value
-    if hasattr(value, "__setstate__"):
-        value.__setstate__(state)
-    else:
-        value.__dict__.update(state)
-    return value
 
 
 # ---------------------------------------------------------------- polars
@@ -217,17 +173,3 @@ def _travels(dtype: Any) -> bool:
     if fields is not None:
         return all(_travels(field.dtype) for field in fields)
     return str(dtype.base_type()) not in {"Object", "Categorical", "Enum", "Unknown", "Decimal", "Int128"}
-
-
-def make_polars_frame(table: Any) -> Any:
-    """An Arrow table in; the polars DataFrame over the same memory out."""
-    import polars as pl
-
-    return pl.from_arrow(table, rechunk=False)
-
-
-def make_polars_series(name: str, array: Any) -> Any:
-    """A name and an Arrow array in; the polars Series over the same memory out."""
-    import polars as pl
-
-    return pl.Series(name, array)

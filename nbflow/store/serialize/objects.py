@@ -12,21 +12,24 @@ import gc
 import inspect
 import linecache
 import re
-import sys
 import tokenize
 import types
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from nbflow.tracebacks import remember_lines
+from nbflow.store.serialize.rebuild import (
+    fill_cell,
+    fill_function,
+    fill_node,
+    main_globals,
+    make_cell,
+    make_dict_view,
+    make_function,
+    make_match,
+    make_memory,
+)
 
 GLOBAL_READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
-
-
-def main_globals() -> dict[str, Any]:
-    """The namespace that notebook code runs in."""
-    return sys.modules["__main__"].__dict__
 
 
 def is_main_function(value: Any) -> bool:
@@ -77,36 +80,6 @@ def text_of(code: types.CodeType) -> str:
         return "".join(lines)
 
 
-def make_function(
-    code: types.CodeType, name: str, closure: tuple[types.CellType, ...] | None, text: str = ""
-) -> types.FunctionType:
-    """Code, name, closure cells and source in; a function with this process's notebook globals out.
-
-    `inspect` and tracebacks find the source; under another file name where this process knows other lines by it.
-    """
-    if text and text_of(code) != text:
-        known = linecache.cache.get(code.co_filename)
-        first = code.co_firstlineno - 1
-        if known is not None and len(known) == 4 and "".join(known[2][first : first + text.count("\n")]).strip():
-            code = code.replace(co_filename=f"{code.co_filename} ({zlib.crc32(text.encode()):08x})")
-        remember_lines(code.co_filename, text, code.co_firstlineno)
-    return types.FunctionType(code, main_globals(), name, None, closure)
-
-
-def fill_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
-    """A bare function and what `reduce_function` kept beside it in; the function is complete afterwards."""
-    (
-        function.__qualname__,
-        function.__module__,
-        function.__defaults__,
-        function.__kwdefaults__,
-        function.__annotations__,
-        function.__doc__,
-        attributes,
-    ) = state
-    function.__dict__.update(attributes)
-
-
 def reduce_cell(cell: types.CellType) -> tuple[Any, ...]:
     """A closure cell in; its reduction out: one cell shared by several functions stays one."""
     try:
@@ -116,31 +89,11 @@ def reduce_cell(cell: types.CellType) -> tuple[Any, ...]:
     return make_cell, (), (content,), None, None, fill_cell
 
 
-def make_cell() -> types.CellType:
-    """An empty closure cell."""
-    return types.CellType()
-
-
-def fill_cell(cell: types.CellType, state: tuple[Any]) -> None:
-    """A cell and its content in; the cell holds it afterwards."""
-    cell.cell_contents = state[0]
-
-
 def reduce_match(match: re.Match[Any]) -> tuple[Any, ...]:
     """A regular expression's match in; its reduction out: it is found again in its text. TypeError when it is not."""
     made_from = (match.re, match.string, match.pos, match.endpos, match.regs)
     make_match(*made_from)
     return make_match, made_from
-
-
-def make_match(pattern: re.Pattern[Any], text: Any, start: int, end: int, places: tuple[Any, ...]) -> re.Match[Any]:
-    """A pattern, its text, where the search began and ended, and where all groups lie, in; that match out."""
-    found: list[re.Match[Any] | None] = [*pattern.finditer(text, start, end)]
-    found += [pattern.match(text, start, end), pattern.fullmatch(text, start, end)]
-    for match in found:
-        if match is not None and match.regs == places:
-            return match
-    raise TypeError("this re.Match cannot be found again in its text")
 
 
 KINDS_OF_VIEWS = {type({}.keys()): "keys", type({}.values()): "values", type({}.items()): "items"}
@@ -152,21 +105,11 @@ def reduce_dict_view(view: Any) -> tuple[Any, ...]:
     return make_dict_view, (owner, KINDS_OF_VIEWS[type(view)])
 
 
-def make_dict_view(owner: dict[Any, Any], method: str) -> Any:
-    """A dict and the name of a method in; the view out."""
-    return getattr(owner, method)()
-
-
 def reduce_memory(view: memoryview) -> tuple[Any, ...]:
     """A memoryview in; its reduction out: over the whole of its bytearray it goes on looking into it, else a copy."""
     if type(view.obj) is bytearray and view.contiguous and view.nbytes == len(view.obj):
         return make_memory, (view.obj, view.format, view.shape)
     return make_memory, (bytes(view) if view.readonly else bytearray(view), view.format, view.shape)
-
-
-def make_memory(memory: bytes | bytearray, form: str, shape: tuple[int, ...]) -> memoryview:
-    """Bytes, item format and shape in; the memoryview out."""
-    return memoryview(memory).cast("B").cast(form, shape)  # type: ignore[call-overload,no-any-return]
 
 
 def reduce_node(node: Any) -> tuple[Any, ...]:
@@ -177,9 +120,3 @@ def reduce_node(node: Any) -> tuple[Any, ...]:
     """
     make, made_from, state = node.__reduce_ex__(5)[:3]
     return make, made_from, state, None, None, fill_node
-
-
-def fill_node(node: Any, state: dict[str, Any]) -> None:
-    """A bare node and its state in; the node is complete, and knows those above it by their places here."""
-    above = [each for each in state["_parents"].values() if each is not None]
-    node.__setstate__({**state, "_parents": {id(each): each for each in above}})

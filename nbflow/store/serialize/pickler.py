@@ -37,7 +37,7 @@ from nbflow.store.serialize.arrays import (
     storage_bytes,
 )
 from nbflow.store.serialize.describe import Description, describe
-from nbflow.store.serialize.frames import Boundary, make_mark, reduce_content, reduce_pandas, reduce_polars
+from nbflow.store.serialize.frames import Boundary, reduce_content, reduce_pandas, reduce_polars
 from nbflow.store.serialize.inspection import answered, is_a
 from nbflow.store.serialize.objects import (
     KINDS_OF_VIEWS,
@@ -50,8 +50,9 @@ from nbflow.store.serialize.objects import (
     reduce_memory,
     reduce_node,
 )
+from nbflow.store.serialize.rebuild import definition, fill_set, keeps, make_frozenset, make_mark, plugged
 from nbflow.store.serialize.registry import NAMED_KINDS, Registry
-from nbflow.store.serialize.sets import FIXED_HASHES, Ordered, fill_set, is_ordered, keeps, make_frozenset
+from nbflow.store.serialize.sets import FIXED_HASHES, Ordered, is_ordered
 from nbflow.tracebacks import text_of
 
 BUDGET = 0.2
@@ -586,14 +587,18 @@ OWN_KINDS: Mapping[type, Callable[[Pickler, Any], Any]] = types.MappingProxyType
 # ---------------------------------------------------------------- unpickling
 
 
-def definition(reference: str, qualname: str = "") -> Any:
-    """Stands in streams for a class or function of the notebook; the unpickler puts the registry's look-up here."""
-    raise pickle.UnpicklingError(f"{reference} {qualname} can only be loaded by nbflow".replace("\n", " "))
-
-
-def plugged(name: str, *_: Any) -> Any:
-    """Stands in streams for a value that a plug-in wrote; the unpickler puts the plug-in's `read` here."""
-    raise pickle.UnpicklingError(f"a value of the serializer {name!r} can only be loaded by nbflow")
+MOVED: Mapping[str, str] = types.MappingProxyType({
+    **dict.fromkeys(
+        [f"nbflow.serialize{part}" for part in ("", "_arrays", "_frames", "_functions", "_parts", "_sets")],
+        definition.__module__,
+    ),
+    "nbflow.card_parts": "nbflow.render.components",
+    "nbflow.client": "nbflow.runs.client",
+    "nbflow.context": "nbflow.task.context",
+    "nbflow.parameters": "nbflow.flow.parameters",
+    "nbflow.past_tasks": "nbflow.runs.tasks",
+})  # fmt: skip
+"""Where older streams have what is elsewhere now."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -605,14 +610,21 @@ class _Unpickler(pickle.Unpickler):
         self.disordered: list[Any] = []
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a stream calls by name in; the object out."""
-        if module == __name__ and name == "definition":
-            return self._defined
-        if module == __name__ and name == "plugged":
-            return self._plugged
-        if module == fill_set.__module__ and name in {"fill_set", "make_frozenset"}:
-            return self._fill_set if name == "fill_set" else self._make_frozenset
-        return super().find_class(module, name)
+        """Return what a stream calls by name."""
+        module = MOVED.get(module, module)
+        if module != definition.__module__:
+            return super().find_class(module, name)
+        match name:
+            case "definition":
+                return self._defined
+            case "plugged":
+                return self._plugged
+            case "fill_set":
+                return self._fill_set
+            case "make_frozenset":
+                return self._make_frozenset
+            case _:
+                return super().find_class(module, name)
 
     def persistent_load(self, value: Any) -> Any:
         """Return a set: for pickle it stands in the stream like something that is kept elsewhere."""

@@ -3,20 +3,18 @@
 In which order a set is iterated depends on the hashes of its elements, the size of its table and, where elements want
 one place in it, on who came first. Most sets come back by adding their elements in order. For the others it is read
 from the set's table in which order they have to be added.
-The functions named `fill_…` and `make_…` are written into stored streams: renaming one makes older artifacts
-unreadable.
 """
 
 from __future__ import annotations
 
 import ctypes
-import operator
 import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
 from typing import Any
+
+from nbflow.store.serialize.rebuild import SMALLEST, Way, fill_set, keeps, make_frozenset
 
 FIXED_HASHES = frozenset({int, float, bool, complex})
 """Types whose hashes are the same in every process."""
@@ -30,15 +28,9 @@ SHIFT = 5
 GONE = -1
 """In a table, instead of a hash: an element was taken out here."""
 
-SMALLEST = 8
-"""The places of a small set's table."""
-
 WORD = 8
 """The bytes of a number in a table."""
 
-Way = tuple[tuple[int, ...], int, tuple[int, ...]]
-"""Which elements (by their places in the order) are added last, the size of the table (0: as it grows by itself), and
-at which of its places elements have lain that were taken out again."""
 
 PLAIN: Way = ((), 0, ())
 
@@ -65,67 +57,6 @@ def is_ordered(value: Any) -> bool:
     if (type(value) is not set and type(value) is not frozenset) or len(value) < 2:
         return False
     return not set(map(type, value)) <= FIXED_HASHES or not keeps(type(value)(items := [*value]), items)
-
-
-def keeps(value: Iterable[Any], items: Iterable[Any]) -> bool:
-    """Return whether a set is iterated in this order."""
-    return all(map(operator.is_, value, items))
-
-
-def fill_set(value: set[Any], state: tuple[list[Any], Way]) -> bool:
-    """An empty set, elements in their order and the way to add them in; whether they lie in that order out."""
-    items, way = state
-    _add(value, items, way)
-    return keeps(value, items)
-
-
-def make_frozenset(items: list[Any], way: Way) -> frozenset[Any]:
-    """Elements in their order and the way to add them in; the frozenset out."""
-    first, rest, fillers = _parts(items, way)
-    value = frozenset().union(first, rest) if first else frozenset(rest)
-    return value.difference(fillers) if fillers else value
-
-
-class _Filler:
-    """Takes a place in a table for a while."""
-
-    __slots__ = ("place",)
-
-    def __init__(self, place: int) -> None:
-        self.place = place
-
-    def __hash__(self) -> int:
-        return self.place + (3 << 59)  # that of no element: so nothing is compared with it
-
-
-def _add(value: set[Any], items: list[Any], way: Way) -> None:
-    """Add elements to an empty set."""
-    first, rest, fillers = _parts(items, way)
-    value.update(first)
-    value.update(rest)
-    for filler in fillers:
-        value.discard(filler)
-
-
-def _parts(items: list[Any], way: Way) -> tuple[dict[Any, None], list[Any], list[_Filler]]:
-    """Return what is added at once, what is added one by one after it, and what of all that is taken out again.
-
-    A set's table is made larger than twice the dict that it is to take.
-    """
-    late, size, gone = way
-    if late:
-        ends = [-1, *sorted(late), len(items)]
-        others = [items[before + 1 : after] for before, after in pairwise(ends)]
-        items = [*chain.from_iterable(others), *(items[at] for at in late)]
-    if not size:
-        return {}, items, []
-    fillers = [_Filler(place) for place in gone]
-    arranged = [*fillers, *items]
-    if size == SMALLEST:
-        return {}, arranged, fillers
-    at_once = max(size // 4, 5)
-    more = [_Filler(-1 - place) for place in range(at_once - len(arranged))]
-    return dict.fromkeys([*arranged[:at_once], *more]), arranged[at_once:], [*fillers, *more]
 
 
 # ---------------------------------------------------------------- finding the way

@@ -1,0 +1,315 @@
+"""What stored streams call when they are read: these names are in every store and never change or move."""
+
+from __future__ import annotations
+
+import linecache
+import operator
+import pickle
+import re
+import sys
+import types
+import zlib
+from collections.abc import Callable, Iterable
+from itertools import chain, pairwise
+from typing import Any
+
+from nbflow.tracebacks import remember_lines, text_of
+
+
+def make_array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any, writable: bool = True) -> Any:
+    """Bytes, dtype, shape, memory order and whether it may be written in; an array over these bytes out."""
+    import numpy as np
+
+    if memoryview(buffer).readonly:
+        buffer = bytearray(buffer)
+    array = np.ndarray(shape, np.dtype(dtype), buffer=buffer, order=order)
+    array.flags.writeable = writable
+    return array
+
+
+def make_region(buffer: Any) -> Any:
+    """Bytes in; the memory that `make_view` cuts arrays from out."""
+    import numpy as np
+
+    return np.frombuffer(bytearray(buffer) if memoryview(buffer).readonly else buffer, dtype=np.uint8)
+
+
+def make_view(
+    region: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, writable: bool = True
+) -> Any:
+    """A region and a layout in; an array that shares the region's memory out."""
+    import numpy as np
+
+    array = np.ndarray(shape, np.dtype(dtype), buffer=region, offset=offset, strides=strides)
+    array.flags.writeable = writable
+    return array
+
+
+def make_masked(data: Any, mask: Any, fill_value: Any, hard: bool) -> Any:
+    """Data, mask, fill value and whether the mask is hard in; the masked array out."""
+    import numpy as np
+
+    return np.ma.MaskedArray(data, mask=mask, fill_value=fill_value, hard_mask=hard, copy=False)
+
+
+def make_storage(buffer: Any, offset: int, length: int) -> Any:
+    """Memory and a place in it in; a torch storage over it out."""
+    import torch
+
+    if length == 0:
+        return torch.UntypedStorage(0)
+    if memoryview(buffer).readonly:
+        buffer = bytearray(buffer)
+    return torch.frombuffer(buffer, dtype=torch.uint8, offset=offset, count=length).untyped_storage()
+
+
+def make_tensor(
+    storage: Any,
+    dtype: Any,
+    offset: int,
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    gradient: bool,
+    kind: str,
+    attributes: dict[str, Any],
+) -> Any:
+    """A storage and a layout in; the tensor over it, a parameter or a computation's result where it was one, out."""
+    import torch
+
+    tensor = torch.empty(0, dtype=dtype).set_(storage, offset, size, stride)
+    if kind == "parameter":
+        tensor = torch.nn.Parameter(tensor, requires_grad=gradient)
+    elif kind == "result":
+        tensor = _without_graph(tensor)
+    elif gradient:
+        tensor.requires_grad_(True)
+    tensor.__dict__.update(attributes)
+    return tensor
+
+
+def make_mark() -> None:
+    """What a mark is after loading."""
+
+
+def make_frame(_begin: None, blocks: Any, index: Any, columns: Any, extra: Any, _end: None) -> Any:
+    """Blocks with their places, index, labels and extras in; the pandas DataFrame over the same memory out."""
+    import numpy as np
+    from pandas.api.internals import (  # type: ignore[import-not-found]  # absent from the stubs
+        create_dataframe_from_blocks,
+    )
+
+    placed = []
+    for values, places in blocks:
+        shaped = values.reshape(1, -1) if isinstance(values, np.ndarray) and values.ndim == 1 else values
+        placed.append((shaped, np.array(places, dtype=np.intp)))
+    return _put_extra(create_dataframe_from_blocks(placed, index=index, columns=columns), extra)
+
+
+def make_series(_begin: None, values: Any, index: Any, name: Any, extra: Any, _end: None) -> Any:
+    """An array, index, name and extras in; the pandas Series over the same memory out."""
+    import pandas as pd
+
+    return _put_extra(pd.Series(values, index=index, name=name, dtype=values.dtype, copy=False), extra)
+
+
+def make_apart(_begin: None, make: Callable[..., Any], arguments: Any, state: Any, _end: None) -> Any:
+    """What `reduce_apart` took apart in; the value out."""
+    value = make(*arguments)
+    if state is None:
+        return value
+    if hasattr(value, "__setstate__"):
+        value.__setstate__(state)
+    else:
+        value.__dict__.update(state)
+    return value
+
+
+def make_polars_frame(table: Any) -> Any:
+    """An Arrow table in; the polars DataFrame over the same memory out."""
+    import polars as pl
+
+    return pl.from_arrow(table, rechunk=False)
+
+
+def make_polars_series(name: str, array: Any) -> Any:
+    """A name and an Arrow array in; the polars Series over the same memory out."""
+    import polars as pl
+
+    return pl.Series(name, array)
+
+
+def make_function(
+    code: types.CodeType, name: str, closure: tuple[types.CellType, ...] | None, text: str = ""
+) -> types.FunctionType:
+    """Code, name, closure cells and source in; a function with this process's notebook globals out.
+
+    `inspect` and tracebacks find the source; under another file name where this process knows other lines by it.
+    """
+    if text and text_of(code) != text:
+        known = linecache.cache.get(code.co_filename)
+        first = code.co_firstlineno - 1
+        if known is not None and len(known) == 4 and "".join(known[2][first : first + text.count("\n")]).strip():
+            code = code.replace(co_filename=f"{code.co_filename} ({zlib.crc32(text.encode()):08x})")
+        remember_lines(code.co_filename, text, code.co_firstlineno)
+    return types.FunctionType(code, main_globals(), name, None, closure)
+
+
+def fill_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
+    """A bare function and what `reduce_function` kept beside it in; the function is complete afterwards."""
+    (
+        function.__qualname__,
+        function.__module__,
+        function.__defaults__,
+        function.__kwdefaults__,
+        function.__annotations__,
+        function.__doc__,
+        attributes,
+    ) = state
+    function.__dict__.update(attributes)
+
+
+def make_cell() -> types.CellType:
+    """An empty closure cell."""
+    return types.CellType()
+
+
+def fill_cell(cell: types.CellType, state: tuple[Any]) -> None:
+    """A cell and its content in; the cell holds it afterwards."""
+    cell.cell_contents = state[0]
+
+
+def make_match(pattern: re.Pattern[Any], text: Any, start: int, end: int, places: tuple[Any, ...]) -> re.Match[Any]:
+    """A pattern, its text, where the search began and ended, and where all groups lie, in; that match out."""
+    found: list[re.Match[Any] | None] = [*pattern.finditer(text, start, end)]
+    found += [pattern.match(text, start, end), pattern.fullmatch(text, start, end)]
+    for match in found:
+        if match is not None and match.regs == places:
+            return match
+    raise TypeError("this re.Match cannot be found again in its text")
+
+
+def make_dict_view(owner: dict[Any, Any], method: str) -> Any:
+    """A dict and the name of a method in; the view out."""
+    return getattr(owner, method)()
+
+
+def make_memory(memory: bytes | bytearray, form: str, shape: tuple[int, ...]) -> memoryview:
+    """Bytes, item format and shape in; the memoryview out."""
+    return memoryview(memory).cast("B").cast(form, shape)  # type: ignore[call-overload,no-any-return]
+
+
+def fill_node(node: Any, state: dict[str, Any]) -> None:
+    """A bare node and its state in; the node is complete, and knows those above it by their places here."""
+    above = [each for each in state["_parents"].values() if each is not None]
+    node.__setstate__({**state, "_parents": {id(each): each for each in above}})
+
+
+def definition(reference: str, qualname: str = "") -> Any:
+    """Stands in streams for a class or function of the notebook; the unpickler puts the registry's look-up here."""
+    raise pickle.UnpicklingError(f"{reference} {qualname} can only be loaded by nbflow".replace("\n", " "))
+
+
+def plugged(name: str, *_: Any) -> Any:
+    """Stands in streams for a value that a plug-in wrote; the unpickler puts the plug-in's `read` here."""
+    raise pickle.UnpicklingError(f"a value of the serializer {name!r} can only be loaded by nbflow")
+
+
+def _without_graph(tensor: Any) -> Any:
+    """A result's values in; a tensor that refuses `backward` out: the graph it came from stayed in its process."""
+    import torch
+
+    def forward(_: Any, values: Any) -> Any:
+        return values.view_as(values)
+
+    def backward(_: Any, *_gradients: Any) -> Any:
+        raise RuntimeError(
+            "this tensor was computed in another step, and its autograd graph stayed there: "
+            "call backward() in the step that computes it"
+        )
+
+    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    lost_graph: Any = type("LostGraph", (torch.autograd.Function,), members)
+    return lost_graph.apply(tensor.requires_grad_(True))
+
+
+def _put_extra(value: Any, extra: tuple[dict[Any, Any], bool] | None) -> Any:
+    if extra is not None:
+        value.attrs = extra[0]
+        if extra[1]:
+            value.flags.allows_duplicate_labels = False
+    return value
+
+
+def main_globals() -> dict[str, Any]:
+    """The namespace that notebook code runs in."""
+    return sys.modules["__main__"].__dict__
+
+
+SMALLEST = 8
+"""The places of a small set's table."""
+
+
+Way = tuple[tuple[int, ...], int, tuple[int, ...]]
+"""Which elements (by their places in the order) are added last, the size of the table (0: as it grows by itself), and
+at which of its places elements have lain that were taken out again."""
+
+
+def keeps(value: Iterable[Any], items: Iterable[Any]) -> bool:
+    """Return whether a set is iterated in this order."""
+    return all(map(operator.is_, value, items))
+
+
+def fill_set(value: set[Any], state: tuple[list[Any], Way]) -> bool:
+    """An empty set, elements in their order and the way to add them in; whether they lie in that order out."""
+    items, way = state
+    _add(value, items, way)
+    return keeps(value, items)
+
+
+def make_frozenset(items: list[Any], way: Way) -> frozenset[Any]:
+    """Elements in their order and the way to add them in; the frozenset out."""
+    first, rest, fillers = _parts(items, way)
+    value = frozenset().union(first, rest) if first else frozenset(rest)
+    return value.difference(fillers) if fillers else value
+
+
+class _Filler:
+    """Takes a place in a table for a while."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    def __hash__(self) -> int:
+        return self.place + (3 << 59)  # that of no element: so nothing is compared with it
+
+
+def _add(value: set[Any], items: list[Any], way: Way) -> None:
+    """Add elements to an empty set."""
+    first, rest, fillers = _parts(items, way)
+    value.update(first)
+    value.update(rest)
+    for filler in fillers:
+        value.discard(filler)
+
+
+def _parts(items: list[Any], way: Way) -> tuple[dict[Any, None], list[Any], list[_Filler]]:
+    """Return what is added at once, what is added one by one after it, and what of all that is taken out again.
+
+    A set's table is made larger than twice the dict that it is to take.
+    """
+    late, size, gone = way
+    if late:
+        ends = [-1, *sorted(late), len(items)]
+        others = [items[before + 1 : after] for before, after in pairwise(ends)]
+        items = [*chain.from_iterable(others), *(items[at] for at in late)]
+    if not size:
+        return {}, items, []
+    fillers = [_Filler(place) for place in gone]
+    arranged = [*fillers, *items]
+    if size == SMALLEST:
+        return {}, arranged, fillers
+    at_once = max(size // 4, 5)
+    more = [_Filler(-1 - place) for place in range(at_once - len(arranged))]
+    return dict.fromkeys([*arranged[:at_once], *more]), arranged[at_once:], [*fillers, *more]
