@@ -13,7 +13,8 @@ __all__ = ["start"]  # a fixture
 pytestmark = pytest.mark.running
 
 CELLS = {"make": "%%step make\nmade = [1, 2]", "read": "%%step read\nprint(sum(made))", "plain": "free = 1"}
-BREAK = "from nbflow import {module} as broken\nwhole, broken.{name} = broken.{name}, None"
+BREAK = "import nbflow.{module} as broken\nwhole, broken.{name} = broken.{name}, None"
+FAULTS = "task.random_state.drew task.results.outputs_of store.artifacts.save task.results.check_required".split()
 MEND = "broken.{name} = whole"
 
 
@@ -22,9 +23,9 @@ def state(page: Page, step: str) -> str:
     return next(str(one["state"]) for one in page.snapshot()["steps"] if one["name"] == step)
 
 
-@pytest.mark.parametrize("part", ["randomness.drew", "outcome.outputs_of", "artifacts.save", "outcome.check_required"])
+@pytest.mark.parametrize("part", FAULTS)
 def test_a_fault_after_a_cell_fails_its_step(part: str, start: Start) -> None:
-    module, name = part.split(".")
+    module, _, name = part.rpartition(".")
     kernel = start(CELLS)
     page = Page(kernel)
     kernel.execute(BREAK.format(module=module, name=name))
@@ -44,7 +45,7 @@ def test_a_fault_after_a_cell_fails_its_step(part: str, start: Start) -> None:
 def test_a_fault_while_values_are_stored_fails_their_step(start: Start) -> None:
     kernel = start({**CELLS, "large": "%%step large\nlarge = bytes(4_000_000)"})
     page = Page(kernel)
-    kernel.execute(BREAK.format(module="records", name="publish"))
+    kernel.execute(BREAK.format(module="store.records", name="publish"))
     kernel.ok("make", "large")
     told = kernel.run("plain").stderr
     assert "could not be stored: TypeError: 'NoneType'" in told

@@ -15,7 +15,7 @@ from nbflow.engine import keys
 from nbflow.flow.notebook import document_of
 from nbflow.model import Record
 from nbflow.store import records
-from nbflow.store.flows import named_flow, runs_of
+from nbflow.store.flows import RunPlace, named_flow, runs_of
 from nbflow.store.location import open_store
 from tests.support.stored import StoredRun
 
@@ -91,7 +91,7 @@ def test_the_run_that_came_later_is_newer(tmp_path: Path, first: float, second: 
     assert [place.run for place in _runs(tmp_path)] == [later[-1].id]
 
 
-def _runs(folder: Path) -> list[nbflow.identity.RunPlace]:
+def _runs(folder: Path) -> list[RunPlace]:
     store = open_store(folder / "store")
     return runs_of(store, named_flow(store, "demo"))
 

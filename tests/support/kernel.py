@@ -163,7 +163,7 @@ class Kernel:
     def restart(self) -> None:
         """A fresh kernel for the same notebook, as Restart does."""
         self.client.stop_channels()
-        self.manager.restart_kernel(now=True)
+        self.manager.restart_kernel(now=False)
         self._connect()
 
     def kill(self) -> None:
