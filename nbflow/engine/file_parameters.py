@@ -7,14 +7,14 @@ import mmap
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
 from nbflow.engine.keys import task_key
 from nbflow.errors import NotFoundError, ParameterError
 from nbflow.flow.parameters import is_file
-from nbflow.model import Flow, Manifest, Record, Segment
+from nbflow.model import Flow, Manifest, Record
 from nbflow.plain_files import is_plain
 from nbflow.store import artifacts
 from nbflow.store.location import Store
@@ -44,7 +44,8 @@ def with_content(flow: Flow, record: Record, values: Mapping[str, Any], store: S
         raise ParameterError("; ".join(problems), fix="correct the path: it starts at the notebook's folder")
     if not dumped:
         return record
-    groups, entries = artifacts.save(store or cast("Store", _Nowhere()), list(dumped.values()))
+    contents = list(dumped.values())
+    groups, entries = artifacts.identify(contents) if store is None else artifacts.save(store, contents)
     start = len(_plain_groups(record))
     entries = {name: msgspec.structs.replace(entry, group=entry.group + start) for name, entry in entries.items()}
     named = {name: _named(record, name, values[name], entries[_entry(name)]) for name in dumped}
@@ -53,14 +54,6 @@ def with_content(flow: Flow, record: Record, values: Mapping[str, Any], store: S
         record, key=task_key(parts), parts=parts, groups=(*_plain_groups(record), *groups),
         artifacts={**record.artifacts, **entries, **named},
     )  # fmt: skip
-
-
-class _Nowhere:
-    """Stands where segments are written: all are there, so that hashing is all that is done."""
-
-    def has_segment(self, segment: Segment, *, verify: bool = False) -> bool:
-        del segment, verify
-        return True
 
 
 def read_file(record: Record, name: str, store: Store) -> bytes:

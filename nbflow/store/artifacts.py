@@ -26,25 +26,20 @@ ZEROS = bytes(128 << 10)
 
 
 def save(store: Store, dumped: Sequence[Dumped | Unstorable]) -> tuple[tuple[Group, ...], dict[str, Manifest]]:
-    """What `serialize.dump` gave in; its groups and one artifact for each name out, when all bytes are in the store.
+    """Write dumped values and return their groups and one manifest for each name, once all bytes are in the store.
 
-    Large saves use a few threads for the time of the call: not for a process that will fork meanwhile.
-    StoreError when the bytes cannot be written.
+    Large values use a few threads for the time of the call: not for a process that will fork meanwhile.
+    Raise StoreError where the bytes cannot be written.
     """
-    stored = [each for each in dumped if isinstance(each, Dumped)]
-    large = sum(_size(each) for each in stored if _size(each) >= INLINE)
-    if large < PARALLEL:
-        groups = [_save_group(store, each, map) for each in stored]
-    else:
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "nbflow-save") as pool:
-            groups = [_save_group(store, each, pool.map) for each in stored]
-    artifacts = {
-        name: _artifact(name, number, group, each)
-        for number, (group, each) in enumerate(zip(groups, stored, strict=True))
-        for name in group.names
-    }
-    artifacts |= {each.name: _not_stored(each) for each in dumped if isinstance(each, Unstorable)}
-    return tuple(groups), artifacts
+    return _groups_and_manifests(dumped, lambda piece: save_segment(store, piece))
+
+
+def identify(dumped: Sequence[Dumped | Unstorable]) -> tuple[tuple[Group, ...], dict[str, Manifest]]:
+    """Return the groups and manifests that `save` gives for dumped values, with their content ids; nothing is written.
+
+    Large values use a few threads for the time of the call: not for a process that will fork meanwhile.
+    """
+    return _groups_and_manifests(dumped, segment_of)
 
 
 def load(store: Store, groups: Sequence[Group], names: Iterable[str] | None, registry: Registry) -> dict[str, Any]:
@@ -99,18 +94,38 @@ def content_id(group: Group, name: str) -> str:
 # ---------------------------------------------------------------- saving
 
 _Map = Callable[..., Iterable[Segment]]
+_Keep = Callable[[memoryview], Segment]  # one segment's bytes -> the segment: hashed, or hashed and written
+
+
+def _groups_and_manifests(
+    dumped: Sequence[Dumped | Unstorable], keep: _Keep
+) -> tuple[tuple[Group, ...], dict[str, Manifest]]:
+    storable = [each for each in dumped if isinstance(each, Dumped)]
+    large = sum(_size(each) for each in storable if _size(each) >= INLINE)
+    if large < PARALLEL:
+        groups = [_group(each, keep, map) for each in storable]
+    else:
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1), "nbflow-save") as pool:
+            groups = [_group(each, keep, pool.map) for each in storable]
+    manifests = {
+        name: _manifest(name, number, group, each)
+        for number, (group, each) in enumerate(zip(groups, storable, strict=True))
+        for name in group.names
+    }
+    manifests |= {each.name: _unstored_manifest(each) for each in dumped if isinstance(each, Unstorable)}
+    return tuple(groups), manifests
 
 
 def _size(dumped: Dumped) -> int:
     return len(dumped.stream) + sum(buffer.nbytes for buffer in dumped.buffers)
 
 
-def _save_group(store: Store, dumped: Dumped, mapper: _Map) -> Group:
+def _group(dumped: Dumped, keep: _Keep, mapper: _Map) -> Group:
     parts = [memoryview(dumped.stream), *dumped.buffers]
     if _size(dumped) < INLINE:
         buffers = [Buffer(length=part.nbytes, inline=bytes(part)) for part in parts]
     else:
-        buffers = _save_buffers(store, parts, mapper)
+        buffers = _buffers(parts, keep, mapper)
     return Group(
         id=_group_id(buffers, dumped.definitions),
         names=dumped.names,
@@ -122,7 +137,7 @@ def _save_group(store: Store, dumped: Dumped, mapper: _Map) -> Group:
     )
 
 
-def _save_buffers(store: Store, parts: Sequence[memoryview], mapper: _Map) -> list[Buffer]:
+def _buffers(parts: Sequence[memoryview], keep: _Keep, mapper: _Map) -> list[Buffer]:
     pieces: list[memoryview] = []
     counts = []
     for part in parts:
@@ -130,7 +145,7 @@ def _save_buffers(store: Store, parts: Sequence[memoryview], mapper: _Map) -> li
         cut = [part[start : start + length] for start in range(0, part.nbytes, length)]
         pieces.extend(cut)
         counts.append(len(cut))
-    segments = iter(list(mapper(lambda piece: save_segment(store, piece), pieces)))
+    segments = iter(list(mapper(keep, pieces)))
     return [
         Buffer(length=part.nbytes, segments=tuple(next(segments) for _ in range(count)))
         for part, count in zip(parts, counts, strict=True)
@@ -143,13 +158,16 @@ def segment_length(nbytes: int) -> int:
 
 
 def save_segment(store: Store, piece: memoryview) -> Segment:
-    """Bytes in; the segment that holds them, written unless the store has it, out; zeros are not written at all."""
-    if is_zero(piece):
-        return Segment(hash="", length=piece.nbytes)
-    segment = Segment(hash=hash_of(piece), length=piece.nbytes)
-    if not store.has_segment(segment, verify=True):
+    """Return the segment that holds these bytes, written unless the store has it; zeros are never written."""
+    segment = segment_of(piece)
+    if segment.hash and not store.has_segment(segment, verify=True):
         store.write_segment(segment, piece)
     return segment
+
+
+def segment_of(piece: memoryview) -> Segment:
+    """Return the segment that these bytes make; one of zeros alone has no hash, only a length."""
+    return Segment(hash="" if is_zero(piece) else hash_of(piece), length=piece.nbytes)
 
 
 def is_zero(piece: memoryview) -> bool:
@@ -184,7 +202,7 @@ def _is_itself(group: Group) -> bool:
     return _group_id((group.stream, *group.buffers), group.definitions) == group.id
 
 
-def _artifact(name: str, number: int, group: Group, dumped: Dumped) -> Manifest:
+def _manifest(name: str, number: int, group: Group, dumped: Dumped) -> Manifest:
     about = dumped.described[name]
     return Manifest(
         name=name,
@@ -197,7 +215,7 @@ def _artifact(name: str, number: int, group: Group, dumped: Dumped) -> Manifest:
     )
 
 
-def _not_stored(failed: Unstorable) -> Manifest:
+def _unstored_manifest(failed: Unstorable) -> Manifest:
     about = failed.described
     return Manifest(
         name=failed.name,

@@ -171,6 +171,18 @@ def test_groups_are_loaded_whole_and_names_given_out(store: Store) -> None:
     assert artifacts.content_id(groups[found["a"].group], "a") == found["a"].content_id
 
 
+def test_values_are_identified_as_they_are_saved_and_nothing_is_written(store: Store) -> None:
+    shared = [1]
+    values = {
+        "n": 1, "pair": (shared, shared), "text": "y" * 100_000, "zeros": np.zeros(3_000_000), "bad": (i for i in ()),
+        "large": np.random.default_rng(0).integers(0, 9, 20_000_000), "frame": pd.DataFrame({"x": ["a", "b"]}),
+    }  # fmt: skip
+    dumped = dump(values, Registry())
+    identified = artifacts.identify(dumped)
+    assert store.list("") == []
+    assert identified == artifacts.save(store, dumped)
+
+
 def test_unstorable_values_are_artifacts_with_a_reason(store: Store) -> None:
     groups, found = save(store, good=1, bad=(i for i in ()))
     assert [group.names for group in groups] == [("good",)]
