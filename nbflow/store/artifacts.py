@@ -43,20 +43,21 @@ def identify(dumped: Sequence[Dumped | Unstorable]) -> tuple[tuple[Group, ...], 
 
 
 def load(store: Store, groups: Sequence[Group], names: Iterable[str] | None, registry: Registry) -> dict[str, Any]:
-    """Groups and the wanted names (None: all) in; these names with their values out; whole groups, loaded together.
+    """Return the wanted names of groups (None: all) with their values; names of one group are loaded together, as one.
 
-    This unpickles. OutdatedError names the cell of an edited class, StoreError missing bytes.
+    This unpickles: only for streams that this user's own runs have written. Raise OutdatedError where a value needs a
+    class whose cell was edited (it names the cell), DamagedError or StoreError where bytes are missing or damaged.
     """
     wanted = None if names is None else set(names)
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for group in groups:
         if wanted is None or wanted.intersection(group.names):
-            found.update(_load_group(store, group, registry))
-    return found if wanted is None else {name: found[name] for name in found if name in wanted}
+            values.update(_load_group(store, group, registry))
+    return values if wanted is None else {name: values[name] for name in values if name in wanted}
 
 
 def segments_of(groups: Iterable[Group]) -> Iterator[str]:
-    """Groups in; the hashes of all segments that they are made of out: what must be kept as long as they are."""
+    """Yield the hashes of all segments that groups consist of: they must be kept as long as the groups are."""
     return (segment.hash for segment in segments_in(groups))
 
 
@@ -68,7 +69,7 @@ def segments_in(groups: Iterable[Group]) -> Iterator[Segment]:
 
 
 def is_whole(store: Store, groups: Iterable[Group]) -> bool:
-    """Groups in; whether every segment that they are made of is in the datastore out."""
+    """Return whether the datastore holds every segment that groups consist of."""
     return lost_of(store, groups) is None
 
 
@@ -87,7 +88,7 @@ def lost_of(store: Store, groups: Iterable[Group], *, verify: bool = False) -> s
 
 
 def content_id(group: Group, name: str) -> str:
-    """A group and one of its names in; the id of that name's content out: its own name does not count when alone."""
+    """Return the id of a name's content: of a name alone that of its group, so that the name does not count."""
     return group.id if len(group.names) == 1 else hash_of(f"{group.id}\0{name}".encode())
 
 
@@ -153,7 +154,7 @@ def _buffers(parts: Sequence[memoryview], keep: _Keep, mapper: _Map) -> list[Buf
 
 
 def segment_length(nbytes: int) -> int:
-    """A buffer's length in; the length of its segments out: a power of two, so that a grown buffer shares them."""
+    """Return how long a buffer's segments are, in bytes: a power of two, so that a buffer that grows shares them."""
     return min(max(1 << max(-(-nbytes // 64) - 1, 0).bit_length(), SEGMENT_MIN), SEGMENT_MAX)
 
 
@@ -171,7 +172,7 @@ def segment_of(piece: memoryview) -> Segment:
 
 
 def is_zero(piece: memoryview) -> bool:
-    """Whether bytes are all zero; bytes that are not are mostly told at once."""
+    """Return whether bytes are all zero, which the first of them mostly answer."""
     if piece.nbytes < 4096 or piece[:64] != ZEROS[:64]:
         return False
     numpy = sys.modules.get("numpy")
@@ -184,7 +185,6 @@ def is_zero(piece: memoryview) -> bool:
 
 
 def _group_id(buffers: Sequence[Buffer], definitions: Sequence[DefinitionRef]) -> str:
-    """Hash over the content's own bytes or segment hashes, each with its length so that no two contents meet."""
     digest = blake3.blake3(b"group")
     for buffer in buffers:
         digest.update(b"%d:" % buffer.length)
@@ -198,7 +198,7 @@ def _group_id(buffers: Sequence[Buffer], definitions: Sequence[DefinitionRef]) -
 
 
 def _is_itself(group: Group) -> bool:
-    """Whether a group is what its id says: small values stand in the record itself, and no segment's name tells."""
+    """Return whether a group's content agrees with its id: of inline values no segment's name tells."""
     return _group_id((group.stream, *group.buffers), group.definitions) == group.id
 
 
@@ -252,7 +252,6 @@ def _load_group(store: Store, group: Group, registry: Registry) -> dict[str, Any
 
 
 def _bytes_of(store: Store, buffer: Buffer) -> memoryview:
-    """A buffer in; its bytes as writable memory out."""
     if buffer.inline is not None:
         return memoryview(bytearray(buffer.inline))
     return store.map_segments(buffer.segments)

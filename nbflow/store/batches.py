@@ -66,7 +66,7 @@ class _BatchFile(NamedTuple):
 
 
 class BatchWriter:
-    """Records as lines in; files out, written by a thread that lives while there is something to write."""
+    """Writes records as lines of batch files, in a thread that lives while there is something to write."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -77,9 +77,9 @@ class BatchWriter:
         self._closed = False
 
     def put(self, code: str, run: str, line: bytes, then: Then, segments: Sequence[str] = ()) -> None:
-        """A step's code, a run and a record's JSON in; `then` is called in another thread when it is written.
+        """Take a record of a step's code as one line of JSON; `then` is called in another thread once it is written.
 
-        `segments`: the paths of what it names, which are settled before.
+        `segments` are the paths of the segments that it names: they are settled before.
         """
         with self._changed:
             self._waiting.append(_Waiting(code, run, line, then, segments))
@@ -90,7 +90,7 @@ class BatchWriter:
                 self._changed.notify_all()
 
     def close(self) -> None:
-        """Everything is written, and the files are joined, when this returns."""
+        """Write everything that waits, join the files, and return when that is done."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -104,9 +104,9 @@ class BatchWriter:
                 self._changed.wait_for(lambda: self._closed or bool(self._waiting), QUIET)
                 if self._waiting:
                     self._changed.wait_for(lambda: self._closed or len(self._waiting) >= MOST, WAIT)
-                taken, self._waiting = self._waiting, []
-            self._write(taken)
-            if taken:
+                batch, self._waiting = self._waiting, []
+            self._write(batch)
+            if batch:
                 continue
             for files in self._files.values():
                 with suppress(StoreError):  # the parts are whole and stay; joining them only spares files
@@ -117,9 +117,9 @@ class BatchWriter:
                     self._thread = None
                     return
 
-    def _write(self, taken: Sequence[_Waiting]) -> None:
+    def _write(self, batch: Sequence[_Waiting]) -> None:
         groups: dict[tuple[str, str], list[_Waiting]] = {}
-        for each in taken:
+        for each in batch:
             groups.setdefault((each.code, each.run), []).append(each)
         for (code, run), group in groups.items():
             if (code, run) not in self._files:
@@ -151,12 +151,12 @@ class BatchReader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._lock = threading.RLock()
-        self._read: OrderedDict[str, _BatchFile] = OrderedDict()
+        self._contents: OrderedDict[str, _BatchFile] = OrderedDict()
         self._listed: dict[str, tuple[float, list[str]]] = {}  # a folder's files elsewhere, and when they were listed
         self._runs: dict[str, list[str]] = {}  # a run -> its files
 
     def find(self, code: str, key: str) -> list[bytes]:
-        """A step's code and a task's key in; the records of its executions, as they were written, out."""
+        """Return the records of a task key's executions, as they were written, from the batches of its step's code."""
         with self._lock:
             files: list[_BatchFile] = []
             for _ in range(3):  # files that have just been joined are found again under another name
@@ -168,7 +168,7 @@ class BatchReader:
             return list({e: line for file in files for e, line in file.by_key.get(key, ())}.values())
 
     def known(self, key: str, execution: str) -> bytes | None:
-        """A task's key and an execution in; its record as it was written, None where no batch seen so far holds it."""
+        """Return an execution's record as it was written, None where no batch read so far holds it."""
         with self._lock:
             for file in self._opened(self._runs.get(execution.partition(".")[0], ())):
                 for each, line in file.by_key.get(key, ()):
@@ -177,7 +177,7 @@ class BatchReader:
             return None
 
     def read(self, key: str, execution: str) -> bytes | None:
-        """The same after all batches of the store have been listed anew."""
+        """Return an execution's record as `known` does, after listing all batches of the store anew."""
         with self._lock:
             self._list_runs()
             return self.known(key, execution)
@@ -199,36 +199,36 @@ class BatchReader:
 
     def _opened(self, paths: Sequence[str]) -> list[_BatchFile]:
         """Return what files hold, without those that are gone or cannot be read."""
-        missing = [path for path in paths if path not in self._read]
+        missing = [path for path in paths if path not in self._contents]
         for path, data in self._store.read_many(missing).items() if missing else ():
-            self._read[path] = _parse(data)
-        found = [self._read[path] for path in paths if path in self._read]
+            self._contents[path] = _parse(data)
+        files = [self._contents[path] for path in paths if path in self._contents]
         for path in paths:
-            if path in self._read:
-                self._read.move_to_end(path)
-        while len(self._read) > len(paths) and sum(file.size for file in self._read.values()) > KEPT_BYTES:
-            self._read.popitem(last=False)
-        return found
+            if path in self._contents:
+                self._contents.move_to_end(path)
+        while len(self._contents) > len(paths) and sum(file.size for file in self._contents.values()) > KEPT_BYTES:
+            self._contents.popitem(last=False)
+        return files
 
 
 @lru_cache(maxsize=16)  # a store that is used again has its files in memory
 def reader_of(store: Store) -> BatchReader:
-    """A store in; the reader of its batches out."""
+    """Return the reader of a store's batches: one for each store."""
     return BatchReader(store)
 
 
 def lines_of(data: bytes) -> list[bytes]:
-    """A batch's bytes in; its records as they were written, whole ones only, out."""
+    """Return the records of a batch as they were written; a last line without its end is left out."""
     return data.split(b"\n")[:-1]
 
 
 def is_batch(path: str) -> bool:
-    """Whether a file below `results` holds the records of several executions."""
+    """Return whether a file below `results` holds the records of several executions."""
     return path.startswith(f"{FOLDER}/")
 
 
 def folder_of(code: str) -> str:
-    """A step's code in; the folder of its batches out."""
+    """Return the folder of the batches of a step's code."""
     return f"{FOLDER}/{safe_name(code)}"
 
 
@@ -237,9 +237,9 @@ def _paths(folder: str, names: Iterable[str]) -> list[str]:
 
 
 def _parse(data: bytes) -> _BatchFile:
-    found: dict[str, list[tuple[str, bytes]]] = {}
+    lines: dict[str, list[tuple[str, bytes]]] = {}
     for line in lines_of(data):
         head = from_json(line, _Head)
         if head is not None:
-            found.setdefault(head.key, []).append((head.execution, line))
-    return _BatchFile(len(data), found)
+            lines.setdefault(head.key, []).append((head.execution, line))
+    return _BatchFile(len(data), lines)

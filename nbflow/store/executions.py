@@ -18,9 +18,10 @@ PART = "%5B%5D"
 
 @lru_cache(maxsize=4096)  # asked for several times a task
 def execution_id(run: str, task: TaskId, attempt: int, revision: int = 0) -> str:
-    """A run, a task and an attempt in; the name under which this attempt may publish once, out.
+    """Return the name under which a task's attempt in a run may publish, once.
 
-    Where file systems do not tell `Load` from `load`, nor letters that are written in two ways, hashes do.
+    A hash of the step's name stands in it where its letters do not tell it from others everywhere: some file systems
+    take `Load` for `load`, or one way of writing an accent for another.
     """
     index = "-".join(map(str, task.index))
     turn = "" if task.turn is None else str(task.turn)
@@ -41,24 +42,26 @@ class Stood:
 def last_executions(
     store: Store, runs: Iterable[RunPlace], steps: set[str], besides: str = "", *, depth: int = 8
 ) -> dict[TaskId, Stood]:
-    """A flow's runs, newest first, in; for each task what stood for it last, and where it has failed since, out."""
-    found: dict[TaskId, Stood] = {}
+    """Return for each task of some steps which execution stood for it last, and where it has failed since.
+
+    `runs` are the flow's, newest first, of which at most `depth` are read; the run `besides` is passed over.
+    """
+    by_task: dict[TaskId, Stood] = {}
     for run in itertools.islice(runs, depth):
         if run.run == besides:
             continue
         for task, event in _last_changes(store, run).items():
-            known = found.get(task, Stood())
-            if event.state == "failed" and known == Stood():
-                found[task] = Stood(failed=(run, event.key))
-            elif event.state in ("done", "reused") and event.key and known.place is None:
-                found[task] = replace(known, place=(event.key, event.execution))
-        if steps <= {task.step for task, stood in found.items() if stood.place is not None}:
+            earlier = by_task.get(task, Stood())
+            if event.state == "failed" and earlier == Stood():
+                by_task[task] = Stood(failed=(run, event.key))
+            elif event.state in ("done", "reused") and event.key and earlier.place is None:
+                by_task[task] = replace(earlier, place=(event.key, event.execution))
+        if steps <= {task.step for task, stood in by_task.items() if stood.place is not None}:
             break
-    return found
+    return by_task
 
 
 def _last_changes(store: Store, run: RunPlace) -> dict[TaskId, TaskChanged]:
-    """A run in; the state in which it left each task that it came to out."""
     return {
         event.task: event
         for event in records.read_events(store, run.folder, run.run)

@@ -91,21 +91,21 @@ class SoughtFlow:
 
 
 def stored_flows(store: Store) -> list[StoredFlow]:
-    """A store in; its flows, those of format 1 too, by name, out."""
+    """Return the flows of a datastore, sorted by name; those of format 1 are among them."""
     folders = store.children("flows")
     files = store.read_many([_file(folder) for folder in folders])
-    found = {folder: _parse(folder, files.get(_file(folder), b"")) for folder in folders}
-    known = [each for each in found.values() if each is not None]
-    taken = {folder for each in known for folder in each.folders}
-    older = [StoredFlow(folder, _old_name(store, folder)) for folder in folders if folder not in taken]
-    return sorted([*known, *older], key=lambda each: (each.name, each.folder))
+    flows = {folder: _parse(folder, files.get(_file(folder), b"")) for folder in folders}
+    current = [each for each in flows.values() if each is not None]
+    folders_with_file = {folder for each in current for folder in each.folders}
+    older = [StoredFlow(folder, _old_name(store, folder)) for folder in folders if folder not in folders_with_file]
+    return sorted([*current, *older], key=lambda each: (each.name, each.folder))
 
 
 def _old_name(store: Store, folder: str) -> str:
-    """A folder without a `flow.json` in; the flow's name out.
+    """Return the flow's name for a folder without a `flow.json`.
 
-    A folder of format 1 bears it; of a long one it holds the beginning only, and where the file is lost or damaged the
-    flow's id stands behind it: then its runs say it.
+    The folder's name says it in format 1. A long name is cut there, and where `flow.json` was lost the flow's id stands
+    behind the name: then the folder's runs are asked.
     """
     if "~" in folder or WITH_ID.search(folder):
         for run in records.list_runs(store, folder):
@@ -116,110 +116,118 @@ def _old_name(store: Store, folder: str) -> str:
 
 
 def named_flow(store: Store, word: str) -> StoredFlow:
-    """A flow's name, or its folder's, in; the flow that bears it now out.
+    """Return the flow that bears a name now, or has a folder of that name.
 
-    NotFoundError when there is none, AmbiguousFlow when two bear the name: it lists where their notebooks lie.
+    Raise NotFoundError where there is none, and AmbiguousFlow where several bear the name: it lists their notebooks.
     """
     flows = stored_flows(store)
-    bearing = [each for each in flows if each.name == word]
-    found = bearing if len(bearing) == 1 else [each for each in flows if each.folder == word] or bearing
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    namesakes = [each for each in flows if each.name == word]
+    candidates = namesakes if len(namesakes) == 1 else [each for each in flows if each.folder == word] or namesakes
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
         names = list(dict.fromkeys(each.name for each in flows))
         raise NotFoundError(
             f"there is no flow {word!r} in {store.url}{nearest(word, names)}",
             fix=f"flows: {', '.join(names) or 'none'}; another store is named by store=",
         )
-    known = [_absolute(store, _completed(store, each)) for each in found]
+    labelled = [_absolute(store, _completed(store, each)) for each in candidates]
     raise AmbiguousFlow(
-        f"{len(found)} flows of {store.url} are named {word!r}: {', '.join(each.label for each in known)}",
-        fix=f"write {' or '.join(each.folder for each in known)} instead of the name",
+        f"{len(candidates)} flows of {store.url} are named {word!r}: {', '.join(each.label for each in labelled)}",
+        fix=f"write {' or '.join(each.folder for each in labelled)} instead of the name",
     )
 
 
 def word_for(store: Store, flow: StoredFlow) -> str:
-    """A flow in; its name, or its folder's where others bear the name too, out."""
+    """Return the word that names a flow alone: its name, or its folder's where other flows bear the name too."""
     return flow.name if sum(each.name == flow.name for each in stored_flows(store)) == 1 else flow.folder
 
 
 def runs_of(store: Store, flow: StoredFlow) -> list[RunPlace]:
-    """A flow in; where its runs lie, newest first, out."""
-    found = [RunPlace(flow.name, folder, run) for folder in flow.folders for run in records.list_runs(store, folder)]
-    return sorted(found, key=lambda place: place.run, reverse=True)
+    """Return the places of a flow's runs, newest first."""
+    places = [RunPlace(flow.name, folder, run) for folder in flow.folders for run in records.list_runs(store, folder)]
+    return sorted(places, key=lambda place: place.run, reverse=True)
 
 
 # ---------------------------------------------------------------- which one a notebook is
 
 
 def find_flow(store: Store, notebook: Notebook) -> StoredFlow | None:
-    """A notebook in; the flow that it is, None where it has not run yet, out. Nothing is written."""
+    """Return the flow that a notebook is, None where it has not run yet; nothing is written."""
     return _matched(store, _seen(store, notebook))
 
 
 def claim_flow(store: Store, notebook: Notebook) -> StoredFlow:
-    """A notebook that is about to run in; the flow that it is, made or kept up to date, out.
+    """Return the flow that a notebook is, made or brought up to date because the notebook is about to run.
 
     Several processes may do so at once: they come to the same flow.
     """
-    seen = _seen(store, notebook)
+    sought = _seen(store, notebook)
     for number in itertools.count():
-        found = _matched(store, seen)
-        if found is not None and found.id:
-            return _updated(store, found, seen, partial=notebook.path is None)
-        identity = sha256(f"{seen.path or seen.name}\n{number}".encode(errors="surrogatepass")).hexdigest()[:8]
-        folder = f"{safe_name(seen.name)}-{identity}"
-        earlier = (found.folder,) if found is not None and found.folder != folder else ()
-        made = StoredFlow(folder, seen.name, _joined((), seen.path), seen.cells, seen.host, earlier, identity)
-        if store.create(_file(folder), _encode(made)):
-            return made
+        flow = _matched(store, sought)
+        if flow is not None and flow.id:
+            return _updated(store, flow, sought, partial=notebook.path is None)
+        identity = sha256(f"{sought.path or sought.name}\n{number}".encode(errors="surrogatepass")).hexdigest()[:8]
+        folder = f"{safe_name(sought.name)}-{identity}"
+        earlier = (flow.folder,) if flow is not None and flow.folder != folder else ()
+        new_flow = StoredFlow(
+            folder, sought.name, _joined((), sought.path), sought.cells, sought.host, earlier, identity
+        )
+        if store.create(_file(folder), _encode(new_flow)):
+            return new_flow
         if _parse(folder, store.read_many([_file(folder)]).get(_file(folder), b"")) is None:  # damaged: made anew
-            store.write(_file(folder), _encode(made))
-            return made
+            store.write(_file(folder), _encode(new_flow))
+            return new_flow
         # Another process was as fast, which the next look finds; or a flow that began at this path has moved away.
     raise AssertionError("counting ends never")
 
 
-def _matched(store: Store, seen: SoughtFlow) -> StoredFlow | None:
+def _matched(store: Store, sought: SoughtFlow) -> StoredFlow | None:
     flows = stored_flows(store)
-    known = _at_its_path(flows, seen)
+    here = _at_its_path(flows, sought)
     # what is known of a folder of format 1 has to be read from its newest run
-    return known or match([_completed(store, each) for each in flows], seen, _exists(store))
+    return here or match([_completed(store, each) for each in flows], sought, _exists(store))
 
 
-def match(flows: Sequence[StoredFlow], seen: SoughtFlow, exists: Callable[[str], bool]) -> StoredFlow | None:
-    """Flows and a notebook in; the one that the notebook is out; `exists`: whether a path leads to a file now."""
-    if seen.path:
-        here = _at_its_path(flows, seen)
-        back = [each for each in flows if seen.path in each.paths[:-1] and not _elsewhere(each, seen, exists)]
+def match(flows: Sequence[StoredFlow], sought: SoughtFlow, exists: Callable[[str], bool]) -> StoredFlow | None:
+    """Return which of some flows a notebook is, None where it is none; `exists` tells whether a file is at a path.
+
+    The flow at the notebook's path comes first, then one that was there before and is nowhere else now, then one whose
+    notebook is gone and shares at least half of its cells: that notebook was renamed or moved.
+    """
+    if sought.path:
+        here = _at_its_path(flows, sought)
+        back = [each for each in flows if sought.path in each.paths[:-1] and not _elsewhere(each, sought, exists)]
         if here or back:
             return here or back[0]
-        gone = [each for each in flows if not _elsewhere(each, seen, exists) and _shared(each, seen) >= 0.5]
+        orphans = [each for each in flows if not _elsewhere(each, sought, exists) and _shared(each, sought) >= 0.5]
     else:  # a notebook without a file
-        gone = [each for each in flows if not each.paths and each.name == seen.name and _shared(each, seen) >= 0.5]
-    return max(gone, key=lambda each: (_stem(each) == _stem_of(seen.path), _shared(each, seen)), default=None)
+        orphans = [
+            each for each in flows if not each.paths and each.name == sought.name and _shared(each, sought) >= 0.5
+        ]
+    return max(orphans, key=lambda each: (_stem(each) == _stem_of(sought.path), _shared(each, sought)), default=None)
 
 
-def _at_its_path(flows: Iterable[StoredFlow], seen: SoughtFlow) -> StoredFlow | None:
-    if not seen.path:
+def _at_its_path(flows: Iterable[StoredFlow], sought: SoughtFlow) -> StoredFlow | None:
+    if not sought.path:
         return None
-    return next((each for each in flows if each.paths[-1:] == (seen.path,) and _is_same(each, seen)), None)
+    return next((each for each in flows if each.paths[-1:] == (sought.path,) and _is_same(each, sought)), None)
 
 
-def _is_same(flow: StoredFlow, seen: SoughtFlow) -> bool:
-    """Whether one path means one notebook: machines may share a datastore, and each have a file of that path."""
-    relative = not os.path.isabs(seen.path)  # noqa: PTH117  # a path of another system too
-    return relative or flow.host == seen.host or not flow.cells or _shared(flow, seen) >= 0.5
+def _is_same(flow: StoredFlow, sought: SoughtFlow) -> bool:
+    """Return whether one path means one notebook: machines that share a datastore may each have a file there."""
+    relative = not os.path.isabs(sought.path)  # noqa: PTH117  # a path of another system too
+    return relative or flow.host == sought.host or not flow.cells or _shared(flow, sought) >= 0.5
 
 
-def _elsewhere(flow: StoredFlow, seen: SoughtFlow, exists: Callable[[str], bool]) -> bool:
-    """Whether the flow's notebook still lies in another place than where it is looked for."""
-    return any(exists(path) for path in flow.paths if path != seen.path)
+def _elsewhere(flow: StoredFlow, sought: SoughtFlow, exists: Callable[[str], bool]) -> bool:
+    """Return whether the flow's notebook still lies in another place than the one that is looked for."""
+    return any(exists(path) for path in flow.paths if path != sought.path)
 
 
-def _shared(flow: StoredFlow, seen: SoughtFlow) -> float:
-    """The part of a flow's cells that a notebook has too."""
-    return len({*flow.cells} & {*seen.cells}) / len(flow.cells) if flow.cells else 0.0
+def _shared(flow: StoredFlow, sought: SoughtFlow) -> float:
+    """Return which part of a flow's cells a notebook has too, from 0 to 1."""
+    return len({*flow.cells} & {*sought.cells}) / len(flow.cells) if flow.cells else 0.0
 
 
 def _stem(flow: StoredFlow) -> str:
@@ -239,18 +247,18 @@ def _seen(store: Store, notebook: Notebook) -> SoughtFlow:
 
 
 def marks(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """Cells in; what they are known by, their ids or, where they have none, hashes of their sources, out."""
-    found: dict[str, None] = {}
+    """Return what cells are recognised by: their ids, or hashes of their sources where they have none."""
+    names: dict[str, None] = {}
     for cell in cells:
         if cell.id != str(cell.position):
-            found[cell.id] = None
+            names[cell.id] = None
         elif cell.source.strip():
-            found[f"source:{sha256(cell.source.strip().encode(errors='surrogatepass')).hexdigest()[:16]}"] = None
-    return tuple(found)
+            names[f"source:{sha256(cell.source.strip().encode(errors='surrogatepass')).hexdigest()[:16]}"] = None
+    return tuple(names)
 
 
 def _recorded(store: Store, path: str) -> str:
-    """A notebook's path in; as the store holds it out: from the store's folder where both lie in one, and may move."""
+    """Return a notebook's path as the store holds it: relative where both may move together, lying side by side."""
     place = os.path.realpath(path)
     if not isinstance(store, LocalStore):
         return place
@@ -260,7 +268,6 @@ def _recorded(store: Store, path: str) -> str:
 
 
 def _absolute(store: Store, flow: StoredFlow) -> StoredFlow:
-    """A flow in; the same with its paths as people read them out."""
     root = store.url if isinstance(store, LocalStore) else ""
     return replace(flow, paths=tuple(os.path.normpath(Path(root) / path) for path in flow.paths))
 
@@ -270,13 +277,15 @@ def _exists(store: Store) -> Callable[[str], bool]:
     return lambda path: (Path(root) / path).exists()
 
 
-def _updated(store: Store, flow: StoredFlow, seen: SoughtFlow, *, partial: bool) -> StoredFlow:
-    """A flow whose notebook runs again in; the same as it is now, written where it has changed, out.
+def _updated(store: Store, flow: StoredFlow, sought: SoughtFlow, *, partial: bool) -> StoredFlow:
+    """Return a flow as it is now that its notebook runs again, written where that has changed.
 
-    Of a notebook without a file only those cells are known that have run: they are added to the others.
+    Of a notebook without a file only the cells that have run are known (`partial`): they are added to the others.
     """
-    cells = tuple(dict.fromkeys((*flow.cells, *seen.cells))) if partial else seen.cells
-    now = replace(flow, name=seen.name, paths=_joined(flow.paths, seen.path), cells=cells or flow.cells, host=seen.host)
+    cells = tuple(dict.fromkeys((*flow.cells, *sought.cells))) if partial else sought.cells
+    now = replace(
+        flow, name=sought.name, paths=_joined(flow.paths, sought.path), cells=cells or flow.cells, host=sought.host
+    )
     if now != flow:
         store.write(_file(flow.folder), _encode(now))
     return now
@@ -287,7 +296,7 @@ def _joined(paths: tuple[str, ...], path: str) -> tuple[str, ...]:
 
 
 def _completed(store: Store, flow: StoredFlow) -> StoredFlow:
-    """A flow in; one of format 1 with what its newest run says of its notebook out."""
+    """Return a flow of format 1 with what its newest run says of its notebook, any other flow as it is."""
     if flow.id:
         return flow
     for run in records.list_runs(store, flow.folder):
@@ -310,13 +319,13 @@ def _file(folder: str) -> str:
 
 
 def _encode(flow: StoredFlow) -> bytes:
-    known: Mapping[str, object] = {name: getattr(flow, name) for name in FlowFile.__struct_fields__}
-    return msgspec.json.encode(FlowFile(**known))  # type: ignore[arg-type]
+    fields: Mapping[str, object] = {name: getattr(flow, name) for name in FlowFile.__struct_fields__}
+    return msgspec.json.encode(FlowFile(**fields))  # type: ignore[arg-type]
 
 
 def _parse(folder: str, data: bytes) -> StoredFlow | None:
-    found = from_json(data, FlowFile)
-    if found is None:
+    file = from_json(data, FlowFile)
+    if file is None:
         return None
-    earlier = tuple(each for each in found.earlier if is_safe(each))  # whatever a file says
-    return StoredFlow(folder, found.name, found.paths, found.cells, found.host, earlier, found.id)
+    earlier = tuple(each for each in file.earlier if is_safe(each))  # whatever a file says
+    return StoredFlow(folder, file.name, file.paths, file.cells, file.host, earlier, file.id)

@@ -42,10 +42,10 @@ LOST = TaskFailure(
 def snapshot(
     events: Iterable[RunEvent], now: float, heartbeat: float | None = None, alive: bool | None = None
 ) -> Snapshot:
-    """A run's events in their order, the time and signs of life in; the run at that moment out.
+    """Return a run as its events and signs of life show it at a moment.
 
-    `now` and `heartbeat` (the last one, None when there was none) are unix seconds; `alive` says whether the run's
-    process exists, None when that cannot be known from here. ValueError when no event starts a run.
+    `now` and `heartbeat` (the last one, None when there was none) are seconds since 1970; `alive` says whether the
+    run's process exists, None when that cannot be known from here. Raise ValueError when no event starts a run.
     """
     start: RunStarted | None = None
     begun = 0.0
@@ -61,8 +61,8 @@ def snapshot(
             tags.update(dict.fromkeys(event.tags, True))
         elif isinstance(event, TaskChanged):
             tasks[event.task] = advance(tasks.get(event.task), event)
-            for gone in ended_by(event, tasks):
-                del tasks[gone]
+            for later in ended_by(event, tasks):
+                del tasks[later]
         elif isinstance(event, FindingFound):
             if event.finding not in findings:
                 findings.append(event.finding)
@@ -92,7 +92,7 @@ def snapshot(
 
 
 def advance(view: TaskView | None, event: TaskChanged) -> TaskView:
-    """A task as known so far and its next event in; the task after it out. Late events of earlier attempts are void."""
+    """Return a task after its next event; an event of an attempt that a later one has replaced changes nothing."""
     if view is not None and event.attempt < view.attempt:
         return view
     same = view if view is not None and view.attempt == event.attempt else None
@@ -117,7 +117,7 @@ def advance(view: TaskView | None, event: TaskChanged) -> TaskView:
     )
 
 
-def ended_by(event: TaskChanged, known: Container[TaskId]) -> list[TaskId]:
+def ended_by(event: TaskChanged, tasks: Container[TaskId]) -> list[TaskId]:
     """Return the tasks that count no longer now that an event has come: later turns of a loop that begins anew.
 
     A step run by hand once more, or with another header, may have fewer turns than the last time, or none.
@@ -126,11 +126,11 @@ def ended_by(event: TaskChanged, known: Container[TaskId]) -> list[TaskId]:
         return []
     first = 0 if event.task.turn is None else event.task.turn + 1
     later = (msgspec.structs.replace(event.task, turn=turn) for turn in itertools.count(first))
-    return list(itertools.takewhile(known.__contains__, later))
+    return list(itertools.takewhile(tasks.__contains__, later))
 
 
 def settle(view: TaskView, status: RunStatus, now: float) -> TaskView:
-    """A task and its run's status in; the task with the time that it runs, or failed where its run is gone, out."""
+    """Return a task as its run's status makes it: with the time that it has been running, or failed in a lost run."""
     if view.state == "queued" and status == "lost":
         return msgspec.structs.replace(view, state="pending")
     if view.state != "running":
@@ -143,32 +143,31 @@ def settle(view: TaskView, status: RunStatus, now: float) -> TaskView:
 
 
 def worst(states: Iterable[TaskState]) -> TaskState | None:
-    """States of a step's tasks in; the one that a person must know first out, None for no task."""
-    known = set(states)
-    return next((state for state in WORST_FIRST if state in known), None)
+    """Return which of some tasks' states a person must know first, None for no task."""
+    present = set(states)
+    return next((state for state in WORST_FIRST if state in present), None)
 
 
 def step_state(snapshot: Snapshot, step: str) -> TaskState:
-    """A run and a step's name in; the worst state of the step's tasks out.
+    """Return the worst state of a step's tasks.
 
-    A step without tasks is a fan-out: over an empty list where its run has ended well, else one never come to.
+    A step without tasks is a fan-out: over an empty list where its run has ended well, else one never reached.
     """
     state = worst(view.state for view in snapshot.tasks if view.task.step == step)
     return state or NO_TASKS[snapshot.status]
 
 
 def _status(start: RunStarted, begun: float, now: float, heartbeat: float | None, alive: bool | None) -> RunStatus:
-    """Signs of life of a run that has not ended in; running or lost out."""
     if alive is False:
         return "lost"
     if alive and start.session:
         return "running"  # a kernel at rest sends no heartbeat
-    seen = max(begun, start.at, heartbeat or 0.0)
-    return "lost" if now - seen > HEARTBEAT_LIMIT else "running"
+    last_sign = max(begun, start.at, heartbeat or 0.0)
+    return "lost" if now - last_sign > HEARTBEAT_LIMIT else "running"
 
 
 def _without_placeholders(tasks: dict[TaskId, TaskView]) -> list[TaskView]:
-    """Tasks by id in; without those that stood for a whole fan-out or loop whose tasks are known now, out."""
+    """Return tasks without those that stood for a whole fan-out or loop whose own tasks are known now."""
     prefixes = {(task.step, task.index[:depth]) for task in tasks for depth in range(len(task.index))}
     turned = {(task.step, task.index) for task in tasks if task.turn is not None}
     return [
@@ -179,7 +178,6 @@ def _without_placeholders(tasks: dict[TaskId, TaskView]) -> list[TaskView]:
 
 
 def _in_order(start: RunStarted, views: list[TaskView]) -> list[TaskView]:
-    """Tasks in; the same in document order, then item order, then turn, out."""
     place = {name: number for number, name in enumerate(start.steps)}
     return sorted(
         views,

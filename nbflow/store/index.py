@@ -56,12 +56,12 @@ class RunSummary(Frozen, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it ran the flow: neither cells run by hand nor a part of it."""
+        """Return whether it ran the whole flow: neither cells by hand nor a part of it."""
         return not self.session and not self.asked
 
 
 def summarise(folder: str, run: str, events: Iterable[RunEvent]) -> RunSummary | None:
-    """A run's events in order in; its summary, None when it never started, out; "running" while it has no end."""
+    """Return the summary of a run's events, None when the run never started; it is "running" while it has no end."""
     started: RunStarted | None = None
     ended: RunEnded | None = None
     tags: dict[str, None] = {}
@@ -111,8 +111,8 @@ class Index:
         """Remember a run as it is now; `stamp`: when its events changed last (ns), 0 to read them again."""
         self._put([(summary, stamp)])
 
-    def _put(self, seen: Sequence[tuple[RunSummary, int]]) -> None:
-        rows = [(each.folder, each.run, each.created_at, stamp, msgspec.json.encode(each)) for each, stamp in seen]
+    def _put(self, summaries: Sequence[tuple[RunSummary, int]]) -> None:
+        rows = [(each.folder, each.run, each.created_at, stamp, msgspec.json.encode(each)) for each, stamp in summaries]
         self._file.use(lambda db: db.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", rows), None)
 
     def forget_run(self, folder: str, run: str) -> None:
@@ -120,44 +120,44 @@ class Index:
         self._file.use(lambda db: db.execute("DELETE FROM runs WHERE folder = ? AND run = ?", (folder, run)), None)
 
     def known(self, folders: Sequence[str] | None = None) -> dict[tuple[str, str], tuple[RunSummary, int]]:
-        """Flows' folders (None: all) in; the remembered runs with their stamps, by folder and run, out."""
+        """Return the remembered runs of flows' folders (None: all) with their stamps, by folder and run."""
         where = "" if folders is None else f"WHERE folder IN ({', '.join('?' for _ in folders)})"
         query = f"SELECT stamp, summary FROM runs {where}"  # noqa: S608  # constant text
         rows: list[tuple[int, bytes]] = self._file.use(lambda db: db.execute(query, folders or ()).fetchall(), [])
         decoder = msgspec.json.Decoder(RunSummary)
         try:
-            seen = [(decoder.decode(data), stamp) for stamp, data in rows]
+            summaries = [(decoder.decode(data), stamp) for stamp, data in rows]
         except (ValueError, RecursionError):
             self._file.remove()
             return {}
-        return {(summary.folder, summary.run): (summary, stamp) for summary, stamp in seen}
+        return {(summary.folder, summary.run): (summary, stamp) for summary, stamp in summaries}
 
     def runs(self, store: Store, folders: Sequence[str] | None = None, tags: Iterable[str] = ()) -> list[RunSummary]:
-        """The store, flows' folders (None: all) and tags in; the runs that have all of them, newest first, out.
+        """Return the runs of flows' folders (None: all) that have all of some tags, newest first.
 
-        Lists the store, and reads only the runs that are new, unfinished or changed since they were read. (A tag
-        given later on another machine to a run in a remote store shows once that run is read again.)
+        Lists the store, and reads only the runs that are new, unfinished or changed since they were read. (A tag given
+        later on another machine to a run in a remote store shows once that run is read again.)
         """
-        known = self.known(folders)
-        listed = store.children("flows") if folders is None else folders
-        present = [(folder, run) for folder in listed for run in records.list_runs(store, folder)]
-        for gone in known.keys() - set(present):
-            self.forget_run(*gone)
+        remembered = self.known(folders)
+        flows = store.children("flows") if folders is None else folders
+        present = [(folder, run) for folder in flows for run in records.list_runs(store, folder)]
+        for removed in remembered.keys() - set(present):
+            self.forget_run(*removed)
         current: dict[tuple[str, str], RunSummary] = {}
         stale: dict[tuple[str, str], int] = {}
         for key in present:
-            summary, seen = known.get(key, (None, 0))
+            summary, read_at = remembered.get(key, (None, 0))
             stamp = _stamp(store, *key)
-            if summary is None or summary.finished_at is None or stamp != seen:
+            if summary is None or summary.finished_at is None or stamp != read_at:
                 stale[key] = stamp
             else:
                 current[key] = summary
         fresh = _read_summaries(store, list(stale))
         if fresh:
             self._put([(summary, stale[summary.folder, summary.run]) for summary in fresh])
-        wanted = set(tags)
-        chosen = [each for each in (*current.values(), *fresh) if wanted <= set(each.tags)]
-        return sorted(chosen, key=lambda each: (each.run, each.created_at), reverse=True)
+        required = set(tags)
+        matching = [each for each in (*current.values(), *fresh) if required <= set(each.tags)]
+        return sorted(matching, key=lambda each: (each.run, each.created_at), reverse=True)
 
     # -- durations
 
@@ -180,12 +180,12 @@ class Index:
         for view in snapshot.tasks:
             if view.state == "done" and view.elapsed is not None:
                 by_step.setdefault(view.task.step, []).append((view.started_at or 0.0, view.elapsed))
-        for step, found in by_step.items():
-            for at, seconds in sorted(found)[-3:]:  # a wide fan-out must not push out all earlier runs
+        for step, durations in by_step.items():
+            for at, seconds in sorted(durations)[-3:]:  # a wide fan-out must not push out all earlier runs
                 self.add_duration(folder, step, seconds, at)
 
     def durations(self, folder: str) -> dict[str, float]:
-        """A flow's folder in; the median seconds of a task for each of its steps that has run out."""
+        """Return the median duration of a task, in seconds, for each step of a flow's folder that has ended once."""
         rows: list[tuple[str, float]] = self._file.use(
             lambda db: db.execute("SELECT step, seconds FROM durations WHERE folder = ?", (folder,)).fetchall(), []
         )
@@ -197,7 +197,7 @@ class Index:
     # -- what the user has been told
 
     def mark(self, name: str) -> tuple[float, bool]:
-        """A mark's name in; when it was set last (0: never), and whether the user has been told, out."""
+        """Return when a mark was set last (seconds since 1970, 0: never), and whether the user has been told."""
         query = "SELECT at, told FROM marks WHERE name = ?"
         rows: list[tuple[float, int]] = self._file.use(lambda db: db.execute(query, (name,)).fetchall(), [])
         return (rows[0][0], bool(rows[0][1])) if rows else (0.0, False)
@@ -208,9 +208,9 @@ class Index:
 
 
 def _stamp(store: Store, folder: str, run: str) -> int:
-    """A run in; when its folder of events changed last (ns), 0 where that is not known, out.
+    """Return when a run's folder of events changed last, in nanoseconds, 0 where that is not known.
 
-    Just now: a number that no other call gives, for the folder may change once more within the clock's tick.
+    A change of the last second gives a number that no other call gives, as another may follow within the clock's tick.
     """
     place = store.local_path(f"{records.run_folder(folder, run)}/events")
     if place is None:
@@ -224,14 +224,12 @@ def _stamp(store: Store, folder: str, run: str) -> int:
 
 
 def _read_summaries(store: Store, runs: Sequence[tuple[str, str]]) -> list[RunSummary]:
-    """Folders with runs in; the summaries of those that have started out; several at once where the store is far."""
-
     def read(key: tuple[str, str]) -> RunSummary | None:
         return summarise(*key, records.read_events(store, *key))
 
     if isinstance(store, LocalStore) or len(runs) < 2:
-        found = [read(key) for key in runs]
+        summaries = [read(key) for key in runs]
     else:
         with ThreadPoolExecutor(min(16, len(runs)), "nbflow-index") as pool:
-            found = list(pool.map(read, runs))
-    return [summary for summary in found if summary is not None]
+            summaries = list(pool.map(read, runs))
+    return [summary for summary in summaries if summary is not None]

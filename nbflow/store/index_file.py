@@ -44,7 +44,7 @@ def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def is_index(path: object) -> bool:
-    """Whether a data base is an index of ours: what is read in it is nobody's input."""
+    """Return whether a database is an index of nbflow's own: what is read in it is nobody's input."""
     return isinstance(path, str | Path) and Path(path).parent == cache_folder() / "index"
 
 
@@ -108,13 +108,12 @@ def _layout(db: sqlite3.Connection) -> int:
 
 
 def _create(db: sqlite3.Connection) -> None:
-    """Make the tables of an empty file, unless another process has just done so."""
     import sqlite3
 
     db.execute("BEGIN IMMEDIATE")
-    found = _layout(db)
-    if found not in {0, LAYOUT}:
-        raise sqlite3.DatabaseError(f"layout {found}")
-    for statement in SCHEMA if found == 0 else ():
+    layout = _layout(db)
+    if layout not in {0, LAYOUT}:
+        raise sqlite3.DatabaseError(f"layout {layout}")
+    for statement in SCHEMA if layout == 0 else ():
         db.execute(statement)
     db.execute("COMMIT")

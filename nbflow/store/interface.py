@@ -57,11 +57,11 @@ Names = list[str]
 
 
 def safe_name(name: str) -> str:
-    """Any text in; a file name that every file system and object store takes, different for different texts, out.
+    """Return a file name for a text that every file system and object store takes; no two texts have the same.
 
     ASCII is undone by `name_of` unless it is so long that its end is replaced by a hash; of other scripts the letters
     that fit are kept to be read, and the hash of the whole tells them apart: a percent sign and two digits for each
-    byte would make three times as much of them. What it has made stays as it is, numbers joined to it too.
+    byte would make three times as much of them. What this function has made stays as it is, with numbers behind it too.
     """
     if MADE.fullmatch(name) and len(name.encode()) <= MADE_BYTES and not _is_reserved(name):
         return name
@@ -84,25 +84,25 @@ def _is_reserved(name: str) -> bool:
 
 
 def hashed_name(name: str) -> str:
-    """Any text in; what can be read of it, of its bytes so many as fit everywhere, and its hash out."""
+    """Return a file name for any text: what can be read of it, as much as fits everywhere, and its hash."""
     text = unicodedata.normalize("NFC", name)
-    kept = "".join(each if each in "_-+=@, " or unicodedata.category(each)[0] in "LMN" else "-" for each in text)
-    kept = kept.encode()[:READABLE_BYTES].decode(errors="ignore").strip(" -")
-    return f"{kept or 'name'}~{sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
+    readable = "".join(each if each in "_-+=@, " or unicodedata.category(each)[0] in "LMN" else "-" for each in text)
+    readable = readable.encode()[:READABLE_BYTES].decode(errors="ignore").strip(" -")
+    return f"{readable or 'name'}~{sha256(name.encode(errors='surrogatepass')).hexdigest()[:16]}"
 
 
 def name_of(file_name: str) -> str:
-    """What `safe_name` gave in; the text, of one with a hash what can be read, out. Never raises."""
+    """Return the text that `safe_name` made a file name of; of one with a hash, what can be read. Never raises."""
     return "" if file_name == "%" else urllib.parse.unquote(file_name, errors="replace")
 
 
 def is_safe(part: str) -> bool:
-    """Whether a text may stand between two slashes of a datastore's path."""
+    """Return whether a text may stand between two slashes of a datastore's path."""
     return part not in {".", ".."} and SAFE_PATH.fullmatch(part) is not None
 
 
 def check_path(path: str) -> str:
-    """A relative path in; the same out; ValueError when it could leave the datastore."""
+    """Return a relative path as it is; raise ValueError when it could leave the datastore."""
     for part in path.split("/"):
         if not is_safe(part):
             raise ValueError(f"not a path inside a datastore: {path!r}")
@@ -110,7 +110,7 @@ def check_path(path: str) -> str:
 
 
 def segment_path(segment_hash: str) -> str:
-    """A segment's `algo:hex` in; its path out."""
+    """Return the path of the segment with an `algo:hex` hash."""
     algorithm, _, digest = segment_hash.partition(":")
     return check_path(f"segments/{algorithm}/{digest[:2]}/{digest}")
 
@@ -131,7 +131,7 @@ class Store(ABC):
 
     @abstractmethod
     def read(self, path: str) -> bytes:
-        """A path in, its bytes out; NotFoundError when there is none."""
+        """Return a file's bytes; raise NotFoundError when there is none."""
 
     @abstractmethod
     def _put(self, path: str, data: bytes | memoryview) -> None:
@@ -139,19 +139,19 @@ class Store(ABC):
 
     @abstractmethod
     def _create(self, path: str, data: bytes | memoryview) -> bool:
-        """Write a whole file unless there is one; whether it was written."""
+        """Write a whole file unless there is one; return whether it was written."""
 
     @abstractmethod
     def size(self, path: str) -> int | None:
-        """A path in; its length in bytes, None when there is none, out."""
+        """Return a file's length in bytes, None when there is no such file."""
 
     @abstractmethod
     def list(self, prefix: str) -> Entries:
-        """A folder in; every file below it, sorted by path, out; empty when there is no such folder."""
+        """Return every file below a folder, sorted by path; none when there is no such folder."""
 
     @abstractmethod
     def children(self, prefix: str) -> Names:
-        """A folder in; the names right below it, files and folders, sorted, out."""
+        """Return the names right below a folder, of files and folders, sorted."""
 
     @abstractmethod
     def delete(self, path: str) -> None:
@@ -159,12 +159,12 @@ class Store(ABC):
 
     @abstractmethod
     def local_path(self, path: str) -> str | None:
-        """A path in; where the file lies on this machine, None when it lies elsewhere, out."""
+        """Return where a file lies on this machine, None when it lies elsewhere."""
 
     def settle(self, paths: Sequence[str] = ()) -> bool:  # noqa: ARG002  # a store elsewhere keeps what it has taken
-        """Return when these files, or, where none are named, all results of this process, outlive a power cut.
+        """Return when these files, or all results of this process where none are named, outlive a power cut.
 
-        False where nothing had to be done for that: none of these files is new, or no result has been written.
+        The answer is False where there was nothing to do: none of these files is new, or no result has been written.
         """
         return False
 
@@ -182,28 +182,27 @@ class Store(ABC):
 
     @abstractmethod
     def creates_once(self) -> bool:
-        """Whether `create` keeps its promise when several processes call it at the same moment."""
+        """Return whether `create` keeps its promise when several processes call it at the same moment."""
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether there is such a file."""
         return self.size(path) is not None
 
     def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
         """Return the bytes of those files that there are and that can be read."""
-        found = {}
+        contents = {}
         for path in paths:
             try:
-                found[path] = self.read(path)
+                contents[path] = self.read(path)
             except NotFoundError:
                 continue
-        return found
+        return contents
 
     def check_format(self) -> None:
-        """FormatError when a newer nbflow wrote this datastore; one of an older format is left as it is."""
+        """Raise FormatError when a newer nbflow wrote this datastore; one of an older format is left as it is."""
         self._ready = self._found_format() == FORMAT
 
     def _found_format(self) -> int | None:
-        """The format of what is there, None where nothing is."""
         try:
             about = msgspec.json.decode(self.read(ABOUT), type=About)
         except NotFoundError:
@@ -226,7 +225,7 @@ class Store(ABC):
         self._ready = True
 
     def _begin(self) -> None:
-        """Before the first write: say which format this is; a store of an older one is of this one from now on.
+        """Say before the first write which format this datastore has; one of an older format has this one from now on.
 
         What it holds stays: everything written since stands beside it, and each record says its own format.
         """
@@ -254,7 +253,7 @@ class Store(ABC):
         """
 
     def has_segment(self, segment: Segment, *, verify: bool = False) -> bool:
-        """Whether the store holds that segment, whole.
+        """Return whether the store holds a segment, whole.
 
         It is read where it is not as it was when this machine wrote or read it; with `verify` also where this machine
         has done neither.
@@ -270,7 +269,6 @@ class Store(ABC):
         return self._verify(segment, look)
 
     def _verify(self, segment: Segment, look: Look) -> bool:
-        """Whether a segment's bytes are what its name says: they are read."""
         data = self.read_many([path := segment_path(segment.hash)]).get(path)
         whole = data is not None and hash_of(data) == segment.hash
         self.verified.put({segment.hash: SegmentMark(look.stamp, whole)})
@@ -292,7 +290,7 @@ class Store(ABC):
         )
 
     def trouble(self, action: str, error: BaseException, path: str = "") -> StoreError:
-        """What was tried and the error it met in; the StoreError to raise out."""
+        """Return the StoreError for what was tried ("read from", "write to", "open") and the error that it met."""
         place = f"{self.url}: {path}" if path else self.url
         number = getattr(error, "errno", None)
         if number in FULL:

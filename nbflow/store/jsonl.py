@@ -56,7 +56,7 @@ class WriterFiles:
         self._written: list[tuple[int, int, bytes]] = []
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Some lines, at least one, in a file of their own; StoreError when it cannot be written."""
+        """Write some lines, at least one, to a file of their own; raise StoreError when it cannot be written."""
         data = b"\n".join(lines) + b"\n"
         first, last = self._next, self._next + len(lines) - 1
         self._store.write(self._path(first, last), data)
@@ -65,7 +65,7 @@ class WriterFiles:
 
     @property
     def are_many(self) -> bool:
-        """Whether it is time to join them while the writer goes on."""
+        """Return whether it is time to join them while the writer goes on."""
         return len(self._written) >= COMPACT or sum(len(part[2]) for part in self._written) >= FULL_FILE
 
     def join(self) -> None:
@@ -91,13 +91,13 @@ class WriterFiles:
 
 
 class ChunkWriter:
-    """Lines in; files below `folder` out, written by a thread that starts with the first line.
+    """Writes lines to files below `folder`, in a thread that starts with the first line.
 
     An error of that thread is raised at the next call; the lines are kept and tried again, so a short outage loses
     nothing. `writer` must be another one for each writer of the folder.
 
-    `settled`: lines tell of results, and are written once those outlive a power cut; so do these files, and all lines
-    at the end, once there has been a result.
+    With `settled`, lines tell of results and are written once those outlive a power cut. From the first result on the
+    files that it names are settled too, and so are all lines at the end.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class ChunkWriter:
                 self._changed.notify_all()
 
     def flush(self) -> None:
-        """Everything put so far is in the store when this returns; StoreError when it cannot be written."""
+        """Write everything put so far and return when it is in the store; raise StoreError when that fails."""
         with self._changed:
             self._error = None
         self._write()
@@ -196,16 +196,16 @@ class ChunkWriter:
 
 
 class ChunkReader:
-    """A folder of chunks in; its lines out, those that are new with each call."""
+    """Reads the lines of a folder of chunks, those that are new with each call."""
 
     def __init__(self, store: Store, folder: str) -> None:
         self._store = store
         self._folder = folder
-        self._read: dict[str, int] = {}
+        self._next: dict[str, int] = {}
 
     def new(self) -> list[tuple[str, int, bytes]]:
-        """The lines since the last call as (writer, number, line), each writer's in order."""
-        found: list[tuple[str, int, bytes]] = []
+        """Return the lines since the last call as (writer, number, line), each writer's in order."""
+        lines: list[tuple[str, int, bytes]] = []
         for patient in (True, True, True, False):
             chunks = self._wanted()
             if not chunks:
@@ -214,35 +214,35 @@ class ChunkReader:
             for chunk in chunks:
                 # Files that their writer has just joined are gone; the joined one is found in the next round. What is
                 # missing even then has been lost, and the rest is read without it.
-                gap = self._read.get(chunk.writer, 0) < chunk.first
+                gap = self._next.get(chunk.writer, 0) < chunk.first
                 if chunk.path in data and not (gap and patient):
-                    self._take(chunk, data[chunk.path], found)
-        return found
+                    self._take(chunk, data[chunk.path], lines)
+        return lines
 
-    def _take(self, chunk: Chunk, data: bytes, found: list[tuple[str, int, bytes]]) -> None:
-        start = self._read.get(chunk.writer, 0)
+    def _take(self, chunk: Chunk, data: bytes, unread: list[tuple[str, int, bytes]]) -> None:
+        start = self._next.get(chunk.writer, 0)
         lines = data.split(b"\n")[:-1]
         for number, line in enumerate(lines, chunk.first):
             if number >= start:
-                found.append((chunk.writer, number, line))
-        self._read[chunk.writer] = max(start, chunk.last + 1)
+                unread.append((chunk.writer, number, line))
+        self._next[chunk.writer] = max(start, chunk.last + 1)
 
     def _wanted(self) -> list[Chunk]:
-        """The chunks that hold unread lines, the fewest of them: joined files before their parts."""
+        """Return the fewest chunks that hold all unread lines: joined files rather than their parts."""
         chunks = [chunk for name in self._store.children(self._folder) if (chunk := parse_name(self._folder, name))]
-        wanted: list[Chunk] = []
-        reached: dict[str, int] = dict(self._read)
+        needed: list[Chunk] = []
+        reached: dict[str, int] = dict(self._next)
         for chunk in sorted(chunks, key=lambda each: (each.writer, each.first, -each.last)):
             if chunk.last >= reached.get(chunk.writer, 0):
-                wanted.append(chunk)
+                needed.append(chunk)
                 reached[chunk.writer] = chunk.last + 1
-        return wanted
+        return needed
 
 
 def parse_name(folder: str, name: str) -> Chunk | None:
-    """A folder and a file's name in; the chunk that it is, None when it is none of ours, out."""
-    found = CHUNK_NAME.fullmatch(name)
-    if found is None:
+    """Return the chunk that a file of a folder is, None when its name is none of a chunk."""
+    match = CHUNK_NAME.fullmatch(name)
+    if match is None:
         return None
-    writer, first, last = found.groups()
+    writer, first, last = match.groups()
     return Chunk(name_of(writer), int(first), int(last), f"{folder}/{name}")

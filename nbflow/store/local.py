@@ -72,7 +72,7 @@ class LocalStore(Store):
     """A folder of this machine."""
 
     def __init__(self, folder: str, *, mapped: bool = True, bare: bool = False) -> None:
-        """`bare`: a folder of segments only, without an `nbflow.json`."""
+        """Take a folder, which may not exist yet; a `bare` one holds segments only, without an `nbflow.json`."""
         super().__init__(folder, mapped=mapped)
         self._ready = bare
         self._folder = folder
@@ -81,14 +81,14 @@ class LocalStore(Store):
         self._syncing = syncing_of(folder)
 
     def local_path(self, path: str) -> str | None:
-        """A path in; the file's place in the folder out."""
+        """Return the file's place in the folder."""
         return self._place(path)
 
     def _place(self, path: str) -> str:
         return f"{self._folder}/{check_path(path)}"
 
     def read(self, path: str) -> bytes:
-        """A path in, its bytes out."""
+        """Return a file's bytes."""
         try:
             data = _read_file(self._place(path))
         except OSError as error:
@@ -101,7 +101,7 @@ class LocalStore(Store):
 
     def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
         """Return the bytes of those files that there are and that can be read."""
-        found = {}
+        contents = {}
         for path in paths:
             try:
                 data = _read_file(self._place(path))
@@ -110,11 +110,11 @@ class LocalStore(Store):
                     raise self.trouble("read from", error, path) from error
                 continue
             if data is not None:
-                found[path] = data
-        return found
+                contents[path] = data
+        return contents
 
     def size(self, path: str) -> int | None:
-        """A path in; its length, None when there is none, out."""
+        """Return a file's length in bytes, None when there is no such file."""
         try:
             about = os.lstat(self._place(path))
         except OSError as error:
@@ -171,7 +171,7 @@ class LocalStore(Store):
             raise self.trouble("write to", error) from error
 
     def creates_once(self) -> bool:
-        """True: a link, or a mark, can be made by one of them only."""
+        """Return True: of several processes only one can make a link, or a mark."""
         return True
 
     def _write_beside(self, final: str, data: bytes | memoryview) -> str:
@@ -192,11 +192,11 @@ class LocalStore(Store):
         return temporary
 
     def list(self, prefix: str) -> Entries:
-        """A folder in; every file below it out."""
-        found: Entries = []
-        left = [(self._place(prefix) if prefix else self._folder, prefix)]
-        while left:
-            folder, at = left.pop()
+        """Return every file below a folder."""
+        entries: Entries = []
+        pending = [(self._place(prefix) if prefix else self._folder, prefix)]
+        while pending:
+            folder, at = pending.pop()
             for item, is_folder in self._scan(folder, at):
                 path = f"{at}/{item.name}" if at else item.name
                 if not is_folder:
@@ -204,13 +204,13 @@ class LocalStore(Store):
                         about = item.stat(follow_symlinks=False)
                     except FileNotFoundError:  # removed meanwhile
                         continue
-                    found.append(FileEntry(path, about.st_size, about.st_mtime))
+                    entries.append(FileEntry(path, about.st_size, about.st_mtime))
                 elif path.count("/") < DEEPEST:
-                    left.append((item.path, path))
-        return sorted(found)
+                    pending.append((item.path, path))
+        return sorted(entries)
 
     def _scan(self, folder: str, prefix: str) -> Iterator[tuple[os.DirEntry[str], bool]]:
-        """A folder in; the plain files and folders right below it, and whether it is a folder, out."""
+        """Yield the plain files and folders right below a folder, each with whether it is a folder."""
         if "/" in prefix and _is_beyond_link(self._folder, prefix):
             return
         try:
@@ -226,11 +226,11 @@ class LocalStore(Store):
                 raise self.trouble("read from", error) from error
 
     def children(self, prefix: str) -> Names:
-        """A folder in; the names right below it out."""
+        """Return the names right below a folder."""
         return sorted(item.name for item, _ in self._scan(self._place(prefix) if prefix else self._folder, prefix))
 
     def linked(self) -> Names:
-        """Which of a datastore's folders are links: they are read through, and nothing is deleted in them."""
+        """Return which of a datastore's folders are links: they are read through, and nothing is deleted in them."""
         try:
             with os.scandir(self._folder) as items:
                 return sorted(item.name for item in items if item.name in FOLDERS and item.is_symlink())
@@ -265,16 +265,16 @@ class LocalStore(Store):
         if not stat.S_ISREG(about.st_mode) or not os.access(place, os.R_OK):
             return None
         # what was found before a power cut says nothing of what had not been synced
-        known = boot()
-        word = f" {known.id}" if about.st_mtime > known.at - OLD else ""
+        start = boot()
+        word = f" {start.id}" if about.st_mtime > start.at - OLD else ""
         return Look(about.st_size, f"{about.st_size} {about.st_mtime_ns} {about.st_ino}{word}")
 
     def has_segment(self, segment: Segment, *, verify: bool = False) -> bool:
-        """Whether the store holds that segment; if so it counts as new, so that no clean-up takes it now."""
+        """Return whether the store holds a segment; if so it counts as new, so that no clean-up takes it now."""
         return super().has_segment(segment, verify=verify) and self._renew(segment.hash)
 
     def _renew(self, name: str) -> bool:
-        """Give a segment the time of now, unless it is new anyway; whether it is there and ours to touch."""
+        """Give a segment the time of now, unless it is new; return whether it is there and ours to touch."""
         path = segment_path(name)
         place = self._place(path)
         try:
@@ -328,15 +328,15 @@ class LocalStore(Store):
         return look
 
     def _check(self, segments: Sequence[Segment], new: Mapping[str, memoryview], looks: Mapping[str, Look]) -> None:
-        """Hash what was mapped for the first time; DamagedError for what is not what its name says."""
-        found = dict(zip(new, hashes_of(list(new.values())), strict=True))
-        self.verified.put({name: SegmentMark(looks[name].stamp, name == is_now) for name, is_now in found.items()})
-        damaged = next((each for each in segments if each.hash in found and found[each.hash] != each.hash), None)
+        """Hash what was mapped for the first time; raise DamagedError where a segment is not what its name says."""
+        hashes = dict(zip(new, hashes_of(list(new.values())), strict=True))
+        self.verified.put({name: SegmentMark(looks[name].stamp, name == is_now) for name, is_now in hashes.items()})
+        damaged = next((each for each in segments if each.hash in hashes and hashes[each.hash] != each.hash), None)
         if damaged is not None:
             raise self.broken(damaged, "is damaged: its bytes are not what they were")
 
     def remove_temporary(self, older_than: float) -> int:
-        """A time (seconds since 1970) in; how many left-overs of killed writers from before it were removed out."""
+        """Remove what killed writers left before a time (seconds since 1970), and return how many files that were."""
         count = 0
         for folder, names in _left_overs(self._folder, older_than):
             try:
@@ -408,7 +408,7 @@ class _Descent:
 
 
 def _is_beyond_link(root: str, path: str) -> bool:
-    """Whether a folder of a path is a link; the first one may be."""
+    """Return whether a folder of a path is a link; the first one may be."""
     first, *rest = path.split("/")
     place = f"{root}/{first}"
     for name in rest:
@@ -422,7 +422,7 @@ def _is_beyond_link(root: str, path: str) -> bool:
 
 
 def _left_overs(root: str, older_than: float) -> Iterator[tuple[list[str], list[str]]]:
-    """A datastore's folder and a time in; folders in it, each with temporary files from before that time, out."""
+    """Yield the folders of a datastore that hold temporary files from before a time, each with their names."""
     for folder, _, files in os.walk(root):  # links to folders are not followed
         names = []
         for name in files:
@@ -438,7 +438,7 @@ def _left_overs(root: str, older_than: float) -> Iterator[tuple[list[str], list[
 
 
 def _read_file(place: str) -> bytes | None:
-    """A place in; the bytes of the file there, None where something lies there that is no file, out."""
+    """Return the bytes of a file, None where something lies there that is no file."""
     descriptor = os.open(place, READING)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -450,7 +450,7 @@ def _read_file(place: str) -> bytes | None:
 
 
 def _is_vital(path: str) -> bool:
-    """Whether a file is synced before it bears its name: one that is written over, or that nothing makes again."""
+    """Return whether a file is synced before it bears its name: it is written over, or nothing makes it again."""
     return path == ABOUT or path.startswith("claims/") or path.endswith("/flow.json")
 
 
@@ -470,7 +470,7 @@ def _write_all(descriptor: int, data: bytes | memoryview) -> None:
 
 
 def _claim(temporary: str, final: str) -> bool:
-    """A written file and its name to be in; whether the name was free: the first of several to claim it wins."""
+    """Give a written file its name unless that is taken, and return whether it was free: the first to claim it wins."""
     folder, _, name = final.rpartition("/")
     mark = f"{folder}/{TEMPORARY}claim-{name}"
     try:

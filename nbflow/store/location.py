@@ -36,27 +36,27 @@ __all__ = [
 def store_url(
     given: str | os.PathLike[str] | None, folder: str | os.PathLike[str], environ: Mapping[str, str] = os.environ
 ) -> str:
-    """What was asked for and the notebook's folder in; the datastore's folder or URL out.
+    """Return the folder or URL of the datastore for the notebooks of a folder.
 
-    Without `given`: NBFLOW_STORE, else what `%flow config store` wrote to `.nbflow/config.json` beside the notebook
-    (a relative path counts from that folder), else that `.nbflow` itself. StoreError when config.json cannot be
-    understood.
+    That is the one `given`, else NBFLOW_STORE, else what `%flow config store` wrote to `.nbflow/config.json` beside the
+    notebook (a relative path counts from that folder), else that `.nbflow` itself. Raise StoreError when config.json
+    cannot be understood.
     """
     if given is not None and os.fspath(given):
         return os.fspath(given)
     if environ.get("NBFLOW_STORE"):
         return environ["NBFLOW_STORE"]
-    named = read_settings(folder).get("store")
-    if named:
-        place = os.path.expanduser(str(named))  # noqa: PTH111  # a URL would lose a slash as a Path
+    setting = read_settings(folder).get("store")
+    if setting:
+        place = os.path.expanduser(str(setting))  # noqa: PTH111  # a URL would lose a slash as a Path
         return place if "://" in place else str(Path(folder) / place)
     return str(Path(folder) / ".nbflow")
 
 
 def open_store(url: str | os.PathLike[str]) -> Store:
-    """A folder or URL in; its datastore out, which is made on the first write.
+    """Return the datastore at a folder or URL; it is made on the first write.
 
-    FormatError when a newer nbflow wrote it, StoreError when it cannot be reached.
+    Raise FormatError when a newer nbflow wrote it, StoreError when it cannot be reached.
     """
     store = store_at(url)
     store.check_format()

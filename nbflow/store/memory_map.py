@@ -34,14 +34,15 @@ class MapPiece(NamedTuple):
 
 
 def can_map() -> bool:
-    """Whether this system maps files next to each other."""
+    """Return whether this system maps files next to each other."""
     return sys.platform == "linux"
 
 
 def stitch(pieces: Sequence[MapPiece], *, mapped: bool = True) -> memoryview:
-    """Pieces in; their bytes one after another as writable memory of this process's own out.
+    """Return the bytes of pieces, one after another, as writable memory of this process's own.
 
-    `mapped=False` reads them. OSError when a file is missing; ValueError naming the file when its length is wrong.
+    `mapped=False` reads them. Raise OSError when a file is missing, ValueError naming the file when its length is
+    wrong.
     """
     total = sum(piece.length for piece in pieces)
     aligned = all(piece.length % mmap.PAGESIZE == 0 for piece in pieces[:-1])
@@ -73,19 +74,19 @@ def _read(pieces: Sequence[MapPiece], total: int) -> memoryview:
 def _read_into(piece: MapPiece, memory: memoryview) -> None:
     with Path(str(piece.path)).open("rb", buffering=0) as file:
         check_length(piece, file.fileno())
-        done = 0
-        while done < piece.length:
-            count = file.readinto(memory[done:])
+        position = 0
+        while position < piece.length:
+            count = file.readinto(memory[position:])
             if not count:
                 raise ValueError(f"{piece.path} ended early")
-            done += count
+            position += count
 
 
 def check_length(piece: MapPiece, descriptor: int) -> None:
-    """A piece and its open file in; ValueError when the file has another length: damaged after it was written."""
-    found = os.fstat(descriptor).st_size
-    if found != piece.length:
-        raise ValueError(f"{piece.path} has {found:,} bytes instead of {piece.length:,}")
+    """Raise ValueError when an open file has another length than its piece: it was damaged after it was written."""
+    length = os.fstat(descriptor).st_size
+    if length != piece.length:
+        raise ValueError(f"{piece.path} has {length:,} bytes instead of {piece.length:,}")
 
 
 # ---------------------------------------------------------------- mapping
@@ -118,11 +119,11 @@ class _Reserved:
 
 
 def _mmap(address: int | None, length: int, flags: int, descriptor: int) -> int:
-    found = _libc().mmap(address, length, READ_WRITE, flags, descriptor, 0)
-    if found is None or found == ctypes.c_void_p(-1).value:
+    start = _libc().mmap(address, length, READ_WRITE, flags, descriptor, 0)
+    if start is None or start == ctypes.c_void_p(-1).value:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
-    return int(found)
+    return int(start)
 
 
 def _map(pieces: Sequence[MapPiece], total: int) -> memoryview:

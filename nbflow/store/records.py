@@ -71,13 +71,13 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 def result_folder(key: str) -> str:
-    """A task's key in; the folder of its executions out."""
+    """Return the folder of the executions of a task's key."""
     name = safe_name(key)
     return f"results/{safe_name(key.rpartition(':')[2][:2])}/{name}"
 
 
 def publish(store: Store, record: Record) -> bool:
-    """A record whose segments are all in the store in; True, or False when that execution has published one already."""
+    """Write a record whose segments are in the store; return False when its execution has published one already."""
     path = f"{result_folder(record.key)}/{safe_name(record.execution)}.json"
     _note_unstored(store, record)
     store.settle(_segments(record))
@@ -85,7 +85,7 @@ def publish(store: Store, record: Record) -> bool:
 
 
 def publish_among_others(store: Store, writer: BatchWriter, record: Record, then: Then) -> None:
-    """A record of one of many small tasks in; `then` is called once it is in the store, or with what kept it out."""
+    """Write a record of one of many small tasks; call `then` once it is in the store, or with what kept it out."""
     _note_unstored(store, record)
     writer.put(record.parts.code, record.run, to_json(record), then, _segments(record))
 
@@ -96,7 +96,6 @@ def has_segments(record: Record) -> bool:
 
 
 def _segments(record: Record) -> list[str]:
-    """Return the paths of the segments that a record names: they are settled before it is there."""
     buffers = (buffer for group in record.groups for buffer in (group.stream, *group.buffers))
     return [segment_path(segment.hash) for buffer in buffers for segment in buffer.segments if segment.hash]
 
@@ -108,25 +107,29 @@ def _note_unstored(store: Store, record: Record) -> None:
 
 
 def find(store: Store, key: str, *, among: str = "", version: int = FORMAT) -> list[Record]:
-    """A task's key in; the records of its executions, newest first, out; those of other formats are passed over.
+    """Return the records of a task key's executions, newest first, without those of other formats than `version`.
 
-    `among`: the code of its step, where it may be one of many small tasks, whose records share files.
+    `among` is the code of its step where it may be one of many small tasks, whose records share files.
     """
     folder = result_folder(key)
     paths = [f"{folder}/{name}" for name in store.children(folder) if name.endswith(".json")]
     lines = [*store.read_many(paths).values(), *(batches.reader_of(store).find(among, key) if among else ())]
     records = map(record_of, lines)
-    wanted = [record for record in records if record and record.key == key and record.format == version]
-    return sorted(wanted, key=lambda record: record.order, reverse=True)
+    matching = [record for record in records if record and record.key == key and record.format == version]
+    return sorted(matching, key=lambda record: record.order, reverse=True)
 
 
 def stamp_after(created_at: float, seen: float) -> float:
-    """A record's time and the newest place that its run had seen in; its own place, 0 where its time says it, out."""
+    """Return a record's own place in the order of records, 0 where its time says it.
+
+    `seen` is the newest place that its run had seen: a record made after that one stands behind it, whatever clocks
+    say.
+    """
     return 0.0 if created_at > seen else seen + TICK
 
 
 def newest_place(store: Store, key: str, *, among: str = "") -> float:
-    """A task's key in; the place of its newest record in their order, 0 where it has none, out; `among` as for `find`.
+    """Return the place of a key's newest record in the order of records, 0 where it has none; `among` as for `find`.
 
     A step that is never reused has many records: those of its last runs are enough.
     """
@@ -141,8 +144,8 @@ def newest_place(store: Store, key: str, *, among: str = "") -> float:
 def read_record(store: Store, key: str, execution: str) -> Record | None:
     """Return the record of an execution under a task's key, None where there is none that can be read."""
     path = f"{result_folder(key)}/{safe_name(execution)}.json"
-    shared = batches.reader_of(store)
-    data = shared.known(key, execution) or store.read_many([path]).get(path) or shared.read(key, execution)
+    reader = batches.reader_of(store)
+    data = reader.known(key, execution) or store.read_many([path]).get(path) or reader.read(key, execution)
     return record_of(data) if data else None
 
 
@@ -165,17 +168,17 @@ def _is_sound(buffer: Buffer) -> bool:
 
 
 def all_records(store: Store) -> Iterable[Record]:
-    """Every readable record of the store: what a clean-up asks; a full scan."""
-    found: set[str] = set()
+    """Yield every readable record of the store, for a clean-up: all of it is read."""
+    executions: set[str] = set()
     for entry in store.list("results"):
         for record in read_entry(store, entry.path):
-            if record.execution not in found:  # files that were joined may stand beside their parts
-                found.add(record.execution)
+            if record.execution not in executions:  # files that were joined may stand beside their parts
+                executions.add(record.execution)
                 yield record
 
 
 def read_entry(store: Store, path: str) -> list[Record]:
-    """A file of results in; its records, none when it is gone or cannot be read, out."""
+    """Return the records in a file of results, none when it is gone or cannot be read."""
     data = store.read_many([path]).get(path, b"")
     lines = batches.lines_of(data) if batches.is_batch(path) else [data]
     return [record for line in lines if (record := record_of(line)) is not None]
@@ -188,7 +191,7 @@ def read_facts(store: Store, code_key: str) -> Facts:
 
 
 def write_facts(store: Store, code_key: str, facts: Facts) -> None:
-    """A code key and JSON-able facts in; they replace the older ones."""
+    """Write what was learnt about a step's code in place of what was known before."""
     store.write(f"facts/{safe_name(code_key)}.json", to_json(facts))
 
 
@@ -196,10 +199,10 @@ def write_facts(store: Store, code_key: str, facts: Facts) -> None:
 
 
 def new_run_id(store: Store | None = None, at: float | None = None) -> str:
-    """A store and a time (now) in; an id that no other run has and that sorts behind all runs of the store out.
+    """Return an id that no other run has and that sorts behind all runs of the store.
 
-    `20250131-094501-3f9c2a1b4`: of the last word three digits are the second's parts. Where a machine whose clock was
-    ahead has run something the id is one part later than that: ids tell the order of runs, not the time.
+    `20250131-094501-3f9c2a1b4`: three digits of the last word are the second's parts. Where a machine whose clock was
+    ahead has run something the id is one part later than that one's: ids tell the order of runs, not the time.
     """
     ticks = int((time.time() if at is None else at) * PARTS)
     if store is not None:
@@ -209,34 +212,34 @@ def new_run_id(store: Store | None = None, at: float | None = None) -> str:
 
 
 def _newest_ticks(store: Store) -> int:
-    """A store in; the moment in the id of its newest run, whatever its flow: results are shared between flows."""
+    """Return the moment in the id of the store's newest run, of any flow: flows share results."""
     folders = store.children("flows")
     if isinstance(store, LocalStore) or len(folders) < 2:
-        listed = [list_runs(store, folder) for folder in folders]
+        runs_by_folder = [list_runs(store, folder) for folder in folders]
     else:
         with ThreadPoolExecutor(min(16, len(folders)), "nbflow-runs") as pool:
-            listed = list(pool.map(lambda folder: list_runs(store, folder), folders))
-    for run in sorted((run for runs in listed for run in runs), reverse=True):
-        found = RUN_ID.fullmatch(run)
-        if found is None or run.startswith("9999"):
+            runs_by_folder = list(pool.map(lambda folder: list_runs(store, folder), folders))
+    for run in sorted((run for runs in runs_by_folder for run in runs), reverse=True):
+        parts = RUN_ID.fullmatch(run)
+        if parts is None or run.startswith("9999"):
             continue
-        with suppress(ValueError):  # no date
-            return calendar.timegm(time.strptime(found[1], "%Y%m%d-%H%M%S")) * PARTS + int(found[2], 16)
+        with suppress(ValueError):  # not a date
+            return calendar.timegm(time.strptime(parts[1], "%Y%m%d-%H%M%S")) * PARTS + int(parts[2], 16)
     return 0
 
 
 def run_folder(folder: str, run: str) -> str:
-    """A flow's folder and a run's id in; the run's folder out."""
+    """Return the folder of a run of a flow's folder."""
     return f"flows/{folder}/runs/{safe_name(run)}"
 
 
 def list_runs(store: Store, folder: str) -> list[str]:
-    """A flow's folder in; the ids of the runs in it, newest first (`new_run_id` puts them in order), out."""
+    """Return the ids of the runs in a flow's folder, newest first: `new_run_id` makes ids that are in order."""
     return sorted((name_of(name) for name in store.children(f"flows/{folder}/runs")), reverse=True)
 
 
 def delete_run(store: Store, folder: str, run: str) -> None:
-    """A run in; every file of it is gone, the records of its executions stay."""
+    """Delete every file of a run; the records of its executions stay."""
     for entry in store.list(run_folder(folder, run)):
         store.delete(entry.path)
 
@@ -258,10 +261,10 @@ def read_notebook(store: Store, folder: str, run: str) -> str:
 
 
 class EventWriter:
-    """Events of one run in; event files out, at most one every 50 ms; see `ChunkWriter` for errors."""
+    """Writes the events of one run, in at most one file every 50 ms; see `ChunkWriter` for errors."""
 
     def __init__(self, store: Store, folder: str, run: str, writer_id: str, after: float = 0.0) -> None:
-        """`after`: when the last event was put that this writer knows of; its own ones come later."""
+        """Open the events of a run; `after` is the time of its last event known so far: new ones come later."""
         # The same writer may come back (a resumed run, a tag added later): each time it is a writer of its own.
         writer = f"{writer_id}.{secrets.token_hex(3)}"
         home = run_folder(folder, run)
@@ -274,7 +277,7 @@ class EventWriter:
         self._chunks.put(to_json(Stamped(self._last, event)))
 
     def flush(self) -> None:
-        """All events put so far are in the store when this returns."""
+        """Write all events put so far and return when they are in the store."""
         self._chunks.flush()
 
     def close(self) -> None:
@@ -283,7 +286,7 @@ class EventWriter:
 
 
 class EventReader:
-    """A run in; its events as they come, those that are new with each call."""
+    """Reads the events of a run as they come, those that are new with each call."""
 
     def __init__(self, store: Store, folder: str, run: str) -> None:
         self._chunks = ChunkReader(store, f"{run_folder(folder, run)}/events")
@@ -291,7 +294,7 @@ class EventReader:
         """When the last event was put, by the clock of who put it."""
 
     def new(self) -> list[RunEvent]:
-        """The events since the last call, ordered by time, then by each writer's own order."""
+        """Return the events since the last call, ordered by time, then by each writer's own order."""
         stamped = []
         for writer, number, line in self._chunks.new():
             each = from_json(line, Stamped)
@@ -302,12 +305,12 @@ class EventReader:
 
 
 def read_events(store: Store, folder: str, run: str) -> list[RunEvent]:
-    """A run in; all its events in order, empty for a run that is not there, out."""
+    """Return all events of a run in order, none for a run that is not there."""
     return EventReader(store, folder, run).new()
 
 
 class LogWriter:
-    """What one execution prints and displays in; log files out, at most one every 50 ms."""
+    """Writes what one execution prints and displays, in at most one file every 50 ms."""
 
     def __init__(self, store: Store, folder: str, run: str, execution: str) -> None:
         self._chunks = ChunkWriter(store, f"{run_folder(folder, run)}/logs/{safe_name(execution)}", "log")
@@ -317,7 +320,7 @@ class LogWriter:
         self._chunks.put(to_json(output))
 
     def flush(self) -> None:
-        """All output put so far is in the store when this returns."""
+        """Write all output put so far and return when it is in the store."""
         self._chunks.flush()
 
     def close(self) -> None:
@@ -326,19 +329,19 @@ class LogWriter:
 
 
 class LogReader:
-    """An execution of a run in; its output as it comes, what is new with each call."""
+    """Reads the output of an execution as it comes, what is new with each call."""
 
     def __init__(self, store: Store, folder: str, run: str, execution: str) -> None:
         self._chunks = ChunkReader(store, f"{run_folder(folder, run)}/logs/{safe_name(execution)}")
 
     def new(self) -> list[Output]:
-        """The pieces of output since the last call, in order."""
+        """Return the pieces of output since the last call, in order."""
         outputs = (from_json(line, Output) for _, _, line in self._chunks.new())
         return [output for output in outputs if output is not None]
 
 
 def read_log(store: Store, folder: str, run: str, execution: str) -> list[Output]:
-    """An execution of a run in; all that it printed and displayed, in order, out."""
+    """Return all that an execution printed and displayed, in order."""
     return LogReader(store, folder, run, execution).new()
 
 
@@ -352,7 +355,7 @@ def beat(store: Store, folder: str, run: str, writer_id: str, at: float | None =
 
 
 def last_beat(store: Store, folder: str, run: str) -> float | None:
-    """A run in; when it was last known to be alive (seconds since 1970, by the runner's clock), None if never, out."""
+    """Return when a run was last alive (seconds since 1970, by its runner's clock), None where it never said so."""
     return _last_moment(store, f"{run_folder(folder, run)}/beats")
 
 
@@ -363,7 +366,7 @@ def request_cancel(store: Store, folder: str, run: str) -> None:
 
 
 def cancel_requested(store: Store, folder: str, run: str) -> float | None:
-    """A run in; when it was last asked to end, None if never, out."""
+    """Return when a run was last asked to end (seconds since 1970), None if never."""
     return _last_moment(store, f"{run_folder(folder, run)}/cancel")
 
 

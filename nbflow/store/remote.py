@@ -30,7 +30,7 @@ class RemoteStore(Store):
         self._opened: tuple[int, Any, str] | None = None
 
     def _open(self) -> tuple[Any, str]:
-        """The fsspec file system and the root in it; made anew in a forked child: its event loop is the parent's."""
+        """Return the fsspec file system and the root in it; a forked child opens its own: it has no event loop."""
         if self._opened is None or self._opened[0] != os.getpid():
             try:
                 import fsspec
@@ -48,11 +48,11 @@ class RemoteStore(Store):
         return system, f"{root}/{check_path(path)}"
 
     def local_path(self, path: str) -> str | None:  # noqa: ARG002  # the answer is the same for all
-        """None: the file lies elsewhere."""
+        """Return None: the file lies elsewhere."""
         return None
 
     def read(self, path: str) -> bytes:
-        """A path in, its bytes out."""
+        """Return a file's bytes."""
         system, place = self._at(path)
         try:
             return bytes(system.cat_file(place))
@@ -62,28 +62,28 @@ class RemoteStore(Store):
             raise self.trouble("read from", error, path) from error
 
     def read_many(self, paths: Sequence[str]) -> dict[str, bytes]:
-        """Paths in; the bytes of those that there are, fetched at once, out."""
+        """Return the bytes of those files that there are, fetched at once."""
         if not paths:
             return {}
         system, root = self._open()
         try:
-            found = system.cat([f"{root}/{check_path(path)}" for path in paths], on_error="return")
+            answers = system.cat([f"{root}/{check_path(path)}" for path in paths], on_error="return")
         except Exception as error:  # as above
             raise self.trouble("read from", error) from error
-        if not isinstance(found, dict):
-            found = {f"{root}/{paths[0]}": found}
-        result = {}
+        if not isinstance(answers, dict):
+            answers = {f"{root}/{paths[0]}": answers}
+        contents = {}
         for path in paths:
-            data = found.get(f"{root}/{path}", FileNotFoundError())
+            data = answers.get(f"{root}/{path}", FileNotFoundError())
             if isinstance(data, FileNotFoundError):
                 continue
             if isinstance(data, Exception):
                 raise self.trouble("read from", data, path) from data
-            result[path] = bytes(data)
-        return result
+            contents[path] = bytes(data)
+        return contents
 
     def size(self, path: str) -> int | None:
-        """A path in; its length, None when there is none, out."""
+        """Return a file's length in bytes, None when there is no such file."""
         system, place = self._at(path)
         try:
             return int(system.info(place)["size"])
@@ -123,7 +123,7 @@ class RemoteStore(Store):
         return True
 
     def creates_once(self) -> bool:
-        """Whether the place refuses to write over what is there: tried with a file of its own."""
+        """Return whether the place refuses to write over what is there, which is tried with a file of its own."""
         if self._scheme not in WHOLE_PUTS:
             return False
         system, place = self._at(f"{TEMPORARY}{secrets.token_hex(8)}")
@@ -143,7 +143,7 @@ class RemoteStore(Store):
                 system.rm_file(place)
 
     def _claim(self, path: str, data: bytes | memoryview) -> bool:
-        """As `_create` where a put is not seen whole: who makes a mark beside the file may write it."""
+        """Do as `_create` where a put is not seen whole: whoever makes a mark beside the file may write it."""
         system, place = self._at(path)
         folder, _, name = place.rpartition("/")
         mark = f"{folder}/{TEMPORARY}claim-{name}"
@@ -164,23 +164,23 @@ class RemoteStore(Store):
             system.rm_file(mark)
 
     def list(self, prefix: str) -> Entries:
-        """A folder in; every file below it out."""
+        """Return every file below a folder."""
         system, root = self._open()
         place = self._at(prefix)[1] if prefix else root
         try:
-            found = system.find(place, detail=True)
+            files = system.find(place, detail=True)
         except FileNotFoundError:
             return []
         except Exception as error:  # as above
             raise self.trouble("read from", error, prefix) from error
         entries = (
             FileEntry(path.removeprefix(root).lstrip("/"), int(about.get("size") or 0), _mtime(about))
-            for path, about in found.items()
+            for path, about in files.items()
         )
         return sorted(entry for entry in entries if f"/{TEMPORARY}" not in f"/{entry.path}")
 
     def children(self, prefix: str) -> Names:
-        """A folder in; the names right below it out."""
+        """Return the names right below a folder."""
         system, root = self._open()
         place = self._at(prefix)[1] if prefix else root
         try:
@@ -219,7 +219,7 @@ class RemoteStore(Store):
         return Look(size, f"{size} {about.get('ETag') or _mtime(about)}")
 
     def has_segment(self, segment: Segment, *, verify: bool = False) -> bool:
-        """Whether the store holds that segment; to be verified it is fetched, unless it lies here and was then."""
+        """Return whether the store holds a segment; to verify it, it is fetched, unless a verified copy lies here."""
         look = self.look(segment_path(segment.hash))
         if look is None or look.size != segment.length:
             return False
@@ -235,12 +235,12 @@ class RemoteStore(Store):
 
     def map_segments(self, segments: Sequence[Segment]) -> memoryview:
         """Return the bytes of segments in a row, from their copies here, which are made where there are none."""
-        stored = [each for each in dict.fromkeys(segments) if each.hash]
-        self._fetch(stored)
+        distinct = [each for each in dict.fromkeys(segments) if each.hash]
+        self._fetch(distinct)
         try:
             return self._cache.map_segments(segments)
         except DamagedError:  # the copy here is, or has just been cleared away
-            self._fetch(stored)
+            self._fetch(distinct)
             return self._cache.map_segments(segments)
 
     def _fetch(self, segments: Sequence[Segment]) -> None:
@@ -252,7 +252,7 @@ class RemoteStore(Store):
             self._fetch_one(missing[0])
 
     def _fetch_one(self, segment: Segment) -> None:
-        """Make a copy here of a segment; DamagedError where it is not what its name says, which is remembered."""
+        """Make a local copy of a segment; raise DamagedError where it is not what its name says, and remember that."""
         path = segment_path(segment.hash)
         try:
             data = self.read(path)
@@ -267,12 +267,12 @@ class RemoteStore(Store):
 
 
 def _is_taken(error: Exception) -> bool:
-    """Whether a conditional put was refused because there is such a file."""
+    """Return whether a conditional put was refused because there is such a file."""
     refused = ("PreconditionFailed", "ConditionalRequestConflict")
     return isinstance(error, FileExistsError) or any(word in repr(error) for word in refused)
 
 
 def _mtime(about: Mapping[str, Any]) -> float:
-    """What fsspec says of a file in; when it was last written out."""
+    """Return when a file was last written (seconds since 1970) by what fsspec says of it, 0 where it does not."""
     moment = about.get("LastModified") or about.get("mtime") or about.get("updated") or about.get("created") or 0
     return float(moment.timestamp()) if hasattr(moment, "timestamp") else float(moment)

@@ -29,24 +29,24 @@ def read_settings(folder: str | os.PathLike[str]) -> Mapping[str, Any]:
     """Return the settings of a folder's notebooks; StoreError where the file cannot be understood."""
     place = settings_path(folder)
     try:
-        known = json.loads(read_text(place))
+        settings = json.loads(read_text(place))
     except FileNotFoundError:
         return {}
     except NotADirectoryError:  # a file in the folder's place: told where the datastore is opened
         return {}
     except (ValueError, RecursionError, OSError) as error:
         raise StoreError(f"{place} cannot be understood: {error}", fix="correct or delete it") from None
-    if not isinstance(known, dict):
+    if not isinstance(settings, dict):
         raise StoreError(f"{place} cannot be understood: it holds no object", fix="correct or delete it")
-    return known
+    return settings
 
 
 def write_setting(folder: str | os.PathLike[str], name: str, value: Any) -> None:
     """Keep a setting of a folder's notebooks."""
     place = settings_path(folder)
-    known = read_settings(folder) if place.exists() else {}
+    settings = read_settings(folder) if place.exists() else {}
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(json.dumps({**known, name: value}, indent=2) + "\n", encoding="utf-8")
+    place.write_text(json.dumps({**settings, name: value}, indent=2) + "\n", encoding="utf-8")
 
 
 MOST = "20G"
@@ -68,29 +68,29 @@ def most_bytes(folder: str | os.PathLike[str]) -> int:
 
 def ignored(notebook: Notebook) -> frozenset[str]:
     """Return the ids of the notebook's cells that no run may take."""
-    known = read_settings(notebook.folder).get("ignore")
-    listed = known.get(notebook.name, ()) if isinstance(known, dict) else ()
-    return frozenset(map(str, listed))
+    by_notebook = read_settings(notebook.folder).get("ignore")
+    cells = by_notebook.get(notebook.name, ()) if isinstance(by_notebook, dict) else ()
+    return frozenset(map(str, cells))
 
 
 def ignore(notebook: Notebook, word: str) -> Cell:
     """Keep that no run may take a plain cell, named by its id or its position; OptionError where it is none."""
     cell = _plain_cell(notebook, word)
-    known = read_settings(notebook.folder).get("ignore")
-    every = dict(known) if isinstance(known, dict) else {}
-    write_setting(notebook.folder, "ignore", {**every, notebook.name: sorted({*ignored(notebook), cell.id})})
+    by_notebook = read_settings(notebook.folder).get("ignore")
+    entries = dict(by_notebook) if isinstance(by_notebook, dict) else {}
+    write_setting(notebook.folder, "ignore", {**entries, notebook.name: sorted({*ignored(notebook), cell.id})})
     return cell
 
 
 def _plain_cell(notebook: Notebook, word: str) -> Cell:
     word = word.removeprefix("cell:").removeprefix("cell").strip()
-    named = [cell for cell in notebook.cells if word in (cell.id, str(cell.position))]
-    found = next((cell for cell in named if cell.kind == "plain"), None)
-    if found is not None:
-        return found
-    if named:
+    matches = [cell for cell in notebook.cells if word in (cell.id, str(cell.position))]
+    match = next((cell for cell in matches if cell.kind == "plain"), None)
+    if match is not None:
+        return match
+    if matches:
         raise OptionError(
-            f"cell {named[0].position} is no plain cell, and only those can be left out of the flow",
+            f"cell {matches[0].position} is no plain cell, and only those can be left out of the flow",
             fix="make it a plain cell, or delete it",
         )
     plain = ", ".join(str(cell.position) for cell in notebook.cells if cell.kind == "plain")
@@ -106,13 +106,13 @@ def without_ignored(notebook: Notebook) -> Notebook:
         names = ignored(notebook)
     except StoreError:
         return notebook
-    gone = [cell for cell in notebook.cells if cell.id in names and cell.kind == "plain"]
-    if not gone:
+    left_out = [cell for cell in notebook.cells if cell.id in names and cell.kind == "plain"]
+    if not left_out:
         return notebook
     cells = (
-        msgspec.structs.replace(cell, kind="control", body="") if cell in gone else cell for cell in notebook.cells
+        msgspec.structs.replace(cell, kind="control", body="") if cell in left_out else cell for cell in notebook.cells
     )
-    findings = (*notebook.findings, *(_ignored(notebook, cell) for cell in gone))
+    findings = (*notebook.findings, *(_ignored(notebook, cell) for cell in left_out))
     return msgspec.structs.replace(notebook, cells=tuple(cells), findings=findings)
 
 

@@ -50,12 +50,12 @@ class StoredRun:
         """Its events in order; NotFoundError when there is no such run."""
         if self._ended is not None:
             return self._ended
-        found = records.read_events(self.store, self.folder, self.run)
-        if not any(isinstance(event, RunStarted) for event in found):
+        events = records.read_events(self.store, self.folder, self.run)
+        if not any(isinstance(event, RunStarted) for event in events):
             raise NotFoundError(f"there is no run {self.run!r} of {self.flow!r} in {self.store.url}")
-        if any(isinstance(event, RunEnded) for event in found):
-            self._ended = found
-        return found
+        if any(isinstance(event, RunEnded) for event in events):
+            self._ended = events
+        return events
 
     def forget(self) -> None:
         """Read everything anew the next time: something was added to a run that has ended."""
@@ -76,14 +76,13 @@ class StoredRun:
         beat = records.last_beat(self.store, self.folder, self.run)
         return self._named(snapshot(events, time.time(), beat, is_alive(self.started)))
 
-    def _named(self, seen: Snapshot) -> Snapshot:
-        """A run as its events tell it in; the same under the name that its flow bears now out."""
-        return msgspec.structs.replace(seen, flow=self.flow)
+    def _named(self, now: Snapshot) -> Snapshot:
+        return msgspec.structs.replace(now, flow=self.flow)
 
     # ------------------------------------------------------------ records
 
     def record(self, view: TaskView) -> Record | None:
-        """A task in; the record of the execution that stands for it, None where there is none, out."""
+        """Return the record of the execution that stands for a task, None where there is none."""
         return self._record(view.key, view.execution) if view.key and view.execution else None
 
     def _record(self, key: str, execution: str) -> Record | None:
@@ -101,12 +100,12 @@ class StoredRun:
         return f"the result of {view.task.step} in {self.run} is missing or damaged: run the step again"
 
     def last_record(self, step: str) -> Record | None:
-        """A step in; the record of its last item's last turn that left one, out."""
+        """Return the record of the last item's last turn of a step that left one."""
         views = [view for view in self.snapshot.tasks if view.task.step == step]
         return next((record for view in reversed(views) if (record := self.record(view)) is not None), None)
 
     def given(self, key: str, execution: str) -> Record | None:
-        """A place of `RunStarted.given` in; the record with parameters' values, None where it is gone, out."""
+        """Return the record with parameters' values at a place of `RunStarted.given`, None where it is gone."""
         return self._record(key, execution)
 
     # ------------------------------------------------------------ the notebook
@@ -119,7 +118,7 @@ class StoredRun:
     # ------------------------------------------------------------ logs
 
     def outputs(self, view: TaskView, attempt: int | None = None) -> list[Mapping[str, Any]]:
-        """A task, and an attempt other than its last, in; nbformat outputs in order, streams in pieces, out.
+        """Return a task's nbformat outputs in order, streams in pieces, of its last attempt or the one that is named.
 
         They come from the log, which holds everything; where an execution has none (by hand), from its record.
         """
@@ -127,8 +126,8 @@ class StoredRun:
         if attempt is None and record is not None and record.run != self.run:
             folder = folder_of(self.store, record.run, self.folder)
             return self._log(folder, record.run, record.execution) or list(record.outputs)
-        told = [change for change in self.changes(view.task) if change.attempt == (attempt or view.attempt)]
-        execution = next((change.execution for change in reversed(told) if change.execution), "")
+        changes = [change for change in self.changes(view.task) if change.attempt == (attempt or view.attempt)]
+        execution = next((change.execution for change in reversed(changes) if change.execution), "")
         logged = self._log(self.folder, self.run, execution) if execution else []
         if logged or record is None or attempt not in (None, view.attempt):
             return logged
@@ -138,7 +137,7 @@ class StoredRun:
         return [piece.output for piece in records.read_log(self.store, folder, run, execution)]
 
     def changes(self, task: TaskId) -> list[TaskChanged]:
-        """A task in; everything that happened to it, in order, out."""
+        """Return everything that happened to a task, in order."""
         events = self.events
         if self._changes is None or self._ended is None:
             self._changes = {}
@@ -149,7 +148,7 @@ class StoredRun:
 
 
 def is_alive(started: RunStarted) -> bool | None:
-    """A run's start in; whether its process exists, None when it ran elsewhere or this system cannot tell, out."""
+    """Return whether a run's process exists, None when it ran elsewhere or this system cannot tell."""
     if not started.pid or started.host != socket.gethostname() or os.name != "posix":
         return None
     try:
@@ -176,44 +175,44 @@ def lost_before(store: Store, flow: StoredFlow) -> Finding | None:
 
 
 def _told_lost(past: StoredRun) -> Finding | None:
-    seen = past.snapshot
-    if seen.status != "lost":
+    now = past.snapshot
+    if now.status != "lost":
         return None
-    begun = dict.fromkeys(v.task.step for v in seen.tasks if v.failure is not None and v.failure.kind == "lost")
-    return findings.lost_run(past.place.run, [seen.labels.get(step, step) for step in begun])
+    lost_steps = dict.fromkeys(v.task.step for v in now.tasks if v.failure is not None and v.failure.kind == "lost")
+    return findings.lost_run(past.place.run, [now.labels.get(step, step) for step in lost_steps])
 
 
 def folder_of(store: Store, run: str, likely: str) -> str:
-    """A run's id and the folder of a flow that it is likely to be of in; the folder that holds it out."""
+    """Return the folder that holds a run; the flow's folder that it is `likely` in is looked at first."""
     others = (folder for folder in store.children("flows") if folder != likely)
     holding = (folder for folder in (likely, *others) if run in records.list_runs(store, folder))
     return next(holding, likely)
 
 
 def find_run(store: Store, name: str) -> StoredRun:
-    """`ID`, `FLOW/ID` or `FLOW/latest` in; the run out; NotFoundError lists what there is.
+    """Return the run that `ID`, `FLOW/ID` or `FLOW/latest` names; raise NotFoundError, which lists what there is.
 
-    FLOW is the name that the flow bears now, or its folder; AmbiguousFlow where it names several, and no run's id says
-    which.
+    FLOW is the name that the flow bears now, or its folder. Raise AmbiguousFlow where it names several flows and no
+    run's id says which.
     """
     word, separator, run = name.rpartition("/")
     flows = stored_flows(store)
     if not separator:
         places = [place for flow in flows for place in runs_of(store, flow)]
-        found = next((place for place in places if place.run == run), None)
-        if found is not None:
-            return StoredRun(store, found)
+        hit = next((place for place in places if place.run == run), None)
+        if hit is not None:
+            return StoredRun(store, hit)
         if any(name in (flow.name, flow.folder) for flow in flows):
             raise NotFoundError(f"{name!r} is a flow, not a run", fix=f"name a run: {name}/latest")
         raise NotFoundError(
             f"there is no run {run!r} in {store.url}{nearest(run, [place.run for place in places])}",
             fix="`nbflow runs` lists all runs",
         )
-    bearing = [flow for flow in flows if flow.name == word]
-    places = [place for flow in bearing for place in runs_of(store, flow)]
-    found = next((place for place in places if place.run == run), None)
-    if found is not None:
-        return StoredRun(store, found)
+    namesakes = [flow for flow in flows if flow.name == word]
+    places = [place for flow in namesakes for place in runs_of(store, flow)]
+    hit = next((place for place in places if place.run == run), None)
+    if hit is not None:
+        return StoredRun(store, hit)
     flow = named_flow(store, word)
     if run == "latest":
         newest = next((one for one in _summaries(store, [flow]) if one.is_whole), None)
@@ -222,36 +221,35 @@ def find_run(store: Store, name: str) -> StoredRun:
             raise NotFoundError(f"the flow {word!r} {what} in {store.url}", fix="`nbflow runs --all` lists all runs")
         return StoredRun(store, place_of(newest))
     places = runs_of(store, flow)
-    found = next((place for place in places if place.run == run), None)
-    if found is None:
+    hit = next((place for place in places if place.run == run), None)
+    if hit is None:
         raise NotFoundError(
             f"there is no run {run!r} of {word!r} in {store.url}{nearest(run, [place.run for place in places])}",
             fix=f"`nbflow runs` lists them; the newest is {word}/latest",
         )
-    return StoredRun(store, found)
+    return StoredRun(store, hit)
 
 
 def place_of(summary: RunSummary) -> RunPlace:
-    """A run's summary in; where it lies out."""
+    """Return the place of a run from its summary."""
     return RunPlace(summary.flow, summary.folder, summary.run)
 
 
 def summaries(store: Store, flow: StoredFlow | None = None, tags: Iterable[str] = ()) -> list[RunSummary]:
-    """A flow (None: all) and tags in; its runs that have all of them, newest first, out; flows by their names now.
+    """Return the runs of a flow (None: of all) that have all of some tags, newest first, under the flows' names now.
 
     The status of a run that has not ended is looked up: it may be lost.
     """
-    found = _summaries(store, stored_flows(store) if flow is None else [flow], tags)
-    return [one if one.finished_at is not None else _looked_up(store, one) for one in found]
+    runs = _summaries(store, stored_flows(store) if flow is None else [flow], tags)
+    return [one if one.finished_at is not None else _looked_up(store, one) for one in runs]
 
 
 def _summaries(store: Store, flows: Iterable[StoredFlow], tags: Iterable[str] = ()) -> list[RunSummary]:
     names = {folder: flow.name for flow in flows for folder in flow.folders}
-    found = RunIndex(store.url).runs(store, list(names), tags)
-    return [msgspec.structs.replace(one, flow=names[one.folder]) for one in found]
+    runs = RunIndex(store.url).runs(store, list(names), tags)
+    return [msgspec.structs.replace(one, flow=names[one.folder]) for one in runs]
 
 
 def _looked_up(store: Store, summary: RunSummary) -> RunSummary:
-    """A run that has not ended in; the same with the status that its signs of life tell out."""
     status = StoredRun(store, place_of(summary)).snapshot.status
     return msgspec.structs.replace(summary, status=status)

@@ -35,50 +35,50 @@ class Syncing:
         self._lock = threading.Lock()
         self._settling = threading.Lock()
         self._any = False
-        self._noted: dict[str, None] = {}
-        self._placed: set[tuple[str, int]] = set()  # folders whose names in the folders above are known to stay
+        self._unsettled: dict[str, None] = {}
+        self._lasting: set[tuple[str, int]] = set()  # folders whose names in the folders above are known to stay
 
     def note(self, path: str) -> None:
         """Keep in mind that a file has been written."""
         with self._lock:
-            self._noted[path] = None
+            self._unsettled[path] = None
 
     def settle_noted(self) -> bool:
-        """Settle the files that were noted, by whichever thread; whether there have ever been any."""
+        """Settle the files that were noted, by whichever thread; return whether there have ever been any."""
         with self._settling:  # who comes while another one settles them waits for that
             with self._lock:
-                noted, self._noted = self._noted, {}
-            self._any = self._any or bool(noted)
+                pending, self._unsettled = self._unsettled, {}
+            self._any = self._any or bool(pending)
             try:
-                self.settle([*noted])
+                self.settle([*pending])
             except OSError:
                 with self._lock:
-                    self._noted = {**noted, **self._noted}
+                    self._unsettled = {**pending, **self._unsettled}
                 raise
             return self._any
 
     def settle(self, paths: Sequence[str]) -> bool:
-        """Return when files outlive a power cut, under their names; whether there were any left to be synced.
+        """Return when files outlive a power cut under their names; the answer is whether any of them had to be synced.
 
-        What is gone, or was written long ago, is done. OSError when the system cannot.
+        What is gone, or was written long ago, is done. Raise OSError when the system cannot.
         """
         young = [path for path in dict.fromkeys(paths) if self._is_young(path)]
         if not young:
             return False
-        folders, placed = self._folders_of(young)
+        folders, lasting = self._folders_of(young)
         self.sync([*(f"{self._folder}/{path}" for path in young), *folders])
-        self._placed |= placed
+        self._lasting |= lasting
         return True
 
     def sync(self, places: Iterable[str]) -> None:
         """Sync files and folders, several at once."""
-        wanted = [*places]
-        if len(wanted) < 2:
-            for place in wanted:
+        targets = [*places]
+        if len(targets) < 2:
+            for place in targets:
                 _sync(place)
             return
-        with ThreadPoolExecutor(min(TOGETHER, len(wanted)), "nbflow-sync") as pool:
-            list(pool.map(_sync, wanted))
+        with ThreadPoolExecutor(min(TOGETHER, len(targets)), "nbflow-sync") as pool:
+            list(pool.map(_sync, targets))
 
     def _is_young(self, path: str) -> bool:
         try:
@@ -88,20 +88,20 @@ class Syncing:
         return stat.S_ISREG(about.st_mode) and time.time() - about.st_mtime < OLD
 
     def _folders_of(self, paths: Iterable[str]) -> tuple[list[str], set[tuple[str, int]]]:
-        """Files in; the folders in which names are new, and those whose own names stay once these are synced, out."""
-        found: dict[str, None] = {}
-        placed: set[tuple[str, int]] = set()
+        """Return the folders that files are new in, and those whose own names stay once these are synced."""
+        folders: dict[str, None] = {}
+        lasting: set[tuple[str, int]] = set()
         for folder in dict.fromkeys(os.path.dirname(f"{self._folder}/{path}") for path in paths):
             place = folder
-            while place not in found:
-                found[place] = None
+            while place not in folders:
+                folders[place] = None
                 about = os.lstat(place)
                 mark = (place, about.st_ino)
-                if mark in self._placed or time.time() - about.st_ctime > OLD or len(place) < len(self._folder):
+                if mark in self._lasting or time.time() - about.st_ctime > OLD or len(place) < len(self._folder):
                     break
-                placed.add(mark)
+                lasting.add(mark)
                 place = os.path.dirname(place)
-        return [*found], placed
+        return [*folders], lasting
 
 
 class Boot(NamedTuple):

@@ -64,7 +64,7 @@ class Verified:
     def __init__(self, url: str) -> None:
         self._file = IndexFile(url)
         self._marks: dict[str, SegmentMark] = {}
-        self._asked = 0
+        self._questions = 0
         self._loaded = float("-inf")
         self._is_large = False
 
@@ -85,9 +85,9 @@ class Verified:
         return self._marks[name].stamp if name in self._marks else ""
 
     def _learn(self, names: Sequence[str]) -> None:
-        """Ask the index for some segments; who asks often, as a run's look-ups do, gets all, at most once a second."""
-        self._asked += 1
-        if self._asked > FEW and not self._is_large:
+        """Ask the index for some segments; who asks often, as a run's look-ups do, gets all, once a second at most."""
+        self._questions += 1
+        if self._questions > FEW and not self._is_large:
             if time.monotonic() - self._loaded > 1.0:
                 self._load()
             return
@@ -102,7 +102,7 @@ class Verified:
         self._loaded = time.monotonic()
 
     def _ask(self, names: Iterable[str]) -> None:
-        given = tuple(names)
-        query = f"SELECT * FROM segments WHERE hash IN ({', '.join('?' for _ in given)})"  # noqa: S608  # constant text
-        rows: list[tuple[str, str, int]] = self._file.use(lambda db: db.execute(query, given).fetchall(), [])
+        hashes = tuple(names)
+        query = f"SELECT * FROM segments WHERE hash IN ({', '.join('?' for _ in hashes)})"  # noqa: S608  # constant text
+        rows: list[tuple[str, str, int]] = self._file.use(lambda db: db.execute(query, hashes).fetchall(), [])
         self._marks.update((name, SegmentMark(stamp, bool(whole))) for name, stamp, whole in rows)
