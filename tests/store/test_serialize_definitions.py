@@ -125,6 +125,8 @@ def test_functions_that_are_data_bring_their_source() -> None:
     remember_lines("cell 7 of a test", text)
     exec(compile(text, "cell 7 of a test", "exec"), MAIN)
     groups = dumped(grow=MAIN["make"](2))
+    same = loaded(groups)["grow"]
+    assert same.__code__.co_filename == "cell 7 of a test"
     linecache.cache.pop("cell 7 of a test")
     assert inspect.getsource(loaded(groups)["grow"]) == "    def grow(x):\n        return x + n\n"
     remember_lines("cell 7 of a test", text.replace("x + n", "x - n"))

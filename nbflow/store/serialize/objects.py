@@ -9,10 +9,7 @@ from __future__ import annotations
 import builtins
 import dis
 import gc
-import inspect
-import linecache
 import re
-import tokenize
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -27,6 +24,7 @@ from nbflow.store.serialize.rebuild import (
     make_function,
     make_match,
     make_memory,
+    source_of,
 )
 
 GLOBAL_READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
@@ -64,20 +62,8 @@ def reduce_function(function: types.FunctionType) -> tuple[Any, ...]:
         function.__doc__,
         function.__dict__,
     )
-    made_from = (function.__code__, function.__name__, function.__closure__, text_of(function.__code__))
+    made_from = (function.__code__, function.__name__, function.__closure__, source_of(function.__code__))
     return make_function, made_from, state, None, None, fill_function
-
-
-def text_of(code: types.CodeType) -> str:
-    """A function's code in; the lines that it was made from, where this process has them, else an empty text, out."""
-    known = linecache.cache.get(code.co_filename)
-    if known is None or len(known) != 4:
-        return ""
-    lines = known[2][code.co_firstlineno - 1 :]
-    try:
-        return "".join(inspect.getblock(lines))
-    except (SyntaxError, tokenize.TokenError):  # a lambda within a statement
-        return "".join(lines)
 
 
 def reduce_cell(cell: types.CellType) -> tuple[Any, ...]:

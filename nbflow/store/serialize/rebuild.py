@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import operator
 import pickle
 import re
 import sys
+import tokenize
 import types
 import zlib
 from collections.abc import Callable, Iterable
 from itertools import chain, pairwise
 from typing import Any
 
-from nbflow.tracebacks import remember_lines, text_of
+from nbflow.tracebacks import remember_lines
 
 
 def make_array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any, writable: bool = True) -> Any:
@@ -145,13 +147,25 @@ def make_function(
 
     `inspect` and tracebacks find the source; under another file name where this process knows other lines by it.
     """
-    if text and text_of(code) != text:
+    if text and source_of(code) != text:
         known = linecache.cache.get(code.co_filename)
         first = code.co_firstlineno - 1
         if known is not None and len(known) == 4 and "".join(known[2][first : first + text.count("\n")]).strip():
             code = code.replace(co_filename=f"{code.co_filename} ({zlib.crc32(text.encode()):08x})")
         remember_lines(code.co_filename, text, code.co_firstlineno)
     return types.FunctionType(code, main_globals(), name, None, closure)
+
+
+def source_of(code: types.CodeType) -> str:
+    """Return the lines that a function's code was made from, where this process has them, else an empty text."""
+    known = linecache.cache.get(code.co_filename)
+    if known is None or len(known) != 4:
+        return ""
+    lines = known[2][code.co_firstlineno - 1 :]
+    try:
+        return "".join(inspect.getblock(lines))
+    except (SyntaxError, tokenize.TokenError):  # a lambda within a statement
+        return "".join(lines)
 
 
 def fill_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
