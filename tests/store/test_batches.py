@@ -142,7 +142,7 @@ def test_memory_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> Non
     reader = BatchReader(store)
     for number in (*range(10), *range(10)):
         assert len(reader.find(f"c{number}", f"{3:040x}")) == 1
-    assert len(reader._read) == 1
+    assert len(reader._contents) == 1
 
 
 # ---------------------------------------------------------------- runs

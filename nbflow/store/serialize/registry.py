@@ -27,7 +27,7 @@ class Registry:
         self._cells: dict[str, str] = {}
         self._newest: dict[str, str] = {}
         self.kinds: set[type] = set()
-        self._known: dict[int, tuple[str, str, Any]] = {}
+        self._references: dict[int, tuple[str, str, Any]] = {}
         self.disordered: set[str] = set()  # names whose sets, as loaded, are iterated in another order than before
         self._serializers: tuple[tuple[str, plugins.Serializer], ...] | None = None
 
@@ -43,11 +43,11 @@ class Registry:
             self._newest[name] = definition_id
             self.kinds.add(type(value))
             key = id(value)
-            self._known[key] = (definition_id, name, self._remember(key, value))
+            self._references[key] = (definition_id, name, self._remember(key, value))
 
     def _remember(self, key: int, value: Any) -> Any:
         try:
-            return weakref.ref(value, lambda _: self._known.pop(key, None))
+            return weakref.ref(value, lambda _: self._references.pop(key, None))
         except TypeError:  # no weak references to it: kept alive
             return lambda: value
 
@@ -60,19 +60,14 @@ class Registry:
         if not isinstance(qualname, str) or "." not in qualname or "<locals>" in qualname:
             return None
         root, *rest = qualname.split(".")
-        for definition_id, name, remembered in tuple(self._known.values()):
+        for definition_id, name, remembered in tuple(self._references.values()):
             if name == root and _follow(remembered(), rest) is value:
                 return definition_id, qualname
         return None
 
     def _lookup(self, value: Any) -> tuple[str, str] | None:
-        entry = self._known.get(id(value))
+        entry = self._references.get(id(value))
         return (entry[0], entry[1]) if entry is not None and entry[2]() is value else None
-
-    def id_of(self, value: Any) -> str | None:
-        """A class or function in; the id of the definition that made it, None when there is none, out."""
-        found = self.reference(value)
-        return found[0] if found else None
 
     def cell_of(self, definition_id: str) -> str:
         """The cell that a definition stands in, an empty string when it is not known."""
