@@ -89,6 +89,8 @@ class Syncing:
 
     def _folders_of(self, paths: Iterable[str]) -> tuple[list[str], set[tuple[str, int]]]:
         """Return the folders that files are new in, and those whose own names stay once these are synced."""
+        # A file's name stays once its folder is synced, the folder's own name once the folder above it is. The way up
+        # ends at a folder that is known to stay, at an old one, and above the store.
         folders: dict[str, None] = {}
         lasting: set[tuple[str, int]] = set()
         for folder in dict.fromkeys(os.path.dirname(f"{self._folder}/{path}") for path in paths):

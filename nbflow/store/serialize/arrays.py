@@ -30,14 +30,14 @@ class Region:
         self.owner = owner
 
     def reduction(self) -> tuple[Any, ...]:
-        """How the region is pickled: its bytes, once."""
+        """Return how the region is pickled: its bytes, once."""
         memory = (ctypes.c_ubyte * (self.high - self.low)).from_address(self.low)
         memory.owner = self.owner  # type: ignore[attr-defined]  # the bytes live as long as whoever holds this view
         return make_region, (pickle.PickleBuffer(memory),)
 
 
 def root_of(array: Any) -> Any:
-    """An array in; the object that owns its memory, itself when that is its own, out."""
+    """Return the object that owns an array's memory, the array itself when that is its own."""
     owner = array
     ndarray = sys.modules["numpy"].ndarray
     while True:
@@ -48,7 +48,7 @@ def root_of(array: Any) -> Any:
 
 
 def memory_key(root: Any) -> int:
-    """What owns some memory in; a number that is the same for whatever else looks into that memory out.
+    """Return a number for the owner of some memory that is the same for whatever else looks into that memory.
 
     With torch loaded that is the address: `torch.from_numpy(a)` and `a` have different owners of one memory.
     """
@@ -63,7 +63,7 @@ def memory_key(root: Any) -> int:
 
 
 def span(array: Any) -> tuple[int, int]:
-    """An array in; the first and one past the last address that it reaches out."""
+    """Return the first address that an array reaches, and one past the last."""
     low = high = array.__array_interface__["data"][0]
     for count, stride in zip(array.shape, array.strides, strict=True):
         if stride < 0:
@@ -74,25 +74,25 @@ def span(array: Any) -> tuple[int, int]:
 
 
 def regions_of(arrays: Sequence[Any], owner: Any) -> list[Region]:
-    """Arrays that share one owner in; the stretches that more than one of them reaches out, empty when none overlap."""
+    """Return the stretches that more than one of some arrays of one owner reaches, none where none overlap."""
     spans = sorted((span(array) for array in arrays), key=lambda each: each[0])
-    found: list[Region] = []
+    regions: list[Region] = []
     (low, high), shared = spans[0], False
     for start, end in spans[1:]:
         if start < high:
             high, shared = max(high, end), True
             continue
         if shared:
-            found.append(Region(low, high, owner))
+            regions.append(Region(low, high, owner))
         low, high, shared = start, end, False
-    return [*found, Region(low, high, owner)] if shared else found
+    return [*regions, Region(low, high, owner)] if shared else regions
 
 
 def reduce_array(array: Any) -> Any:
-    """A NumPy array in; a reduction with its memory as a buffer, or NotImplemented when NumPy's own serves, out."""
+    """Return a reduction of a NumPy array with its memory as a buffer, or NotImplemented where NumPy's own serves."""
     # NumPy's own makes what it copies writable and lays it along the columns
-    kept = array.flags.c_contiguous or (array.flags.f_contiguous and array.flags.writeable)
-    if (array.nbytes < SMALL and kept) or array.dtype.hasobject:
+    same_layout = array.flags.c_contiguous or (array.flags.f_contiguous and array.flags.writeable)
+    if (array.nbytes < SMALL and same_layout) or array.dtype.hasobject:
         return NotImplemented
     numpy = sys.modules["numpy"]
     plain = array if type(array) is numpy.ndarray else numpy.asarray(array)
@@ -109,25 +109,25 @@ def reduce_array(array: Any) -> Any:
 
 
 def reduce_view(array: Any, region: Region) -> tuple[Any, ...]:
-    """An array and the region that it lies in, in; a reduction that keeps them one memory out."""
+    """Return a reduction of an array over the region that it lies in, so that all arrays in it stay one memory."""
     low = array.__array_interface__["data"][0]
     layout = (region, dtype_name(array.dtype), array.shape, array.strides, low - region.low)
     return make_view, layout if array.flags.writeable else (*layout, False)
 
 
 def reduce_masked(array: Any) -> tuple[Any, ...]:
-    """A masked array in; a reduction of its data and mask as arrays out (NumPy's own copies both into the stream)."""
+    """Return a reduction of a masked array's data and mask as arrays: NumPy's own copies both into the stream."""
     return make_masked, (array.data, array.mask, array.fill_value, array.hardmask)
 
 
 def dtype_name(dtype: Any) -> Any:
-    """A dtype in; its short name where that says everything, else the dtype itself, out."""
+    """Return a dtype's short name where that says everything, else the dtype itself."""
     plain = dtype.kind in SIMPLE_KINDS and dtype.fields is None and dtype.metadata is None and dtype.subdtype is None
     return dtype.str if plain else dtype
 
 
 def reduce_dtype(dtype: Any) -> Any:
-    """A dtype in; a reduction after which equal ones are one object again, as they are before, out.
+    """Return a reduction of a dtype after which equal dtypes are one object again, as they are before.
 
     NumPy's own makes a new object each time: what is stored after loading would differ from what was stored first.
     """
@@ -139,20 +139,20 @@ def reduce_dtype(dtype: Any) -> Any:
 
 
 def reduce_tensor(tensor: Any, storages: dict[int, Any]) -> Any:
-    """A tensor in; a reduction over its storage, shared between tensors that share it, or NotImplemented, out."""
+    """Return a reduction of a tensor over its storage, which tensors may share, or NotImplemented."""
     torch = sys.modules["torch"]
     plain = tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.is_quantized
     if not plain or tensor.is_conj() or tensor.is_neg() or type(tensor) not in {torch.Tensor, torch.nn.Parameter}:
         return NotImplemented
-    found = tensor.untyped_storage()
-    storage = storages.setdefault(found.data_ptr() or id(found), found)
+    own = tensor.untyped_storage()
+    storage = storages.setdefault(own.data_ptr() or id(own), own)
     layout = (tensor.storage_offset(), tuple(tensor.size()), tensor.stride())
     kind = "parameter" if type(tensor) is torch.nn.Parameter else "result" if tensor.grad_fn is not None else ""
     return make_tensor, (storage, tensor.dtype, *layout, tensor.requires_grad, kind, dict(tensor.__dict__))
 
 
 def storage_bytes(storage: Any) -> Any:
-    """A torch storage in main memory in; its bytes as a NumPy array, None where it lies elsewhere, out."""
+    """Return the bytes of a torch storage as a NumPy array, None where it is not in main memory."""
     torch = sys.modules["torch"]
     if storage.device.type != "cpu":
         return None
@@ -160,7 +160,7 @@ def storage_bytes(storage: Any) -> Any:
 
 
 def reduce_storage(flat: Any, region: Region | None) -> tuple[Any, ...]:
-    """A storage's bytes, and the region that they lie in, in; a reduction out."""
+    """Return a reduction of a storage's bytes, over the region that they lie in where there is one."""
     if region is not None:
         return make_storage, (region, flat.__array_interface__["data"][0] - region.low, flat.nbytes)
     return make_storage, (pickle.PickleBuffer(flat), 0, flat.nbytes)

@@ -33,7 +33,7 @@ class Description(NamedTuple):
 
 
 def describe(name: str, value: Any) -> Description:
-    """A name and its value in; type, shape, bytes and a preview of at most 200 characters out; never raises."""
+    """Return a value's type, shape, bytes and a preview of at most 200 characters; never raises."""
     kind = answered(lambda: type_name(value), "object")
     try:
         return Description(kind, shape_of(value), nbytes_of(value), preview_of(value))
@@ -44,7 +44,7 @@ def describe(name: str, value: Any) -> Description:
 
 
 def type_name(value: Any) -> str:
-    """A value in; its type as people write it (`int`, `pandas.DataFrame`, `sklearn.svm.SVC`) out."""
+    """Return a value's type as people write it: `int`, `pandas.DataFrame`, `sklearn.svm.SVC`."""
     kind = type(value)
     module, name = str(kind.__module__), kind.__qualname__  # a module may be called anything, None for one
     if module in {"builtins", "__main__"}:
@@ -59,7 +59,7 @@ def type_name(value: Any) -> str:
 
 
 def shape_of(value: Any) -> tuple[int, ...] | None:
-    """A value in; its shape, (length,) for a container, None for what has neither, out."""
+    """Return a value's shape, (length,) for a container, None for what has neither."""
     if isinstance(value, SIZED):
         return (len(value),)
     if type(value).__module__ in PLAIN_MODULES or type(value).__module__ == "__main__" or isinstance(value, type):
@@ -71,7 +71,7 @@ def shape_of(value: Any) -> tuple[int, ...] | None:
 
 
 def nbytes_of(value: Any) -> int:
-    """A value in; roughly how many bytes of memory it takes, from a sample for containers, out."""
+    """Return roughly how many bytes of memory a value takes, for containers from a sample."""
     package = type(value).__module__.partition(".")[0]
     if package == "pandas":
         return _pandas_bytes(value)
@@ -93,7 +93,7 @@ def _is_leaf(value: Any) -> bool:
 
 
 def _sampled(container: Any) -> int:
-    """A container in; the bytes of its items, judged by the first few, out."""
+    """Return the bytes of a container's items, judged by the first few."""
     items = container.items() if isinstance(container, dict) else ((item,) for item in container)
     sample = list(itertools.islice(items, 8))
     per_item = sum(_item_bytes(part) for item in sample for part in item) / len(sample)
@@ -117,7 +117,7 @@ def _pandas_bytes(value: Any) -> int:
 
 
 def preview_of(value: Any) -> str:
-    """A value in; what it looks like in at most 200 characters and one line out."""
+    """Return what a value looks like, in one line of at most 200 characters."""
     text = " ".join(_show(value, DEPTH).split())
     return text if len(text) <= PREVIEW else text[: PREVIEW - 1] + "…"
 
@@ -211,7 +211,6 @@ def _show_array(value: Any) -> str:
 
 
 def _show_instance(value: Any, depth: int) -> str:
-    """An object of any class in; its class and first public attributes out."""
     name = type(value).__qualname__.rpartition(".")[2]
     if isinstance(value, SIZED):
         return f"{name} of {len(value):,} items" if depth else f"{name}(…)"

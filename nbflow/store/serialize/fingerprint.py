@@ -38,7 +38,7 @@ LAID_OUT = frozenset({"XAxis", "YAxis", "Spine", "Legend", "Colorbar"})
 
 
 def fingerprint(value: Any, registry: Registry | None = None, *, by_value: bool = False) -> str | None:
-    """A value in; a text that is the same as long as the value is, None when that cannot be told, out.
+    """Return a text that is the same as long as the value is, None when that cannot be told.
 
     Compare only texts made in one process. Takes about 0.1 s for 1 GB of arrays; never copies them. `by_value` makes
     the texts of two equal objects the same: which of an object's equal strings are one object depends on what its
@@ -71,7 +71,7 @@ def _is_function_in_c(value: Any) -> bool:
 
 
 def is_artist(value: Any) -> bool:
-    """Whether a value is a figure or a part of one: all parts of a figure hold each other."""
+    """Return whether a value is a matplotlib figure or a part of one: all parts of a figure hold each other."""
     package = attribute(type(value), "__module__", "")
     return is_a(package, str) and package.partition(".")[0] in UNSTABLE_PACKAGES and hasattr(value, "get_children")
 
@@ -85,12 +85,12 @@ def show_as_drawn(values: Iterable[Any]) -> None:
 
 
 def holds_artists(value: Any) -> bool:
-    """Whether a value is an artist, or an array, list or dict of nothing else."""
+    """Return whether a value is an artist, or an array, list or dict of nothing else."""
     return answered(lambda: bool(_artists(value)), False)  # what is answered where nothing is
 
 
 def _artists(value: Any) -> list[Any]:
-    """A value in; the artists that it is made of out, none where it holds anything else."""
+    """Return the artists that a value consists of, none where it holds anything else."""
     numpy = sys.modules.get("numpy")
     parts: Any = [value]
     if is_a(value, dict):
@@ -109,7 +109,7 @@ class _Sink:
         self._digest = digest
 
     def write(self, data: Any, /) -> int:
-        """Take bytes in; how many out."""
+        """Hash bytes and return how many they are."""
         self._digest.update(data)
         return len(data) if isinstance(data, bytes) else memoryview(data).nbytes
 
@@ -146,11 +146,11 @@ class _ByValue(_Marking):
         self._places: dict[str | bytes, int] = {}
 
     def persistent_id(self, value: Any) -> int | None:
-        """Any part of the value in; where its text stands, None when it is none, out."""
+        """Return where a part's text stands, None when the part is no text."""
         return self._places.setdefault(value, len(self._places)) if type(value) in {str, bytes} else None
 
     def dump(self, value: Any) -> None:
-        """The value in; its stream and texts are written."""
+        """Write the value's stream, then its texts."""
         super().dump(value)
         self._stream.write(repr([*self._places]).encode(errors="surrogatepass"))
 
@@ -167,7 +167,7 @@ def _scalar(value: Any) -> str:
 
 
 def _add_array(value: Any, digest: xxhash.xxh3_128) -> bool:
-    """A value and a hash in; whether it was a plain NumPy array, whose memory is in the hash then, out."""
+    """Add a plain NumPy array's memory to a hash, and return whether the value was such an array."""
     numpy = sys.modules.get("numpy")
     if numpy is None or type(value) is not numpy.ndarray or value.dtype.hasobject:
         return False
@@ -186,7 +186,7 @@ def _add_array(value: Any, digest: xxhash.xxh3_128) -> bool:
 
 
 def _add_figure(value: Any, digest: xxhash.xxh3_128) -> None:
-    """A matplotlib artist and a hash in; all that it and its parts show is in the hash then."""
+    """Add what a matplotlib artist and its parts show to a hash."""
     digest.update(type(value).__qualname__.encode())
     for name in SHOWN:
         getter = getattr(value, name, None)
@@ -207,13 +207,13 @@ def _add_figure(value: Any, digest: xxhash.xxh3_128) -> None:
             digest.update(repr([ticks, getattr(part, f"_{kind}_tick_kw"), part.get_visible()]).encode())
 
 
-def _plain(shown: Any) -> Any:
-    """What an artist's getter gave in; a form without caches out."""
-    if isinstance(shown, list | tuple):
-        return [_plain(each) for each in shown]
-    vertices = getattr(shown, "vertices", None)
+def _plain(answer: Any) -> Any:
+    """Return a form without caches of what an artist's getter answered."""
+    if isinstance(answer, list | tuple):
+        return [_plain(each) for each in answer]
+    vertices = getattr(answer, "vertices", None)
     if vertices is not None:
-        return vertices.tobytes(), None if shown.codes is None else shown.codes.tobytes()
-    if hasattr(shown, "bounds"):
-        return tuple(shown.bounds)
-    return shown.tobytes() if hasattr(shown, "tobytes") else str(shown)
+        return vertices.tobytes(), None if answer.codes is None else answer.codes.tobytes()
+    if hasattr(answer, "bounds"):
+        return tuple(answer.bounds)
+    return answer.tobytes() if hasattr(answer, "tobytes") else str(answer)

@@ -29,7 +29,7 @@ class Boundary:
 
 
 def reduce_pandas(value: Any, *, alone: bool) -> Any:
-    """A pandas object, and whether none came before it in its stream, in; its reduction out."""
+    """Return the reduction of a pandas object; `alone`: no other one came before it in its stream."""
     pandas = sys.modules["pandas"]
     kind = type(value)
     if kind is pandas.DataFrame and hasattr(pandas.api, "internals"):
@@ -43,10 +43,10 @@ def reduce_pandas(value: Any, *, alone: bool) -> Any:
 
 
 def reduce_frame(frame: Any) -> Any:
-    """A pandas DataFrame in; a reduction by its blocks out: which columns lie together is seen by whoever reads it.
+    """Return a reduction of a pandas DataFrame by its blocks: which columns lie together is seen by whoever reads it.
 
-    `frame.values` of one block looks into the frame and cannot be written to, of several it is a copy; sums
-    add up in the order of a block's memory; a frame of many blocks warns of them.
+    `frame.values` of one block looks into the frame and cannot be written to, of several it is a copy; sums add up in
+    the order of a block's memory; a frame of many blocks warns of them.
     """
     manager: Any = getattr(frame, "_mgr", None)
     if not hasattr(manager, "blocks"):
@@ -56,7 +56,7 @@ def reduce_frame(frame: Any) -> Any:
 
 
 def _loose(values: Any) -> Any:
-    """The values of a block in; a new object over the same memory (naive dates as NumPy) out."""
+    """Return a new object over the same memory as a block's values; naive dates as NumPy."""
     import numpy as np
 
     if isinstance(values, np.ndarray):
@@ -67,7 +67,7 @@ def _loose(values: Any) -> Any:
 
 
 def reduce_content(frame: Any) -> Any:
-    """A pandas DataFrame in; a reduction that says what is in it, whatever blocks it lies in, out: never to be loaded.
+    """Return a reduction that says what is in a pandas DataFrame, whatever blocks it lies in: never to be loaded.
 
     A mere read may merge blocks. Only in which order the memory of the merged block would run counts: sums see that.
     """
@@ -90,7 +90,7 @@ def reduce_content(frame: Any) -> Any:
 
 
 def _digest(blocks: Sequence[tuple[Any, Any]]) -> tuple[list[int], str, str]:
-    """Return the places, the order of memory and a hash of what one block made of some blocks of a dtype would hold."""
+    """Return the places, the order of memory and a hash of the block that some blocks of one dtype would merge into."""
     import numpy as np
 
     digest = xxhash.xxh3_128()
@@ -127,13 +127,13 @@ def _bytes(values: Any) -> Any:
 
 
 def _extra(value: Any) -> tuple[dict[Any, Any], bool] | None:
-    """What hangs on a frame or series besides its data: attrs, and whether labels may repeat; None when as usual."""
+    """Return what belongs to a frame besides its data: attrs, and whether labels are unique; None when as usual."""
     unique = not value.flags.allows_duplicate_labels
     return (value.attrs, unique) if value.attrs or unique else None
 
 
 def reduce_series(series: Any) -> Any:
-    """A pandas Series in; a reduction over its array out."""
+    """Return a reduction of a pandas Series over its array."""
     manager: Any = getattr(series, "_mgr", None)
     if not hasattr(manager, "blocks"):
         return reduce_apart(series)
@@ -142,7 +142,7 @@ def reduce_series(series: Any) -> Any:
 
 
 def reduce_apart(value: Any) -> Any:
-    """A value with its own way of pickling in; the same between two marks out."""
+    """Return a value's own reduction between two marks."""
     parts = value.__reduce_ex__(5)
     if isinstance(parts, str) or len(parts) > 3:
         return parts
@@ -154,7 +154,7 @@ def reduce_apart(value: Any) -> Any:
 
 
 def reduce_polars(frame: Any) -> Any:
-    """A polars frame or series in; a reduction through Arrow, or NotImplemented where Arrow would change it, out."""
+    """Return a reduction of a polars object through Arrow, or NotImplemented where Arrow would change it."""
     polars = sys.modules["polars"]
     is_frame = type(frame) is polars.DataFrame
     dtypes = frame.schema.dtypes() if is_frame else [frame.dtype]
@@ -165,7 +165,7 @@ def reduce_polars(frame: Any) -> Any:
 
 
 def _travels(dtype: Any) -> bool:
-    """Whether Arrow gives exactly this polars type back."""
+    """Return whether Arrow gives exactly this polars type back."""
     inner = getattr(dtype, "inner", None)
     fields = getattr(dtype, "fields", None)
     if inner is not None:

@@ -16,7 +16,7 @@ Kinds = type | types.UnionType | tuple[Any, ...]
 
 
 def is_a(value: object, kinds: Kinds) -> bool:
-    """Whether a value's type is one of these or made from one; the value itself is not asked."""
+    """Return whether a value's type is one of these or made from one; the value itself is not asked."""
     return issubclass(type(value), kinds)
 
 

@@ -31,12 +31,12 @@ GLOBAL_READS = frozenset({"LOAD_GLOBAL", "LOAD_NAME"})
 
 
 def is_main_function(value: Any) -> bool:
-    """Whether a value is a function whose globals are the notebook's own."""
+    """Return whether a value is a function whose globals are the notebook's own."""
     return isinstance(value, types.FunctionType) and value.__globals__ is main_globals()
 
 
 def free_names(code: types.CodeType) -> frozenset[str]:
-    """A function's code in; the global names that it, or code nested in it, reads out; plain builtins left out."""
+    """Return the global names that a function's code, or code nested in it, reads, without plain builtins."""
     names = set(_global_names(code))
     here = main_globals()
     return frozenset(name for name in names if name in here or not hasattr(builtins, name))
@@ -52,7 +52,7 @@ def _global_names(code: types.CodeType) -> Iterator[str]:
 
 
 def reduce_function(function: types.FunctionType) -> tuple[Any, ...]:
-    """A function in; its reduction out: made bare first and filled afterwards, so that it may refer to itself."""
+    """Return a function's reduction: made bare first and filled afterwards, so that it may refer to itself."""
     state = (
         function.__qualname__,
         function.__module__,
@@ -67,7 +67,7 @@ def reduce_function(function: types.FunctionType) -> tuple[Any, ...]:
 
 
 def reduce_cell(cell: types.CellType) -> tuple[Any, ...]:
-    """A closure cell in; its reduction out: one cell shared by several functions stays one."""
+    """Return a closure cell's reduction: one cell that several functions share stays one."""
     try:
         content = cell.cell_contents
     except ValueError:  # not yet assigned
@@ -76,7 +76,7 @@ def reduce_cell(cell: types.CellType) -> tuple[Any, ...]:
 
 
 def reduce_match(match: re.Match[Any]) -> tuple[Any, ...]:
-    """A regular expression's match in; its reduction out: it is found again in its text. TypeError when it is not."""
+    """Return the reduction of a match, which is found again in its text; raise TypeError when it is not."""
     made_from = (match.re, match.string, match.pos, match.endpos, match.regs)
     make_match(*made_from)
     return make_match, made_from
@@ -86,23 +86,23 @@ KINDS_OF_VIEWS = {type({}.keys()): "keys", type({}.values()): "values", type({}.
 
 
 def reduce_dict_view(view: Any) -> tuple[Any, ...]:
-    """What `keys`, `values` or `items` of a dict gave in; its reduction out: it goes on looking into the dict."""
+    """Return the reduction of a dict's keys, values or items: they go on looking into the dict."""
     (owner,) = (each for each in gc.get_referents(view) if isinstance(each, dict))
     return make_dict_view, (owner, KINDS_OF_VIEWS[type(view)])
 
 
 def reduce_memory(view: memoryview) -> tuple[Any, ...]:
-    """A memoryview in; its reduction out: over the whole of its bytearray it goes on looking into it, else a copy."""
+    """Return a memoryview's reduction: over the whole of a bytearray it goes on looking into it, else a copy."""
     if type(view.obj) is bytearray and view.contiguous and view.nbytes == len(view.obj):
         return make_memory, (view.obj, view.format, view.shape)
     return make_memory, (bytes(view) if view.readonly else bytearray(view), view.format, view.shape)
 
 
 def reduce_node(node: Any) -> tuple[Any, ...]:
-    """A node of matplotlib's transforms in; its reduction out.
+    """Return the reduction of a node of matplotlib's transforms.
 
-    Nodes know those above them by `id`, and keep the ids of the process that pickled them: a new node that comes to
-    lie at one of those places would take the older one's part, which is told of no change any more.
+    Nodes know those above them by `id`, and keep the ids of the process that pickled them: a new node that comes to lie
+    at one of those places would take the older one's part, which is told of no change any more.
     """
     make, made_from, state = node.__reduce_ex__(5)[:3]
     return make, made_from, state, None, None, fill_node

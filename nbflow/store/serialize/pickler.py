@@ -63,9 +63,9 @@ PARTS = 200
 
 
 def find_culprit(name: str, value: Any, fails: Callable[[Any], bool]) -> str:
-    """A name, its value and a test for values that cannot be pickled in; the path to the innermost part that fails out.
+    """Return the path to the innermost part of a named value that `fails` says cannot be pickled, as `model.layers[2]`.
 
-    The name itself when no part of it fails alone, or the search takes too long.
+    It is the name itself when no part of it fails alone, or the search takes too long.
     """
     end = time.monotonic() + BUDGET
     path = name
@@ -82,7 +82,7 @@ def find_culprit(name: str, value: Any, fails: Callable[[Any], bool]) -> str:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """A value in; what it is made of, each with the text that leads there, out."""
+    """Yield the parts of a value, each with the text that leads to it."""
     if isinstance(value, dict):
         yield from ((f"[{key!r}]" if isinstance(key, str | int) else "[…]", part) for key, part in value.items())
     elif isinstance(value, list | tuple):
@@ -146,10 +146,10 @@ class Unstorable:
 def dump(
     values: Mapping[str, Any], registry: Registry, together: Sequence[frozenset[str]] = ()
 ) -> list[Dumped | Unstorable]:
-    """Named values in; groups of names that share objects, and the names that cannot be stored, out.
+    """Return the groups of named values that share objects, and the names that cannot be stored.
 
-    Names that stand `together` are in one group in any case, where they can be stored.
-    No array memory is copied (a non-contiguous array is). Never raises for what a value does while it is pickled.
+    Names that stand `together` are in one group in any case, where they can be stored. No array memory is copied (a
+    non-contiguous array is). Never raises for what a value does while it is pickled.
     """
     described = {name: describe(name, value) for name, value in values.items()}
     results: list[Dumped | Unstorable] = []
@@ -172,9 +172,9 @@ def dump(
 def load(
     stream: bytes | memoryview, buffers: Iterable[Any], registry: Registry, names: Sequence[str]
 ) -> dict[str, Any]:
-    """What `dump` gave for one group in; its names with their values out.
+    """Return the names of one group that `dump` made, with their values.
 
-    Runs what the stream says: only for streams that this user's own runs have written. OutdatedError when a value
+    Runs what the stream says: only for streams that this user's own runs have written. Raise OutdatedError when a value
     refers to a definition that has not been replayed here. The registry is told whose sets have another order here.
     """
     unpickler = _Unpickler(io.BytesIO(stream), buffers, registry)
@@ -190,7 +190,7 @@ class Sink(Protocol):
     """Where a stream goes."""
 
     def write(self, data: Any, /) -> int:
-        """Take bytes in; how many out."""
+        """Take bytes and return how many they are."""
         ...
 
 
@@ -220,7 +220,7 @@ def _try(
     regions: dict[int, list[Region]],
     kind: type[Pickler] | None = None,
 ) -> _Trial | str:
-    """A value in; its trial, or the reason why it cannot be pickled, out."""
+    """Return the trial of pickling a value, or the reason why it cannot be pickled."""
     buffers: list[memoryview] = []
     stream = io.BytesIO()
     pickler = (kind or Pickler)(session, stream, regions, out_of_band(buffers.append))
@@ -234,14 +234,14 @@ def _try(
 
 
 def _blame(session: Pickling, name: str, value: Any, reason: str) -> str:
-    """A value that cannot be pickled and the reason in; the reason with the part that is at fault out."""
+    """Return the reason why a value cannot be pickled, with the part that is at fault."""
     fails = lambda part: isinstance(_try(session, (), part, {}), str)  # noqa: E731  # a question, asked below
     path = answered(lambda: find_culprit(name, value, fails), name)  # some objects answer no question at all
     return reason if path == name else f"{reason} (in {path})"
 
 
 def out_of_band(receive: Callable[[memoryview], object]) -> Callable[[pickle.PickleBuffer], bool]:
-    """What gets large memory in; a pickler's buffer callback, which leaves small memory in the stream, out."""
+    """Return a pickler's buffer callback: large memory goes to `receive`, small memory stays in the stream."""
 
     # A plain function: a method of the pickler would be a reference cycle that keeps whole arrays alive.
     def take(buffer: pickle.PickleBuffer) -> bool:
@@ -257,7 +257,7 @@ def out_of_band(receive: Callable[[memoryview], object]) -> Callable[[pickle.Pic
 def _groups(
     trials: list[_Trial], together: Sequence[frozenset[str]]
 ) -> list[tuple[list[_Trial], dict[int, list[Region]]]]:
-    """Trials, and names that belong together, in; what must be stored together, with the memory that is shared, out."""
+    """Return which trials must be stored together, each group with the memory that its arrays share."""
     parent = list(range(len(trials)))
 
     def find(place: int) -> int:
@@ -266,6 +266,8 @@ def _groups(
             place = parent[place]
         return place
 
+    # Names need one group only where a change of something that both met is seen through both: what never changes, an
+    # interned text or a class, joins nobody. Arrays over one memory share no object, so their memory is compared too.
     memos = [trial.pickler.met() for trial in trials] if len(trials) > 1 else []
     owner: dict[int, int] = {}
     for place in sorted(range(len(memos)), key=lambda each: len(memos[each])):
@@ -285,11 +287,11 @@ def _groups(
             regions[memory_key(root)] = found
             for place in places[1:]:
                 parent[find(place)] = find(places[0])
-    joined: dict[int, list[int]] = {}
+    places_by_root: dict[int, list[int]] = {}
     for place in range(len(trials)):
-        joined.setdefault(find(place), []).append(place)
+        places_by_root.setdefault(find(place), []).append(place)
     groups = []
-    for places in joined.values():
+    for places in places_by_root.values():
         members = [trials[place] for place in places]
         groups.append(
             (members, {key: regions[key] for each in members for key in each.pickler.roots if key in regions})
@@ -298,14 +300,14 @@ def _groups(
 
 
 def _same_memory(trials: list[_Trial]) -> list[tuple[Any, list[int], list[Any]]]:
-    """Trials in; for each memory that several arrays look into: its owner, the trials and the arrays, out."""
-    seen: dict[int, tuple[Any, list[int], dict[int, Any]]] = {}
+    """Return for each memory that several arrays look into: its owner, the trials and the arrays."""
+    memories: dict[int, tuple[Any, list[int], dict[int, Any]]] = {}
     for place, trial in enumerate(trials):
         for key, (root, arrays) in trial.pickler.roots.items():
-            entry = seen.setdefault(key, (root, [], {}))
+            entry = memories.setdefault(key, (root, [], {}))
             entry[1].append(place)
             entry[2].update((id(array), array) for array in arrays)
-    return [(root, places, list(arrays.values())) for root, places, arrays in seen.values() if len(arrays) > 1]
+    return [(root, places, list(arrays.values())) for root, places, arrays in memories.values() if len(arrays) > 1]
 
 
 def _finish(
@@ -315,7 +317,7 @@ def _finish(
     values: Mapping[str, Any],
     described: Mapping[str, Description],
 ) -> list[Dumped | Unstorable]:
-    """One group in; what is stored of it out: the trial itself for a name alone, else one stream for all."""
+    """Return what is stored of one group: the trial itself for a name alone, else one stream for all."""
     names = tuple(sorted(name for each in members for name in each.names))
     trial: _Trial | str = members[0]
     value = values[names[0]] if len(names) == 1 else tuple(values[name] for name in names)
@@ -352,7 +354,7 @@ def _holds_sets(trial: _Trial, value: Any) -> bool:
 
 
 def _is_mutable(value: Any) -> bool:
-    """Whether a change of this object would be seen by whoever shares it; of one that does not answer it is said."""
+    """Return whether whoever shares an object would see a change of it; True for one that does not answer."""
     return answered(lambda: _changes(value), True)  # as the docstring says
 
 
@@ -394,14 +396,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         self.hidden: list[int] = []
 
     def met(self) -> dict[int, tuple[int, Any]]:
-        """Every object that others could share: by id, without the arrays that frames keep to themselves."""
+        """Return every object that others could share, by id, without the arrays that frames keep to themselves."""
         memo: dict[int, tuple[int, Any]] = self.memo.copy()
         for key in self.hidden:
             memo.pop(key, None)
         return memo
 
     def reducer_override(self, value: Any) -> Any:
-        """Any object but the plainest in; its reduction, or NotImplemented for pickle's own way, out."""
+        """Return an object's reduction, or NotImplemented for pickle's own way."""
         routes = self.session.routes
         kind = type(value)
         if kind not in routes:
@@ -410,7 +412,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         return NotImplemented if route is None else route(self, value)
 
     def named(self, value: Any) -> Any:
-        """A class, function or alias in; a reference to its definition where there is one, out."""
+        """Return a reference to the definition of a class, function or alias, or its reduction where it has none."""
         if getattr(value, "__module__", None) == "__main__":
             reference = self.session.registry.reference(value)
             if reference is not None:
@@ -423,7 +425,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         return super().reducer_override(value)
 
     def array(self, value: Any) -> Any:
-        """A NumPy array in; its reduction out: over shared memory where several arrays look into it."""
+        """Return a NumPy array's reduction: over shared memory where several arrays look into it."""
         if self.inside:
             self.hidden.append(id(value))
         elif value.size and not value.dtype.hasobject:
@@ -433,14 +435,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         return reduce_array(value)
 
     def storage(self, value: Any) -> Any:
-        """A torch storage in; its reduction out."""
+        """Return a torch storage's reduction."""
         flat = storage_bytes(value)
         if flat is None:
             return NotImplemented
         return reduce_storage(flat, self.region(flat, flat.base) if flat.size else None)
 
     def region(self, array: Any, root: Any) -> Region | None:
-        """An array and the owner of its memory in; the shared region that it lies in, None when it is alone, out."""
+        """Return the shared region that an array lies in, None when it is alone in the memory of its `root`."""
         key = memory_key(root)
         for region in self.regions.get(key, ()):
             if region.low <= array.__array_interface__["data"][0] < region.high:
@@ -449,12 +451,12 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         return None
 
     def mark(self, value: Boundary) -> Any:
-        """The begin or end of a frame's parts."""
+        """Return the reduction of the mark where a frame's parts begin or end."""
         self.inside += value.step
         return make_mark, ()
 
     def pandas(self, value: Any) -> Any:
-        """A pandas object in; its reduction out."""
+        """Return a pandas object's reduction."""
         pandas = sys.modules["pandas"]
         if self.inside and not isinstance(value, (pandas.DataFrame, pandas.Series)):
             self.hidden.append(id(value))
@@ -464,11 +466,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         return reduce_pandas(value, alone=first)
 
     def tensor(self, value: Any) -> Any:
-        """A torch tensor in; its reduction out."""
+        """Return a torch tensor's reduction."""
         return reduce_tensor(value, self.session.storages)
 
     def plugged(self, value: Any) -> Any:
-        """A value of a type that is not built in, in; what the first plug-in that takes it makes of it, out."""
+        """Return what the first plug-in that takes a value makes of it, NotImplemented where none does."""
         for name, serializer in self.session.registry.serializers:
             if serializer.can_write(value):
                 meta, buffers = serializer.write(value)
@@ -485,21 +487,21 @@ class _Ordering(Pickler):
         self._constants: set[int] = set()
 
     def persistent_id(self, value: Any) -> Ordered | None:
-        """Any part of the value in; what writes it, None where pickle does, out."""
+        """Return what writes a part of the value, None where pickle does."""
         kind = type(value)
         if kind is types.CodeType:
             # `x in {"a", "b"}` in the source of a function: nobody can iterate that
             self._constants |= {id(each) for each in value.co_consts if type(each) is frozenset}
         if kind is not set and kind is not frozenset:
             return None
-        found = self._ordered.get(id(value))
-        if found is None and id(value) not in self._constants and is_ordered(value):
-            found = self._ordered[id(value)] = Ordered(value)
-        return found
+        ordered = self._ordered.get(id(value))
+        if ordered is None and id(value) not in self._constants and is_ordered(value):
+            ordered = self._ordered[id(value)] = Ordered(value)
+        return ordered
 
 
 def _route(kind: type, registry: Registry) -> Callable[[Pickler, Any], Any] | None:
-    """A type in; the pickler's method for its instances, None where pickle's own way is the right one, out."""
+    """Return the pickler's method for a type's instances, None where pickle's own way is the right one."""
     if issubclass(kind, NAMED_KINDS) or kind in registry.kinds:
         return Pickler.named
     own = OWN_KINDS.get(kind)
@@ -556,7 +558,7 @@ def _polars(_: Pickler, value: Any) -> Any:
 
 
 def _is_shared(kind: type) -> bool:
-    """Whether a type of multiprocessing's only names what its values stand for: memory, or an object of a manager."""
+    """Return whether a type of multiprocessing's only names what its values mean: memory, or a manager's object."""
     managers = sys.modules.get("multiprocessing.managers")
     proxies = getattr(managers, "BaseProxy", ())
     return kind.__name__ in {"SharedMemory", "ShareableList"} or issubclass(kind, proxies)
@@ -646,8 +648,8 @@ class _Unpickler(pickle.Unpickler):
         return self._registry.object(identity, qualname or name)
 
     def _plugged(self, name: str, meta: dict[str, Any], buffers: list[Any]) -> Any:
-        for known, serializer in self._registry.serializers:
-            if known == name:
+        for candidate, serializer in self._registry.serializers:
+            if candidate == name:
                 return serializer.read(meta, [memoryview(buffer) for buffer in buffers])
         raise pickle.UnpicklingError(
             f"the serializer {name!r} that wrote this value is not installed; install the package that brings it"

@@ -19,7 +19,7 @@ from nbflow.tracebacks import remember_lines
 
 
 def make_array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any, writable: bool = True) -> Any:
-    """Bytes, dtype, shape, memory order and whether it may be written in; an array over these bytes out."""
+    """Return an array over bytes; `order` is that of its memory."""
     import numpy as np
 
     if memoryview(buffer).readonly:
@@ -30,7 +30,7 @@ def make_array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any, writ
 
 
 def make_region(buffer: Any) -> Any:
-    """Bytes in; the memory that `make_view` cuts arrays from out."""
+    """Return the memory that `make_view` cuts arrays from."""
     import numpy as np
 
     return np.frombuffer(bytearray(buffer) if memoryview(buffer).readonly else buffer, dtype=np.uint8)
@@ -39,7 +39,7 @@ def make_region(buffer: Any) -> Any:
 def make_view(
     region: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, writable: bool = True
 ) -> Any:
-    """A region and a layout in; an array that shares the region's memory out."""
+    """Return an array that shares a region's memory."""
     import numpy as np
 
     array = np.ndarray(shape, np.dtype(dtype), buffer=region, offset=offset, strides=strides)
@@ -48,14 +48,14 @@ def make_view(
 
 
 def make_masked(data: Any, mask: Any, fill_value: Any, hard: bool) -> Any:
-    """Data, mask, fill value and whether the mask is hard in; the masked array out."""
+    """Return a masked array; `hard` says whether its mask is."""
     import numpy as np
 
     return np.ma.MaskedArray(data, mask=mask, fill_value=fill_value, hard_mask=hard, copy=False)
 
 
 def make_storage(buffer: Any, offset: int, length: int) -> Any:
-    """Memory and a place in it in; a torch storage over it out."""
+    """Return a torch storage over a part of some memory."""
     import torch
 
     if length == 0:
@@ -75,7 +75,7 @@ def make_tensor(
     kind: str,
     attributes: dict[str, Any],
 ) -> Any:
-    """A storage and a layout in; the tensor over it, a parameter or a computation's result where it was one, out."""
+    """Return a tensor over a storage, a parameter or a computation's result where it was one."""
     import torch
 
     tensor = torch.empty(0, dtype=dtype).set_(storage, offset, size, stride)
@@ -90,32 +90,32 @@ def make_tensor(
 
 
 def make_mark() -> None:
-    """What a mark is after loading."""
+    """Return what a mark is after loading: None."""
 
 
 def make_frame(_begin: None, blocks: Any, index: Any, columns: Any, extra: Any, _end: None) -> Any:
-    """Blocks with their places, index, labels and extras in; the pandas DataFrame over the same memory out."""
+    """Return a pandas DataFrame over the memory of its blocks."""
     import numpy as np
     from pandas.api.internals import (  # type: ignore[import-not-found]  # absent from the stubs
         create_dataframe_from_blocks,
     )
 
-    placed = []
+    columns_at = []
     for values, places in blocks:
         shaped = values.reshape(1, -1) if isinstance(values, np.ndarray) and values.ndim == 1 else values
-        placed.append((shaped, np.array(places, dtype=np.intp)))
-    return _put_extra(create_dataframe_from_blocks(placed, index=index, columns=columns), extra)
+        columns_at.append((shaped, np.array(places, dtype=np.intp)))
+    return _put_extra(create_dataframe_from_blocks(columns_at, index=index, columns=columns), extra)
 
 
 def make_series(_begin: None, values: Any, index: Any, name: Any, extra: Any, _end: None) -> Any:
-    """An array, index, name and extras in; the pandas Series over the same memory out."""
+    """Return a pandas Series over the memory of its array."""
     import pandas as pd
 
     return _put_extra(pd.Series(values, index=index, name=name, dtype=values.dtype, copy=False), extra)
 
 
 def make_apart(_begin: None, make: Callable[..., Any], arguments: Any, state: Any, _end: None) -> Any:
-    """What `reduce_apart` took apart in; the value out."""
+    """Return the value that `reduce_apart` took apart."""
     value = make(*arguments)
     if state is None:
         return value
@@ -127,14 +127,14 @@ def make_apart(_begin: None, make: Callable[..., Any], arguments: Any, state: An
 
 
 def make_polars_frame(table: Any) -> Any:
-    """An Arrow table in; the polars DataFrame over the same memory out."""
+    """Return a polars DataFrame over the memory of an Arrow table."""
     import polars as pl
 
     return pl.from_arrow(table, rechunk=False)
 
 
 def make_polars_series(name: str, array: Any) -> Any:
-    """A name and an Arrow array in; the polars Series over the same memory out."""
+    """Return a polars Series over the memory of an Arrow array."""
     import polars as pl
 
     return pl.Series(name, array)
@@ -143,14 +143,14 @@ def make_polars_series(name: str, array: Any) -> Any:
 def make_function(
     code: types.CodeType, name: str, closure: tuple[types.CellType, ...] | None, text: str = ""
 ) -> types.FunctionType:
-    """Code, name, closure cells and source in; a function with this process's notebook globals out.
+    """Return a bare function with this process's notebook globals; `text` is its source.
 
     `inspect` and tracebacks find the source; under another file name where this process knows other lines by it.
     """
     if text and source_of(code) != text:
-        known = linecache.cache.get(code.co_filename)
+        cached = linecache.cache.get(code.co_filename)
         first = code.co_firstlineno - 1
-        if known is not None and len(known) == 4 and "".join(known[2][first : first + text.count("\n")]).strip():
+        if cached is not None and len(cached) == 4 and "".join(cached[2][first : first + text.count("\n")]).strip():
             code = code.replace(co_filename=f"{code.co_filename} ({zlib.crc32(text.encode()):08x})")
         remember_lines(code.co_filename, text, code.co_firstlineno)
     return types.FunctionType(code, main_globals(), name, None, closure)
@@ -158,10 +158,10 @@ def make_function(
 
 def source_of(code: types.CodeType) -> str:
     """Return the lines that a function's code was made from, where this process has them, else an empty text."""
-    known = linecache.cache.get(code.co_filename)
-    if known is None or len(known) != 4:
+    cached = linecache.cache.get(code.co_filename)
+    if cached is None or len(cached) != 4:
         return ""
-    lines = known[2][code.co_firstlineno - 1 :]
+    lines = cached[2][code.co_firstlineno - 1 :]
     try:
         return "".join(inspect.getblock(lines))
     except (SyntaxError, tokenize.TokenError):  # a lambda within a statement
@@ -169,7 +169,7 @@ def source_of(code: types.CodeType) -> str:
 
 
 def fill_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
-    """A bare function and what `reduce_function` kept beside it in; the function is complete afterwards."""
+    """Complete a bare function by what `reduce_function` kept beside it."""
     (
         function.__qualname__,
         function.__module__,
@@ -183,53 +183,53 @@ def fill_function(function: types.FunctionType, state: tuple[Any, ...]) -> None:
 
 
 def make_cell() -> types.CellType:
-    """An empty closure cell."""
+    """Return an empty closure cell."""
     return types.CellType()
 
 
 def fill_cell(cell: types.CellType, state: tuple[Any]) -> None:
-    """A cell and its content in; the cell holds it afterwards."""
+    """Put the content into a closure cell."""
     cell.cell_contents = state[0]
 
 
 def make_match(pattern: re.Pattern[Any], text: Any, start: int, end: int, places: tuple[Any, ...]) -> re.Match[Any]:
-    """A pattern, its text, where the search began and ended, and where all groups lie, in; that match out."""
-    found: list[re.Match[Any] | None] = [*pattern.finditer(text, start, end)]
-    found += [pattern.match(text, start, end), pattern.fullmatch(text, start, end)]
-    for match in found:
+    """Return the match of a pattern in a text whose groups lie at the same places; raise TypeError where none does."""
+    matches: list[re.Match[Any] | None] = [*pattern.finditer(text, start, end)]
+    matches += [pattern.match(text, start, end), pattern.fullmatch(text, start, end)]
+    for match in matches:
         if match is not None and match.regs == places:
             return match
     raise TypeError("this re.Match cannot be found again in its text")
 
 
 def make_dict_view(owner: dict[Any, Any], method: str) -> Any:
-    """A dict and the name of a method in; the view out."""
+    """Return the view that a method of a dict gives."""
     return getattr(owner, method)()
 
 
 def make_memory(memory: bytes | bytearray, form: str, shape: tuple[int, ...]) -> memoryview:
-    """Bytes, item format and shape in; the memoryview out."""
+    """Return a memoryview over bytes with an item format and a shape."""
     return memoryview(memory).cast("B").cast(form, shape)  # type: ignore[call-overload,no-any-return]
 
 
 def fill_node(node: Any, state: dict[str, Any]) -> None:
-    """A bare node and its state in; the node is complete, and knows those above it by their places here."""
+    """Complete a bare node, which then knows those above it by their places in this process."""
     above = [each for each in state["_parents"].values() if each is not None]
     node.__setstate__({**state, "_parents": {id(each): each for each in above}})
 
 
 def definition(reference: str, qualname: str = "") -> Any:
-    """Stands in streams for a class or function of the notebook; the unpickler puts the registry's look-up here."""
+    """Stand in streams for a class or function of the notebook; the unpickler puts the registry's look-up here."""
     raise pickle.UnpicklingError(f"{reference} {qualname} can only be loaded by nbflow".replace("\n", " "))
 
 
 def plugged(name: str, *_: Any) -> Any:
-    """Stands in streams for a value that a plug-in wrote; the unpickler puts the plug-in's `read` here."""
+    """Stand in streams for a value that a plug-in wrote; the unpickler puts the plug-in's `read` here."""
     raise pickle.UnpicklingError(f"a value of the serializer {name!r} can only be loaded by nbflow")
 
 
 def _without_graph(tensor: Any) -> Any:
-    """A result's values in; a tensor that refuses `backward` out: the graph it came from stayed in its process."""
+    """Return a tensor that refuses `backward`: the graph that it came from stayed in its process."""
     import torch
 
     def forward(_: Any, values: Any) -> Any:
@@ -255,7 +255,7 @@ def _put_extra(value: Any, extra: tuple[dict[Any, Any], bool] | None) -> Any:
 
 
 def main_globals() -> dict[str, Any]:
-    """The namespace that notebook code runs in."""
+    """Return the namespace that notebook code runs in."""
     return sys.modules["__main__"].__dict__
 
 
@@ -274,14 +274,14 @@ def keeps(value: Iterable[Any], items: Iterable[Any]) -> bool:
 
 
 def fill_set(value: set[Any], state: tuple[list[Any], Way]) -> bool:
-    """An empty set, elements in their order and the way to add them in; whether they lie in that order out."""
+    """Add elements to an empty set in a way that keeps their order, and return whether they lie in it."""
     items, way = state
     _add(value, items, way)
     return keeps(value, items)
 
 
 def make_frozenset(items: list[Any], way: Way) -> frozenset[Any]:
-    """Elements in their order and the way to add them in; the frozenset out."""
+    """Return a frozenset of elements, added in a way that keeps their order."""
     first, rest, fillers = _parts(items, way)
     value = frozenset().union(first, rest) if first else frozenset(rest)
     return value.difference(fillers) if fillers else value
@@ -300,7 +300,6 @@ class _Filler:
 
 
 def _add(value: set[Any], items: list[Any], way: Way) -> None:
-    """Add elements to an empty set."""
     first, rest, fillers = _parts(items, way)
     value.update(first)
     value.update(rest)
@@ -313,14 +312,14 @@ def _parts(items: list[Any], way: Way) -> tuple[dict[Any, None], list[Any], list
 
     A set's table is made larger than twice the dict that it is to take.
     """
-    late, size, gone = way
+    late, size, fill_places = way
     if late:
         ends = [-1, *sorted(late), len(items)]
         others = [items[before + 1 : after] for before, after in pairwise(ends)]
         items = [*chain.from_iterable(others), *(items[at] for at in late)]
     if not size:
         return {}, items, []
-    fillers = [_Filler(place) for place in gone]
+    fillers = [_Filler(place) for place in fill_places]
     arranged = [*fillers, *items]
     if size == SMALLEST:
         return {}, arranged, fillers

@@ -32,14 +32,14 @@ class Registry:
         self._serializers: tuple[tuple[str, plugins.Serializer], ...] | None = None
 
     def add(self, definition_id: str, objects: Mapping[str, Any], cell: str = "") -> None:
-        """A definition that has just been executed in, with the names that it bound and their values.
+        """Note the names that a definition has just bound, with their values; `cell` is where it stands.
 
         Values that no pickle should name (modules, imported functions, constants) are left out here.
         """
-        kept = {name: value for name, value in objects.items() if is_defined_here(value)}
-        self._objects[definition_id] = kept
+        own = {name: value for name, value in objects.items() if is_defined_here(value)}
+        self._objects[definition_id] = own
         self._cells[definition_id] = cell
-        for name, value in kept.items():
+        for name, value in own.items():
             self._newest[name] = definition_id
             self.kinds.add(type(value))
             key = id(value)
@@ -52,10 +52,10 @@ class Registry:
             return lambda: value
 
     def reference(self, value: Any) -> tuple[str, str] | None:
-        """Any object in; (definition id, dotted name inside it), or None when it is to be stored by value, out."""
-        found = self._lookup(value)
-        if found is not None:
-            return found
+        """Return an object's (definition id, dotted name inside it), None when it is to be stored by value."""
+        reference = self._lookup(value)
+        if reference is not None:
+            return reference
         qualname = attribute(value, "__qualname__") if is_a(value, NAMED_KINDS) else None
         if not isinstance(qualname, str) or "." not in qualname or "<locals>" in qualname:
             return None
@@ -70,15 +70,15 @@ class Registry:
         return (entry[0], entry[1]) if entry is not None and entry[2]() is value else None
 
     def cell_of(self, definition_id: str) -> str:
-        """The cell that a definition stands in, an empty string when it is not known."""
+        """Return the cell that a definition stands in, an empty string when it is not known."""
         return self._cells.get(definition_id, "")
 
     def has(self, definition_id: str) -> bool:
-        """Whether that definition has been executed or replayed here."""
+        """Return whether that definition has been executed or replayed here."""
         return definition_id in self._objects
 
     def object(self, definition_id: str, qualname: str) -> Any:
-        """A stored reference in, the live class or function out; OutdatedError when its definition is not here."""
+        """Return the live class or function of a stored reference; raise OutdatedError when it is not here."""
         root, *rest = qualname.split(".")
         objects = self._objects.get(definition_id)
         if objects is None or root not in objects:
@@ -89,7 +89,7 @@ class Registry:
         return value
 
     def outdated(self, definition_id: str, name: str, cell: str = "") -> OutdatedError:
-        """The error for a value that refers to a definition that is not here; `cell` is where it used to stand."""
+        """Return the error for a value whose definition is not here; `cell` is where that used to stand."""
         newest = self._newest.get(name.partition(".")[0])
         cell = (self._cells.get(newest, "") if newest else "") or cell or self.cell_of(definition_id)
         change = "has been edited since" if newest else "is not defined here"
@@ -103,13 +103,13 @@ class Registry:
     def serializers(self) -> tuple[tuple[str, plugins.Serializer], ...]:
         """The plugged-in serializers by name; looked up once."""
         if self._serializers is None:
-            found = ((name, plugins.load("serializers", name)) for name in plugins.names("serializers"))
-            self._serializers = tuple((name, plug() if isinstance(plug, type) else plug) for name, plug in found)
+            plugs = ((name, plugins.load("serializers", name)) for name in plugins.names("serializers"))
+            self._serializers = tuple((name, plug() if isinstance(plug, type) else plug) for name, plug in plugs)
         return self._serializers
 
 
 def is_defined_here(value: Any) -> bool:
-    """Whether a value is a class, function or type alias made in `__main__` (a decorated one included)."""
+    """Return whether a value is a class, function or type alias made in `__main__` (a decorated one included)."""
     if is_a(value, NAMED_KINDS):
         return answered(lambda: value.__module__ == "__main__", False)  # as where it has none
     own = attribute(value, "__dict__")

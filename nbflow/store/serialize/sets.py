@@ -45,7 +45,7 @@ class Ordered:
         self.items = [*value]
 
     def reduction(self) -> tuple[Any, ...]:
-        """How it is pickled; a set is there before its elements, which may hold it."""
+        """Return how the set is pickled; a set is there before its elements, which may hold it."""
         state = (self.items, way_of(self.value, self.items))
         if type(self.value) is frozenset:
             return make_frozenset, state
@@ -63,7 +63,7 @@ def is_ordered(value: Any) -> bool:
 
 
 def way_of(value: Any, items: list[Any]) -> Way:
-    """A set and its elements in order in; how they come to lie so again, `PLAIN` where it is not known, out."""
+    """Return how a set's elements come to lie in their order again, `PLAIN` where that is not known."""
     kind = type(value)
     if keeps(kind(items), items):
         return PLAIN
@@ -71,7 +71,7 @@ def way_of(value: Any, items: list[Any]) -> Way:
 
 
 def _ways(value: Any, items: list[Any]) -> Iterator[Way]:
-    """The ways that a set's table suggests, simple ones first."""
+    """Yield the ways that a set's table suggests, simple ones first."""
     table = _Table.of(value, items)
     if table is None:
         return
@@ -97,7 +97,7 @@ class _Table:
 
     @classmethod
     def of(cls, value: Any, items: list[Any]) -> _Table | None:
-        """A set and its elements in; its table, None when memory is not laid out as it is known to be, out.
+        """Return the table of a set, None when memory is not laid out as it is known to be.
 
         It is only read.
         """
@@ -110,27 +110,27 @@ class _Table:
             return None
         words = memoryview((ctypes.c_int64 * (2 * size)).from_address(start)).cast("B").cast("q")
         keys, hashes = words[::2].tolist(), words[1::2].tolist()
-        taken = [place for place, key in enumerate(keys) if key and hashes[place] != GONE]
-        return cls(hashes, taken) if [keys[place] for place in taken] == [*map(id, items)] else None
+        places = [place for place, key in enumerate(keys) if key and hashes[place] != GONE]
+        return cls(hashes, places) if [keys[place] for place in places] == [*map(id, items)] else None
 
 
 def _late(table: _Table) -> list[int]:
-    """A table in; the elements (by their places in the order) that have to be added last, in that order, out.
+    """Return the elements (by their places in the order) that have to be added last, in that order.
 
-    Whoever does not lie at its first place came after all that lie at its places before. Added in order, those do
-    who lie a little behind their first place, unless one that they pass is late.
+    Whoever does not lie at its first place came after all that lie at its places before. Added in order, those do who
+    lie a little behind their first place, unless one that they pass is late.
     """
     hashes, mask = table.hashes, len(table.hashes) - 1
     taken = {*table.taken}
     moved = [place for place in table.taken if hashes[place] & mask != place]
     far = {place for place in moved if not _is_near(hashes[place] & mask, place, mask)}
-    passed = {place: [each for each in _passed(hashes[place], place, mask) if each in taken] for place in far}
+    places_before = {place: [each for each in _passed(hashes[place], place, mask) if each in taken] for place in far}
     passing: dict[int, list[int]] = {}
-    for place, others in passed.items():
+    for place, others in places_before.items():
         for other in others:
             passing.setdefault(other, []).append(place)
     late: set[int] = set()
-    waiting = [place for place, others in passed.items() if any(other > place for other in others)]
+    waiting = [place for place, others in places_before.items() if any(other > place for other in others)]
     while waiting:
         place = waiting.pop()
         if place in late:
@@ -139,19 +139,19 @@ def _late(table: _Table) -> list[int]:
         behind = range(place + 1, min(place + NEAR, mask) + 1)
         waiting += [each for each in behind if each in taken and each not in far and hashes[each] & mask <= place]
         waiting += passing.get(place, ())
-    done: dict[int, None] = {}
+    order: dict[int, None] = {}
     for place in sorted(late):
         waiting = [place]
         while waiting:
-            before: Iterable[int] = passed.get(waiting[-1]) or range(hashes[waiting[-1]] & mask, waiting[-1])
+            before: Iterable[int] = places_before.get(waiting[-1]) or range(hashes[waiting[-1]] & mask, waiting[-1])
             first = next(
-                (other for other in before if other in late and other not in done and other not in waiting), None
+                (other for other in before if other in late and other not in order and other not in waiting), None
             )
             if first is None:
-                done[waiting.pop()] = None
+                order[waiting.pop()] = None
             else:
                 waiting.append(first)
-    return [bisect_left(table.taken, place) for place in done]
+    return [bisect_left(table.taken, place) for place in order]
 
 
 def _is_near(home: int, place: int, mask: int) -> bool:
@@ -160,7 +160,7 @@ def _is_near(home: int, place: int, mask: int) -> bool:
 
 
 def _passed(hashed: int, place: int, mask: int) -> Iterator[int]:
-    """The places of a table where an element with a hash is looked for before its own."""
+    """Yield the places of a table where an element with a hash is looked for before its own."""
     rest = hashed & ((1 << (8 * WORD)) - 1)
     at = hashed & mask
     while True:

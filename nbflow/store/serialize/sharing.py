@@ -35,21 +35,22 @@ class Together:
 def dump_together(
     values: Mapping[str, Any], beside: Mapping[str, Any], tracked: tuple[str, ...], registry: Registry
 ) -> Together:
-    """Outputs, unchanged inputs beside them, and the names (or `*`) that a step below may change, in; groups out.
+    """Return outputs as they are stored, with those unchanged inputs `beside` them that share objects with them.
 
-    The inputs' memory is not touched; their small objects are looked at once.
+    `tracked` are the names (or `*`) that a step below may change: inputs are stored too where it may change one of
+    them. The inputs' memory is not touched; their small objects are looked at once.
     """
     axes = _axes({**values, **beside})
-    wanted = axes if AXES in tracked else ()
-    dumped = dump({**values, **beside}, registry, wanted)
-    kept = [each for each in dumped if not values.keys().isdisjoint(_names(each))]
-    shares = frozenset(name for each in kept for name in _names(each)) - values.keys()
+    names_together = axes if AXES in tracked else ()
+    dumped = dump({**values, **beside}, registry, names_together)
+    groups = [each for each in dumped if not values.keys().isdisjoint(_names(each))]
+    shares = frozenset(name for each in groups for name in _names(each)) - values.keys()
     # all or none: what shares objects with a name that is changed below would be parted from it by the new version
-    joined = shares if "*" in tracked or not shares.isdisjoint(tracked) else frozenset[str]()
-    if joined != shares:
-        kept = dump(values, registry, wanted)
-    apart = not wanted and any(not values.keys().isdisjoint(each) for each in axes)
-    return Together(kept, frozenset({*shares, AXES}) if apart else shares, joined)
+    joining = shares if "*" in tracked or not shares.isdisjoint(tracked) else frozenset[str]()
+    if joining != shares:
+        groups = dump(values, registry, names_together)
+    apart = not names_together and any(not values.keys().isdisjoint(each) for each in axes)
+    return Together(groups, frozenset({*shares, AXES}) if apart else shares, joining)
 
 
 def _axes(values: Mapping[str, Any]) -> list[frozenset[str]]:
@@ -57,13 +58,13 @@ def _axes(values: Mapping[str, Any]) -> list[frozenset[str]]:
     pandas: Any = sys.modules.get("pandas")
     if not hasattr(pandas, "Index"):  # not loaded, or being so by another thread
         return []
-    found: dict[int, tuple[Any, set[str]]] = {}  # with the axis, so that it keeps its id
+    holders: dict[int, tuple[Any, set[str]]] = {}  # with the axis, so that it keeps its id
     for name, value in values.items():
         parts = value.values() if type(value) is dict else value if type(value) in (list, tuple) else (value,)
         for each in itertools.islice(parts, MANY):
             for axis in [each] if issubclass(type(each), pandas.Index) else _axes_of(each, pandas):
-                found.setdefault(id(axis), (axis, set()))[1].add(name)
-    return [frozenset(names) for _, names in found.values() if len(names) > 1]
+                holders.setdefault(id(axis), (axis, set()))[1].add(name)
+    return [frozenset(names) for _, names in holders.values() if len(names) > 1]
 
 
 def _axes_of(value: Any, pandas: Any) -> Sequence[Any]:
