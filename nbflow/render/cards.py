@@ -163,7 +163,7 @@ class Template(Protocol):
     """How else a task may be shown; plugs in under the entry point `nbflow.cards`."""
 
     def render(self, task_view: TaskSeen) -> Iterable[object]:
-        """A task in; the parts of its card, or anything that a card takes, out."""
+        """Return the parts of a task's card, or anything else that a card takes."""
 
 
 class Card:
@@ -201,14 +201,14 @@ class Card:
         return self._drawn
 
     def bundle(self, *, live: bool = False) -> dict[str, Any]:
-        """What a notebook shows, by MIME type; `live`: it will be drawn again soon, so nothing is loaded anew."""
+        """Return what a notebook shows, by MIME type; `live`: it is drawn again soon, so nothing is loaded anew."""
         if live:
             return {"text/html": str(inline(self.title, self._subtitle, self.body)), "text/plain": self.text}
         page = self.html
         height = _height(self._drawn)
         data = {"version": VERSION, "title": self.title, "name": self.name, "step": self.step, "run": self.run}
-        shown = framed(page, self.text, height)
-        return {MIME: {**data, "height": height, "html": page}, "text/html": str(shown), "text/plain": self.text}
+        frame = framed(page, self.text, height)
+        return {MIME: {**data, "height": height, "html": page}, "text/html": str(frame), "text/plain": self.text}
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         return self.bundle()
@@ -221,32 +221,32 @@ class Card:
 
 
 def within(drawn: Iterable[Drawn], room: int = LARGEST) -> tuple[Drawn, ...]:
-    """Parts in; those that a card has room for, and a notice of the others, out."""
-    kept: list[Drawn] = []
+    """Return the parts that a card has room for, with a notice of the others."""
+    fitting: list[Drawn] = []
     left_out = 0
     for part in drawn:
         if len(part.html) > room or left_out:
             left_out += 1
             continue
         room -= len(part.html)
-        kept.append(part)
+        fitting.append(part)
     if left_out:
         note = f"{left_out} more part{'s' if left_out > 1 else ''} left out: a card may take {preview.size(LARGEST)}"
-        kept.append(Drawn(html=tag("p", note, cls="nbflow-note"), text=f"[{note}]"))
-    return tuple(kept)
+        fitting.append(Drawn(html=tag("p", note, cls="nbflow-note"), text=f"[{note}]"))
+    return tuple(fitting)
 
 
 # ---------------------------------------------------------------- pages
 
 
 def _policy() -> str:
-    """What a card may do: show pictures that it holds, and run the one script that tells its height."""
+    """Return what a card may do: show pictures that it holds, and run the one script that tells its height."""
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
 def document(title: str, subtitle: str, body: str) -> str:
-    """A title and HTML made by this package in; a page that works alone, offline and in a sandbox, out."""
+    """Return a page around HTML made by this package, which works alone, offline and in a sandbox."""
     head = [
         Html(f'<meta http-equiv="Content-Security-Policy" content="{escaping.escape(_policy())}">'),
         Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width">'),
@@ -260,18 +260,18 @@ def document(title: str, subtitle: str, body: str) -> str:
 def _heading(title: str, subtitle: str) -> Html:
     if not title:
         return Html("")
-    told = tag("span", subtitle, cls="nbflow-dim") if subtitle else ""
-    return tag("div", tag("b", title), " ", told, cls="nbflow-head")
+    detail = tag("span", subtitle, cls="nbflow-dim") if subtitle else ""
+    return tag("div", tag("b", title), " ", detail, cls="nbflow-head")
 
 
 def body_of(page: str) -> str:
-    """A page or block of this package in; the HTML of its parts out, empty for any other HTML."""
+    """Return the HTML of the parts of a page or block of this package, empty for any other HTML."""
     begin, end = page.find(BEGIN), page.rfind(END)
     return page[begin + len(BEGIN) : end] if 0 <= begin < end else ""
 
 
 def inline(title: str, subtitle: str, body: str) -> str:
-    """The same as a block of the notebook's own page, which can be replaced without a flicker: it has no script."""
+    """Return a card as a block of the notebook's own page: without a script it can be replaced without a flicker."""
     style = Html(f"<style>{html.STYLE}{STYLE}</style>")
     return tag("div", style, _heading(title, subtitle), Html(BEGIN + body + END), cls="nbflow nbflow-card")
 
@@ -290,7 +290,7 @@ LISTEN = (
 
 
 def framed(page: str, text: str, height: int) -> str:
-    """A page, its text and a guess at its height in; it in a frame of its own origin out.
+    """Return a page in a frame of its own origin; `height` is a guess.
 
     Where a notebook is not trusted frames are taken away, and the text in it shows.
     """
@@ -301,7 +301,7 @@ def framed(page: str, text: str, height: int) -> str:
 
 
 def _height(drawn: Sequence[Drawn]) -> int:
-    """A card's parts in; about how many pixels they take out."""
+    """Return about how many pixels a card's parts take."""
     lines = sum(part.text.count("\n") + 2 for part in drawn)
     images = sum(part.html.count("<img ") for part in drawn)
     return min(900, 60 + 21 * lines + 320 * images)
@@ -311,26 +311,26 @@ def _height(drawn: Sequence[Drawn]) -> int:
 
 
 def default_parts(task: TaskSeen, made: Mapping[str, str] | None = None) -> list[Drawn]:
-    """A task, and the bodies of cards that its code made, in; the parts of its own card out."""
-    found = [_named(name, body) for name, body in (made or {}).items()]
+    """Return the parts of a task's own card; `made` are the bodies of the cards that its code made, by name."""
+    own_parts = [_named(name, body) for name, body in (made or {}).items()]
     if task.failure is not None:
-        told = preview.failure(task.failure)
-        found.append(Error(told, task.failure.traceback).drawn)
-    shown = [part for output in task.outputs if (part := output_part(output)) is not None]
-    if shown:
-        found.append(parts.section("Output", shown))
-    found.append(parts.section("Task", [_facts(task)]))
+        text = preview.failure(task.failure)
+        own_parts.append(Error(text, task.failure.traceback).drawn)
+    displays = [part for output in task.outputs if (part := output_part(output)) is not None]
+    if displays:
+        own_parts.append(parts.section("Output", displays))
+    own_parts.append(parts.section("Task", [_facts(task)]))
     if task.parameters:
         rows = list(task.parameters.items())
-        found.append(parts.section("Parameters", [parts.table(grid_of(rows))]))
+        own_parts.append(parts.section("Parameters", [parts.table(grid_of(rows))]))
     if task.inputs:
-        found.append(parts.section("Inputs", [parts.artifacts(task.inputs, task.origins)]))
+        own_parts.append(parts.section("Inputs", [parts.artifacts(task.inputs, task.origins)]))
     if task.artifacts:
-        found.append(parts.section("Artifacts", [parts.artifacts(task.artifacts)]))
-    found.append(parts.section("Place in the flow", [_place(task)], opened=False))
+        own_parts.append(parts.section("Artifacts", [parts.artifacts(task.artifacts)]))
+    own_parts.append(parts.section("Place in the flow", [_place(task)], opened=False))
     if task.source.strip():
-        found.append(parts.section("Code", [Code(task.source.strip("\n")).drawn], opened=False))
-    return found
+        own_parts.append(parts.section("Code", [Code(task.source.strip("\n")).drawn], opened=False))
+    return own_parts
 
 
 def _facts(task: TaskSeen) -> Drawn:
@@ -346,26 +346,26 @@ def _facts(task: TaskSeen) -> Drawn:
         "run": f"{task.flow}/{task.run}",
         "result of run": task.reused_from or "",
     }
-    told = [(name, value) for name, value in facts.items() if value]
-    rows = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in told]
-    return Drawn(html=tag("table", tag("tbody", *rows), cls="nbflow-facts"), text="\n".join(preview.grid(told)))
+    lines = [(name, value) for name, value in facts.items() if value]
+    rows = [tag("tr", tag("th", name, scope="row"), tag("td", value)) for name, value in lines]
+    return Drawn(html=tag("table", tag("tbody", *rows), cls="nbflow-facts"), text="\n".join(preview.grid(lines)))
 
 
 def _place(task: TaskSeen) -> Drawn:
     above, below = ", ".join(task.above) or "nothing", ", ".join(task.below) or "nothing"
-    told = tag("p", "reads from ", tag("b", above), "; read by ", tag("b", below))
+    words = tag("p", "reads from ", tag("b", above), "; read by ", tag("b", below))
     drawing = tag("div", Html(task.dag), cls="nbflow-scroll") if task.dag else ""
-    return Drawn(html=html.join((told, drawing)), text=f"reads from {above}; read by {below}")
+    return Drawn(html=html.join((words, drawing)), text=f"reads from {above}; read by {below}")
 
 
 def text_of_body(body: str) -> str:
-    """A card's HTML in; its text, for where nothing but text is shown, out."""
+    """Return the text of a card's HTML, for where nothing but text is shown."""
     lines = (line.strip() for line in sanitize.words(body.replace("</tr>", "\n").replace("</div>", "\n")).split("\n"))
     return "\n".join(" ".join(line.split()) for line in lines if line)
 
 
 def output_part(output: Mapping[str, Any]) -> Drawn | None:
-    """An nbformat output in; it as a part of a card out; None for what is a card itself, or nothing to see."""
+    """Return an nbformat output as a part of a card, None for what is a card itself, or nothing to see."""
     kind = output.get("output_type")
     if kind == "stream":
         text = _text(output.get("text")).rstrip("\n")
@@ -378,7 +378,7 @@ def output_part(output: Mapping[str, Any]) -> Drawn | None:
 
 
 def shown_part(output: Mapping[str, Any]) -> Drawn | None:
-    """The same for a page that has no other place for a card: one that the task's code shows is a part, too."""
+    """Return the same for a page without another place for cards: one that the task's code shows is a part, too."""
     data = output.get("data") or {}
     body = body_of(str(data.get("text/html", ""))) if NAME in (output.get("metadata") or {}) else ""
     if MIME in data:
@@ -392,7 +392,7 @@ PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 
 
 def _displayed(data: Mapping[str, Any]) -> Drawn:
-    """A MIME bundle in; the richest form that can do nothing but show out."""
+    """Return a MIME bundle in its richest form that can do nothing but show."""
     plain = _text(data.get("text/plain", ""))
     chart = next((data[mime] for mime in sorted(data, reverse=True) if mime.startswith(VEGA)), None)
     if isinstance(chart, Mapping):
@@ -408,9 +408,9 @@ def _displayed(data: Mapping[str, Any]) -> Drawn:
         )
         return Drawn(html=tag("p", note, cls="nbflow-note"), text=f"[{note}]")
     if "text/html" in data:
-        shown = sanitize.clean(_text(data["text/html"]))
-        if sanitize.words(shown) or "<img" in shown:
-            return Drawn(html=tag("div", shown, cls="nbflow-html"), text=plain)
+        markup = sanitize.clean(_text(data["text/html"]))
+        if sanitize.words(markup) or "<img" in markup:
+            return Drawn(html=tag("div", markup, cls="nbflow-html"), text=plain)
     if "text/markdown" in data:
         return Markdown(_text(data["text/markdown"])).drawn
     if "application/json" in data:
@@ -430,10 +430,10 @@ def _text(value: Any) -> str:
 
 
 def displayed(outputs: Iterable[Mapping[str, Any]], made: Mapping[str, str]) -> list[Drawn]:
-    """A task's outputs and the bodies of its code's cards in; these and its displays, without what it printed, out."""
-    found = [_named(name, body) for name, body in made.items()]
-    shown = [output for output in outputs if output.get("output_type") in ("display_data", "execute_result")]
-    return [*found, *(part for output in shown if (part := output_part(output)) is not None)]
+    """Return the cards that a task's code made and what it displayed, without what it printed."""
+    cards = [_named(name, body) for name, body in made.items()]
+    displays = [output for output in outputs if output.get("output_type") in ("display_data", "execute_result")]
+    return [*cards, *(part for output in displays if (part := output_part(output)) is not None)]
 
 
 def _named(name: str, body: str) -> Drawn:
@@ -442,10 +442,10 @@ def _named(name: str, body: str) -> Drawn:
 
 
 def made_cards(outputs: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """A task's outputs in; the bodies of the cards that its code made, by name, out."""
-    found: dict[str, str] = {}
+    """Return the bodies of the cards that a task's code made, by name."""
+    bodies: dict[str, str] = {}
     for output in outputs:
         card = (output.get("data") or {}).get(MIME)
         if isinstance(card, Mapping) and isinstance(card.get("html"), str):
-            found[str(card.get("name") or "")] = body_of(card["html"])
-    return found
+            bodies[str(card.get("name") or "")] = body_of(card["html"])
+    return bodies

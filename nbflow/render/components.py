@@ -20,7 +20,7 @@ from nbflow.tracebacks import text_of
 
 
 def words(spec: Mapping[str, Any]) -> str:
-    """A specification in; its mark and fields in a line out."""
+    """Return a specification's mark and fields in a line."""
     mark = spec.get("mark", "")
     kind = mark.get("type", "") if isinstance(mark, Mapping) else str(mark)
     axes = [f"{name}: {one['field']}" for name, one in (spec.get("encoding") or {}).items() if "field" in (one or {})]
@@ -28,10 +28,10 @@ def words(spec: Mapping[str, Any]) -> str:
 
 
 def rows(spec: Mapping[str, Any]) -> Any:
-    """A specification in; the rows that stand in it out, None where its data is elsewhere."""
+    """Return the rows that stand in a specification, None where its data is elsewhere."""
     data = spec.get("data") or {}
-    named = (spec.get("datasets") or {}).get(data.get("name"))
-    return data.get("values") or named
+    dataset = (spec.get("datasets") or {}).get(data.get("name"))
+    return data.get("values") or dataset
 
 
 CELL = 120
@@ -39,7 +39,7 @@ CELL = 120
 
 
 class Grid(Frozen, frozen=True):
-    """Cells as text; `numbers` are the columns to be aligned to the right, `note` says what is left out."""
+    """Cells as text; `numbers` are the columns to align to the right, `note` says what is left out."""
 
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -48,9 +48,9 @@ class Grid(Frozen, frozen=True):
 
 
 def grid_of(data: Any, rows: int = 20, columns: int = 20) -> Grid:
-    """A table of pandas, polars or Arrow, a list of dicts, a dict of columns or rows in; its first cells out.
+    """Return the first cells of a pandas, polars or Arrow table, a list of dicts, a dict of columns or rows.
 
-    TypeError for what is no table. Only what is shown is converted.
+    Raise TypeError for what is no table. Only what is shown is converted.
     """
     root = type(data).__module__.partition(".")[0]
     if root == "pandas":
@@ -61,8 +61,8 @@ def grid_of(data: Any, rows: int = 20, columns: int = 20) -> Grid:
         return _grid(frame.columns, frame.head(rows).rows(), frame.height, columns)
     if root == "pyarrow":
         names = list(data.schema.names)
-        shown = data.slice(0, rows).to_pylist()
-        return _grid(names, [tuple(row[name] for name in names) for row in shown], data.num_rows, columns)
+        body = data.slice(0, rows).to_pylist()
+        return _grid(names, [tuple(row[name] for name in names) for row in body], data.num_rows, columns)
     if isinstance(data, Mapping):
         values = {name: list(itertools.islice(column, rows)) for name, column in data.items()}
         height = max((len(column) for column in data.values()), default=0)
@@ -86,14 +86,14 @@ def _of_rows(data: Iterable[Any], rows: int, columns: int) -> Grid:
 def _pandas(data: Any, rows: int, columns: int) -> Grid:
     frame = data.to_frame() if data.ndim == 1 and hasattr(data, "to_frame") else data
     height, width = frame.shape
-    shown = frame.iloc[:rows, :columns]
+    corner = frame.iloc[:rows, :columns]
     plain = str(type(frame.index).__name__) == "RangeIndex" and frame.index.name is None
-    names = [_name(name) for name in shown.columns]
-    body = [tuple(row) for row in shown.itertuples(index=False, name=None)]
+    names = [_name(name) for name in corner.columns]
+    body = [tuple(row) for row in corner.itertuples(index=False, name=None)]
     if not plain:
         # the index says what a row is about
         names = [_name(frame.index.name or ""), *names]
-        body = [(_name(label), *row) for label, row in zip(shown.index, body, strict=True)]
+        body = [(_name(label), *row) for label, row in zip(corner.index, body, strict=True)]
     return _grid(names, body, height, columns + 1, width)
 
 
@@ -104,17 +104,17 @@ def _name(name: Any) -> str:
 def _grid(
     names: Sequence[Any], body: Sequence[Sequence[Any]], height: int | None, columns: int, width: int | None = None
 ) -> Grid:
-    kept = names[:columns]
+    heads = names[:columns]
     wide = len(names) if width is None else width
     numbers = frozenset(
-        at for at in range(len(kept)) if body and all(_is_number(row[at]) or row[at] is None for row in body)
+        at for at in range(len(heads)) if body and all(_is_number(row[at]) or row[at] is None for row in body)
     )
     note = ""
     if (height is not None and height > len(body)) or wide > columns:
         note = f"{len(body):,} of {len(body) if height is None else height:,} rows"
-        note += f", {len(kept)} of {wide:,} columns" if wide > columns else f", {wide} columns"
+        note += f", {len(heads)} of {wide:,} columns" if wide > columns else f", {wide} columns"
     cells = tuple(tuple(_cell(value) for value in row[:columns]) for row in body)
-    return Grid(heads=tuple(map(_name, kept)), rows=cells, numbers=numbers, note=note)
+    return Grid(heads=tuple(map(_name, heads)), rows=cells, numbers=numbers, note=note)
 
 
 def _is_number(value: Any) -> bool:
@@ -122,7 +122,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _cell(value: Any) -> str:
-    """A cell's value in; the text that a reader needs out."""
     if value is None:
         return ""
     if _is_number(value) and not isinstance(value, int):
@@ -178,30 +177,30 @@ class Component:
 
 
 def _nobody() -> None:
-    """A component that no card holds."""
+    """Do nothing: no card holds the component."""
 
 
 def guarded(draw: Callable[[], Drawn]) -> Drawn:
-    """What draws a value of the user's in; what it drew, or the error that it ended with, out; never raises."""
+    """Return what draws a value of the user's, or the error that it ended with; never raises."""
     try:
-        drawn = draw()
+        part = draw()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a value's own methods run here, and a card must not harm its task
         return failed(error)
-    if len(drawn.html) > LARGEST:
-        size = preview.size(len(drawn.html))
+    if len(part.html) > LARGEST:
+        size = preview.size(len(part.html))
         note = f"left out: it takes {size}, and a part of a card may take {preview.size(LARGEST)}"
         return Drawn(html=tag("p", note, cls="nbflow-note"), text=f"[{note}]")
-    return Drawn(html=drawn.html, text=_cut(drawn.text))
+    return Drawn(html=part.html, text=_cut(part.text))
 
 
 def failed(error: BaseException) -> Drawn:
-    """What drawing a value ended with in; that as a part of the card out."""
-    told = f"{type(error).__name__}: {text_of(error)}"
+    """Return what drawing a value ended with as a part of the card."""
+    text = f"{type(error).__name__}: {text_of(error)}"
     return Drawn(
-        html=tag("p", f"could not be shown: {told}", cls="nbflow-note nbflow-failed"),
-        text=f"[could not be shown: {told}]",
+        html=tag("p", f"could not be shown: {text}", cls="nbflow-note nbflow-failed"),
+        text=f"[could not be shown: {text}]",
     )
 
 
@@ -251,14 +250,14 @@ class Error(Component):
 
 
 def _error(error: BaseException | str, trace: str, title: str) -> Drawn:
-    told = str(error)
+    text = str(error)
     if isinstance(error, BaseException):
-        told = f"{type(error).__name__}: {text_of(error)}"
+        text = f"{type(error).__name__}: {text_of(error)}"
         trace = trace or "".join(traceback.format_exception(error))
-    content = [tag("p", told, cls="nbflow-failed")]
+    content = [tag("p", text, cls="nbflow-failed")]
     if trace:
         content.append(tag("details", tag("summary", "traceback"), tag("pre", sanitize.coloured(trace))))
-    return _titled(title, html.join(content), "\n".join(part for part in (told, sanitize.plain(trace)) if part))
+    return _titled(title, html.join(content), "\n".join(part for part in (text, sanitize.plain(trace)) if part))
 
 
 # ---------------------------------------------------------------- numbers
@@ -272,15 +271,15 @@ class ValueBox(Component):
 
 
 def _box(value: object, title: str, change: object) -> Drawn:
-    shown = f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
-    moved = f"{change:+.4g}" if isinstance(change, int | float) and not isinstance(change, bool) else str(change)
+    text = f"{value:,.6g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
+    difference = f"{change:+.4g}" if isinstance(change, int | float) and not isinstance(change, bool) else str(change)
     parts = [tag("div", title, cls="nbflow-dim")] if title else []
-    parts.append(tag("div", preview.clip(shown, 60), cls="nbflow-value"))
-    if moved:
-        better = "good" if moved[0] == "+" else "bad" if moved[0] in "-−" else "dim"
-        parts.append(tag("div", moved, cls=f"nbflow-{better}"))
+    parts.append(tag("div", preview.clip(text, 60), cls="nbflow-value"))
+    if difference:
+        better = "good" if difference[0] == "+" else "bad" if difference[0] in "-−" else "dim"
+        parts.append(tag("div", difference, cls=f"nbflow-{better}"))
     return Drawn(
-        html=tag("div", *parts, cls="nbflow-box"), text=" ".join(part for part in (title, shown, moved) if part)
+        html=tag("div", *parts, cls="nbflow-box"), text=" ".join(part for part in (title, text, difference) if part)
     )
 
 
@@ -305,16 +304,16 @@ class Progress(Component):
 
 def _progress(value: float, most: float | None, label: str, unit: str) -> Drawn:
     if not most:
-        told = f"{value:g}{f' {unit}' if unit else ''}"
-        return Drawn(html=tag("p", tag("span", label, cls="nbflow-dim"), " ", told), text=f"{label} {told}".strip())
+        text = f"{value:g}{f' {unit}' if unit else ''}"
+        return Drawn(html=tag("p", tag("span", label, cls="nbflow-dim"), " ", text), text=f"{label} {text}".strip())
     share = min(1.0, max(0.0, float(value) / float(most)))
-    told = f"{value:g} of {most:g}{f' {unit}' if unit else ''} ({share:.0%})"
+    text = f"{value:g} of {most:g}{f' {unit}' if unit else ''} ({share:.0%})"
     bar = tag("div", tag("div", "", style=f"width:{share:.1%}"), cls="nbflow-bar")
-    head = tag("div", tag("span", label), tag("span", told, cls="nbflow-dim"), cls="nbflow-ends")
+    head = tag("div", tag("span", label), tag("span", text, cls="nbflow-dim"), cls="nbflow-ends")
     full = round(share * 20)
     return Drawn(
         html=tag("div", head, bar, cls="nbflow-progress"),
-        text=f"{label} {'█' * full}{'░' * (20 - full)} {told}".strip(),
+        text=f"{label} {'█' * full}{'░' * (20 - full)} {text}".strip(),
     )
 
 
@@ -332,7 +331,7 @@ class Table(Component):
 
 
 def table(grid: Grid, title: str = "") -> Drawn:
-    """Cells as text in; a table out."""
+    """Return cells of text as a table."""
     heads = [
         tag("th", head, scope="col", cls="nbflow-number" if at in grid.numbers else "")
         for at, head in enumerate(grid.heads)
@@ -346,10 +345,10 @@ def table(grid: Grid, title: str = "") -> Drawn:
             "table", tag("thead", tag("tr", *heads)) if any(grid.heads) else "", tag("tbody", *body), cls="nbflow-table"
         )
     ]
-    shown = tag("div", *parts, cls="nbflow-scroll")
+    scrolling = tag("div", *parts, cls="nbflow-scroll")
     note = tag("div", grid.note, cls="nbflow-dim") if grid.note else Html("")
     lines = preview.grid([grid.heads, *grid.rows]) if grid.rows or any(grid.heads) else []
-    return _titled(title, html.join((shown, note)), "\n".join([*lines, *([grid.note] if grid.note else [])]))
+    return _titled(title, html.join((scrolling, note)), "\n".join([*lines, *([grid.note] if grid.note else [])]))
 
 
 class JSON(Component):
@@ -370,23 +369,23 @@ def _json(value: Any, title: str) -> Drawn:
 
 
 def _tree(value: Any, depth: int, room: list[int]) -> Html:
-    """A value, its depth and how many entries may still be shown in; nested lists out."""
+    """Return a value as nested lists; `room` holds how many entries may still be shown."""
     if not isinstance(value, Mapping | list | tuple | set | frozenset) or not value:
         return tag("code", _leaf(value))
     if depth >= JSON_DEPTH:
         return tag("code", "…")
-    named = isinstance(value, Mapping)
+    has_names = isinstance(value, Mapping)
     entries: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, Mapping) else enumerate(value)
-    kept = []
+    items = []
     for name, entry in entries:
         if room[0] <= 0:
-            kept.append(tag("li", "…"))
+            items.append(tag("li", "…"))
             break
         room[0] -= 1
-        kept.append(tag("li", tag("span", f"{name}: ", cls="nbflow-dim"), _tree(entry, depth + 1, room)))
-    word = f"{len(value)} {'entries' if named else 'items'}"
+        items.append(tag("li", tag("span", f"{name}: ", cls="nbflow-dim"), _tree(entry, depth + 1, room)))
+    word = f"{len(value)} {'entries' if has_names else 'items'}"
     opened = {"open": ""} if depth == 0 else {}
-    return tag("details", tag("summary", word, cls="nbflow-dim"), tag("ul", *kept), **opened)
+    return tag("details", tag("summary", word, cls="nbflow-dim"), tag("ul", *items), **opened)
 
 
 def _leaf(value: Any) -> str:
@@ -410,21 +409,21 @@ def _described(name: str, value: Any) -> model.Manifest:
     )
 
 
-def artifacts(found: Sequence[model.Manifest], extra: Mapping[str, str] | None = None) -> Drawn:
-    """Artifacts, and something more to say of each, in; a table of them out."""
+def artifacts(manifests: Sequence[model.Manifest], extra: Mapping[str, str] | None = None) -> Drawn:
+    """Return a table of artifacts; `extra` says something more of some, by name."""
     said = extra or {}
     rows = tuple(
         (one.name, one.type, preview.shape(one.shape),
          preview.size(one.nbytes) if one.nbytes and one.group >= 0 else "", preview.artifact(one, 80),
          said.get(one.name, ""))
-        for one in found
+        for one in manifests
     )  # fmt: skip
     heads = ("name", "type", "shape", "size", "preview", "from")
-    kept = [at for at in range(6) if any(row[at] for row in rows)]
+    columns = [at for at in range(6) if any(row[at] for row in rows)]
     grid = Grid(
-        heads=tuple(heads[at] for at in kept),
-        rows=tuple(tuple(row[at] for at in kept) for row in rows),
-        numbers=frozenset(place for place, at in enumerate(kept) if at == 3),
+        heads=tuple(heads[at] for at in columns),
+        rows=tuple(tuple(row[at] for at in columns) for row in rows),
+        numbers=frozenset(place for place, at in enumerate(columns) if at == 3),
     )
     return table(grid)
 
@@ -448,7 +447,7 @@ def _image(image: Any, title: str, alt: str) -> Drawn:
 
 
 def picture(data: bytes, title: str = "", alt: str = "") -> Drawn:
-    """An image file's bytes in; it, as a part of the page itself, out; ValueError for what is none."""
+    """Return an image file as a part of the page itself; raise ValueError for bytes that are none."""
     kind = next((kind for start, kind in SIGNATURES.items() if data.startswith(start)), "")
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         kind = "webp"
@@ -457,14 +456,16 @@ def picture(data: bytes, title: str = "", alt: str = "") -> Drawn:
     if not kind:
         raise ValueError("these bytes are no PNG, JPEG, GIF, WebP or SVG image")
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    told = alt or title or "image"
+    alternative = alt or title or "image"
     return _titled(
-        title, tag("img", src=source, alt=told), f"[{told}: {kind.partition('+')[0]}, {preview.size(len(data))}]"
+        title,
+        tag("img", src=source, alt=alternative),
+        f"[{alternative}: {kind.partition('+')[0]}, {preview.size(len(data))}]",
     )
 
 
 def _picture(image: Any) -> bytes:
-    """A figure, axes or PIL image in; a PNG out."""
+    """Return a figure, axes or PIL image as a PNG."""
     figure = getattr(image, "figure", None) or image
     buffer = io.BytesIO()
     if hasattr(figure, "savefig"):
@@ -500,9 +501,11 @@ def _chart(chart: Any, title: str) -> Drawn:
 
 
 def _undrawn(spec: dict[str, Any], title: str) -> Drawn:
-    """A specification that nothing here can draw in; what it says, and its data, out."""
-    told = words(spec)
-    parts = [Drawn(html=tag("p", told, "; install vl-convert-python to have it drawn", cls="nbflow-note"), text=told)]
+    """Return what a specification says, and its data, where nothing here can draw it."""
+    summary = words(spec)
+    parts = [
+        Drawn(html=tag("p", summary, "; install vl-convert-python to have it drawn", cls="nbflow-note"), text=summary)
+    ]
     data = rows(spec)
     if data:
         parts.append(table(grid_of(data, 10, 20)))
@@ -533,13 +536,13 @@ def _timeline(events: list[Any], title: str) -> Drawn:
     whole = max(max(end for _, _, end in spans) - first, 1e-9)
     rows, lines = [], []
     for label, start, end in spans:
-        left, wide = (start - first) / whole, max(0.004, (end - start) / whole)
-        bar = tag("div", "", style=f"margin-left:{min(left, 0.996):.2%};width:{min(wide, 1 - left + 0.004):.2%}")
-        told = preview.duration(end - start)
+        offset, wide = (start - first) / whole, max(0.004, (end - start) / whole)
+        bar = tag("div", "", style=f"margin-left:{min(offset, 0.996):.2%};width:{min(wide, 1 - offset + 0.004):.2%}")
+        length = preview.duration(end - start)
         rows.append(
-            tag("tr", tag("td", label), tag("td", bar, cls="nbflow-span"), tag("td", told, cls="nbflow-number"))
+            tag("tr", tag("td", label), tag("td", bar, cls="nbflow-span"), tag("td", length, cls="nbflow-number"))
         )
-        lines.append((label, f"+{preview.duration(start - first)}", told))
+        lines.append((label, f"+{preview.duration(start - first)}", length))
     content = tag("table", tag("tbody", *rows), cls="nbflow-timeline")
     return _titled(title, content, "\n".join(preview.grid(lines)))
 
@@ -568,7 +571,7 @@ class Section(Component):
 
 
 def section(title: str, parts: Sequence[Drawn], *, opened: bool = True) -> Drawn:
-    """A heading and what stands below it in; both, which a click folds, out."""
+    """Return a heading and what stands below it, which a click folds."""
     whole = joined(parts)
     marked = {"open": ""} if opened else {}
     content = tag("details", tag("summary", title), Html(whole.html), cls="nbflow-section", **marked)
@@ -576,17 +579,17 @@ def section(title: str, parts: Sequence[Drawn], *, opened: bool = True) -> Drawn
 
 
 def joined(parts: Iterable[Drawn]) -> Drawn:
-    """Parts in; one after the other out, boxes beside each other."""
-    found = list(parts)
+    """Return parts one after the other, boxes beside each other."""
+    drawn = list(parts)
     rows = []
-    for boxes, run in itertools.groupby(found, lambda part: part.html.startswith('<div class="nbflow-box">')):
+    for boxes, run in itertools.groupby(drawn, lambda part: part.html.startswith('<div class="nbflow-box">')):
         content = Html("".join(part.html for part in run))
         rows.append(tag("div", content, cls="nbflow-boxes") if boxes else content)
-    return Drawn(html="".join(rows), text="\n".join(part.text for part in found if part.text))
+    return Drawn(html="".join(rows), text="\n".join(part.text for part in drawn if part.text))
 
 
 def component_of(value: Any) -> Component:
-    """Anything that a card was given in; the component that shows it out."""
+    """Return the component that shows a value given to a card."""
     if isinstance(value, Component):
         return value
     root = type(value).__module__.partition(".")[0]

@@ -33,15 +33,15 @@ class Graph(Frozen, frozen=True):
 
 
 def of_flow(flow: Flow, states: Mapping[str, TaskState] | None = None) -> Graph:
-    """A flow, and its steps' states where known, in; its drawing out."""
-    known = states or {}
+    """Return the graph of a flow; `states` are its steps' where known."""
+    state_of = states or {}
     nodes = tuple(
         DrawnStep(
             name=step.name,
             label=step.label or step.name,
             kind=step.kind,
             detail=detail(step.options),
-            state=known.get(step.name),
+            state=state_of.get(step.name),
         )
         for step in flow.steps
     )
@@ -49,7 +49,7 @@ def of_flow(flow: Flow, states: Mapping[str, TaskState] | None = None) -> Graph:
 
 
 def of_snapshot(snapshot: Snapshot) -> Graph:
-    """A run in; the drawing of its steps and their states out."""
+    """Return the graph of a run's steps with their states."""
     states: dict[str, set[TaskState]] = {}
     for view in snapshot.tasks:
         states.setdefault(view.task.step, set()).add(view.state)
@@ -67,7 +67,7 @@ def of_snapshot(snapshot: Snapshot) -> Graph:
 
 
 def detail(options: StepOptions) -> str:
-    """A step's options in; those that shape the flow or say where it runs, in a few words, out."""
+    """Return the options of a step that shape the flow or say where it runs, in a few words."""
     words = []
     if options.foreach:
         words.append(f"foreach {options.foreach.target} in {options.foreach.expr}")
@@ -85,7 +85,7 @@ def detail(options: StepOptions) -> str:
 
 
 def text(graph: Graph, width: int = 0) -> str:
-    """A graph in; one line a step in document order, edges as lines in the margin, and what it reads from where, out.
+    """Return a graph as text: a line for each step in document order, edges as lines in the margin, and what it reads.
 
     Edges that others imply are left out of the margin; each step's line names all that it reads. `width` columns, when
     given, clip the lines.
@@ -104,8 +104,8 @@ def text(graph: Graph, width: int = 0) -> str:
             lines.append(rail)
             continue
         node = by_name[name]
-        told = "; ".join(_told(edge, labels) for edge in reads.get(name, ()))
-        parts = [node.detail and f"[{node.detail}]", told and f"← {told}"]
+        readings = "; ".join(_told(edge, labels) for edge in reads.get(name, ()))
+        parts = [node.detail and f"[{node.detail}]", readings and f"← {readings}"]
         tail = "  ".join(part for part in parts if part)
         head = f"{preview.pad(rail, room)} {preview.pad(_caption(node), longest) if tail else _caption(node)}"
         lines.append(f"{head}  {tail}".rstrip())
@@ -113,19 +113,21 @@ def text(graph: Graph, width: int = 0) -> str:
 
 
 def svg(graph: Graph) -> str:
-    """A graph in; an `<svg>` element out, whose colours come from `html.STYLE` in the same block."""
+    """Return a graph as an `<svg>` element, whose colours come from `html.STYLE` in the same block."""
     texts = {node.name: _lines(node) for node in graph.nodes}
     widths = {name: max(64.0, *(_text_width(line, small) for line, small in lines)) for name, lines in texts.items()}
     pairs = list(dict.fromkeys((edge.frm, edge.to) for edge in graph.edges))
     layout = lay_out([node.name for node in graph.nodes], pairs, widths, NODE_HEIGHT, GAP)
-    drawn = [_edge(edge, layout, _short_labels(graph)) for edge in graph.edges]
-    drawn += [_node(node, layout.nodes[node.name], widths[node.name], texts[node.name], graph) for node in graph.nodes]
+    elements = [_edge(edge, layout, _short_labels(graph)) for edge in graph.edges]
+    elements += [
+        _node(node, layout.nodes[node.name], widths[node.name], texts[node.name], graph) for node in graph.nodes
+    ]
     pad = 3
     width, height = round(layout.width + 2 * pad), round(layout.height + 2 * pad)
     return html.tag(
         "svg",
         html.tag("title", f"{graph.title}: {len(graph.nodes)} steps"),
-        *drawn,
+        *elements,
         xmlns="http://www.w3.org/2000/svg",
         role="group",
         viewBox=f"{-pad} {-pad} {width} {height}",
@@ -136,7 +138,7 @@ def svg(graph: Graph) -> str:
 
 
 def as_html(graph: Graph) -> str:
-    """A graph in; a block of HTML with its drawing, which scrolls when it is wider than the page, out."""
+    """Return a block of HTML with a graph's drawing, which scrolls when it is wider than the page."""
     return html.block(html.tag("div", html.Html(svg(graph)), cls="nbflow-scroll"))
 
 
@@ -144,7 +146,7 @@ def as_html(graph: Graph) -> str:
 
 
 def _lines(node: DrawnStep) -> list[tuple[str, bool]]:
-    """A node in; its lines of text, each with whether it is the small one, out."""
+    """Return a node's lines of text, each with whether it is the small one."""
     lines = [(preview.clip(_caption(node), LONGEST), False)]
     if node.detail:
         lines.append((preview.clip(node.detail, LONGEST + 4), True))
@@ -152,14 +154,13 @@ def _lines(node: DrawnStep) -> list[tuple[str, bool]]:
 
 
 def _text_width(line: str, small: bool) -> float:
-    """A line of text in; the pixels that its node needs for it out, a little more than most fonts take."""
+    """Return the pixels that a node needs for a line of text, a little more than most fonts take."""
     return preview.columns(line) * (6.1 if small else 7.3) + 20
 
 
 def _node(
     node: DrawnStep, at: tuple[float, float], width: float, lines: list[tuple[str, bool]], graph: Graph
 ) -> html.Html:
-    """A node and its place in; its box, texts and title out."""
     x, y = at
     texts = []
     for number, (line, small) in enumerate(lines):
@@ -172,7 +173,6 @@ def _node(
 
 
 def _edge(edge: Edge, layout: Layout, labels: Mapping[str, str]) -> html.Html:
-    """An edge and the drawing's places in; its line, arrow head and title out."""
     points = layout.edges.get((edge.frm, edge.to))
     if not points:
         return html.Html("")
@@ -186,23 +186,23 @@ def _edge(edge: Edge, layout: Layout, labels: Mapping[str, str]) -> html.Html:
         path.append(f"C{_n(x)} {_n(y + bend)} {_n(next_x)} {_n(next_y - bend)} {_n(next_x)} {_n(next_y)}")
         x, y = next_x, next_y
     tip = f"M{_n(x - 4)} {_n(y)}L{_n(x + 4)} {_n(y)}L{_n(x)} {_n(y + side * 5)}Z"
-    told = f"{labels[edge.frm]} → {labels[edge.to]}: {', '.join(edge.names) or edge.why}"
+    title = f"{labels[edge.frm]} → {labels[edge.to]}: {', '.join(edge.names) or edge.why}"
     line, head = html.tag("path", d=" ".join(path)), html.tag("path", d=tip, cls="nbflow-arrow")
     # the head stands outside the group whose paths are lines
-    group = html.tag("g", html.tag("title", told), line, cls="nbflow-edge" + ("" if edge.names else " nbflow-order"))
+    group = html.tag("g", html.tag("title", title), line, cls="nbflow-edge" + ("" if edge.names else " nbflow-order"))
     return html.join((group, head))
 
 
 def _described(node: DrawnStep, graph: Graph) -> str:
-    """A node in; what a screen reader says of it out."""
+    """Return what a screen reader says of a node."""
     labels = _short_labels(graph)
-    told = [_told(edge, labels) for edge in graph.edges if edge.to == node.name]
-    parts = [node.label, node.state or "", node.detail, f"reads {'; '.join(told)}" if told else ""]
+    readings = [_told(edge, labels) for edge in graph.edges if edge.to == node.name]
+    parts = [node.label, node.state or "", node.detail, f"reads {'; '.join(readings)}" if readings else ""]
     return "; ".join(part for part in parts if part)
 
 
 def _n(number: float) -> str:
-    """A coordinate in; its shortest text, to a tenth of a pixel, out."""
+    """Return a coordinate's shortest text, to a tenth of a pixel."""
     return f"{number:.1f}".removesuffix(".0")
 
 
@@ -210,29 +210,28 @@ def _n(number: float) -> str:
 
 
 def _caption(node: DrawnStep) -> str:
-    """A node in; its mark, when its state is known, and its label out."""
     return f"{preview.mark(node.state)} {node.label}" if node.state else node.label
 
 
 def _short_labels(graph: Graph) -> dict[str, str]:
-    """A graph in; what its nodes are called inside a sentence out: `cell 3` for `cell 3: df`."""
+    """Return what a graph's nodes are called inside a sentence: `cell 3` for `cell 3: df`."""
     return {node.name: node.label if node.kind == "step" else node.label.partition(":")[0] for node in graph.nodes}
 
 
 def _told(edge: Edge, labels: Mapping[str, str]) -> str:
-    """An edge in; `X, y from features`, or `after features`, out."""
+    """Return an edge as words: `X, y from features`, or `after features`."""
     source = labels.get(edge.frm, edge.frm)
     return f"{', '.join(edge.names)} from {source}" if edge.names else f"after {source}"
 
 
 def _between(nodes: Sequence[DrawnStep], edges: Sequence[Edge]) -> tuple[Edge, ...]:
-    """Nodes and edges in; the edges whose both ends are drawn out."""
-    known = {node.name for node in nodes}
-    return tuple(edge for edge in edges if edge.frm in known and edge.to in known and edge.frm != edge.to)
+    """Return the edges whose both ends are drawn."""
+    names = {node.name for node in nodes}
+    return tuple(edge for edge in edges if edge.frm in names and edge.to in names and edge.frm != edge.to)
 
 
 def _direct(graph: Graph) -> dict[str, list[str]]:
-    """A graph in; for each node the sources that no other of its sources already needs, in document order, out."""
+    """Return for each node the sources that no other of its sources already needs, in document order."""
     place = {node.name: number for number, node in enumerate(graph.nodes)}
     sources: dict[str, set[str]] = {node.name: set() for node in graph.nodes}
     for edge in graph.edges:
@@ -242,51 +241,56 @@ def _direct(graph: Graph) -> dict[str, list[str]]:
     for node in graph.nodes:
         behind[node.name] = sources[node.name].union(*(behind[source] for source in sources[node.name]))
     return {
-        name: sorted((one for one in found if not any(one in behind[other] for other in found)), key=place.__getitem__)
-        for name, found in sources.items()
+        name: sorted(
+            (one for one in all_sources if not any(one in behind[other] for other in all_sources)),
+            key=place.__getitem__,
+        )
+        for name, all_sources in sources.items()
     }
 
 
 def _margin(names: Sequence[str], sources: Mapping[str, Sequence[str]]) -> list[tuple[str | None, str]]:
-    """Nodes in order and their sources in; lines out: a node's name, or None for a line of edges only, and its margin.
+    """Return the lines of a drawing: a node's name, or None for a line of edges only, and its margin.
 
     Each column carries the edge of one step until its last reader has been drawn.
     """
-    left = {name: sum(name in found for found in sources.values()) for name in names}
+    readers = {name: sum(name in group for group in sources.values()) for name in names}
     open_columns: list[str | None] = []
     lines: list[tuple[str | None, str]] = []
     for name in names:
-        joined = [open_columns.index(source) for source in sources[name]]
+        leading = [open_columns.index(source) for source in sources[name]]
         for source in sources[name]:
-            left[source] -= 1
-        closing = [column for column in joined if left[open_columns[column] or ""] == 0]
+            readers[source] -= 1
+        closing = [column for column in leading if readers[open_columns[column] or ""] == 0]
         if closing:
             at = min(closing)
         else:
             at = open_columns.index(None) if None in open_columns else len(open_columns)
             if at == len(open_columns):
                 open_columns.append(None)
-        if joined != [at] and joined:
-            lines.append((None, _join_line(open_columns, joined, closing, at)))
+        if leading != [at] and leading:
+            lines.append((None, _join_line(open_columns, leading, closing, at)))
         for column in closing:
             open_columns[column] = None
         open_columns[at] = name
-        rail = " ".join("●" if column == at else "│" if held else " " for column, held in enumerate(open_columns))
+        rail = " ".join(
+            "●" if column == at else "│" if open_for else " " for column, open_for in enumerate(open_columns)
+        )
         lines.append((name, rail.rstrip()))
-        if left[name] == 0:
+        if readers[name] == 0:
             open_columns[at] = None
         while open_columns and open_columns[-1] is None:
             open_columns.pop()
     return lines
 
 
-def _join_line(columns: Sequence[str | None], joined: Sequence[int], closing: Sequence[int], at: int) -> str:
-    """Columns, those that lead to the next node, those that end there and the node's own in; the line between out."""
-    ends = {*joined, at}
+def _join_line(columns: Sequence[str | None], leading: Sequence[int], closing: Sequence[int], at: int) -> str:
+    """Return the line above a node where the columns `joined` lead to its own, `at`, and those of `closing` end."""
+    ends = {*leading, at}
     first, last = min(ends), max(ends)
     cells = []
-    for column, held in enumerate(columns):
-        up = held is not None
+    for column, source in enumerate(columns):
+        up = source is not None
         down = (up and column not in closing) or column == at
         left, right = first < column <= last, first <= column < last
         if column not in ends and up and left:

@@ -80,52 +80,52 @@ class Html(str):
 
 
 def escape(text: object) -> Html:
-    """Anything in; its text with no markup in it out, `Html` left as it is."""
+    """Return a value's text with no markup in it; `Html` stays as it is."""
     return text if isinstance(text, Html) else Html(html.escape(str(text), quote=True))
 
 
 def tag(name: str, *content: object, cls: str = "", **attributes: object) -> Html:
-    """An element's name, content and attributes in; the element out. Whatever is not `Html` is escaped."""
+    """Return an element; content that is not `Html` is escaped."""
     if cls:
         attributes = {"class": cls, **attributes}
-    written = "".join(f' {key.replace("_", "-")}="{html.escape(str(value))}"' for key, value in attributes.items())
-    return Html(f"<{name}{written}>" if name in VOID else f"<{name}{written}>{join(content)}</{name}>")
+    pairs = "".join(f' {key.replace("_", "-")}="{html.escape(str(value))}"' for key, value in attributes.items())
+    return Html(f"<{name}{pairs}>" if name in VOID else f"<{name}{pairs}>{join(content)}</{name}>")
 
 
 def join(parts: Iterable[object], between: str = "") -> Html:
-    """Parts in; one piece of HTML out, with `between` escaped."""
+    """Return parts as one piece of HTML; what is not `Html` is escaped, `between` too."""
     return Html(escape(between).join(escape(part) for part in parts))
 
 
 def block(*content: object) -> Html:
-    """Content in; it with its styles, as one output of a cell, out."""
+    """Return content with its styles, as one output of a cell."""
     return tag("div", Html(f"<style>{STYLE}</style>"), *content, cls="nbflow")
 
 
 def state(word: str, mark: str = "") -> Html:
-    """A state's word and mark in; both in the state's colour out."""
-    shown = [tag("span", mark, cls="nbflow-mark", aria_hidden="true"), " "] if mark else []
-    return tag("span", *shown, word, cls=f"nbflow-{word}")
+    """Return a state's mark and word in the state's colour."""
+    head = [tag("span", mark, cls="nbflow-mark", aria_hidden="true"), " "] if mark else []
+    return tag("span", *head, word, cls=f"nbflow-{word}")
 
 
 def marked(text: object, word: str, mark: str) -> Html:
-    """A text, a state and its mark in; the mark in the state's colour before the text out."""
+    """Return a text behind the mark of a state, which is in the state's colour."""
     return join((tag("span", mark, cls=f"nbflow-mark nbflow-{word}", aria_hidden="true"), " ", text))
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], numbers: Iterable[int] = ()) -> Html:
-    """Column heads and rows of cells in; a table out, the columns `numbers` aligned to the right.
+    """Return a table with heads over rows of cells; the columns `numbers` are aligned to the right.
 
     A column whose cells are all empty is left out.
     """
     lines = [[escape(cell) for cell in row] for row in rows]
-    kept = [place for place in range(len(heads)) if any(line[place] for line in lines)]
+    filled = [place for place in range(len(heads)) if any(line[place] for line in lines)]
     right = frozenset(numbers)
     body = [
-        tag("tr", *(tag("td", line[at], cls="nbflow-number") if at in right else tag("td", line[at]) for at in kept))
+        tag("tr", *(tag("td", line[at], cls="nbflow-number") if at in right else tag("td", line[at]) for at in filled))
         for line in lines
     ]
-    head = tag("thead", tag("tr", *(tag("th", heads[at], scope="col") for at in kept)))
+    head = tag("thead", tag("tr", *(tag("th", heads[at], scope="col") for at in filled)))
     return tag("div", tag("table", head, tag("tbody", *body), cls="nbflow-table"), cls="nbflow-scroll")
 
 
@@ -139,7 +139,7 @@ FILTER = (
 
 
 def filter_box(rows: int) -> Html:
-    """The number of a block's rows in; a box that leaves those that hold the words typed, if they are many, out."""
+    """Return a box that leaves those of a block's rows that hold the words typed, where they are many."""
     if rows < MANY:
         return Html("")
     return tag("input", type="search", placeholder=f"filter {rows:,} rows", aria_label="Filter rows", oninput=FILTER,

@@ -28,19 +28,19 @@ COUNTED = ("done", "reused", "failed", "caught", "skipped", "cancelled")
 
 
 def line(kind: str, at: float, run: str | None, content: dict[str, Any]) -> str:
-    """An object's kind, time, run and content in; its line of JSON, without the line's end, out."""
+    """Return an object as a line of JSON, without the line's end."""
     # anything that JSON has no word for is shown, not refused: a line must never be lost
     whole = {"v": VERSION, "t": at, "run": run, "kind": kind, **content}
     return msgspec.json.encode(whole, enc_hook=repr).decode()
 
 
 def plain(content: dict[str, Any]) -> str:
-    """An object that stands alone in; its line of JSON out."""
+    """Return an object that stands alone as a line of JSON."""
     return msgspec.json.encode(content, enc_hook=repr).decode()
 
 
 def plan(planned: Plan) -> dict[str, Any]:
-    """A plan in; `{tasks: [{step, index, action, reasons}]}` out."""
+    """Return a plan as `{tasks: [{step, index, action, reasons}]}`."""
     return {
         "tasks": [
             {
@@ -55,7 +55,7 @@ def plan(planned: Plan) -> dict[str, Any]:
 
 
 def task(event: TaskChanged) -> dict[str, Any]:
-    """A task's change in; `{step, index, attempt, state, reasons?, error?, elapsed?, reused_from?}` out."""
+    """Return a task's change as `{step, index, attempt, state, reasons?, error?, elapsed?, reused_from?}`."""
     content = {**_which(event.task), "attempt": event.attempt, "state": event.state}
     if event.reasons:
         content["reasons"] = reasons(event.reasons)
@@ -69,34 +69,34 @@ def task(event: TaskChanged) -> dict[str, Any]:
 
 
 def output(event: TaskOutput) -> dict[str, Any]:
-    """A piece of a task's output in; `{step, index, attempt}` and nbformat's own fields out."""
+    """Return a piece of a task's output as `{step, index, attempt}` and nbformat's own fields."""
     return {**_which(event.task), "attempt": event.attempt, **event.output}
 
 
-def finding(found: Finding) -> dict[str, Any]:
-    """A finding in; `{code, level, step, cell, line, name, message, fix}` out."""
+def finding(one: Finding) -> dict[str, Any]:
+    """Return a finding as `{code, level, step, cell, line, name, message, fix}`."""
     return {
-        "code": found.code,
-        "level": found.level,
-        "step": found.step,
-        "cell": found.cell,
-        "line": found.line,
-        "name": found.name,
-        "message": found.message,
-        "fix": found.fix,
+        "code": one.code,
+        "level": one.level,
+        "step": one.step,
+        "cell": one.cell,
+        "line": one.line,
+        "name": one.name,
+        "message": one.message,
+        "fix": one.fix,
     }
 
 
 def summary(snapshot: Snapshot, store: str) -> dict[str, Any]:
-    """A run that has ended and its store in; `{flow, run, status, elapsed, counts, error?, store}` out."""
-    found = table.counts(snapshot)
+    """Return a run that has ended as `{flow, run, status, elapsed, counts, error?, store}`."""
+    counts = table.counts(snapshot)
     end = snapshot.finished_at if snapshot.finished_at is not None else snapshot.started_at
     content: dict[str, Any] = {
         "flow": snapshot.flow,
         "run": snapshot.run,
         "status": snapshot.status,
         "elapsed": max(0.0, end - snapshot.started_at),
-        "counts": {state: found.get(state, 0) for state in COUNTED},  # type: ignore[call-overload]
+        "counts": {state: counts.get(state, 0) for state in COUNTED},  # type: ignore[call-overload]
     }
     if snapshot.error:
         content["error"] = snapshot.error
@@ -104,13 +104,13 @@ def summary(snapshot: Snapshot, store: str) -> dict[str, Any]:
 
 
 def check(flow: Flow) -> dict[str, Any]:
-    """A flow in; `{ok, findings}` out: ok when no finding keeps it from running."""
-    serious = any(found.level == "error" for found in flow.findings)
-    return {"ok": not serious, "findings": [finding(found) for found in flow.findings]}
+    """Return a flow's findings as `{ok, findings}`: ok when none of them keeps it from running."""
+    serious = any(each.level == "error" for each in flow.findings)
+    return {"ok": not serious, "findings": [finding(each) for each in flow.findings]}
 
 
 def dag(flow: Flow) -> dict[str, Any]:
-    """A flow in; `{steps: [{name, cell, kind, reads, writes, options}], edges: [{from, to, names, why}]}` out."""
+    """Return a flow as `{steps: [{name, cell, kind, reads, writes, options}], edges: [{from, to, names, why}]}`."""
     return {
         "steps": [
             {
@@ -127,19 +127,19 @@ def dag(flow: Flow) -> dict[str, Any]:
     }
 
 
-def options(given: StepOptions) -> dict[str, Any]:
-    """A step's options in; those that differ from their defaults out."""
-    content = msgspec.to_builtins(given)
+def options(step_options: StepOptions) -> dict[str, Any]:
+    """Return those of a step's options that differ from their defaults."""
+    content = msgspec.to_builtins(step_options)
     return content if isinstance(content, dict) else {}
 
 
-def reasons(told: tuple[Reason, ...]) -> list[dict[str, str]]:
-    """Reasons in; `[{code, what}]` out."""
-    return [{"code": code, "what": what} for code, what in told]
+def reasons(pairs: tuple[Reason, ...]) -> list[dict[str, str]]:
+    """Return reasons as `[{code, what}]`."""
+    return [{"code": code, "what": what} for code, what in pairs]
 
 
 def error(failure: TaskFailure) -> dict[str, Any]:
-    """A task's failure in; `{type, message, traceback, cell, line, kind, fix}` out."""
+    """Return a task's failure as `{type, message, traceback, cell, line, kind, fix}`."""
     return {
         "type": failure.type,
         "message": failure.message,
@@ -152,6 +152,6 @@ def error(failure: TaskFailure) -> dict[str, Any]:
 
 
 def _which(task: TaskId) -> dict[str, Any]:
-    """A task in; `{step, index}`, and `turn` in a loop, out."""
+    """Return a task as `{step, index}`, with `turn` in a loop."""
     content: dict[str, Any] = {"step": task.step, "index": list(task.index)}
     return content if task.turn is None else {**content, "turn": task.turn}

@@ -61,8 +61,8 @@ def lay_out(
     one that leads down; its points begin at its source all the same.
     """
     number = {name: at for at, name in enumerate(names)}
-    drawn = {(a, b): (number[a], number[b]) for a, b in edges if a in number and b in number and a != b}
-    down = sorted({(min(ends), max(ends)) for ends in drawn.values()})
+    ends_of = {(a, b): (number[a], number[b]) for a, b in edges if a in number and b in number and a != b}
+    down = sorted({(min(ends), max(ends)) for ends in ends_of.values()})
     layers = _layers(len(names), down)
     trunks, through = _trunks(layers, down)
     rows = _rows(layers, trunks)
@@ -75,7 +75,7 @@ def lay_out(
     y = _downward(rows, below, x, height, gap[1])
     runs = {key: _runs(trunk, x) for key, trunk in trunks.items()}
     points = {}
-    for named, ends in drawn.items():
+    for named, ends in ends_of.items():
         a, b = min(ends), max(ends)
         way = [(x[a], y[layers[a]] + height / 2)]
         at = layers[a] + 1
@@ -166,9 +166,9 @@ def _rows(layers: Sequence[int], trunks: Mapping[_Key, _Trunk]) -> list[_Row]:
     for trunk in trunks.values():
         for at, node in trunk.items():
             passing.setdefault(at, []).append(node)
-    for at, found in passing.items():
+    for at, trunks_here in passing.items():
         middle = (len(rows[at]) + 1) // 2
-        rows[at][middle:middle] = sorted(found)
+        rows[at][middle:middle] = sorted(trunks_here)
     return rows
 
 
@@ -215,9 +215,9 @@ def _uncross(rows: list[_Row], above: _Joined, below: _Joined, sweeps: int) -> l
             spot = {node: place for place, node in enumerate(order[number - 1 if downward else number + 1])}
             order[number] = _by_barycentre(order[number], above if downward else below, spot)
         current = order
-        found = _crossings(current, below)
-        if found < fewest:
-            best, fewest = current, found
+        crossings = _crossings(current, below)
+        if crossings < fewest:
+            best, fewest = current, crossings
     return best
 
 
@@ -235,11 +235,11 @@ def _crossings(rows: Sequence[_Row], below: _Joined) -> int:
     total = 0
     for upper, lower in pairwise(rows):
         spot = {node: place for place, node in enumerate(lower)}
-        passed: list[int] = []
+        places: list[int] = []
         for node in upper:
             for place in sorted([spot[other] for other in below[node]]):
-                total += len(passed) - bisect_right(passed, place)
-                insort(passed, place)
+                total += len(places) - bisect_right(places, place)
+                insort(places, place)
     return total
 
 
@@ -283,17 +283,17 @@ class _Across:
 
         Of the four places the outer ones are left out; what is apart in all of them is apart in the mean.
         """
-        found = []
+        drawings = []
         for downward in (True, False):
             for mirrored in (False, True):
                 rows = [row[::-1] if mirrored else row for row in (self.rows if downward else self.rows[::-1])]
                 x = self._pack(rows, self._lines(rows, self.upper if downward else self.lower, cut))
-                found.append([-place for place in x] if mirrored else x)
-        borders = [self._borders(x) for x in found]
+                drawings.append([-place for place in x] if mirrored else x)
+        borders = [self._borders(x) for x in drawings]
         left, right = min(borders, key=lambda border: border[1] - border[0])
         a, b, c, d = (right - border[1] if at % 2 else left - border[0] for at, border in enumerate(borders))
         means = []
-        for places in zip(*found, strict=True):
+        for places in zip(*drawings, strict=True):
             _, second, third, _ = sorted((places[0] + a, places[1] + b, places[2] + c, places[3] + d))
             means.append((second + third) / 2)
         return means

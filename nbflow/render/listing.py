@@ -28,7 +28,7 @@ class ListedRun(Frozen, frozen=True):
 
 
 def runs_text(rows: Sequence[ListedRun], now: float) -> str:
-    """Rows, newest first, and the time in; a line for each run out."""
+    """Return a line for each run; `rows` come newest first."""
     cells = [
         (f"{STATUS_MARKS[row.status]} {row.flow}/{row.run}", row.status, when(row.started_at, now),
          preview.duration(row.elapsed), row.tasks, " ".join(f"#{tag}" for tag in row.tags),
@@ -39,12 +39,12 @@ def runs_text(rows: Sequence[ListedRun], now: float) -> str:
 
 
 def left_out(count: int) -> str:
-    """How many runs a list leaves out because they are not of the whole flow; how to see them, out."""
+    """Return how many runs a list leaves out because they are not of the whole flow, and how to see them."""
     return f"{count} more {'are' if count > 1 else 'is'} cells run by hand or part of a flow: --all lists them"
 
 
 def runs_html(title: str, rows: Sequence[ListedRun], now: float) -> str:
-    """A title, rows and the time in; a block of HTML out."""
+    """Return a list of runs as a block of HTML."""
     heads = ("run", "status", "started", "time", "tasks", "tags", "note")
     body = [
         (html.tag("code", row.run), html.state(row.status, STATUS_MARKS[row.status]), when(row.started_at, now),
@@ -56,7 +56,7 @@ def runs_html(title: str, rows: Sequence[ListedRun], now: float) -> str:
 
 
 def artifacts_text(artifacts: Iterable[Manifest]) -> str:
-    """Artifacts in; a line for each, from what is known without loading it, out."""
+    """Return a line for each artifact, from what is known without loading it."""
     cells = [
         (f"  {one.name}", one.type, preview.shape(one.shape), preview.size(one.nbytes) if one.group >= 0 else "",
          preview.artifact(one, WIDTH))
@@ -66,17 +66,17 @@ def artifacts_text(artifacts: Iterable[Manifest]) -> str:
 
 
 def artifacts_html(title: html.Html | str, artifacts: Iterable[Manifest], *below: object) -> str:
-    """A title, artifacts and what stands below them in; a block of HTML out."""
+    """Return artifacts as a block of HTML, with what stands `below` them."""
     body = [artifact_cells(one) for one in artifacts]
-    listed = html.table(ARTIFACT_HEADS, body, numbers=(3,)) if body else ""
-    return html.block(html.tag("div", title, html.filter_box(len(body)), cls="nbflow-head"), listed, *below)
+    table = html.table(ARTIFACT_HEADS, body, numbers=(3,)) if body else ""
+    return html.block(html.tag("div", title, html.filter_box(len(body)), cls="nbflow-head"), table, *below)
 
 
 ARTIFACT_HEADS = ("artifact", "type", "shape", "size", "preview")
 
 
 def artifact_cells(one: Manifest) -> tuple[object, ...]:
-    """An artifact in; its row below `ARTIFACT_HEADS` out."""
+    """Return an artifact's row below `ARTIFACT_HEADS`."""
     return (
         html.tag("code", one.name), html.tag("code", one.type), preview.shape(one.shape),
         preview.size(one.nbytes) if one.group >= 0 else "", html.tag("code", preview.artifact(one, WIDTH)),
@@ -84,14 +84,14 @@ def artifact_cells(one: Manifest) -> tuple[object, ...]:
 
 
 def summary(view: TaskView) -> str:
-    """A task in; the time it took and why, or its error, as they stand behind its state, out."""
+    """Return the time that a task took and why, or its error, as they stand behind its state."""
     why = preview.failure(view.failure) if view.failure is not None else preview.reasons(view.reasons)
-    told = ", ".join(part for part in (preview.duration(view.elapsed), why) if part)
-    return f", {told}" if told else ""
+    words = ", ".join(part for part in (preview.duration(view.elapsed), why) if part)
+    return f", {words}" if words else ""
 
 
 def when(at: float, now: float) -> str:
-    """A time and the present in, both unix seconds; how long ago it was, or its date, out."""
+    """Return how long ago a time was, or its date; both in seconds since 1970."""
     if now - at < 36 * 3600:
         return preview.age(max(0.0, now - at))
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))

@@ -20,7 +20,7 @@ Source = tuple[Index, str]
 
 
 class Log:
-    """Pieces of text in as they come; the step's log out."""
+    """The end of a step's log, from pieces of text that are added as they come."""
 
     def __init__(self) -> None:
         self._lines: deque[tuple[Index, str]] = deque(maxlen=KEPT)
@@ -28,7 +28,7 @@ class Log:
         self._count = 0
 
     def add(self, source: Source, text: str) -> None:
-        """The next piece of a task's stream."""
+        """Take the next piece of a task's stream."""
         whole = self._open.pop(source, "") + text
         *lines, rest = whole.replace("\r\n", "\n").split("\n")
         for line in lines[-KEPT:]:
@@ -40,24 +40,24 @@ class Log:
             self._open[source] = rest[start:][-WIDEST:]
 
     def clear(self, index: Index) -> None:
-        """A task has cleared its output."""
-        kept = [line for line in self._lines if line[0] != index]
-        self._count -= len(self._lines) - len(kept)
-        self._lines = deque(kept, maxlen=KEPT)
+        """Forget what a task has printed: it has cleared its output."""
+        others = [line for line in self._lines if line[0] != index]
+        self._count -= len(self._lines) - len(others)
+        self._lines = deque(others, maxlen=KEPT)
         for source in [source for source in self._open if source[0] == index]:
             del self._open[source]
 
     def _shown(self, *, over: bool) -> list[str]:
         unended = [(source[0], sanitize.overwritten(text)) for source, text in self._open.items()]
-        found = [*self._lines, *unended]
-        return [f"[{preview.index(index)}] {line}" if index else line for index, line in found[0 if over else -LIVE :]]
+        lines = [*self._lines, *unended]
+        return [f"[{preview.index(index)}] {line}" if index else line for index, line in lines[0 if over else -LIVE :]]
 
     def text(self, step: str, *, over: bool) -> str:
-        """`train │ line` for each line that is shown."""
+        """Return `train │ line` for each line that is shown."""
         return "\n".join(f"{step} │ {sanitize.plain(line)}" for line in self._shown(over=over))
 
     def as_html(self, label: str, way: str, *, over: bool) -> str:
-        """The log as a block that a click unfolds; `way` is the command that prints all of it."""
+        """Return the log as a block that a click unfolds; `way` is the command that prints all of it."""
         lines = self._shown(over=over)
         whole = self._count + len(self._open)
         count = f"{whole:,} line{'s' if whole != 1 else ''}"

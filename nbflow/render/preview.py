@@ -22,12 +22,12 @@ MARKS: dict[TaskState, str] = {
 
 
 def mark(state: TaskState | None) -> str:
-    """A state in; its one-column mark out, a blank where no state is known."""
+    """Return a state's one-column mark, a blank where no state is known."""
     return MARKS[state] if state else " "
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in; `12 ms`, `3.2 s`, `4 min 05 s` or `2 h 07 min` out, an empty string for None."""
+    """Return seconds as `12 ms`, `3.2 s`, `4 min 05 s` or `2 h 07 min`, an empty string for None."""
     if seconds is None:
         return ""
     if seconds < 0.9995:
@@ -41,7 +41,7 @@ def duration(seconds: float | None) -> str:
 
 
 def age(seconds: float) -> str:
-    """Seconds since something happened in; `just now`, `5 min ago`, `3 h ago` or `12 days ago` out."""
+    """Return how long ago something happened, from seconds: `just now`, `5 min ago`, `3 h ago` or `12 days ago`."""
     for limit, unit, word in ((90, 1, ""), (5400, 60, "min"), (129600, 3600, "h")):
         if seconds < limit:
             return f"{seconds / unit:.0f} {word} ago" if word else "just now"
@@ -49,7 +49,7 @@ def age(seconds: float) -> str:
 
 
 def size(nbytes: int) -> str:
-    """A number of bytes in; `17 B`, `4.2 kB` or `1.3 GB` out, in powers of 1000."""
+    """Return a number of bytes as `17 B`, `4.2 kB` or `1.3 GB`, in powers of 1000."""
     amount = float(nbytes)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 999.5:
@@ -59,47 +59,47 @@ def size(nbytes: int) -> str:
 
 
 def shape(dimensions: tuple[int, ...] | None) -> str:
-    """An artifact's shape in; `150 x 4` out, an empty string for None."""
+    """Return an artifact's shape as `150 x 4`, an empty string for None."""
     return "" if dimensions is None else " x ".join(str(number) for number in dimensions)
 
 
 def index(place: Index) -> str:
-    """A task's place in its fan-outs in; `1` or `1.0`, as the command line takes it, out."""
+    """Return a task's place in its fan-outs as the command line takes it: `1` or `1.0`."""
     return ".".join(str(number) for number in place)
 
 
-def artifact(found: Manifest, width: int = 60) -> str:
-    """An artifact in; its value in one line of at most `width` columns out, or why it was not stored."""
-    if found.group < 0:
-        return clip(f"not stored: {found.error}" if found.error else "not stored", width)
-    return clip(found.preview, width)
+def artifact(manifest: Manifest, width: int = 60) -> str:
+    """Return an artifact's value in one line of at most `width` columns, or why it was not stored."""
+    if manifest.group < 0:
+        return clip(f"not stored: {manifest.error}" if manifest.error else "not stored", width)
+    return clip(manifest.preview, width)
 
 
 def reasons(codes: Iterable[Reason]) -> str:
-    """Reasons to run or to reuse in; their sentences in one line out."""
+    """Return the sentences of reasons to run or to reuse in one line."""
     return "; ".join(what or code for code, what in codes)
 
 
 def failure(failed: TaskFailure, cells: Mapping[str, int] | None = None) -> str:
-    """A task's failure, and where cells stand if that is known, in; `ValueError: its message (cell 4, line 2)` out."""
+    """Return a failure as `ValueError: its message (cell 4, line 2)`; `cells` are positions of cells by their ids."""
     text, place = message(failed), where(failed, cells)
     return f"{text} ({place})" if place else text
 
 
 def message(failed: TaskFailure) -> str:
-    """A task's failure in; its type and the first line of its message out."""
+    """Return a failure's type and the first line of its message."""
     first = failed.message.strip().partition("\n")[0]
     return f"{failed.type}: {first}" if first else failed.type
 
 
 def where(failed: TaskFailure, cells: Mapping[str, int] | None = None) -> str:
-    """A task's failure, and the positions of cells by their ids, in; `cell 4, line 2` out, empty where unknown."""
-    known = cell(failed.cell, cells)
-    return ", ".join(part for part in (known, f"line {failed.line}" if failed.line else "") if part)
+    """Return a failure's place as `cell 4, line 2`, empty where unknown; `cells` are their positions by ids."""
+    place = cell(failed.cell, cells)
+    return ", ".join(part for part in (place, f"line {failed.line}" if failed.line else "") if part)
 
 
 def cell(identity: str | None, cells: Mapping[str, int] | None = None) -> str:
-    """A cell's id or position, and the positions of cells by their ids, in; the words for it out."""
+    """Return the words for a cell by its id or position; `cells` are positions of cells by their ids."""
     if not identity:
         return ""
     if cells and identity in cells:
@@ -108,38 +108,38 @@ def cell(identity: str | None, cells: Mapping[str, int] | None = None) -> str:
 
 
 def columns(text: str) -> int:
-    """A text in; the columns that it takes in a terminal out: wide characters take two, combining ones none."""
+    """Return the columns that a text takes in a terminal: wide characters take two, combining ones none."""
     return sum(
         0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
     )
 
 
 def clip(text: str, width: int) -> str:
-    """A text in; its one line of at most `width` columns out, ended by `…` when something was left out."""
+    """Return a text as one line of at most `width` columns, ended by `…` when something was left out."""
     return clip_line(" ".join(text.split()), width)
 
 
 def clip_line(line: str, width: int) -> str:
-    """A line in; at most `width` columns of it, blanks as they are, ended by `…` when something was left out, out."""
+    """Return at most `width` columns of a line, blanks as they are, ended by `…` when something was left out."""
     if columns(line) <= width:
         return line
-    kept = ""
+    beginning = ""
     room = width - 1
     for char in line:
         room -= columns(char)
         if room < 0:
             break
-        kept += char
-    return kept.rstrip() + "…"
+        beginning += char
+    return beginning.rstrip() + "…"
 
 
 def pad(text: str, width: int) -> str:
-    """A text in; the same filled with blanks to `width` columns out."""
+    """Return a text filled with blanks to `width` columns."""
     return text + " " * (width - columns(text))
 
 
 def grid(lines: Iterable[Iterable[str]], gap: str = "  ") -> list[str]:
-    """Rows of cells in; lines whose columns stand under each other, empty columns left out, out."""
+    """Return rows as lines whose columns stand under each other, without columns that are empty."""
     rows = [list(line) for line in lines]
     if not rows:
         return []

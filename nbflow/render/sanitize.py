@@ -32,7 +32,7 @@ LINK = re.compile(r"(?:https?://|mailto:|#)", re.IGNORECASE)
 
 
 def clean(text: str) -> Html:
-    """HTML of any origin in; the same without whatever could load, run or leave its place out; always balanced."""
+    """Return HTML of any origin without whatever could load, run or leave its place; it is always balanced."""
     parser = _Cleaner()
     parser.feed(text)
     parser.close()
@@ -40,7 +40,7 @@ def clean(text: str) -> Html:
 
 
 def words(text: str) -> str:
-    """HTML in; the text that people would read out."""
+    """Return the text of HTML that people would read out."""
     return html.unescape(re.sub(r"<[^>]*>", " ", clean(text))).strip()
 
 
@@ -58,10 +58,12 @@ class _Cleaner(HTMLParser):
         elif tag in HIDDEN:
             self._hidden.append(tag)
         elif tag in SHOWN:
-            kept = "".join(f' {name}="{html.escape(value)}"' for name, value in _attributes(tag, dict(attrs)).items())
-            if tag == "img" and "src=" not in kept:
+            attributes = "".join(
+                f' {name}="{html.escape(value)}"' for name, value in _attributes(tag, dict(attrs)).items()
+            )
+            if tag == "img" and "src=" not in attributes:
                 return
-            self._out.append(f"<{tag}{kept}>")
+            self._out.append(f"<{tag}{attributes}>")
             if tag not in VOID:
                 self._open.append(tag)
 
@@ -93,27 +95,27 @@ class _Cleaner(HTMLParser):
         return Html("".join(self._out))
 
 
-def _attributes(tag: str, given: dict[str, str | None]) -> dict[str, str]:
-    """An element's name and attributes in; those that stay out."""
-    kept = {name: value or "" for name, value in given.items() if name in ATTRIBUTES}
-    style = _style(given.get("style") or "")
+def _attributes(tag: str, attributes: dict[str, str | None]) -> dict[str, str]:
+    """Return those of an element's attributes that stay."""
+    harmless = {name: value or "" for name, value in attributes.items() if name in ATTRIBUTES}
+    style = _style(attributes.get("style") or "")
     if style:
-        kept["style"] = style
-    if tag == "img" and IMAGE.fullmatch(given.get("src") or ""):
-        kept["src"] = given["src"] or ""
-    if tag == "a" and LINK.match((given.get("href") or "").strip()):
-        kept |= {"href": (given["href"] or "").strip(), "target": "_blank", "rel": "noopener noreferrer"}
-    return kept
+        harmless["style"] = style
+    if tag == "img" and IMAGE.fullmatch(attributes.get("src") or ""):
+        harmless["src"] = attributes["src"] or ""
+    if tag == "a" and LINK.match((attributes.get("href") or "").strip()):
+        harmless |= {"href": (attributes["href"] or "").strip(), "target": "_blank", "rel": "noopener noreferrer"}
+    return harmless
 
 
 def _style(text: str) -> str:
-    """A style attribute in; its harmless declarations out."""
-    kept = []
+    """Return the harmless declarations of a style attribute."""
+    harmless = []
     for declaration in text.split(";"):
         name, _, value = declaration.partition(":")
         if name.strip().lower() in STYLES and SAFE_VALUE.fullmatch(value):
-            kept.append(f"{name.strip()}:{value.strip()}")
-    return ";".join(kept)
+            harmless.append(f"{name.strip()}:{value.strip()}")
+    return ";".join(harmless)
 
 
 # ---------------------------------------------------------------- text with colours
@@ -123,12 +125,12 @@ COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"
 
 
 def plain(text: str) -> str:
-    """Text for a terminal in; the same without colours and movements, and of overwritten lines the last state, out."""
+    """Return text for a terminal without colours and movements, and of overwritten lines the last state."""
     return overwritten(SEQUENCE.sub("", text))
 
 
 def overwritten(text: str) -> str:
-    """Text with carriage returns and backspaces in; what a terminal would show in the end out."""
+    """Return what a terminal would show in the end of text with carriage returns and backspaces."""
     lines = []
     for line in text.replace("\r\n", "\n").split("\n"):
         last = next((part for part in reversed(line.split("\r")) if SEQUENCE.sub("", part)), "")
@@ -137,38 +139,38 @@ def overwritten(text: str) -> str:
 
 
 def _rubbed_out(line: str) -> str:
-    """A line with backspaces in; without them, and without what stands before each, out."""
-    kept: list[str] = []
+    """Return a line without backspaces, and without what stands before each."""
+    chars: list[str] = []
     for char in line:
         if char != "\b":
-            kept.append(char)
-        elif kept:
-            kept.pop()
-    return "".join(kept)
+            chars.append(char)
+        elif chars:
+            chars.pop()
+    return "".join(chars)
 
 
 def coloured(text: str) -> Html:
-    """Text for a terminal in; HTML with its colours as JupyterLab's classes out."""
+    """Return text for a terminal as HTML with its colours as JupyterLab's classes."""
     parts: list[str] = []
     classes: tuple[str, ...] = ()
     at = 0
     text = overwritten(text)
-    for found in SEQUENCE.finditer(text):
-        parts.append(_span(text[at : found.start()], classes))
-        at = found.end()
-        if found[2] == "m":
-            classes = _classes(found[1] or "0", classes)
+    for sequence in SEQUENCE.finditer(text):
+        parts.append(_span(text[at : sequence.start()], classes))
+        at = sequence.end()
+        if sequence[2] == "m":
+            classes = _classes(sequence[1] or "0", classes)
     parts.append(_span(text[at:], classes))
     return Html("".join(parts))
 
 
 def _span(text: str, classes: tuple[str, ...]) -> str:
-    shown = html.escape(text, quote=False)
-    return f'<span class="{" ".join(classes)}">{shown}</span>' if classes and text else shown
+    escaped = html.escape(text, quote=False)
+    return f'<span class="{" ".join(classes)}">{escaped}</span>' if classes and text else escaped
 
 
 def _classes(codes: str, before: tuple[str, ...]) -> tuple[str, ...]:
-    """`1;31` and the classes so far in; the classes from here on out."""
+    """Return the classes that hold after a code such as `1;31`; `before` are those so far."""
     colour = next((name for name in before if name.endswith("-fg")), "")
     bold = "ansi-bold" in before
     numbers = [int(code or 0) for code in codes.split(";")]

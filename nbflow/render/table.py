@@ -58,7 +58,7 @@ class Row(Frozen, frozen=True):
 def rows(
     snapshot: Snapshot, now: float | None = None, known: RunHints = NOTHING, *, fold: bool = True
 ) -> tuple[Row, ...]:
-    """A run, and the time while it runs, in; its steps in document order out.
+    """Return a run's steps in document order; `now` is the time while it runs, `known` what else is known of it.
 
     With `fold`, plain cells that are there only because they may change something are one row; one that fails is not.
     """
@@ -71,14 +71,14 @@ def rows(
     if hidden:
         labels[hidden[0]] = _folded_label(snapshot, hidden)
         tasks[hidden[0]] = [view for name in hidden for view in tasks[name]]
-    shown = (name for name in tasks if name not in hidden[1:])
-    return tuple(_row(name, labels[name], tasks[name], empty, known) for name in shown)
+    steps = (name for name in tasks if name not in hidden[1:])
+    return tuple(_row(name, labels[name], tasks[name], empty, known) for name in steps)
 
 
 def _hidden(snapshot: Snapshot, tasks: Mapping[str, Sequence[TaskView]]) -> tuple[str, ...]:
     """Return the steps that are drawn as one row; none where it would be a lone one."""
-    found = [name for name in snapshot.folded if not any(view.state == "failed" for view in tasks.get(name, ()))]
-    return tuple(name for name in found if name in tasks) if len(found) > 1 else ()
+    names = [name for name in snapshot.folded if not any(view.state == "failed" for view in tasks.get(name, ()))]
+    return tuple(name for name in names if name in tasks) if len(names) > 1 else ()
 
 
 def _folded_label(snapshot: Snapshot, names: Sequence[str]) -> str:
@@ -92,31 +92,31 @@ def _folded_label(snapshot: Snapshot, names: Sequence[str]) -> str:
 
 
 def title(snapshot: Snapshot, now: float | None = None) -> str:
-    """A run in; `digits · RUN · done in 3.2 s` out."""
+    """Return a run's title: `digits · RUN · done in 3.2 s`."""
     return f"{snapshot.flow} · {snapshot.run} · {_status(snapshot, now)}"
 
 
-def summary(found: Mapping[TaskState, int]) -> str:
-    """The number of tasks in each state in; `4 done, 2 reused` out."""
-    return ", ".join(f"{found[state]} {state}" for state in WORST_FIRST if found.get(state))
+def summary(by_state: Mapping[TaskState, int]) -> str:
+    """Return the number of tasks in each state as `4 done, 2 reused`."""
+    return ", ".join(f"{by_state[state]} {state}" for state in WORST_FIRST if by_state.get(state))
 
 
 def counts(snapshot: Snapshot) -> dict[TaskState, int]:
-    """A run in; the number of its tasks in each state that occurs out."""
-    found: dict[TaskState, int] = {}
+    """Return the number of a run's tasks in each state that occurs."""
+    by_state: dict[TaskState, int] = {}
     for view in snapshot.tasks:
-        found[view.state] = found.get(view.state, 0) + 1
-    return found
+        by_state[view.state] = by_state.get(view.state, 0) + 1
+    return by_state
 
 
 def totals(snapshot: Snapshot, saved: float = 0.0) -> str:
-    """A run and the seconds that its reused tasks took when they ran in; `4 done, 2 reused, which saved 12 s` out."""
-    told = summary(counts(snapshot))
-    return f"{told}, which saved {preview.duration(saved)}" if told and saved >= 0.1 else told
+    """Return a run's counts and what reuse has saved, in seconds: `4 done, 2 reused, which saved 12 s`."""
+    words = summary(counts(snapshot))
+    return f"{words}, which saved {preview.duration(saved)}" if words and saved >= 0.1 else words
 
 
 def text(snapshot: Snapshot, now: float | None = None, width: int = 0, known: RunHints | None = None) -> str:
-    """A run in; its title, table, error and findings as plain text out, lines clipped to `width` columns if given.
+    """Return a run's title, table, error and findings as plain text, lines clipped to `width` columns if given.
 
     With what else is `known` of it, times that are expected and, at the end, the totals are said, too.
     """
@@ -133,7 +133,7 @@ def text(snapshot: Snapshot, now: float | None = None, width: int = 0, known: Ru
 def as_html(
     snapshot: Snapshot, now: float | None = None, known: RunHints | None = None, *, below: Iterable[object] = ()
 ) -> str:
-    """A run, what else is known of it and what stands below it in; the same as a block of HTML out.
+    """Return a run as a block of HTML, as `text` does, with what stands `below` it.
 
     Where the run is over and long, its rows can be filtered.
     """
@@ -160,7 +160,7 @@ def as_html(
 
 
 def _progress(row: Row) -> html.Html:
-    """A row in; its count, over a bar while its tasks run, out."""
+    """Return a row's count, over a bar while its tasks run."""
     if row.share is None or row.state not in ("running", "queued"):
         return html.escape(row.count)
     bar = html.tag("div", html.tag("div", "", style=f"width:{row.share:.0%}"), cls="nbflow-meter", aria_hidden="true")
@@ -168,21 +168,21 @@ def _progress(row: Row) -> html.Html:
 
 
 def _why(row: Row, known: RunHints) -> html.Html | str:
-    """A row in; its note out, with a link to the cell where an error has its place."""
+    """Return a row's note, with a link to the cell where an error has its place."""
     if not row.note:
         return ""
     failed = row.failure
     place = preview.where(failed, known.cells) if failed is not None else ""
     if failed is None or not known.notebook or failed.cell not in known.cells or not row.note.endswith(f" ({place})"):
         return html.tag("span", row.note, title=row.note)
-    told = row.note.removesuffix(f" ({place})")
+    message = row.note.removesuffix(f" ({place})")
     # JupyterLab follows it to the cell; nbflow's extension does so in Notebook 7, too
     link = html.tag("a", place, href=f"{quote(known.notebook)}#cell-id={quote(failed.cell or '')}")
-    return html.join((html.tag("span", told, title=told), " (", link, ")"))
+    return html.join((html.tag("span", message, title=message), " (", link, ")"))
 
 
 def _time(row: Row) -> str:
-    """A row in; the time that it took, with what it is expected to take while that is not known, out."""
+    """Return the time that a row took, or is expected to take while that is not known."""
     expected = f"~{preview.duration(row.expected)}" if row.expected is not None and row.expected >= 0.1 else ""
     if row.state == "running" and row.elapsed is not None:
         return preview.duration(row.elapsed) + (f" of {expected}" if expected else "")
@@ -190,7 +190,7 @@ def _time(row: Row) -> str:
 
 
 def plan_text(plan: Plan) -> str:
-    """A plan in; what would run and what would be reused, and why, as plain text out."""
+    """Return what would run and what would be reused, and why, as plain text."""
     lines = [f"plan of {plan.flow}"]
     cells = [
         (f"  {preview.mark('reused' if task.action == 'reuse' else 'queued')} {_task_name(task.step, task.index)}",
@@ -203,7 +203,7 @@ def plan_text(plan: Plan) -> str:
 
 
 def finding_text(finding: Finding) -> list[str]:
-    """A finding in; `warning: …`, and its place and fix where known, out."""
+    """Return the lines of a finding: `warning: …`, and its place and fix where known."""
     place = [f"step {finding.step}"] if finding.step else []
     if finding.cell:
         place.append(finding.cell if finding.cell.startswith("cell") else f"cell {finding.cell}")
@@ -218,26 +218,25 @@ def finding_text(finding: Finding) -> list[str]:
 
 
 def _task_name(step: str, index: tuple[int, ...] | None) -> str:
-    """A planned task's step and place in; `train`, `train/2` or, before the list is known, `train/*` out."""
+    """Return a planned task's name: `train`, `train/2` or, before the list is known, `train/*`."""
     if index is None:
         return f"{step}/*"
     return f"{step}/{preview.index(index)}" if index else step
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    """A row in; its cells as plain text out."""
     return (f"{preview.mark(row.state)} {row.label}", row.state, row.count, _time(row), row.note)
 
 
 def _timed(view: TaskView, now: float | None) -> TaskView:
-    """A task in; with the time that it has been running by `now` out."""
+    """Return a task with the time that it has been running by `now`."""
     if view.state != "running" or view.started_at is None or now is None:
         return view
     return msgspec.structs.replace(view, elapsed=max(0.0, now - view.started_at))
 
 
 def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState, known: RunHints) -> Row:
-    """A step's tasks in; its row out, `empty` its state when it has none."""
+    """Return the row of a step's tasks; `empty` is its state when it has none."""
     usual = known.expected.get(name)
     states = {view.state for view in tasks}
     state = next((known for known in WORST_FIRST if known in states), empty)
@@ -252,7 +251,7 @@ def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState, kno
 
 
 def _share(tasks: Sequence[TaskView]) -> float | None:
-    """A step's tasks in; which part of its items has settled out, None for a step of one task."""
+    """Return which part of a step's items has settled, None for a step of one task."""
     items = {view.task.index for view in tasks}
     if items <= {()}:
         return None
@@ -260,7 +259,7 @@ def _share(tasks: Sequence[TaskView]) -> float | None:
 
 
 def _count(tasks: Sequence[TaskView]) -> str:
-    """A step's tasks in; `3/4`, and how many failed, out: empty for a lone task."""
+    """Return `3/4`, and how many failed, of a step's tasks: empty for a lone task."""
     items = {view.task.index for view in tasks}
     turns = max((view.task.turn + 1 for view in tasks if view.task.turn is not None), default=0)
     if items <= {()}:
@@ -271,7 +270,7 @@ def _count(tasks: Sequence[TaskView]) -> str:
 
 
 def _elapsed(tasks: Sequence[TaskView]) -> float | None:
-    """A step's tasks in; seconds from the first start to the last end out, None before any has started."""
+    """Return the seconds from a step's first start to its last end, None before any task has started."""
     if len(tasks) == 1:
         return tasks[0].elapsed
     spans = [(view.started_at, view.elapsed or 0.0) for view in tasks if view.started_at is not None]
@@ -281,14 +280,14 @@ def _elapsed(tasks: Sequence[TaskView]) -> float | None:
 
 
 def _failure(state: TaskState, tasks: Sequence[TaskView]) -> TaskFailure | None:
-    """A step's state and tasks in; the failure that its row tells out."""
+    """Return the failure that a step's row tells."""
     telling = next((view for view in tasks if view.state == state), None)
     failure = telling.failure if telling is not None else None
     return failure if failure is not None and failure.kind != "cancelled" else None
 
 
 def _note(state: TaskState, tasks: Sequence[TaskView], known: RunHints) -> str:
-    """A step's state and tasks in; the one thing worth saying about it out."""
+    """Return the one thing worth saying about a step."""
     telling = next((view for view in tasks if view.state == state), None)
     if telling is None:
         return ""
@@ -296,20 +295,20 @@ def _note(state: TaskState, tasks: Sequence[TaskView], known: RunHints) -> str:
     if telling.failure is not None and telling.failure.kind != "cancelled":
         return preview.clip(tries + preview.failure(telling.failure, known.cells), NOTE)
     # on a first run every step is new: saying so at each would only be noise
-    told = preview.reasons(reason for reason in telling.reasons if reason[0] != "new")
-    if not told and telling.reused_from:
-        told = f"from {telling.reused_from}"
-    return preview.clip(f"{tries}{told}".removesuffix(": "), NOTE)
+    why = preview.reasons(reason for reason in telling.reasons if reason[0] != "new")
+    if not why and telling.reused_from:
+        why = f"from {telling.reused_from}"
+    return preview.clip(f"{tries}{why}".removesuffix(": "), NOTE)
 
 
 def _untold(snapshot: Snapshot) -> str:
-    """A run in; its error out, empty where its status or a failed step's row says as much."""
-    told = snapshot.error == snapshot.status or any(view.state == "failed" for view in snapshot.tasks)
-    return "" if told or not snapshot.error else snapshot.error
+    """Return a run's error, empty where its status or a failed step's row says as much."""
+    is_said = snapshot.error == snapshot.status or any(view.state == "failed" for view in snapshot.tasks)
+    return "" if is_said or not snapshot.error else snapshot.error
 
 
 def _status(snapshot: Snapshot, now: float | None) -> str:
-    """A run in; its status and the time it took, or has taken by `now`, out."""
+    """Return a run's status and the time that it took, or has taken by `now`."""
     if snapshot.status == "lost":
         return "lost: it did not end and shows no sign of life; resume it to finish"
     end = snapshot.finished_at if snapshot.finished_at is not None else now
@@ -319,15 +318,15 @@ def _status(snapshot: Snapshot, now: float | None) -> str:
     return snapshot.status + between + preview.duration(max(0.0, end - snapshot.started_at))
 
 
-def why_text(step: str, told: Mapping[str, Any]) -> str:
-    """A step and what `launch.why` says of it in; sentences out, with what was and what is where both are short."""
-    said = [f"{step}: {'would be reused' if told['action'] == 'reuse' else 'would run'}"]
-    for reason in told["reasons"]:
+def why_text(step: str, answer: Mapping[str, Any]) -> str:
+    """Return what `launch.why` says of a step as sentences, with what was and what is where both are short."""
+    said = [f"{step}: {'would be reused' if answer['action'] == 'reuse' else 'would run'}"]
+    for reason in answer["reasons"]:
         said.append(f"  {reason['code']}: {reason['what']}")
         if reason["code"] == "code" and (reason["before"] or reason["after"]):
             said += [f"    - {line}" for line in reason["before"].splitlines()]
             said += [f"    + {line}" for line in reason["after"].splitlines()]
-    if "costs" in told:
-        said.append(f"  its last execution took {preview.duration(told['elapsed'])}; beside it nbflow took")
-        said += [f"    {name}: {1000 * seconds:.1f} ms" for name, seconds in told["costs"].items()] or ["    nothing"]
+    if "costs" in answer:
+        said.append(f"  its last execution took {preview.duration(answer['elapsed'])}; beside it nbflow took")
+        said += [f"    {name}: {1000 * seconds:.1f} ms" for name, seconds in answer["costs"].items()] or ["    nothing"]
     return "\n".join(said)
