@@ -231,7 +231,9 @@ def within(drawn: Iterable[Drawn], room: int = LARGEST) -> tuple[Drawn, ...]:
         room -= len(part.html)
         fitting.append(part)
     if left_out:
-        note = f"{left_out} more part{'s' if left_out > 1 else ''} left out: a card may take {preview.size(LARGEST)}"
+        note = (
+            f"{left_out} more part{'s' if left_out > 1 else ''} left out: a card holds {preview.size(LARGEST)} at most"
+        )
         fitting.append(Drawn(html=tag("p", note, cls="nbflow-note"), text=f"[{note}]"))
     return tuple(fitting)
 
@@ -403,9 +405,7 @@ def _displayed(data: Mapping[str, Any]) -> Drawn:
     if "image/svg+xml" in data:
         return parts.picture(_text(data["image/svg+xml"]).encode(), alt=plain)
     if PLOTLY in data:
-        note = (
-            "a Plotly figure: it moves in the notebook, and has a picture here where the renderer adds one (png, svg)"
-        )
+        note = "a Plotly figure: interactive in the notebook, a picture here where its renderer makes one (png, svg)"
         return Drawn(html=tag("p", note, cls="nbflow-note"), text=f"[{note}]")
     if "text/html" in data:
         markup = sanitize.clean(_text(data["text/html"]))

@@ -1,4 +1,4 @@
-"""Parts of cards: a value in, HTML and text out, escaped at once; a value that cannot be shown becomes an error."""
+"""Parts of cards: users' values as HTML and text, escaped at once; a value that cannot be shown becomes an error."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def grid_of(data: Any, rows: int = 20, columns: int = 20) -> Grid:
         height = max((len(column) for column in data.values()), default=0)
         return _grid(list(values), list(itertools.zip_longest(*values.values(), fillvalue="")), height, columns)
     if isinstance(data, str | bytes) or not isinstance(data, Iterable):
-        raise TypeError(f"a {type(data).__name__} is no table: give a data frame, a list of dicts or a dict of columns")
+        raise TypeError(
+            f"a {type(data).__name__} is not a table: pass a data frame, a list of dicts or a dict of columns"
+        )
     return _of_rows(data, rows, columns)
 
 
@@ -190,7 +192,7 @@ def guarded(draw: Callable[[], Drawn]) -> Drawn:
         return failed(error)
     if len(part.html) > LARGEST:
         size = preview.size(len(part.html))
-        note = f"left out: it takes {size}, and a part of a card may take {preview.size(LARGEST)}"
+        note = f"left out: it is {size} large, and a part of a card holds {preview.size(LARGEST)} at most"
         return Drawn(html=tag("p", note, cls="nbflow-note"), text=f"[{note}]")
     return Drawn(html=part.html, text=_cut(part.text))
 
@@ -454,7 +456,7 @@ def picture(data: bytes, title: str = "", alt: str = "") -> Drawn:
     elif not kind and b"<svg" in data[:2000]:
         kind = "svg+xml"  # inside <img> no script of it runs
     if not kind:
-        raise ValueError("these bytes are no PNG, JPEG, GIF, WebP or SVG image")
+        raise ValueError("these bytes are not a PNG, JPEG, GIF, WebP or SVG image")
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     alternative = alt or title or "image"
     return _titled(
@@ -478,7 +480,9 @@ def _picture(image: Any) -> bytes:
             small.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
         small.save(buffer, format="PNG")
         return buffer.getvalue()
-    raise TypeError(f"a {type(image).__name__} is no image: give a figure, a PIL image or the bytes of an image file")
+    raise TypeError(
+        f"a {type(image).__name__} is not an image: pass a figure, a PIL image or the bytes of an image file"
+    )
 
 
 class Chart(Component):

@@ -327,6 +327,6 @@ def why_text(step: str, answer: Mapping[str, Any]) -> str:
             said += [f"    - {line}" for line in reason["before"].splitlines()]
             said += [f"    + {line}" for line in reason["after"].splitlines()]
     if "costs" in answer:
-        said.append(f"  its last execution took {preview.duration(answer['elapsed'])}; beside it nbflow took")
+        said.append(f"  its last execution took {preview.duration(answer['elapsed'])}; nbflow's own part took")
         said += [f"    {name}: {1000 * seconds:.1f} ms" for name, seconds in answer["costs"].items()] or ["    nothing"]
     return "\n".join(said)

@@ -37,7 +37,7 @@ def read_settings(folder: str | os.PathLike[str]) -> Mapping[str, Any]:
     except (ValueError, RecursionError, OSError) as error:
         raise StoreError(f"{place} cannot be understood: {error}", fix="correct or delete it") from None
     if not isinstance(settings, dict):
-        raise StoreError(f"{place} cannot be understood: it holds no object", fix="correct or delete it")
+        raise StoreError(f"{place} cannot be understood: it is not a JSON object", fix="correct or delete it")
     return settings
 
 
@@ -90,7 +90,7 @@ def _plain_cell(notebook: Notebook, word: str) -> Cell:
         return match
     if matches:
         raise OptionError(
-            f"cell {matches[0].position} is no plain cell, and only those can be left out of the flow",
+            f"cell {matches[0].position} is not a plain cell; only plain cells can be left out of the flow",
             fix="make it a plain cell, or delete it",
         )
     plain = ", ".join(str(cell.position) for cell in notebook.cells if cell.kind == "plain")

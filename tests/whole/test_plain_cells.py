@@ -254,7 +254,7 @@ def test_an_ignored_cell_takes_no_part(start: Start) -> None:
 
 
 @pytest.mark.running
-@pytest.mark.parametrize(("word", "said"), [("load", "is no plain cell"), ("99", "there is no cell '99'")])
+@pytest.mark.parametrize(("word", "said"), [("load", "is not a plain cell"), ("99", "there is no cell '99'")])
 def test_only_plain_cells_can_be_ignored(word: str, said: str, start: Start) -> None:
     kernel = start(CHAIN)
     assert said in kernel.execute(f"%flow config ignore {word}").traceback
