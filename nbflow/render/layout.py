@@ -75,7 +75,7 @@ def lay_out(
     y = _downward(rows, below, x, height, gap[1])
     runs = {key: _runs(trunk, x) for key, trunk in trunks.items()}
     points = {}
-    for named, ends in ends_of.items():
+    for pair, ends in ends_of.items():
         a, b = min(ends), max(ends)
         way = [(x[a], y[layers[a]] + height / 2)]
         at = layers[a] + 1
@@ -85,7 +85,7 @@ def lay_out(
             way += [(place, y[at] - height / 2), (place, y[last] + height / 2)]
             at = last + 1
         way.append((x[b], y[layers[b]] - height / 2))
-        points[named] = tuple(way if ends == (a, b) else reversed(way))
+        points[pair] = tuple(way if ends == (a, b) else reversed(way))
     return Layout(
         nodes={name: (x[at], y[layers[at]]) for name, at in number.items()},
         edges=points,
@@ -221,11 +221,11 @@ def _uncross(rows: list[_Row], above: _Joined, below: _Joined, sweeps: int) -> l
     return best
 
 
-def _by_barycentre(row: _Row, joined: _Joined, spot: Mapping[int, int]) -> _Row:
+def _by_barycentre(row: _Row, neighbours: _Joined, spot: Mapping[int, int]) -> _Row:
     """Return a layer in the order of its neighbours' means."""
     means = {}
     for place, node in enumerate(row):
-        spots = [spot[other] for other in joined[node]]
+        spots = [spot[other] for other in neighbours[node]]
         means[node] = sum(spots) / len(spots) if spots else float(place)
     return sorted(row, key=means.__getitem__)
 
@@ -328,16 +328,16 @@ class _Across:
                         lower[other].append(node)
         return upper, lower
 
-    def _lines(self, rows: Sequence[_Row], joined: _Joined, cut: int) -> list[int]:
+    def _lines(self, rows: Sequence[_Row], neighbours: _Joined, cut: int) -> list[int]:
         """Return for each node the first one of its line: lines go through middle neighbours and do not cross."""
-        first = list(range(len(joined)))
+        first = list(range(len(neighbours)))
         for row, next_row in pairwise(rows):
             if cut and max(self.layer[row[0]], self.layer[next_row[0]]) % cut == 0:
                 continue
             spot = {node: place for place, node in enumerate(row)}
             free = 0
             for node in next_row:
-                places = sorted([spot[other] for other in joined[node]])
+                places = sorted([spot[other] for other in neighbours[node]])
                 for place in places[(len(places) - 1) // 2 : len(places) // 2 + 1]:
                     if place >= free:
                         first[node], free = first[row[place]], place + 1
@@ -378,18 +378,20 @@ class _Across:
             for node in row:
                 line[node] = next((line[other] for other in self.upper[node] if abs(x[other] - x[node]) < SAME), node)
                 lines.setdefault(line[node], []).append(node)
-        told = []
+        movable = []
         for head, nodes in lines.items():
-            joined = [other for node in nodes for other in self.above[node] + self.below[node] if line[other] != head]
-            lefts = [found for node in nodes if (found := left[node])]
-            rights = [found for node in nodes if (found := right[node])]
-            told.append((nodes, joined, lefts, rights))
+            neighbours = [
+                other for node in nodes for other in self.above[node] + self.below[node] if line[other] != head
+            ]
+            lefts = [side for node in nodes if (side := left[node])]
+            rights = [side for node in nodes if (side := right[node])]
+            movable.append((nodes, neighbours, lefts, rights))
         for number in range(rounds):
-            for nodes, joined, lefts, rights in told if number % 2 == 0 else reversed(told):
+            for nodes, neighbours, lefts, rights in movable if number % 2 == 0 else reversed(movable):
                 here = x[nodes[0]]
                 least = max([x[other] + apart for other, apart in lefts], default=-math.inf)
-                if joined:
-                    wished = sorted([x[other] for other in joined])
+                if neighbours:
+                    wished = sorted([x[other] for other in neighbours])
                     place = min(max(here, wished[(len(wished) - 1) // 2]), wished[len(wished) // 2])
                 else:
                     place = least if lefts else here

@@ -239,7 +239,7 @@ def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState, kno
     """Return the row of a step's tasks; `empty` is its state when it has none."""
     usual = known.expected.get(name)
     states = {view.state for view in tasks}
-    state = next((known for known in WORST_FIRST if known in states), empty)
+    state = next((each for each in WORST_FIRST if each in states), empty)
     elapsed, share = _elapsed(tasks), _share(tasks)
     if share is not None:
         # how many tasks run at once is not known before some have ended
@@ -264,9 +264,9 @@ def _count(tasks: Sequence[TaskView]) -> str:
     turns = max((view.task.turn + 1 for view in tasks if view.task.turn is not None), default=0)
     if items <= {()}:
         return f"{turns} turn{'s' if turns > 1 else ''}" if turns else ""
-    settled = len({view.task.index for view in tasks if view.state in SETTLED})
+    ended = len({view.task.index for view in tasks if view.state in SETTLED})
     failed = sum(view.state == "failed" for view in tasks)
-    return f"{settled}/{len(items)}" + (f", {failed} failed" if failed else "")
+    return f"{ended}/{len(items)}" + (f", {failed} failed" if failed else "")
 
 
 def _elapsed(tasks: Sequence[TaskView]) -> float | None:

@@ -48,12 +48,12 @@ def load(store: Store, groups: Sequence[Group], names: Iterable[str] | None, reg
     This unpickles: only for streams that this user's own runs have written. Raise OutdatedError where a value needs a
     class whose cell was edited (it names the cell), DamagedError or StoreError where bytes are missing or damaged.
     """
-    wanted = None if names is None else set(names)
+    names_wanted = None if names is None else set(names)
     values: dict[str, Any] = {}
     for group in groups:
-        if wanted is None or wanted.intersection(group.names):
+        if names_wanted is None or names_wanted.intersection(group.names):
             values.update(_load_group(store, group, registry))
-    return values if wanted is None else {name: values[name] for name in values if name in wanted}
+    return values if names_wanted is None else {name: values[name] for name in values if name in names_wanted}
 
 
 def segments_of(groups: Iterable[Group]) -> Iterator[str]:

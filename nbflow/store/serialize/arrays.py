@@ -77,15 +77,15 @@ def regions_of(arrays: Sequence[Any], owner: Any) -> list[Region]:
     """Return the stretches that more than one of some arrays of one owner reaches, none where none overlap."""
     spans = sorted((span(array) for array in arrays), key=lambda each: each[0])
     regions: list[Region] = []
-    (low, high), shared = spans[0], False
+    (low, high), is_shared = spans[0], False
     for start, end in spans[1:]:
         if start < high:
-            high, shared = max(high, end), True
+            high, is_shared = max(high, end), True
             continue
-        if shared:
+        if is_shared:
             regions.append(Region(low, high, owner))
-        low, high, shared = start, end, False
-    return [*regions, Region(low, high, owner)] if shared else regions
+        low, high, is_shared = start, end, False
+    return [*regions, Region(low, high, owner)] if is_shared else regions
 
 
 def reduce_array(array: Any) -> Any:

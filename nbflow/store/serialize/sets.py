@@ -121,10 +121,10 @@ def _late(table: _Table) -> list[int]:
     lie a little behind their first place, unless one that they pass is late.
     """
     hashes, mask = table.hashes, len(table.hashes) - 1
-    taken = {*table.taken}
-    moved = [place for place in table.taken if hashes[place] & mask != place]
-    far = {place for place in moved if not _is_near(hashes[place] & mask, place, mask)}
-    places_before = {place: [each for each in _passed(hashes[place], place, mask) if each in taken] for place in far}
+    places = {*table.taken}
+    displaced = [place for place in table.taken if hashes[place] & mask != place]
+    far = {place for place in displaced if not _is_near(hashes[place] & mask, place, mask)}
+    places_before = {place: [each for each in _passed(hashes[place], place, mask) if each in places] for place in far}
     passing: dict[int, list[int]] = {}
     for place, others in places_before.items():
         for other in others:
@@ -137,7 +137,7 @@ def _late(table: _Table) -> list[int]:
             continue
         late.add(place)
         behind = range(place + 1, min(place + NEAR, mask) + 1)
-        waiting += [each for each in behind if each in taken and each not in far and hashes[each] & mask <= place]
+        waiting += [each for each in behind if each in places and each not in far and hashes[each] & mask <= place]
         waiting += passing.get(place, ())
     order: dict[int, None] = {}
     for place in sorted(late):
