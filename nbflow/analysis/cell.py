@@ -3,9 +3,8 @@ r"""A cell's source → the names that it reads, writes, changes and defines, wi
     analyse("y = [x for x in xs]\nimport re").reads    # frozenset({"xs"})
 
 Source may hold IPython syntax, a `%%step` header and cell magics. What cannot be seen without running (`exec`, star
-imports, `%run`) is a diagnostic. The parts, each importing only from those before it: `analysis_facts` (types and
-tables), `_magics`, `_cells` (source to Python), `_scopes`, `_state`, `_calls`, `_names`, `_expressions`, `_blocks`,
-`_flow` (the walk), `_statements`, `_normal`.
+imports, `%run`) is a diagnostic. `lines`, `magics` and `source` turn the cell into Python, `walk` follows its paths
+with `scopes`, `paths` and `calls`, and `result` has the types of the answer.
 """
 
 import ast
@@ -13,7 +12,6 @@ import re
 import sys
 from functools import lru_cache
 
-from nbflow.analysis.expressions import CellFacts, WalkContext
 from nbflow.analysis.magics import read_magic
 from nbflow.analysis.paths import GONE, UNTOUCHED, Paths, is_bound, is_surely_bound
 from nbflow.analysis.result import (
@@ -31,13 +29,13 @@ from nbflow.analysis.result import (
 )
 from nbflow.analysis.scopes import descend, dotted_name, import_pairs
 from nbflow.analysis.source import ParsedCell, Problem, normalise, read_cell, transform
-from nbflow.analysis.statements import Walk
+from nbflow.analysis.walk import CellFacts, Walk, WalkContext
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
-def read_statements(cell: ParsedCell, session: WalkContext) -> tuple[Statement, ...]:
-    """A cell and what its walks share in; its statements out, each analysed by itself."""
+def read_statements(cell: ParsedCell, context: WalkContext) -> tuple[Statement, ...]:
+    """Return a cell's statements, each analysed by itself, in the context that all its walks share."""
     if cell.tree is None or cell.shape != "module":
         return ()
     nodes = cell.tree.body
@@ -47,12 +45,12 @@ def read_statements(cell: ParsedCell, session: WalkContext) -> tuple[Statement, 
         line, end = spans[index]
         shared = (index > 0 and spans[index - 1][1] >= line) or (index + 1 < len(nodes) and spans[index + 1][0] <= end)
         source = (ast.get_source_segment(cell.python, node) if shared else None) or source_lines(cell, line, end)
-        statements.append(_read_statement(node, (line, end, source), session))
+        statements.append(_read_statement(node, (line, end, source), context))
     return tuple(statements)
 
 
 def _span(node: ast.stmt, cell: ParsedCell) -> tuple[int, int]:
-    """A statement in; its first line, decorators included, and its last line in the source out."""
+    """Return a statement's first line, decorators included, and its last line in the source."""
     decorators: list[ast.expr] = getattr(node, "decorator_list", [])
     first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
     last = node.end_lineno or node.lineno
@@ -60,17 +58,17 @@ def _span(node: ast.stmt, cell: ParsedCell) -> tuple[int, int]:
 
 
 def source_lines(cell: ParsedCell, line: int, end: int) -> str:
-    """A cell and a range of lines in; their text as written, without the indent that all share, out."""
+    """Return the text of a range of a cell's lines as written, without the indent that all share."""
     lines = cell.lines[line - 1 : end]
     indent = lines[0][: len(lines[0]) - len(lines[0].lstrip())] if lines else ""
     return "".join(each.removeprefix(indent) for each in lines).rstrip()
 
 
-def _read_statement(node: ast.stmt, place: tuple[int, int, str], session: WalkContext) -> Statement:
-    flow = Walk(session)
-    flow.diagnostics = {}  # judged with the whole cell in view
-    flow.run([node])
-    state, facts = flow.finish(), flow.facts
+def _read_statement(node: ast.stmt, place: tuple[int, int, str], context: WalkContext) -> Statement:
+    walk = Walk(context)
+    walk.diagnostics = {}  # judged with the whole cell in view
+    walk.run([node])
+    state, facts = walk.finish(), walk.facts
     deferred = NO_NAMES.union(*(body.loads for body in facts.made))
     kind = kind_of(node)
     return Statement(
@@ -82,7 +80,7 @@ def _read_statement(node: ast.stmt, place: tuple[int, int, str], session: WalkCo
             *(body.stores | body.drops | body.changed | body.possible for body in facts.made)
         ),
         builtin_reads=frozenset(facts.builtin_reads) | (deferred & BUILTINS - MODULE_GLOBALS),
-        hints=frozenset(part.id for part in ast.walk(node) if isinstance(part, ast.Name)) & session.hints,
+        hints=frozenset(part.id for part in ast.walk(node) if isinstance(part, ast.Name)) & context.hints,
         writes=written_names(state, facts.changed),
         possible_writes=frozenset(facts.possible),
         deletes=deleted_names(state),
@@ -93,13 +91,13 @@ def _read_statement(node: ast.stmt, place: tuple[int, int, str], session: WalkCo
 
 
 def written_names(state: Paths, changed: set[str]) -> frozenset[str]:
-    """The state at an end and the names changed in place in; the names written, those bound no more left out."""
+    """Return the names written by the end of a walk, or changed in place; those that are unbound there are left out."""
     written = {name for name, slot in state.slots.items() if is_bound(slot) and name[0] > "\2"}
     return frozenset(written | {name for name in changed if name not in state.slots or state.slots[name].bits != GONE})
 
 
 def deleted_names(state: Paths) -> frozenset[str]:
-    """The state at an end in; the names that are, or may be, unbound there out."""
+    """Return the names that are, or may be, unbound at the end of a walk."""
     return frozenset(name for name, slot in state.slots.items() if slot.bits & GONE and name[0] > "\2")
 
 
@@ -107,7 +105,7 @@ def deleted_names(state: Paths) -> frozenset[str]:
 
 
 def kind_of(node: ast.stmt) -> StatementKind:
-    """A statement in; its kind out. `if` and `try` around nothing but definitions count as definitions."""
+    """Return a statement's kind; `if` and `try` around nothing but definitions count as definitions."""
     if isinstance(node, ast.Import | ast.ImportFrom):
         return "import"
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -141,7 +139,7 @@ def _statements_in(node: ast.If | ast.Try) -> list[ast.stmt]:
 
 
 def _is_inert(node: ast.stmt) -> bool:
-    """A statement beside definitions in, whether it is of no weight: pass, raise, a literal or its assignment."""
+    """Return whether a statement beside definitions has no weight: pass, raise, a literal or its assignment."""
     if isinstance(node, ast.Pass | ast.Raise):
         return True
     if isinstance(node, ast.Expr):
@@ -162,7 +160,7 @@ def _imports_of(node: ast.stmt) -> tuple[tuple[str, str], ...]:
 
 
 def _value_of(node: ast.stmt) -> AssignedValue | None:
-    """A statement in; the value that it gives to plain names out, None where it gives none."""
+    """Return the value that a statement gives to plain names; None where it gives none."""
     match node:
         case ast.Assign(targets, value) if all(_is_plain(target) for target in targets):
             return classify(value)
@@ -178,7 +176,7 @@ def _is_plain(target: ast.expr) -> bool:
 
 
 def classify(node: ast.expr) -> AssignedValue:
-    """A right-hand side in; literal, name, call of a dotted name, or something else, out."""
+    """Return whether a right-hand side is a literal, a name, a call of a dotted name, or something else."""
     names = frozenset(part.id for part in descend(node) if isinstance(part, ast.Name))
     if isinstance(node, ast.Call):
         callee = dotted_name(node.func)
@@ -190,14 +188,14 @@ def classify(node: ast.expr) -> AssignedValue:
 
 
 def _is_simple_call(node: ast.Call) -> bool:
-    given = [*node.args, *(keyword.value for keyword in node.keywords)]
+    arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
     return dotted_name(node.func) is not None and all(
-        _is_simple_call(each) if isinstance(each, ast.Call) else _is_operation(each) for each in given
+        _is_simple_call(each) if isinstance(each, ast.Call) else _is_operation(each) for each in arguments
     )
 
 
 def _is_operation(node: ast.AST) -> bool:
-    """An expression in, whether it is made of names, attributes, immutable literals and operators only."""
+    """Return whether an expression is made of names, attributes, immutable literals and operators only."""
     match node:
         case ast.Constant() | ast.Name():
             return True
@@ -229,9 +227,9 @@ _LAZY_ANNOTATIONS = sys.version_info >= (3, 14)  # PEP 649: evaluated on request
 
 @lru_cache(maxsize=4096)
 def analyse(source: str, *, postponed: bool = False) -> Analysis:
-    """A cell's source in; what it takes from before it and leaves behind out. Never raises, runs nothing.
+    """Return what a cell takes from before it and leaves behind. Never raises, runs nothing.
 
-    `postponed`: a cell above has `from __future__ import annotations`.
+    `postponed` tells that a cell above has `from __future__ import annotations`.
     """
     try:
         return _analyse(read_cell(source), postponed)
@@ -242,38 +240,38 @@ def analyse(source: str, *, postponed: bool = False) -> Analysis:
 
 def _analyse(cell: ParsedCell, postponed: bool) -> Analysis:
     tree = cell.tree if cell.tree is not None else ast.Module([], [])
-    session = _open_session(cell, tree, postponed)
-    flow = Walk(session)
-    flow.place = (cell.magic_line, 0) if cell.magics else None
-    flow.expand(cell.expansions)
+    context = _open_context(cell, tree, postponed)
+    walk = Walk(context)
+    walk.place = (cell.magic_line, 0) if cell.magics else None
+    walk.expand(cell.expansions)
     for name in cell.uses:
-        flow.load(name)
-    flow.place = None
+        walk.load(name)
+    walk.place = None
     if cell.shape == "function":
-        flow.call_surely(flow.summarise_block(tree.body, tree))
+        walk.call_surely(walk.summarise_block(tree.body, tree))
     else:
-        flow.run(tree.body)
-    if not flow.dead:
+        walk.run(tree.body)
+    if not walk.dead:
         for name in cell.binds:
-            flow.bind(name)
-    state = flow.finish()
+            walk.bind(name)
+    state = walk.finish()
     sure = frozenset(state.read)
     pending = [body for slot in state.slots.values() for body in slot.bodies]
-    flow.resolve([*pending, *flow.loose], called=False)
-    return _conclude(cell, flow, state, sure)
+    walk.resolve([*pending, *walk.loose], called=False)
+    return _conclude(cell, walk, state, sure)
 
 
-def _open_session(cell: ParsedCell, tree: ast.Module, postponed: bool) -> WalkContext:
+def _open_context(cell: ParsedCell, tree: ast.Module, postponed: bool) -> WalkContext:
     futures = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
     postponed |= any(alias.name == "annotations" for node in futures for alias in node.names)
     return WalkContext(forks=":=" in cell.python, lazy_annotations=_LAZY_ANNOTATIONS, postponed=postponed)
 
 
-def _conclude(cell: ParsedCell, flow: Walk, state: Paths, sure: frozenset[str]) -> Analysis:
-    facts = flow.facts
+def _conclude(cell: ParsedCell, walk: Walk, state: Paths, sure: frozenset[str]) -> Analysis:
+    facts = walk.facts
     writes, deletes = written_names(state, facts.changed), deleted_names(state)
-    diagnostics = [*flow.diagnostics.values(), *(_diagnostic(problem) for problem in cell.problems)]
-    statements = read_statements(cell, flow.session) or _whole(cell, facts, writes)
+    diagnostics = [*walk.diagnostics.values(), *(_diagnostic(problem) for problem in cell.problems)]
+    statements = read_statements(cell, walk.context) or _whole(cell, facts, writes)
     possible = frozenset(name for name in facts.possible if not is_hidden_state(name))
     python = cell.python if cell.tree is not None and cell.shape == "module" else ""
     if cell.shape == "function" and cell.tree is not None:
@@ -292,7 +290,7 @@ def _conclude(cell: ParsedCell, flow: Walk, state: Paths, sure: frozenset[str]) 
         optional_reads=frozenset(facts.expanded - facts.reads),
         builtin_reads=frozenset(facts.builtin_reads),
         iterated=frozenset(facts.iterated),
-        hints=frozenset(flow.session.hints),
+        hints=frozenset(walk.context.hints),
         discarded_calls=tuple(facts.calls[place] for place in sorted(facts.calls)),
         body=python.strip("\n"),
         statements=statements,
@@ -303,7 +301,7 @@ def _conclude(cell: ParsedCell, flow: Walk, state: Paths, sure: frozenset[str]) 
 
 
 def _is_sure(name: str, state: Paths) -> bool:
-    """A name written or deleted in, whether that happens on every path."""
+    """Return whether a name that is written or deleted is so on every path."""
     slot = state.slots.get(name, UNTOUCHED)
     if slot.bits & GONE:
         return slot.bits == GONE
@@ -311,7 +309,7 @@ def _is_sure(name: str, state: Paths) -> bool:
 
 
 def _whole(cell: ParsedCell, facts: CellFacts, writes: frozenset[str]) -> tuple[Statement, ...]:
-    """A cell whose body is not ours to take apart in; one statement for its cell magic out, if it has one."""
+    """Return one statement for the cell magic of a cell whose body cannot be taken apart; none without a magic."""
     if not cell.magics or cell.shape == "module":
         return ()
     return (

@@ -91,11 +91,11 @@ class Files:
 
     @classmethod
     def all(cls, parts: Iterable[Files]) -> Files:
-        """What code does whose parts do these."""
-        found = cls()
+        """Return what code does whose parts do these."""
+        files = cls()
         for part in parts:
-            found |= part
-        return found
+            files |= part
+        return files
 
 
 NO_DRAWS = Random()
@@ -106,17 +106,17 @@ NO_FILES = Files()
 
 
 def state_of(name: str) -> str:
-    """A class's or function's name in; the name that goes for what cells set on it (`Account.count`) out."""
+    """Return the name that stands for what cells set on a class or function: `<of Account>`."""
     return f"<of {name}>"
 
 
 def owner_of(name: str) -> str | None:
-    """What `state_of` gave in; the class's or function's name out, None for any other name."""
+    """Return the class or function that a name of `state_of` stands for; None for any other name."""
     return name[4:-1] if name.startswith("<of ") else None
 
 
 def dotted(node: ast.expr) -> str:
-    """`a.b.c` as text, "" for any other expression."""
+    """Return `a.b.c` as text, "" for any other expression."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -125,42 +125,42 @@ def dotted(node: ast.expr) -> str:
 
 
 def full_name(node: ast.expr, origins: Mapping[str, str]) -> str:
-    """A dotted expression in; the same with its root as it was imported, `np.random` as `numpy.random`, out."""
+    """Return a dotted expression with its root as it was imported: `numpy.random` for `np.random`."""
     root, dot, rest = dotted(node).partition(".")
     return f"{origins.get(root, root)}{dot}{rest}"
 
 
 @lru_cache(maxsize=8192)
 def _calls(tree: ast.AST) -> tuple[tuple[ast.Call, bool], ...]:
-    """Every call below a node, with whether it stands in the body of a function made there."""
-    found: list[tuple[ast.Call, bool]] = []
+    """Return every call below a node, with whether it stands in the body of a function made there."""
+    calls: list[tuple[ast.Call, bool]] = []
 
     def visit(node: ast.AST, inside: bool) -> None:
         inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         if isinstance(node, ast.Call):
-            found.append((node, inside))
+            calls.append((node, inside))
         for child in ast.iter_child_nodes(node):
             visit(child, inside)
 
     visit(tree, inside=False)
-    return tuple(found)
+    return tuple(calls)
 
 
 # ---------------------------------------------------------------- random states
 
 
 def random_uses(tree: ast.AST, origins: Mapping[str, str]) -> Random:
-    """A statement in; which global random states it uses, and how, out."""
-    found: dict[tuple[bool, bool], set[str]] = {}
+    """Return which global random states a statement uses, and how."""
+    states: dict[tuple[bool, bool], set[str]] = {}
     for call, inside in _calls(tree):
         state, seeding = _random_call(full_name(call.func, origins))
         if state:
-            found.setdefault((inside, seeding), set()).add(state)
+            states.setdefault((inside, seeding), set()).add(state)
     return Random(
-        seeds=frozenset(found.get((False, True), ())),
-        draws=frozenset(found.get((False, False), ())),
-        late_seeds=frozenset(found.get((True, True), ())),
-        late_draws=frozenset(found.get((True, False), ())),
+        seeds=frozenset(states.get((False, True), ())),
+        draws=frozenset(states.get((False, False), ())),
+        late_seeds=frozenset(states.get((True, True), ())),
+        late_draws=frozenset(states.get((True, False), ())),
     )
 
 
@@ -185,40 +185,43 @@ GENERATORS = frozenset({
 
 
 def made_generators(tree: ast.AST | None, origins: Mapping[str, str]) -> frozenset[str]:
-    """A statement in; the names that it binds to generators of random numbers out."""
+    """Return the names that a statement binds to generators of random numbers."""
     if not isinstance(tree, ast.Assign) or not isinstance(tree.value, ast.Call):
         return frozenset()
-    made = full_name(tree.value.func, origins) in GENERATORS
-    return frozenset(target.id for target in tree.targets if made and isinstance(target, ast.Name))
+    is_generator = full_name(tree.value.func, origins) in GENERATORS
+    return frozenset(target.id for target in tree.targets if is_generator and isinstance(target, ast.Name))
 
 
 def generator_uses(tree: ast.AST | None, names: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """A statement and names of generators in; those that it draws from or passes on, at once and in bodies, out."""
-    found: dict[bool, set[str]] = {False: set(), True: set()}
+    """Return the generators that a statement draws from or passes on, at once and in bodies made there."""
+    uses: dict[bool, set[str]] = {False: set(), True: set()}
     for call, inside in _calls(tree) if tree is not None and names else ():
-        given = [call.func.value] if isinstance(call.func, ast.Attribute) else []
-        given += [*call.args, *(keyword.value for keyword in call.keywords)]
-        found[inside] |= {part.id for part in given if isinstance(part, ast.Name)} & names
-    return frozenset(found[False]), frozenset(found[True])
+        values = [call.func.value] if isinstance(call.func, ast.Attribute) else []
+        values += [*call.args, *(keyword.value for keyword in call.keywords)]
+        uses[inside] |= {part.id for part in values if isinstance(part, ast.Name)} & names
+    return frozenset(uses[False]), frozenset(uses[True])
 
 
 # ---------------------------------------------------------------- files
 
 
 def file_uses(source: str, tree: ast.AST | None, origins: Mapping[str, str]) -> Files:
-    """A statement's source, its syntax tree and the imports above in; what it may do to files, bodies included, out."""
-    found = Files()
+    """Return what a statement may do to files, bodies made in it included.
+
+    `source` is the statement as written, `tree` its syntax tree (None where it has none), `origins` the imports above.
+    """
+    files = Files()
     if SHELL.search(source):
-        found |= Files(reads=True, writes=True, paths=None)
+        files |= Files(reads=True, writes=True, paths=None)
     elif CHANGE_FOLDER.search(source):
-        found |= Files(reads=True, paths=None)
+        files |= Files(reads=True, paths=None)
     for call, _ in _calls(tree) if tree is not None else ():
-        found |= _file_call(call, origins)
-    if found.writes:
-        parts = [path.strip("./").partition("/") for path in found.paths or ()]
+        files |= _file_call(call, origins)
+    if files.writes:
+        parts = [path.strip("./").partition("/") for path in files.paths or ()]
         packages = {root for root, below, _ in parts if below and root.isidentifier()}
-        found |= Files(modules=frozenset(packages.union(MODULE_FILE.findall(source))))
-    return found
+        files |= Files(modules=frozenset(packages.union(MODULE_FILE.findall(source))))
+    return files
 
 
 def _file_call(call: ast.Call, origins: Mapping[str, str]) -> Files:
@@ -241,7 +244,7 @@ def _file_call(call: ast.Call, origins: Mapping[str, str]) -> Files:
 
 
 def _opened(call: ast.Call, *, method: bool) -> Files:
-    """`open(path, mode)` or `path.open(mode)`: a mode that is not written out counts as writing."""
+    """Return what `open(path, mode)` or `path.open(mode)` does; a mode that is not written out counts as writing."""
     place = 0 if method else 1
     modes = [word.value for word in call.keywords if word.arg == "mode"] or call.args[place : place + 1]
     receiver = [call.func.value] if isinstance(call.func, ast.Attribute) and method else call.args
@@ -254,14 +257,14 @@ def _opened(call: ast.Call, *, method: bool) -> Files:
 
 
 def _paths(call: ast.Call, method: str) -> frozenset[str] | None:
-    """The path that a method writes to or reads from, where it is written out: of a Path, the Path itself."""
+    """Return the path that a method writes to or reads from, where it is written out: of a Path, the Path itself."""
     if method in PATH_METHODS and isinstance(call.func, ast.Attribute):
         return _named([call.func.value], 1)
     return _named(call.args, 1)
 
 
 def _named(places: Sequence[ast.expr], count: int) -> frozenset[str] | None:
-    """Expressions in; the paths that the first of them name, None where one cannot be told, out."""
+    """Return the paths that the first expressions name; None where one cannot be told."""
     texts = [_text_of(place) for place in places[:count]]
     if len(texts) < count or any(text is None or "*" in text or "~" in text or text.startswith("/") for text in texts):
         return None
@@ -269,7 +272,7 @@ def _named(places: Sequence[ast.expr], count: int) -> frozenset[str] | None:
 
 
 def _text_of(place: ast.expr) -> str | None:
-    """`"a/b"`, `Path("a/b")` and `Path("a") / "b"` in; the path out, None for anything else."""
+    """Return the path of `"a/b"`, `Path("a/b")` or `Path("a") / "b"`; None for anything else."""
     match place:
         case ast.Constant(value=str(text)):
             return text
@@ -282,7 +285,7 @@ def _text_of(place: ast.expr) -> str | None:
 
 
 def names_axes(source: str) -> bool:
-    """Whether a cell's text may name the levels of an index in place: whoever has that index has the name then."""
+    """Return whether a cell may name an index's levels in place: whatever has that index has the name then."""
     return bool(NAMING.search(source) and AXIS.search(source))
 
 
@@ -293,19 +296,19 @@ class Touches:
     known: list[tuple[str, Files]] = field(default_factory=list)
 
     def add(self, step: str, files: Files, imports: Collection[str]) -> tuple[str, ...]:
-        """A step, its files and the modules that it imports in; the steps above that it has to wait for out."""
-        found = []
+        """Add a step, its files and the modules that it imports; return the steps above that it has to wait for."""
+        steps = []
         for other, before in self.known:
             importing = not before.modules.isdisjoint(imports)
             if importing or ((files.writes or before.writes) and _meet(files, before)):
-                found.append(other)
+                steps.append(other)
         if files.reads or files.writes:
             self.known.append((step, files))
-        return tuple(found)
+        return tuple(steps)
 
 
 def _meet(one: Files, other: Files) -> bool:
-    """Whether two pieces of code may touch one file."""
+    """Return whether two pieces of code may touch one file."""
     if not (one.reads or one.writes) or not (other.reads or other.writes):
         return False
     if one.paths is None or other.paths is None:
@@ -314,7 +317,7 @@ def _meet(one: Files, other: Files) -> bool:
 
 
 def _related(one: str, other: str) -> bool:
-    """Whether two paths are the same, or one is a folder above the other."""
+    """Return whether two paths are the same, or one is a folder above the other."""
     short, long = sorted((_parts(one), _parts(other)), key=len)
     return long[: len(short)] == short
 

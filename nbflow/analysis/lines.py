@@ -43,12 +43,12 @@ class Misplaced:
 
 
 def is_header(line: str) -> bool:
-    """Whether a line, by itself, is a header; a comment counts too."""
+    """Return whether a line is a header by itself; a comment counts too."""
     return _HEADER.match(line.rstrip()) is not None
 
 
 def header_of(lines: Sequence[str]) -> Header | None:
-    """A cell's lines in; its header out: only empty lines and comments may stand above it.
+    """Return a cell's header, or None; only empty lines and comments may stand above it.
 
     Where both forms are there, `%%step` counts and not `# %%step`, which may be what it was before.
     """
@@ -57,23 +57,23 @@ def header_of(lines: Sequence[str]) -> Header | None:
         text = line.rstrip()
         match = _HEADER.match(text)
         if match is not None:
-            found = Header(at, match["kind"], match["rest"], text)  # type: ignore[arg-type]  # one of the three words
+            header = Header(at, match["kind"], match["rest"], text)  # type: ignore[arg-type]  # one of the three words
             if match["mark"] is None:
-                return found
-            commented = commented or found
+                return header
+            commented = commented or header
         elif text and not text.lstrip().startswith("#"):
             break
     return commented
 
 
 def header_line(source: str) -> int:
-    """A cell's source in; the number of its header's line, 1 where it has none, out."""
+    """Return the number of the line that holds a cell's header; 1 where it has none."""
     header = header_of(source.split("\n"))
     return header.at + 1 if header is not None else 1
 
 
 def misplaced_header(source: str) -> Misplaced | None:
-    """A cell's source in; the first line that is meant as a header and stands where it would be none, out.
+    """Return the first line of a cell that is meant as a header and stands where it would be none, or None.
 
     Lines within a string are text, and so is the body of a cell magic of another language (`%%writefile`). Above code
     `# %%step old` is a comment where the cell has a header; below code it is where a step was meant to begin.
@@ -97,7 +97,7 @@ def misplaced_header(source: str) -> Misplaced | None:
 
 
 def _is_foreign(lines: Sequence[str], header: Header | None) -> bool:
-    """Whether a cell magic makes the cell's lines something else than Python."""
+    """Return whether a cell magic makes the cell's lines something else than Python."""
     rest = lines[header.at + 1 :] if header is not None else lines
     first = next((line for line in rest if line.strip()), "")
     magic = re.match(r"%%(\w+)", first)
@@ -120,7 +120,7 @@ def _explained(text: str, number: int, header: Header | None, *, code: bool) -> 
 
 
 def _is_within(lines: Sequence[str], at: int) -> bool:
-    """Whether a line that looks like a header is text within a string, or goes on with a statement (`% params`)."""
+    """Return whether a line that looks like a header is text within a string, or goes on with a statement."""
     if lines[at].startswith("#"):
         return at + 1 in parsed_texts([_as_code(line) for line in lines])[0]
     for in_blocks in (True, False):
@@ -132,12 +132,12 @@ def _is_within(lines: Sequence[str], at: int) -> bool:
 
 
 def _as_code(line: str) -> str:
-    """A line in; one that looks like a header as `pass` out, so that the rest can be parsed."""
+    """Return a line as it is, and `pass` for one that looks like a header, so that the rest can be parsed."""
     return f"{line[: len(line) - len(line.lstrip())]}pass" if _LIKE_A_HEADER.match(line) or line[:2] == "%%" else line
 
 
 def parsed_texts(lines: Sequence[str]) -> tuple[frozenset[int], bool]:
-    """Lines in; the numbers, from 1, of those that begin within a string, and whether all of it is Python, out."""
+    """Return the numbers, from 1, of the lines that begin within a string, and whether all lines are Python."""
     for candidate in (lines, [_masked(line, True) for line in lines], [_masked(line, False) for line in lines]):
         try:
             tree = ast.parse("\n".join(candidate))
@@ -153,6 +153,6 @@ def parsed_texts(lines: Sequence[str]) -> tuple[frozenset[int], bool]:
 
 
 def _masked(line: str, in_blocks: bool) -> str:
-    """A line in; one that is IPython's as `pass`, those within a block only when asked, out."""
+    """Return `pass` for a line that is IPython's, within a block only when asked; any other line as it is."""
     indent = line[: len(line) - len(line.lstrip())]
     return f"{indent}pass" if (in_blocks or not indent) and LINE_MAGIC.match(line) else line

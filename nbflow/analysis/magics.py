@@ -49,7 +49,7 @@ AUTOMAGIC = frozenset(
 
 
 def read_magic(node: ast.Call) -> LineMagic | None:
-    """A call in transformed code in; the magic or shell line that it stands for out, None for any other call."""
+    """Return the magic or shell line that a call in transformed code stands for; None for any other call."""
     func = node.func
     if not (isinstance(func, ast.Attribute) and is_shell(func.value) and node.args):
         return None
@@ -65,12 +65,12 @@ def read_magic(node: ast.Call) -> LineMagic | None:
 
 
 def is_shell(node: ast.expr) -> bool:
-    """An expression in, whether it is `get_ipython()` out."""
+    """Return whether an expression is `get_ipython()`."""
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "get_ipython"
 
 
 def read_line(name: str, line: str) -> LineMagic:
-    """A line magic's name and the rest of its line in; what it does out."""
+    """Return what a line magic does, by its name and the rest of its line."""
     if name in _CODE_MAGICS:
         return _read_code_magic(name, line)
     fields = () if name in _NO_EXPANSION else expansions(line)
@@ -111,7 +111,10 @@ def _read_store(words: list[str]) -> LineMagic:
 
 
 def split_options(line: str, with_value: str) -> tuple[list[tuple[str, str]], str]:
-    """A magic's line and the letters of its options that take a value in; (letter, value) pairs and the rest out."""
+    """Return a magic's options as (letter, value) pairs, and the rest of its line.
+
+    `with_value` holds the letters of the options that take a value.
+    """
     options: list[tuple[str, str]] = []
     while match := re.match(r"(--[\w-]+)(?:\s+|$)|-([A-Za-z])", line):
         line = line[match.end() :]
@@ -120,8 +123,8 @@ def split_options(line: str, with_value: str) -> tuple[list[tuple[str, str]], st
             continue
         value = ""
         if match[2] in with_value:
-            found = re.match(r"\s*(\S+)\s*", line)
-            value, line = (found[1], line[found.end() :]) if found else ("", line)
+            word = re.match(r"\s*(\S+)\s*", line)
+            value, line = (word[1], line[word.end() :]) if word else ("", line)
         elif line[:1].isalpha():
             line = "-" + line  # -qo is -q -o
         options.append((match[2], value))
@@ -130,18 +133,18 @@ def split_options(line: str, with_value: str) -> tuple[list[tuple[str, str]], st
 
 
 def long_option(line: str, *names: str) -> tuple[str, ...]:
-    """A magic's line and long or short options in; the variables that are named after them out."""
+    """Return the variables that a magic's line names after one of these options."""
     words = line.replace("=", " ").split()
     return identifiers([after for word, after in pairwise(words) if word in names])
 
 
 def identifiers(words: list[str]) -> tuple[str, ...]:
-    """Words in, those that can be variables out; `a,b` counts as two."""
+    """Return the words that can be variables; `a,b` counts as two."""
     return tuple(part for word in words for part in word.split(",") if part.isidentifier())
 
 
 def expansions(line: str) -> tuple[ast.expr, ...]:
-    """A shell or magic line in; the Python expressions of its `{expr}` and `$name` out, none where IPython gives up.
+    """Return the Python expressions of a shell or magic line's `{expr}` and `$name`; none where IPython gives up.
 
     IPython leaves the whole line as it is if one field cannot be evaluated, so one that does not parse ends them all.
     """

@@ -41,12 +41,12 @@ class Slot(NamedTuple):
 
 
 def is_bound(slot: Slot) -> bool:
-    """A slot in, whether this code may have bound it."""
+    """Return whether this code may have bound a slot's name."""
     return bool(slot.bits & (HERE | AGAIN))
 
 
 def is_surely_bound(slot: Slot) -> bool:
-    """A slot in, whether this code has bound it on every path."""
+    """Return whether this code has bound a slot's name on every path."""
     return not slot.bits & (PREVIOUS | GONE)
 
 
@@ -64,15 +64,15 @@ class Content(NamedTuple):
 
     @property
     def all_roots(self) -> frozenset[str]:
-        """The names whose objects can be reached from the value, out."""
+        """Return the names whose objects can be reached from the value."""
         return self.roots | self.held if self.held else self.roots
 
     def as_element(self) -> "Content":
-        """The content of one element of the value, out."""
+        """Return the content of one element of the value."""
         return Content(self.bodies, self.all_roots, self.held) if self.held else self
 
     def as_container(self) -> "Content":
-        """The content of a new container with the value in it, out."""
+        """Return the content of a new container with the value in it."""
         return Content(self.bodies, NO_NAMES, self.all_roots) if self.roots else self
 
 
@@ -80,7 +80,7 @@ NOTHING = Content(NO_BODIES, NO_NAMES, NO_NAMES)
 
 
 def merge_contents(contents: Iterable[Content]) -> Content:
-    """Contents in, one that may be any of them out."""
+    """Return the content of a value that may be any of these."""
     bodies, roots, held = NO_BODIES, NO_NAMES, NO_NAMES
     for content in contents:
         if content is not NOTHING:
@@ -99,24 +99,24 @@ class Paths:
     changed: set[str] = field(default_factory=set)
 
     def copy(self) -> "Paths":
-        """A state that changes on its own, out."""
+        """Return a state that changes on its own."""
         return Paths(self.slots.copy(), self.read.copy(), self.changed.copy())
 
     def weaken(self, name: str, slot: Slot) -> Slot:
-        """A name and a slot that it may have as well in; the joined slot, kept here, out."""
+        """Let a name hold another slot as well; return the joined slot."""
         self.slots[name] = joined = join_slots(self.slots.get(name, UNTOUCHED), slot)
         return joined
 
 
 def join_slots(one: Slot, other: Slot) -> Slot:
-    """Two slots in, one that may be either out."""
+    """Return a slot that may be either of two."""
     if one is other:
         return one
     return Slot(one.bits | other.bits, one.bodies | other.bodies, one.roots | other.roots, one.held | other.held)
 
 
 def join_states(states: Iterable[Paths | None]) -> Paths | None:
-    """The ends of paths in (None: never reached); the state where they meet out, None where none arrives."""
+    """Return the state where the ends of paths meet (None: never reached); None where none arrives."""
     alive = [state for state in states if state is not None]
     if len(alive) < 2:
         return alive[0] if alive else None

@@ -46,7 +46,7 @@ class DiscardedCall:
 
 @dataclass(frozen=True)
 class Statement:
-    """One top-level statement of a cell: where it stands, what kind it is, what it takes and gives."""
+    """One top-level statement of a cell: where it stands, what kind it is, what it reads and writes."""
 
     line: int
     end_line: int
@@ -107,7 +107,7 @@ _HISTORY = re.compile(r"_{1,3}|_i{1,3}|_i?\d+|In|Out|_[iod]h|_exit_code")
 
 
 def is_hidden_state(name: str) -> bool:
-    """Name in, whether IPython keeps its history of results or inputs under it."""
+    """Return whether IPython keeps its history of results or inputs under a name."""
     return name[0] in "_IO" and _HISTORY.fullmatch(name) is not None
 
 

@@ -33,7 +33,7 @@ MODULE_SCOPE = Scope()
 
 
 def mangle(name: str, class_name: str | None) -> str:
-    """A name and the class around it in; the name as Python stores it out (`__x` in `class C` is `_C__x`)."""
+    """Return a name as Python stores it inside a class: `__x` in `class C` is `_C__x`."""
     if class_name is None or not name.startswith("__") or name.endswith("__"):
         return name
     stripped = class_name.lstrip("_")
@@ -41,7 +41,7 @@ def mangle(name: str, class_name: str | None) -> str:
 
 
 def block_names(block: Iterable[ast.AST]) -> BlockNames:
-    """A block's statements (or a lambda's expression) in; the names that it binds itself out."""
+    """Return the names that a block's statements, or a lambda's expression, bind themselves."""
     bound: set[str] = set()
     global_: set[str] = set()
     nonlocal_: set[str] = set()
@@ -75,7 +75,7 @@ def block_names(block: Iterable[ast.AST]) -> BlockNames:
 
 
 def _children_in_block(node: ast.AST) -> list[ast.AST]:
-    """A node in; the children that run in the same block out: no inner bodies, no targets of comprehensions."""
+    """Return the children of a node that run in the same block: no inner bodies, no targets of comprehensions."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return [*node.decorator_list, *defaults_of(node)]
     if isinstance(node, ast.Lambda):
@@ -90,31 +90,31 @@ def _children_in_block(node: ast.AST) -> list[ast.AST]:
 
 
 def children_of(node: ast.AST) -> list[ast.AST]:
-    """A node in; its child nodes out, markers of context and operators too. As ast.iter_child_nodes, faster."""
-    found: list[ast.AST] = []
+    """Return the child nodes of a node, without markers of context: ast.iter_child_nodes, faster."""
+    children: list[ast.AST] = []
     for name in node._fields:
         value = getattr(node, name, None)
         if isinstance(value, ast.AST):
-            found.append(value)
+            children.append(value)
         elif isinstance(value, list):
-            found += [each for each in value if isinstance(each, ast.AST)]
-    return found
+            children += [each for each in value if isinstance(each, ast.AST)]
+    return children
 
 
 def defaults_of(node: Function) -> list[ast.expr]:
-    """A function in; the expressions of its parameters' defaults, in the order they are evaluated, out."""
+    """Return the expressions of a function's defaults, in the order in which they are evaluated."""
     return [*node.args.defaults, *(default for default in node.args.kw_defaults if default is not None)]
 
 
 def arguments_of(node: Function) -> list[ast.arg]:
-    """A function in; all its parameters out."""
+    """Return all parameters of a function."""
     args = node.args
     extra = [arg for arg in (args.vararg, args.kwarg) if arg is not None]
     return [*args.posonlyargs, *args.args, *args.kwonlyargs, *extra]
 
 
 def descend(tree: ast.AST) -> Iterator[ast.AST]:
-    """A tree in; all its nodes out, in no order to rely on. As ast.walk, in half the time."""
+    """Yield all nodes of a tree, in no order to rely on: ast.walk, in half the time."""
     todo = [tree]
     while todo:
         node = todo.pop()
@@ -123,12 +123,12 @@ def descend(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def target_names(target: ast.AST) -> list[str]:
-    """An assignment's target in; the plain names in it out."""
+    """Return the plain names in an assignment's target."""
     return [node.id for node in descend(target) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
 
 
 def import_pairs(node: ast.Import | ast.ImportFrom) -> list[tuple[str, str]]:
-    """An import in; (bound name, full origin) pairs out, `*` left out, dots of relative imports kept."""
+    """Return an import's (bound name, full origin) pairs; `*` is left out, dots of relative imports are kept."""
     if isinstance(node, ast.Import):
         return [
             (alias.asname, alias.name) if alias.asname else (alias.name.partition(".")[0],) * 2 for alias in node.names
@@ -139,7 +139,7 @@ def import_pairs(node: ast.Import | ast.ImportFrom) -> list[tuple[str, str]]:
 
 
 def dotted_name(node: ast.expr) -> str | None:
-    """An expression in; "a.b.c" out where it is a name with attributes, else None."""
+    """Return "a.b.c" for a name with attributes, None for any other expression."""
     parts: list[str] = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -148,7 +148,7 @@ def dotted_name(node: ast.expr) -> str | None:
 
 
 def root_name(node: ast.expr, *, through_calls: bool = False) -> str | None:
-    """An expression in; the name at the bottom of its attributes, subscripts (and calls, if asked) out."""
+    """Return the name at the bottom of an expression's attributes, subscripts and, if asked, calls."""
     while True:
         if isinstance(node, ast.Name):
             return node.id
@@ -163,5 +163,5 @@ def root_name(node: ast.expr, *, through_calls: bool = False) -> str | None:
 
 
 def type_params(node: ast.AST) -> list[ast.AST]:
-    """A function, class or type alias in; its type parameters (Python 3.12+) out."""
+    """Return the type parameters (Python 3.12+) of a function, class or type alias."""
     return list(getattr(node, "type_params", ()))

@@ -74,9 +74,9 @@ class Parsed:
 
 
 def read_cell(source: str) -> ParsedCell:
-    """A cell's source in; its body as Python, with what its header and cell magics mean, out. Never raises."""
-    given = tuple(_LINE.findall(source))
-    lines = list(given)
+    """Return a cell's body as Python, with what its header and cell magics mean. Never raises."""
+    source_lines = tuple(_LINE.findall(source))
+    lines = list(source_lines)
     header = header_of(lines)
     if header is not None:
         lines[: header.at + 1] = ["\n"] * (header.at + 1)
@@ -90,18 +90,18 @@ def read_cell(source: str) -> ParsedCell:
         if name in _LEAKING or name == "timeit":
             lines[first] = _code_of(name, line) + "\n"
     if wrapping.shape == "none":
-        return _finish(given, Parsed("", None, {}), wrapping)
+        return _finish(source_lines, Parsed("", None, {}), wrapping)
     parsed = parse_python("".join(lines))
     if wrapping.shape == "module" and parsed.tree is not None:
         problem = _compile_problem(parsed.python)
         wrapping.problems += [problem] if problem else []
     elif parsed.problem:
         wrapping.problems.append(parsed.problem)
-    return _finish(given, parsed, wrapping)
+    return _finish(source_lines, parsed, wrapping)
 
 
 class _Wrapping:
-    """The cell magics around a body, gathered from the outermost in."""
+    """The cell magics around a body, from the outermost in."""
 
     def __init__(self) -> None:
         self.shape: Shape = "module"
@@ -113,7 +113,7 @@ class _Wrapping:
         self.problems: list[Problem] = []
 
     def add(self, name: str, line: str, number: int) -> None:
-        """A cell magic's name, rest of line and line number in; kept here."""
+        """Add the next cell magic by its name, the rest of its line and its line's number."""
         self.line = self.line or number
         self.magics.append(f"%%{name} {line}".rstrip())
         if name == "capture":
@@ -137,7 +137,7 @@ class _Wrapping:
 
 
 def _code_of(name: str, line: str) -> str:
-    """What stands as Python on a cell magic's own line: %%timeit's set-up, %%prun's first statement."""
+    """Return what stands as Python on a cell magic's own line: %%timeit's set-up, %%prun's first statement."""
     if name == "timeit":
         return split_options(line.strip(), "nrpv")[1]
     if name == "prun":
@@ -145,9 +145,9 @@ def _code_of(name: str, line: str) -> str:
     return ""
 
 
-def _finish(given: tuple[str, ...], parsed: Parsed, wrapping: _Wrapping) -> ParsedCell:
+def _finish(lines: tuple[str, ...], parsed: Parsed, wrapping: _Wrapping) -> ParsedCell:
     return ParsedCell(
-        lines=given,
+        lines=lines,
         python=parsed.python,
         tree=parsed.tree,
         shape=wrapping.shape,
@@ -166,7 +166,7 @@ def _first_line(lines: list[str]) -> int | None:
 
 
 def parse_python(text: str) -> Parsed:
-    """Source that may hold IPython syntax in; Python with the same line numbers and its tree, or a problem, out.
+    """Return source that may hold IPython syntax as Python with the same line numbers and its tree, or a problem.
 
     Text that already is Python is left alone: IPython's transformer leaves it alone too, and takes longer to see it.
     """
@@ -195,7 +195,7 @@ def _parse(text: str) -> ast.Module:
 
 
 def _compile_problem(python: str) -> Problem | None:
-    """Python that parses in; what the compiler refuses in it (`return` outside a function) out."""
+    """Return what the compiler refuses in Python that parses, such as `return` outside a function."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -208,8 +208,8 @@ def _compile_problem(python: str) -> Problem | None:
 def _problem(error: BaseException, text: str, more: str = "") -> Problem:
     line, column = 1, 0
     message = str(error)
-    if found := _NO_TEXT.search(text):
-        before = text[: found.start()]
+    if character := _NO_TEXT.search(text):
+        before = text[: character.start()]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n") - 1
         message = "the source holds a character that is no text (a null byte or a lone surrogate)"
     elif isinstance(error, SyntaxError):
@@ -228,7 +228,7 @@ def _manager() -> "TransformerManager":
 
 
 def _transform(text: str) -> tuple[str, dict[int, int]]:
-    """Source in; IPython's Python for it, padded to the same line numbers, and the ends of joined lines out."""
+    """Return IPython's Python for a source, padded to the same line numbers, and the ends of joined lines."""
     manager = _manager()
     lines = (text if text.endswith("\n") else text + "\n").splitlines(keepends=True)
     total = len(lines)
@@ -252,7 +252,7 @@ def _transform(text: str) -> tuple[str, dict[int, int]]:
 
 
 def transform(source: str) -> str:
-    """A cell's source in; the Python that IPython runs for it out, header blanked, as many lines where Python allows.
+    """Return the Python that IPython runs for a cell, header blanked, with as many lines where Python allows.
 
     Bodies of cell magics that run in the user's namespace (%%time, %%capture) stand bare; other cell magics are the
     call that IPython makes of them. Source that is not Python comes back as it is.
@@ -271,7 +271,7 @@ _DOCUMENTED = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def normalise(source: str) -> str:
-    """A cell's source in; its code without header, comments, layout and positions out, source that is not Python bare.
+    """Return a cell's code without header, comments, layout and positions; what is not Python comes back stripped.
 
     The same in every process and for Python 3.11 to 3.14: fields without a value are left out, so those that a later
     version adds do not show.
@@ -288,7 +288,7 @@ def normalise(source: str) -> str:
 
 
 def _dump(node: ast.AST) -> Iterator[str]:
-    """A tree in; its text out, piece by piece."""
+    """Yield the text of a tree, piece by piece."""
     yield f"{type(node).__name__}("
     for name, value in ast.iter_fields(node):
         if name in _LEFT_OUT or value is None or value == []:
@@ -324,7 +324,7 @@ def _constant(value: object) -> str:
 
 
 def _with_joined_texts(values: list[ast.expr]) -> list[ast.expr]:
-    """An f-string's parts in; the same with neighbouring texts as one, which Python 3.12 leaves apart, out."""
+    """Return an f-string's parts with neighbouring texts as one, which Python 3.12 leaves apart."""
     parts: list[ast.expr] = []
     for value in values:
         match parts[-1:], value:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
+from nbflow.analysis.calls import LOG_METHODS, discarded_calls, is_exempt, is_logger
 from nbflow.analysis.effects import dotted, full_name
-from nbflow.analysis.expressions import LOG_METHODS, discarded_calls, is_exempt, is_logger
 from nbflow.analysis.result import PURE_BUILTINS
 from nbflow.analysis.scopes import arguments_of, children_of, descend, import_pairs, target_names
 
@@ -100,7 +100,7 @@ PACKAGES = re.compile(r"^\s*[!%]\s*(?:\S*/)?(?:python\d?(?:\.\d+)?\s+-m\s+)?(?:p
 
 @dataclass(frozen=True)
 class FunctionEffects:
-    """What calling a function of the notebook does: to its arguments and locals, to names around it, besides."""
+    """What calling a function of the notebook does to its arguments and locals, to names around it, and besides."""
 
     quiet: bool  # it changes nothing that it is given
     lazy: bool  # it may give an iterator
@@ -137,14 +137,14 @@ class Above:
     iterators: bool = False  # some class of the notebook is an iterator
 
 
-def touch_of(tree: ast.stmt | None, known: Above) -> Touch | None:
+def touch_of(tree: ast.stmt | None, above: Above) -> Touch | None:
     """Return what a statement may do to the objects of names; None where it is not Python."""
-    return None if tree is None else _touch(tree, _about(tree, known))
+    return None if tree is None else _touch(tree, _about(tree, above))
 
 
-def body_of(tree: Function, known: Above) -> FunctionEffects:
+def body_of(tree: Function, above: Above) -> FunctionEffects:
     """Return what calling a function does."""
-    return _body(tree, _about(tree, known))
+    return _body(tree, _about(tree, above))
 
 
 _About = tuple[
@@ -154,18 +154,18 @@ _About = tuple[
 ]  # fmt: skip
 
 
-def _about(tree: ast.stmt, known: Above) -> _About:
+def _about(tree: ast.stmt, above: Above) -> _About:
     """Return as much of what stands above as a statement mentions: a notebook is read anew with every edit."""
     names, attributes = _mentioned(tree)
     return (
-        tuple((name, known.origins[name]) for name in names if name in known.origins),
-        tuple((name, known.bodies[name]) for name in names if name in known.bodies),
-        frozenset(name for name in names if name in known.bound),
-        known.classes.intersection(names),
-        known.counting.intersection(names),
-        known.methods & attributes,
-        known.defaults,
-        known.iterators,
+        tuple((name, above.origins[name]) for name in names if name in above.origins),
+        tuple((name, above.bodies[name]) for name in names if name in above.bodies),
+        frozenset(name for name in names if name in above.bound),
+        above.classes.intersection(names),
+        above.counting.intersection(names),
+        above.methods & attributes,
+        above.defaults,
+        above.iterators,
     )
 
 
@@ -177,14 +177,14 @@ def _mentioned(tree: ast.stmt) -> tuple[tuple[str, ...], frozenset[str]]:
     return tuple(sorted(names)), frozenset(node.attr for node in nodes if isinstance(node, ast.Attribute))
 
 
-def _known(about: _About) -> Above:
-    origins, bodies, bound, classes, counting, methods, defaults, iterators = about
-    return Above(dict(origins), dict(bodies), bound, classes, counting, methods, defaults, iterators)
+def _above(about: _About) -> Above:
+    origins, bodies, rebound, classes, counting, methods, defaults, iterators = about
+    return Above(dict(origins), dict(bodies), rebound, classes, counting, methods, defaults, iterators)
 
 
 @lru_cache(maxsize=8192)
 def _touch(tree: ast.stmt, about: _About) -> Touch:
-    reader = _Reader(_known(about))
+    reader = _Reader(_above(about))
     reader.discarded.update(_discarded(tree))
     reader.visit(tree)
     touched, drained = reader.resolved()
@@ -197,18 +197,18 @@ def _touch(tree: ast.stmt, about: _About) -> Touch:
 
 @lru_cache(maxsize=8192)
 def _body(tree: Function, about: _About) -> FunctionEffects:
-    reader = _Reader(_known(about))
+    reader = _Reader(_above(about))
     for statement in tree.body:
         reader.discarded.update(_discarded(statement))
         reader.visit(statement)
     parameters = {argument.arg for argument in arguments_of(tree)}
     inner = reader.locals | parameters
-    given = (reader.touched | reader.drained) & inner
+    changed_inside = (reader.touched | reader.drained) & inner
     around = reader.kept - inner
-    touched = (reader.touched - inner) | (around if given else set())
+    touched = (reader.touched - inner) | (around if changed_inside else set())
     yields = any(isinstance(node, ast.Yield | ast.YieldFrom) for node in descend(tree))
     return FunctionEffects(
-        quiet=not given and not tree.decorator_list,
+        quiet=not changed_inside and not tree.decorator_list,
         lazy=reader.lazy or yields or bool(tree.decorator_list),
         act=reader.act,
         touched=frozenset(touched | reader.drained - inner),
@@ -217,7 +217,7 @@ def _body(tree: Function, about: _About) -> FunctionEffects:
 
 
 def _discarded(tree: ast.stmt) -> Iterator[int]:
-    """Return the ids of the calls whose value is dropped, in blocks inside too."""
+    """Yield the ids of the calls whose value is dropped, in blocks inside too."""
     for node in descend(tree):
         if isinstance(node, ast.Expr):
             yield from discarded_calls(node.value)
@@ -227,7 +227,7 @@ def _discarded(tree: ast.stmt) -> Iterator[int]:
 class _Reader:
     """One walk over a statement."""
 
-    known: Above
+    above: Above
     touched: set[str] = field(default_factory=set)
     drained: set[str] = field(default_factory=set)
     kept: set[str] = field(default_factory=set)
@@ -288,7 +288,7 @@ class _Reader:
 
     def _change(self, owner: ast.expr) -> None:
         self.touched |= self.keeps(owner)
-        if dotted(owner).partition(".")[0] in self.known.origins:
+        if dotted(owner).partition(".")[0] in self.above.origins:
             self._acts("call", owner)
 
     def see_augassign(self, node: ast.AugAssign) -> None:
@@ -384,12 +384,12 @@ class _Reader:
         self.see_other(node)
 
     def see_subscript(self, node: ast.Subscript) -> None:
-        if self.known.defaults:
+        if self.above.defaults:
             self.touched |= self.keeps(node.value)
         self.see_other(node)
 
     def see_expr(self, node: ast.Expr) -> None:
-        """`a >> b` for its own sake is a call in disguise."""
+        """Take in an expression statement: `a >> b` for its own sake is a call in disguise."""
         if isinstance(node.value, ast.BinOp) and isinstance(node.value.op, ast.LShift | ast.RShift):
             self.touched |= self.keeps(node.value.left) | self.keeps(node.value.right)
         self.visit(node.value)
@@ -399,7 +399,7 @@ class _Reader:
         self.see_other(node)
 
     def see_functiondef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        """A function made inside counts as called."""
+        """Take in a function made inside, which counts as called."""
         self.locals |= {node.name, *(argument.arg for argument in arguments_of(node))}
         for part in (*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)):
             self.visit(part)
@@ -437,15 +437,15 @@ class _Reader:
         self.see_other(node)
 
     def _is_exempt(self, node: ast.Call) -> bool:
-        return is_exempt(node, self.known.origins, self.is_free)
+        return is_exempt(node, self.above.origins, self.is_free)
 
     def is_free(self, name: str) -> bool:
         """Return whether a name means what it means in Python: nobody above has bound it."""
-        return name not in self.known.bound and name not in self.locals
+        return name not in self.above.bound and name not in self.locals
 
     def _arguments(self, node: ast.Call) -> frozenset[str]:
-        given = [*node.args, *(word.value for word in node.keywords)]
-        return NOBODY.union(*(self._handed(value) for value in given))
+        values = [*node.args, *(word.value for word in node.keywords)]
+        return NOBODY.union(*(self._handed(value) for value in values))
 
     def _callee(self, func: ast.expr) -> frozenset[str]:
         return self._handed(func) if not self._module_name(func) else NOBODY
@@ -453,44 +453,44 @@ class _Reader:
     def _handed(self, value: ast.expr) -> frozenset[str]:
         """Return the names whose objects a call gets hold of; of a function by itself its body counts."""
         name = value.id if isinstance(value, ast.Name) and value.id not in self.locals else ""
-        is_code = name in self.known.bodies or name in self.known.classes - self.known.counting
+        is_code = name in self.above.bodies or name in self.above.classes - self.above.counting
         return NOBODY if is_code else self.keeps(value)
 
     def _module_name(self, func: ast.expr) -> str:
         """Return the full name of a function of an imported module, "" for any other callee."""
         root = dotted(func).partition(".")[0]
-        return full_name(func, self.known.origins) if root in self.known.origins and root not in self.locals else ""
+        return full_name(func, self.above.origins) if root in self.above.origins and root not in self.locals else ""
 
     def is_quiet(self, node: ast.Call) -> bool:
         """Return whether a call leaves alone what it is given, but for using up iterators."""
-        func, known = node.func, self.known
+        func, above = node.func, self.above
         if (name := self._module_name(func)) != "":
             root, last = name.partition(".")[0], name.rpartition(".")[2]
             if root not in PURE_MODULES or name in CHANGING_CALLS or name.startswith("numpy.random."):
                 return False
             return not _is_told_to_change(node) and not last.startswith("set_")
         if isinstance(func, ast.Name):
-            if func.id in known.bodies and func.id not in self.locals:
-                return known.bodies[func.id].quiet
+            if func.id in above.bodies and func.id not in self.locals:
+                return above.bodies[func.id].quiet
             return func.id in SCALARS | LOOKING and self.is_free(func.id)
         if isinstance(func, ast.Attribute):
-            if is_logger(func.value) and func.attr in LOG_METHODS - known.methods:
+            if is_logger(func.value) and func.attr in LOG_METHODS - above.methods:
                 return True
-            return func.attr in METHODS - known.methods and not _is_told_to_change(node)
+            return func.attr in METHODS - above.methods and not _is_told_to_change(node)
         return False
 
     def _note_act(self, node: ast.Call) -> None:
-        func, known = node.func, self.known
-        if isinstance(func, ast.Name) and func.id in known.bodies and func.id not in self.locals:
-            self._acts(known.bodies[func.id].act, node)
+        func, above = node.func, self.above
+        if isinstance(func, ast.Name) and func.id in above.bodies and func.id not in self.locals:
+            self._acts(above.bodies[func.id].act, node)
             return
-        if isinstance(func, ast.Attribute) and func.attr in OUTSIDE_METHODS - known.methods:
+        if isinstance(func, ast.Attribute) and func.attr in OUTSIDE_METHODS - above.methods:
             if self._module_name(func).partition(".")[0] not in PURE_MODULES:
                 self._acts("outside", node)
             return
         if id(node) not in self.discarded or self.is_quiet(node):
             return
-        if isinstance(func, ast.Name) and self.is_free(func.id) and func.id not in known.origins:
+        if isinstance(func, ast.Name) and self.is_free(func.id) and func.id not in above.origins:
             return  # a builtin: what it changes it is given
         if isinstance(func, ast.Attribute) and not self._module_name(func):
             return  # a method changes its object
@@ -536,10 +536,10 @@ class _Reader:
         sources = NOBODY.union(*(self.keeps(each.iter) for each in node.generators))
         inner = {name for each in node.generators for name in target_names(each.target)}
         results = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
-        found = NOBODY.union(*(self.keeps(result) for result in results))
+        names = NOBODY.union(*(self.keeps(result) for result in results))
         if isinstance(node, ast.GeneratorExp):
-            return found | sources
-        return (found - inner) | (sources if found & inner else NOBODY)
+            return names | sources
+        return (names - inner) | (sources if names & inner else NOBODY)
 
     def _given_back(self, node: ast.Call) -> frozenset[str]:
         func = node.func
@@ -548,7 +548,7 @@ class _Reader:
         name = self._module_name(func)
         if name.startswith(("math.", "statistics.", "copy.deepcopy", "json.", "time.", "datetime.")):
             return NOBODY
-        if isinstance(func, ast.Attribute) and func.attr in SCALAR_METHODS - self.known.methods and not name:
+        if isinstance(func, ast.Attribute) and func.attr in SCALAR_METHODS - self.above.methods and not name:
             return NOBODY
         return self._arguments(node) | self._callee(func)
 
@@ -572,22 +572,22 @@ class _Reader:
         return False
 
     def _gives_iterator(self, node: ast.Call) -> bool:
-        func, known = node.func, self.known
+        func, above = node.func, self.above
         if (name := self._module_name(func)) != "":
-            given = {word.arg for word in node.keywords}
+            keywords = {word.arg for word in node.keywords}
             return (
                 name.partition(".")[0] not in EAGER_MODULES
                 or name.rpartition(".")[2] in LAZY_CALLS
-                or bool(given & {"chunksize", "iterator"})
+                or bool(keywords & {"chunksize", "iterator"})
             )
         if isinstance(func, ast.Name) and func.id not in self.locals:
-            if func.id in known.bodies:
-                return known.bodies[func.id].lazy
-            if func.id in known.classes:
-                return known.iterators
+            if func.id in above.bodies:
+                return above.bodies[func.id].lazy
+            if func.id in above.classes:
+                return above.iterators
             return func.id not in SCALARS | LOOKING - LAZY_BUILTINS or not self.is_free(func.id)
         if isinstance(func, ast.Attribute):
-            return func.attr not in METHODS - LAZY_METHODS - known.methods
+            return func.attr not in METHODS - LAZY_METHODS - above.methods
         return True
 
 
@@ -620,5 +620,5 @@ def _is_fixed(value: ast.expr, reader: _Reader) -> bool:
 
 
 def _loads(node: ast.AST) -> Iterator[str]:
-    """Return the names that are loaded anywhere below a node."""
+    """Yield the names that are loaded anywhere below a node."""
     return (part.id for part in descend(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load))
