@@ -115,7 +115,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is known above a cell: imports by name, whether a name is a definition there; the variables of them all."""
+    """What stands above a cell: imports by name, whether a name is a definition there; and what the notebook binds."""
 
     origins: Mapping[str, str]
     is_definition: Callable[[str], bool]
@@ -125,7 +125,7 @@ class Surroundings:
 
 
 def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tuple[Piece, ...]:
-    """A cell's kind, analysis and surroundings in; its statements as pieces, in order, out."""
+    """Return a cell's statements as pieces, in order."""
     origins = dict(around.origins)
     generators = around.generators
     local: dict[str, bool] = {}  # bound above in this cell -> whether as a definition
@@ -163,12 +163,12 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
 
 
 def parse_statement(statement: Statement) -> ast.stmt | None:
-    """A statement in; its syntax tree, None where it is not Python by itself, out."""
+    """Return a statement's syntax tree; None where it is not Python by itself."""
     return parsed(statement.source)
 
 
 def global_names(source: str) -> frozenset[str]:
-    """A cell's source in; the names that functions in it declare `global` out."""
+    """Return the names that functions in a cell declare `global`."""
     if "global " not in source:
         return frozenset()
     try:
@@ -192,14 +192,14 @@ def parsed(source: str) -> ast.stmt | None:
 
 
 def generators_after(pieces: tuple[Piece, ...], before: frozenset[str], origins: Mapping[str, str]) -> frozenset[str]:
-    """A cell's pieces and the names of generators above it in; the same below it out."""
+    """Return the names of generators below a cell, from those above it."""
     for piece in pieces:
         before = (before - piece.writes) | made_generators(parse_statement(piece.statement), origins)
     return before
 
 
 def _settle(pieces: list[Piece]) -> tuple[Piece, ...]:
-    """An assignment is data after all when data statements of its cell write or change its name."""
+    """Turn assignments into data whose names data statements of the same cell write or change."""
     while True:
         data = frozenset[str]().union(*(p.writes | p.possible for p in pieces if p.kind == "data"))
         changed = [
@@ -216,7 +216,7 @@ def _settle(pieces: list[Piece]) -> tuple[Piece, ...]:
 def _piece(kind: PieceKind, statement: Statement, tree: ast.stmt | None, origins: Mapping[str, str]) -> Piece:
     random = random_uses(tree, origins) if tree is not None else NO_DRAWS
     reads = frozenset(statement.reads) | random.draws
-    bound = frozenset(statement.writes) if kind != "setup" else frozenset()
+    writes = frozenset(statement.writes) if kind != "setup" else frozenset()
     possible = frozenset(statement.possible_writes)
     if tree is not None and _is_plotting(tree, origins):
         possible = frozenset()
@@ -226,10 +226,10 @@ def _piece(kind: PieceKind, statement: Statement, tree: ast.stmt | None, origins
         reads=reads,
         free=frozenset(statement.deferred) | random.late_draws,
         free_writes=frozenset(statement.deferred_writes) | random.late_seeds,
-        writes=bound | random.seeds | random.draws,
+        writes=writes | random.seeds | random.draws,
         possible=possible,
         origins=tuple(statement.imports),
-        changes=bound - _bound_names(tree) if tree is not None else frozenset(),
+        changes=writes - _bound_names(tree) if tree is not None else frozenset(),
         random=random,
         files=file_uses(statement.source, tree, origins),
     )
@@ -237,16 +237,16 @@ def _piece(kind: PieceKind, statement: Statement, tree: ast.stmt | None, origins
 
 @lru_cache(maxsize=8192)
 def _bound_names(tree: ast.stmt) -> frozenset[str]:
-    """The names that a statement may bind or delete, in whichever scope."""
-    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-    found |= {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
-    named = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    found |= {node.name for node in ast.walk(tree) if isinstance(node, named)}
+    """Return the names that a statement may bind or delete, in whichever scope."""
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    names |= {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
+    definitions = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    names |= {node.name for node in ast.walk(tree) if isinstance(node, definitions)}
     handlers = [node.name for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.name]
     captures = [n.name for n in ast.walk(tree) if isinstance(n, ast.MatchAs | ast.MatchStar) and n.name]
     rests = [node.rest for node in ast.walk(tree) if isinstance(node, ast.MatchMapping) and node.rest]
     aliases = [node for node in ast.walk(tree) if isinstance(node, ast.alias)]
-    return frozenset([*found, *handlers, *captures, *rests, *((a.asname or a.name).split(".")[0] for a in aliases)])
+    return frozenset([*names, *handlers, *captures, *rests, *((a.asname or a.name).split(".")[0] for a in aliases)])
 
 
 def _classify(
@@ -256,7 +256,7 @@ def _classify(
     origins: Mapping[str, str],
     defined: Callable[[str], bool],
 ) -> PieceKind:
-    """One statement in; the first rule that fits decides; data is what is left."""
+    """Return what becomes of a statement: the first rule that fits decides, data is what remains."""
     if statement.kind == "magic":
         return "setup" if _magic_of(statement) in SETUP_MAGICS else "data"
     if isinstance(tree, ast.ImportFrom) and any(alias.name == "*" for alias in tree.names):
@@ -276,7 +276,7 @@ def _classify(
 
 
 def _is_constant(tree: ast.stmt, origins: Mapping[str, str], defined: Callable[[str], bool]) -> bool:
-    """`N = 10`, `F = g`, `Point = namedtuple(...)`: assignments that can be replayed instead of stored."""
+    """Return whether an assignment can be replayed instead of stored: `N = 10`, `F = g`, `P = namedtuple(...)`."""
     if isinstance(tree, ast.Assign):
         names_only = all(isinstance(target, ast.Name) for target in tree.targets)
         return names_only and _constant_value(tree.value, origins, defined)
@@ -324,7 +324,7 @@ def _constant_call(call: ast.Call, callee: str, origins: Mapping[str, str], defi
 
 
 def _plain_argument(value: ast.expr, origins: Mapping[str, str], defined: Callable[[str], bool]) -> bool:
-    """An argument that cannot change later: constants, definitions, and displays of such."""
+    """Return whether an argument cannot change later: constants, definitions, and displays of such."""
     match value:
         case ast.List(elts=parts) | ast.Set(elts=parts):
             return all(_plain_argument(part, origins, defined) for part in parts)
@@ -354,7 +354,7 @@ def _alias_part(value: ast.expr, origins: Mapping[str, str], defined: Callable[[
 
 
 def _sets(statement: Statement, tree: ast.stmt | None, origins: Mapping[str, str]) -> bool:
-    """Whether a statement does nothing but set what comparing the process finds."""
+    """Return whether a statement does nothing but set what comparing the process finds."""
     if statement.kind == "magic":
         return _magic_of(statement) in CARRIED_MAGICS
     return tree is not None and _sets_only(tree, origins)
@@ -371,20 +371,20 @@ def _sets_only(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
         return all(_sets_only(part, origins) for part in (*tree.body, *tree.orelse))
     if _tells(tree, origins):
         return False
-    known = _touched(tree, origins) or _called_on(tree, origins)
-    return known.rpartition(".")[2] not in LOOKS and _is_under(known, CARRIED)
+    setting = _touched(tree, origins) or _called_on(tree, origins)
+    return setting.rpartition(".")[2] not in LOOKS and _is_under(setting, CARRIED)
 
 
 def _is_setup(
     tree: ast.stmt, reads: frozenset[str], origins: Mapping[str, str], defined: Callable[[str], bool]
 ) -> bool:
-    """Whether a statement only changes the state of the process."""
+    """Return whether a statement only changes the state of the process."""
     if isinstance(tree, ast.If):
         inner = [*tree.body, *tree.orelse]
         return bool(inner) and all(_is_setup(part, _names(part), origins, defined) for part in inner)
     touched = _touched(tree, origins)
-    known = touched or _called_on(tree, origins)
-    if not _tells(tree, origins) and _is_under(known, PROCESS_STATE):
+    setting = touched or _called_on(tree, origins)
+    if not _tells(tree, origins) and _is_under(setting, PROCESS_STATE):
         return True
     if not touched or _tells(tree, origins):
         return False
@@ -400,7 +400,7 @@ def _is_setup(
 
 
 def _tells(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
-    """Whether a statement only writes a line to a log or warns: `logging.info(…)`, `logging.getLogger().info(…)`."""
+    """Return whether a statement only writes a line to a log or warns: `logging.info(…)`, `warnings.warn(…)`."""
     match tree:
         case ast.Expr(value=ast.Call(func=function)):
             module, _, last = _touched(tree, origins).rpartition(".")
@@ -411,7 +411,7 @@ def _tells(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
 
 
 def _configures(touched: str) -> bool:
-    """Whether a discarded call sets something in a library, by its name: any other one acts, and is made once."""
+    """Return whether a discarded call sets something in a library, by its name; any other one acts, once."""
     parts = touched.split(".")
     return CONFIGURING.match(parts[-1]) is not None or not SETTINGS.isdisjoint(parts[1:])
 
@@ -426,7 +426,7 @@ def _names(tree: ast.AST) -> frozenset[str]:
 
 
 def _touched(tree: ast.stmt, origins: Mapping[str, str]) -> str:
-    """The imported thing whose state a statement changes, as `module.attribute`; "" when it is none."""
+    """Return the imported thing whose state a statement changes, as `module.attribute`; "" for none."""
     match tree:
         case ast.Expr(value=ast.Call(func=function)):
             place: ast.expr = function
@@ -447,7 +447,7 @@ def _touched(tree: ast.stmt, origins: Mapping[str, str]) -> str:
 
 
 def _called_on(tree: ast.stmt, origins: Mapping[str, str]) -> str:
-    """The imported function whose result a statement changes: `getcontext().prec = 10`; "" when it is none."""
+    """Return the imported function whose result a statement changes: `getcontext().prec = 10`; "" for none."""
     targets = tree.targets if isinstance(tree, ast.Assign) else [tree.value] if isinstance(tree, ast.Expr) else []
     place: ast.expr = targets[0].func if targets and isinstance(targets[0], ast.Call) else ast.Tuple([], ast.Load())
     place = targets[0] if len(targets) == 1 and isinstance(targets[0], ast.Attribute | ast.Subscript) else place
@@ -469,7 +469,7 @@ def _prefixes(listed: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _is_plotting(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
-    """Whether a statement is one call into a plotting or logging library: such calls do not change what they show."""
+    """Return whether a statement is one call into a plotting or logging library, which changes nothing it shows."""
     touched = _touched(tree, origins)
     return touched.startswith((*PLOTTING, "logging.", "IPython.display.", "pprint."))
 
@@ -486,9 +486,10 @@ def attached_to(
     *,
     listed: bool,
 ) -> Iterator[str]:
-    """A definition's syntax, all definitions, and what a name needs, in; names that it leaves something with, out.
+    """Yield the names that a definition leaves something with: a class it registers with, a function it extends.
 
-    `listed`: the notebook asks classes for their subclasses.
+    `family` returns the orders of all definitions that a name needs; `listed` tells that the notebook asks classes for
+    their subclasses.
     """
     for decorator in getattr(tree, "decorator_list", []):
         function = decorator.func if isinstance(decorator, ast.Call) else decorator

@@ -13,7 +13,7 @@ from nbflow.model import Definition, Edge, Finding, Step
 
 @dataclass
 class _Placing:
-    """What is known above the step that is being placed."""
+    """What stands above the step that is being placed."""
 
     scopes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     joined: set[str] = field(default_factory=set)  # heads whose join stands above
@@ -26,55 +26,55 @@ def place_steps(
     definitions: Sequence[Definition],
     resolve: Callable[[str], str],
 ) -> tuple[tuple[Step, ...], tuple[Finding, ...]]:
-    """Steps and a function from a step as people write it to its name in; the steps with their `scope` out.
+    """Return steps with their `scope`, and what is wrong with their joins.
 
-    A step that reads, directly or not, what a fan-out's body writes is in the body too, until the fan-out is joined;
-    below the join the names hold the last item's values.
+    `resolve` turns a step as people write it into its name. A step that reads, directly or not, what a fan-out's body
+    writes is in the body too, until the fan-out is joined; below the join the names hold the last item's values.
     """
-    reading = _Placing()
+    placing = _Placing()
     placed = []
     for step in steps:
         producers = _producers(step, definitions)
         if step.name in lists:
             producers += _producers(lists[step.name], definitions)
-        scope = _scope(step, producers, resolve, reading)
+        scope = _scope(step, producers, resolve, placing)
         if step.options.foreach is not None:
             scope = (*scope, step.name)
-        reading.scopes[step.name] = scope
+        placing.scopes[step.name] = scope
         placed.append(msgspec.structs.replace(step, scope=scope))
-    return tuple(placed), tuple(reading.findings)
+    return tuple(placed), tuple(placing.findings)
 
 
-def _scope(step: Step, producers: Sequence[str], resolve: Callable[[str], str], reading: _Placing) -> tuple[str, ...]:
-    closed = _close(step, resolve, reading)
+def _scope(step: Step, producers: Sequence[str], resolve: Callable[[str], str], placing: _Placing) -> tuple[str, ...]:
+    closed = _close(step, resolve, placing)
     longest: tuple[str, ...] = closed if closed is not None else ()
     for producer in producers:
-        scope = _open_part(reading.scopes.get(producer, ()), reading.joined)
+        scope = _open_part(placing.scopes.get(producer, ()), placing.joined)
         if scope[: len(longest)] == longest:
             longest = scope
         elif longest[: len(scope)] != scope:
-            reading.findings.append(_crossed(step, longest[-1], scope[-1]))
+            placing.findings.append(_crossed(step, longest[-1], scope[-1]))
     return longest
 
 
 def _open_part(scope: tuple[str, ...], joined: set[str]) -> tuple[str, ...]:
-    """The fan-outs of a producer that are still open: up to the first that has been joined."""
+    """Return the fan-outs of a producer that are still open: up to the first that has been joined."""
     for at, head in enumerate(scope):
         if head in joined:
             return scope[:at]
     return scope
 
 
-def _close(step: Step, resolve: Callable[[str], str], reading: _Placing) -> tuple[str, ...] | None:
-    """A join's scope, that of its fan-out without the innermost; None for any other step."""
+def _close(step: Step, resolve: Callable[[str], str], placing: _Placing) -> tuple[str, ...] | None:
+    """Return a join's scope, that of its fan-out without the innermost; None for any other step."""
     scopes = set()
     for word in step.options.join:
         name = resolve(word)
-        if name not in reading.scopes:
+        if name not in placing.scopes:
             continue  # an unknown step is a finding of its own
-        scope = reading.scopes[name]
+        scope = placing.scopes[name]
         if not scope:
-            reading.findings.append(
+            placing.findings.append(
                 Finding(
                     code="join",
                     level="error",
@@ -92,7 +92,7 @@ def _close(step: Step, resolve: Callable[[str], str], reading: _Placing) -> tupl
         return None
     if len({scope[-1] for scope in scopes}) > 1:
         heads = " and ".join(sorted({scope[-1] for scope in scopes}))
-        reading.findings.append(
+        placing.findings.append(
             Finding(
                 code="join",
                 level="error",
@@ -104,14 +104,14 @@ def _close(step: Step, resolve: Callable[[str], str], reading: _Placing) -> tupl
             )
         )
     scope = min(scopes)
-    reading.joined.add(scope[-1])
+    placing.joined.add(scope[-1])
     return scope[:-1]
 
 
 def _producers(step: Step, definitions: Sequence[Definition]) -> list[str]:
     binds = [*step.bindings, *(bind for order in step.definitions for bind in definitions[order].binds)]
-    found = {source.step: None for bind in binds for source in bind.sources if source.step is not None}
-    return [name for name in found if name != step.name]
+    steps = {source.step: None for bind in binds for source in bind.sources if source.step is not None}
+    return [name for name in steps if name != step.name]
 
 
 def _crossed(step: Step, one: str, other: str) -> Finding:
@@ -123,12 +123,12 @@ def _crossed(step: Step, one: str, other: str) -> Finding:
 
 
 def carried_names(steps: Sequence[Step]) -> Mapping[str, tuple[str, ...]]:
-    """Placed steps in; for each fan-out the names that its items hand on to the next one out.
+    """Return for each fan-out the names that its items hand on to the next one.
 
     A name is carried when a step of the body may read it before the body has surely written it, and a step of the
     body writes it. That a step with `--catch` may fail does not count.
     """
-    found: dict[str, set[str]] = {}
+    names_by_head: dict[str, set[str]] = {}
     by_name = {step.name: step for step in steps}
     for step in steps:
         for depth, head in enumerate(step.scope):
@@ -142,41 +142,41 @@ def carried_names(steps: Sequence[Step]) -> Mapping[str, tuple[str, ...]]:
                 )  # fmt: skip
                 written = any(binding.name in by_name[name].writes for name in body)
                 if written and not sure_inside:
-                    found.setdefault(head, set()).add(binding.name)
-    return {head: tuple(sorted(names)) for head, names in found.items()}
+                    names_by_head.setdefault(head, set()).add(binding.name)
+    return {head: tuple(sorted(names)) for head, names in names_by_head.items()}
 
 
 def own_names(steps: Sequence[Step]) -> Mapping[str, frozenset[str]]:
-    """Placed steps in; for each fan-out the names that are an item's own, out.
+    """Return for each fan-out the names that are an item's own.
 
     Where a step with `--catch` has failed before it bound one of them, readers in the item take it from above the
     fan-out, never from the item before: items run side by side.
     """
     carried = carried_names(steps)
-    found: dict[str, set[str]] = {}
+    names_by_head: dict[str, set[str]] = {}
     for step in steps:
         if PROCESS in step.writes:
             for head in step.scope:
-                found.setdefault(head, set()).add(PROCESS)
+                names_by_head.setdefault(head, set()).add(PROCESS)
         if step.options.catch is not None:
             names = {name for name in step.writes if meant(step, name) and not surely(step, name)}
             for head in step.scope:
-                found.setdefault(head, set()).update(names - set(carried.get(head, ())))
-    return {head: frozenset(names) for head, names in found.items()}
+                names_by_head.setdefault(head, set()).update(names - set(carried.get(head, ())))
+    return {head: frozenset(names) for head, names in names_by_head.items()}
 
 
 def meant(step: Step, name: str) -> bool:
-    """Whether a step writes a name whenever it does not fail."""
+    """Return whether a step writes a name whenever it does not fail."""
     return name in step.writes and name not in step.conditional and step.options.condition is None
 
 
 def surely(step: Step, name: str) -> bool:
-    """Whether a step that has ended well, or was caught, has written a name."""
+    """Return whether a step that has ended well, or was caught, has written a name."""
     return meant(step, name) and (step.options.catch in (None, name) or name in step.targets)
 
 
 def edges_of(steps: Sequence[Step], lists: Mapping[str, Step], definitions: Sequence[Definition]) -> tuple[Edge, ...]:
-    """Steps in; who reads what from whom, in document order, out."""
+    """Return who reads what from whom, in document order."""
     names: dict[tuple[str, str], set[str]] = {}
     present = {step.name for step in steps}
     for step in steps:
@@ -186,7 +186,7 @@ def edges_of(steps: Sequence[Step], lists: Mapping[str, Step], definitions: Sequ
             for source in bind.sources:
                 if source.step in present and source.step != step.name:
                     names.setdefault((source.step or "", step.name), set()).add(bind.name)
-    edges = [Edge(frm=frm, to=to, names=tuple(sorted(found))) for (frm, to), found in names.items()]
+    edges = [Edge(frm=frm, to=to, names=tuple(sorted(read_names))) for (frm, to), read_names in names.items()]
     after = [
         Edge(frm=need, to=step.name, why="after")
         for step in steps for need in step.needs if (need, step.name) not in names

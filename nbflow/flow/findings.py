@@ -1,4 +1,4 @@
-"""What is wrong, or worth saying, about a flow: each problem one small function that words its finding."""
+"""What is wrong, or worth saying, about a flow: one small function for each problem, which words its finding."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MissingName:
 
 
 def grown(size: str, most: str, gain: str) -> Finding:
-    """A datastore that holds more than its setting says, and what a clean-up would free."""
+    """Report a datastore that holds more than its setting says, and what a clean-up would free."""
     return Finding(
         code="grown", level="note",
         message=f"the datastore holds {size} of values, more than {most};"
@@ -44,7 +44,7 @@ def grown(size: str, most: str, gain: str) -> Finding:
 
 
 def duplicate_step(name: str, first: Cell, second: Cell) -> Finding:
-    """Two cells that declare one name."""
+    """Report two cells that declare one name."""
     return Finding(
         code="duplicate-step", level="error", step=name, cell=second.id, line=1, name=name,
         message=f"cell {first.position} and cell {second.position} both declare the step {name!r}",
@@ -53,7 +53,7 @@ def duplicate_step(name: str, first: Cell, second: Cell) -> Finding:
 
 
 def lost_run(run: str, steps: Sequence[str]) -> Finding:
-    """The run before this one, whose process ended without a word; the labels of the steps that it was at."""
+    """Report that the process of the run before this one was killed; `steps` are the labels of what was running."""
     at = f" while {', '.join(steps)} {'was' if len(steps) == 1 else 'were'} running" if steps else ""
     return Finding(
         code="lost-run", level="note", name=run,
@@ -62,19 +62,19 @@ def lost_run(run: str, steps: Sequence[str]) -> Finding:
 
 
 def unknown_steps(steps: Sequence[Step], resolve: Callable[[str], str]) -> list[Finding]:
-    """Steps, and what makes a step's name of a word, in; `--after` and `--join` with names that no step has out."""
-    known = [step.name for step in steps]
+    """Report names in `--after` and `--join` that no step has; `resolve` turns a word into a step's name."""
+    names = [step.name for step in steps]
     return [
         Finding(
             code="missing-name", level="error", step=step.name, cell=step.cell, line=1, name=word,
-            message=f"there is no step named {word!r}{nearest(word, known)}", fix=f"known steps: {', '.join(known)}",
+            message=f"there is no step named {word!r}{nearest(word, names)}", fix=f"known steps: {', '.join(names)}",
         )
-        for step in steps for word in (*step.options.after, *step.options.join) if resolve(word) not in known
+        for step in steps for word in (*step.options.after, *step.options.join) if resolve(word) not in names
     ]  # fmt: skip
 
 
 def unstored(step: Step, cell: Cell, name: str, maker: str, why: str) -> Finding:
-    """A name that a step reads, and that the step which makes it could not store when it last ran."""
+    """Report a name that a step reads, and that the step which makes it could not store when it last ran."""
     return Finding(
         code="unserializable", level="warning", step=step.name, cell=step.cell, line=line_of(cell, name), name=name,
         message=f"{step.label} reads {name!r}, which {maker} could not store when it last ran ({why})",
@@ -83,7 +83,7 @@ def unstored(step: Step, cell: Cell, name: str, maker: str, why: str) -> Finding
 
 
 def missing_name(missing: MissingName, writers: Mapping[str, Sequence[Writer]], cells: Sequence[Cell]) -> Finding:
-    """A name that only a cell below writes, or none at all."""
+    """Report a name that only a cell below writes, or none at all."""
     name, cell = missing.name, missing.cell
     level: Literal["error", "warning"] = "error" if missing.sure else "warning"
     line = line_of(cell, name)
@@ -96,16 +96,18 @@ def missing_name(missing: MissingName, writers: Mapping[str, Sequence[Writer]], 
             f"{f' ({first.name})' if first.name else ''} below it writes",
             fix=f"move cell {first.position} above cell {cell.position}, or rename one of the two",
         )  # fmt: skip
-    known = [other for other, by in writers.items() if other != name and any(w.position < cell.position for w in by)]
+    names_above = [
+        other for other, by in writers.items() if other != name and any(w.position < cell.position for w in by)
+    ]
     return Finding(
         code="missing-name", level=level, step=missing.step, cell=cell.id, line=line, name=name,
-        message=f"{missing.step} reads {name!r}, which no cell above writes{nearest(name, known)}",
+        message=f"{missing.step} reads {name!r}, which no cell above writes{nearest(name, names_above)}",
         fix="define it in a cell above, or correct the name",
     )  # fmt: skip
 
 
 def duplicate_parameter(first: Parameter, second: Parameter) -> Finding:
-    """Two `%%params` lines for one name."""
+    """Report two `%%params` lines for one name."""
     return Finding(
         code="duplicate-parameter", level="error", cell=second.cell, line=second.line, name=second.name,
         message=f"the parameter {second.name!r} is defined twice, in cell {first.cell} and in cell {second.cell}",
@@ -116,24 +118,24 @@ def duplicate_parameter(first: Parameter, second: Parameter) -> Finding:
 def parameters_of(
     cells: Sequence[Cell], writers: Mapping[str, Sequence[Writer]]
 ) -> tuple[tuple[Parameter, ...], list[Finding]]:
-    """A notebook's cells and who writes which name in; its parameters, and what is wrong with them, out."""
-    found: dict[str, Parameter] = {}
+    """Return a notebook's parameters, and what is wrong with them."""
+    parameters: dict[str, Parameter] = {}
     findings = []
     for cell in cells:
         for parameter in read_parameters(cell) if cell.kind == "params" else ():
             name = parameter.name
-            if name in found:
-                findings.append(duplicate_parameter(found[name], parameter))
+            if name in parameters:
+                findings.append(duplicate_parameter(parameters[name], parameter))
                 continue
-            found[name] = parameter
+            parameters[name] = parameter
             below = [cells[w.position - 1] for w in writers.get(name, ()) if w.position > cell.position]
             others = [other for other in below if other.kind != "params" and name in analyse(other.body).writes]
             findings.extend(assigned_parameter(name, other) for other in others)
-    return tuple(found.values()), findings
+    return tuple(parameters.values()), findings
 
 
 def assigned_parameter(name: str, cell: Cell) -> Finding:
-    """A cell below `%%params` that gives a parameter another value."""
+    """Report a cell below `%%params` that gives a parameter another value."""
     return Finding(
         code="parameter-assigned", level="error", step=cell.name, cell=cell.id, line=line_of(cell, name), name=name,
         message=f"cell {cell.position} assigns {name!r}, which is a parameter", fix="give the new value another name",
@@ -141,7 +143,7 @@ def assigned_parameter(name: str, cell: Cell) -> Finding:
 
 
 def gave_up(step: Step) -> Finding:
-    """An `--until` that was not true after its last turn."""
+    """Report an `--until` that was not true after its last turn."""
     return Finding(
         code="until", step=step.name, cell=step.cell, line=1,
         message=f"{step.label} stopped after {step.options.max} turns, and {step.options.until} is still false",
@@ -150,7 +152,7 @@ def gave_up(step: Step) -> Finding:
 
 
 def left_out(cell: Cell, line: int) -> Finding:
-    """Return that a plain cell with an effect stands below the last step: no run comes to it."""
+    """Report a plain cell with an effect below the last step: no run comes to it."""
     text = cell.body.split("\n")[line - 1].strip()
     return Finding(
         code="left-out", level="note", cell=cell.id, line=line,
@@ -173,7 +175,7 @@ def clipped(text: str) -> str:
 
 
 def mutated(step: Step, names: Sequence[str]) -> Finding:
-    """A step that changed inputs in place, with the first call that got hold of one of them."""
+    """Report a step that changed inputs in place, with the first call that got hold of one of them."""
     line, call = _first_call(step.source, names)
     listing = ", ".join(map(worded, names))
     place = f" ({call})" if call else ""
@@ -190,7 +192,7 @@ def mutated(step: Step, names: Sequence[str]) -> Finding:
 
 
 def not_run_yet(step: Step, writer: Step, names: Collection[str]) -> Finding:
-    """A step run by hand before one above it that may change what it reads."""
+    """Report a step run by hand before one above it that may change what it reads."""
     listing = ", ".join(sorted(names))
     return Finding(
         code="mutation", level="warning", step=step.name, cell=step.cell, name=min(names),
@@ -200,7 +202,7 @@ def not_run_yet(step: Step, writer: Step, names: Collection[str]) -> Finding:
 
 
 def elsewhere(flow: Flow, step: Step, names: Collection[str]) -> Iterator[Finding]:
-    """A plain cell that runs on names as another cell than the one above has left them."""
+    """Report a plain cell that runs on names as another cell than the one above has left them."""
     labels = {each.name: each.label for each in flow.steps}
     makers = {b.name: labels.get(b.sources[0].step or "") for b in step.bindings if b.name in names and b.sources}
     stale = sorted(name for name, label in makers.items() if label is not None and not name.startswith("<"))
@@ -214,7 +216,7 @@ def elsewhere(flow: Flow, step: Step, names: Collection[str]) -> Iterator[Findin
 
 
 def overtaken(step: Step, writer: Step, files: Collection[str]) -> Finding:
-    """A step run by hand that read files which a step below it has written meanwhile."""
+    """Report a step run by hand that read files which a step below it has written meanwhile."""
     listing = ", ".join(sorted(files))
     return Finding(
         code="source-differs", level="warning", step=step.name, cell=step.cell, name=min(files),
@@ -224,7 +226,7 @@ def overtaken(step: Step, writer: Step, files: Collection[str]) -> Finding:
 
 
 def patched(step: Step, statement: Definition) -> Finding:
-    """A step run by hand while a module is as a cell below it has set it."""
+    """Report a step run by hand while a module is as a cell below it has set it."""
     text = statement.source.strip().split("\n")[0]
     return Finding(
         code="mutation", level="warning", step=step.name, cell=step.cell,
@@ -234,7 +236,7 @@ def patched(step: Step, statement: Definition) -> Finding:
 
 
 def added_again(step: Step, files: Collection[str]) -> Finding:
-    """A step that was executed by hand once more, and has added to files for a second time."""
+    """Report a step that was executed by hand once more, and has added to files for a second time."""
     listing = ", ".join(sorted(files))
     return Finding(
         code="source-differs", level="warning", step=step.name, cell=step.cell, name=min(files),
@@ -253,31 +255,31 @@ def unforeseen(flow: Flow, step: Step, record: Record) -> frozenset[str]:
 
 
 def discovered(step: Step, names: Collection[str], record: Record) -> Iterator[Finding]:
-    """A step, the names that it turned out to give new versions, and its record in; what the user is told out."""
-    joined = sorted({*names} & {*record.shares})
-    read = {binding.name for binding in step.bindings}
-    bound = sorted({name for name in names if name not in read and not name.startswith("<")} - {*joined})
-    changed = sorted({*names} - {*joined, *bound})
+    """Report the names to which a step turned out to give new versions, and what it shares with steps below."""
+    shared = sorted({*names} & {*record.shares})
+    inputs = {binding.name for binding in step.bindings}
+    new = sorted({name for name in names if name not in inputs and not name.startswith("<")} - {*shared})
+    changed = sorted({*names} - {*shared, *new})
     if changed:
         yield mutated(step, changed)
-    if bound:
-        listing = ", ".join(bound)
+    if new:
+        listing = ", ".join(new)
         yield Finding(
-            code="mutation", level="note", step=step.name, cell=step.cell, name=bound[0],
+            code="mutation", level="note", step=step.name, cell=step.cell, name=new[0],
             message=f"{step.label} gives {listing} a new value, which its text does not show: steps below read it",
             fix="bind it in the cell, to let later steps start earlier",
         )  # fmt: skip
-    if joined:
-        listing = ", ".join(joined)
+    if shared:
+        listing = ", ".join(shared)
         yield Finding(
-            code="sharing", level="note", step=step.name, cell=step.cell, name=joined[0],
+            code="sharing", level="note", step=step.name, cell=step.cell, name=shared[0],
             message=f"what {step.label} leaves shares objects with {listing}, and a step below changes one of them: "
             "they are kept together", fix="work on a copy, to let later steps start earlier",
         )  # fmt: skip
 
 
 def worded(name: str) -> str:
-    """A name, or what stands for a state, in; what people call it out."""
+    """Return what people call a name, or what stands for a state."""
     if (owner := owner_of(name)) is not None:
         return f"what {owner} keeps"
     if name == PROCESS:
@@ -299,7 +301,7 @@ def _first_call(source: str, names: Sequence[str]) -> tuple[int | None, str]:
 
 
 def carried(steps: Sequence[Step]) -> list[Finding]:
-    """One line for each fan-out whose items hand something on to the next."""
+    """Report each fan-out whose items hand something on to the next."""
     by_name = {step.name: step for step in steps}
     findings = []
     for head, names in carried_names(steps).items():
@@ -320,12 +322,12 @@ def carried(steps: Sequence[Step]) -> list[Finding]:
 
 
 def of_steps(steps: Sequence[Step], definitions: Sequence[Definition]) -> list[Finding]:
-    """A flow's steps and definitions in; what is to be said of them together out."""
+    """Report what concerns a flow's steps and definitions together."""
     return [*cycles(steps), *carried(steps), *unreachable(steps), *caches(steps, definitions)]
 
 
 def caches(steps: Sequence[Step], definitions: Sequence[Definition]) -> list[Finding]:
-    """Functions that remember results (`lru_cache`) and whose results, or caches, are not the same when called anew."""
+    """Report functions that remember results (`lru_cache`) whose results or caches differ when they are called anew."""
     findings: list[Finding] = []
     for definition in definitions:
         if not CACHING.search(definition.source):
@@ -333,10 +335,10 @@ def caches(steps: Sequence[Step], definitions: Sequence[Definition]) -> list[Fin
         users = [step for step in steps if definition.order in step.definitions and step.cell != definition.cell]
         acts = definition.free_writes or STATES.intersection(definition.free)
         for step in users:
-            asked = any(f"{name}.cache_" in step.source for name in definition.names)
-            given = [name for name in step.writes if not name.startswith("<")] if asked else []
-            if asked or (acts and len(users) > 1):
-                findings.extend(_empty_cache(step, definition, name) for name in given or definition.names)
+            looks_at_cache = any(f"{name}.cache_" in step.source for name in definition.names)
+            names = [name for name in step.writes if not name.startswith("<")] if looks_at_cache else []
+            if looks_at_cache or (acts and len(users) > 1):
+                findings.extend(_empty_cache(step, definition, name) for name in names or definition.names)
     return findings
 
 
@@ -352,11 +354,11 @@ def _empty_cache(step: Step, definition: Definition, name: str) -> Finding:
 
 
 def unreachable(steps: Sequence[Step]) -> list[Finding]:
-    """Steps, in document order, that no run can come to: a constant says so, or what they surely read has no maker."""
+    """Report steps that no run can come to: a constant says so, or what they surely read has no maker."""
     never: dict[str, str] = {}
     for step in steps:
-        made = (binding for binding in step.bindings if binding.sure and binding.sources)
-        lost = next((each for each in made if all(source.step in never for source in each.sources)), None)
+        inputs = (binding for binding in step.bindings if binding.sure and binding.sources)
+        lost = next((each for each in inputs if all(source.step in never for source in each.sources)), None)
         if step.options.condition is not None and _is_nothing(step.options.condition):
             never[step.name] = f"its --if {step.options.condition} is never true"
         elif step.options.foreach is not None and _is_nothing(step.options.foreach.expr):
@@ -374,7 +376,7 @@ def unreachable(steps: Sequence[Step]) -> list[Finding]:
 
 
 def _is_nothing(expression: str) -> bool:
-    """Whether an expression is a literal that counts as false: `False`, `0`, `[]`."""
+    """Return whether an expression is a literal that counts as false: `False`, `0`, `[]`."""
     try:
         return not ast.literal_eval(expression.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -382,7 +384,7 @@ def _is_nothing(expression: str) -> bool:
 
 
 def cycles(steps: Sequence[Step]) -> list[Finding]:
-    """Steps that wait for each other."""
+    """Report steps that wait for each other."""
     try:
         graphlib.TopologicalSorter({step.name: step.needs for step in steps}).prepare()
     except graphlib.CycleError as error:
@@ -396,24 +398,26 @@ def cycles(steps: Sequence[Step]) -> list[Finding]:
 
 
 def at_headers(findings: Sequence[Finding], cells: Sequence[Cell]) -> tuple[Finding, ...]:
-    """Findings in; those at the first line of a cell whose header stands further down, at the header's line, out.
+    """Return findings with those at the first line of a cell whose header stands further down at the header's line.
 
     Above a header there are only empty lines and comments, so that nothing else is wrong there.
     """
     lines = {cell.id: line for cell in cells if (line := header_line(cell.source)) > 1}
     return tuple(
-        msgspec.structs.replace(found, line=lines[found.cell]) if found.line == 1 and found.cell in lines else found
-        for found in findings
+        msgspec.structs.replace(finding, line=lines[finding.cell])
+        if finding.line == 1 and finding.cell in lines
+        else finding
+        for finding in findings
     )
 
 
 def line_of(cell: Cell, name: str) -> int | None:
-    """The first line of the cell that mentions a name."""
+    """Return the first line of a cell that mentions a name."""
     return line_of_text(cell.body, name)
 
 
 def line_of_text(source: str, name: str) -> int | None:
-    """The first line of a text that mentions a name."""
+    """Return the first line of a text that mentions a name."""
     for at, line in enumerate(source.split("\n"), start=1):
         words = "".join(char if char.isalnum() or char == "_" else " " for char in line.split("#")[0]).split()
         if name in words:
@@ -452,7 +456,7 @@ HIDING = frozenset({"star-import", "dynamic", "run-magic"})
 
 
 def diagnosed(cell: Cell, analysis: Analysis, *, all_cells: bool) -> list[Finding]:
-    """A cell and its analysis in; what the analysis found there, as findings, out."""
+    """Return what the analysis found in a cell as findings."""
     barred = BARRED if all_cells else BARRED - HIDING if cell.kind in ("step", "params", "setup") else frozenset()
     return [
         Finding(
@@ -464,27 +468,27 @@ def diagnosed(cell: Cell, analysis: Analysis, *, all_cells: bool) -> list[Findin
 
 
 def waiting(steps: Sequence[Step], definitions: Sequence[Definition], *, all_cells: bool) -> list[Finding]:
-    """Steps and definitions in; the steps that wait for a person, an error where each cell is one, out."""
-    known = {name for step in steps for name in step.writes}
-    known |= {name for definition in definitions if not definition.origins for name in definition.names}
-    made = [definition for definition in definitions if definition.kind == "definition"]
-    bodies = {each.order: place for each in made for place in places_that_wait(each.source, known)}
-    found = []
+    """Report the steps that wait for a person: an error where every cell is a step, else a warning."""
+    names = {name for step in steps for name in step.writes}
+    names |= {name for definition in definitions if not definition.origins for name in definition.names}
+    functions = [definition for definition in definitions if definition.kind == "definition"]
+    bodies = {each.order: place for each in functions for place in places_that_wait(each.source, names)}
+    reports = []
     for step in steps:
-        places = [*places_that_wait(step.source, known), *_magics(step.source)]
+        places = [*places_that_wait(step.source, names), *_magics(step.source)]
         used = [(order, bodies[order]) for order in step.definitions if order in bodies]
         texts = [(line, f"{step.label}: {what}") for line, what in places]
         texts += [(None, f"{step.label} uses {definitions[o].names[0]}: {what}") for o, (_, what) in used]
         for line, text in texts[:1]:
-            found.append(Finding(
+            reports.append(Finding(
                 code="interactive", level="error" if all_cells else "warning", step=step.name, cell=step.cell,
                 line=line, message=f"{text}, and nobody is there in a run", fix=FIX,
             ))  # fmt: skip
-    return found
+    return reports
 
 
 def places_that_wait(source: str, known: Collection[str]) -> Iterator[tuple[int, str]]:
-    """Code and names that are bound in; the lines of its calls that wait, with what they wait for, out."""
+    """Yield the lines of calls that wait for a person, with what they wait for; names in `known` are bound anew."""
     if not any(word in source for word in ASKING):
         return
     try:

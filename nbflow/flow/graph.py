@@ -88,7 +88,7 @@ def build_flow(
 
 
 class _Builder:
-    """The notebook so far: who wrote which name, and the candidates for steps."""
+    """The notebook read so far: who wrote which name, and the candidates for steps."""
 
     def __init__(self, notebook: Notebook, all_cells: bool, changed: Changed, *, replays_settings: bool) -> None:
         self.changed = changed
@@ -162,7 +162,7 @@ class _Builder:
     # ------------------------------------------------------------ definitions and set-up
 
     def _define(self, cell: Cell, pieces: tuple[Piece, ...], touches: tuple[Touch | None, ...]) -> dict[str, list[int]]:
-        """A cell's pieces in; the names that its definitions bind, with their orders, out.
+        """Add the definitions of a cell; return the names that they bind, with their orders.
 
         While a statement is looked up, what stands above it in the same cell is in the table too.
         """
@@ -191,7 +191,7 @@ class _Builder:
         return own
 
     def _attach(self, piece: Piece, order: int, own: Mapping[str, list[int]]) -> None:
-        """A definition that leaves something with others: whoever uses those below needs it too."""
+        """Add a definition to the names with which it leaves something: whoever uses those below needs it too."""
 
         def orders(name: str) -> tuple[int, ...]:
             return (*self.attached.get(name, ()), *(own.get(name) or self._definitions_of(name)))
@@ -201,9 +201,9 @@ class _Builder:
             tree, self.definitions, lambda name: closed(self.definitions, orders(name)), listed=self.listed
         )
         for name in needs:
-            known = orders(name)
-            if known and not self.definitions[known[-1]].origins:
-                self.attached[name] = (*known, order)
+            replays = orders(name)
+            if replays and not self.definitions[replays[-1]].origins:
+                self.attached[name] = (*replays, order)
 
     def _add_setup_cell(self, cell: Cell, analysis: Analysis) -> None:
         order = len(self.definitions)
@@ -238,7 +238,7 @@ class _Builder:
         touches: tuple[Touch | None, ...],
         own: dict[str, list[int]],
     ) -> None:
-        """A cell as a possible step: its inputs are looked up, then its writes enter the table."""
+        """Add a cell as a possible step: its inputs are looked up, then its writes enter the table."""
         options = cell.options
         reads = self._reads(cell, analysis, pieces)
         if options.inputs is not None:
@@ -261,54 +261,58 @@ class _Builder:
             self._add_list(cell)
             self.replayed[step] = need.replayed
             self.reached[step] = reach
-            made = self._step(cell, analysis, need, writes, own)
-            self.candidates.append(msgspec.structs.replace(made, ordered=self._order(made, pieces)))
+            candidate = self._step(cell, analysis, need, writes, own)
+            self.candidates.append(msgspec.structs.replace(candidate, ordered=self._order(candidate, pieces)))
             self._note_missing(step, cell, need, writes)
         self._record_writes(cell, analysis, writes, own, step)
 
     def _reads(self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...]) -> dict[str, bool]:
-        """Names that a cell takes from above, each with whether it surely does.
+        """Return the names that a cell takes from above, each with whether it surely does.
 
-        Random states, what cells have set in the process, and builtins count only where a cell above has set them:
-        any library may draw numbers or look at options. `inputs` is the join's own.
+        Random states, what cells have set in the process, and builtins count only where a cell above has set them: any
+        library may draw numbers or look at options. `inputs` is the join's own.
         """
         reads = set(analysis.reads)
         if any(piece.kind == "data" for piece in pieces):
             reads |= {name for name in (*STATES, PROCESS) if name in self.writers}
         reads |= {name for name in analysis.builtin_reads if name in self.writers}
-        found = dict.fromkeys(defined(analysis.hints, self.writers, None), False) | {
+        names = dict.fromkeys(defined(analysis.hints, self.writers, None), False) | {
             name: name in analysis.sure_reads
             for name in reads if name not in analysis.optional_reads or name in self.writers
         }  # fmt: skip
         options = cell.options
         if options.condition is not None:
-            found.update(dict.fromkeys(analyse(options.condition).reads, True))
+            names.update(dict.fromkeys(analyse(options.condition).reads, True))
         if options.until is not None:
-            found = self._asked(options, analysis) | found
+            names = self._asked(options, analysis) | names
         if options.foreach is not None:
-            found = {name: sure for name, sure in found.items() if name not in target_names(options.foreach.target)}
+            names = {name: sure for name, sure in names.items() if name not in target_names(options.foreach.target)}
         if options.join:
-            found.pop("inputs", None)
-        return found
+            names.pop("inputs", None)
+        return names
 
     def _asked(self, options: StepOptions, analysis: Analysis) -> dict[str, bool]:
-        """Names that `--until` takes from above, where the cell has not bound them; it may have failed before."""
-        asked = analyse(options.until or "").reads - {options.catch}
+        """Return the names that `--until` takes from above, not from the cell; the cell may have failed before."""
+        names = analyse(options.until or "").reads - {options.catch}
         if options.catch is None:
-            return dict.fromkeys(asked - (analysis.writes - analysis.conditional), True)
-        return {name: name not in analysis.writes for name in asked - analysis.writes | asked & self.writers.keys()}
+            return dict.fromkeys(names - (analysis.writes - analysis.conditional), True)
+        return {name: name not in analysis.writes for name in names - analysis.writes | names & self.writers.keys()}
 
     def _data_writes(
         self, cell: Cell, analysis: Analysis, pieces: tuple[Piece, ...], need: Gathered, own: Mapping[str, list[int]]
     ) -> frozenset[str]:
-        """The names whose versions travel from this cell on: what its data statements bind or may change."""
+        """Return the names whose versions travel from this cell on: what its data statements bind or may change."""
         foreach = cell.options.foreach
-        given = frozenset(target_names(foreach.target)) if foreach is not None else frozenset()
-        given |= {cell.options.catch} if cell.options.catch is not None else set()
+        from_options = frozenset(target_names(foreach.target)) if foreach is not None else frozenset()
+        from_options |= {cell.options.catch} if cell.options.catch is not None else set()
         if cell.kind == "params":
-            given |= {parameter.name for parameter in read_parameters(cell)}  # `lr: float` gets its value from outside
+            # `lr: float` binds nothing in the text, and gets its value from outside
+            from_options |= {parameter.name for parameter in read_parameters(cell)}
         if cell.options.outputs is not None:
-            return frozenset(cell.options.outputs) | given
+            return frozenset(cell.options.outputs) | from_options
+        # A name travels where data binds it, or where data may change its object in place: a reader below must then get
+        # the changed object. What is replayed never travels, neither modules nor functions and classes; what is set on
+        # a class or function goes by a name of its own (`state_of`), beside its replayed definition.
         data = [piece for piece in pieces if piece.kind == "data"]
         bound = frozenset[str]().union(*(piece.writes - piece.changes for piece in data))
         by_definition = frozenset(own) - bound
@@ -326,24 +330,24 @@ class _Builder:
         return (
             frozenset(
                 name for name in (names - definitions) | changed if is_travelling(name, cell.kind)
-            ) - analysis.deletes - STATES | self._random_writes(data, pieces, need, own) | given
+            ) - analysis.deletes - STATES | self._random_writes(data, pieces, need, own) | from_options
         )  # fmt: skip
 
     def _learnt_writes(self, cell: Cell, analysis: Analysis, writes: frozenset[str]) -> frozenset[str]:
         """Return the names that the cell was seen to change though its text does not say so."""
         if cell.options.outputs is not None:
             return frozenset()
-        known = self.changed.get(step_name(cell), frozenset())
-        found = {name for name in known if name in self.writers or name.startswith("<")}
+        changed = self.changed.get(step_name(cell), frozenset())
+        names = {name for name in changed if name in self.writers or name.startswith("<")}
         return frozenset(
-            name for name in found - writes
+            name for name in names - writes
             if name in STATES or (is_travelling(name, cell.kind) and name not in analysis.deletes)
         )  # fmt: skip
 
     def _random_writes(
         self, data: list[Piece], pieces: tuple[Piece, ...], need: Gathered, own: Mapping[str, list[int]]
     ) -> frozenset[str]:
-        """The random states that a cell seeds, or draws from after somebody has seeded them."""
+        """Return the random states that a cell seeds, or draws from after somebody has seeded them."""
         called = any(piece.reads & own.keys() for piece in data)
         inner = [piece for piece in pieces if piece.kind != "data"] if called else []
         seeds = frozenset[str]().union(*(p.random.seeds for p in data), *(p.random.late_seeds for p in inner))
@@ -353,11 +357,11 @@ class _Builder:
         return seeds | (draws & self.writers.keys())
 
     def _keeps_state(self, orders: Iterable[int]) -> bool:
-        """Whether definitions make a class or function: what is set on it is carried beside its definition."""
+        """Return whether definitions make a class or function: what is set on it is carried beside its definition."""
         return any(keeps_state(self.definitions[order]) for order in orders)
 
     def _order(self, step: Step, pieces: tuple[Piece, ...]) -> tuple[str, ...]:
-        """A step and its pieces in; the steps above that have to be over because of the files that both touch, out."""
+        """Return the steps above that have to be over because of the files that both touch."""
         data = [piece.files for piece in pieces if piece.kind == "data"]
         replayed = [self.definitions[order] for order in step.definitions]
         imports = {origin.partition(".")[0] for d in replayed for origin in d.origins.values()}
@@ -368,14 +372,14 @@ class _Builder:
         return self.touches.add(step.name, files, imports)
 
     def _is_replayed(self, name: str, bound: frozenset[str]) -> bool:
-        """Whether a changed name is no data here: an import, a class, a constant, or nothing known at all."""
+        """Return whether a changed name is no data here: an import, a class, a constant, or nothing that is known."""
         if name in bound:
             return False
         writers = self.writers.get(name)
         return not writers or bool(writers[-1].definitions)
 
     def _add_list(self, cell: Cell) -> None:
-        """A foreach cell's expression as a step of its own, which is evaluated before there are any items."""
+        """Add a foreach cell's expression as a step of its own, which is evaluated before there are any items."""
         if cell.options.foreach is None:
             return
         expression = cell.options.foreach.expr
@@ -432,7 +436,7 @@ class _Builder:
         )
 
     def _code(self, cell: Cell, analysis: Analysis) -> str:
-        """What a cell does as a hash; a second cell with the same text counts apart: it adds to the file once more."""
+        """Return the hash of what a cell does; a second cell with the same text counts apart: it acts once more."""
         code = hash_of(normal_text(cell, analysis), *behaviour_of(cell.options))
         self.alike[code] += 1
         return code if self.alike[code] == 1 else hash_of(code, str(self.alike[code]))
@@ -447,8 +451,8 @@ class _Builder:
 
     def _producers(self, bindings: Iterable[Binding], definitions: Iterable[int], itself: str) -> tuple[str, ...]:
         binds = [*bindings, *(bind for order in definitions for bind in self.definitions[order].binds)]
-        found = {source.step for bind in binds for source in bind.sources if source.step is not None}
-        return tuple(sorted(found - {itself}))
+        steps = {source.step for bind in binds for source in bind.sources if source.step is not None}
+        return tuple(sorted(steps - {itself}))
 
     def _record_writes(
         self, cell: Cell, analysis: Analysis, writes: frozenset[str], own: Mapping[str, list[int]], step: str
@@ -500,8 +504,8 @@ class _Builder:
                 continue  # bound by the cell itself, on some path
             if missing.step in names or missing.step.startswith("set-up"):
                 self.findings.append(findings.missing_name(missing, self.writers, self.notebook.cells))
-        parameters, found = findings.parameters_of(self.notebook.cells, self.writers)
-        self.findings.extend(found)
+        parameters, problems = findings.parameters_of(self.notebook.cells, self.writers)
+        self.findings.extend(problems)
         steps = tuple(
             msgspec.structs.replace(step, order=order, needs=self._needs(step, names))
             for order, step in enumerate(steps)
@@ -532,7 +536,7 @@ class _Builder:
         )
 
     def _bind_turns(self) -> None:
-        """A name that only the step itself, or its fan-out, may have written before: an earlier turn or item did."""
+        """Bind names that only the step itself, or its fan-out, may have written before: in an earlier turn or item."""
         own: dict[str, dict[str, tuple[Source, ...]]] = {}
         for missing in self.missing:
             if not missing.sure and missing.name in self.writers:
@@ -543,8 +547,8 @@ class _Builder:
                     sources = tuple(Source(definition=order) for order in orders)
                     own.setdefault(name, {})[constant] = sources
         for at, step in enumerate(self.candidates):
-            found = sorted(own.get(step.name, {}).items())
-            more = (Binding(name=name, sources=sources, sure=False) for name, sources in found)
+            earlier = sorted(own.get(step.name, {}).items())
+            more = (Binding(name=name, sources=sources, sure=False) for name, sources in earlier)
             self.candidates[at] = msgspec.structs.replace(step, bindings=(*step.bindings, *more))
 
     def _needed(self) -> tuple[Step, ...]:
@@ -554,13 +558,13 @@ class _Builder:
         reads, and where it has an effect before the last step.
         """
         by_name = {step.name: step for step in self.candidates}
-        wanted = self._closed(by_name, (s.name for s in self.candidates if self.all_cells or s.kind != "cell"))
-        if len(wanted) == len(by_name):
+        needed = self._closed(by_name, (s.name for s in self.candidates if self.all_cells or s.kind != "cell"))
+        if len(needed) == len(by_name):
             return tuple(self.candidates)
-        joins: dict[str, Joins] = dict.fromkeys(wanted, "")
+        joins: dict[str, Joins] = dict.fromkeys(needed, "")
         bodies = self._bodies() if self.lists else ()
-        while found := belonging(self.candidates, self.reached, joins.keys(), bodies):
-            joins.update((name, "effect" if act else "possible") for name, act in found.items())
+        while cells := belonging(self.candidates, self.reached, joins.keys(), bodies):
+            joins.update((name, "effect" if act else "possible") for name, act in cells.items())
             for name in self._closed(by_name, joins):
                 joins.setdefault(name, "possible")
         for step in reversed(self.candidates):
@@ -569,7 +573,7 @@ class _Builder:
         steps = [
             msgspec.structs.replace(step, joins=joins[step.name]) for step in self.candidates if step.name in joins
         ]
-        if len(steps) == len(wanted):
+        if len(steps) == len(needed):
             return tuple(steps)
         affects = affected(steps, self.reached, bodies)
         return tuple(msgspec.structs.replace(step, affects=affects.get(step.name, ())) for step in steps)
@@ -598,7 +602,7 @@ class _Builder:
         return tuple(frozenset(step.name for step in placed if head in step.scope) for head in self.lists)
 
     def _resolve_step(self, word: str) -> str:
-        """A step as people write it: its name, `cell:<id>`, or `cell 3`."""
+        """Return the name of a step as people write it: its name, `cell:<id>`, or `cell 3`."""
         if word.startswith(("cell ", "cell:")):
             tail = word[5:].split(":", maxsplit=1)[0].strip()
             for step in self.candidates:

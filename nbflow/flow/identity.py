@@ -16,30 +16,30 @@ from nbflow.model import Binding, Cell, CellKind, Definition, StepOptions
 
 
 def identity_of(name: str, source: str) -> str:
-    """A definition's names and source in; its id, the same wherever that text stands, out."""
+    """Return a definition's id, the same wherever its text stands."""
     return f"{name}@{hashlib.blake2b(_normal_text(source).encode(), digest_size=12).hexdigest()}"
 
 
 @lru_cache(maxsize=8192)
 def _normal_text(source: str) -> str:
-    """Kept by text: of a cell that was edited only the edited statements are read again."""
+    """Return a statement's normal text, kept by source: of an edited cell only edited statements are read again."""
     return normalise(source)
 
 
 def normal_text(cell: Cell, analysis: Analysis) -> str:
-    """A cell's code for its key: its statements', one by one, or the whole where a cell magic has them."""
+    """Return a cell's code for its key: its statements' one by one, or the whole where a cell magic has them."""
     if analysis.cell_magic is not None or not analysis.statements:
         return normalise(cell.body)
     return "\n".join(_normal_text(statement.source) for statement in analysis.statements)
 
 
 def hash_of(*texts: str) -> str:
-    """Texts in; the hash of all of them out."""
+    """Return one hash of several texts."""
     return hashlib.blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
 
 
 def behaviour_of(options: StepOptions) -> list[str]:
-    """What of a step's options belongs to its code: the loops and conditions that they stand for."""
+    """Return what of a step's options belongs to its code: the loops and conditions that they stand for."""
     texts = {
         "foreach": options.foreach.target if options.foreach is not None else None,
         "if": options.condition and normalise(options.condition),
@@ -51,51 +51,51 @@ def behaviour_of(options: StepOptions) -> list[str]:
 
 
 def future_flags(sources: Iterable[str]) -> int:
-    """Statements in document order in; the compiler's flags that their `from __future__` lines set for what follows."""
-    found = 0
+    """Return the compiler's flags that `from __future__` lines set for what follows."""
+    flags = 0
     for source in sources:
         if source.startswith("from __future__ "):
             names = [alias.name for node in ast.walk(ast.parse(source)) for alias in getattr(node, "names", ())]
-            found |= sum(getattr(__future__, name).compiler_flag for name in names)
-    return found
+            flags |= sum(getattr(__future__, name).compiler_flag for name in names)
+    return flags
 
 
 def step_name(cell: Cell) -> str:
-    """A cell in; the name of the step that it is or may become out."""
+    """Return the name of the step that a cell is or may become."""
     return cell.name if cell.kind == "step" and cell.name else f"cell:{cell.id}"
 
 
 def is_travelling(name: str, kind: CellKind) -> bool:
-    """Whether a name that a cell of this kind binds is an artifact: `_x` is a step's own, IPython's are nobody's."""
+    """Return whether a name that a cell of this kind binds is an artifact: `_x` is a step's own, IPython's nobody's."""
     if not name.startswith("_"):
         return True
     return kind == "plain" and not is_hidden_state(name) and not name.startswith("__")
 
 
 def keeps_state(definition: Definition) -> bool:
-    """Whether a definition makes a class or function, on which cells may set something."""
+    """Return whether a definition makes a class or function, on which cells may set something."""
     return not definition.origins and definition.source.lstrip().startswith(("class ", "def ", "async def ", "@"))
 
 
 def label_of(cell: Cell, writes: frozenset[str]) -> str:
-    """A plain cell and what it writes in; what people call it, `cell 3: df`, out."""
+    """Return what people call a plain cell that writes these names: `cell 3: df`."""
     names = ", ".join(sorted(name for name in writes if not name.startswith("<")))
     kind = "parameters" if cell.kind == "params" else f"cell {cell.position}"
     return f"{kind}: {names}" if names else kind
 
 
 def bindings_of(need: Gathered) -> tuple[Binding, ...]:
-    """What names need in; their bindings by name out."""
+    """Return the bindings of what names need, by name."""
     return tuple(need.bindings[name] for name in sorted(need.bindings))
 
 
 def union(sets: Iterable[Iterable[str]]) -> tuple[str, ...]:
-    """Sets of names in; all names, sorted, out."""
+    """Return all names of several sets, sorted."""
     return tuple(sorted({name for names in sets for name in names}))
 
 
 def definition_of(cell: Cell, piece: Piece, order: int, need: Gathered) -> Definition:
-    """A statement that is replayed, its place and what it needs in; the Definition out."""
+    """Return the Definition of a statement that is replayed, with its place and what it needs."""
     names = tuple(sorted(piece.writes))
     return Definition(
         id=identity_of(",".join(names) or "setup", piece.statement.source),
@@ -117,5 +117,5 @@ def definition_of(cell: Cell, piece: Piece, order: int, need: Gathered) -> Defin
 
 
 def target_names(target: str) -> tuple[str, ...]:
-    """A loop target (`x`, `a, (b, c)`) in; the names that it binds out."""
+    """Return the names that a loop target (`x`, `a, (b, c)`) binds."""
     return tuple(node.id for node in ast.walk(ast.parse(target, mode="eval")) if isinstance(node, ast.Name))

@@ -35,12 +35,12 @@ class Gate:
     task: TaskId
 
 
-Walk = Generator[Candidate | Gate, None, bool]
+Search = Generator[Candidate | Gate, None, bool]
 """Candidates, nearest first; it returns whether what stands behind them does not count any more."""
 
 
 class Loops:
-    """A flow as loops."""
+    """A flow as nested loops."""
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
@@ -49,7 +49,7 @@ class Loops:
 
     @cached_property
     def bodies(self) -> Mapping[str, tuple[Step, ...]]:
-        """Each foreach step's body in document order, inner bodies included."""
+        """Return each foreach step's body in document order, inner bodies included."""
         heads = [step for step in self.flow.steps if step.options.foreach is not None]
         return {
             head.name: tuple(s for s in self.flow.steps if s.scope[: len(head.scope)] == head.scope) for head in heads
@@ -57,27 +57,30 @@ class Loops:
 
     @cached_property
     def own(self) -> Mapping[str, frozenset[str]]:
-        """For each fan-out the names that an item never takes from the one before it."""
+        """Return for each fan-out the names that an item never takes from the one before it."""
         return own_names(self.flow.steps)
 
     def step_of(self, task: TaskId) -> Step:
-        """What a task is made of: its step, or the list that a foreach step runs over."""
+        """Return what a task is made of: its step, or the list that a foreach step runs over."""
         return self.flow.lists[task.step] if task.part == "list" else self.steps[task.step]
 
     @cached_property
     def setting(self) -> dict[str, int]:
-        """The steps that are known to set something in their process, with their positions."""
+        """Return the steps that are known to set something in their process, with their positions."""
         return {step.name: step.position for step in self.flow.steps if PROCESS in step.writes}
 
     @cached_property
     def definitions_by_id(self) -> Mapping[str, Definition]:
-        """Each definition by its id; the first of several alike."""
+        """Return each definition by its id; the first of several alike."""
         return {definition.id: definition for definition in reversed(self.flow.definitions)}
 
     # ------------------------------------------------------------ which task a name comes from
 
     def candidates(self, task: TaskId, name: str, sizes: Sizes) -> Iterator[Candidate | Gate]:
-        """The tasks that may have given a name the value that this task reads, nearest first."""
+        """Yield the tasks that may have given a name the value that this task reads, nearest first."""
+        # The nearest writer before a task, were fan-outs nested for loops: an earlier turn of the step itself; then, from
+        # the innermost loop outwards, what stands above in the same item, what earlier items of that loop left, and
+        # what stands above the loop. Names that are an item's own are never taken from an earlier item.
         step = self.step_of(task)
         writers = self.flow.writers.get(name, ())
         if task.turn and name in step.writes:
@@ -104,9 +107,9 @@ class Loops:
         besides: str | None,
         index: Index,
         sizes: Sizes,
-    ) -> Walk:
-        """Writers that are in this frame, nearest first; true when what stands behind does not count any more."""
-        seen: set[str] = set()
+    ) -> Search:
+        """Yield the writers in this frame, nearest first; return whether what stands behind them counts no more."""
+        heads: set[str] = set()
         for writer in reversed(writers):
             if writer.step is None:
                 return True  # a definition, or a deletion: nothing behind it counts
@@ -116,7 +119,7 @@ class Loops:
                 continue
             if step.scope[: len(frame)] != frame or (besides is not None and besides in step.scope):
                 continue
-            yield from self._writer(name, step, writer.sure, frame, index, sizes, seen)
+            yield from self._writer(name, step, writer.sure, frame, index, sizes, heads)
         return False
 
     def _writer(
@@ -127,9 +130,9 @@ class Loops:
         frame: tuple[str, ...],
         index: Index,
         sizes: Sizes,
-        seen: set[str],
+        heads: set[str],
     ) -> Iterator[Candidate | Gate]:
-        """One writer in a frame; the first in a fan-out below stands for all of it: its items, the last one first."""
+        """Yield one writer in a frame; the first in a fan-out below stands for all its items, the last one first."""
         depth = len(frame)
         if len(step.scope) == depth:
             yield Candidate(settled_id(step, index), sure)
@@ -137,24 +140,24 @@ class Loops:
                 yield Candidate(TaskId(step=step.name, index=index, turn=turn), sure)
             return
         head = step.scope[depth]
-        if head in seen:
+        if head in heads:
             return
-        seen.add(head)
+        heads.add(head)
         yield Gate(TaskId(step=head, index=index, part="all"))
         for item in range(sizes.get((head, index), 0) - 1, -1, -1):
             yield from self._block(name, (*frame, head), (*index, item), sizes)
 
     def _block(self, name: str, frame: tuple[str, ...], index: Index, sizes: Sizes) -> Iterator[Candidate | Gate]:
-        """Every writer of a name in one item of a body, last first."""
-        seen: set[str] = set()
+        """Yield every writer of a name in one item of a body, last first."""
+        heads: set[str] = set()
         for step in reversed(self.bodies[frame[-1]]):
             if name in step.writes:
-                yield from self._writer(name, step, surely(step, name), frame, index, sizes, seen)
+                yield from self._writer(name, step, surely(step, name), frame, index, sizes, heads)
 
     def of_sources(
         self, task: TaskId, name: str, sources: Sequence[Source], sizes: Sizes
     ) -> Iterator[Candidate | Gate]:
-        """The same for steps that are known: those that a definition reads from while defining."""
+        """Yield the tasks of known steps, those that a definition reads from while defining, as `candidates` does."""
         scope = self.step_of(task).scope
         for source in sources:
             if source.step is None:
@@ -168,8 +171,8 @@ class Loops:
             yield from self._writer(name, step, source.sure, frame, index, sizes, set())
 
     def versions(self, name: str, sizes: Sizes) -> Iterator[TaskId | tuple[int, ...]]:
-        """Where a name's value at the end of the notebook may lie: tasks, nearest first, or definitions (by order)."""
-        seen: set[str] = set()
+        """Yield where a name's value at the notebook's end may lie: tasks, nearest first, or orders of definitions."""
+        heads: set[str] = set()
         for writer in reversed(self.flow.writers.get(name, ())):
             if writer.definitions:
                 yield writer.definitions
@@ -180,81 +183,81 @@ class Loops:
             if step is None:
                 yield TaskId(step=writer.step)
                 continue
-            found = self._writer(name, step, False, (), (), sizes, seen)
-            yield from (candidate.task for candidate in found if isinstance(candidate, Candidate))
+            candidates = self._writer(name, step, False, (), (), sizes, heads)
+            yield from (candidate.task for candidate in candidates if isinstance(candidate, Candidate))
 
     # ------------------------------------------------------------ what must settle first
 
     def needs(self, task: TaskId, sizes: Sizes) -> tuple[TaskId, ...]:
-        """The tasks that must have settled before this one's inputs can be looked up."""
+        """Return the tasks that must have settled before this one's inputs can be looked up."""
         if task.part == "all":
             return (msgspec.structs.replace(task, part="list"),)
         if task.part == "last":
             return (TaskId(step=task.step, index=task.index, turn=0),)
         step = self.step_of(task)
-        found: dict[TaskId, None] = {}
+        tasks: dict[TaskId, None] = {}
         binds = [*step.bindings, *(b for order in step.definitions for b in self.flow.definitions[order].binds)]
         names = sorted({bind.name for bind in step.bindings})
         looks = [self.candidates(task, name, sizes) for name in names]
         looks += [self.of_sources(task, bind.name, bind.sources, sizes) for bind in binds[len(step.bindings) :]]
         for look in looks:
-            found.update((c.task, None) for c in _up_to_sure(look) if c.task.step in self.steps)
+            tasks.update((c.task, None) for c in _up_to_sure(look) if c.task.step in self.steps)
         for word in (*step.options.after, *(name for name in step.ordered if name in self.steps)):
-            found[self.whole(word, task)] = None
+            tasks[self.whole(word, task)] = None
         for head in self._joined(step):
-            found[TaskId(step=head.name, index=task.index[: len(head.scope) - 1], part="all")] = None
+            tasks[TaskId(step=head.name, index=task.index[: len(head.scope) - 1], part="all")] = None
         if step.options.until is not None and task.turn:
-            found[TaskId(step=step.name, index=task.index, turn=task.turn - 1)] = None
-        found.pop(task, None)
-        return tuple(found)
+            tasks[TaskId(step=step.name, index=task.index, turn=task.turn - 1)] = None
+        tasks.pop(task, None)
+        return tuple(tasks)
 
     @cached_property
     def _changes(self) -> Mapping[str, tuple[Step, ...]]:
-        """For each name the steps that may change the value that they read, whether they run now or later."""
-        found: dict[str, list[Step]] = {}
+        """Return for each name the steps that may change the value that they read, whether they run now or later."""
+        changers: dict[str, list[Step]] = {}
         for step in (*self.flow.steps, *self.flow.beyond):
             for name in {binding.name for binding in step.bindings}.intersection(step.writes):
-                found.setdefault(name, []).append(step)
-        return {name: tuple(steps) for name, steps in found.items()}
+                changers.setdefault(name, []).append(step)
+        return {name: tuple(steps) for name, steps in changers.items()}
 
     def changed_below(self, step: Step, name: str) -> bool:
-        """Whether a step below, or one in the same fan-out, may change what the name holds after this step."""
+        """Return whether a step below, or one in the same fan-out, may change what the name holds after this step."""
         return any(self._is_below(step, other) for other in self._changes.get(name, ()))
 
     def _is_below(self, step: Step, other: Step) -> bool:
-        """Whether another step stands below, or in the same fan-out."""
+        """Return whether another step stands below, or in the same fan-out."""
         return other.name != step.name and (
             other.position > step.position or not set(step.scope).isdisjoint(other.scope)
         )
 
     def tracked(self, step: Step) -> tuple[str, ...]:
-        """Names that a step below may change: what shares objects with them after this step has to stay with them.
+        """Return the names that a step below may change: what shares objects with them has to stay with them.
 
         All (`*`), where that is one of its own: whatever shares objects with it changes too.
         """
-        known = self._tracked.get(step.name)
-        if known is None or known[0] is not step:
-            known = self._tracked[step.name] = step, self._tracked_of(step)
-        return known[1]
+        cached = self._tracked.get(step.name)
+        if cached is None or cached[0] is not step:
+            cached = self._tracked[step.name] = step, self._tracked_of(step)
+        return cached[1]
 
     def kept_together(self, step: Step) -> tuple[str, ...]:
-        """Names that are stored with what shares objects with them: what a later cell may change is not known yet."""
+        """Return the names stored with what shares objects with them; a later cell may change what is not known yet."""
         return ("*", AXES) if self.flow.notebook.grows else self.tracked(step)
 
     def _tracked_of(self, step: Step) -> tuple[str, ...]:
         axes = (AXES,) if any(self._is_below(step, other) for other in self._naming) else ()
         if any(self.changed_below(step, name) for name in step.writes if not name.startswith("<")):
             return ("*", *axes)
-        found = (n for n in sorted(self._changes) if not n.startswith("<") and self.changed_below(step, n))
-        return (*found, *axes)
+        names = (n for n in sorted(self._changes) if not n.startswith("<") and self.changed_below(step, n))
+        return (*names, *axes)
 
     @cached_property
     def _naming(self) -> tuple[Step, ...]:
-        """The steps that may name the levels of an index in place."""
+        """Return the steps that may name the levels of an index in place."""
         return tuple(step for step in (*self.flow.steps, *self.flow.beyond) if names_axes(step.source))
 
     def possible_writers(self, step: Step) -> tuple[Step, ...]:
-        """Steps above that hand something that this one reads to calls, which might change it in place."""
+        """Return the steps above that hand something that this one reads to calls, which might change it in place."""
         reads = {binding.name for binding in step.bindings}
         return tuple(
             s for s in self.flow.steps
@@ -262,7 +265,7 @@ class Loops:
         )  # fmt: skip
 
     def whole(self, word: str, task: TaskId) -> TaskId:
-        """All of a step that `--after` names, as far as it concerns this task."""
+        """Return all of a step that `--after` names, as far as it concerns this task."""
         name = next(
             (s.name for s in self.flow.steps if word in (s.name, f"cell {s.position}", f"cell:{s.position}")), word
         )
@@ -273,62 +276,62 @@ class Loops:
         return TaskId(step=other.scope[shared], index=task.index[:shared], part="all")
 
     def _joined(self, step: Step) -> tuple[Step, ...]:
-        """The foreach step whose fan-out a join closes."""
+        """Return the foreach steps whose fan-outs a join closes."""
         heads = {
             self.steps[name].scope[-1] for name in step.options.join if name in self.steps and self.steps[name].scope
         }
         return tuple(self.steps[head] for head in sorted(heads))
 
     def joined(self, step: Step) -> Step | None:
-        """The foreach step whose fan-out this step closes; None when it is no join."""
+        """Return the foreach step whose fan-out this step closes; None when it is no join."""
         return next(iter(self._joined(step)), None)
 
     # ------------------------------------------------------------ which tasks there are
 
     def first(self) -> tuple[TaskId, ...]:
-        """The tasks outside every fan-out, and the lists of the outermost ones."""
+        """Return the tasks outside every fan-out, and the lists of the outermost ones."""
         return self._tasks_in((), ())
 
     def items(self, head: str, index: Index, size: int) -> tuple[TaskId, ...]:
-        """The tasks of a fan-out whose list is known."""
+        """Return the tasks of a fan-out whose list is known."""
         scope = self.steps[head].scope
         return tuple(task for item in range(size) for task in self._tasks_in(scope, (*index, item)))
 
     def places(self, head: str, index: Index) -> tuple[TaskId, ...]:
-        """One task for each step of a fan-out's body at its place: they stand for a fan-out that has no list."""
+        """Return one task for each step of a fan-out's body: they stand for a fan-out that has no list."""
         return tuple(TaskId(step=step.name, index=index) for step in self.bodies[head])
 
     def gate_needs(self, gate: TaskId, size: int) -> tuple[TaskId, ...]:
-        """What the end of a fan-out waits for: every task of every item, inner fan-outs as a whole."""
+        """Return what the end of a fan-out waits for: every task of every item, inner fan-outs as a whole."""
         scope = self.steps[gate.step].scope
-        found: list[TaskId] = []
+        tasks: list[TaskId] = []
         for item in range(size):
             index = (*gate.index, item)
             for step in self.bodies[gate.step]:
                 if step.scope == scope:
-                    found.append(settled_id(step, index))
+                    tasks.append(settled_id(step, index))
                 elif len(step.scope) == len(scope) + 1 and step.scope[-1] == step.name:
-                    found.append(TaskId(step=step.name, index=index, part="all"))
-        return tuple(found)
+                    tasks.append(TaskId(step=step.name, index=index, part="all"))
+        return tuple(tasks)
 
     def _tasks_in(self, scope: tuple[str, ...], index: Index) -> tuple[TaskId, ...]:
-        found: list[TaskId] = []
+        tasks: list[TaskId] = []
         for step in self.flow.steps:
             if step.scope == scope:
-                found.extend(own_tasks(step, index))
+                tasks.extend(own_tasks(step, index))
             elif step.options.foreach is not None and step.scope[:-1] == scope:
-                found.append(TaskId(step=step.name, index=index, part="list"))
-                found.append(TaskId(step=step.name, index=index, part="all"))
-        return tuple(found)
+                tasks.append(TaskId(step=step.name, index=index, part="list"))
+                tasks.append(TaskId(step=step.name, index=index, part="all"))
+        return tuple(tasks)
 
 
 def settled_id(step: Step, index: Index) -> TaskId:
-    """The task whose end is the step's end at this place: of an --until, the gate after its last turn."""
+    """Return the task whose end is the step's end at this place: of an --until, the gate after its last turn."""
     return TaskId(step=step.name, index=index, part="last" if step.options.until is not None else "")
 
 
 def _up_to_sure(look: Iterable[Candidate | Gate]) -> Iterator[Candidate | Gate]:
-    """The tasks that have to settle before it is known where a name comes from."""
+    """Yield the tasks that have to settle before it is known where a name comes from."""
     for each in look:
         yield each
         if isinstance(each, Candidate) and each.sure:
@@ -336,7 +339,7 @@ def _up_to_sure(look: Iterable[Candidate | Gate]) -> Iterator[Candidate | Gate]:
 
 
 def own_tasks(step: Step, index: Index) -> tuple[TaskId, ...]:
-    """A step's tasks at one place that are known before it has run."""
+    """Return a step's tasks at one place that are known before it has run."""
     if step.options.until is None:
         return (TaskId(step=step.name, index=index),)
     return (TaskId(step=step.name, index=index, turn=0), TaskId(step=step.name, index=index, part="last"))
@@ -350,7 +353,7 @@ def next_turn(step: Step, task: TaskId, record: Record) -> TaskId | None:
 
 
 def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """How many fan-outs two scopes have in common."""
+    """Return how many fan-outs two scopes have in common."""
     shared = 0
     while shared < min(len(one), len(other)) and one[shared] == other[shared]:
         shared += 1

@@ -43,7 +43,7 @@ class RawCell:
 
 
 def read_notebook(path: str | Path) -> Notebook:
-    """A path to an .ipynb or a percent-format .py in; its Notebook out; NotebookError when it cannot be read."""
+    """Read an .ipynb or a percent-format .py; NotebookError where it cannot be read."""
     place = Path(path)
     try:
         text = read_text(place)
@@ -65,7 +65,7 @@ def read_notebook(path: str | Path) -> Notebook:
 
 
 def _others(place: Path) -> list[str]:
-    """The notebooks of the folder that a path leads to."""
+    """Return the words for the notebooks of the folder that a path leads to."""
     try:
         return sorted(other.name for other in place.parent.iterdir() if other.suffix == (place.suffix or ".ipynb"))
     except OSError:
@@ -73,23 +73,23 @@ def _others(place: Path) -> list[str]:
 
 
 def parse_document(text: str, *, name: str, folder: str, path: str | None = None) -> Notebook:
-    """The text of a .ipynb (JSON) or of a percent-format .py in; the Notebook out."""
+    """Parse the text of an .ipynb (JSON) or of a percent-format .py."""
     if path is not None and path.endswith(".py"):
         return parse_cells(parse_percent(text), name=flow_name(text) or name, folder=folder, path=path, document=text)
     document = read_document(text, path or name)
-    named = _mapping(document["metadata"].get("nbflow")).get("flow")
-    if named and not isinstance(named, str):
+    own_name = _mapping(document["metadata"].get("nbflow")).get("flow")
+    if own_name and not isinstance(own_name, str):
         raise NotebookError(
             f"{path or name}: `nbflow.flow` in its metadata is no text", fix="correct it, or take it out"
         )
     cells = _code_cells(document["cells"])
-    return parse_cells(cells, name=named or name, folder=folder, path=path, document=text)
+    return parse_cells(cells, name=own_name or name, folder=folder, path=path, document=text)
 
 
 def read_document(text: str, where: str) -> dict[str, Any]:
-    """The text of an .ipynb of any format in; its JSON in format 4, each cell's parts of the types that it has, out.
+    """Return the JSON of an .ipynb of any format in format 4, each cell's parts of the types that they should have.
 
-    What a part says that is of no such type says nothing; NotebookError where there are no cells.
+    A part of another type counts as absent; NotebookError where there are no cells.
     """
     try:
         document = json.loads(text)
@@ -118,18 +118,18 @@ def _cell_of(cell: object, where: str) -> dict[str, Any]:
         words = [jsonable.text(tag) for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
         metadata = {**metadata, "tags": words}
     kind = cell.get("cell_type")
-    found = {
+    parts = {
         **cell, "metadata": metadata, "source": _text_of(cell.get("source")),
         "cell_type": kind if kind in ("code", "markdown") else "raw",
     }  # fmt: skip
     if not isinstance(cell.get("id", ""), str):
-        del found["id"]
-    return found
+        del parts["id"]
+    return parts
 
 
-def _mapping(found: object) -> dict[str, Any]:
-    """A part of a document in; the same, empty where it is not what it should be, out: nothing of ours is in it."""
-    return found if isinstance(found, dict) else {}
+def _mapping(part: object) -> dict[str, Any]:
+    """Return a part of a document, empty where it is no mapping: nothing of nbflow's is in it then."""
+    return part if isinstance(part, dict) else {}
 
 
 def _json_problem(text: str, error: Exception) -> str:
@@ -166,14 +166,14 @@ def _code_cells(document: Iterable[Mapping[str, Any]]) -> list[RawCell]:
 
 
 def _text_of(source: object) -> str:
-    """A cell's source as a document has it in, a text or a list of lines; the text out, whatever else it is."""
+    """Return a cell's source, a text or a list of lines in a document, as text; whatever else it is, as no text."""
     if isinstance(source, list):
         return "".join(each if isinstance(each, str) else str(each) for each in source)
     return source if isinstance(source, str) else "" if source is None else str(source)
 
 
 def parse_percent(text: str) -> list[RawCell]:
-    """Percent-format Python in; its code cells out; Markdown cells' comment marks are taken off."""
+    """Return the code cells of percent-format Python; Markdown cells' comment marks are taken off."""
     cells: list[RawCell] = []
     above: list[str] = []
     for cell in read_percent(text):
@@ -188,7 +188,7 @@ def parse_percent(text: str) -> list[RawCell]:
 def parse_cells(
     cells: Sequence[RawCell], *, name: str, folder: str, path: str | None = None, document: str = ""
 ) -> Notebook:
-    """Raw code cells in document order in; the Notebook with each cell's kind, options and body out."""
+    """Return the Notebook of raw code cells in document order, with each cell's kind, options and body."""
     check_flow_name(name)
     reading = _Reading(frozenset(raw.id for raw in cells if raw.id))
     parsed = tuple(reading.read(raw, position) for position, raw in enumerate(cells, start=1))
@@ -198,7 +198,7 @@ def parse_cells(
 
 
 def check_flow_name(name: str) -> str:
-    """A flow's name in; the same out; NotebookError where it cannot be written into a line, or would lead elsewhere.
+    """Return a flow's name; NotebookError where it cannot be written into a line, or would lead elsewhere.
 
     Letters and signs of every script may stand in it: joiners, wide and narrow spaces too, which are not printable.
     """
@@ -212,7 +212,7 @@ def check_flow_name(name: str) -> str:
 
 @dataclass
 class _Reading:
-    """What has been seen so far while the cells are read in order."""
+    """What has been read so far, cell by cell in order."""
 
     given: frozenset[str]
     ids: set[str] = field(default_factory=set)
@@ -263,7 +263,7 @@ class _Reading:
 
 
 def split_header(source: str) -> tuple[tuple[str, str] | None, str]:
-    """A cell's source in; ((kind, rest of the line) or None, the source with all up to that line emptied) out."""
+    """Return a cell's header as (kind, rest of the line), or None, and the source with all up to that line emptied."""
     lines = source.split("\n")
     header = header_of(lines)
     if header is None:
@@ -272,7 +272,7 @@ def split_header(source: str) -> tuple[tuple[str, str] | None, str]:
 
 
 def without_control_lines(source: str) -> str:
-    """A cell's source in; the same with `%flow`, `%load_ext nbflow` and package installs emptied out."""
+    """Return a cell's source with `%flow`, `%load_ext nbflow` and package installs emptied."""
     if (
         "flow" not in source
         and "pip" not in source
@@ -316,7 +316,7 @@ def _as_misplaced(misplaced: Misplaced, cell: str) -> Finding:
 
 
 def document_of(cells: Iterable[tuple[str, str]], name: str) -> str:
-    """(cell id, source) pairs in; the text of a notebook that holds them out."""
+    """Return the text of a notebook that holds cells of these ids and sources."""
     return json.dumps(
         {
             "cells": [

@@ -41,7 +41,7 @@ class Option:
 
 
 def parse_duration(text: str) -> float:
-    """`90s`, `1.5h`, `2d`, or a plain number of seconds in; seconds out."""
+    """Return `90s`, `1.5h`, `2d`, or a plain number of seconds, in seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip())
     if not match or (match[2] and match[2] not in _UNITS_TIME):
         raise ValueError(f"{text!r} is no duration: write a number with one of {', '.join(_UNITS_TIME)}")
@@ -49,7 +49,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_size(text: str) -> int:
-    """`512M`, `8G`, `8GiB`, or a plain number of bytes in; bytes out."""
+    """Return `512M`, `8G`, `8GiB`, or a plain number of bytes, in bytes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", text.strip().upper())
     if not match or match[2] not in _UNITS_SIZE:
         raise ValueError(f"{text!r} is no size: write a number with K, M, G or T (Ki, Mi … for powers of two)")
@@ -109,7 +109,7 @@ class _Mended(ValueError):
 
 
 def _condition(text: str) -> str:
-    """An expression, but no string: whatever its words say, it would be true (an empty one false) every time."""
+    """Return an expression that is no string: whatever its words say, one would always be true (an empty one false)."""
     expression = _expression(text)
     tree = ast.parse(expression, mode="eval").body
     if isinstance(tree, ast.Constant) and isinstance(tree.value, str):
@@ -121,7 +121,7 @@ def _condition(text: str) -> str:
 
 
 def _binds_nothing(expression: ast.AST) -> None:
-    """ValueError for `:=`: whether the name is bound would depend on where the expression is evaluated."""
+    """Raise ValueError for `:=`: whether the name is bound would depend on where the expression is evaluated."""
     for node in ast.walk(expression):
         if isinstance(node, ast.NamedExpr):
             raise ValueError(f"`{ast.unparse(node)}` would bind {node.target.id}: bind it in the cell, or in one above")  # noqa: TRY004  # the text is wrong
@@ -173,7 +173,7 @@ OPTIONS: dict[str, Option] = {
 
 
 def parse_header(line: str, *, cell: str | None = None) -> tuple[str, StepOptions]:
-    """What follows `%%step` in; the step's name and its options out; OptionError says what cannot be read."""
+    """Return the step's name and options of what follows `%%step`; OptionError says what cannot be read."""
     text = line.strip()
     head = re.match(r"\"[^\"]*\"|'[^']*'|\S+", text)
     if not head or head[0].startswith("--"):
@@ -181,22 +181,22 @@ def parse_header(line: str, *, cell: str | None = None) -> tuple[str, StepOption
             "the step has no name", cell=cell, line=1, fix="write `%%step NAME`, for example `%%step load`"
         )
     name = check_name(head[0].strip("\"'"), cell=cell)
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in _split(text[head.end() :], name, cell):
         option = OPTIONS[key]
-        if option.field in found:
+        if option.field in values:
             raise OptionError(f"--{key} is given twice", step=name, cell=cell, line=1, fix="keep one of them")
-        found[option.field] = _parse_value(key, option, value, name, cell)
-    if found.get("secret") and found.get("here"):
+        values[option.field] = _parse_value(key, option, value, name, cell)
+    if values.get("secret") and values.get("here"):
         raise OptionError(
             "--secret and --here exclude each other: what is shown in the kernel itself cannot be masked",
             step=name, cell=cell, line=1, fix="leave --here out: the step then runs in a process",
         )  # fmt: skip
-    return name, StepOptions(**found)
+    return name, StepOptions(**values)
 
 
 def check_name(name: str, *, cell: str | None = None) -> str:
-    """A step's name in; the same out; OptionError when it holds what no name may hold."""
+    """Return a step's name; OptionError when it holds what no name may hold."""
     if not name or len(name) > 100 or _BAD_NAME.search(name):
         raise OptionError(
             f"{name!r} cannot be a step's name",
@@ -208,7 +208,7 @@ def check_name(name: str, *, cell: str | None = None) -> str:
 
 
 def check_tag(tag: str) -> str:
-    """A run's tag in; the same out; OptionError when it is empty or holds blanks or control characters."""
+    """Return a run's tag; OptionError when it is empty or holds blanks or control characters."""
     if not tag or len(tag) > 100 or not tag.isprintable() or " " in tag:
         raise OptionError(f"{tag!r} cannot be a tag", fix="use up to 100 characters, without blanks and line ends")
     return tag
@@ -237,7 +237,7 @@ def _parse_value(key: str, option: Option, value: str, step: str, cell: str | No
 
 
 def _split(text: str, step: str, cell: str | None) -> list[tuple[str, str]]:
-    """The text after the name in; (option, value text) pairs out, cut at ` --known` outside brackets and quotes."""
+    """Yield (option, value text) pairs of the text after the name, cut at ` --known` outside brackets and quotes."""
     starts = [at for at in _dashes(text) if not _inside_expression(text, at)]
     leading = text[: starts[0]].strip() if starts else text.strip()
     if leading:
@@ -251,7 +251,7 @@ def _split(text: str, step: str, cell: str | None) -> list[tuple[str, str]]:
         if key not in OPTIONS:
             raise OptionError(
                 f"unknown option --{key}{nearest(key, OPTIONS)}",
-                step=step, cell=cell, line=1, fix=f"known options: {', '.join('--' + known for known in OPTIONS)}",
+                step=step, cell=cell, line=1, fix=f"known options: {', '.join('--' + name for name in OPTIONS)}",
             )  # fmt: skip
         value = value.strip()
         if not OPTIONS[key].expression:
@@ -267,7 +267,7 @@ def _unquote(value: str) -> str:
 
 
 def _dashes(text: str) -> list[int]:
-    """Places of `--` at the start of a word, outside brackets and quotes."""
+    """Yield the places of `--` at the start of a word, outside brackets and quotes."""
     places: list[int] = []
     depth, quote, at = 0, "", 0
     while at < len(text):
@@ -291,19 +291,19 @@ def _dashes(text: str) -> list[int]:
 
 
 def _inside_expression(text: str, at: int) -> bool:
-    """Whether the `--` here belongs to an expression (`x - --y`): no option's name, behind an expression option."""
+    """Return whether a `--` belongs to an expression (`x - --y`): no option's name, behind an expression option."""
     word = re.match(r"--([\w-]*)", text[at:])
     if word is None or word[1] in OPTIONS:
         return False
     before = [place for place in _dashes(text) if place < at]
     options = [re.match(r"--([\w-]*)", text[place:]) for place in before]
-    known = [match[1] for match in options if match and match[1] in OPTIONS]
+    names = [match[1] for match in options if match and match[1] in OPTIONS]
     looks_like_option = bool(re.match(r"--[a-z][a-z-]+(\s|=|$)", text[at:]))
-    return bool(known) and OPTIONS[known[-1]].expression and not looks_like_option
+    return bool(names) and OPTIONS[names[-1]].expression and not looks_like_option
 
 
 def tries_again(options: StepOptions, attempt: int, failure: TaskFailure) -> bool:
-    """A step's options, a failed attempt (from 1) and its failure in; whether `--retry` asks for another one out.
+    """Return whether `--retry` asks for another attempt after one (counted from 1) that failed.
 
     With `--once` there is no other one: what has begun may have done its work.
     """
@@ -314,7 +314,7 @@ def tries_again(options: StepOptions, attempt: int, failure: TaskFailure) -> boo
 
 
 def render_options(options: StepOptions) -> str:
-    """StepOptions in; the option text that parses to them out, in the order of the table."""
+    """Return the option text that parses to these options, in the order of the table."""
     words = []
     default = StepOptions()
     for key, option in OPTIONS.items():

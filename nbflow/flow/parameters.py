@@ -31,13 +31,13 @@ class File(str):
 
 
 def read_parameters(cell: Cell) -> list[Parameter]:
-    """A `%%params` cell in; its parameters in order out; other statements are left to the cell."""
+    """Return the parameters of a `%%params` cell in order; other statements are left to the cell."""
     try:
         tree = ast.parse(cell.body)
     except (SyntaxError, ValueError):
         return []
     comments = _comments(cell.body)
-    found = []
+    parameters = []
     for node in tree.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             annotation: str | None = ast.unparse(node.annotation)
@@ -47,11 +47,11 @@ def read_parameters(cell: Cell) -> list[Parameter]:
             annotation = _type_of_literal(value)
         else:
             continue
-        found.append(Parameter(
+        parameters.append(Parameter(
             name=name, annotation=annotation, default=None if value is None else ast.unparse(value),
             line=node.lineno, cell=cell.id, help=_help(node, comments),
         ))  # fmt: skip
-    return found
+    return parameters
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _comments(source: str) -> _Comments:
 
 
 def _help(node: ast.stmt, comments: _Comments) -> str:
-    """The comment behind an assignment, else the lines right above it that hold nothing but a comment."""
+    """Return the comment behind an assignment, else the lines right above it that hold nothing but a comment."""
     for line in (node.end_lineno or node.lineno, node.lineno):
         if line in comments.behind:
             return comments.behind[line]
@@ -89,7 +89,7 @@ def _help(node: ast.stmt, comments: _Comments) -> str:
 
 
 def is_file(parameter: Parameter) -> bool:
-    """Whether a parameter is declared as `File`, `Optional[File]` or `File | None`."""
+    """Return whether a parameter is declared as `File`, `Optional[File]` or `File | None`."""
     try:
         tree = ast.parse((parameter.annotation or "").strip("'\""), mode="eval")
     except SyntaxError:
@@ -102,14 +102,14 @@ def _last_name(node: ast.AST) -> str:
 
 
 def with_file(source: str) -> str:
-    """A params cell's body in; the same with `File` spelt so that it needs no import, line numbers kept, out."""
+    """Return a params cell's body with `File` spelt so that it needs no import, line numbers kept."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return source
     lines = source.split("\n")
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "File"]
-    for node in sorted(found, key=lambda name: (name.lineno, name.col_offset), reverse=True):
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "File"]
+    for node in sorted(names, key=lambda node: (node.lineno, node.col_offset), reverse=True):
         line = lines[node.lineno - 1].encode()  # columns are bytes
         start, end = node.col_offset, node.col_offset + len("File")
         lines[node.lineno - 1] = (line[:start] + FILE.encode() + line[end:]).decode()
@@ -134,16 +134,16 @@ def gather_overrides(
     environment: Mapping[str, str],
     exists: Callable[[str], bool] = lambda _: True,
 ) -> dict[str, Any]:
-    """Values from the command line or a call, from a file, from the environment in; typed values by name out.
+    """Return values from the command line or a call, from a file and from the environment, typed, by name.
 
     Strongest first: `given`, `from_file`, `NBFLOW_PARAM_<NAME>`. Raises one ParameterError that lists every problem:
     unknown names, values of the wrong type, parameters without a value, files of which `exists` says no.
     """
-    known = {parameter.name: parameter for parameter in parameters}
+    by_name = {parameter.name: parameter for parameter in parameters}
     values: dict[str, Any] = {}
-    named = {**from_file, **given}
-    problems = [f"unknown parameter {name!r}{nearest(name, known)}" for name in named if name not in known]
-    for name, parameter in known.items():
+    values_by_name = {**from_file, **given}
+    problems = [f"unknown parameter {name!r}{nearest(name, by_name)}" for name in values_by_name if name not in by_name]
+    for name, parameter in by_name.items():
         if name in given:
             raw: Any = given[name]
         elif name in from_file:
@@ -171,7 +171,7 @@ def gather_overrides(
 
 
 def _is_wrong(parameter: Parameter) -> bool:
-    """Whether a literal default is of another type than the one that is declared; None always stands for no value."""
+    """Return whether a literal default is of another type than declared; None always stands for no value."""
     try:
         value = ast.literal_eval(parameter.default or "None")
         kind = ast.parse((parameter.annotation or "Any").strip("'\""), mode="eval").body
@@ -181,7 +181,7 @@ def _is_wrong(parameter: Parameter) -> bool:
 
 
 def fits(value: Any, kind: ast.expr) -> bool:
-    """Whether a value is of a type as it is written; of types that are unknown here, every value is."""
+    """Return whether a value is of a type as it is written; of types that are unknown here, every value is."""
     match kind:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return fits(value, left) or fits(value, right)
@@ -214,7 +214,7 @@ def _fits_generic(value: Any, base: str, options: list[ast.expr]) -> bool:
 def _missing_files(
     parameters: tuple[Parameter, ...], values: Mapping[str, Any], exists: Callable[[str], bool]
 ) -> list[str]:
-    """What is wrong with file parameters whose path is known: computed defaults are looked at later."""
+    """Return what is wrong with file parameters whose path is known: computed defaults are looked at later."""
     paths = {p.name: values.get(p.name, _literal(p.default)) for p in parameters if is_file(p)}
     return [f"{name} = {str(path)!r}: there is no such file" for name, path in paths.items()
             if isinstance(path, str) and not exists(path)]  # fmt: skip
@@ -228,7 +228,7 @@ def _literal(source: str | None) -> Any:
 
 
 def convert(raw: Any, annotation: str | None) -> Any:
-    """A value, or its text, and a type's source in; the typed value out; ValueError says what was expected."""
+    """Return a value, or its text, as a type's source says; ValueError says what was expected."""
     if annotation is None:
         return _from_json(raw) if isinstance(raw, str) else raw
     try:
@@ -265,7 +265,7 @@ def _convert_generic(raw: Any, base: str, inner: ast.expr) -> Any:
         raise ValueError(f"must be one of {', '.join(map(repr, allowed))}")
     if base in ("Annotated", "Final"):
         return _convert(raw, options[0])
-    value = _CONVERTERS.get(base.lower(), lambda given: given)(raw)
+    value = _CONVERTERS.get(base.lower(), lambda value: value)(raw)
     if base.lower() in ("list", "set", "frozenset") and options:
         return type(value)(_convert(part, options[0]) for part in value)
     if base.lower() == "dict" and len(options) == 2:
@@ -396,7 +396,7 @@ _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
 
 
 def source_of(value: Any) -> str:
-    """A parameter's value in; an expression that makes it without any import out."""
+    """Return an expression that makes a parameter's value without any import."""
     match value:
         case File():
             return f"{FILE}({str.__repr__(value)})"
@@ -410,7 +410,7 @@ def source_of(value: Any) -> str:
 
 
 def override_source(source: str, values: Mapping[str, Any]) -> str:
-    """A params cell's body and values by name in; the body with these values assigned, line numbers kept, out."""
+    """Return a params cell's body with these values assigned, line numbers kept."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -440,7 +440,7 @@ CONSTANT = frozenset(
 
 
 def is_constant(source: str) -> bool:
-    """Whether a params cell's defaults can never come out differently: `date.today()` can, `date(2024, 1, 1)` not."""
+    """Return whether a params cell's defaults always come out the same: `date(2024, 1, 1)` does, `date.today()` not."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -450,7 +450,7 @@ def is_constant(source: str) -> bool:
 
 
 def literal_values(source: str) -> dict[str, Any] | None:
-    """A params cell's body in; its values when every default is a literal (so that no task is needed), else None."""
+    """Return a params cell's values when every default is a literal, so that no task is needed; else None."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):

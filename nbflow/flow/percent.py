@@ -28,7 +28,7 @@ class PercentCell:
 
 
 def read_percent(text: str) -> list[PercentCell]:
-    """Percent-format Python in; its cells in order out, Markdown and magics without their comment marks.
+    """Return the cells of percent-format Python in order, Markdown and magics without their comment marks.
 
     Jupytext's header and cells that are active only in the script (`active-py`) are no cells; nor are empty cells
     without an id.
@@ -55,22 +55,22 @@ def read_percent(text: str) -> list[PercentCell]:
 
 
 def flow_name(text: str) -> str | None:
-    """Percent-format Python in; the name that its header gives the flow out, None when it gives none."""
+    """Return the name that the header of percent-format Python gives the flow, or None."""
     header = _HEADER.match(text)
-    found = re.search(r"^#\s+nbflow:\s*\n#\s+flow:\s*(.+)$", header["lines"], re.MULTILINE) if header else None
-    return found[1].strip().strip("\"'") if found else None
+    match = re.search(r"^#\s+nbflow:\s*\n#\s+flow:\s*(.+)$", header["lines"], re.MULTILINE) if header else None
+    return match[1].strip().strip("\"'") if match else None
 
 
 def _marker(match: re.Match[str], line: str) -> tuple[str, str | None, tuple[str, ...]]:
     mark = (match["kind"] or "") + (match["title"] or "")
     kind = "markdown" if "[markdown]" in mark or "[md]" in mark else "raw" if "[raw]" in mark else "code"
-    found = re.search(r'\bid="([^"]*)"', line)
+    identity = re.search(r'\bid="([^"]*)"', line)
     labels = re.search(r"\btags=(\[[^\]]*\])", line)
-    return kind, found[1] if found else None, _words(labels[1]) if labels else ()
+    return kind, identity[1] if identity else None, _words(labels[1]) if labels else ()
 
 
 def _words(labels: str) -> tuple[str, ...]:
-    """A list of tags as JSON in; the tags, none where it is no such list, out."""
+    """Return a list of tags written as JSON; none where it is no such list."""
     try:
         return tuple(tag for tag in json.loads(labels) if isinstance(tag, str))
     except (ValueError, RecursionError):
@@ -87,7 +87,7 @@ def _uncommented(kind: str, source: str) -> str:
 
 
 def comment_magics(source: str) -> str:
-    """A code cell's source in; the same as valid Python out: header line, magics, `!` and `?` lines as comments."""
+    """Return a code cell's source as valid Python: header line, magics, `!` and `?` lines as comments."""
     lines = source.split("\n")
     header = header_of(lines)
     own = header.at if header is not None else -1
@@ -108,7 +108,7 @@ def comment_magics(source: str) -> str:
 
 
 def uncomment_magics(source: str) -> str:
-    """What `comment_magics` gave in; the cell's source out. A `# %%step` header stays as it is.
+    """Return a cell's source from what `comment_magics` made of it. A `# %%step` header stays as it is.
 
     Below one that is commented out it would not be the header: there it becomes `%%step` again.
     """
@@ -136,7 +136,7 @@ def _first(lines: list[str], start: int = 0) -> int | None:
 
 
 def _commented(line: str, is_python: bool) -> str:
-    """A line in; as a comment if it is IPython's; what looks like such a comment already gets one mark more."""
+    """Return a line of IPython's as a comment; what looks like such a comment already gets one mark more."""
     if _COMMENTED.match(line):
         return f"# {line}"
     block = _IN_BLOCK.match(line)

@@ -1,4 +1,4 @@
-"""Cells in document order → which plain cells may change what a step below them reads, and so belong to the flow. Pure.
+"""Cells in document order → which plain cells may change what a step below reads, and so belong to the flow. Pure.
 
 Objects go by numbers: each statement that binds names makes one, and the names that it binds may hold it and whatever
 it was given. What two names may both hold they may share. A plain cell is part of the flow where it may change an
@@ -94,34 +94,41 @@ class Reach:
     ) -> tuple[Touch | None, ...]:
         """Return what each statement of a cell may do, functions taken in on the way."""
         text, origins, above = self.text, dict(origins), dict[str, object]()
-        bound = ChainMap(above, cast("dict[str, object]", writers))
-        found = []
+        writers_so_far = ChainMap(above, cast("dict[str, object]", writers))
+        touches = []
         for piece in pieces:
-            known = Above(
-                origins, self.bodies, bound, text.classes, text.counting, text.methods, text.defaults, text.iterators
+            around = Above(
+                origins,
+                self.bodies,
+                writers_so_far,
+                text.classes,
+                text.counting,
+                text.methods,
+                text.defaults,
+                text.iterators,
             )
             tree = parse_statement(piece.statement)
-            touch = _magic(piece) if piece.statement.kind == "magic" else touch_of(tree, known)
-            found.append(touch)
+            touch = _magic(piece) if piece.statement.kind == "magic" else touch_of(tree, around)
+            touches.append(touch)
             for name in piece.writes:
                 self.bodies.pop(name, None)
                 origins.pop(name, None)
             if piece.kind == "definition" and isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef):
-                body = body_of(tree, known)
+                body = body_of(tree, around)
                 act: Act = "outside" if piece.files.writes else body.act
                 self.bodies[tree.name] = FunctionEffects(body.quiet, body.lazy, act, body.touched, body.kept)
             origins.update(piece.origins)
             above.update(dict.fromkeys(piece.writes))
-        return tuple(found)
+        return tuple(touches)
 
     def keep_definition(self, order: int, piece: Piece, touch: Touch | None) -> None:
         """Take in a definition: its body counts where a cell uses it, what it was made of is held by its names."""
         if piece.kind != "definition":
             return
-        made = self._new(lazy=False) if piece.statement.kind in ("class", "def") else NOTHING
-        held = self.objects(piece.reads) | made
+        own = self._new(lazy=False) if piece.statement.kind in ("class", "def") else NOTHING
+        objects = self.objects(piece.reads) | own
         for name in piece.writes:
-            self.holds[name] = held
+            self.holds[name] = objects
         bodies = [self.bodies[name] for name in piece.writes if name in self.bodies]
         if not bodies and touch is not None and piece.statement.kind in ("class", "def"):
             bodies = [
@@ -142,17 +149,17 @@ class Reach:
     ) -> Reached:
         """Take in a cell, what it is given and the names of definitions that it uses; return what it reaches."""
         before = {name: self.holds.get(name, NOTHING) for name in inputs}
-        given = NOTHING.union(*before.values(), *(self.objects(names) for names in definitions.values()))
+        inputs_held = NOTHING.union(*before.values(), *(self.objects(names) for names in definitions.values()))
         used = [body for order in definitions for body in self.by_order.get(order, ())]
         around = NOBODY.union(*(body.kept | body.touched for body in used))
         changed: Objects = NOTHING
         act: Act = ""
         line, calls = 1, False
         unsure = cell.options.condition is not None or cell.options.catch is not None
-        for piece, seen in zip(pieces, touches, strict=True):
+        for piece, known_touch in zip(pieces, touches, strict=True):
             if piece.kind != "data":
                 continue
-            touch = seen or Touch(touched=piece.reads, kept=piece.reads, lazy=True)
+            touch = known_touch or Touch(touched=piece.reads, kept=piece.reads, lazy=True)
             calls = calls or touch.calls
             binds = frozenset(name for name in piece.writes - piece.changes if not name.startswith("<"))
             sure = not unsure and piece.statement.kind == "assign"
@@ -164,25 +171,25 @@ class Reach:
             changed |= self.objects(NOBODY.union(*(body.touched for body in used)))
         for name in analysis.deletes - analysis.writes:
             self.holds.pop(name, None)
-        for given_name in (cell.options.catch, *_targets(cell)):
-            if given_name is not None:
-                self.holds[given_name] = self.holds.get(given_name, NOTHING) | self._new(lazy=True) | given
+        for target in (cell.options.catch, *_targets(cell)):
+            if target is not None:
+                self.holds[target] = self.holds.get(target, NOTHING) | self._new(lazy=True) | inputs_held
         able = {problem.code for problem in analysis.diagnostics}.isdisjoint(BARRED)
         able = able and not any(places_that_wait(cell.body, self.holds))
-        escapes = frozenset(name for name, held in before.items() if not held.isdisjoint(changed))
-        return Reached(given, changed, escapes, act, line, able)
+        escapes = frozenset(name for name, objects in before.items() if not objects.isdisjoint(changed))
+        return Reached(inputs_held, changed, escapes, act, line, able)
 
     def _apply(self, touch: Touch, binds: frozenset[str], around: frozenset[str], *, sure: bool) -> Objects:
         """Take in a statement; return the objects that it may change."""
-        kept = self.objects(touch.kept | around)
+        sources = self.objects(touch.kept | around)
         drained = frozenset(one for one in self.objects(touch.drained) if one in self.lazy)
         changed = self.objects(touch.touched) | drained
         for name in touch.touched:
             if name in self.holds:
-                self.holds[name] |= kept
-        bound = NOTHING if touch.fixed else self._new(lazy=touch.lazy) | kept if binds else NOTHING
+                self.holds[name] |= sources
+        objects = NOTHING if touch.fixed else self._new(lazy=touch.lazy) | sources if binds else NOTHING
         for name in binds:
-            self.holds[name] = bound if sure else self.holds.get(name, NOTHING) | bound
+            self.holds[name] = objects if sure else self.holds.get(name, NOTHING) | objects
         return changed
 
     def _new(self, *, lazy: bool) -> Objects:
@@ -221,19 +228,21 @@ def belonging(
     last = max((at for at, step in enumerate(steps) if step.name in wanted and step.kind != "cell"), default=-1)
     around: dict[str, Objects] = {}
     for body in bodies:
-        read = NOTHING.union(*(reached[name].given for name in body if name in wanted))
-        around.update((name, around.get(name, NOTHING) | read) for name in body)
+        inputs = NOTHING.union(*(reached[name].given for name in body if name in wanted))
+        around.update((name, around.get(name, NOTHING) | inputs) for name in body)
+    # From the last cell up, so that all that joins below a cell is known when the cell is looked at: what a joined cell
+    # is given must be right too, and so a cell above that may change it joins in turn.
     below: set[int] = set()
-    found: dict[str, Act] = {}
+    cells: dict[str, Act] = {}
     for at in range(len(steps) - 1, -1, -1):
         name, reach = steps[at].name, reached[steps[at].name]
         if name not in wanted and steps[at].kind == "cell" and reach.able:
             meets = not (reach.touched.isdisjoint(below) and reach.touched.isdisjoint(around.get(name, NOTHING)))
             if meets or (reach.act and at < last):
-                found[name] = reach.act
-        if name in wanted or name in found:
+                cells[name] = reach.act
+        if name in wanted or name in cells:
             below |= reach.given
-    return found
+    return cells
 
 
 def affected(
@@ -241,7 +250,7 @@ def affected(
 ) -> dict[str, tuple[str, ...]]:
     """Return for each plain cell that joined a flow because of what it may do the steps that it may do it to."""
     around = list(bodies)
-    found = {}
+    steps_by_cell = {}
     for at, cell in enumerate(steps):
         if not cell.joins:
             continue
@@ -252,14 +261,14 @@ def affected(
             and (place > at or any(cell.name in body and step.name in body for body in around))
             and ((reach.act and place > at) or not reach.touched.isdisjoint(reached[step.name].given))
         }  # fmt: skip
-        found[cell.name] = tuple(step.name for step in steps if step.name in names)
-    return found
+        steps_by_cell[cell.name] = tuple(step.name for step in steps if step.name in names)
+    return steps_by_cell
 
 
 def left_out(
     cells: Sequence[Cell], steps: Sequence[Step], reached: Mapping[str, Reached]
 ) -> Iterator[tuple[Cell, int]]:
-    """Return the plain cells below the last step that have an effect, each with the line of it: no run does it."""
+    """Yield the plain cells below the last step that have an effect, each with the line of it: no run does it."""
     present = {step.cell for step in steps}
     last = max((step.position for step in steps if step.kind == "step"), default=len(cells))
     for cell in cells[last:]:

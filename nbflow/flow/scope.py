@@ -11,7 +11,7 @@ from nbflow.model import Binding, Definition, Source, Writer
 
 @dataclass
 class Gathered:
-    """What a set of names needs at one place: definitions to replay, data to bind, names found nowhere."""
+    """What a set of names needs at one place: definitions to replay, data to bind, names that nobody gives."""
 
     definitions: set[int] = field(default_factory=set)
     bindings: dict[str, Binding] = field(default_factory=dict)
@@ -30,57 +30,57 @@ def gather(
     inner: Mapping[str, tuple[Source, ...]] | None = None,
     own: Mapping[str, list[int]] | None = None,
 ) -> Gathered:
-    """Names, each with whether it is surely read, in; what they need above `position` (None: the end) out.
+    """Return what names, each with whether it is surely read, need above `position` (None: the end).
 
-    `inner` and `own` are data and definitions further up in the same cell. Free names of definitions are
-    followed, for they are read at this place when the definition is used here.
+    `inner` and `own` are data and definitions further up in the same cell. Free names of definitions are followed, for
+    they are read at this place when the definition is used here.
     """
-    found = Gathered()
+    needs = Gathered()
     followed: set[int] = set()
     queue = sorted(names.items())
     while queue:
         name, sure = queue.pop()
-        if name in found.bindings or name in found.missing or name in found.replayed:
+        if name in needs.bindings or name in needs.missing or name in needs.replayed:
             continue
         if inner and name in inner:
-            found.bindings[name] = Binding(name=name, sources=inner[name], sure=sure)
+            needs.bindings[name] = Binding(name=name, sources=inner[name], sure=sure)
             continue
         steps, orders = (
             sources_of(writers.get(name, ()), position) if not own or name not in own else ((), tuple(own[name]))
         )
         if not steps and not orders:
-            found.missing[name] = sure
+            needs.missing[name] = sure
             continue
         if steps:
             everything = (*steps, *(Source(definition=order) for order in orders))
-            found.bindings[name] = Binding(name=name, sources=everything, sure=sure)
+            needs.bindings[name] = Binding(name=name, sources=everything, sure=sure)
         else:
-            found.replayed[name] = orders
+            needs.replayed[name] = orders
         # what a definition requires is followed too: a decorator's body lives on in the function that it has made
         for order in closed(definitions, orders) - followed:
             followed.add(order)
             definition = definitions[order]
-            found.changes |= set(definition.free_writes)
-            found.draws |= STATES.intersection(definition.free)
+            needs.changes |= set(definition.free_writes)
+            needs.draws |= STATES.intersection(definition.free)
             queue.extend((free, False) for free in definition.free if free not in STATES)
             queue.extend((hint, False) for hint in defined(definition.hints, writers, position))
             carried = (state_of(name) for name in definition.names if not definition.origins)
             queue.extend((name, False) for name in carried if name in writers)
-    found.definitions = followed
-    return found
+    needs.definitions = followed
+    return needs
 
 
 def defined(names: Iterable[str], writers: Mapping[str, Sequence[Writer]], position: int | None) -> tuple[str, ...]:
-    """Names in annotations that are kept as text in; those that only definitions bear above `position` out.
+    """Return the names in annotations kept as text that only definitions bear above `position`.
 
     pydantic and `get_type_hints` look up classes by them; data has no business there.
     """
-    found = ((name, *sources_of(writers.get(name, ()), position)) for name in names)
-    return tuple(name for name, steps, orders in found if orders and not steps)
+    sources = ((name, *sources_of(writers.get(name, ()), position)) for name in names)
+    return tuple(name for name, steps, orders in sources if orders and not steps)
 
 
 def sources_of(writers: Sequence[Writer], position: int | None) -> tuple[tuple[Source, ...], tuple[int, ...]]:
-    """A name's writers in; the steps that may give it, nearest first, and the definitions behind them, out.
+    """Return the steps that may give a name, nearest first, and the definitions behind them.
 
     A conditional write is followed by the writer before it, until one surely writes.
     """
@@ -99,12 +99,12 @@ def sources_of(writers: Sequence[Writer], position: int | None) -> tuple[tuple[S
 
 
 def closed(definitions: Sequence[Definition], orders: Iterable[int]) -> set[int]:
-    """Orders of definitions in; the same with all that their own replay requires out."""
-    found: set[int] = set()
+    """Return the orders of definitions with all that their own replay requires."""
+    required: set[int] = set()
     queue = list(orders)
     while queue:
         order = queue.pop()
-        if order not in found:
-            found.add(order)
+        if order not in required:
+            required.add(order)
             queue.extend(definitions[order].requires)
-    return found
+    return required
