@@ -32,16 +32,16 @@ class TextPiece:
 
 
 def split_pieces(source: str) -> list[TextPiece]:
-    """A cell's source in; all of its lines as pieces, in order, out."""
+    """Return all lines of a cell as pieces, in order."""
     lines = source.split("\n")
-    found: list[list[Statement]] = []
+    groups: list[list[Statement]] = []
     for statement in analyse(source).statements:
-        if found and statement.line <= found[-1][-1].end_line:
-            found[-1].append(statement)
+        if groups and statement.line <= groups[-1][-1].end_line:
+            groups[-1].append(statement)
         else:
-            found.append([statement])
+            groups.append([statement])
     pieces, begin = [], 1
-    for group in found:
+    for group in groups:
         end = max(statement.end_line for statement in group)
         pieces.append(TextPiece(group[0].line, end, "\n".join(lines[begin - 1 : end]), tuple(group)))
         begin = end + 1
@@ -50,7 +50,7 @@ def split_pieces(source: str) -> list[TextPiece]:
 
 
 def plain_python(text: str, known: Collection[str]) -> tuple[str, str] | None:
-    """A piece in; the same as plain Python and the module that it needs out, None where there is no such thing.
+    """Return a piece as plain Python with the module that it needs; None where there is no such thing.
 
     `known` are names of the notebook's: `$name` in a shell line is one of them or the shell's own.
     """
@@ -78,13 +78,13 @@ def plain_python(text: str, known: Collection[str]) -> tuple[str, str] | None:
 
 
 def environment_variables(text: str) -> dict[str, str]:
-    """A `%env A=1` or `%set_env A 1` line in; the variable with its value out, nothing for any other line."""
-    found = re.match(r"^%(?:env|set_env)\s+(\w+)(?:\s*=\s*|\s+)(.+)$", _split_comments(text)[1].strip())
-    return {found[1]: found[2].strip()} if found else {}
+    """Return the variable that a `%env A=1` or `%set_env A 1` line sets, with its value; nothing for other lines."""
+    match = re.match(r"^%(?:env|set_env)\s+(\w+)(?:\s*=\s*|\s+)(.+)$", _split_comments(text)[1].strip())
+    return {match[1]: match[2].strip()} if match else {}
 
 
 def is_for_show(text: str) -> bool:
-    """Whether a statement leaves nothing to execute: a magic that changes what is shown, or sets a variable."""
+    """Return whether a statement leaves nothing to execute: a magic that changes what is shown, or sets a variable."""
     return bool(environment_variables(text)) or plain_python(text, ()) == (_split_comments(text)[0].rstrip("\n"), "")
 
 
@@ -95,10 +95,10 @@ def _split_comments(text: str) -> tuple[str, str]:
 
 
 def _shell(command: str, known: Collection[str]) -> str:
-    """A shell line in; the Python text that makes it out: `{expression}` and `$name` are filled in as IPython does."""
+    """Return the Python text that makes a shell line: `{expression}` and `$name` are filled in as IPython does."""
     command = command.strip()
-    named = _DOLLAR.sub(lambda m: f"{{{m[1]}}}" if m[1] in known else m[0], command)
-    return f"f{named!r}" if "{" in named else repr(command)
+    template = _DOLLAR.sub(lambda m: f"{{{m[1]}}}" if m[1] in known else m[0], command)
+    return f"f{template!r}" if "{" in template else repr(command)
 
 
 def _parses(text: str) -> bool:
@@ -113,7 +113,7 @@ def _parses(text: str) -> bool:
 
 
 def indent(text: str, width: int) -> str:
-    """Python in; the same moved right, but for lines that begin within a string, out; empty lines stay empty."""
+    """Return Python moved right, but for lines that begin within a string; empty lines stay empty."""
     inside = string_lines(text)
     return "\n".join(
         line if number in inside or not line.strip() else " " * width + line
@@ -122,8 +122,8 @@ def indent(text: str, width: int) -> str:
 
 
 def string_lines(text: str) -> frozenset[int]:
-    """Python in; the numbers of the lines that begin within a string out."""
-    found: set[int] = set()
+    """Return the numbers of the lines of Python that begin within a string."""
+    numbers: set[int] = set()
     opened: list[int] = []
     try:
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -132,14 +132,14 @@ def string_lines(text: str) -> frozenset[int]:
                 opened.append(token.start[0])
             elif kind in ("STRING", "FSTRING_END"):
                 first = opened.pop() if kind == "FSTRING_END" else token.start[0]
-                found.update(range(first + 1, token.end[0] + 1))
+                numbers.update(range(first + 1, token.end[0] + 1))
     except (tokenize.TokenError, SyntaxError):
-        return frozenset(found)
-    return frozenset(found)
+        return frozenset(numbers)
+    return frozenset(numbers)
 
 
 def docstring(markdown: str, width: int = 0) -> str:
-    """Markdown in; a docstring out, headings without their marks; comments where no docstring can hold it.
+    """Return Markdown as a docstring, headings without their marks; as comments where no docstring can hold it.
 
     Lines below the first are moved right by `width`; `indent` leaves them alone, for they begin within a string.
     """
@@ -153,12 +153,12 @@ def docstring(markdown: str, width: int = 0) -> str:
 
 
 def as_comment(markdown: str) -> str:
-    """Markdown in; comment lines out."""
+    """Return Markdown as comment lines."""
     return "\n".join(f"# {line}".rstrip() for line in markdown.strip().split("\n")) if markdown.strip() else ""
 
 
 def show_last(source: str) -> str:
-    """A cell's source in; the same with `print` around a last expression that is only shown, out.
+    """Return a cell's source with `print` around a last expression that is only shown.
 
     A call stays as it is: what it gives back may be None.
     """
@@ -167,8 +167,8 @@ def show_last(source: str) -> str:
     except SyntaxError:
         return source
     last = tree.body[-1] if tree.body else None
-    shown = ast.Name | ast.Attribute | ast.Subscript | ast.BinOp | ast.Compare | ast.JoinedStr | ast.Tuple
-    if not isinstance(last, ast.Expr) or not isinstance(last.value, shown):
+    showable = ast.Name | ast.Attribute | ast.Subscript | ast.BinOp | ast.Compare | ast.JoinedStr | ast.Tuple
+    if not isinstance(last, ast.Expr) or not isinstance(last.value, showable):
         return source
     lines = source.split("\n")
     value = last.value
@@ -184,15 +184,15 @@ def show_last(source: str) -> str:
 
 
 def rename(expression: str, replace: Callable[[str], str]) -> str:
-    """An expression and a function from its outer names to expressions in; the expression with these out."""
+    """Return an expression with `replace(name)` for each name that it takes from outside."""
 
     class _Names(ast.NodeTransformer):
         def visit_Name(self, node: ast.Name) -> ast.expr:
-            new = replace(node.id) if node.id not in bound else node.id
+            new = replace(node.id) if node.id not in own else node.id
             return node if new == node.id else ast.parse(new, mode="eval").body
 
     tree = ast.parse(expression, mode="eval")
-    bound = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
-    bound |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
+    own = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    own |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
     changed = ast.unparse(_Names().visit(tree))
     return expression if changed == ast.unparse(ast.parse(expression, mode="eval")) else changed

@@ -17,7 +17,7 @@ PLAIN = StepOptions()
 
 
 def with_classes(flow: Flow) -> Flow:
-    """A flow in; the same with each step depending on what methods of classes above it use, out.
+    """Return a flow with each step depending on what methods of classes above it use.
 
     An instance may come to any step below, and its methods take global names as they are there.
     """
@@ -25,8 +25,8 @@ def with_classes(flow: Flow) -> Flow:
     steps = []
     for step in flow.steps:
         need = gather(flow.writers, flow.definitions, dict.fromkeys(above, False), position=step.position)
-        known = {bind.name for bind in step.bindings}
-        more = tuple(need.bindings[name] for name in sorted(need.bindings.keys() - known - above))
+        bindings = {bind.name for bind in step.bindings}
+        more = tuple(need.bindings[name] for name in sorted(need.bindings.keys() - bindings - above))
         orders = need.definitions - set(step.own_definitions)
         steps.append(msgspec.structs.replace(
             step, definitions=tuple(sorted({*step.definitions, *orders})), bindings=(*step.bindings, *more),
@@ -57,7 +57,7 @@ class Needs:
 
     @staticmethod
     def _first_alike(definitions: Sequence[Definition]) -> Mapping[int, int]:
-        """Each definition's order -> that of the first one that is the same: same text, same things behind it."""
+        """Return for each definition's order that of the first one with the same text and the same things behind it."""
         first: dict[tuple[object, ...], int] = {}
         alike: dict[int, int] = {}
         for d in definitions:
@@ -66,7 +66,7 @@ class Needs:
         return alike
 
     def _is_top(self, d: Definition, above: set[int]) -> bool:
-        """Whether a definition can be executed on import: it needs no data, and no step stands above a set-up."""
+        """Return whether a definition can run on import: it needs no data, and no step stands above a set-up."""
         if d.binds or d.order in above:
             return False
         if d.kind == "setup" and "sys.path" not in d.source and (d.names or d.position > self.first):
@@ -74,26 +74,28 @@ class Needs:
         return all(self._is_top(self.flow.definitions[order], above | {d.order}) for order in d.requires)
 
     def inlined(self, step: Step) -> tuple[Definition, ...]:
-        """Definitions that a step has to execute itself: older ones than the file's last, and those that need data."""
-        found: set[int] = set()
+        """Return the definitions that a step has to execute itself: older than the file's last, or in need of data."""
+        orders_inside: set[int] = set()
         orders = sorted(step.definitions)
         at_end = {name: order for order in orders for name in self.flow.definitions[order].names}
         while True:
-            now = set(found)
+            now = set(orders_inside)
             for order in orders:
                 d = self.flow.definitions[order]
                 stale = any(self.last.get(name) != self.alike[order] for name in d.names if at_end[name] == order)
-                wanted = any(order in self.flow.definitions[other].requires for other in found)
+                required = any(order in self.flow.definitions[other].requires for other in orders_inside)
                 hidden = any(self.last.get(name) != self.alike[order] for name in d.names)
-                after = any(set(d.names) & set(self.flow.definitions[other].names) for other in found if other < order)
-                if stale or (wanted and hidden) or after or (d.kind == "setup" and order not in self.tops):
+                after = any(
+                    set(d.names) & set(self.flow.definitions[other].names) for other in orders_inside if other < order
+                )
+                if stale or (required and hidden) or after or (d.kind == "setup" and order not in self.tops):
                     now.add(order)
-            if now == found:
-                return tuple(self.flow.definitions[order] for order in sorted(found))
-            found = now
+            if now == orders_inside:
+                return tuple(self.flow.definitions[order] for order in sorted(orders_inside))
+            orders_inside = now
 
     def lifted(self, step: Step) -> frozenset[int]:
-        """Lines where a definition of a step's own cell begins that stands at the top of the file instead."""
+        """Return the lines where definitions of a step's own cell begin that stand at the top of the file instead."""
         mine = [d for d in self.flow.definitions if d.cell == step.cell and d.order in self.tops]
         return frozenset(
             d.line for d in mine
@@ -101,7 +103,7 @@ class Needs:
         )  # fmt: skip
 
     def condition_of(self, step: Step) -> Step:
-        """A step with --if in; its expression as a step of its own, as the list of a foreach is one, out."""
+        """Return the expression of a step's --if as a step of its own, as the list of a foreach is one."""
         reads = analyse(step.options.condition or "").reads
         need = gather(self.flow.writers, self.flow.definitions, dict.fromkeys(reads, True), position=step.position)
         return msgspec.structs.replace(
@@ -110,7 +112,7 @@ class Needs:
         )  # fmt: skip
 
     def free(self, step: Step) -> frozenset[str]:
-        """Names that functions used by a step read or write as globals."""
+        """Return the names that functions used by a step read or write as globals."""
         orders = {*step.definitions, *(d.order for d in self.flow.definitions if d.cell == step.cell)}
         used = [self.flow.definitions[order] for order in orders]
         return frozenset(name for d in used for name in (*d.free, *d.free_writes) if not name.startswith("<"))
@@ -118,7 +120,7 @@ class Needs:
     # ------------------------------------------------------------ values that may be missing
 
     def can_miss(self, binding: Binding) -> bool:
-        """Whether no step is sure to have given a name its value."""
+        """Return whether no step is sure to have given a name its value."""
         for source in binding.sources:
             if source.definition is not None or binding.name in self.steps[source.step or ""].targets:
                 return False
@@ -127,19 +129,19 @@ class Needs:
         return True
 
     def _may_not_give(self, step: str, name: str) -> bool:
-        """Whether a step may be skipped, or fail before it has written a name."""
+        """Return whether a step may be skipped, or fail before it has written a name."""
         options = self.steps[step].options
         failing = options.catch is not None and options.catch != name
         return failing or self.may_be_skipped(self.steps[step])
 
     def lost(self, step: Step) -> tuple[str, ...]:
-        """Names without which a step is skipped: they may be missing as their maker was skipped or caught.
+        """Return the names without which a step is skipped: their maker may have been skipped or caught.
 
         Where it may only have run without binding them, their reader fails, here and elsewhere. A join is skipped with
         the list of its fan-out.
         """
-        found = (bind for bind in step.bindings if bind.sure and bind.sources and self.can_miss(bind))
-        names = [bind.name for bind in found if self._is_excused(bind, step)]
+        bindings = (bind for bind in step.bindings if bind.sure and bind.sources and self.can_miss(bind))
+        names = [bind.name for bind in bindings if self._is_excused(bind, step)]
         for head in {self.steps[name].scope[-1] for name in step.options.join if self.steps[name].scope}:
             names += self.lost(self.flow.lists[head])
         return tuple(dict.fromkeys(names))
@@ -149,23 +151,23 @@ class Needs:
         return any(self._may_not_give(maker, binding.name) for maker in sorted(makers))
 
     def may_be_skipped(self, step: Step) -> bool:
-        """Whether a step may be skipped: its own --if, or a name that is missing."""
+        """Return whether a step may be skipped: by its own --if, or for a name that is missing."""
         return step.options.condition is not None or bool(self.lost(step))
 
     def unsure_in(self, head: str) -> frozenset[str]:
-        """The head of a fan-out in; names that an item may leave unwritten out."""
+        """Return the names that an item of a fan-out may leave unwritten."""
         body = [step for step in self.flow.steps if head in step.scope]
         sure = {name for step in body if not self.may_be_skipped(step) for name in {*step.writes} - self.unsure(step)}
         return frozenset(name for step in body for name in step.writes) - sure.union(*(step.targets for step in body))
 
     def left_open(self, head: str) -> frozenset[str]:
-        """The head of a fan-out in; names that its items may leave as they were before out.
+        """Return the names that the items of a fan-out may leave as they were before.
 
         Where a step above the fan-out writes one of them, what the last item has is no sign of who wrote it: refused.
         """
-        body, found = [step for step in self.flow.steps if head in step.scope], self.unsure_in(head)
+        body, names = [step for step in self.flow.steps if head in step.scope], self.unsure_in(head)
         above = {name for step in self.flow.steps if step.position < body[0].position for name in step.writes}
-        for name in sorted(found & above):
+        for name in sorted(names & above):
             writer = next(step for step in body if name in step.writes)
             text = f"{name} of {writer.label} below the fan-out: an item that leaves it alone hides the one before it"
             readers = {edge.to for edge in self.flow.edges if edge.frm == writer.name and name in edge.names}
@@ -174,31 +176,31 @@ class Needs:
                 self.notes.refused(text, step=writer.name, cell=writer.cell, name=name, fix=fix)
             else:
                 self.notes.lost(text, step=writer.name, cell=writer.cell, name=name)
-        return found - above
+        return names - above
 
     def unsure(self, step: Step) -> frozenset[str]:
-        """Names that a step may leave unbound."""
-        bound = {bind.name for bind in step.bindings if bind.sources and (bind.sure or not self.can_miss(bind))}
+        """Return the names that a step may leave unbound."""
+        inputs = {bind.name for bind in step.bindings if bind.sources and (bind.sure or not self.can_miss(bind))}
         names = step.writes if step.options.catch else step.conditional
-        return frozenset(names) - bound - set(step.targets)
+        return frozenset(names) - inputs - set(step.targets)
 
     @cached_property
     def steps(self) -> Mapping[str, Step]:
-        """Steps by name."""
+        """Return the steps by name."""
         return {step.name: step for step in self.flow.steps}
 
     def check_behind(self, bind: Binding) -> None:
         """Refuse a name that may hold a definition's value while an artifact that is older than that is still there."""
-        given = [self.flow.definitions[s.definition] for s in bind.sources if s.definition is not None]
+        definitions = [self.flow.definitions[s.definition] for s in bind.sources if s.definition is not None]
         unsure = [source.step for source in bind.sources if source.step]
-        if not given or not unsure:
+        if not definitions or not unsure:
             return
-        older = [s for s in self.flow.steps if bind.name in s.writes and s.position < given[0].position]
+        older = [s for s in self.flow.steps if bind.name in s.writes and s.position < definitions[0].position]
         if older:
             self.notes.refused(
-                f"{bind.name} of {older[-1].label} is given anew in cell {given[0].position}, and {unsure[0]} may leave"
-                " it so: a run elsewhere would take the older value",
-                step=unsure[0], name=bind.name, fix=f"give it another name from cell {given[0].position} on",
+                f"{bind.name} of {older[-1].label} is defined again in cell {definitions[0].position}, and"
+                f" {unsure[0]} may leave it so: a run elsewhere would take the older value",
+                step=unsure[0], name=bind.name, fix=f"give it another name from cell {definitions[0].position} on",
             )  # fmt: skip
 
     def check_versions(self, step: Step) -> None:
@@ -215,9 +217,9 @@ class Needs:
 
 
 def pieces_of(source: str, skipped: Iterable[int]) -> list[TextPiece]:
-    """A cell's source and first lines of statements in; its pieces without these out."""
-    gone = set(skipped)
+    """Return a cell's pieces without the statements that begin at the lines in `skipped`."""
+    lines = set(skipped)
     return [
         piece for piece in split_pieces(source)
-        if not piece.statements or not all(statement.line in gone for statement in piece.statements)
+        if not piece.statements or not all(statement.line in lines for statement in piece.statements)
     ]  # fmt: skip

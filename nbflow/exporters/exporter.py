@@ -1,4 +1,4 @@
-"""What every exporter takes and gives, and how it says what the target cannot hold."""
+"""What every exporter takes and returns, and how it says what the target cannot hold."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Exporter(Protocol):
     """A target; made without arguments."""
 
     def export(self, flow: Flow, environment: Environment, options: Options) -> Mapping[str, str]:
-        """Files as path -> text, `options.file` among them; PlanError naming what the target cannot hold."""
+        """Return files as path -> text, `options.file` among them; PlanError naming what the target cannot hold."""
 
     def check(self, flow: Flow, environment: Environment, options: Options) -> tuple[Finding, ...]:
-        """What `export` would refuse ("error"), lose ("warning") and change ("note"); nothing is raised."""
+        """Return what `export` would refuse ("error"), lose ("warning") and change ("note"); nothing is raised."""
 
 
 class Notes:
@@ -49,19 +49,19 @@ class Notes:
 
     def refused(self, message: str, *, step: str | None = None, cell: str | None = None,
                 line: int | None = None, name: str | None = None, fix: str | None = None) -> None:  # fmt: skip
-        """Something that the target has no way to say."""
+        """Note something that the target has no way to say."""
         self._add(Finding(
             code="refused", level="error", message=message, step=step, cell=cell, line=line, name=name, fix=fix
         ))  # fmt: skip
 
     def lost(self, message: str, *, step: str | None = None, cell: str | None = None, name: str | None = None) -> None:
-        """Something that is left out."""
+        """Note something that is left out."""
         self._add(Finding(code="left-out", level="warning", message=message, step=step, cell=cell, name=name))
 
     def changed(
         self, message: str, *, step: str | None = None, cell: str | None = None, name: str | None = None
     ) -> None:
-        """Something that goes by another name, or is said in another way."""
+        """Note something that goes by another name, or is said in another way."""
         self._add(Finding(code="changed", level="note", message=message, step=step, cell=cell, name=name))
 
     def _add(self, finding: Finding) -> None:
@@ -83,7 +83,7 @@ class Notes:
 
 
 def flow_problems(flow: Flow) -> tuple[Finding, ...]:
-    """A flow in; what keeps it from running anywhere, out: no exporter takes a flow that has such findings."""
+    """Return what keeps a flow from running anywhere: no exporter takes a flow that has such findings."""
     errors = tuple(finding for finding in flow.findings if finding.level == "error")
     if errors or any(step.kind == "step" for step in flow.steps):
         return errors
@@ -101,16 +101,16 @@ class TextExporter(ABC):
 
     @abstractmethod
     def write(self, flow: Flow, options: Options, environment: Environment, notes: Notes) -> str:
-        """A flow that can run in; the main file's text out; what cannot be said goes to the notes."""
+        """Return the main file's text of a flow that can run; what cannot be said goes to the notes."""
 
     def export(self, flow: Flow, environment: Environment, options: Options) -> dict[str, str]:
-        """A flow in; its file, and helper modules if it is to lie elsewhere, out; PlanError for what it cannot hold."""
+        """Return a flow's file, and helper modules if it is to lie elsewhere; PlanError for what it cannot hold."""
         text, notes = self._written(flow, environment, options)
         notes.raise_refused(self.target)
         return {**({} if environment.beside else environment.modules), options.file: text}
 
     def check(self, flow: Flow, environment: Environment, options: Options) -> tuple[Finding, ...]:
-        """A flow in; what the target cannot hold, what is lost and what changes, out."""
+        """Return what the target cannot hold of a flow, what is lost and what changes."""
         return tuple(self._written(flow, environment, options)[1].findings)
 
     def _written(self, flow: Flow, environment: Environment, options: Options) -> tuple[str, Notes]:

@@ -47,7 +47,7 @@ class MetaflowExporter(TextExporter):
     target, words = "Metaflow", WORDS
 
     def write(self, flow: Flow, options: Options, environment: Environment, notes: Notes) -> str:
-        """A flow in; its FlowSpec file out."""
+        """Return a flow's FlowSpec file."""
         return _SpecFile(with_classes(flow), environment, options, notes).text()
 
 
@@ -62,11 +62,11 @@ class _SpecFile:
         self.layout = SpecLayout(flow, self.needs, self.names, self.texts, notes)
         self.top = Top(flow, self.needs, self.texts)
         self.used = {"FlowSpec", "step"}  # of metaflow
-        taken = self.needs.last.keys() | {*self.names.steps.values()} | {p.name for p in flow.parameters}
-        self.prefix = "metaflow." if OURS & taken else ""
+        names_in_use = self.needs.last.keys() | {*self.names.steps.values()} | {p.name for p in flow.parameters}
+        self.prefix = "metaflow." if OURS & names_in_use else ""
 
     def text(self) -> str:
-        """The whole file."""
+        """Return the whole file."""
         parameters, computed = self._parameters()
         steps = "\n\n".join(indent(self._step(node), 4) for node in self._nodes(computed))
         first = docstring(self.top.title.partition("\n")[0])
@@ -86,7 +86,7 @@ class _SpecFile:
         return "\n\n\n".join([head, *definitions, written, f'if __name__ == "__main__":\n    {self.names.flow}()\n'])
 
     def _nodes(self, computed: list[str]) -> list[SpecStep]:
-        """Every step of the file: the notebook's own first and last are `start` and `end` if they are called so."""
+        """Return every step of the file: the notebook's first and last are `start` and `end` if they are called so."""
         entry, nodes, below = self.layout.entry, self.layout.nodes, text_below(self.flow)
         if entry.plain and not computed and nodes[0].is_called("start"):
             nodes[0].name = "start"
@@ -104,7 +104,7 @@ class _SpecFile:
         return nodes
 
     def _parameters(self) -> tuple[list[str], list[str]]:
-        """The lines of parameters out, and those by which `start` computes what depends on other parameters."""
+        """Return the lines of parameters, and those by which `start` computes what depends on other parameters."""
         lines, computed = list[str](), list[str]()
         for cell in self.flow.notebook.cells:
             mine = [p for p in self.flow.parameters if p.cell == cell.id]
@@ -147,21 +147,23 @@ class _SpecFile:
         return "\n".join([*lines, f"    self.next({node.call})"] if node.call else lines)
 
     def _decorators(self, step: Step) -> list[str]:
-        options, found = step.options, []
+        options, decorators = step.options, []
         if options.nodes > 1:
             self.notes.refused(f"--nodes of {step.label}: @parallel works in another way", step=step.name)
         if options.retry:
-            found.append(f"retry(times={options.retry}, minutes_between_retries={math.ceil(options.backoff / 60)})")
-        found += [f'catch(var="{self.names.of(options.catch)}")'] if options.catch else []
-        found += [f"timeout(seconds={math.ceil(options.timeout)})"] if options.timeout else []
+            decorators.append(
+                f"retry(times={options.retry}, minutes_between_retries={math.ceil(options.backoff / 60)})"
+            )
+        decorators += [f'catch(var="{self.names.of(options.catch)}")'] if options.catch else []
+        decorators += [f"timeout(seconds={math.ceil(options.timeout)})"] if options.timeout else []
         sizes = {"cpu": math.ceil(options.cpu or 0), "gpu": math.ceil(options.gpu),
                  "memory": math.ceil((options.memory or 0) / 1e6)}  # fmt: skip
-        asked = ", ".join(f"{name}={value}" for name, value in sizes.items() if value)
-        found += [f"resources({asked})"] if asked else []
-        found += [word for word in ("kubernetes", "batch") if word in self.options.words]
-        found += ["card"] if options.card else []
+        amounts = ", ".join(f"{name}={value}" for name, value in sizes.items() if value)
+        decorators += [f"resources({amounts})"] if amounts else []
+        decorators += [word for word in ("kubernetes", "batch") if word in self.options.words]
+        decorators += ["card"] if options.card else []
         if options.secret:
-            found.append(f"secrets(sources={list(options.secret)!r})")
+            decorators.append(f"secrets(sources={list(options.secret)!r})")
             where = "the backend that METAFLOW_DEFAULT_SECRETS_BACKEND_TYPE names"
             self.notes.changed(f"{', '.join(options.secret)} of {step.label} come from {where}", step=step.name)
         if options.timeout and options.catch:
@@ -169,9 +171,9 @@ class _SpecFile:
             self.notes.changed(text, step=step.name, cell=step.cell, name=options.catch)
         if options.pip:
             pins = [re.match(r"\s*([\w.\-]+(?:\[.*?\])?)\s*(?:==)?\s*(.*)", word) for word in options.pip]
-            found.append(f"pypi(packages={ {pin[1]: pin[2] for pin in pins if pin} })")
+            decorators.append(f"pypi(packages={ {pin[1]: pin[2] for pin in pins if pin} })")
         above = [self.flow.definitions[order] for order in step.definitions]
         variables = {name: value for d in above for name, value in environment_variables(d.source).items()}
-        found += [f"environment(vars={variables!r})"] if variables else []
-        self.used |= {word.partition("(")[0] for word in found}
-        return [f"@{self.prefix}{word}" for word in found]
+        decorators += [f"environment(vars={variables!r})"] if variables else []
+        self.used |= {word.partition("(")[0] for word in decorators}
+        return [f"@{self.prefix}{word}" for word in decorators]

@@ -18,7 +18,7 @@ from nbflow.model import Flow, Step
 
 @dataclass
 class SpecStep:
-    """One step of the FlowSpec: `text` is its body without the last line, `call` what `self.next` is given."""
+    """One step of the FlowSpec: `text` is its body without the last line, `call` what `self.next` gets."""
 
     name: str
     step: Step | None = None
@@ -28,13 +28,13 @@ class SpecStep:
     join: bool = False
 
     def is_called(self, name: str) -> bool:
-        """Whether the notebook calls this step so."""
+        """Return whether the notebook calls this step so."""
         return self.step is not None and self.step.name == name and self.step.options.until is None
 
 
 @dataclass
 class WayIn:
-    """The way into what follows: what `self.next` is given, lines that must stand before it, and who goes there."""
+    """The way into what follows: what `self.next` gets, lines that must stand before it, and who goes there."""
 
     name: str
     call: str = ""
@@ -47,7 +47,7 @@ class WayIn:
 
     @property
     def plain(self) -> bool:
-        """Whether any step can go there, a join too."""
+        """Return whether any step can go there, a join too."""
         return not self.before and self.call == f"self.{self.name}"
 
 
@@ -61,7 +61,7 @@ class SpecLayout:
         self.entry = self.lay(self.structure.whole, WayIn("end", "self.end"))
 
     def lay(self, items: Sequence[Item], after: WayIn) -> WayIn:
-        """Items and what follows them in; the way into the first out."""
+        """Return the way into items, which lead to what follows them."""
         groups = self.structure.arrange(items)
         for at in range(len(groups) - 1, -1, -1):
             if len(groups[at]) > 1:
@@ -77,7 +77,7 @@ class SpecLayout:
         return after
 
     def fork(self, branches: Sequence[Sequence[Item]], after: WayIn) -> WayIn:
-        """Branches in; the way into all of them out. The step below joins them, or one that is added."""
+        """Return the way into branches. The step below joins them, or one that is added."""
         if not after.open:
             ends = "_".join(self.names.steps[branch[-1].steps[-1].name] for branch in branches)
             after = self.join(f"join_{ends}", "Puts together what the branches have left.", "", after)
@@ -98,13 +98,13 @@ class SpecLayout:
         return WayIn(calls[0].name, ", ".join(entry.call for entry in calls))
 
     def join(self, name: str, doc: str, text: str, after: WayIn) -> WayIn:
-        """A join that the notebook does not have, and what follows it, in; the way into it out."""
+        """Return the way into a join that the notebook does not have, which leads to what follows it."""
         after, name = self.plain(after), self.names.free(name)
         self.nodes.insert(0, SpecStep(name, doc=doc, text=text, call=self.go(after, name), join=True))
         return WayIn(name, f"self.{name}", join=True)
 
     def plain(self, after: WayIn, *, switch: bool = False) -> WayIn:
-        """A way in; one that any step can take, out: a step is added that prepares a fan-out or decides a switch."""
+        """Return a way in that any step can take: a step is added that prepares a fan-out or decides a switch."""
         if after.plain and not (switch and after.join):
             return after
         name = self.names.free(f"before_{after.name}")
@@ -113,12 +113,12 @@ class SpecLayout:
 
     @staticmethod
     def go(after: WayIn, caller: str) -> str:
-        """A way in and who takes it in; what its `self.next` is given out."""
+        """Note who takes a way in, and return what its `self.next` gets."""
         after.callers.append(caller)
         return after.call
 
     def lay_step(self, step: Step, after: WayIn, text: str | None = None, *, join: bool = False) -> WayIn:
-        """One step in; the way into it out; with --if a switch stands before it, with --until one in it."""
+        """Return the way into a step; with --if a switch stands before it, with --until one in it."""
         name = self.names.steps[step.name]
         options = step.options
         switched = bool(options.until or options.condition or self.needs.lost(step))
@@ -141,23 +141,23 @@ class SpecLayout:
         return WayIn(name, call, lines, f"Decides whether {step.label} runs.", alone=bool(ahead))
 
     def _turns(self, step: Step, name: str, after: WayIn) -> tuple[str, str]:
-        """An --until step in; its switch back to itself, and the lines before that, out."""
+        """Return an --until step's switch back to itself, and the lines before that."""
         if step.options.catch:
             self.notes.refused(
                 f"--until with --catch at {step.label}: Metaflow's @catch takes no switch", step=step.name,
                 fix="catch in the cell: try … except",
             )  # fmt: skip
         word, names = self.texts.words, {*step.writes, *step.reads} if analyse(step.source).awaits else ()
-        turns, done = word.mark(f"{name}_turns"), word.mark(f"{name}_done")
+        turns, over = word.mark(f"{name}_turns"), word.mark(f"{name}_done")
         until = self.texts.expression(step.options.until or "", names)
         lines = [
             f'self.{turns} = {word.builtin("getattr")}(self, "{turns}", 0) + 1',
-            f"self.{done} = {word.builtin('bool')}({until}) or self.{turns} >= {step.options.max}",
+            f"self.{over} = {word.builtin('bool')}({until}) or self.{turns} >= {step.options.max}",
         ]
-        return f'{{True: {self.go(after, name)}, False: self.{name}}}, condition="{done}"', "\n".join(lines)
+        return f'{{True: {self.go(after, name)}, False: self.{name}}}, condition="{over}"', "\n".join(lines)
 
     def lay_loop(self, item: Item, after: WayIn) -> WayIn:
-        """A fan-out in; the way into it out: a foreach, or one step with a loop where items take from each other."""
+        """Return the way into a fan-out: a foreach, or one step with a loop where items take from each other."""
         head, join = item.steps[0], item.join
         items = self.texts.items_name(head)
         if head.name in self.texts.carried:

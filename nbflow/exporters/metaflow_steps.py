@@ -25,7 +25,7 @@ TYPES = frozenset("int float bool str".split())
 
 
 class Names(Spelling):
-    """A flow's names as Metaflow takes them; its parameters' settings, and of those that cannot be set, why."""
+    """A flow's names as Metaflow takes them; its parameters' settings, and why some of them cannot be set."""
 
     def __init__(self, flow: Flow, notes: Notes) -> None:
         names = {parameter.name for parameter in flow.parameters}
@@ -62,7 +62,7 @@ class StepTexts(PlainSteps):
         self.caught = {step.options.catch for step in flow.steps if step.options.catch}
 
     def whole(self, step: Step, text: str | None = None, before: Sequence[str] = ()) -> str:
-        """A step, and its text where that is not its cell, in; inputs bound, the cell, outputs kept, out."""
+        """Return a step's inputs bound, its cell (or the text in its place), and its outputs kept."""
         text = self.cell(step) if text is None else text
         item = [f"{step.options.foreach.target} = self.input"] if step.options.foreach is not None else []
         parts = [*before, *item, *self.ahead(step, step.bindings, text)]
@@ -71,13 +71,13 @@ class StepTexts(PlainSteps):
             own = [bind.name for bind in step.bindings if bind.name in step.writes and not self.data(step, [bind])]
             lines = [f"    {name} = {self.value(name)}" for name in own]
             parts += [f'if {self.words.builtin("hasattr")}(self, "{mark}"):', *lines] if own else []
-        kept = [(self.kept(name, value), test) for name, value, test in self.outputs(step, text)]
+        outputs = [(self.kept(name, value), test) for name, value, test in self.outputs(step, text)]
         if self.keeps_item(step):
-            kept.append((f"self.{self.item_mark(step.scope[-1])} = self.input", ""))
-        return self.framed(step, parts, text, kept)
+            outputs.append((f"self.{self.item_mark(step.scope[-1])} = self.input", ""))
+        return self.framed(step, parts, text, outputs)
 
     def merged(self, head: str) -> list[str]:
-        """The head of a fan-out in; the lines that put its items into order and take over what they left, out."""
+        """Return the lines that put a fan-out's items into order and take over what they left."""
         lines = [f"inputs = {self.words.builtin('sorted')}(inputs, key=lambda task: task.index)"]
         if not self.needs.left_open(head):
             return [*lines, "self.merge_artifacts([inputs[-1]])"]
@@ -85,7 +85,7 @@ class StepTexts(PlainSteps):
         return [*lines, loop, "    self.merge_artifacts([task])"]
 
     def joined_text(self, join: Step) -> str:
-        """A join in; its text, with the items in order, none that was skipped, by the notebook's names, out."""
+        """Return a join's text, with the items in order, none that was skipped, by the notebook's names."""
         head, text = self.joined(join), self.cell(join)
         lines = self.merged(head)
         marks = [f"task.{self.words.mark(f'run_{self.names.steps[step.name]}')}" for step in self.one_of(join)]
@@ -93,22 +93,22 @@ class StepTexts(PlainSteps):
         return self.whole(join, text, [*lines, *self.entries(join, text)])
 
     def bound(self, bind: Binding) -> str:
-        """An input in; the lines that bind its name out."""
+        """Return the lines that bind an input's name."""
         if bind.name in STATES:
             return self.state_put(bind.name, self.value(bind.name))
         line = f"{bind.name} = {self.value(bind.name)}"
         return f"if {self.is_kept(bind.name)}:\n    {line}" if self.is_guarded(bind) else line
 
     def is_kept(self, name: str) -> str:
-        """A data name in; the test whether a step has left it out."""
+        """Return the test whether a step has left a data name."""
         return f'{self.words.builtin("hasattr")}(self, "{self.names.of(name)}")'
 
     def kept(self, name: str, value: str) -> str:
-        """A data name and an expression in; the line that leaves it to later steps out."""
+        """Return the line that leaves an expression to later steps under a data name."""
         return f"self.{self.names.of(name)} = {value}"
 
     def value(self, name: str, task: str = "self") -> str:
-        """A data name, and the task that holds it, in; the expression that gives its value in a step out."""
+        """Return the expression that gives a data name's value in a step, of the task that holds it."""
         value = f"{task}.{self.names.of(name)}"
         setting = self.names.settings.get(name)
         if setting is not None:

@@ -13,13 +13,13 @@ from nbflow.model import Cell, Definition, Flow
 DISPLAY = "display = print  # the notebook's display()"
 FRAME = '''\
 def frame(inputs, names):
-    """The items of a fan-out in, a table of the numbers and texts that they left out."""
+    """Return a table of the numbers and texts that the items of a fan-out left."""
     rows = [{name: getattr(item, name) for name in names if hasattr(item, name)} for item in inputs]
     rows = [{name: value for name, value in row.items() if pandas.api.types.is_scalar(value)} for row in rows]
     return pandas.DataFrame(rows, index=pandas.Index(list(range(len(rows))), name="index"))'''
 AS_FILE = '''\
 def as_file(name, content):
-    """A file's name and content in, the path of a file that holds it out."""
+    """Return the path of a file that holds this content under this name."""
     if content is None:
         return None
     path = pathlib.Path(tempfile.mkdtemp()) / pathlib.Path(name).name
@@ -44,7 +44,7 @@ HELPERS = {
 
 
 class Top:
-    """A file's top; asked after the steps' texts, which say what they need."""
+    """A file's top; asked for after the steps' texts, which say what they need."""
 
     def __init__(self, flow: Flow, needs: Needs, texts: PlainSteps) -> None:
         self.flow, self.needs, self.texts = flow, needs, texts
@@ -56,17 +56,17 @@ class Top:
         self.imports = [d for d in self.tops if d.order < first and d.source.startswith(("import ", "from "))]
 
     def text_above(self, cell: Cell) -> str:
-        """A cell in; the Markdown above it that belongs to it, and not to the whole, out."""
+        """Return the Markdown above a cell that belongs to it, and not to the whole."""
         return self._above.get(cell.id, cell.markdown)
 
     def import_lines(self, own: str) -> str:
-        """The target's own import line in; all import lines, what the file needs first, out."""
+        """Return all import lines, those of the target and of generated lines first."""
         lines = [*self.texts.words.imports(), *(d.source.strip() for d in self.imports), own]
         return "\n".join(sorted(dict.fromkeys(lines), key=lambda line: not line.startswith("from __future__")))
 
     def definitions(self) -> list[str]:
-        """Helpers, then the notebook's definitions and set-up, with the text above their cells as comments."""
-        found = self.texts.words.texts()
+        """Return helpers, then the notebook's definitions and set-up, with the text above their cells as comments."""
+        texts = self.texts.words.texts()
         last, after_block = "", False
         for d in self.tops:
             text = (
@@ -81,14 +81,14 @@ class Top:
             text = "\n".join(part for part in [comment, text.strip("\n")] if part)
             block = d.source.startswith(("def ", "class ", "@", "async "))
             if last == d.cell and not block and not after_block:
-                found[-1] = f"{found[-1]}\n{text}"
+                texts[-1] = f"{texts[-1]}\n{text}"
             else:
-                found.append(text)
+                texts.append(text)
             last, after_block = d.cell, block
-        return found
+        return texts
 
     def note_scratch(self) -> None:
-        """Tell which cells are left out because no step needs them."""
+        """Note which cells are left out because no step needs them."""
         used = {step.cell for step in self.flow.steps} | {d.cell for d in self.tops}
         used |= {d.cell for step in self.flow.steps for d in self.needs.inlined(step)}
         for cell in self.flow.notebook.cells:
@@ -96,7 +96,7 @@ class Top:
                 self.texts.notes.lost(f"cell {cell.position}: no step needs it", cell=cell.id)
 
     def _is_ours(self, d: Definition) -> bool:
-        """Whether a definition imports from nbflow, which the target does not have."""
+        """Return whether a definition imports from nbflow, which the target does not have."""
         ours = [name for name, origin in d.origins.items() if origin.split(".")[0] == "nbflow"]
         for name in ours:
             if d.origins[name] != "nbflow.File":
@@ -107,7 +107,7 @@ class Top:
         return bool(ours)
 
     def _read_title(self) -> tuple[str, dict[str, str]]:
-        """The notebook's title out, and for the cell below it what of its text is left."""
+        """Return the notebook's title, and what of its text is left for the cell below it."""
         first = next((cell for cell in self.flow.notebook.cells if cell.markdown), None)
         if first is None or first.position > 1:
             return f"The notebook {self.flow.name}.", {}
@@ -118,7 +118,7 @@ class Top:
 
 
 def text_below(flow: Flow) -> str:
-    """A flow in; the text below its last code cell out."""
+    """Return the text below a flow's last code cell."""
     try:
         cells = read_document(flow.notebook.document, flow.name)["cells"]
     except NotebookError:

@@ -40,7 +40,7 @@ class Setting:
 
 
 def setting_of(parameter: Parameter, others: Collection[str]) -> Setting:
-    """A parameter and the names of all of them in; how it can be set from outside, or why not, out."""
+    """Return how a parameter can be set from outside, or why not; `names` are those of all parameters."""
     text = parameter.default
     tree = ast.parse(text or "None", mode="eval").body
     if text is not None and {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & {*others}:
@@ -51,28 +51,28 @@ def setting_of(parameter: Parameter, others: Collection[str]) -> Setting:
     kind = KINDS.get(names[0] if names else "object") if len(names) < 2 else None
     if kind is None or (kind == "json" and parameter.annotation and not _holds_json(parameter.annotation)):
         return Setting(inside=f"values of {parameter.annotation} cannot be told by text alone")
-    made = names[0] if names else ""
+    type_name = names[0] if names else ""
     if kind == "file":
         paths = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-        return Setting(kind, made, repr(paths[0]) if paths else None, optional=optional or text == "None")
+        return Setting(kind, type_name, repr(paths[0]) if paths else None, optional=optional or text == "None")
     if text is None:
-        return Setting(kind, made, optional=optional)
+        return Setting(kind, type_name, optional=optional)
     try:
         value = ast.literal_eval(tree)
     except (ValueError, TypeError, SyntaxError):
-        return Setting(kind, made, text, literal=False, optional=optional) if names else Setting(
+        return Setting(kind, type_name, text, literal=False, optional=optional) if names else Setting(
             inside="its default is computed, and it has no type")  # fmt: skip
     if kind != "json":
         told = f"its default is {float(value)}, not {text}" if kind == "float" and isinstance(value, int) else ""
-        return Setting(kind, made, text, optional=optional or value is None, told=told)
+        return Setting(kind, type_name, text, optional=optional or value is None, told=told)
     plain = sorted(value, key=repr) if isinstance(value, set) else list(value) if isinstance(value, tuple) else value
     if not _is_json(plain):
         return Setting(inside="its default is no JSON")
-    return Setting(kind, made, json.dumps(plain, ensure_ascii=False), optional=optional or value is None)
+    return Setting(kind, type_name, json.dumps(plain, ensure_ascii=False), optional=optional or value is None)
 
 
 def default_of(setting: Setting, words: GeneratedImports) -> str:
-    """A setting in; the expression for its default, of JSON the text that holds it, out."""
+    """Return the expression for a setting's default, of JSON the text that holds it."""
     if setting.literal:
         return repr(setting.default) if setting.kind == "json" else setting.default or "None"
     function = {"json": f"{words.module('json')}.dumps", "str": "str"}.get(setting.kind, "")
@@ -80,18 +80,18 @@ def default_of(setting: Setting, words: GeneratedImports) -> str:
 
 
 def restored(setting: Setting, value: str, words: GeneratedImports) -> str:
-    """A setting and an expression for what is kept outside in; the expression for the notebook's value out."""
+    """Return the expression that makes the notebook's value of an expression for what is kept outside."""
     if setting.kind == "file":
         return f"{words.helper('as_file')}({setting.default}, {value})"
     if setting.type not in CONVERSIONS:
         return value
     module, function = CONVERSIONS[setting.type]
-    made = f"{words.module(module)}.{function}({value})" if module else f"{words.builtin(function)}({value})"
-    return f"{value} and {made}" if setting.optional else made
+    result = f"{words.module(module)}.{function}({value})" if module else f"{words.builtin(function)}({value})"
+    return f"{value} and {result}" if setting.optional else result
 
 
 def _types_of(parameter: Parameter, default: ast.expr) -> list[str]:
-    """A parameter's types, by bare names: two for `int | None`, none where nothing is said."""
+    """Return a parameter's types, by bare names: two for `int | None`, none where nothing is said."""
     if parameter.annotation is None:
         return ["None"] if isinstance(default, ast.Constant) and default.value is None else []
     try:
@@ -123,7 +123,7 @@ def _names_of(kind: ast.expr) -> list[str]:
 
 
 def _holds_json(annotation: str) -> bool:
-    """Whether what a list or dict is declared to hold can be told in JSON."""
+    """Return whether what a list or dict is declared to hold can be told in JSON."""
     tree = ast.parse(annotation.strip("'\""), mode="eval").body
     inner = [node.slice for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
     words = {n.id for part in inner for n in ast.walk(part) if isinstance(n, ast.Name)}

@@ -1,6 +1,6 @@
 """Cells as plain Python for targets that are Python files: text, globals and older definitions, fan-outs as loops.
 
-A target says by `value` how a step gets at what another one has left.
+A target says by `value` how a step reaches what another one has left.
 """
 
 from __future__ import annotations
@@ -63,35 +63,35 @@ class PlainSteps(ABC):
         self.item_wanted: set[str] = set()  # heads of fan-outs whose join reads `.item`
         self.gone: set[str] = set()  # names that no step keeps
         makers = function_makers(flow.definitions)
-        held = {name for step in flow.steps for name in function_names(parsed(self.cell(step)), makers)}
+        functions = {name for step in flow.steps for name in function_names(parsed(self.cell(step)), makers)}
         self.functions = frozenset(
-            held & {name for step in flow.steps for name in step.writes}
+            functions & {name for step in flow.steps for name in step.writes}
         )  # names that may hold functions
 
     @abstractmethod
     def value(self, name: str, task: str = "self") -> str:
-        """A data name, and the task that holds it, in; the expression that gives its value out."""
+        """Return the expression that gives a data name's value, of the task that holds it."""
 
     @abstractmethod
     def is_kept(self, name: str) -> str:
-        """A data name in; the test whether a step has left it out."""
+        """Return the test whether a step has left a data name."""
 
     @abstractmethod
     def kept(self, name: str, value: str) -> str:
-        """A data name and an expression in; the line that leaves it to later steps out."""
+        """Return the line that leaves an expression to later steps under a data name."""
 
     @abstractmethod
     def bound(self, bind: Binding) -> str:
-        """An input in; the lines that bind its name out."""
+        """Return the lines that bind an input's name."""
 
     def items_name(self, head: Step) -> str:
-        """The head of a fan-out in; what its items are called out."""
+        """Return what the items of a fan-out are called."""
         return self.words.mark(f"{re.sub(r'[^a-z0-9]+', '_', head.name.lower()).strip('_')}_items")
 
     # ------------------------------------------------------------ the cell
 
     def cell(self, step: Step) -> str:
-        """A step in; its cell as plain Python, without the definitions that stand at the top of the file, out."""
+        """Return a step's cell as plain Python, without the definitions that stand at the top of the file."""
         source, magic = step.source, analyse(step.source).cell_magic
         if magic in ("time", "capture"):
             self.notes.lost(f"%%{magic} of {step.label}", step=step.name, cell=step.cell)
@@ -111,7 +111,7 @@ class PlainSteps(ABC):
         return text
 
     def plain(self, text: str, cell: str, line: int) -> str:
-        """A piece of a cell in; it as plain Python out; what IPython alone understands is refused, or left out."""
+        """Return a piece of a cell as plain Python; what IPython alone understands is refused, or left out."""
         if environment_variables(text):
             return ""
         plain = plain_python(text, self.flow.writers)
@@ -129,23 +129,23 @@ class PlainSteps(ABC):
         return plain[0]
 
     def joined(self, step: Step) -> str:
-        """A join in; the head of the fan-out that it closes out."""
-        found = next((other for other in self.flow.steps if other.name in step.options.join and other.scope), None)
-        return found.scope[-1] if found else ""
+        """Return the head of the fan-out that a join closes."""
+        inner = next((other for other in self.flow.steps if other.name in step.options.join and other.scope), None)
+        return inner.scope[-1] if inner else ""
 
     def body(self, join: Step) -> list[Step]:
-        """A join in; the steps of the fan-out that it closes, those of fan-outs within it too, out."""
+        """Return the steps of the fan-out that a join closes, those of fan-outs within it too."""
         return [step for step in self.flow.steps if self.joined(join) in step.scope]
 
     def asked(self, join: Step, text: str) -> list[str]:
-        """A join and its cell in; the names that its fan-out's items may be asked for, sorted, out."""
+        """Return the names that a join may ask its fan-out's items for, sorted."""
         definitions = [self.flow.definitions[order] for step in self.body(join) for order in step.definitions]
         constants = {name for d in definitions if d.kind == "definition" and not d.origins for name in d.names}
-        known = constants.union(*((*step.reads, *step.writes) for step in self.body(join)))
+        names = constants.union(*((*step.reads, *step.writes) for step in self.body(join)))
         texts = [text, *(self.flow.definitions[order].source for order in join.definitions)]
         if not any(_BY_ANY_NAME.search(each) for each in texts):
-            known &= {word for each in texts for found in _NAMED.findall(each) for word in found}
-        return sorted(name for name in known - {"index", "item", "inputs"} if not name.startswith("<"))
+            names &= {word for each in texts for match in _NAMED.findall(each) for word in match}
+        return sorted(name for name in names - {"index", "item", "inputs"} if not name.startswith("<"))
 
     def _check(self, step: Step, text: str) -> None:
         """Refuse what means something else within a method; note helpers that the cell needs."""
@@ -171,45 +171,45 @@ class PlainSteps(ABC):
     # ------------------------------------------------------------ around it
 
     def ahead(self, step: Step, bindings: Sequence[Binding], text: str) -> list[str]:
-        """A step in; the lines that come before its cell out: globals, older definitions, inputs."""
+        """Return the lines that come before a step's cell: globals, older definitions, inputs."""
         self.needs.check_versions(step)
         shared = self.shared(step, bindings, text)
         lines = [f"global {', '.join(sorted(shared))}"] if shared else []
-        done: set[str] = set()
+        bound_names: set[str] = set()
         for d in self.needs.inlined(step):
-            early = [bind for bind in d.binds if bind.name not in done]
+            early = [bind for bind in d.binds if bind.name not in bound_names]
             lines += [self.bound(bind) for bind in early]
-            done |= {bind.name for bind in early}
+            bound_names |= {bind.name for bind in early}
             text = self.plain(d.source.strip("\n"), d.cell, d.line)
             lines.append(f"{text}\n" if text.startswith(("def ", "class ", "@", "async ")) else text)
-        return [*lines, *(self.bound(bind) for bind in self.data(step, bindings) if bind.name not in done)]
+        return [*lines, *(self.bound(bind) for bind in self.data(step, bindings) if bind.name not in bound_names)]
 
     @staticmethod
     def data(step: Step, bindings: Sequence[Binding]) -> list[Binding]:
-        """A step's bindings in; those that take data from a step, or from an earlier turn, out."""
-        found = [bind for bind in bindings if not bind.sources or any(source.step for source in bind.sources)]
-        return [bind for bind in found if not (bind.name == "inputs" and step.options.join)]
+        """Return those of a step's bindings that take data from a step, or from an earlier turn."""
+        inputs = [bind for bind in bindings if not bind.sources or any(source.step for source in bind.sources)]
+        return [bind for bind in inputs if not (bind.name == "inputs" and step.options.join)]
 
     def shared(self, step: Step, bindings: Sequence[Binding], text: str) -> set[str]:
-        """A step in; the names that have to be globals of the file out.
+        """Return the names of a step that have to be globals of the file.
 
         Functions at the top of the file read them, or the cell itself changes what the file has bound.
         """
         bindings = self.data(step, bindings)
-        made = {name for d in self.needs.inlined(step) for name in d.names}
+        inlined = {name for d in self.needs.inlined(step) for name in d.names}
         used = {name for order in step.definitions for name in self.flow.definitions[order].names}
         behind = {b.name for b in bindings if b.sources and b.sources[0].step and b.sources[-1].definition is not None}
         cell = {name for statement in analyse(text).statements for name in statement.writes} | analyse(text).writes
-        taken = {bind.name for bind in bindings} | set(step.targets) | made | cell
-        late = taken & late_names(parsed(text)) if self.functions & set(step.writes) else set()
-        return late | (taken & self.needs.free(step)) | (cell & used & self.needs.last.keys()) | behind
+        names = {bind.name for bind in bindings} | set(step.targets) | inlined | cell
+        late = names & late_names(parsed(text)) if self.functions & set(step.writes) else set()
+        return late | (names & self.needs.free(step)) | (cell & used & self.needs.last.keys()) | behind
 
     def expression(self, text: str, data: Collection[str]) -> str:
-        """An option's expression in; the same with each data name's `value` out."""
+        """Return an option's expression with each data name's `value`."""
         return rename(text, lambda name: self.value(name) if name in data else name)
 
     def tests(self, step: Step) -> tuple[list[str], list[str]]:
-        """A step in; what decides whether it runs, and the lines that have to stand before that, out."""
+        """Return the lines that have to stand before the tests whether a step runs, and these tests."""
         condition, foreach = step.options.condition, step.options.foreach
         tests = [self.is_kept(name) for name in self.needs.lost(step)]
         if condition is None:
@@ -223,39 +223,41 @@ class PlainSteps(ABC):
             ahead += [f"{foreach.target} = {self.item}", *(self.kept(name, name) for name in step.targets)]
         return ahead, tests
 
-    def ahead_of(self, asked: Step) -> list[str]:
-        """The list of a foreach, or a condition, in; lines that have to stand before its expression out.
+    def ahead_of(self, source: Step) -> list[str]:
+        """Return the lines that have to stand before the list of a foreach, or a condition.
 
         None where each name in it is the file's own or data that the expression names itself.
         """
-        names = {bind.name for bind in asked.bindings} & self.needs.free(asked)
-        return self.ahead(asked, asked.bindings, asked.source) if names or self.needs.inlined(asked) else []
+        names = {bind.name for bind in source.bindings} & self.needs.free(source)
+        return self.ahead(source, source.bindings, source.source) if names or self.needs.inlined(source) else []
 
     def outputs(self, step: Step, text: str) -> list[tuple[str, str, str]]:
-        """A step in; its outputs as (name, value, test or ""), in the order in which the cell names them, out."""
+        """Return a step's outputs as (name, value, test or ""), in the order in which the cell names them."""
         tree = parsed(text)
-        gone = dict.fromkeys(self.known_gone, "what could not be stored in an earlier run")
-        gone.update((name, "bound within an expression") for name in inner_names(tree) if not self.readers(step, name))
-        gone.update(unstorable(tree, entry_names(tree) if step.options.join else frozenset()))
+        reasons = dict.fromkeys(self.known_gone, "what could not be stored in an earlier run")
+        reasons.update(
+            (name, "bound within an expression") for name in inner_names(tree) if not self.readers(step, name)
+        )
+        reasons.update(unstorable(tree, entry_names(tree) if step.options.join else frozenset()))
         shared = self.shared(step, step.bindings, text)
         self.note_late(step, text)
         place = {name: -at for at, name in enumerate(re.findall(r"\w+", text)[::-1])}
-        found = []
+        outputs = []
         for name in sorted(step.writes, key=lambda name: (place.get(name, 1), name)):
             if name in STATES:
-                found.append((name, f"{self.words.module(STATES[name][0])}.{STATES[name][2]}", ""))
+                outputs.append((name, f"{self.words.module(STATES[name][0])}.{STATES[name][2]}", ""))
             elif name.startswith("<"):
                 self.notes.refused(
                     f"{step.label} sets attributes of {name.strip('<>').removeprefix('of ')}: {self.target} keeps data",
                     step=step.name, cell=step.cell, name=name, fix="keep them in a variable or in an instance",
                 )  # fmt: skip
-            elif name in gone:
-                self._leave_out(step, name, gone[name])
+            elif name in reasons:
+                self._leave_out(step, name, reasons[name])
             elif name != step.options.catch:
                 value = f"{self.words.module('cloudpickle')}.dumps({name})" if name in self.functions else name
                 space = self.words.builtin("globals" if name in shared else "locals")
-                found.append((name, value, f'"{name}" in {space}()' if name in self.needs.unsure(step) else ""))
-        return found
+                outputs.append((name, value, f'"{name}" in {space}()' if name in self.needs.unsure(step) else ""))
+        return outputs
 
     def _leave_out(self, step: Step, name: str, kind: str) -> None:
         self.gone.add(name)
@@ -270,35 +272,35 @@ class PlainSteps(ABC):
             self.notes.lost(f"{name} of {step.label}: it is {kind}", step=step.name, cell=step.cell, name=name)
 
     def note_late(self, step: Step, text: str) -> None:
-        """Tell which names a function that is kept as data goes on holding as they were."""
+        """Note which names a function that is kept as data goes on holding as they were."""
         if self.functions & set(step.writes):
             for name in sorted(late_outer_names(parsed(text))):
                 later = [s for s in self.flow.steps if name in s.writes and (s.order > step.order or s.scope)]
                 if later:
-                    made = ", ".join(sorted(self.functions & set(step.writes)))
+                    listing = ", ".join(sorted(self.functions & set(step.writes)))
                     other = later[-1].label if later[-1] is not step else "the items after it"
                     self.notes.lost(
-                        f"{made} of {step.label} goes on using the {name} of that moment, not that of {other}",
+                        f"{listing} of {step.label} goes on using the {name} of that moment, not that of {other}",
                         step=step.name, cell=step.cell,
                     )  # fmt: skip
 
     def readers(self, step: Step, name: str) -> list[str]:
-        """A step and a name in; the steps that read it from there out."""
+        """Return the steps that read a name from a step."""
         return [edge.to for edge in self.flow.edges if edge.frm == step.name and name in edge.names]
 
     def keeps_item(self, step: Step) -> bool:
-        """Whether a step has to keep the item for its join: a fan-out's first, and one below a fan-out with its own."""
+        """Return whether a step keeps the item for its join: a fan-out's first, and one below an inner fan-out."""
         if not step.scope or step.scope[-1] not in self.item_wanted:
             return False
         within = any(other.scope[-1] in self.item_wanted for other in self.body(step)) if step.options.join else False
         return within or step.options.foreach is not None
 
     def state_put(self, name: str, value: str) -> str:
-        """A random state and an expression for what a step has left of it in; the line that puts it back out."""
+        """Return the line that puts back a random state, from an expression for what a step has left of it."""
         return f"{self.words.module(STATES[name][0])}.{STATES[name][1].format(value)}"
 
     def note_losses(self, options: Mapping[str, str]) -> None:
-        """Tell which of these options, each with a word why, steps have, and what else is not carried over."""
+        """Note which steps have options that are lost, each with a word why, and what else is not carried over."""
         for step in self.flow.steps:
             for name in (name for name in options if getattr(step.options, name)):
                 text = f"--{name.replace('_', '-')} of {step.label}{': ' if options[name] else ''}{options[name]}"
@@ -306,13 +308,13 @@ class PlainSteps(ABC):
         self.note_aliases()
 
     def item_mark(self, head: str) -> str:
-        """The head of a fan-out in; the name under which a task keeps its item for the join out."""
+        """Return the name under which a task keeps its item for the join of a fan-out."""
         body = [step for step in self.flow.steps if head in step.scope]
-        taken = head in self.carried or any("item" in step.writes for step in body)
-        return self.words.mark(f"item_of_{head}") if taken else "item"
+        is_used = head in self.carried or any("item" in step.writes for step in body)
+        return self.words.mark(f"item_of_{head}") if is_used else "item"
 
     def one_of(self, join: Step) -> list[Step]:
-        """A join in; the steps of which one must have run for an item to count out, none where each item counts."""
+        """Return the steps of which one must have run for an item to count; none where each item counts."""
         skippable = [step for step in self.body(join) if self.needs.may_be_skipped(step)]
         head = self.joined(join)
         if len(skippable) < len(self.body(join)):
@@ -323,18 +325,18 @@ class PlainSteps(ABC):
         return skippable
 
     def entries(self, join: Step, text: str) -> list[str]:
-        """A join and its cell in; the line that gives each item the notebook's names, if it asks for others, out."""
+        """Return the line that gives each item the notebook's names, if a join asks for others."""
         data = {name for step in self.flow.steps for name in step.writes} | {p.name for p in self.flow.parameters}
-        named = {name: self.value(name, "task") if name in data else name for name in self.asked(join, text)}
+        values = {name: self.value(name, "task") if name in data else name for name in self.asked(join, text)}
         if self.joined(join) in self.item_wanted:
-            named["item"] = f"task.{self.item_mark(self.joined(join))}"
-        given = [f"{name}=lambda task: {value}" for name, value in named.items() if value != f"task.{name}"]
+            values["item"] = f"task.{self.item_mark(self.joined(join))}"
+        words = [f"{name}=lambda task: {value}" for name, value in values.items() if value != f"task.{name}"]
         return (
-            [f"inputs = [{self.words.helper('Entry')}(task, {', '.join(given)}) for task in inputs]"] if given else []
+            [f"inputs = [{self.words.helper('Entry')}(task, {', '.join(words)}) for task in inputs]"] if words else []
         )
 
     def framed(self, step: Step, ahead: Sequence[str], text: str, kept: Sequence[tuple[str, str]]) -> str:
-        """A step's lines before its cell, its cell, and what is kept, each with a test or "", in; its text out."""
+        """Return a step's text: the lines before its cell, its cell, and what is kept, each with a test or ""."""
         first = sorted(ahead, key=lambda line: not line.startswith("global "))
         last = [f"if {test}:\n    {line}" if test else line for line, test in kept]
         if step.options.catch and last and text:  # names bound before a failure are kept
@@ -343,7 +345,7 @@ class PlainSteps(ABC):
         return self.awaited("\n\n".join(part.strip("\n") for part in parts if part))
 
     def note_aliases(self) -> None:
-        """Tell where two names are one object and a later step changes it: elsewhere each name is kept by itself."""
+        """Note where two names are one object and a later step changes it: elsewhere each name is kept by itself."""
         data = {name for step in self.flow.steps for name in step.writes}
         for step in self.flow.steps:
             later = [other for other in self.flow.steps if other.order > step.order]
@@ -351,19 +353,19 @@ class PlainSteps(ABC):
                 for one, other in (pair, pair[::-1]) if data.issuperset(pair) else ():
                     changing = next((s for s in later if one in changed_names(parsed(s.source))), None)
                     if changing and any(other in s.reads for s in later if s.order >= changing.order):
-                        what = f"what {changing.label} changes in {one}, {other} does not show in {self.target}"
+                        what = f"in {self.target}, {other} does not show what {changing.label} changes in {one}"
                         self.notes.lost(
                             f"{one} and {other} may be one object: {what}", step=step.name, cell=step.cell,
                         )  # fmt: skip
 
     def is_guarded(self, bind: Binding) -> bool:
-        """Whether an input may not be there: the step then goes without it, or with the definition behind it."""
+        """Return whether an input may be absent: the step goes without it, or with the definition behind it."""
         steps = [source for source in bind.sources if source.definition is None]
         self.needs.check_behind(bind)
         return not steps or len(steps) < len(bind.sources) or (not bind.sure and self.needs.can_miss(bind))
 
     def awaited(self, text: str) -> str:
-        """A step's text in; within a coroutine that is run, if it awaits, out."""
+        """Return a step's text, within a coroutine that is run if it awaits."""
         if not analyse(text).awaits:
             return text
         name = "main" if "main" not in re.findall(r"\w+", text) else "main_of_cell"
@@ -372,15 +374,17 @@ class PlainSteps(ABC):
     # ------------------------------------------------------------ fan-outs whose items take from each other
 
     def sequence(self, steps: Sequence[Step]) -> Step:
-        """A fan-out's steps in; one step that takes what they take from outside, and leaves what they leave, out."""
+        """Return one step that takes what a fan-out's steps take from outside, and leaves what they leave."""
         inside = {step.name for step in steps}
         listed = [self.flow.lists[step.name] for step in steps if step.name in self.flow.lists]
         binds: dict[str, Binding] = {}
         for bind in (bind for step in [*steps, *listed] for bind in step.bindings):
             outer = tuple(source for source in bind.sources if source.step not in inside)
             if bind.name not in binds and bind.name != "inputs" and (outer or not any(s.sure for s in bind.sources)):
-                found = Binding(name=bind.name, sources=outer)
-                binds[bind.name] = msgspec.structs.replace(found, sure=bool(outer) and not self.needs.can_miss(found))
+                binding = Binding(name=bind.name, sources=outer)
+                binds[bind.name] = msgspec.structs.replace(
+                    binding, sure=bool(outer) and not self.needs.can_miss(binding)
+                )
         writes = tuple(sorted({name for step in steps for name in step.writes}))
         alone = msgspec.structs.replace(steps[0].options, foreach=None, condition=None, until=None, catch=None)
         return msgspec.structs.replace(
@@ -389,7 +393,7 @@ class PlainSteps(ABC):
         )  # fmt: skip
 
     def loop(self, item: Item) -> str:
-        """A fan-out in; it as a for loop, fan-outs within it too, each with its join below it, out."""
+        """Return a fan-out as a for loop, fan-outs within it too, each with its join below it."""
         head, inner = item.steps[0], list[str]()
         for part in item.body:
             inner.append(self.loop(part) if part.body else self.within(part.steps[0]))
@@ -401,37 +405,37 @@ class PlainSteps(ABC):
             self.items_name(head),
             self.needs.lost(self.flow.lists[head.name]),
         )
-        kept = [] if item.join is None else self.items_kept(head, item.join)
+        entry = [] if item.join is None else self.items_kept(head, item.join)
         if head.name in self.item_wanted:
             target, inner = self.item_mark(head.name), [f"{target} = {self.item_mark(head.name)}", *inner]
         loop = "\n".join(
-            [f"for {target} in {head.options.foreach.expr}:", *(indent(text, 4) for text in [*inner, *kept])]
+            [f"for {target} in {head.options.foreach.expr}:", *(indent(text, 4) for text in [*inner, *entry])]
         )
         if lost:  # as the list of a fan-out within another one may be
             loop = f"if {' and '.join(self.is_there(name) for name in lost)}:\n{indent(loop, 4)}"
-        return f"{items} = []\n{loop}" if kept else loop
+        return f"{items} = []\n{loop}" if entry else loop
 
     def items_kept(self, head: Step, join: Step) -> list[str]:
-        """The head of a fan-out that is a loop, and its join, in; the lines that keep what an item has left out."""
-        items, asked = self.items_name(head), self.asked(join, self.cell(join))
-        missing = sorted(self.needs.unsure_in(head.name).difference(self.carried.get(head.name, ())) & {*asked})
+        """Return the lines that keep what an item of a fan-out that is a loop has left for its join."""
+        items, names = self.items_name(head), self.asked(join, self.cell(join))
+        missing = sorted(self.needs.unsure_in(head.name).difference(self.carried.get(head.name, ())) & {*names})
         skipped = "the whole of it" if self.one_of(join) else f"its {missing[0]}" if missing else ""
         if skipped:
             self.notes.refused(
                 f"{join.label} asks for items of {head.label}, which take from each other, and one may be without"
                 f" {skipped}", step=join.name, cell=join.cell, fix="give it a value in each item",
             )  # fmt: skip
-        left = [f"index=len({items})", *(f"{name}={name}" for name in asked)]
-        left += [f"item={self.item_mark(head.name)}"] if head.name in self.item_wanted else []
-        entry = f"{self.words.module('types')}.SimpleNamespace({', '.join(left)})"
+        fields = [f"index=len({items})", *(f"{name}={name}" for name in names)]
+        fields += [f"item={self.item_mark(head.name)}"] if head.name in self.item_wanted else []
+        entry = f"{self.words.module('types')}.SimpleNamespace({', '.join(fields)})"
         return [f"{items}.append({self.words.module('copy')}.deepcopy({entry}))"]
 
     def is_there(self, name: str) -> str:
-        """A name in; the test whether it is bound, local or global, out."""
+        """Return the test whether a name is bound, local or global."""
         return f'"{name}" in {{**{self.words.builtin("globals")}(), **{self.words.builtin("locals")}()}}'
 
     def within(self, step: Step, head: Step | None = None) -> str:
-        """A step of such a fan-out in (a join with the head of what it joins); its cell as a part of the loop out."""
+        """Return the cell of a step of such a fan-out, or of a join of one inside it, as a part of the loop."""
         text, options = self.cell(step) or "pass", step.options
         if head is not None:
             text = f"inputs = {self.items_name(head)}\n{text}"
@@ -440,10 +444,10 @@ class PlainSteps(ABC):
         if options.catch:
             namespace = f"{self.words.module('types')}.SimpleNamespace"
             trace = f"{self.words.module('traceback')}.format_exc()"
-            kept = f"type=failure.__class__.__name__, message=f'{{failure}}', traceback={trace}"
+            fields = f"type=failure.__class__.__name__, message=f'{{failure}}', traceback={trace}"
             text = (
                 f"try:\n{indent(text, 4)}\n    {options.catch} = None\n"
-                f"except Exception as failure:\n    {options.catch} = {namespace}({kept})"
+                f"except Exception as failure:\n    {options.catch} = {namespace}({fields})"
             )
         tests = [self.is_there(name) for name in self.needs.lost(step)]
         tests += [f"({options.condition})"] if options.condition else []

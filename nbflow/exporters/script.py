@@ -52,7 +52,7 @@ class ScriptExporter(TextExporter):
     target = "a script"
 
     def write(self, flow: Flow, options: Options, environment: Environment, notes: Notes) -> str:
-        """A flow in; the script out."""
+        """Return the script of a flow."""
         del options, environment
         _note_markers(flow, notes)
         ids = iter(flow.notebook.cells)
@@ -61,14 +61,14 @@ class ScriptExporter(TextExporter):
 
 
 def _header(flow: Flow) -> str:
-    """A flow in; the head of its script, a comment, out."""
+    """Return the head of a flow's script, a comment."""
     name = json.dumps(flow.name, ensure_ascii=False)
     lines = HEADER.format(name=name).splitlines()
     return "".join(f"# {line}\n" for line in lines)
 
 
 def _cells(flow: Flow) -> Iterator[dict[str, Any]]:
-    """The document's cells in order, text cells too; of a script, its code cells with the text above them."""
+    """Return the document's cells in order, text cells too; of a script, its code cells with the text above them."""
     try:
         document = read_document(flow.notebook.document, flow.name)
     except NotebookError:
@@ -82,7 +82,7 @@ def _cells(flow: Flow) -> Iterator[dict[str, Any]]:
 
 
 def _block(cell: dict[str, Any], identity: str | None) -> str:
-    """One cell of a notebook's JSON and its id in; its lines with the marker above out."""
+    """Return the lines of one cell of a notebook's JSON, with the marker above."""
     kind, source = cell["cell_type"], cell["source"]
     words = [] if kind == "code" else [f"[{kind}]"]
     if identity:

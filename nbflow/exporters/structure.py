@@ -13,7 +13,7 @@ from nbflow.model import Flow, Step
 
 @dataclass(frozen=True)
 class Item:
-    """What is laid as one: a step, or a fan-out with its body and the step that joins it."""
+    """What is laid out as one: a step, or a fan-out with its body and the step that joins it."""
 
     steps: tuple[Step, ...]
     body: tuple[Item, ...] = ()
@@ -21,7 +21,7 @@ class Item:
 
     @property
     def position(self) -> int:
-        """Where it stands: a fan-out at its last step, so that what stands among its steps comes before it."""
+        """Return where it stands: a fan-out at its last step, so that what stands among its steps comes before it."""
         return max(step.position for step in self.steps)
 
 
@@ -34,11 +34,11 @@ class Structure:
         self.whole = self.items([step for step in flow.steps if step.kind != "params"], 0)
 
     def items(self, steps: Sequence[Step], depth: int) -> tuple[Item, ...]:
-        """Steps of one scope in; its items in the order in which they can run, out."""
-        found: list[Item] = []
-        seen: set[str] = set()
+        """Return the items of steps of one scope in the order in which they can run."""
+        items: list[Item] = []
+        names: set[str] = set()
         for step in steps:
-            if step.name in seen:
+            if step.name in names:
                 continue
             body, join = [step], None
             if len(step.scope) > depth:
@@ -47,14 +47,14 @@ class Structure:
                 join = next(
                     (s for s in steps if (j := self.loops.joined(s)) and j.name == head and len(s.scope) == depth), None
                 )
-                found.append(Item((*body, *([join] if join else [])), self.items(body, depth + 1), join))
+                items.append(Item((*body, *([join] if join else [])), self.items(body, depth + 1), join))
             else:
-                found.append(Item((step,)))
-            seen |= {other.name for other in found[-1].steps}
-        found = [item for item in found if not (not item.body and any(item.steps[0] is other.join for other in found))]
-        for item in found:
-            self._check_order(item, found)
-        return tuple(sorted(found, key=lambda item: item.position))
+                items.append(Item((step,)))
+            names |= {other.name for other in items[-1].steps}
+        items = [item for item in items if not (not item.body and any(item.steps[0] is other.join for other in items))]
+        for item in items:
+            self._check_order(item, items)
+        return tuple(sorted(items, key=lambda item: item.position))
 
     def _check_order(self, loop: Item, items: Sequence[Item]) -> None:
         """Refuse a name that is rewritten among the steps of a fan-out, which then run after that."""
@@ -69,7 +69,7 @@ class Structure:
                         )  # fmt: skip
 
     def arrange(self, items: Sequence[Item]) -> list[list[Sequence[Item]]]:
-        """Items in; groups that run one after another, each of one or more branches that run side by side, out.
+        """Return groups that run one after another, each of one or more branches that run side by side.
 
         Below branches stands one step that joins them: in Metaflow a join cannot split again.
         """
@@ -81,15 +81,15 @@ class Structure:
                 at += 1
                 continue
             windows = ((end, self.branches(items[at:end])) for end in range(len(items), at + 1, -1))
-            end, found = next(
-                ((end, found) for end, found in windows if len(found) > 1), (at + 1, [items[at : at + 1]])
+            end, branches = next(
+                ((end, branches) for end, branches in windows if len(branches) > 1), (at + 1, [items[at : at + 1]])
             )
-            groups.append(found)
+            groups.append(branches)
             at = end
         return groups
 
     def branches(self, items: Sequence[Item]) -> list[Sequence[Item]]:
-        """Items in; the sets of them that have nothing to do with each other out, each in order."""
+        """Return the sets of items that have nothing to do with each other, each in order."""
         parts: list[list[Item]] = []
         for item in items:
             linked = [part for part in parts if any(self.linked(item, other) for other in part)]
@@ -98,7 +98,7 @@ class Structure:
         return sorted((sorted(part, key=lambda i: order[id(i)]) for part in parts), key=lambda part: order[id(part[0])])
 
     def linked(self, one: Item, other: Item) -> bool:
-        """Whether two items have to run one after another: a name, --after, or names that may be missing."""
+        """Return whether two items have to run one after another: a name, --after, or names that may be missing."""
         mine, theirs = ({step.name for step in item.steps} for item in (one, other))
         pairs = [(edge.frm, edge.to) for edge in self.flow.edges]
         pairs += [(above, step.name) for step in self.flow.steps for above in step.ordered]  # by the files they touch
@@ -109,12 +109,12 @@ class Structure:
         return edges or either or any(self.is_bar(step) for item in (one, other) for step in item.steps)
 
     def is_bar(self, step: Step) -> bool:
-        """Whether a step cannot stand in a branch: it may be skipped, or run again."""
+        """Return whether a step cannot stand in a branch: it may be skipped, or run again."""
         options = step.options
         return bool(options.condition or options.until or options.catch or self.needs.lost(step))
 
     def owners(self, branches: Sequence[Sequence[Item]]) -> tuple[int, list[list[str]]]:
-        """Branches in; the one that stands for what is above them, and for each the names that it writes last, out.
+        """Return the branch that stands for what is above all of them, and for each the names that it writes last.
 
         The first is the one that may leave names unbound: of the others, every name is sure to be there.
         """
@@ -125,5 +125,5 @@ class Structure:
         unsure = (
             at for at, branch in enumerate(branches) if any(self.needs.unsure(s) for i in branch for s in i.steps)
         )
-        found = [[name for name in sorted(owners) if owners[name][1] == at] for at in range(len(branches))]
-        return next(unsure, 0), found
+        names_by_branch = [[name for name in sorted(owners) if owners[name][1] == at] for at in range(len(branches))]
+        return next(unsure, 0), names_by_branch

@@ -88,7 +88,7 @@ REFUSED = {
     "a default from a rewritten name": (["%%step a\nk = 1", "def f(x=k):\n    return x", "%%step b\nk = 2", "%%step c\ny = f() + k"], "rewritten"),
     "nbflow's current": (["from nbflow import current", "%%step a\nx = current.run"], "nbflow's own"),
     "attributes of a class": (["class C:\n    n = 0\n    def hit(self):\n        C.n += 1", "%%step a\nc = C()\nc.hit()", "%%step b\ny = c.n"], "attributes of C"),
-    "an older artifact behind a definition": (["%%step a\nn = 5", "n = 0", "%%step b\nm = 1", "%%step c --if m > 1\nn = 7", "%%step d\nq = n"], "given anew"),
+    "an older artifact behind a definition": (["%%step a\nn = 5", "n = 0", "%%step b\nm = 1", "%%step c --if m > 1\nn = 7", "%%step d\nq = n"], "defined again"),
     "an item that leaves a name alone": (["%%step s\nodd = 0", "%%step a --foreach x in [1, 2]\nif x == 1:\n    odd = 5", "%%step j --join a\nn = len(inputs)", "%%step b\nz = odd"], "leaves it alone"),
     "a list that may be missing": (["%%step s\nk = 0", "%%step a --foreach x in [1] --if k\nys = [x]", "%%step b --foreach y in ys\nz = y", "%%step c --join b\nn = len(inputs)", "%%step d --join c\nm = len(inputs)"], "reads ys, which may be missing"),
     "rewritten among the steps of a fan-out": (["%%step a\nx = 1", "%%step b --foreach i in [1, 2]\ny = i + x", "%%step w\nx = 5", "%%step c\nz = y + x"], "rewrites x"),
