@@ -8,7 +8,6 @@ with `scopes`, `paths` and `calls`, and `result` has the types of the answer.
 """
 
 import ast
-import re
 import sys
 from functools import lru_cache
 
@@ -30,8 +29,6 @@ from nbflow.analysis.result import (
 from nbflow.analysis.scopes import descend, dotted_name, import_pairs
 from nbflow.analysis.source import ParsedCell, Problem, normalise, read_cell, transform
 from nbflow.analysis.walk import CellFacts, Walk, WalkContext
-
-_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def read_statements(cell: ParsedCell, context: WalkContext) -> tuple[Statement, ...]:

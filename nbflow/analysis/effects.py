@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from nbflow.analysis.scopes import dotted_name
+
 RANDOM_STATES: Mapping[str, tuple[str, frozenset[str]]] = {
     "random.": ("<random>", frozenset({"seed", "setstate"})),
     "numpy.random.": ("<numpy.random>", frozenset({"seed", "set_state"})),
@@ -117,11 +119,7 @@ def owner_of(name: str) -> str | None:
 
 def dotted(node: ast.expr) -> str:
     """Return `a.b.c` as text, "" for any other expression."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
+    return dotted_name(node) or ""
 
 
 def full_name(node: ast.expr, origins: Mapping[str, str]) -> str:

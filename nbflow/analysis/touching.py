@@ -24,7 +24,7 @@ Act = Literal["", "call", "outside"]
 
 NOBODY: frozenset[str] = frozenset()
 
-Function = ast.FunctionDef | ast.AsyncFunctionDef
+FunctionStatement = ast.FunctionDef | ast.AsyncFunctionDef
 
 SCALARS = PURE_BUILTINS | {"any", "all", "input"}
 """Builtins whose result shares nothing with what they are given."""
@@ -142,7 +142,7 @@ def touch_of(tree: ast.stmt | None, above: Above) -> Touch | None:
     return None if tree is None else _touch(tree, _about(tree, above))
 
 
-def body_of(tree: Function, above: Above) -> FunctionEffects:
+def body_of(tree: FunctionStatement, above: Above) -> FunctionEffects:
     """Return what calling a function does."""
     return _body(tree, _about(tree, above))
 
@@ -196,7 +196,7 @@ def _touch(tree: ast.stmt, about: _About) -> Touch:
 
 
 @lru_cache(maxsize=8192)
-def _body(tree: Function, about: _About) -> FunctionEffects:
+def _body(tree: FunctionStatement, about: _About) -> FunctionEffects:
     reader = _Reader(_above(about))
     for statement in tree.body:
         reader.discarded.update(_discarded(statement))
