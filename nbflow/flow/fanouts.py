@@ -53,7 +53,9 @@ def _scope(step: Step, producers: Sequence[str], resolve: Callable[[str], str], 
         if scope[: len(longest)] == longest:
             longest = scope
         elif longest[: len(scope)] != scope:
-            placing.findings.append(_crossed(step, longest[-1], scope[-1]))
+            message = f"{step.label} reads from two fan-outs that are not nested: {longest[-1]} and {scope[-1]}"
+            fix = f"join one of them first: a step with --join {scope[-1]}"
+            placing.findings.append(_join_error(step, message, fix))
     return longest
 
 
@@ -74,35 +76,17 @@ def _close(step: Step, resolve: Callable[[str], str], placing: _Placing) -> tupl
             continue  # an unknown step is a finding of its own
         scope = placing.scopes[name]
         if not scope:
-            placing.findings.append(
-                Finding(
-                    code="join",
-                    level="error",
-                    step=step.name,
-                    cell=step.cell,
-                    line=1,
-                    name=word,
-                    message=f"--join {word}: {word} is in no fan-out",
-                    fix="name a step of a --foreach's body that stands above",
-                )
-            )
+            message = f"--join {word}: {word} is in no fan-out"
+            fix = "name a step of a --foreach's body that stands above"
+            placing.findings.append(_join_error(step, message, fix, name=word))
             continue
         scopes.add(scope)
     if not scopes:
         return None
     if len({scope[-1] for scope in scopes}) > 1:
         heads = " and ".join(sorted({scope[-1] for scope in scopes}))
-        placing.findings.append(
-            Finding(
-                code="join",
-                level="error",
-                step=step.name,
-                cell=step.cell,
-                line=1,
-                message=f"--join names steps of different fan-outs: {heads}",
-                fix="join the inner one first, in a step of its own",
-            )
-        )
+        message = f"--join names steps of different fan-outs: {heads}"
+        placing.findings.append(_join_error(step, message, "join the inner one first, in a step of its own"))
     scope = min(scopes)
     placing.joined.add(scope[-1])
     return scope[:-1]
@@ -114,12 +98,10 @@ def _producers(step: Step, definitions: Sequence[Definition]) -> list[str]:
     return [name for name in steps if name != step.name]
 
 
-def _crossed(step: Step, one: str, other: str) -> Finding:
+def _join_error(step: Step, message: str, fix: str, name: str | None = None) -> Finding:
     return Finding(
-        code="join", level="error", step=step.name, cell=step.cell, line=1,
-        message=f"{step.label} reads from two fan-outs that are not nested: {one} and {other}",
-        fix=f"join one of them first: a step with --join {other}",
-    )  # fmt: skip
+        code="join", level="error", step=step.name, cell=step.cell, line=1, name=name, message=message, fix=fix
+    )
 
 
 def carried_names(steps: Sequence[Step]) -> Mapping[str, tuple[str, ...]]:

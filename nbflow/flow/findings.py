@@ -38,7 +38,7 @@ def grown(size: str, most: str, gain: str) -> Finding:
     return Finding(
         code="grown", level="note",
         message=f"the datastore holds {size} of values, more than {most};"
-        f" `nbflow gc` would free {gain}, nothing goes by itself",
+        f" `nbflow gc` would free {gain}; nothing is deleted by itself",
         fix="`nbflow gc --dry-run` says what would go; `%flow config size 100G` sets another size",
     )  # fmt: skip
 
@@ -157,7 +157,7 @@ def left_out(cell: Cell, line: int) -> Finding:
     return Finding(
         code="left-out", level="note", cell=cell.id, line=line,
         message=f"cell {cell.position} takes no part in runs: it stands below the last step ({clipped(text)})",
-        fix="begin it with `%%step NAME` if runs are to do this",
+        fix="begin it with `%%step NAME` if runs should do it",
     )  # fmt: skip
 
 
@@ -182,7 +182,8 @@ def mutated(step: Step, names: Sequence[str]) -> Finding:
     if all(name.startswith("<") for name in names):
         return Finding(
             code="mutation", level="note", step=step.name, cell=step.cell, line=line, name=names[0],
-            message=f"{step.label} changes {listing}: steps below see it", fix="nothing, it travels with the flow",
+            message=f"{step.label} changes {listing}: steps below see it",
+            fix="nothing to do: it travels with the flow",
         )  # fmt: skip
     return Finding(
         code="mutation", level="note", step=step.name, cell=step.cell, line=line, name=names[0],
@@ -210,7 +211,8 @@ def elsewhere(flow: Flow, step: Step, names: Collection[str]) -> Iterator[Findin
         above = ", ".join(dict.fromkeys(filter(None, (makers[name] for name in stale))))
         yield Finding(
             code="source-differs", level="note", step=step.name, cell=step.cell, name=stale[0],
-            message=f"{step.label} runs on {', '.join(stale)} as another cell has left it: no step takes it so",
+            message=f"{step.label} runs on {', '.join(stale)} as another cell has left it:"
+            " in a run it gets another value",
             fix=f"run {above} again, then this cell",
         )  # fmt: skip
 
@@ -348,7 +350,7 @@ def _empty_cache(step: Step, definition: Definition, name: str) -> Finding:
         code="cache", level="warning", step=step.name, cell=step.cell, line=line_of_text(step.source, cached),
         name=name,
         message=f"{step.label} uses {cached}, which remembers its results (cell {definition.position}): each step "
-        "begins with an empty memory, which in a plain run is filled",
+        "begins with an empty cache, which in a plain run is filled",
         fix=f"call {cached} and look at its cache in one cell, or keep results in a dict",
     )  # fmt: skip
 
@@ -447,7 +449,7 @@ OWNERS = re.compile(
 )
 MAGICS = {"debug": "waits in the debugger", "pdb": "waits in the debugger", "edit": "waits for an editor"}
 
-FIX = "give the value in a %%params cell or read it from a file; or take the steps by %%step and leave this cell out"
+FIX = "give the value in a %%params cell or read it from a file; or mark the steps with %%step and leave this cell out"
 BARRED = frozenset({"hidden-state", "run-magic", "syntax"})
 """What the analysis says of a cell that cannot take part either."""
 

@@ -78,9 +78,9 @@ class Loops:
 
     def candidates(self, task: TaskId, name: str, sizes: Sizes) -> Iterator[Candidate | Gate]:
         """Yield the tasks that may have given a name the value that this task reads, nearest first."""
-        # The nearest writer before a task, were fan-outs nested for loops: an earlier turn of the step itself; then, from
-        # the innermost loop outwards, what stands above in the same item, what earlier items of that loop left, and
-        # what stands above the loop. Names that are an item's own are never taken from an earlier item.
+        # The nearest writer before a task, if fan-outs were nested for loops: an earlier turn of the step itself; then,
+        # from the innermost loop outwards, what stands above in the same item, what earlier items of that loop left,
+        # and what stands above the loop. Names that are an item's own are never taken from an earlier item.
         step = self.step_of(task)
         writers = self.flow.writers.get(name, ())
         if task.turn and name in step.writes:

@@ -1,4 +1,4 @@
-"""The option line of a step: `NAME --foreach x in xs --gpu 1` ↔ a name and StepOptions."""
+"""The option line of a step: `NAME --foreach x in xs --gpu 1` → a name and StepOptions."""
 
 from __future__ import annotations
 
@@ -311,25 +311,3 @@ def tries_again(options: StepOptions, attempt: int, failure: TaskFailure) -> boo
         return False
     names = {failure.type, failure.type.rsplit(".", 1)[-1], *failure.bases}
     return not options.retry_on or bool(names & set(options.retry_on))
-
-
-def render_options(options: StepOptions) -> str:
-    """Return the option text that parses to these options, in the order of the table."""
-    words = []
-    default = StepOptions()
-    for key, option in OPTIONS.items():
-        value = getattr(options, option.field)
-        if value == getattr(default, option.field):
-            continue
-        words.append(f"--{key}" if option.parse is None else f"--{key} {_render_value(option.field, value)}")
-    return " ".join(words)
-
-
-def _render_value(field: str, value: Any) -> str:
-    if isinstance(value, Foreach):
-        return f"{value.target} in {value.expr}"
-    if field == "pip":
-        return shlex.quote(shlex.join(value))
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -220,7 +220,7 @@ def test_a_large_store_is_told_of_once_and_keeps_its_runs(tmp_path: Path) -> Non
     opened = open_store(tmp_path / ".nbflow")
     assert len(runs_of(opened, named_flow(opened, "demo"))) == 13
     assert len(told) == 1
-    assert "nothing goes by itself" in told[0]
+    assert "nothing is deleted by itself" in told[0]
     assert "`nbflow gc` would free" in told[0]
 
 
