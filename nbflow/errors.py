@@ -53,7 +53,7 @@ class NbflowError(Exception):
 
     @property
     def where(self) -> str:
-        """The place as a reader would say it: `step train, cell 4, line 2`, or an empty string."""
+        """Return the place as a reader would say it: `step train, cell 4, line 2`, or an empty string."""
         parts = []
         if self.step:
             parts.append(f"step {self.step}")
@@ -64,7 +64,7 @@ class NbflowError(Exception):
         return ", ".join(parts)
 
     def report(self) -> list[str]:
-        """The lines shown to a person: `error: …`, then `  where: …` and `  fix: …` when known."""
+        """Return the lines shown to a person: `error: …`, then `  where: …` and `  fix: …` when known."""
         lines = [f"error: {self.message}"]
         if self.where:
             lines.append(f"  where: {self.where}")
@@ -73,12 +73,12 @@ class NbflowError(Exception):
         return lines
 
     def _render_traceback_(self) -> list[str]:
-        """IPython shows these lines in place of a traceback through our own frames."""
+        """Return the lines that IPython shows in place of a traceback through nbflow's frames."""
         return self.report()
 
 
 def _rebuild(kind: type[NbflowError], args: tuple[Any, ...], state: dict[str, Any]) -> NbflowError:
-    """An error's class, arguments and attributes in, the error out."""
+    """Return an error of a class with these arguments and attributes."""
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(state)
@@ -152,6 +152,6 @@ class RunFailed(NbflowError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A misspelt word and the known ones in; `; did you mean 'x'?`, or an empty string, out."""
+    """Return `; did you mean 'x'?` for a misspelt word that is near a known one, else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -308,7 +308,7 @@ class Flow(Frozen, frozen=True, kw_only=True):
     beyond: tuple[Step, ...] = ()  # of a part of a notebook's flow: the other steps, which do not run
 
     def step(self, name: str) -> Step:
-        """The step of that name; KeyError when there is none."""
+        """Return the step of that name; KeyError when there is none."""
         for step in self.steps:
             if step.name == name:
                 return step
@@ -442,7 +442,7 @@ class Record(Frozen, frozen=True, kw_only=True):
 
     @property
     def order(self) -> tuple[float, str]:
-        """What sorts the records of one key: the order in which they were made, whatever the machines' clocks said."""
+        """Return what sorts the records of one key: the order in which they were made, whatever the clocks said."""
         return (self.stamp or self.created_at, self.run)
 
 

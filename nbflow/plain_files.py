@@ -21,7 +21,7 @@ def read_text(place: str | os.PathLike[str]) -> str:
 
 
 def is_plain(place: str | os.PathLike[str]) -> bool:
-    """Whether a plain file lies at a place, or a link leads to one."""
+    """Return whether a plain file lies at a place, or a link leads to one."""
     try:
         return stat.S_ISREG(Path(place).stat().st_mode)
     except (OSError, ValueError):

@@ -35,7 +35,7 @@ class Handle(Protocol):
     """One submitted attempt."""
 
     def events(self) -> Iterator[TaskEvent]:
-        """Its events as they come, blocking in between; the last one is always `Ended`."""
+        """Yield its events as they come, blocking in between; the last one is always `Ended`."""
 
     def cancel(self, grace: float) -> None:
         """Interrupt the task, and end its whole process tree after `grace` seconds; returns at once."""
@@ -43,10 +43,10 @@ class Handle(Protocol):
 
 @runtime_checkable
 class SupportsPush(Protocol):
-    """A handle that gives its events by itself: for small tasks a thread for each would cost more than the task."""
+    """A handle that passes on its events by itself: for small tasks a thread for each would cost more than the task."""
 
     def push(self, sink: Callable[[TaskEvent], None]) -> None:
-        """Its events as they come, from now on, to a function that returns at once; the last one is always `Ended`."""
+        """Pass its events, from now on, to a function that returns at once; the last one is always `Ended`."""
 
 
 @runtime_checkable
@@ -81,7 +81,7 @@ class SupportsCapacity(Protocol):
     """An executor that knows how many tasks it can run at once."""
 
     def slots(self) -> int:
-        """Tasks of one core each that fit at the same time."""
+        """Return how many tasks of one core each fit at the same time."""
 
 
 @runtime_checkable
@@ -89,10 +89,10 @@ class SupportsRoom(Protocol):
     """An executor on one machine, whose GPUs and memory its tasks share."""
 
     def gpus(self) -> tuple[str, ...]:
-        """The ids of its GPUs."""
+        """Return the ids of its GPUs."""
 
     def memory(self) -> int | None:
-        """Its memory in bytes; None where that cannot be told."""
+        """Return its memory in bytes; None where that cannot be told."""
 
 
 @runtime_checkable
@@ -100,7 +100,7 @@ class SupportsBatches(Protocol):
     """An executor that runs small tasks faster when it gets them ahead of time."""
 
     def ahead(self, spec: TaskSpec) -> int:
-        """How many tasks like this one may be submitted for each core; 1 for those that are not small."""
+        """Return how many tasks like this one may be submitted for each core; 1 for those that are not small."""
 
 
 @runtime_checkable
@@ -108,24 +108,24 @@ class Serializer(Protocol):
     """A way to turn values of some kind into buffers and back."""
 
     def can_write(self, value: Any) -> bool:
-        """Whether this serializer is the one for the value."""
+        """Return whether this serializer is the one for the value."""
 
     def write(self, value: Any) -> tuple[dict[str, Any], Sequence[memoryview]]:
-        """The value in; JSON-able facts and its buffers out."""
+        """Return JSON-able facts and the buffers of a value."""
 
     def read(self, meta: dict[str, Any], buffers: Sequence[memoryview]) -> Any:
-        """What `write` gave in; an equal value out."""
+        """Return a value equal to the one that `write` turned into these facts and buffers."""
 
 
 class SecretProvider(Protocol):
     """Where the values of `--secret NAME` come from."""
 
     def get(self, name: str) -> str:
-        """The secret's value; KeyError when there is none."""
+        """Return the secret's value; KeyError when there is none."""
 
 
 def stamp() -> tuple[tuple[str, int], ...]:
-    """The folders of installed distributions, each with a time that changes when one is installed or removed."""
+    """Return the folders of installed distributions, each with a time that changes when one is installed or removed."""
     stamps = []
     for folder in sys.path:
         if isinstance(folder, str) and folder.endswith(("site-packages", "dist-packages")):
@@ -137,7 +137,7 @@ def stamp() -> tuple[tuple[str, int], ...]:
 
 
 def installed() -> dict[tuple[str, str], EntryPoint]:
-    """What installed packages plug in, by kind and name; looking through all of them takes 10 ms, done once."""
+    """Return what installed packages plug in, by kind and name; looking through all of them takes 10 ms, done once."""
     return _installed(stamp())
 
 
@@ -146,17 +146,17 @@ def _installed(stamp: tuple[tuple[str, int], ...]) -> dict[tuple[str, str], Entr
     from importlib.metadata import entry_points
 
     del stamp
-    found = entry_points()
-    return {(kind, point.name): point for kind in BUILT_IN for point in found.select(group=f"nbflow.{kind}")}
+    points = entry_points()
+    return {(kind, point.name): point for kind in BUILT_IN for point in points.select(group=f"nbflow.{kind}")}
 
 
 def names(kind: str) -> list[str]:
-    """The known names of a kind, ours and those of installed packages, sorted."""
+    """Return the known names of a kind, nbflow's own and those of installed packages, sorted."""
     return sorted({*BUILT_IN[kind], *(name for of, name in installed() if of == kind)})
 
 
 def load(kind: str, name: str) -> Any:
-    """The object that plugs in as `name`; OptionError listing the known names when there is none."""
+    """Return the object that plugs in as `name`; OptionError listing the known names when there is none."""
     target = BUILT_IN[kind].get(name)
     if target is not None:
         module, _, attribute = target.partition(":")
@@ -164,8 +164,8 @@ def load(kind: str, name: str) -> Any:
     point = installed().get((kind, name))
     if point is not None:
         return point.load()
-    known = names(kind)
+    known_names = names(kind)
     raise OptionError(
-        f"no {kind.rstrip('s')} named {name!r}{nearest(name, known)}",
-        fix=f"known: {', '.join(known) or 'none'}; install a package that brings one, or correct the name",
+        f"no {kind.rstrip('s')} named {name!r}{nearest(name, known_names)}",
+        fix=f"known: {', '.join(known_names) or 'none'}; install a package that brings one, or correct the name",
     )

@@ -21,9 +21,9 @@ INTERRUPTED = "interrupted by its own code or by a SIGINT from elsewhere, not by
 
 
 def remember_lines(file: str, source: str, line: int = 1) -> None:
-    """A piece of a cell's source and its first line's number in; tracebacks and `inspect` find it under `file`."""
-    known = linecache.cache.get(file)
-    lines = list(known[2]) if known is not None and len(known) == 4 else []
+    """Let tracebacks and `inspect` find a piece of a cell's source, from `line` on, under `file`."""
+    entry = linecache.cache.get(file)
+    lines = list(entry[2]) if entry is not None and len(entry) == 4 else []
     piece = source.splitlines(keepends=True)
     if piece and not piece[-1].endswith("\n"):
         piece[-1] += "\n"
@@ -33,7 +33,7 @@ def remember_lines(file: str, source: str, line: int = 1) -> None:
 
 
 def without_ours(trace: types.TracebackType | None) -> types.TracebackType | None:
-    """A traceback in; the same one out, cut behind the last frame that is not ours (`input` raises in ours)."""
+    """Return a traceback cut behind the last frame that is not nbflow's: `input` raises in nbflow's."""
     last = None
     step = trace
     while step is not None:
@@ -46,7 +46,7 @@ def without_ours(trace: types.TracebackType | None) -> types.TracebackType | Non
 
 
 def raised_at(error: BaseException) -> str:
-    """An exception in; the file of the `raise` that it comes from out, "" where no such statement has raised it.
+    """Return the file of the `raise` that an exception comes from, "" where no such statement has raised it.
 
     An interrupt that arrives as a signal is raised between two instructions, never by one.
     """
@@ -63,9 +63,9 @@ def raised_at(error: BaseException) -> str:
 def failure_of(
     error: BaseException, files: Collection[str], cell: str | None = None, kind: str = "error"
 ) -> TaskFailure:
-    """What user code raised and the file names of its cells in; the failure as text out.
+    """Return what user code raised as a failure, as text.
 
-    The traceback starts at the first frame in one of `files`; the line is that frame's.
+    The traceback starts at the first frame in one of `files`, the file names of its cells; the line is that frame's.
     """
     trace: types.TracebackType | None = without_ours(error.__traceback__)
     while trace is not None and trace.tb_frame.f_code.co_filename not in files:
@@ -93,23 +93,23 @@ def unforeseen(error: BaseException, what: str) -> NbflowError:
     """
     if isinstance(error, NbflowError):
         return error
-    told = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {text_of(error)}"
-    shown = NbflowError(f"{what}: {told}", fix="run the cell once more; if it fails again, report it")
-    shown.__cause__ = error
-    return shown
+    reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {text_of(error)}"
+    report = NbflowError(f"{what}: {reason}", fix="run the cell once more; if it fails again, report it")
+    report.__cause__ = error
+    return report
 
 
 def unforeseen_failure(error: BaseException, what: str, cell: str | None, kind: str = "error") -> TaskFailure:
     """Return such an exception as a task's failure, with every frame of its traceback, ours too."""
-    shown = unforeseen(error, what)
+    report = unforeseen(error, what)
     return TaskFailure(
-        type=text(type(error).__name__), message=text(shown.message), cell=cell, fix=shown.fix, kind=kind,
+        type=text(type(error).__name__), message=text(report.message), cell=cell, fix=report.fix, kind=kind,
         traceback=text("".join(traceback.format_exception(error))),
     )  # fmt: skip
 
 
 def text_of(error: object) -> str:
-    """An exception in, its message out, also when its class cannot say."""
+    """Return an exception's message, also when its class cannot say."""
     try:
         return text(str(error))
     except KeyboardInterrupt:
