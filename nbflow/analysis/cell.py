@@ -66,7 +66,7 @@ def _read_statement(node: ast.stmt, place: tuple[int, int, str], context: WalkCo
     walk.diagnostics = {}  # judged with the whole cell in view
     walk.run([node])
     state, facts = walk.finish(), walk.facts
-    deferred = NO_NAMES.union(*(body.loads for body in facts.made))
+    deferred = NO_NAMES.union(*(body.loads for body in facts.functions))
     kind = kind_of(node)
     return Statement(
         *place,
@@ -74,7 +74,7 @@ def _read_statement(node: ast.stmt, place: tuple[int, int, str], context: WalkCo
         reads=frozenset(facts.reads | facts.expanded),
         deferred=frozenset(name for name in deferred - BUILTINS - MODULE_GLOBALS if not is_hidden_state(name)),
         deferred_writes=NO_NAMES.union(
-            *(body.stores | body.drops | body.changed | body.possible for body in facts.made)
+            *(body.stores | body.drops | body.changed | body.possible for body in facts.functions)
         ),
         builtin_reads=frozenset(facts.builtin_reads) | (deferred & BUILTINS - MODULE_GLOBALS),
         hints=frozenset(part.id for part in ast.walk(node) if isinstance(part, ast.Name)) & context.hints,

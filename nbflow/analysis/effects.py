@@ -291,17 +291,17 @@ def names_axes(source: str) -> bool:
 class Touches:
     """The steps so far that touch files, in document order."""
 
-    known: list[tuple[str, Files]] = field(default_factory=list)
+    files: list[tuple[str, Files]] = field(default_factory=list)
 
     def add(self, step: str, files: Files, imports: Collection[str]) -> tuple[str, ...]:
         """Add a step, its files and the modules that it imports; return the steps above that it has to wait for."""
         steps = []
-        for other, before in self.known:
+        for other, before in self.files:
             importing = not before.modules.isdisjoint(imports)
             if importing or ((files.writes or before.writes) and _meet(files, before)):
                 steps.append(other)
         if files.reads or files.writes:
-            self.known.append((step, files))
+            self.files.append((step, files))
         return tuple(steps)
 
 

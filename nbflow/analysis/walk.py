@@ -69,16 +69,16 @@ class CellFacts:
     """What a walk has seen so far, on whichever path."""
 
     reads: set[str] = field(default_factory=set)
-    expanded: set[str] = field(default_factory=set)
+    expanded: set[str] = field(default_factory=set)  # names in the `{expr}` and `$name` of shell lines
     builtin_reads: set[str] = field(default_factory=set)
     stores: set[str] = field(default_factory=set)
     drops: set[str] = field(default_factory=set)
-    changed: set[str] = field(default_factory=set)
-    possible: set[str] = field(default_factory=set)
-    escapes: set[str] = field(default_factory=set)
+    changed: set[str] = field(default_factory=set)  # names whose objects are changed through them
+    possible: set[str] = field(default_factory=set)  # names whose objects may be changed: by a call, or a shared object
+    escapes: set[str] = field(default_factory=set)  # names whose objects other code gets hold of
     iterated: set[str] = field(default_factory=set)
     definitions: set[str] = field(default_factory=set)
-    made: list[LocalFunction] = field(default_factory=list)
+    functions: list[LocalFunction] = field(default_factory=list)  # made on the way
     calls: dict[tuple[int, int], DiscardedCall] = field(default_factory=dict)
     magics: dict[str, None] = field(default_factory=dict)
     awaits: bool = False
@@ -275,12 +275,12 @@ class Walk:
     def resolve(self, bodies: Iterable[LocalFunction], *, called: bool = True) -> None:
         """Keep as read what functions, and those that they may call, take from before."""
         todo = list(bodies)
-        seen: set[LocalFunction] = set()
+        visited: set[LocalFunction] = set()
         while todo:
             body = todo.pop()
-            if body in seen:
+            if body in visited:
                 continue
-            seen.add(body)
+            visited.add(body)
             slots = self.state.slots
             for name in body.loads:
                 slot = slots.get(name, UNTOUCHED)
@@ -325,11 +325,95 @@ class Walk:
 
         Inside a function it counts as called: nobody follows it there.
         """
-        self.facts.made.append(body)
+        self.facts.functions.append(body)
         if self.scope.is_function:
             self.resolve([body])
             return NOTHING
         return Content(frozenset({body}), NO_NAMES, held)
+
+    # ---------------------------------------------------------------- blocks and functions
+
+    def run(self, statements: Sequence[ast.stmt]) -> None:
+        """Walk statements one after another as long as they can be reached."""
+        for node in statements:
+            if self.dead:
+                return
+            getattr(self, "do_" + type(node).__name__.lower(), self.do_other)(node)
+
+    def finish(self) -> Paths:
+        """Return the state at the block's end: what all ways out have in common, normal ones before raised ones."""
+        ends = [*self.jumps.returns, self.end()]
+        state = join_states(ends)
+        if state is None:  # it never ends by itself: what it had bound by the time it stops is not known
+            state = join_states(self.raised) or self.state
+            for name in self.facts.stores:
+                state.weaken(name, BOUND)
+        for other in (*ends, *self.raised):
+            if other is not None:
+                state.read &= other.read
+        self.go(state)
+        return state
+
+    def summarise(self, node: Function) -> LocalFunction:
+        """Return what a function's body does to the names around it, found once for each function."""
+        if (body := self.context.bodies.get(id(node))) is not None:
+            return body
+        statements: list[ast.stmt] = [ast.Return(node.body)] if isinstance(node, ast.Lambda) else node.body
+        parameters = frozenset(mangle(arg.arg, self.class_name) for arg in arguments_of(node))
+        body = self._summarise(statements, parameters)
+        if isinstance(node, ast.AsyncFunctionDef):
+            body = replace(body, plain=False)
+        self.context.bodies[id(node)] = body
+        return body
+
+    def summarise_block(self, statements: list[ast.stmt], owner: ast.AST) -> LocalFunction:
+        """Return what statements that run as a function without parameters do to the names around them."""
+        if (body := self.context.bodies.get(id(owner))) is None:
+            body = self.context.bodies[id(owner)] = self._summarise(statements, NO_NAMES)
+        return body
+
+    def _summarise(self, statements: list[ast.stmt], parameters: frozenset[str]) -> LocalFunction:
+        names = block_names(statements)
+        declared = frozenset(mangle(name, self.class_name) for name in names.global_)
+        own = parameters.union(mangle(name, self.class_name) for name in names.bound)
+        outer = (self.scope.outer | self.scope.own | self.hidden) - declared
+        inner = Walk(self.context, Scope(True, own, outer, declared), self.class_name)
+        inner.state.slots.update(dict.fromkeys(("\2" + name for name in parameters), BOUND))
+        inner.place = self.place
+        inner.origins = {name: origin for name, origin in self.origins.items() if name not in own}
+        inner.run(statements)
+        end = inner.finish()
+        facts = inner.facts
+        return LocalFunction(
+            loads=frozenset(facts.reads | facts.expanded),
+            sure_loads=frozenset(end.read),
+            stores=frozenset(facts.stores),
+            sure_stores=frozenset(name for name in facts.stores if is_surely_bound(end.slots.get(name, UNTOUCHED))),
+            drops=frozenset(facts.drops),
+            changed=frozenset(facts.changed),
+            possible=frozenset(facts.possible),
+            escapes=frozenset(facts.escapes),
+            iterated=frozenset(facts.iterated),
+            plain=not names.yields,
+        )
+
+    def later(self, nodes: Sequence[ast.AST], hidden: frozenset[str]) -> LocalFunction:
+        """Return the names in expressions that are evaluated on request (annotations, type aliases) as a body."""
+        names = {
+            mangle(part.id, self.class_name)
+            for node in nodes
+            for part in descend(node)
+            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)
+        }
+        loads = frozenset(name for name in names - hidden if self.is_global(name))
+        return LocalFunction(loads=loads, plain=False)
+
+    def define(self, name: str, content: Content) -> None:
+        """Bind a name by an import, `def` or `class`, and keep it as a definition where it is one."""
+        name = mangle(name, self.class_name)
+        self.bind(name, content)
+        if self.frame is None and not self.scope.is_function and not self.in_loop:
+            self.facts.definitions.add(name)
 
     # ---------------------------------------------------------------- expressions
 
@@ -672,90 +756,6 @@ class Walk:
         self.unsure -= 1
         self.sink = before
 
-    # ---------------------------------------------------------------- blocks and functions
-
-    def run(self, statements: Sequence[ast.stmt]) -> None:
-        """Walk statements one after another as long as they can be reached."""
-        for node in statements:
-            if self.dead:
-                return
-            getattr(self, "do_" + type(node).__name__.lower(), self.do_other)(node)
-
-    def finish(self) -> Paths:
-        """Return the state at the block's end: what all ways out have in common, normal ones before raised ones."""
-        ends = [*self.jumps.returns, self.end()]
-        state = join_states(ends)
-        if state is None:  # it never ends by itself: what it had bound by the time it stops is not known
-            state = join_states(self.raised) or self.state
-            for name in self.facts.stores:
-                state.weaken(name, BOUND)
-        for other in (*ends, *self.raised):
-            if other is not None:
-                state.read &= other.read
-        self.go(state)
-        return state
-
-    def summarise(self, node: Function) -> LocalFunction:
-        """Return what a function's body does to the names around it, found once for each function."""
-        if (body := self.context.bodies.get(id(node))) is not None:
-            return body
-        statements: list[ast.stmt] = [ast.Return(node.body)] if isinstance(node, ast.Lambda) else node.body
-        parameters = frozenset(mangle(arg.arg, self.class_name) for arg in arguments_of(node))
-        body = self._summarise(statements, parameters)
-        if isinstance(node, ast.AsyncFunctionDef):
-            body = replace(body, plain=False)
-        self.context.bodies[id(node)] = body
-        return body
-
-    def summarise_block(self, statements: list[ast.stmt], owner: ast.AST) -> LocalFunction:
-        """Return what statements that run as a function without parameters do to the names around them."""
-        if (body := self.context.bodies.get(id(owner))) is None:
-            body = self.context.bodies[id(owner)] = self._summarise(statements, NO_NAMES)
-        return body
-
-    def _summarise(self, statements: list[ast.stmt], parameters: frozenset[str]) -> LocalFunction:
-        names = block_names(statements)
-        declared = frozenset(mangle(name, self.class_name) for name in names.global_)
-        own = parameters.union(mangle(name, self.class_name) for name in names.bound)
-        outer = (self.scope.outer | self.scope.own | self.hidden) - declared
-        inner = Walk(self.context, Scope(True, own, outer, declared), self.class_name)
-        inner.state.slots.update(dict.fromkeys(("\2" + name for name in parameters), BOUND))
-        inner.place = self.place
-        inner.origins = {name: origin for name, origin in self.origins.items() if name not in own}
-        inner.run(statements)
-        end = inner.finish()
-        facts = inner.facts
-        return LocalFunction(
-            loads=frozenset(facts.reads | facts.expanded),
-            sure_loads=frozenset(end.read),
-            stores=frozenset(facts.stores),
-            sure_stores=frozenset(name for name in facts.stores if is_surely_bound(end.slots.get(name, UNTOUCHED))),
-            drops=frozenset(facts.drops),
-            changed=frozenset(facts.changed),
-            possible=frozenset(facts.possible),
-            escapes=frozenset(facts.escapes),
-            iterated=frozenset(facts.iterated),
-            plain=not names.yields,
-        )
-
-    def later(self, nodes: Sequence[ast.AST], hidden: frozenset[str]) -> LocalFunction:
-        """Return the names in expressions that are evaluated on request (annotations, type aliases) as a body."""
-        names = {
-            mangle(part.id, self.class_name)
-            for node in nodes
-            for part in descend(node)
-            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)
-        }
-        loads = frozenset(name for name in names - hidden if self.is_global(name))
-        return LocalFunction(loads=loads, plain=False)
-
-    def define(self, name: str, content: Content) -> None:
-        """Bind a name by an import, `def` or `class`, and keep it as a definition where it is one."""
-        name = mangle(name, self.class_name)
-        self.bind(name, content)
-        if self.frame is None and not self.scope.is_function and not self.in_loop:
-            self.facts.definitions.add(name)
-
     # ---------------------------------------------------------------- simple statements
 
     def do_other(self, node: ast.stmt) -> None:
@@ -815,7 +815,7 @@ class Walk:
             return None
         if nodes:
             self.loose.append(body := self.later(nodes, NO_NAMES))
-            self.facts.made.append(body)
+            self.facts.functions.append(body)
             return body
         return None
 
@@ -962,7 +962,7 @@ class Walk:
         held = self.defaults(node)
         parameters = {mangle(str(getattr(each, "name", "")), self.class_name) for each in type_params(node)}
         bounds = [self.later(type_params(node), frozenset(parameters))] if parameters else []
-        self.facts.made.extend(bounds)
+        self.facts.functions.extend(bounds)
         annotations = [arg.annotation for arg in arguments_of(node) if arg.annotation is not None]
         annotations += [node.returns] if node.returns is not None else []
         if parameters:
@@ -1008,7 +1008,7 @@ class Walk:
             with self.hide(parameters):
                 bodies = self._class_body(node)
             bodies |= {bounds := self.later(type_params(node), frozenset(parameters))}
-            self.facts.made.append(bounds)
+            self.facts.functions.append(bounds)
         else:
             bodies = self._class_body(node)
         content = Content(bodies, NO_NAMES, NO_NAMES) if bodies else NOTHING

@@ -58,7 +58,7 @@ class GeneratedImports:
     """What a file's generated lines have asked for so far."""
 
     def __init__(self, flow: Flow, spelling: Spelling, helpers: Helpers) -> None:
-        self.spelling, self.known = spelling, helpers
+        self.spelling, self.all_helpers = spelling, helpers
         self.modules: dict[str, str] = {}
         self.helpers: dict[str, str] = {}
         self.marks: dict[str, str] = {}
@@ -76,7 +76,7 @@ class GeneratedImports:
 
     def helper(self, name: str) -> str:
         """Return what a helper is called in the file."""
-        for module in self.known[name][1]:
+        for module in self.all_helpers[name][1]:
             self.module(module)
         return self.helpers.setdefault(name, f"{name}_of_item" if name in self.bound else name)
 
@@ -95,10 +95,10 @@ class GeneratedImports:
 
     def texts(self) -> list[str]:
         """Return the texts of all helpers asked for, as they were passed in."""
-        return [self._text(name) for name in self.known if name in self.helpers]
+        return [self._text(name) for name in self.all_helpers if name in self.helpers]
 
     def _text(self, name: str) -> str:
-        text, modules = self.known[name]
+        text, modules = self.all_helpers[name]
         text = re.sub(rf"\b{name}\b", self.helpers[name], text)
         for module in modules:
             text = re.sub(rf"\b{module}\.", f"{self.module(module)}.", text)

@@ -126,8 +126,8 @@ class _SpecFile:
             )
         else:
             words.append(f"type={f'{self.prefix}JSONType' if setting.kind == 'json' else setting.kind}")
-        if setting.told:
-            self.notes.changed(f"{p.name}: {setting.told}", cell=p.cell, name=p.name)
+        if setting.note:
+            self.notes.changed(f"{p.name}: {setting.note}", cell=p.cell, name=p.name)
         kind = "IncludeFile" if setting.kind == "file" else "Parameter"
         self.used |= {kind, *(["JSONType"] if setting.kind == "json" else [])}
         if setting.default is None:

@@ -36,11 +36,11 @@ class Setting:
     literal: bool = True  # else the default has to be computed
     optional: bool = False  # None is a value too
     inside: str = ""
-    told: str = ""  # what is not quite the same
+    note: str = ""  # what is not quite the same
 
 
 def setting_of(parameter: Parameter, others: Collection[str]) -> Setting:
-    """Return how a parameter can be set from outside, or why not; `names` are those of all parameters."""
+    """Return how a parameter can be set from outside, or why not; `others` are all parameters."""
     text = parameter.default
     tree = ast.parse(text or "None", mode="eval").body
     if text is not None and {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} & {*others}:
@@ -63,8 +63,8 @@ def setting_of(parameter: Parameter, others: Collection[str]) -> Setting:
         return Setting(kind, type_name, text, literal=False, optional=optional) if names else Setting(
             inside="its default is computed, and it has no type")  # fmt: skip
     if kind != "json":
-        told = f"its default is {float(value)}, not {text}" if kind == "float" and isinstance(value, int) else ""
-        return Setting(kind, type_name, text, optional=optional or value is None, told=told)
+        note = f"its default is {float(value)}, not {text}" if kind == "float" and isinstance(value, int) else ""
+        return Setting(kind, type_name, text, optional=optional or value is None, note=note)
     plain = sorted(value, key=repr) if isinstance(value, set) else list(value) if isinstance(value, tuple) else value
     if not _is_json(plain):
         return Setting(inside="its default is no JSON")

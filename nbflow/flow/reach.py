@@ -76,7 +76,7 @@ class Reach:
     lazy: set[int] = field(default_factory=set)  # objects that may be iterators
     bodies: dict[str, FunctionEffects] = field(default_factory=dict)  # of functions, by the name that they have here
     by_order: dict[int, tuple[FunctionEffects, ...]] = field(default_factory=dict)  # of definitions
-    made: int = 0
+    count: int = 0  # of objects so far
 
     @classmethod
     def over(cls, notebook: Notebook) -> Reach:
@@ -193,10 +193,10 @@ class Reach:
         return changed
 
     def _new(self, *, lazy: bool) -> Objects:
-        self.made += 1
+        self.count += 1
         if lazy:
-            self.lazy.add(self.made)
-        return frozenset({self.made})
+            self.lazy.add(self.count)
+        return frozenset({self.count})
 
 
 def _magic(piece: Piece) -> Touch:
