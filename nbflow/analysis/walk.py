@@ -274,6 +274,9 @@ class Walk:
 
     def resolve(self, bodies: Iterable[LocalFunction], *, called: bool = True) -> None:
         """Keep as read what functions, and those that they may call, take from before."""
+        # When a function made here is called is not known, once it is out of sight: from now on each name that its body
+        # loads may be asked for. Where the name may still hold the earlier value, that value is read; where it holds
+        # another function made here, that one may be called too.
         todo = list(bodies)
         visited: set[LocalFunction] = set()
         while todo:

@@ -75,6 +75,9 @@ class Needs:
 
     def inlined(self, step: Step) -> tuple[Definition, ...]:
         """Return the definitions that a step has to execute itself: older than the file's last, or in need of data."""
+        # The imported file holds only the last definition of each name. A step that needs an older one executes it
+        # itself, then also what an inlined definition requires and the file does not show, and what binds an inlined
+        # name again further down. Each addition may ask for others, so this is repeated until nothing is added.
         orders_inside: set[int] = set()
         orders = sorted(step.definitions)
         at_end = {name: order for order in orders for name in self.flow.definitions[order].names}

@@ -379,6 +379,9 @@ def _is_setup(
     tree: ast.stmt, reads: frozenset[str], origins: Mapping[str, str], defined: Callable[[str], bool]
 ) -> bool:
     """Return whether a statement only changes the state of the process."""
+    # Set-up is replayed in every task, so it must be harmless to repeat and need no data. A statement that touches an
+    # imported thing by assignment, or calls something that by its name sets or registers, is; one that acts on files,
+    # the screen or its arguments is not, and runs once at its place.
     if isinstance(tree, ast.If):
         inner = [*tree.body, *tree.orelse]
         return bool(inner) and all(_is_setup(part, _names(part), origins, defined) for part in inner)

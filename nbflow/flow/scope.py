@@ -35,6 +35,8 @@ def gather(
     `inner` and `own` are data and definitions further up in the same cell. Free names of definitions are followed, for
     they are read at this place when the definition is used here.
     """
+    # A definition is replayed where it is used and reads its free names there: they are looked up at this place, not at
+    # the definition's. Each of them may lead to further definitions, so the queue runs until no name is new.
     needs = Gathered()
     followed: set[int] = set()
     queue = sorted(names.items())
