@@ -127,7 +127,7 @@ class AttemptHandle:
 
     def _finished(self, result: TaskResult) -> TaskResult:
         """A result with all that the task has shown, and without secrets."""
-        return finish(self.spec, self._mask.result(result) if self._mask else result, self._outputs)
+        return finish(self._mask.result(result) if self._mask else result, self._outputs)
 
     def cancel(self, grace: float) -> None:
         """Interrupt the task, and end its whole process tree after `grace` seconds; returns at once."""

@@ -16,7 +16,7 @@ ORIGINAL = SourceFileLoader.get_code
 
 
 def _get_code(self: SourceFileLoader, fullname: str) -> types.CodeType | None:
-    """A module's code, as the original gives it; of the notebook's own neither taken nor left compiled."""
+    """Return a module's code as the original does; compile the notebook's own from their source, and cache nothing."""
     path = self.get_filename(fullname)
     if origin_of(path) != "local":
         return ORIGINAL(self, fullname)
@@ -25,10 +25,10 @@ def _get_code(self: SourceFileLoader, fullname: str) -> types.CodeType | None:
 
 
 def distrust() -> None:
-    """From now on this process imports the notebook's own modules from their source."""
+    """Let this process import the notebook's own modules from their source from now on."""
     SourceFileLoader.get_code = _get_code  # type: ignore[method-assign,assignment]
 
 
 def trust() -> None:
-    """This process imports as it did before."""
+    """Let this process import as it did before."""
     SourceFileLoader.get_code = ORIGINAL  # type: ignore[method-assign]

@@ -32,9 +32,9 @@ class Parameters(Mapping[str, Any]):
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._values:
-            known = self.__dict__.get("_values", {})  # not there yet while it is being unpickled
+            names = self.__dict__.get("_values", {})  # not there yet while it is being unpickled
             raise AttributeError(
-                f"no parameter named {name!r}{nearest(name, known)}; known: {', '.join(known) or 'none'}"
+                f"no parameter named {name!r}{nearest(name, names)}; known: {', '.join(names) or 'none'}"
             )
         return self._values[name]
 
@@ -60,17 +60,17 @@ class Caught:
 
 
 def task_name(step: str, index: Index) -> str:
-    """A task in; its name within its run, `train`, `train/3`, nested `train/3.0`, out."""
+    """Return a task's name within its run: `train`, `train/3`, nested `train/3.0`."""
     return f"{step}/{'.'.join(map(str, index))}" if index else step
 
 
 def said(flow: str, run: str, step: str, index: Index, tags: tuple[str, ...], *, is_flow: bool) -> dict[str, str]:
-    """A task in; what `current` tells its code, by attribute and as text, out: what other tasks may be told otherwise.
+    """Return what `current` tells a task's code, by attribute and as text; other tasks may get other answers.
 
     Attempts and temporary folders are left out: whatever another execution would get there, this one is as good.
     """
-    told = {"flow": flow, "run": run, "step": step, "task": task_name(step, index), "tags": " ".join(tags)}
-    return {**told, "index": str(index[-1]) if index else "", "is_flow": str(is_flow)}
+    answers = {"flow": flow, "run": run, "step": step, "task": task_name(step, index), "tags": " ".join(tags)}
+    return {**answers, "index": str(index[-1]) if index else "", "is_flow": str(is_flow)}
 
 
 @dataclass
@@ -97,21 +97,21 @@ class Context:
         return task_name(self.step, self.indices)
 
     def note(self, asked: Asked) -> None:
-        """What its code asked nbflow, with the answer: another task like it has to get the same to be the same."""
+        """Note what the task's code asked nbflow, with the answer: reuse needs the same answer."""
         self.asked[asked] = None
 
     def says(self) -> dict[str, str]:
-        """What `current` tells the task's code of its run and its place there, as text."""
+        """Return what `current` tells the task's code of its run and its place there, as text."""
         return said(self.flow, self.run, self.step, self.indices, self.tags, is_flow=self.is_flow)
 
     def close(self) -> None:
-        """The task's own code is over: what waits for that is called, once."""
+        """Call what waits for the end of the task's own code, once."""
         while self.closing:
             self.closing.pop()()
 
     @classmethod
     def of(cls, spec: TaskSpec, emit: Callable[[TaskEvent], None], item: Any = None) -> Context:
-        """A task's spec and the way for its events in; its context out."""
+        """Return the context of a task, whose events go to `emit`."""
         return cls(
             flow=spec.flow,
             run=spec.run,
@@ -198,7 +198,7 @@ class Current:
         return (context := self._asked("is_flow")) is not None and context.is_flow
 
     def _asked(self, name: str) -> Context | None:
-        """The running task, which has been asked for something that another one may answer otherwise."""
+        """Return the running task's context, and note that its code asked for what may differ in another task."""
         context = self.context
         if context is not None:
             context.note(Asked(what="current", of=name, answer=context.says()[name]))
@@ -215,7 +215,7 @@ current = Current()
 
 @contextmanager
 def running(context: Context) -> Iterator[Context]:
-    """A context in; `current` shows it within the block, and its temporary folder is removed after it."""
+    """Show a context as `current` within the block; remove its temporary folder after it."""
     before = current.context
     current.context = context
     try:
@@ -228,7 +228,7 @@ def running(context: Context) -> Iterator[Context]:
 
 
 def emit(event: TaskEvent) -> None:
-    """An event of the running task in, sent to whoever watches the run; RuntimeError outside a step."""
+    """Send an event of the running task to whoever watches the run; raise RuntimeError outside a step."""
     if current.context is None:
         raise RuntimeError("no step is running")
     current.context.emit(event)

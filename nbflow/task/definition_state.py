@@ -65,7 +65,7 @@ def reset(value: Any, state: DefinitionState) -> None:
 
 
 def is_stateful(value: Any) -> bool:
-    """Whether a value is a class or function of the notebook's own, on which cells may set something."""
+    """Return whether a value is a class or function of the notebook's own, on which cells may set something."""
     return is_a(value, type | types.FunctionType) and attribute(value, "__module__") == "__main__"
 
 
@@ -83,14 +83,14 @@ class Definitions:
     ) -> None:  # fmt: skip
         """Take down the definitions of these names; `fresh` says how one was when it was defined, if not as now."""
         self._registry = registry
-        self._found = {name: namespace[name] for name in names if is_stateful(namespace.get(name))}
-        self._before = {name: prints_of(value, registry) for name, value in self._found.items()}
-        known = {name: fresh(value) for name, value in self._found.items()}
-        self._fresh = {name: state.prints if state else self._before[name] for name, state in known.items()}
+        self._values = {name: namespace[name] for name in names if is_stateful(namespace.get(name))}
+        self._before = {name: prints_of(value, registry) for name, value in self._values.items()}
+        states = {name: fresh(value) for name, value in self._values.items()}
+        self._fresh = {name: state.prints if state else self._before[name] for name, state in states.items()}
 
     def put(self, name: str, state: Mapping[str, Any]) -> None:
         """Set on a definition what earlier cells have set on it."""
-        value = self._found.get(name)
+        value = self._values.get(name)
         if value is None:
             return
         put_state(value, state)
@@ -100,62 +100,62 @@ class Definitions:
         """Take down what the cell itself defines, after each of its statements: what is new is as its source says."""
         for name in names:
             value = namespace.get(name)
-            if is_stateful(value) and self._found.get(name) is not value:
-                self._found[name] = value
+            if is_stateful(value) and self._values.get(name) is not value:
+                self._values[name] = value
                 self._fresh[name] = self._before[name] = prints_of(value, self._registry)
 
     def changed(self) -> dict[str, dict[str, Any]]:
         """Return the definitions that the cell has changed, each with all that differs from its source."""
-        found = {}
-        for name, value in self._found.items():
+        states = {}
+        for name, value in self._values.items():
             now = prints_of(value, self._registry)
             if now != self._before[name]:
-                found[state_of(name)] = self._state(name)
-        return found
+                states[state_of(name)] = self._state(name)
+        return states
 
     def state(self, name: str) -> dict[str, Any] | None:
         """Return what differs from a definition's source now, None for a name that holds none."""
-        return self._state(name) if name in self._found else None
+        return self._state(name) if name in self._values else None
 
     def value(self, name: str) -> Any:
         """Return the class or function that a name stands for, None where it stands for none."""
-        return self._found.get(name)
+        return self._values.get(name)
 
     def _state(self, name: str) -> dict[str, Any]:
-        value, fresh = self._found[name], self._fresh[name]
+        value, fresh = self._values[name], self._fresh[name]
         now = _attributes(value)
         prints = prints_of(value, self._registry)
-        left: dict[str, Any] = {key: now[key] for key in now if fresh.get(key) != prints[key]}
-        return {"set": left, "gone": sorted(fresh.keys() - now.keys())}
+        values: dict[str, Any] = {key: now[key] for key in now if fresh.get(key) != prints[key]}
+        return {"set": values, "gone": sorted(fresh.keys() - now.keys())}
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """A class or function in; what cells may set on it, by name, out: nothing of Python's own."""
+    """Return what cells may set on a class or function, by name, without what is Python's own."""
     if isinstance(value, type):
         return {key: each for key, each in vars(value).items() if _is_set(key, each)}
-    found = {key: each for key, each in vars(value).items() if _is_set(key, each)}
+    attributes = {key: each for key, each in vars(value).items() if _is_set(key, each)}
     if value.__defaults__:
-        found["()defaults"] = value.__defaults__
+        attributes["()defaults"] = value.__defaults__
     if value.__kwdefaults__:
-        found["()kwdefaults"] = value.__kwdefaults__
+        attributes["()kwdefaults"] = value.__kwdefaults__
     for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=False):
         try:
-            held = cell.cell_contents
+            content = cell.cell_contents
         except ValueError:  # not bound yet
             continue
-        if not is_a(held, CODE):
-            found[f"(){name}"] = held
-    return found
+        if not is_a(content, CODE):
+            attributes[f"(){name}"] = content
+    return attributes
 
 
 def _is_set(key: str, value: Any) -> bool:
-    """Whether an attribute may have been set by a cell: Python's own are not, methods with their names may be."""
+    """Return whether a cell may have set an attribute: Python's own are not, methods with such names may be."""
     own = key in OWN or (key.startswith("__") and key.endswith("__") and not is_a(value, METHODS))
     return not own and (is_a(value, METHODS) or not is_a(value, (*CODE, enum.Enum)))
 
 
 def _code_of(value: Any) -> str:
-    """A method, or what wraps methods, in; a text that is the same for the same code out, "" for anything else."""
+    """Return a text that is equal for equal code of a method, or of what wraps methods; "" for anything else."""
     if is_a(value, types.FunctionType):
         return f"code {hash(value.__code__)}"
     if is_a(value, staticmethod | classmethod):
@@ -166,7 +166,7 @@ def _code_of(value: Any) -> str:
 
 
 def put_state(value: Any, state: Mapping[str, Any]) -> None:
-    """A class or function and what cells have set on it in; it has it from now on."""
+    """Set on a class or function what cells have set on it."""
     for key, each in state["set"].items():
         if key == "()defaults":
             value.__defaults__ = each

@@ -1,4 +1,4 @@
-"""The one task entry: a TaskSpec in, its cell run in this process's `__main__`, a TaskResult out.
+"""Execute one TaskSpec: run its cell in this process's `__main__` and give a TaskResult.
 
 The process is the task's own: it was made for it and ends after it. What it depends on is brought about here in
 the order that the notebook has: definitions and set-up replayed, inputs bound last, the cell, its outputs.
@@ -45,7 +45,7 @@ class Kept:
     imports: ImportSettings = field(default_factory=ImportSettings)
 
     def store(self, url: str) -> location.Store:
-        """A store's URL in; the store, opened once, out."""
+        """Return the store at a URL, opened once."""
         if url not in self.stores:
             self.stores[url] = location.open_store(url)
         return self.stores[url]
@@ -65,7 +65,7 @@ class WarmShell:
 
     @classmethod
     def make(cls) -> WarmShell:
-        """Everything ready for a task, in about 0.3 s; the environment must still be the user's."""
+        """Make everything ready for a task, in about 0.3 s; the environment must still be the user's."""
         own = {name: os.environ.get(name) for name in limits.THREAD_VARIABLES}
         return cls(shell.make_shell(), limits.controller(), own)
 
@@ -77,7 +77,7 @@ _T = TypeVar("_T")
 
 
 def execute(spec: TaskSpec, emit: Emit, prepared: WarmShell | None = None) -> TaskResult:
-    """A spec and the way for events in; the result out, never an exception but a KeyboardInterrupt outside the cell.
+    """Execute a task and return its result; raise nothing but a KeyboardInterrupt that comes outside the cell.
 
     Outputs travel as events; `finish` puts them into the record. Segments are in the store when this returns, the
     record is not: the supervisor publishes it.
@@ -155,17 +155,17 @@ class _Task:
                 return self._skipped(condition)
             self.stages.take_base_line()
             last = self._turn()
-            left = self.stages.collect(self.observer.paused)
-            left = replace(left, facts={"caught": self.failure is not None, "until": last})
+            outcome = self.stages.collect(self.observer.paused)
+            outcome = replace(outcome, facts={"caught": self.failure is not None, "until": last})
             with self.stages.costs.of("storing"):
-                return self._saved(left)
+                return self._saved(outcome)
 
-    def _saved(self, left: Left) -> Record:
+    def _saved(self, outcome: Left) -> Record:
         """Store what the cell left; return its record."""
         with self.observer.paused():
-            groups, found = artifacts.save(self.store, left.dumped)
-        results.check_required(self.spec, found)
-        return self.stages.record(left, groups, found)
+            groups, manifests = artifacts.save(self.store, outcome.dumped)
+        results.check_required(self.spec, manifests)
+        return self.stages.record(outcome, groups, manifests)
 
     def _bind_loop(self) -> None:
         """Bind the loop variable of a foreach, and `inputs` of a join."""
@@ -193,9 +193,9 @@ class _Task:
         with self.observer.paused():
             # each item by itself: what items share is copied, as each has its own copy of everything
             dumped = [part for at, item in enumerate(items) for part in pickler.dump({str(at): item}, self.registry)]
-            left = self.stages.plain(dumped)
-            groups, found = artifacts.save(self.store, left.dumped)
-        for name, artifact in found.items():
+            outcome = self.stages.plain(dumped)
+            groups, manifests = artifacts.save(self.store, outcome.dumped)
+        for name, artifact in manifests.items():
             if artifact.error:
                 raise SerializationError(
                     f"item {name} of --foreach (a {artifact.type}) cannot be stored: {artifact.error}",
@@ -204,7 +204,7 @@ class _Task:
                     line=1,
                     fix="loop over names or numbers, and make the object in the step",
                 )
-        return self.stages.record(left, groups, found)
+        return self.stages.record(outcome, groups, manifests)
 
     def _skipped(self, condition: str) -> Record:
         """Return the record of a condition that does not hold."""
@@ -263,17 +263,17 @@ class _Task:
     def _replay(self) -> None:
         """Replay definitions and set-up in the order of the document, between them what steps have set."""
         above = stages.changes_above(self.spec, self.inputs)
-        waiting = list(above)
+        pending = list(above)
         self.shell.compile.flags &= ~replay.FUTURE  # of the task before, in a process that runs several
         for statement in self.spec.replay:
             # `sys.path.append("src")` stands above `import tools` in the same cell
-            while waiting and self.spec.places.get(waiting[0][0], self.spec.position) <= statement.position:
-                process_state.put(waiting.pop(0))
+            while pending and self.spec.places.get(pending[0][0], self.spec.position) <= statement.position:
+                process_state.put(pending.pop(0))
             file = replay.file_of(statement, self.spec.position, self.spec.code_name)
             replay.run(statement, file, self.shell, self.inputs, self.registry)
-        for change in waiting:
+        for change in pending:
             process_state.put(change)
-        self.observer.given(name for _, found, _ in above for name in found.get("environment", ()))
+        self.observer.given(name for _, settings, _ in above for name in settings.get("environment", ()))
 
     def _bind(self) -> None:
         """Bind inputs last: they win over what definitions have bound."""
@@ -283,11 +283,11 @@ class _Task:
 
     def _run_cell(self) -> None:
         self.emit(Started(pid=os.getpid(), at=time.time()))
-        begun = time.monotonic()
-        made = [name for definition in self.spec.own for name in definition.names]
-        with self.shell.after_statements(lambda: self.stages.definitions.see(made, self.shell.user_ns)):
+        start = time.monotonic()
+        names = [name for definition in self.spec.own for name in definition.names]
+        with self.shell.after_statements(lambda: self.stages.definitions.see(names, self.shell.user_ns)):
             result = shell.run_cell(self.shell, self.spec.source, self.spec.code_name, self._title())
-        self.stages.elapsed = time.monotonic() - begun
+        self.stages.elapsed = time.monotonic() - start
         self.stages.see_draws()
         if result.error is not None:
             raise _Failed(failure_of(result.error, self._files(), self.spec.cell))

@@ -60,7 +60,7 @@ class ImportSettings:
 
     @contextmanager
     def followed(self) -> Iterator[None]:
-        """Within the block imports are followed, if they are not already."""
+        """Follow imports within the block, unless they are followed already."""
         if self._ends:
             yield
             return
@@ -74,17 +74,17 @@ class ImportSettings:
         """Return what was taken of the process without what imports have set by themselves."""
         if not self._variables and not self._filters:
             return taken
-        found = dict(taken)
-        if "environment" in found:
-            variables = found["environment"]
-            found["environment"] = {n: v for n, v in variables.items() if self._variables.get(n) != v}
-        if "warnings" in found:
-            found["warnings"] = {"": [each for each in found["warnings"][""] if each not in self._filters]}
-        return found
+        settings = dict(taken)
+        if "environment" in settings:
+            variables = settings["environment"]
+            settings["environment"] = {n: v for n, v in variables.items() if self._variables.get(n) != v}
+        if "warnings" in settings:
+            settings["warnings"] = {"": [each for each in settings["warnings"][""] if each not in self._filters]}
+        return settings
 
 
 def _is_importing() -> bool:
-    """Whether the code that called our caller is an installed module's own, and is run because it is imported."""
+    """Return whether our caller was called by an installed module's own code, run because the module is imported."""
     frame = sys._getframe(2)  # noqa: SLF001  # frames are reached in no other way
     while frame.f_code.co_filename.endswith(("warnings.py", "_collections_abc.py", "os.py")) and frame.f_back:
         frame = frame.f_back

@@ -45,19 +45,19 @@ class JoinedItem:
         if name.startswith("_"):
             raise AttributeError(name)
         if name not in self._loaded:
-            known = self._names()
-            if name not in known:
+            loaders = self._names()
+            if name not in loaders:
                 raise AttributeError(
-                    f"item {self._index} has no {name!r}{nearest(name, known)}; it has {', '.join(sorted(known))}"
+                    f"item {self._index} has no {name!r}{nearest(name, loaders)}; it has {', '.join(sorted(loaders))}"
                 )
-            self._loaded[name] = known[name]()
+            self._loaded[name] = loaders[name]()
         return self._loaded[name]
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._names()})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Stored with all that it holds: what it was loaded from may be collected one day."""
+        """Pickle the item with all its values: the records that it was loaded from may be removed one day."""
         return (kept_entry, (self._index, self.item, {name: getattr(self, name) for name in self.names()}))
 
     def __repr__(self) -> str:
@@ -65,7 +65,7 @@ class JoinedItem:
 
 
 def kept_entry(index: int, item: Any, values: dict[str, Any]) -> JoinedItem:
-    """An item's place, value and names with their values in; the entry out."""
+    """Return an item that holds its values in memory."""
     return JoinedItem(index, partial(_same, item), partial(_constants, values))
 
 
@@ -105,7 +105,7 @@ class Inputs(Sequence[JoinedItem]):
         return f"<inputs: {len(self)} items>"
 
     def frame(self) -> Any:
-        """A pandas DataFrame with a row for each item and a column for each name that holds numbers or text.
+        """Return a pandas DataFrame with a row for each item and a column for each name that holds numbers or text.
 
         The frame's index is the items' own; nothing else is loaded.
         """
@@ -121,7 +121,7 @@ class Inputs(Sequence[JoinedItem]):
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether a value fits into one cell of a table."""
+    """Return whether a value fits into one cell of a table."""
     numpy_scalar = attribute(type(value), "__module__") == "numpy" and attribute(value, "ndim", 1) == 0
     return value is None or is_a(value, int | float | str | complex) or numpy_scalar
 
@@ -142,25 +142,25 @@ class _Stored:
 
     @cached_property
     def written(self) -> Mapping[str, tuple[Record, Manifest]]:
-        """Each name with the record of the last task of the body that wrote it."""
-        found: dict[str, tuple[Record, Manifest]] = {}
+        """Return each name with the record of the last task of the body that wrote it."""
+        manifests: dict[str, tuple[Record, Manifest]] = {}
         for key, execution in self.entry.places:
             record = records.read_record(self.store, key, execution)
             if record is None:
                 raise DamagedError(
                     f"what item {self.entry.index} has left is missing or damaged", fix="run the flow once more"
                 )
-            found.update(
+            manifests.update(
                 (name, (record, artifact)) for name, artifact in record.artifacts.items() if not name.startswith("<")
             )
-        return found
+        return manifests
 
     def names(self) -> Mapping[str, Callable[[], Any]]:
-        """How each name is loaded."""
-        found = _constants(self.constants)
-        found.update((name, partial(self.value_of, ref)) for name, ref in self.entry.reads.items())
-        found.update((name, self._loader(name)) for name in self.written)
-        return found
+        """Return how each name is loaded."""
+        loaders = _constants(self.constants)
+        loaders.update((name, partial(self.value_of, ref)) for name, ref in self.entry.reads.items())
+        loaders.update((name, self._loader(name)) for name in self.written)
+        return loaders
 
     def _loader(self, name: str) -> Callable[[], Any]:
         def load() -> Any:
@@ -172,7 +172,7 @@ class _Stored:
         return load
 
     def scalars(self) -> list[str]:
-        """The names that fit into a table, told by their types alone."""
+        """Return the names that fit into a table, told by their types alone."""
         return [
             name for name, (_, artifact) in sorted(self.written.items())
             if artifact.type in SCALARS
@@ -187,7 +187,7 @@ def open_inputs(
     registry: Registry,
     constants: Mapping[str, Any],
 ) -> Inputs:
-    """A join's items as its spec names them in; `inputs` out; nothing is read before it is asked for."""
+    """Return the `inputs` of a join from the items in its spec; read nothing before it is asked for."""
     stored = {entry.index: _Stored(entry, value_of, store, registry, constants) for entry in items}
     entries = [JoinedItem(entry.index, partial(value_of, entry.item), stored[entry.index].names) for entry in items]
     return Inputs(entries, lambda entry: stored[entry.index].scalars())

@@ -71,41 +71,41 @@ def _loop() -> asyncio.AbstractEventLoop | None:
     helpers = sys.modules["IPython.core.async_helpers"]
     if getattr(helpers, "_asyncio_event_loop", None) is None:
         return None
-    found: asyncio.AbstractEventLoop = get_asyncio_loop()  # type: ignore[no-untyped-call]
-    return found
+    loop: asyncio.AbstractEventLoop = get_asyncio_loop()  # type: ignore[no-untyped-call]
+    return loop
 
 
 def join_threads(step: str, cell: str, known: frozenset[int], patience: float = PATIENCE) -> list[Finding]:
     """Wait for the cell's threads that are no daemons; `known` are the idents of those that ran before it."""
     deadline = time.monotonic() + patience
-    found = [t for t in threading.enumerate() if t.ident not in known and not t.daemon and not _pooled(t)]
-    for thread in found:
+    threads = [t for t in threading.enumerate() if t.ident not in known and not t.daemon and not _pooled(t)]
+    for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    late = [thread.name for thread in found if thread.is_alive()]
+    late = [thread.name for thread in threads if thread.is_alive()]
     if late:
         return [
             _finding(step, cell, f"threads left by the cell ended with it after {patience:.0f} s: {', '.join(late)}")
         ]
-    if found:
-        return [_finding(step, cell, f"threads left by the cell were awaited: {', '.join(t.name for t in found)}")]
+    if threads:
+        return [_finding(step, cell, f"threads left by the cell were awaited: {', '.join(t.name for t in threads)}")]
     return []
 
 
 def _pooled(thread: threading.Thread) -> bool:
-    """Whether a thread serves a pool: it waits for work for ever, until its library's callback in `end`."""
+    """Return whether a thread serves a pool: it waits for work for ever, until its library's callback in `end`."""
     target = getattr(thread, "_target", None)
     homes = {_top(type(thread)), _top(target)}
     return bool(homes & {_top(call) for call in _callbacks()} - {"__main__", ""})
 
 
-def _top(found: Any) -> str:
-    """A function, class or partial call in, the top-level name of its module out."""
-    module = getattr(getattr(found, "func", found), "__module__", None)
+def _top(value: Any) -> str:
+    """Return the top-level name of the module that a function, class or partial call comes from."""
+    module = getattr(getattr(value, "func", value), "__module__", None)
     return module.partition(".")[0] if isinstance(module, str) else ""
 
 
 def _callbacks() -> list[Callable[[], object]]:
-    """What `threading` calls before it waits for threads, in the order in which it does."""
+    """Return what `threading` calls before it waits for threads, in the order in which it does."""
     return list(reversed(getattr(threading, "_threading_atexits", [])))
 
 
@@ -113,7 +113,7 @@ def _callbacks() -> list[Callable[[], object]]:
 
 
 def anything(known: frozenset[int], hooks: int) -> bool:
-    """Whether there is something to end: threads beside those `known`, more than so many exit hooks, children."""
+    """Return whether there is something to end: threads not in `known`, more than `hooks` exit hooks, or children."""
     return (
         any(thread.ident not in known for thread in threading.enumerate())
         or atexit._ncallbacks() > hooks  # noqa: SLF001
@@ -126,13 +126,13 @@ def end(step: str, cell: str) -> list[Finding]:
 
     What does not end in time is broken off or killed, and named.
     """
-    told: list[str] = []
+    messages: list[str] = []
     for part in (_end_pools, _run_hooks, _end_multiprocessing, _end_children):
         try:
-            told.extend(part())
+            messages.extend(part())
         except Exception as error:  # a library's own, or what a signal handler of the cell's raises
-            told.append(f"not all that the cell left could be ended: {type(error).__name__}: {error}")
-    return [_finding(step, cell, message) for message in told]
+            messages.append(f"not all that the cell left could be ended: {type(error).__name__}: {error}")
+    return [_finding(step, cell, message) for message in messages]
 
 
 class _Late(BaseException):
@@ -170,7 +170,7 @@ def _at_most(seconds: float) -> Iterator[list[bool]]:
 
 
 def _writes(frame: FrameType | None) -> bool:
-    """Whether a frame has been called by ours: half of what a task says must not be sent."""
+    """Return whether our own code has called this frame: a message that is half sent must not be broken off."""
     while frame is not None and frame.f_globals is not globals():
         if str(frame.f_globals.get("__name__", "")).startswith("nbflow."):
             return True
@@ -182,28 +182,28 @@ def _end_pools() -> Iterator[str]:
     """Let the pools that are still open finish what they were given, and end them."""
     deadline, late = time.monotonic() + PATIENCE, False
     for call in _callbacks():
-        said = ""
+        problem = ""
         with _at_most(max(0.1, deadline - time.monotonic())) as broken:
             try:
                 call()
             except Exception as error:  # a library's own
-                said = f"{type(error).__name__}: {error}"
-        if said:
-            yield f"{_named_call(call)}, which ends what the cell left open, failed: {said}"
+                problem = f"{type(error).__name__}: {error}"
+        if problem:
+            yield f"{_named_call(call)}, which ends what the cell left open, failed: {problem}"
         late = late or bool(broken)
-    left = [thread for thread in threading.enumerate() if not thread.daemon and _pooled(thread)]
+    threads = [thread for thread in threading.enumerate() if not thread.daemon and _pooled(thread)]
     if not late:  # a thread whose `join` was broken off says that it has ended (bpo-45274)
-        for thread in left:
+        for thread in threads:
             thread.join(max(0.1, deadline - time.monotonic()))
-        left = [thread for thread in left if thread.is_alive()]
-    if left:
-        names = ", ".join(thread.name for thread in left)
+        threads = [thread for thread in threads if thread.is_alive()]
+    if threads:
+        names = ", ".join(thread.name for thread in threads)
         yield f"pools left by the cell ended with it after {PATIENCE:.0f} s: {names}"
 
 
 def _named_call(call: object) -> str:
-    found = getattr(call, "func", call)
-    return f"{getattr(found, '__module__', '?')}.{getattr(found, '__qualname__', type(found).__name__)}"
+    function = getattr(call, "func", call)
+    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', type(function).__name__)}"
 
 
 def _run_hooks() -> Iterator[str]:
@@ -215,11 +215,11 @@ def _run_hooks() -> Iterator[str]:
     broken: list[str] = []
     tell = sys.unraisablehook
 
-    def hear(told: sys.UnraisableHookArgs) -> None:
-        if isinstance(told.exc_value, _Late):
-            broken.append(_named_call(told.object) if told.object is not None else str(told.err_msg))
+    def hear(unraisable: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraisable.exc_value, _Late):
+            broken.append(_named_call(unraisable.object) if unraisable.object is not None else str(unraisable.err_msg))
         else:
-            tell(told)
+            tell(unraisable)
 
     sys.unraisablehook = hear
     try:
@@ -253,9 +253,9 @@ def _end_processes(process: ModuleType, deadline: float) -> Iterator[str]:
             child.terminate()
     for child in children:
         child.join(max(0.0, deadline - time.monotonic()))
-    ended = [child.name for child in children if child.daemon]
-    if ended:
-        yield f"processes left by the cell were ended, as daemons are: {', '.join(ended)}"
+    daemons = [child.name for child in children if child.daemon]
+    if daemons:
+        yield f"processes left by the cell were ended, as daemons are: {', '.join(daemons)}"
     awaited = [child.name for child in children if not child.daemon and not child.is_alive()]
     if awaited:
         yield f"processes left by the cell were awaited: {', '.join(awaited)}"
@@ -265,7 +265,7 @@ def _end_children() -> Iterator[str]:
     """Kill the processes that the cell has left behind, their children too; helpers end by themselves."""
     if not _has_children():
         return
-    named, trackers = [], []
+    commands, trackers = [], []
     own = {tracker._pid: tracker for tracker in _trackers()}  # noqa: SLF001
     for pid in descendants(os.getpid()):
         if pid in own:
@@ -275,18 +275,18 @@ def _end_children() -> Iterator[str]:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGKILL)
             if command and not any(helper in command for helper in HELPERS):
-                named.append(f"{command if len(command) <= 80 else command[:77] + '...'} (pid {pid})")
+                commands.append(f"{command if len(command) <= 80 else command[:77] + '...'} (pid {pid})")
     for pid in trackers:
         # shared memory and folders that nobody has removed are removed once nobody holds its pipe
         os.close(own[pid]._fd)  # noqa: SLF001
         own[pid]._fd = own[pid]._pid = None  # noqa: SLF001
     _await_end(trackers)
-    if named:
-        yield f"processes left by the cell were ended: {'; '.join(named)}"
+    if commands:
+        yield f"processes left by the cell were ended: {'; '.join(commands)}"
 
 
 def _trackers() -> Iterator[Any]:
-    """The resource trackers that this process writes to, the libraries' own ones too."""
+    """Give the resource trackers that this process writes to, those of libraries too."""
     for name, module in list(sys.modules.items()):
         if name.endswith("resource_tracker"):
             tracker = getattr(module, "_resource_tracker", None)
@@ -307,7 +307,7 @@ def _await_end(pids: Iterable[int]) -> None:
 
 
 def _has_children() -> bool:
-    """Whether this process has any child, ended ones included."""
+    """Return whether this process has any child, ended ones included."""
     if not hasattr(os, "waitid"):
         return True
     try:
@@ -318,28 +318,28 @@ def _has_children() -> bool:
 
 
 def descendants(pid: int) -> list[int]:
-    """A process in, the processes below it out, children before theirs; empty where the system does not tell."""
-    found: list[int] = []
+    """Return the processes below a process, children before theirs; none where the system does not tell."""
+    pids: list[int] = []
     for child in children(pid):
-        found += [child, *descendants(child)]
-    return found
+        pids += [child, *descendants(child)]
+    return pids
 
 
 def children(pid: int) -> list[int]:
-    """A process in, its children out (Linux)."""
+    """Return a process's children (Linux)."""
     try:
         threads = [entry.name for entry in Path(f"/proc/{pid}/task").iterdir()]
     except OSError:
         return []
-    found = []
+    pids = []
     for thread in threads:
         with contextlib.suppress(OSError):
-            found += [int(word) for word in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()]
-    return found
+            pids += [int(word) for word in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()]
+    return pids
 
 
 def _settled_command_of(pid: int) -> str:
-    """The same; a process that is just becoming another program has none for a moment."""
+    """Return a process's command line; wait a moment for one that is just becoming another program."""
     for _ in range(20):
         command = command_of(pid)
         if command or not Path(f"/proc/{pid}/cmdline").exists():
@@ -349,7 +349,7 @@ def _settled_command_of(pid: int) -> str:
 
 
 def command_of(pid: int) -> str:
-    """A process in, its command line out; empty for one that has ended."""
+    """Return a process's command line, empty for one that has ended."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

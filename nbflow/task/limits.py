@@ -26,14 +26,14 @@ NUMERIC = ("numpy", "scipy", "sklearn", "torch")
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def controller() -> Any:
-    """What sets the thread pools of the libraries that are loaded by now, or None; made ahead it costs nothing."""
+    """Return what limits the thread pools of the libraries loaded by now, None without any; cheap when made ahead."""
     if not any(name in sys.modules for name in NUMERIC):
         return None
     try:
@@ -44,7 +44,7 @@ def controller() -> Any:
 
 
 def set_threads(threads: int, own: Mapping[str, str | None], pools: Any = None) -> None:
-    """At most `threads` threads in numeric libraries, 0 for as many as the user's environment says or all cores.
+    """Allow numeric libraries at most `threads` threads; 0: as many as the user's environment says, else all cores.
 
     `own` are the variables as they were before a supervisor set them to 1; `pools` is a `controller()`.
     """
@@ -54,13 +54,13 @@ def set_threads(threads: int, own: Mapping[str, str | None], pools: Any = None) 
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    wanted = threads or _number(own.get("OMP_NUM_THREADS")) or cores()
+    limit = threads or _number(own.get("OMP_NUM_THREADS")) or cores()
     pools = pools or controller()
     if pools is not None:
-        pools.limit(limits=wanted)
+        pools.limit(limits=limit)
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.set_num_threads(wanted)
+        torch.set_num_threads(limit)
 
 
 def _number(text: str | None) -> int:
@@ -68,39 +68,39 @@ def _number(text: str | None) -> int:
 
 
 def show_gpus(devices: Sequence[str]) -> None:
-    """These GPUs, or none, are all that libraries find that ask from now on."""
+    """Show these GPUs, or none, to libraries that ask from now on."""
     os.environ[GPU_VARIABLE] = ",".join(devices)
 
 
 @cache
 def gpus() -> tuple[str, ...]:
-    """The ids of the GPUs that this process may use; asked of the machine once.
+    """Return the ids of the GPUs that this process may use; ask the machine once.
 
     `NBFLOW_GPUS=2` says how many there are; else CUDA_VISIBLE_DEVICES names them, or the driver does.
     """
-    told = os.environ.get("NBFLOW_GPUS", "")
-    if told.isdecimal():
-        return tuple(map(str, range(int(told))))
+    setting = os.environ.get("NBFLOW_GPUS", "")
+    if setting.isdecimal():
+        return tuple(map(str, range(int(setting))))
     visible = os.environ.get(GPU_VARIABLE)
     if visible is not None:
         return tuple(filter(None, (name.strip() for name in visible.split(","))))
-    found = sum(each.name[6:].isdecimal() for each in Path("/dev").glob("nvidia[0-9]*"))
-    return tuple(map(str, range(found or _asked_of_driver())))
+    count = sum(each.name[6:].isdecimal() for each in Path("/dev").glob("nvidia[0-9]*"))
+    return tuple(map(str, range(count or _asked_of_driver())))
 
 
 def _asked_of_driver() -> int:
-    """Where the devices are no files: what `nvidia-smi` lists."""
+    """Return how many devices `nvidia-smi` lists, for systems where they are no files."""
     try:
-        told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False).stdout
+        listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.SubprocessError):
         return 0
-    return sum(line.startswith("GPU ") for line in told.splitlines())
+    return sum(line.startswith("GPU ") for line in listing.splitlines())
 
 
 def memory() -> int | None:
-    """Bytes of memory that this machine, or the container that we are in, has; None where that cannot be told."""
+    """Return the bytes of memory that this machine or container has, None where that cannot be told."""
     try:
-        found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return None
     for place in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
@@ -109,5 +109,5 @@ def memory() -> int | None:
         except OSError:
             continue
         if text.isdecimal():
-            found = min(found, int(text))
-    return found
+            size = min(size, int(text))
+    return size

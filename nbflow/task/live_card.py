@@ -36,7 +36,7 @@ class Board:
         self._timer: threading.Timer | None = None
 
     def append(self, part: Any, id: str | None = None) -> Any:  # noqa: A002
-        """Add a part below the others; the component that shows it out. A part of the same `id` is replaced."""
+        """Add a part below the others, or in place of that with the same `id`; return the component that shows it."""
         component = parts.component_of(part).watched(self._change)
         with self._lock:
             self._parts[id if id is not None else uuid.uuid4().hex] = component
@@ -62,7 +62,7 @@ class Board:
     # ------------------------------------------------------------ drawing
 
     def _change(self) -> None:
-        """Something is new: it is drawn now, or as soon as the last drawing is long enough ago."""
+        """Draw what is new now, or as soon as the last drawing is long enough ago."""
         with self._lock:
             self._stale = True
             wait = self._due - time.monotonic()
@@ -80,7 +80,7 @@ class Board:
                 self._draw(live=True)
 
     def settle(self) -> None:
-        """The task's code is over: draw the card as it stays."""
+        """Draw the card as it stays, once the task's code is over."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()
@@ -90,17 +90,17 @@ class Board:
 
     def _draw(self, *, live: bool) -> None:
         self._stale = False
-        begun = time.monotonic()
+        start = time.monotonic()
         bundle = self._card().bundle(live=live)
         _publish(bundle, {NAME: self._name}, self._identity, update=self._shown)
         self._shown = True
-        took = time.monotonic() - begun
+        took = time.monotonic() - start
         size = sum(len(text) for text in bundle.values() if isinstance(text, str))
         self._due = time.monotonic() + max(EVERY, took / SHARE, size / RATE)
 
     def _card(self) -> Card:
-        drawn = [part.drawn for part in self._parts.values()]
-        return Card(self._title, drawn, name=self._name, step=self._step, run=self._run, subtitle=self._name)
+        contents = [part.drawn for part in self._parts.values()]
+        return Card(self._title, contents, name=self._name, step=self._step, run=self._run, subtitle=self._name)
 
     def __repr__(self) -> str:
         return self._card().text
@@ -149,7 +149,7 @@ class Boards:
         return self._board(name)
 
     def append(self, part: Any, id: str | None = None) -> Any:  # noqa: A002
-        """Add a part to the task's card; the component that shows it out. A part of the same `id` is replaced."""
+        """Add a part to the task's card, or replace that with the same `id`; return the component that shows it."""
         return self._board("").append(part, id)
 
     def extend(self, found: Iterable[Any]) -> None:
@@ -166,7 +166,7 @@ class Boards:
         return self._board("").components
 
     def settle(self) -> None:
-        """The task's code is over: draw its cards as they stay."""
+        """Draw the task's cards as they stay, once its code is over."""
         for board in tuple(self._boards.values()):
             board.settle()
 
@@ -184,7 +184,7 @@ def _shell() -> Any:
 
 
 def _publish(bundle: dict[str, Any], metadata: dict[str, Any], identity: str, *, update: bool) -> None:
-    """The one way of all displays: in a worker it leads to the task's outputs, in the kernel to the page."""
+    """Publish a card as any display: in a worker it goes to the task's outputs, in the kernel to the page."""
     shell = _shell()
     if shell is not None:
         shell.display_pub.publish(bundle, metadata, transient={"display_id": identity}, update=update)

@@ -20,7 +20,7 @@ Taken = Mapping[tuple[str, str], str | None]
 
 
 def take(loaded: Iterable[str], registry: Registry) -> Taken:
-    """The names of modules that the task has loaded in; the data that the notebook's own ones among them hold out."""
+    """Return a fingerprint of all data in modules of the notebook's own, among the names of `loaded` ones."""
     return {
         (module, name): fingerprint(value, registry)
         for module in local_modules(loaded) if module != "__main__"
@@ -47,7 +47,7 @@ def _is_set(name: str, source: str) -> bool:
 
 
 def changes(before: Taken, loaded: Iterable[str], spec: TaskSpec, registry: Registry) -> list[Finding]:
-    """What `take` gave before a cell in; a finding for each name of a module that is another one now out.
+    """Return a finding for each name of a module that is not as `take` saw it before the cell.
 
     An assignment in the cell (`settings.RATE = 2`) is set-up, which is replayed.
     """
@@ -59,6 +59,6 @@ def changes(before: Taken, loaded: Iterable[str], spec: TaskSpec, registry: Regi
             message=f"{who} changes {name} of the module {module}: steps below import it as its file has it",
             fix=f"keep {name} in the notebook, or set it by a statement of its own (`{module}.{name} = …`)",
         )
-        for (module, name), known in before.items()
-        if now.get((module, name)) != known and not _is_set(name, spec.source)
+        for (module, name), mark in before.items()
+        if now.get((module, name)) != mark and not _is_set(name, spec.source)
     ]  # fmt: skip

@@ -40,7 +40,7 @@ class BaseLine:
     """What inputs looked like before the cell."""
 
     def __init__(self, spec: TaskSpec, values: Mapping[str, Any], registry: Registry) -> None:
-        """The task and its inputs that are not known to be written, in."""
+        """Take down `values`: a task's inputs that its cell is not known to write."""
         self._registry = registry
         self._values = {
             name: value
@@ -50,19 +50,19 @@ class BaseLine:
         self._before = {name: fingerprint(value, registry) for name, value in self._values.items()}
 
     def compare(self, namespace: Mapping[str, Any]) -> frozenset[str]:
-        """The namespace after the cell in; names of the inputs that it still holds, but not as they were, out."""
-        changed = set()
+        """Return the names of inputs that the namespace still holds after the cell, but not as they were."""
+        names = set()
         for name, value in self._values.items():
             if namespace.get(name) is not value:
                 continue  # bound anew or deleted: a write like others
             before = self._before[name]
             if before is None or fingerprint(value, self._registry) != before:
-                changed.add(name)
-        return frozenset(changed)
+                names.add(name)
+        return frozenset(names)
 
 
 def is_fixed(value: Any) -> bool:
-    """Whether a value cannot change, or is no data. A function changes with what it closes over."""
+    """Return whether a value cannot change, or is no data. A function changes with what it closes over."""
     if is_a(value, types.FunctionType):
         return not (value.__closure__ or value.__defaults__ or value.__kwdefaults__ or vars(value))
     fixed = (int, float, complex, str, bytes, bool, type(None), range, type, types.ModuleType)
@@ -70,7 +70,7 @@ def is_fixed(value: Any) -> bool:
 
 
 def _is_only_read(spec: TaskSpec, name: str, value: Any) -> bool:
-    """Whether the text of the cell says that an input stays as it is; asked only where comparing takes long."""
+    """Return whether the text of the cell says that an input stays as it is; asked only where comparing takes long."""
     group = spec.groups[spec.inputs[name].group]
     if not _is_dear(group) or len(group.names) > 1 or attribute(value, "__next__") is not None:
         return False
@@ -89,16 +89,16 @@ def _is_dear(group: Group) -> bool:
 
 @lru_cache(maxsize=256)
 def _uses(source: str, name: str) -> frozenset[str]:
-    """A cell and a name in; the attributes by which the name is used out: with "" where it stands by itself."""
+    """Return the attributes by which a cell uses a name, with "" where the name stands by itself."""
     try:
         tree = ast.parse(transform(source))
     except (SyntaxError, ValueError, RecursionError):
         return frozenset({""})
-    found = {""} if any(isinstance(node, ast.Global | ast.Nonlocal) for node in ast.walk(tree)) else set()
+    attributes = {""} if any(isinstance(node, ast.Global | ast.Nonlocal) for node in ast.walk(tree)) else set()
     inside = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name:
             inside.add(node.value)
-            found.add(node.attr if isinstance(node.ctx, ast.Load) else "")
+            attributes.add(node.attr if isinstance(node.ctx, ast.Load) else "")
     names = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name)
-    return frozenset(found if inside.issuperset(names) else {*found, ""})
+    return frozenset(attributes if inside.issuperset(names) else {*attributes, ""})

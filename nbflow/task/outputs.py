@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from nbflow.model import TaskResult, TaskSpec
+from nbflow.model import TaskResult
 
 LIMIT = 1_000_000
 """Characters of output kept in a record; the logs hold everything."""
@@ -37,7 +37,7 @@ class Outputs:
         self.truncated = False
 
     def add(self, output: dict[str, Any]) -> None:
-        """The next piece: a stream's text, a display, an update of one, a clear, a result, an error."""
+        """Add the next piece: a stream's text, a display, an update of one, a clear, a result, an error."""
         kind = output["output_type"]
         if kind == "update_display_data":
             self._update(output)
@@ -99,20 +99,19 @@ class Outputs:
             item.update(data=output["data"], metadata=output["metadata"])
 
     def items(self) -> tuple[dict[str, Any], ...]:
-        """The outputs so far, the last lines behind the notice where something is left out."""
-        found = [
+        """Return the outputs so far, the last lines behind the notice where something is left out."""
+        outputs = [
             {**item, "text": "".join(item["text"])} if item["output_type"] == "stream" else dict(item)
             for item in self._items
         ]
         if self._end:
             end = self._end if len(self._end) < END else self._end.partition("\n")[2] or self._end
-            found.insert(self._cut_at, {"output_type": "stream", "name": "stdout", "text": end})
-        return tuple(found)
+            outputs.insert(self._cut_at, {"output_type": "stream", "name": "stdout", "text": end})
+        return tuple(outputs)
 
 
-def finish(spec: TaskSpec, result: TaskResult, outputs: Outputs) -> TaskResult:
-    """A task's spec, its result and what it showed in; the result with the outputs, its record's too, out."""
-    del spec
+def finish(result: TaskResult, outputs: Outputs) -> TaskResult:
+    """Return a result with the outputs of its task, which its record has too."""
     items = outputs.items()
     record = result.record
     if record is not None:

@@ -41,19 +41,19 @@ class Part:
 
 
 def _whole(read: Callable[[], Any], put: Callable[[Any], Any], module: str = "sys") -> Part:
-    """A part that is one value."""
+    """Return a part that is one value."""
     return Part(module, lambda: {"": read()}, lambda _, value: put(value), lambda _: None)
 
 
 def _options(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested tables of options, as pandas has them, flat."""
-    found: dict[str, Any] = {}
+    """Return nested tables of options, as pandas has them, flat."""
+    options: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, dict):
-            found |= _options(value, f"{prefix}{name}.")
+            options |= _options(value, f"{prefix}{name}.")
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            options[f"{prefix}{name}"] = value
+    return options
 
 
 def _pandas() -> dict[str, Any]:
@@ -101,12 +101,12 @@ def _set_context(values: dict[str, Any]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """The variables, read beside `os.environ`: whoever watches it must not take this for the cell's own doing."""
+    """Return the variables, read beside `os.environ`: whoever watches that must not take this for the cell's doing."""
     raw: Mapping[Any, Any] = os.environ._data  # type: ignore[attr-defined]  # noqa: SLF001
-    found = {_text(key): _text(value) for key, value in raw.items()}
+    variables = {_text(key): _text(value) for key, value in raw.items()}
     for name in PRIVATE:
-        found.pop(name, None)
-    return found
+        variables.pop(name, None)
+    return variables
 
 
 _text = lru_cache(maxsize=4096)(os.fsdecode)
@@ -143,7 +143,7 @@ LISTS = frozenset({"sys.path", "warnings"})
 
 
 def take() -> Taken:
-    """The process as it is now, as far as libraries are loaded, out; takes well under a millisecond."""
+    """Return the process as it is now, as far as libraries are loaded; takes well under a millisecond."""
     return {name: part.read() for name, part in PARTS.items() if part.module in sys.modules}
 
 
@@ -152,8 +152,8 @@ def changes(before: Taken, now: Taken, step: str, earlier: Changes = ()) -> Chan
 
     What an import has set by itself is no change: a library that was not loaded before has nothing to compare with.
     """
-    new, gone = difference(before, now)
-    return (*earlier, (step, new, gone)) if new or gone else earlier
+    new, removals = difference(before, now)
+    return (*earlier, (step, new, removals)) if new or removals else earlier
 
 
 def difference(before: Taken, now: Taken) -> tuple[Taken, dict[str, tuple[str, ...]]]:
@@ -161,27 +161,27 @@ def difference(before: Taken, now: Taken) -> tuple[Taken, dict[str, tuple[str, .
 
     Of a list what was put in and taken out: the rest of it differs from one process to the next.
     """
-    found: Taken = {}
-    gone: dict[str, tuple[str, ...]] = {}
+    settings: Taken = {}
+    removals: dict[str, tuple[str, ...]] = {}
     for name, values in now.items():
         was = before.get(name)
         if was is None:
             continue
         new = {key: value for key, value in values.items() if key not in was or differs(was[key], value)}
-        lost = tuple(sorted(key for key in was if key not in values))
+        keys = tuple(sorted(key for key in was if key not in values))
         if new:
-            found[name] = {k: _edit(was[k], v) if name in LISTS and k in was else v for k, v in new.items()}
-        if lost:
-            gone[name] = lost
-    return found, gone
+            settings[name] = {k: _edit(was[k], v) if name in LISTS and k in was else v for k, v in new.items()}
+        if keys:
+            removals[name] = keys
+    return settings, removals
 
 
 def _edit(before: list[Any], now: list[Any]) -> Any:
     """Return how a list became another one: what stands in front now, what is gone, what stands behind."""
-    kept = [each for each in before if each in now]
-    for at in range(len(now) - len(kept) + 1):
-        if kept and now[at : at + len(kept)] == kept:
-            return (now[:at], [each for each in before if each not in now], now[at + len(kept) :])
+    rest = [each for each in before if each in now]
+    for at in range(len(now) - len(rest) + 1):
+        if rest and now[at : at + len(rest)] == rest:
+            return (now[:at], [each for each in before if each not in now], now[at + len(rest) :])
     return now
 
 
@@ -189,33 +189,33 @@ def applied(part: str, value: Any, before: Any) -> Any:
     """Return what a key of a part holds once a change has set it, where it held `before`."""
     if part not in LISTS or not isinstance(value, tuple):
         return value
-    front, gone, back = value
-    return [*front, *(each for each in before if each not in gone), *back]
+    front, removals, back = value
+    return [*front, *(each for each in before if each not in removals), *back]
 
 
 def put(change: Change) -> None:
     """Set in the process what one step has set."""
-    _, found, gone = change
-    for name, values in found.items():
+    _, settings, removals = change
+    for name, values in settings.items():
         part = PARTS[name]
         if part.module not in sys.modules:
             __import__(part.module)
         there = part.read() if name in LISTS else {}
         for key, value in values.items():
             part.put(key, applied(name, value, there.get(key)))
-    for name, keys in gone.items():
+    for name, keys in removals.items():
         for key in keys:
             PARTS[name].drop(key)
 
 
 def only(change: Change, part: str) -> Change:
     """Return of a change what it does to one part."""
-    step, found, gone = change
-    return step, {k: v for k, v in found.items() if k == part}, {k: v for k, v in gone.items() if k == part}
+    step, settings, removals = change
+    return step, {k: v for k, v in settings.items() if k == part}, {k: v for k, v in removals.items() if k == part}
 
 
 def differs(one: Any, other: Any) -> bool:
-    """Whether two values of one key are not the same."""
+    """Return whether two values of one key are not the same."""
     if one is other:
         return False
     try:

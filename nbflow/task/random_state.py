@@ -66,14 +66,14 @@ UNUSED = 623
 
 
 def refresh() -> None:
-    """Fresh entropy for every library that is loaded: forked processes would draw equal numbers."""
+    """Seed every library that is loaded with fresh entropy: forked processes would draw equal numbers."""
     for state in STATES.values():
         if state.module in sys.modules:
             state.seed(os.urandom(32))
 
 
 def restore(name: str, value: Any, index: Index = ()) -> None:
-    """A state's name and value in: it is the global one from now on.
+    """Make a value the global state of a library.
 
     With an index, a state of its own for that item is spawned from the value instead.
     """
@@ -84,17 +84,17 @@ def restore(name: str, value: Any, index: Index = ()) -> None:
 
 
 def read(name: str) -> Any:
-    """A state's name in, its value out."""
+    """Return a library's global state."""
     return STATES[name].get()
 
 
 def loaded() -> dict[str, bytes]:
-    """Each loaded library's state as bytes to compare: equal before and after means that nothing was drawn."""
+    """Return each loaded library's state as bytes: equal before and after means that nothing was drawn."""
     return {name: _bytes(state.get()) for name, state in STATES.items() if state.module in sys.modules}
 
 
 def drew(spec: TaskSpec, before: Mapping[str, bytes]) -> bool:
-    """A task and what `loaded` gave before its cell in; whether the cell drew numbers that another one would not draw.
+    """Return whether a cell drew numbers that another execution would not draw; `before` is what `loaded` gave.
 
     States that travel as inputs, and those that a cell seeds itself, give the same numbers again.
     """
@@ -105,15 +105,15 @@ def drew(spec: TaskSpec, before: Mapping[str, bytes]) -> bool:
 
 
 def drawn(before: Mapping[str, bytes]) -> set[str]:
-    """What `loaded` gave before, in; the states from which numbers were drawn since, or that were seeded, out."""
-    found = {name for name, state in loaded().items() if before.get(name, state) != state}
+    """Return the states from which numbers were drawn, or that were seeded, since `loaded` gave `before`."""
+    names = {name for name, state in loaded().items() if before.get(name, state) != state}
     if "<numpy.random>" not in before and "numpy" in sys.modules and read("<numpy.random>")[2] != UNUSED:
-        found.add("<numpy.random>")
-    return found
+        names.add("<numpy.random>")
+    return names
 
 
 def _bytes(value: Any) -> bytes:
-    """A state in, bytes that are equal for equal states out."""
+    """Return bytes that are equal for equal states."""
     if isinstance(value, tuple) and any(hasattr(part, "tobytes") for part in value):
         return b"(" + b",".join(map(_bytes, value)) + b")"
     if hasattr(value, "numpy"):  # a tensor

@@ -40,7 +40,7 @@ class StoredInputs:
         self._loaded: dict[int, Mapping[str, Any]] = {}
 
     def value(self, ref: Ref) -> Any:
-        """A reference in, the value out; whatever reading it raises is raised."""
+        """Return the value of an input; raise whatever loading it raises."""
         if ref.group not in self._loaded:
             group = self._groups[ref.group]
             self._loaded[ref.group] = self._load(group, frozenset(group.names))
@@ -48,12 +48,12 @@ class StoredInputs:
 
 
 def file_of(replay: Replay, position: int, code_name: str) -> str:
-    """The file name of a replayed statement's code: the task's own cell's, or that of the cell it stands in."""
+    """Return the file name of a replayed statement's code: that of the task's own cell, or of another cell."""
     return code_name if replay.position == position else f"cell {replay.position}"
 
 
 def run(replay: Replay, file: str, shell: Any, inputs: StoredInputs, registry: Registry) -> None:
-    """One definition or set-up statement in, run in the shell's namespace; ReplayFailed when it raises.
+    """Run one definition or set-up statement in the shell's namespace; raise ReplayFailed when it raises.
 
     Names that it reads from elsewhere are bound just for it. What a set-up statement shows has been shown by its
     own cell already, so nothing is shown here.
@@ -61,9 +61,9 @@ def run(replay: Replay, file: str, shell: Any, inputs: StoredInputs, registry: R
     namespace: dict[str, Any] = shell.user_ns
     remember_lines(file, replay.source, replay.line)
     shell.compile.cells[file] = file
-    bound = {name: inputs.value(ref) for name, ref in replay.binds.items()}
-    before = {name: namespace[name] for name in bound if name in namespace}
-    namespace.update(bound)
+    values = {name: inputs.value(ref) for name, ref in replay.binds.items()}
+    before = {name: namespace[name] for name in values if name in namespace}
+    namespace.update(values)
     try:
         with silent(), _undisplayed(shell):
             _execute(replay, file, shell)
@@ -72,7 +72,7 @@ def run(replay: Replay, file: str, shell: Any, inputs: StoredInputs, registry: R
             raise
         raise ReplayFailed(failure_of(error, (file,), replay.cell)) from error
     finally:
-        for name, value in bound.items():
+        for name, value in values.items():
             if namespace.get(name) is value and name not in replay.names:
                 del namespace[name]
         namespace.update({name: value for name, value in before.items() if name not in replay.names})
@@ -81,14 +81,14 @@ def run(replay: Replay, file: str, shell: Any, inputs: StoredInputs, registry: R
 
 
 def register(replay: Replay, namespace: Mapping[str, Any], registry: Registry) -> None:
-    """Classes and functions that a definition has bound go into the registry under its id."""
-    bound = {name: namespace[name] for name in replay.names if name in namespace}
-    registry.add(replay.id, bound, replay.cell)
+    """Register the classes and functions that a definition has bound under its id."""
+    values = {name: namespace[name] for name in replay.names if name in namespace}
+    registry.add(replay.id, values, replay.cell)
 
 
 @contextlib.contextmanager
 def _undisplayed(shell: Any) -> Iterator[None]:
-    """Within the block what is displayed goes nowhere."""
+    """Send what is displayed within the block nowhere."""
     publisher = shell.display_pub
     shell.display_pub = CapturingDisplayPublisher()  # type: ignore[no-untyped-call]
     try:
@@ -98,7 +98,7 @@ def _undisplayed(shell: Any) -> Iterator[None]:
 
 
 def _execute(replay: Replay, file: str, shell: Any) -> None:
-    """Transform (`%magic`, `!command`), compile with the cell's own line numbers, run; awaits are awaited."""
+    """Transform (`%magic`, `!command`), compile with the cell's own line numbers, and run, awaits included."""
     text = shell.transform_cell(replay.source)
     tree = ast.increment_lineno(ast.parse(text, file, type_comments=False), replay.line - 1)
     flags = shell.compile.flags | (ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if replay.kind == "setup" else 0)

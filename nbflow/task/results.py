@@ -22,7 +22,7 @@ NEVER = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython"})
 def outputs_of(
     spec: TaskSpec, before: Mapping[str, Any], after: Mapping[str, Any], changed: Collection[str] = ()
 ) -> dict[str, Any]:
-    """A spec, the namespace before and after its cell, and inputs changed in place; the values it leaves out.
+    """Return the values that a cell leaves, from the namespace before and after it and the inputs changed in place.
 
     Those are the names it was expected to write, and those newly bound or bound to another object; `--out` narrows.
     """
@@ -48,15 +48,15 @@ def star_names(source: str) -> set[str]:
     """Return the names that star imports in a source bring, of modules that are loaded."""
     if "*" not in source or "import" not in source:
         return set()
-    found: set[str] = set()
+    names: set[str] = set()
     for name in STAR.findall(source):
         if (module := sys.modules.get(name)) is not None:
-            found.update(getattr(module, "__all__", None) or (each for each in vars(module) if each[:1] != "_"))
-    return found
+            names.update(getattr(module, "__all__", None) or (each for each in vars(module) if each[:1] != "_"))
+    return names
 
 
 def users(namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """A namespace in, without IPython's own names out."""
+    """Return a namespace without IPython's own names."""
     return {name: value for name, value in namespace.items() if name not in NEVER and is_public(name)}
 
 
@@ -73,12 +73,12 @@ def _check_bound(spec: TaskSpec, values: dict[str, Any], after: Mapping[str, Any
 
 
 def is_public(name: object) -> bool:
-    """Whether a name may be an artifact: `_x` is the cell's own business, other keys of `globals()` are no names."""
+    """Return whether a name may be an artifact: `_x` is the cell's own business, other keys of `globals()` no names."""
     return isinstance(name, str) and not name.startswith("_")
 
 
 def check_required(spec: TaskSpec, artifacts: Mapping[str, Manifest]) -> None:
-    """SerializationError when a value that another step needs could not be stored."""
+    """Raise SerializationError when a value that another step needs could not be stored."""
     needed = {*spec.required, *(spec.outputs or ())}
     for name, artifact in artifacts.items():
         if artifact.error and name in needed:
@@ -100,13 +100,13 @@ class Costs:
 
     @contextmanager
     def of(self, what: str) -> Iterator[None]:
-        """The time that the block takes is added."""
-        begun = time.perf_counter()
+        """Add the time that the block takes."""
+        start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - begun
+            self.seconds[what] = self.seconds.get(what, 0.0) + time.perf_counter() - start
 
     def rounded(self) -> dict[str, float]:
-        """The same to the microsecond, as records keep it."""
+        """Return the seconds rounded to the microsecond, as records keep them."""
         return {what: round(seconds, 6) for what, seconds in self.seconds.items()}

@@ -25,30 +25,30 @@ class Mask:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         self._words = spellings(secrets)
-        self._held: dict[str, str] = {}  # stream -> the end of its text that may be the beginning of a secret
+        self._ends: dict[str, str] = {}  # stream -> the end of its text that may be the beginning of a secret
 
     def __bool__(self) -> bool:
         return bool(self._words)
 
     def output(self, output: Mapping[str, Any]) -> dict[str, Any]:
-        """An nbformat output in; the same without secrets out; a stream's end may come with its next piece."""
+        """Return an nbformat output without secrets; a stream's end may come with its next piece."""
         if output.get("output_type") != "stream":
-            shown: dict[str, Any] = hide(dict(output), self._words)
-            return shown
-        text = self._held.pop(output["name"], "") + output["text"]
+            masked: dict[str, Any] = hide(dict(output), self._words)
+            return masked
+        text = self._ends.pop(output["name"], "") + output["text"]
         whole: str = hide(text, self._words)
-        held = _unfinished(whole, self._words)
-        if held:
-            self._held[output["name"]] = whole[len(whole) - held :]
-        return {**output, "text": whole[: len(whole) - held]}
+        length = _unfinished(whole, self._words)
+        if length:
+            self._ends[output["name"]] = whole[len(whole) - length :]
+        return {**output, "text": whole[: len(whole) - length]}
 
     def rest(self) -> list[dict[str, Any]]:
-        """The ends of streams that were held back; none of them has become a secret."""
-        held, self._held = self._held, {}
-        return [{"output_type": "stream", "name": name, "text": text} for name, text in held.items()]
+        """Return the ends of streams that were held back: none of them has become a secret."""
+        ends, self._ends = self._ends, {}
+        return [{"output_type": "stream", "name": name, "text": text} for name, text in ends.items()]
 
     def result(self, result: TaskResult) -> TaskResult:
-        """A task's result in; the same without secrets in any of its texts out."""
+        """Return a task's result without secrets in any of its texts."""
         record = result.record
         return msgspec.structs.replace(
             result,
@@ -59,7 +59,7 @@ class Mask:
         )
 
     def _record(self, record: Record) -> Record:
-        """Keys, ids and segments stay: no text of the user's is in them."""
+        """Return a record without secrets. Keys, ids and segments stay: no text of the user's is in them."""
         return msgspec.structs.replace(
             record,
             artifacts={name: self._hidden(one, type(one)) for name, one in record.artifacts.items()},
@@ -72,16 +72,16 @@ class Mask:
 
 
 def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
-    """Secrets in; each as it may be written (plain, in a repr, in JSON, HTML or a URL), longest first, out."""
-    found: set[str] = set()
+    """Return each secret as it may be written (plain, in a repr, in JSON, HTML or a URL), longest first."""
+    words: set[str] = set()
     for secret in filter(None, secrets):
-        found |= {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], html.escape(secret)}
-        found |= {urllib.parse.quote(secret), urllib.parse.quote_plus(secret)}
-    return tuple(sorted(found, key=len, reverse=True))
+        words |= {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], html.escape(secret)}
+        words |= {urllib.parse.quote(secret), urllib.parse.quote_plus(secret)}
+    return tuple(sorted(words, key=len, reverse=True))
 
 
 def hide(value: Any, words: Sequence[str]) -> Any:
-    """Text, or lists and dicts of it, and secrets, longest first, in; the same with `***` for each out."""
+    """Return text, or lists and dicts of it, with `***` for each of the words, which come longest first."""
     if isinstance(value, str):
         for word in words:
             value = value.replace(word, HIDDEN)
@@ -92,7 +92,7 @@ def hide(value: Any, words: Sequence[str]) -> Any:
 
 
 def _unfinished(text: str, words: Sequence[str]) -> int:
-    """How many of a text's last characters may be the beginning of a secret."""
+    """Return how many of a text's last characters may be the beginning of a secret."""
     longest = min(len(text), max(map(len, words), default=1) - 1)
     for length in range(longest, 0, -1):
         end = text[len(text) - length :]
@@ -102,22 +102,22 @@ def _unfinished(text: str, words: Sequence[str]) -> int:
 
 
 def withhold(dumped: Sequence[Dumped | Unstorable], secrets: Mapping[str, str]) -> list[Dumped | Unstorable]:
-    """Values as they would be stored and secrets by name in; those that hold one as not storable out."""
-    found: list[Dumped | Unstorable] = []
+    """Return values as they would be stored, those that hold a secret as not storable; `secrets` are by name."""
+    values: list[Dumped | Unstorable] = []
     for each in dumped:
         name = _held_by(each, secrets) if isinstance(each, Dumped) else None
         if name is None or not isinstance(each, Dumped):
-            found.append(each)
+            values.append(each)
             continue
         for variable in each.names:
             about = each.described[variable]
-            shown = about._replace(preview=HIDDEN)
-            found.append(Unstorable(variable, about.type, f"it holds the secret {name}", shown))
-    return found
+            description = about._replace(preview=HIDDEN)
+            values.append(Unstorable(variable, about.type, f"it holds the secret {name}", description))
+    return values
 
 
 def _held_by(dumped: Dumped, secrets: Mapping[str, str]) -> str | None:
-    """The name of the secret that stands in a value's bytes, as Python, NumPy and Windows write text."""
+    """Return the name of the secret that stands in a value's bytes, as Python, NumPy and Windows write text."""
     for part in (dumped.stream, *dumped.buffers):
         data = bytes(part)
         for name, secret in secrets.items():
@@ -127,7 +127,7 @@ def _held_by(dumped: Dumped, secrets: Mapping[str, str]) -> str | None:
 
 
 def find(name: str) -> str | None:
-    """A secret's name in; its value out, None where it is set nowhere."""
+    """Return a secret's value, None where it is set nowhere."""
     if name in os.environ:
         return os.environ[name]
     for provider in plugins.names("secrets"):
@@ -139,14 +139,14 @@ def find(name: str) -> str | None:
 
 
 def refuse_missing(steps: Iterable[Step]) -> None:
-    """Steps that are about to run in; PlanError naming every secret of theirs that is set nowhere."""
-    wanted: dict[str, Step] = {}
+    """Raise PlanError, naming every secret of these steps that is set nowhere."""
+    users: dict[str, Step] = {}
     for step in steps:
         for name in step.options.secret:
-            wanted.setdefault(name, step)
-    missing = [name for name in wanted if find(name) is None]
+            users.setdefault(name, step)
+    missing = [name for name in users if find(name) is None]
     if missing:
-        step = wanted[missing[0]]
+        step = users[missing[0]]
         many = f"the secrets {', '.join(missing)} are" if len(missing) > 1 else f"the secret {missing[0]!r} is"
         raise PlanError(
             f"{many} set nowhere", step=step.name, cell=step.cell, line=1,

@@ -1,4 +1,4 @@
-"""One cell run in an IPython shell of a worker: source in, nbformat outputs emitted, the error out."""
+"""Run one cell in an IPython shell of a worker: outputs are emitted in nbformat, the error is returned."""
 
 from __future__ import annotations
 
@@ -74,17 +74,17 @@ class Compiler(CachingCompiler):
         self.cells: dict[str, str] = {}  # file name -> what a traceback calls it
 
     def get_code_name(self, raw_code: str, transformed_code: str, number: int) -> str:
-        """A cell's text in, the file name of its code out."""
-        known = self.names.get(raw_code)
-        return known if known is not None else str(super().get_code_name(raw_code, transformed_code, number))
+        """Return the file name of a cell's code."""
+        name = self.names.get(raw_code)
+        return name if name is not None else str(super().get_code_name(raw_code, transformed_code, number))
 
     def format_code_name(self, name: str) -> tuple[str, str] | None:
-        """A code's file name in, its label and name in tracebacks out."""
+        """Return the label and name that a code's file has in tracebacks."""
         if name in self.cells:
             label, _, rest = self.cells[name].partition(" ")
             return (label, rest) if rest else ("Cell", label)
-        found: tuple[str, str] | None = super().format_code_name(name)
-        return found
+        default: tuple[str, str] | None = super().format_code_name(name)
+        return default
 
 
 class Publisher(DisplayPublisher):  # type: ignore[misc,unused-ignore]
@@ -101,7 +101,7 @@ class Publisher(DisplayPublisher):  # type: ignore[misc,unused-ignore]
         update: bool = False,
         **__: Any,
     ) -> None:
-        """A MIME bundle in, emitted after what was printed before it."""
+        """Emit a MIME bundle after what was printed before it."""
         _flush()
         metadata = metadata or {}
         self._validate_data(data, metadata)  # type: ignore[no-untyped-call]
@@ -127,11 +127,11 @@ class ResultHook(DisplayHook):  # type: ignore[misc,unused-ignore]
         self.output: dict[str, Any] = {"output_type": "execute_result"}
 
     def write_output_prompt(self) -> None:
-        """Number the result."""
+        """Write the number of the result."""
         self.output["execution_count"] = self.prompt_count
 
     def write_format_data(self, format_dict: dict[str, Any], md_dict: dict[str, Any] | None = None) -> None:
-        """The value's MIME bundle and metadata in."""
+        """Take the value's MIME bundle and metadata."""
         self.output["data"] = shown(format_dict)
         self.output["metadata"] = jsonable(md_dict or {})
 
@@ -158,14 +158,14 @@ class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
     emit: Emit = staticmethod(lambda _: None)
 
     def use(self, emit: Emit) -> None:
-        """Where outputs go from now on."""
+        """Send outputs to `emit` from now on."""
         self.emit = emit
         for part in (self.display_pub, self.displayhook):
             part.set_trait("emit", emit)
 
     @contextlib.contextmanager
     def after_statements(self, call: Callable[[], None]) -> Iterator[None]:
-        """Within the block `call` is called after each top-level statement of a cell."""
+        """Call `call` after each top-level statement of a cell within the block."""
         before, self._after = self._after, call
         try:
             yield
@@ -175,48 +175,48 @@ class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
     _after: Callable[[], None] | None = None
 
     async def run_code(self, code_obj: Any, result: Any = None, *, async_: bool = False) -> bool:
-        """One statement's code in; whether it raised out."""
+        """Run one statement's code; return whether it raised."""
         raised = bool(await super().run_code(code_obj, result, async_=async_))  # type: ignore[no-untyped-call]
         if self._after is not None:
             self._after()
         return raised
 
     def init_display_pub(self) -> None:
-        """Displays come to us."""
+        """Send displays to `emit`."""
         self.display_pub = Publisher(parent=self, shell=self, emit=self.emit)  # type: ignore[no-untyped-call]
 
     def init_displayhook(self) -> None:
-        """Results come to us."""
+        """Send results to `emit`."""
         self.displayhook = ResultHook(  # type: ignore[no-untyped-call]
             parent=self, shell=self, cache_size=self.cache_size, emit=self.emit
         )
         self.display_trap = DisplayTrap(hook=self.displayhook)  # type: ignore[no-untyped-call]
 
     def init_sys_modules(self) -> None:
-        """Each task's module goes into `sys.modules`; the shell's own does not."""
+        """Do nothing: each task's module goes into `sys.modules`, the shell's own does not."""
 
     def init_environment(self) -> None:
-        """Colours and pagers as a Jupyter kernel has them, so that commands print the same."""
+        """Set colours and pagers as a Jupyter kernel has them, so that commands print the same."""
         os.environ.update(COLOURS)
         os.environ.setdefault("MPLBACKEND", INLINE)
 
     def init_virtualenv(self) -> None:
-        """The process was started by the right interpreter already."""
+        """Do nothing: the process was started by the right interpreter already."""
 
     def init_hooks(self) -> None:
-        """What a front end shows in its pager (`len?`) is no output."""
+        """Drop what a front end would show in its pager (`len?`): that is no output."""
         super().init_hooks()  # type: ignore[no-untyped-call]
         self.set_hook("show_in_pager", page.as_hook(lambda *_, **__: None), 99)  # type: ignore[no-untyped-call]
 
     def enable_gui(self, gui: Any = None) -> None:
-        """No event loop of a user interface runs in a worker."""
+        """Do nothing: no event loop of a user interface runs in a worker."""
 
     def ask_exit(self) -> None:
-        """`exit` and `quit` end the cell."""
+        """End the cell, as `exit` and `quit` do."""
         raise SystemExit(0)
 
     def _tee(self, channel: str) -> Any:
-        """IPython 9 keeps a second copy of everything printed; the supervisor has it already."""
+        """Do nothing: IPython 9 would keep a second copy of all output, which the supervisor has already."""
         del channel
         return contextlib.nullcontext()
 
@@ -235,7 +235,7 @@ class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
 
 
 def keep_empty_lines(lines: list[str]) -> list[str]:
-    """A cell's lines in; the same without common indent out; empty ones at the top stay, so that lines keep numbers.
+    """Return a cell's lines without common indent; keep empty ones at the top, so that lines keep their numbers.
 
     Above a `%%magic`, which IPython knows in the first line only, they have to go.
     """
@@ -250,7 +250,7 @@ def keep_empty_lines(lines: list[str]) -> list[str]:
 
 
 def make_shell() -> Shell:
-    """The process's one shell out; `display` and `get_ipython` find it. About 0.2 s with IPython's import."""
+    """Return the process's one shell, which `display` and `get_ipython` find. About 0.2 s with IPython's import."""
     shell: Shell = Shell.instance()
     if not isinstance(shell.compile, Compiler):
         shell.compile = Compiler()
@@ -284,7 +284,7 @@ def rehearse(shell: Any) -> None:
 
 
 def enter(shell: Any, module: types.ModuleType) -> None:
-    """The shell's cells run in this module from now on, as `__main__`."""
+    """Make the shell's cells run in this module from now on, as `__main__`."""
     shell.user_module, shell.user_ns = shell.prepare_user_module(module)
     shell.ns_table.update(user_global=module.__dict__, user_local=module.__dict__)
     shell.user_ns_hidden = {}
@@ -295,9 +295,9 @@ def enter(shell: Any, module: types.ModuleType) -> None:
 
 
 def _show_figures() -> None:
-    """Where matplotlib was imported before our variable stood in the environment, it learns of it here."""
-    known = sys.modules.get("matplotlib")
-    settings = getattr(known, "rcParams", None)
+    """Tell matplotlib of our backend where it was imported before our variable stood in the environment."""
+    matplotlib = sys.modules.get("matplotlib")
+    settings = getattr(matplotlib, "rcParams", None)
     if settings is None or os.environ.get("MPLBACKEND") != INLINE:
         return
     if not isinstance(dict.__getitem__(settings, "backend"), str):  # not chosen yet: asking rcParams would choose it
@@ -305,7 +305,7 @@ def _show_figures() -> None:
 
 
 def run_cell(shell: Any, source: str, file: str, title: str = "") -> CellResult:
-    """One cell's source in, run as Jupyter would; outputs are emitted, the error it ended with comes out.
+    """Run one cell's source as Jupyter would: emit its outputs, return the error it ended with.
 
     `file` is the file name of its code, `title` ("step train") what tracebacks call it.
     """
@@ -317,12 +317,12 @@ def run_cell(shell: Any, source: str, file: str, title: str = "") -> CellResult:
 
 
 def shown(data: dict[str, Any]) -> Any:
-    """A MIME bundle in; what a page can show of it out: a widget's model ends with its process, its text stays."""
+    """Return what a page can show of a MIME bundle: a widget's model ends with its process, its text stays."""
     return jsonable({mime: value for mime, value in data.items() if mime != WIDGET})
 
 
 def _flush() -> None:
-    """The streams may be whatever the cell has put there."""
+    """Flush the streams, which may be whatever the cell has put there."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

@@ -1,8 +1,17 @@
-"""The stages of a task around its cell: bind what it reads, look before it, collect after it, make its record.
+"""The stages of a task around its cell, in the order in which they happen and in which this file has them.
 
-They are the same in every lane. A lane says where values come from (`Values`), where each of them belongs (`Place`),
-and runs the cell in between; what travels beside the names (what cells set in the process or on definitions, random
-states) is bound and collected here and nowhere else.
+1. `bind`, `bind_loop`: each input goes where the cell will look for it.
+2. `Stages.look`: what is there before the cell is taken down, so that what it does can be told from it.
+3. `Stages.take_base_line`: so is how those inputs look that the cell may change without saying so.
+4. The lane runs the cell.
+5. `Stages.see_draws`, `Stages.wait`: were numbers drawn that nothing fixes; what the cell left running is awaited.
+6. `Stages.collect` (`skipped` where its `--if` does not hold): what the cell left, compared with 2 and 3.
+7. The lane stores that; `Stages.record` makes the record.
+
+The lanes are a process of the task's own (`execute`) and the live kernel (`kernel.task`). Each says where values come
+from (`InputSource`) and where they belong (`InputPlace`), and runs the cell. A kernel goes on after the cell, so its
+lane waits for nothing in 5, and has a loop to bind only where a task of a past run is loaded. What travels beside the
+names (what cells set in the process or on definitions, random states) is bound and collected here and nowhere else.
 """
 
 from __future__ import annotations
@@ -66,6 +75,9 @@ class InputPlace(Protocol):
         """Set on a class or function what earlier cells have set on it."""
 
 
+# ---------------------------------------------------------------- what the cell reads
+
+
 def bind(spec: TaskSpec, values: InputSource, place: InputPlace) -> None:
     """Bind a task's inputs, each where it belongs; what steps set in the process belongs to the replay."""
     for name, ref in spec.inputs.items():
@@ -107,8 +119,11 @@ def unpacked(target: str, item: Any) -> dict[str, Any]:
 def changes_above(spec: TaskSpec, values: InputSource) -> process_state.Changes:
     """Return what the steps above a task have set in the process."""
     ref = spec.inputs.get(PROCESS)
-    found: process_state.Changes = values.value(ref) if ref is not None else ()
-    return found
+    changes: process_state.Changes = values.value(ref) if ref is not None else ()
+    return changes
+
+
+# ---------------------------------------------------------------- what the cell leaves
 
 
 @dataclass(frozen=True)
@@ -208,6 +223,8 @@ class Stages:
         spec, namespace = self.spec, self.namespace
         for definition in spec.own:
             replay.register(definition, namespace, self.registry)
+        # First all that was changed in place, for a changed input is an output too: `outputs_of` has to know of it.
+        # Only then what is beside the outputs, for that is whatever has not become one of them.
         with self.costs.of("comparison"):
             changed = {*self._inputs.compare(namespace)}
             if self.module_state:
@@ -250,7 +267,7 @@ class Stages:
         Outputs may hold parts of them. Many small objects take long to look at, which is done only where it matters.
         """
         spec = self.spec
-        found = {}
+        neighbours = {}
         for name, ref in (*spec.inputs.items(), *spec.along.items()):
             if name.startswith("<") or name in values or (name not in spec.inputs and self._is_bound(name)):
                 continue
@@ -258,11 +275,11 @@ class Stages:
             live = name not in spec.inputs or (self.namespace.get(name) is value and self.before.get(name) is value)
             dear = spec.groups[ref.group].stream.length > MANY_OBJECTS and not {"*", name}.intersection(spec.tracked)
             if live and not dear and not is_fixed(value):
-                found[name] = value
-        return found
+                neighbours[name] = value
+        return neighbours
 
     def _is_bound(self, name: str) -> bool:
-        """Whether the cell has bound a name."""
+        """Return whether the cell has bound a name."""
         value = self.namespace.get(name, MISSING)
         return value is not MISSING and value is not self.before.get(name, MISSING)
 
@@ -272,18 +289,20 @@ class Stages:
         A step that only knows `guests` may change the list that is `everyone` too: both have a new version then.
         """
         spec, namespace = self.spec, self.namespace
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for name, ref in spec.inputs.items():
             if name not in changed and name not in spec.writes:
                 continue
             for other, along in spec.along.items():
-                if along.group != ref.group or self._is_bound(other) or other in found:
+                if along.group != ref.group or self._is_bound(other) or other in values:
                     continue  # it shares nothing, or the cell has bound it
                 value = self.values.value(along)
+                # Artists refer to each other, axes to their figure: one that was changed has changed the others. What
+                # the step writes counts as changed too; anything else is compared with what was stored.
                 together = holds_artists(value) and holds_artists(namespace.get(name))
                 if together or other in spec.writes or not self._is_as_stored(other, value, ref.group):
-                    found[other] = value
-        return found
+                    values[other] = value
+        return values
 
     def _changed_beside(self, changed: Collection[str]) -> dict[str, Any]:
         """Return names of other cells whose objects the changed inputs hold too, where that was not known.
@@ -299,7 +318,7 @@ class Stages:
         return {name: others[name] for name in together.shares if name != AXES}
 
     def _is_as_stored(self, name: str, value: Any, group: int) -> bool:
-        """Whether a value is still equal to what it was loaded from: loaded once more and compared."""
+        """Return whether a value is still equal to what it was loaded from: it is loaded once more and compared."""
         stored = self.reload(self.spec.groups[group], frozenset({name}))[name]
         mark = fingerprint(value, self.registry, by_value=True)
         return mark is not None and mark == fingerprint(stored, self.registry, by_value=True)
@@ -307,18 +326,19 @@ class Stages:
     def _effects(self) -> dict[str, Any]:
         """Return what the cell did besides binding and changing names: random states, definitions, the process."""
         spec = self.spec
-        drawn = random_state.drawn(self.states) & spec.inputs.keys()
-        found: dict[str, Any] = {name: random_state.read(name) for name in drawn}
-        found |= self.definitions.changed()
+        draws = random_state.drawn(self.states) & spec.inputs.keys()
+        effects: dict[str, Any] = {name: random_state.read(name) for name in draws}
+        effects |= self.definitions.changed()
         for name in spec.writes:
             state = self.definitions.state(owner_of(name) or "")
             if state is not None:
-                found[name] = state
+                effects[name] = state
+        # A step passes on what the steps above have set, its own behind it: one value tells the steps below all.
         above = changes_above(spec, self.values)
         process = process_state.changes(self._own(self.process), self._own(process_state.take()), spec.step, above)
         if process != above or PROCESS in spec.writes:
-            found[PROCESS] = process
-        return found
+            effects[PROCESS] = process
+        return effects
 
     def _own(self, taken: process_state.Taken) -> process_state.Taken:
         return self.imports.without(taken)

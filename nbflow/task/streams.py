@@ -1,4 +1,4 @@
-"""A task's standard streams: text in, outputs out, in exact order with what comes through descriptors 1 and 2."""
+"""Give a task standard streams: text becomes outputs, in exact order with what comes through descriptors 1 and 2."""
 
 from __future__ import annotations
 
@@ -29,41 +29,41 @@ class Interrupts:
     """SIGINT as KeyboardInterrupt, put off while a frame is being written."""
 
     def __init__(self) -> None:
-        self._held = 0
+        self._holds = 0
         self._pending = False
 
     def install(self) -> None:
-        """From now on SIGINT comes here; main thread only."""
+        """Take SIGINT from now on; main thread only."""
         signal.signal(signal.SIGINT, self._arrive)
 
     def _arrive(self, number: int, frame: FrameType | None) -> None:
-        if self._held:
+        if self._holds:
             self._pending = True
         else:
             signal.default_int_handler(number, frame)
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Within the block an interrupt waits; it is raised at the block's end, in the main thread."""
+        """Put off an interrupt within the block; raise it at the block's end, in the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._held += 1
+        self._holds += 1
         try:
             yield
         finally:
-            self._held -= 1
-            if self._pending and not self._held:
+            self._holds -= 1
+            if self._pending and not self._holds:
                 self._pending = False
                 raise KeyboardInterrupt
 
     def ignore(self) -> None:
-        """The task's end is being written: interrupts no longer count."""
-        self._held += 1
+        """Ignore interrupts from now on: the task's end is being written."""
+        self._holds += 1
 
     def heed(self) -> bool:
-        """Another task begins: interrupts count again; whether one has come meanwhile."""
-        self._held -= 1
+        """Count interrupts again, as another task begins; return whether one has come meanwhile."""
+        self._holds -= 1
         return self._pending
 
 
@@ -122,19 +122,19 @@ class Stream(io.TextIOBase):
         return "replace"
 
     def writable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def isatty(self) -> bool:
-        """No."""
+        """Return False."""
         return False
 
     def fileno(self) -> int:
-        """The raw descriptor, for subprocesses."""
+        """Return the raw descriptor, for subprocesses."""
         return self._fd
 
     def write(self, text: str, /) -> int:
-        """Text in, its length out; emitted at a newline or beyond `FLUSH_AT` characters."""
+        """Write text and return its length; emit at a newline or beyond `FLUSH_AT` characters."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         if os.getpid() != self._home:
@@ -173,14 +173,14 @@ def _write_raw(fd: int, text: str) -> None:
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Within the block nothing that reaches descriptors 1 and 2 or the streams is shown.
+    """Show nothing within the block of what reaches descriptors 1 and 2 or the streams.
 
     The streams stay the same objects: a logging handler made here must write to them afterwards.
     """
     streams = [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
     for stream in streams:
         stream.flush()
-    kept = [os.dup(fd) for fd in (1, 2)]
+    copies = [os.dup(fd) for fd in (1, 2)]
     null = os.open(os.devnull, os.O_WRONLY)
     restore = [_hush(stream) for stream in streams]
     try:
@@ -190,14 +190,14 @@ def silent() -> Iterator[None]:
     finally:
         for put_back in restore:
             put_back()
-        for fd, old in zip((1, 2), kept, strict=True):
+        for fd, old in zip((1, 2), copies, strict=True):
             os.dup2(old, fd)
             os.close(old)
         os.close(null)
 
 
 def _hush(stream: Any) -> Callable[[], None]:
-    """A stream in, which drops what is written; what undoes that out."""
+    """Make a stream drop what is written; return what undoes that."""
     own = vars(stream).get("write") if hasattr(stream, "__dict__") else None
 
     def put_back() -> None:

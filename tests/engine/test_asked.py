@@ -50,13 +50,13 @@ LATEST = "from nbflow import Flow, Run\n"
 @pytest.mark.parametrize(
     ("expression", "told"),
     [
-        ("Flow('model').latest_run.data.size", "model/latest is another run now"),
-        ("Flow('model').latest_successful_run.data.size", "the latest successful run of model is another one now"),
-        ("Run('model/latest').data.size", "model/latest is another run now"),
-        ("Flow('model')['latest'].data.size", "model/latest is another run now"),
-        ("max(run.data.size for run in Flow('model'))", "the runs of model are others now"),
-        ("len(Flow('model').runs(status='done'))", "the runs of model with done are others now"),
-        ("len(Flow('model').runs('good'))", "the runs of model with good are others now"),
+        ("Flow('model').latest_run.data.size", "model/latest is a different run now"),
+        ("Flow('model').latest_successful_run.data.size", "the latest successful run of model is a different run now"),
+        ("Run('model/latest').data.size", "model/latest is a different run now"),
+        ("Flow('model')['latest'].data.size", "model/latest is a different run now"),
+        ("max(run.data.size for run in Flow('model'))", "the runs of model are different now"),
+        ("len(Flow('model').runs(status='done'))", "the runs of model with done are different now"),
+        ("len(Flow('model').runs('good'))", "the runs of model with good are different now"),
     ],
 )
 def test_another_run_since(expression: str, told: str) -> None:
@@ -96,7 +96,7 @@ def test_what_was_not_there_yet() -> None:
     assert nbflow.run(path).data.seen is None
     assert state(nbflow.run(path)) == "reused"
     nbflow.run(model(5))
-    assert why(path) == ("run", ["the store knows model now, or no longer"])
+    assert why(path) == ("run", ["whether the store knows model has changed"])
     assert nbflow.run(path).data.seen == 5
 
 
@@ -116,7 +116,7 @@ def test_a_run_of_its_own_flow() -> None:
     path = write("own", cell, "%%step other\nx = 1")
     first = nbflow.run(path)
     assert first.data.seen == first.id, "the run that goes on is the latest"
-    assert why(path) == ("run", ["own/latest is another run now"])
+    assert why(path) == ("run", ["own/latest is a different run now"])
     second = nbflow.run(path)
     assert (second.data.seen, state(second, "other")) == (second.id, "reused")
 

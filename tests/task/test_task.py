@@ -97,11 +97,10 @@ def test_a_cleared_output_may_grow_again() -> None:
     assert (outputs.items(), outputs.truncated) == ((text("short"),), False)
 
 
-def test_finish_puts_outputs_into_the_result(tmp_path: Path) -> None:
-    spec = Tasks(None, tmp_path).spec("")  # type: ignore[arg-type]
+def test_finish_puts_outputs_into_the_result() -> None:
     outputs = Outputs()
     outputs.add(text("a"))
-    result = finish(spec, TaskResult(failure=TaskFailure(type="E", message="m")), outputs)
+    result = finish(TaskResult(failure=TaskFailure(type="E", message="m")), outputs)
     assert result.outputs == (text("a"),)
     assert result.record is None
 

@@ -37,7 +37,7 @@ SITE = ("site-packages", "dist-packages")
 
 
 def file_id(path: str) -> str:
-    """A file's path in, its content's hash out; `ABSENT` when there is none or it cannot be read.
+    """Return the hash of a file's content; `ABSENT` when there is none or it cannot be read.
 
     Kept for as long as its times, size and inode stay the same; the system's own time of change cannot be set back.
     """
@@ -75,7 +75,7 @@ def _hash_file(path: str, mtime: int, size: int, inode: int) -> str:
 
 
 def folder_id(path: str) -> str:
-    """A folder in, a hash of the names in it out; `ABSENT` when there is none."""
+    """Return a hash of the names in a folder; `ABSENT` when there is none."""
     try:
         names = sorted(os.listdir(path))
     except OSError:
@@ -84,12 +84,12 @@ def folder_id(path: str) -> str:
 
 
 def path_id(path: str) -> str:
-    """A path in, the content's hash out; one that ends with a slash is a folder."""
+    """Return the hash of a file's content, or of a folder's names where the path ends with a slash."""
     return folder_id(path) if path.endswith("/") else file_id(path)
 
 
 def text_id(text: str | None) -> str:
-    """A variable's value in, its hash out; `ABSENT` for none."""
+    """Return the hash of a variable's value; `ABSENT` for none."""
     return ABSENT if text is None else f"b3:{blake3(text.encode('utf-8', 'surrogateescape')).hexdigest(16)}"
 
 
@@ -105,7 +105,7 @@ def _standard_folders() -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=20_000)
 def origin_of(path: str) -> Origin:
-    """The file of a module or of code in; where it comes from out: "none" for what is no file, and for nbflow."""
+    """Return where the file of a module or of code comes from: "none" for what is no file, and for nbflow's own."""
     if not path or path.startswith(("<", OURS)):
         return "none"
     if not any(f"{os.sep}{site}{os.sep}" in path for site in SITE):
@@ -117,12 +117,12 @@ def origin_of(path: str) -> Origin:
 
 
 def top_of(module: str) -> str:
-    """A dotted module name in, the top-level one out."""
+    """Return the top-level name of a dotted module name."""
     return module.partition(".")[0]
 
 
 def is_installed(top: str) -> bool:
-    """Whether a top-level module that has been imported comes with an installed distribution."""
+    """Return whether a top-level module that has been imported comes with an installed distribution."""
     module = sys.modules.get(top)
     if module is None or top in sys.stdlib_module_names:
         return False
@@ -134,12 +134,12 @@ def is_installed(top: str) -> bool:
 
 
 def version_of(distribution: str) -> str:
-    """A distribution's name in, its installed version out; `ABSENT` when it is not installed."""
+    """Return the installed version of a distribution; `ABSENT` when it is not installed."""
     return _version(distribution, stamp())
 
 
 def _metadata() -> ModuleType:
-    """`importlib.metadata`, which takes longer to import than a small flow takes to be planned."""
+    """Import `importlib.metadata` late: that takes longer than planning a small flow."""
     import importlib.metadata
 
     return importlib.metadata
@@ -156,36 +156,36 @@ def _version(distribution: str, stamp: tuple[tuple[str, int], ...]) -> str:
 
 @functools.lru_cache(maxsize=10_000)
 def distribution_of(top: str) -> str | None:
-    """An installed top-level module's name in, the name of the distribution that it comes with out."""
+    """Return the name of the distribution that an installed top-level module comes with."""
     try:
-        found = _metadata().distribution(top)
+        distribution = _metadata().distribution(top)
     except _metadata().PackageNotFoundError:
         return _search(top)
-    return str(found.metadata["Name"])
+    return str(distribution.metadata["Name"])
 
 
 def _search(top: str) -> str | None:
     """Look through every distribution's list of files: the name differs (`yaml` is PyYAML's)."""
     starts = re.compile(rf"^{re.escape(top)}(/|\.py,|\.[\w-]+\.so,|\.pyd,)", re.MULTILINE)
-    for found in _metadata().distributions():
-        if starts.search(found.read_text("RECORD") or ""):
-            return str(found.metadata["Name"])
+    for distribution in _metadata().distributions():
+        if starts.search(distribution.read_text("RECORD") or ""):
+            return str(distribution.metadata["Name"])
     return None
 
 
 @functools.lru_cache(maxsize=10_000)
 def needs_of(distribution: str) -> tuple[tuple[str, str], ...]:
-    """A distribution in; what it always needs, as (distribution, top-level module), out."""
+    """Return what a distribution always needs, as (distribution, top-level module)."""
     try:
         lines = _metadata().requires(distribution) or []
     except _metadata().PackageNotFoundError:
         return ()
-    found = []
+    needs = []
     for line in lines:
         name = re.match(r"[\w.-]+", line)
         if name and "extra ==" not in line:
-            found.append((name[0], _top(name[0])))
-    return tuple(found)
+            needs.append((name[0], _top(name[0])))
+    return tuple(needs)
 
 
 def _top(distribution: str) -> str:
@@ -198,13 +198,13 @@ def _top(distribution: str) -> str:
 
 
 def distributions_of(tops: Iterable[str]) -> dict[str, str]:
-    """Top-level modules in; the installed distributions behind them, and what those need and is loaded, out."""
-    found: dict[str, str] = {}
+    """Return the versions of the distributions behind top-level modules, and of those they need that are loaded."""
+    versions: dict[str, str] = {}
     now = stamp()
-    waiting = [name for top in tops if is_installed(top) and (name := distribution_of(top)) is not None]
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found[name] = _version(name, now)
-            waiting += [need for need, top in needs_of(name) if top in sys.modules and _version(need, now)]
-    return dict(sorted(found.items()))
+    queue = [name for top in tops if is_installed(top) and (name := distribution_of(top)) is not None]
+    while queue:
+        name = queue.pop()
+        if name not in versions:
+            versions[name] = _version(name, now)
+            queue += [need for need, top in needs_of(name) if top in sys.modules and _version(need, now)]
+    return dict(sorted(versions.items()))

@@ -20,82 +20,84 @@ STATUS = " "
 """Before the status among the words that were asked with: no tag begins with a blank."""
 
 CHANGES: dict[Question, str] = {
-    "latest_run": "{of}/latest is another run now",
-    "latest_successful_run": "the latest successful run of {of} is another one now",
-    "runs": "the runs of {of}{words} are others now",
+    "latest_run": "{of}/latest is a different run now",
+    "latest_successful_run": "the latest successful run of {of} is a different run now",
+    "runs": "the runs of {of}{words} are different now",
     "run": "what there is of run {of} has changed",
-    "flow": "the store knows {of} now, or no longer",
+    "flow": "whether the store knows {of} has changed",
     "tags": "the tags of {of} have changed",
     "status": "the run {of} has gone on",
     CURRENT: "current.{of}: {before} → {after}",
 }
-"""What is said when an answer is another one now."""
+"""What is said where an answer differs now, by question."""
 
 
 # ---------------------------------------------------------------- asked by code
 
 
 def newest(store: Store, flow: str, status: RunStatus | None = None) -> RunSummary | None:
-    """A flow and a status (None: any) in; its newest whole run with it out."""
+    """Return a flow's newest whole run with a status (None: any)."""
     with unheard():
-        found = _newest(store, flow, status)
-    _note(store, "latest_run" if status is None else "latest_successful_run", flow, answer=found.run if found else "")
-    return found
+        summary = _newest(store, flow, status)
+    _note(
+        store, "latest_run" if status is None else "latest_successful_run", flow, answer=summary.run if summary else ""
+    )
+    return summary
 
 
 def runs_of(
     store: Store, flow: str, tags: Iterable[str] = (), status: RunStatus | str | None = None
 ) -> list[RunSummary]:
-    """A flow, tags and a status (None: any) in; its runs that have all of them, newest first, out."""
+    """Return a flow's runs that have all these tags and this status (None: any), newest first."""
     words = (*tags, *((STATUS + status,) if status is not None else ()))
     with unheard():
-        found = _runs(store, flow, words)
-    _note(store, "runs", flow, words, _digest(found))
-    return found
+        matches = _runs(store, flow, words)
+    _note(store, "runs", flow, words, _digest(matches))
+    return matches
 
 
 def flow_of(store: Store, word: str) -> StoredFlow:
-    """A flow's name, or its folder's, in; the flow that it names now out; NotFoundError or AmbiguousFlow for none."""
+    """Return the flow that a name, or a folder's name, stands for; raise NotFoundError or AmbiguousFlow for none."""
     try:
         with unheard():
-            found = named_flow(store, word)
+            flow = named_flow(store, word)
     except NotFoundError:
         _note(store, "flow", word, answer=str(False))
         raise
-    _note(store, "flow", word, answer=found.folder)
-    return found
+    _note(store, "flow", word, answer=flow.folder)
+    return flow
 
 
 def has_run(store: Store, flow: str, run: str) -> bool:
-    """Whether a flow has a run of that id."""
+    """Return whether a flow has a run of that id."""
     with unheard():
-        found = any(place.run == run for place in flows.runs_of(store, named_flow(store, flow)))
-    _note(store, "run", f"{flow}/{run}", answer=str(found))
-    return found
+        exists = any(place.run == run for place in flows.runs_of(store, named_flow(store, flow)))
+    _note(store, "run", f"{flow}/{run}", answer=str(exists))
+    return exists
 
 
 def named(store: Store, name: str) -> StoredRun:
-    """`ID`, `FLOW/ID` or `FLOW/latest` in; the run out; NotFoundError lists what there is."""
+    """Return the run named `ID`, `FLOW/ID` or `FLOW/latest`; raise NotFoundError, which lists what there is."""
     flow, _, run = name.rpartition("/")
     latest = bool(flow) and run == "latest"
     what: Question = "latest_run" if latest else "run"
     of = flow if latest else name
     try:
         with unheard():
-            found = find_run(store, name)
+            past = find_run(store, name)
     except NotFoundError:
         _note(store, what, of, answer="" if latest else str(False))
         raise
-    _note(store, what, of, answer=found.run if latest else str(True))
-    return found
+    _note(store, what, of, answer=past.run if latest else str(True))
+    return past
 
 
 def tags_of(past: StoredRun) -> tuple[str, ...]:
-    """A run in; its tags out, which may be others tomorrow."""
+    """Return a run's tags, which may be others tomorrow."""
     with unheard():
-        found = past.snapshot.tags
-    _note(past.store, "tags", f"{past.flow}/{past.run}", answer=" ".join(found))
-    return found
+        tags = past.snapshot.tags
+    _note(past.store, "tags", f"{past.flow}/{past.run}", answer=" ".join(tags))
+    return tags
 
 
 def watch_status(past: StoredRun) -> None:
@@ -117,7 +119,7 @@ def _note(store: Store, what: Question, of: str, words: tuple[str, ...] = (), an
 
 
 def changed(asked: Iterable[Asked], store: Store, now: dict[str, str], own: str = "") -> Reason | None:
-    """What a step asked, the store and what `current` says in a task like it now in; the first other answer out.
+    """Return why the first answer that would differ now does, None where all that a step asked is as it was.
 
     `own`: the flow whose latest run is the one that is only planned yet.
     """
@@ -131,7 +133,7 @@ def changed(asked: Iterable[Asked], store: Store, now: dict[str, str], own: str 
 
 
 def _again(asked: Asked, store: Store, own: str) -> str:
-    """What was asked in; what the answer is now out."""
+    """Return the answer that a question gets now."""
     if (
         asked.of == own
         and not asked.store
@@ -142,8 +144,8 @@ def _again(asked: Asked, store: Store, own: str) -> str:
         place = open_store(asked.store) if asked.store else store
         match asked.what:
             case "latest_run" | "latest_successful_run":
-                found = _newest(place, asked.of, None if asked.what == "latest_run" else "done")
-                return found.run if found is not None else ""
+                summary = _newest(place, asked.of, None if asked.what == "latest_run" else "done")
+                return summary.run if summary is not None else ""
             case "runs":
                 return _digest(_runs(place, asked.of, asked.words))
             case "flow":
@@ -164,13 +166,15 @@ def _again(asked: Asked, store: Store, own: str) -> str:
 
 
 def _id(asked: Asked) -> str:
-    """A question about one run in; the run's id out, under whatever name its flow is known now."""
+    """Return the run's id in a question about one run, under whatever name its flow is known now."""
     return asked.of.rpartition("/")[2]
 
 
 def _newest(store: Store, flow: str, status: RunStatus | None) -> RunSummary | None:
-    found = (one for one in summaries(store, named_flow(store, flow)) if one.is_whole and status in (None, one.status))
-    return next(found, None)
+    matches = (
+        one for one in summaries(store, named_flow(store, flow)) if one.is_whole and status in (None, one.status)
+    )
+    return next(matches, None)
 
 
 def _runs(store: Store, flow: str, words: tuple[str, ...]) -> list[RunSummary]:
@@ -179,5 +183,5 @@ def _runs(store: Store, flow: str, words: tuple[str, ...]) -> list[RunSummary]:
     return [one for one in summaries(store, named_flow(store, flow), tags) if status in (None, one.status)]
 
 
-def _digest(found: Iterable[RunSummary]) -> str:
-    return hashlib.blake2b(" ".join(one.run for one in found).encode(), digest_size=16).hexdigest()
+def _digest(runs: Iterable[RunSummary]) -> str:
+    return hashlib.blake2b(" ".join(one.run for one in runs).encode(), digest_size=16).hexdigest()

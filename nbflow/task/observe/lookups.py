@@ -15,7 +15,7 @@ ADDED = "+"
 
 
 def watch_environment(read: Callable[[str, str | None], None], written: Callable[[str], object]) -> Callable[[], None]:
-    """Callbacks for each variable looked up, and for each one set or deleted, in; what ends the watch out."""
+    """Call back for each variable looked up, and for each one set or deleted; return what ends the watch."""
     kind = type(os.environ)
     originals = {name: kind.__dict__[name] for name in ("__getitem__", "__setitem__", "__delitem__", "__iter__")}
     # variables that an iteration over all of them has named: looked up next and in that order, they are being copied
@@ -61,7 +61,7 @@ def watch_environment(read: Callable[[str, str | None], None], written: Callable
 
 
 def watch_looks(looked: Callable[[Any, str | None], None]) -> Callable[[], None]:
-    """A callback in; what ends the watch out. It gets each path asked for, and what is there: None for nothing.
+    """Call back with each path asked for and what is there, None for nothing; return what ends the watch.
 
     `exists`, `is_file`, `getsize` and their like all end in `os.stat`.
     """
@@ -69,12 +69,12 @@ def watch_looks(looked: Callable[[Any, str | None], None]) -> Callable[[], None]
 
     def look(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
         try:
-            found = original(path, *arguments, **options)
+            status = original(path, *arguments, **options)
         except FileNotFoundError:
             looked(path, None)
             raise
-        looked(path, seen_as(found))
-        return found
+        looked(path, seen_as(status))
+        return status
 
     os.stat = look
 
@@ -85,5 +85,5 @@ def watch_looks(looked: Callable[[Any, str | None], None]) -> Callable[[], None]
 
 
 def seen_as(status: os.stat_result) -> str:
-    """What `os.stat` says of a path in; what of it those see who do not open it, out."""
+    """Return what those see of a path who ask `os.stat` about it and do not open it."""
     return FOLDER if stat.S_ISDIR(status.st_mode) else f"{SEEN}{status.st_size} bytes"

@@ -86,23 +86,23 @@ class Hook:
             distrust()
 
     def local_modules(self) -> dict[str, str]:
-        """Those of all loaded modules that are the notebook's own; looked through only when one was loaded."""
+        """Return the loaded modules that are the notebook's own; look through all only when one was loaded."""
         loaded = (len(sys.modules), next(reversed(sys.modules)))
         if loaded != self._loaded:
             self._loaded, self._local = loaded, tuple(local_modules(list(sys.modules)))
         return local_modules(self._local)
 
     def source_id(self, name: str, path: str, since: int) -> str:
-        """A loaded module and its source file in; the id of what was loaded out, which the file may hold no longer.
+        """Return the id of what was loaded from a module's source file, which the file may hold no longer.
 
         One that is new here, and whose file was changed after `since` (ns), may have been loaded before or after that.
         """
         spec = getattr(sys.modules.get(name), "__spec__", None)  # another one after a reload
-        known = self._sources.get(name)
-        if known is None or known[0] is not spec:
-            known = spec, file_id(path) if _changed_at(path) < since else "changed-while-read"
-            self._sources[name] = known
-        return known[1]
+        source = self._sources.get(name)
+        if source is None or source[0] is not spec:
+            source = spec, file_id(path) if _changed_at(path) < since else "changed-while-read"
+            self._sources[name] = source
+        return source[1]
 
     def note_modules(self) -> None:
         """Take down what modules of the notebook's own hold that were loaded just now."""
@@ -120,7 +120,7 @@ HOOK = Hook()
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Within the block nothing counts: it is our own work."""
+    """Let nothing within the block count: it is our own work."""
     before, HOOK.listener = HOOK.listener, None
     try:
         yield
@@ -132,7 +132,7 @@ class Observer:
     """Watches one task between `start` and `stop`."""
 
     def __init__(self, spec: TaskSpec, ours: frozenset[str] = frozenset(), *, fresh: bool = False) -> None:
-        """`ours`: environment variables that a worker sets; `fresh`: no module of the notebook's own is loaded yet.
+        """Leave out `ours`, variables that a worker sets; `fresh`: no module of the notebook's own is loaded yet.
 
         Looking at every loaded module would copy thousands of memory pages in a forked process, 0.2 s with pandas.
         """
@@ -153,7 +153,7 @@ class Observer:
         self._started_ns = 0
         self._busy = threading.local()
         self.seen: dict[str, str] = {}  # path that was asked for and not opened -> what was there
-        self._made: set[str] = set()  # folders
+        self._folders: set[str] = set()  # folders
         self._ends: list[Callable[[], None]] = []
         self._context: Context | None = None
         self._handlers: dict[str, Callable[..., None]] = {
@@ -184,11 +184,11 @@ class Observer:
         self._set.update(variables)
 
     def paused(self) -> AbstractContextManager[None]:
-        """Within the block nothing counts: it is our own work."""
+        """Let nothing within the block count: it is our own work."""
         return unheard()
 
     def stop(self, namespace: dict[str, Any] | None = None) -> Observations:
-        """The namespace that the task ran in, in; what was seen out."""
+        """End the watch; return what was seen of a task that ran in this namespace."""
         HOOK.listener = None
         if not self._ends:
             return Observations()
@@ -202,17 +202,19 @@ class Observer:
         local = local_modules(new) if self.fresh else HOOK.local_modules()
         tops = {name for name in new if "." not in name}
         spaces = (sys.modules[name].__dict__ for name in local if name in sys.modules)
-        used = touched([namespace or {}, *spaces]) | self._named(sources, local.values())
+        names = touched([namespace or {}, *spaces]) | self._named(sources, local.values())
         ids = {path: self._read_id(path) for path in self.read if path not in self.written or path in self.known}
-        ours = self.written.keys() | self._made  # what it has looked for and then made itself is no input
+        ours = self.written.keys() | self._folders  # what it has looked for and then made itself is no input
         ids = {
-            path: seen for path, seen in (self.seen | ids).items() if seen not in (ABSENT, FOLDER) or path not in ours
+            path: identity
+            for path, identity in (self.seen | ids).items()
+            if identity not in (ABSENT, FOLDER) or path not in ours
         }
-        files = {self._name(path): seen for path, seen in ids.items()}
+        files = {self._name(path): identity for path, identity in ids.items()}
         files |= {self._name(path): HOOK.source_id(name, path, self._started_ns) for name, path in local.items()}
         return Observations(
             files=dict(sorted(files.items())),
-            distributions=distributions_of(tops | used),
+            distributions=distributions_of(tops | names),
             environment=dict(sorted(self.variables.items())),
             written={
                 self._name(path): self._written_id(path)
@@ -225,17 +227,17 @@ class Observer:
         )
 
     def _asked(self) -> tuple[Asked, ...]:
-        """What its code asked nbflow itself; of its own store without the place, which may move."""
-        found = [*self._context.asked] if self._context is not None else []
+        """Return what the code asked nbflow itself; of its own store without the place, which may move."""
+        questions = [*self._context.asked] if self._context is not None else []
         own = self.spec.store
-        return tuple(msgspec.structs.replace(one, store="") if one.store == own else one for one in found)
+        return tuple(msgspec.structs.replace(one, store="") if one.store == own else one for one in questions)
 
     def new_modules(self) -> list[str]:
-        """The modules loaded since the start: `sys.modules` keeps the order of loading."""
+        """Return the modules loaded since the start: `sys.modules` keeps the order of loading."""
         return list(itertools.takewhile(lambda name: name != self._last_module, reversed(sys.modules)))
 
     def add_volatile(self, what: str) -> None:
-        """Another execution would not do the same."""
+        """Note why another execution would not do the same."""
         self.volatile.add(what)
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -297,7 +299,7 @@ class Observer:
     def _on_mkdir(self, path: Any, *_: Any) -> None:
         full = self._full(path)
         if full is not None:
-            self._made.add(full)
+            self._folders.add(full)
 
     def _on_look(self, path: Any, what: str | None) -> None:
         if HOOK.listener is None or getattr(self._busy, "now", False):
@@ -332,7 +334,7 @@ class Observer:
             self.removed.add(full)
 
     def _full(self, path: Any) -> str | None:
-        """What was opened in; its whole path out, None when it does not count."""
+        """Return the whole path of what was opened, None when it does not count."""
         if isinstance(path, int) or path is None:
             return None
         try:
@@ -346,7 +348,7 @@ class Observer:
         return path[len(self.folder) + 1 :].replace(os.sep, "/") if inside else path
 
     def _read_id(self, path: str) -> str:
-        """A file that was read in; the id of what was read out: of no content at all when it has changed since."""
+        """Return the id of what was read from a file: that of no content at all when the file has changed since."""
         if path in self.known:
             return self.known[path]
         opened = self.read[path]
@@ -359,14 +361,14 @@ class Observer:
         return file_id(path) if (status.st_mtime_ns, status.st_size) == opened else "changed-while-read"
 
     def _written_id(self, path: str) -> str:
-        """What a file that was written or removed holds now, marked when it was only added to: logs grow."""
+        """Return what a written or removed file holds now, marked when it was only added to: logs grow."""
         return f"{ADDED if self.written.get(path) else ''}{file_id(path)}"
 
     def _see_strings(self, sources: list[str]) -> None:
-        """Files that the cell or its programs name, and those that programs wrote: the audit hook sees none of them."""
-        written, gone = self.programs.changes()
-        self.written |= dict.fromkeys(filter(None, map(self._full, written - self.written.keys())), False)
-        self.removed |= {full for full in map(self._full, gone) if full is not None}
+        """Find files that the cell or its programs name, and those that programs wrote: the audit hook sees none."""
+        changes, removals = self.programs.changes()
+        self.written |= dict.fromkeys(filter(None, map(self._full, changes - self.written.keys())), False)
+        self.removed |= {full for full in map(self._full, removals) if full is not None}
         words = self.programs.words
         if self.programs.started:
             words |= {word for word in WORDS.findall(self.spec.source) if "*" not in word}
@@ -383,9 +385,9 @@ class Observer:
     # ------------------------------------------------------------ modules, variables, acts
 
     def _named(self, sources: list[str], local: Iterable[str]) -> set[str]:
-        """Top-level names of the import statements of the cell, of what was replayed, and of local modules."""
-        found = {top_of(name) for source in sources for name in IMPORTS.findall(source)}
-        return found.union(*(_imports_in(path, file_id(path)) for path in local))
+        """Return the top-level names that the cell, what was replayed and local modules import."""
+        tops = {top_of(name) for source in sources for name in IMPORTS.findall(source)}
+        return tops.union(*(_imports_in(path, file_id(path)) for path in local))
 
     def _on_variable(self, name: str, value: str | None) -> None:
         if HOOK.listener is None or name in self._set or name in self.variables or name in self.ours:
@@ -396,7 +398,7 @@ class Observer:
     def _by_user(
         self, frame: types.FrameType | None, through: tuple[str, ...] = (), *, otherwise: bool = False
     ) -> bool:
-        """Whether the nearest frame that is neither of `through`, the standard library's nor ours is the user's."""
+        """Return whether the nearest frame outside `through`, the standard library and nbflow is the user's."""
         while frame is not None:
             file = frame.f_code.co_filename
             if file in self._own_files or file.startswith("<ipython-input"):
@@ -427,7 +429,7 @@ class Observer:
 
 
 def whole_path(path: str, folder: str, store: str) -> str | None:
-    """A path as it was opened, the notebook's folder and the datastore in; its whole path out, None when ignored."""
+    """Return the whole path of what was opened; None for what does not count, such as the datastore."""
     full = os.path.realpath(path)
     slashed = full.replace(os.sep, "/")
     place = store.removeprefix("file://")
@@ -443,17 +445,17 @@ def whole_path(path: str, folder: str, store: str) -> str | None:
 
 
 def local_modules(names: Iterable[str]) -> dict[str, str]:
-    """Names of loaded modules in; those neither installed, standard nor ours, with their source files, out."""
-    found = {}
+    """Return those of the loaded modules that are neither installed, standard nor ours, with their source files."""
+    modules = {}
     foreign = HOOK.foreign
     for name in set(names) - foreign:
         module = sys.modules.get(name)
         path = getattr(module, "__file__", None)
         if name not in START_UP and isinstance(path, str) and path.endswith(".py") and origin_of(path) == "local":
-            found[name] = _real(path)
+            modules[name] = _real(path)
         else:
             foreign.add(name)
-    return found
+    return modules
 
 
 def _changed_at(path: str) -> int:
@@ -470,7 +472,7 @@ def _real(path: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _imports_in(path: str, identity: str) -> frozenset[str]:
-    """A module's source file and the id of its content in; the top-level names that it imports out."""
+    """Return the top-level names that a module's source file imports; `identity` is the id of its content."""
     del identity
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -490,12 +492,14 @@ def warming() -> Iterator[None]:
 
 
 def touched(namespaces: list[dict[str, Any]]) -> set[str]:
-    """Namespaces in; top-level modules that their values, or the values' types, come from out."""
-    found: set[str] = set()
+    """Return the top-level modules that the values in namespaces, or the values' types, come from."""
+    tops: set[str] = set()
     for namespace in namespaces:
         for value in list(namespace.values()):
             kind = type(value)
-            named = issubclass(kind, (type, types.FunctionType))
-            own = attribute(value, "__name__" if issubclass(kind, types.ModuleType) else "__module__" if named else "")
-            found.add(top_of(own if type(own) is str else str(attribute(kind, "__module__", ""))))
-    return found
+            is_definition = issubclass(kind, (type, types.FunctionType))
+            own = attribute(
+                value, "__name__" if issubclass(kind, types.ModuleType) else "__module__" if is_definition else ""
+            )
+            tops.add(top_of(own if type(own) is str else str(attribute(kind, "__module__", ""))))
+    return tops

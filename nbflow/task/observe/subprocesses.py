@@ -30,20 +30,20 @@ class Programs:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._before: dict[str, Facts] | None = None
-        self._told: list[str] = []
+        self._texts: list[str] = []
 
     def start(self, *arguments: Any) -> None:
-        """A program is about to start, with these arguments."""
+        """Take down that a program is about to start with these arguments."""
         if self._before is None:
             self._before = files_below(self._folder)
         for argument in arguments:
             parts = argument if isinstance(argument, list | tuple) else [argument]
-            self._told += [os.fsdecode(part) for part in parts if isinstance(part, str | bytes)]
+            self._texts += [os.fsdecode(part) for part in parts if isinstance(part, str | bytes)]
 
     @property
     def words(self) -> set[str]:
         """The words of all that they were told."""
-        return {word for text in self._told for word in WORDS.findall(text)}
+        return {word for text in self._texts for word in WORDS.findall(text)}
 
     @property
     def started(self) -> bool:
@@ -51,7 +51,7 @@ class Programs:
         return self._before is not None
 
     def changes(self) -> tuple[set[str], set[str]]:
-        """The files that have been written since, and those that are gone, out."""
+        """Return the files that have been written since the first program started, and those that are gone."""
         before = self._before
         if before is None or len(before) >= MOST_FILES:
             return set(), set()
@@ -60,31 +60,31 @@ class Programs:
 
 
 def files_below(folder: str) -> dict[str, Facts]:
-    """A folder in; the files in it and below, hidden folders left out, each with its time and size, out."""
-    found: dict[str, Facts] = {}
-    waiting = [folder]
-    while waiting and len(found) < MOST_FILES:
+    """Return the files in a folder and below, each with its time and size; hidden folders are left out."""
+    files: dict[str, Facts] = {}
+    folders = [folder]
+    while folders and len(files) < MOST_FILES:
         try:
-            entries = list(os.scandir(waiting.pop()))
+            entries = list(os.scandir(folders.pop()))
         except OSError:
             continue
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith((".", "__")):
-                    waiting.append(entry.path)
+                    folders.append(entry.path)
                 continue
             try:
                 status = entry.stat()
             except OSError:
                 continue
-            found[entry.path] = (status.st_mtime_ns, status.st_size)
-    return found
+            files[entry.path] = (status.st_mtime_ns, status.st_size)
+    return files
 
 
 def named_files(sources: Iterable[str], folder: str, words: Iterable[str] = ()) -> Iterator[str]:
-    """Code, the notebook's folder and more words in; the files that strings in the code, or the words, name out."""
-    found = {a or b for source in sources for a, b in STRINGS.findall(source)} | {*words}
-    for text in found:
+    """Give the files that `words` or strings in the code name."""
+    texts = {a or b for source in sources for a, b in STRINGS.findall(source)} | {*words}
+    for text in texts:
         if len(text) > 300 or "\\" in text or "://" in text:
             continue
         path = os.path.join(folder, os.path.expanduser(text))
