@@ -50,7 +50,7 @@ class Claim(Frozen, frozen=True, kw_only=True):
 
 
 def check_store(store: Store, steps: Sequence[Step]) -> None:
-    """StoreError where a step asks for `--once` and the datastore cannot promise it."""
+    """Raise StoreError where a step asks for `--once` and the datastore cannot promise it."""
     once = next((step for step in steps if step.options.once), None)
     if once is not None and not store.creates_once():
         raise StoreError(
@@ -62,15 +62,15 @@ def check_store(store: Store, steps: Sequence[Step]) -> None:
 
 
 def last_claim(store: Store, key: str) -> Claim | None:
-    """A task's key in; the newest claim on it, None where it never began, out."""
+    """Return the newest claim on a task's key, None where it never began."""
     folder = _folder(key)
     names = [name for name in store.children(folder) if name.endswith(".json")]
     if not names:
         return None
     path = f"{folder}/{names[-1]}"
-    made = from_json(store.read_many([path]).get(path, b""), Claim)
-    if made is not None and made.key == key:
-        return made
+    claim = from_json(store.read_many([path]).get(path, b""), Claim)
+    if claim is not None and claim.key == key:
+        return claim
     # That there is a file says that the step has begun, whatever has become of what it held.
     number = names[-1].partition(".")[0]
     return Claim(
@@ -80,7 +80,7 @@ def last_claim(store: Store, key: str) -> Claim | None:
 
 
 def claim(store: Store, spec: TaskSpec, place: RunPlace, *, again: bool) -> Claim:
-    """A task that is about to begin, and its run, in; the claim that counts out: this run's own, or another one.
+    """Claim a task that is about to begin; return the claim that counts: this run's own, or another one.
 
     `again`: the user has asked for another time, whatever an earlier run began.
     """
@@ -89,12 +89,12 @@ def claim(store: Store, spec: TaskSpec, place: RunPlace, *, again: bool) -> Clai
         if last is not None and (not again or last.run == place.run or is_under_way(store, last)):
             return last
         number = 1 if last is None else last.number + 1
-        made = Claim(
+        own = Claim(
             key=spec.key, number=number, execution=spec.execution, flow=place.flow, folder=place.folder, run=place.run,
             at=time.time(),
         )  # fmt: skip
-        if store.create(_path(made), msgspec.json.encode(made)):
-            return made
+        if store.create(_path(own), msgspec.json.encode(own)):
+            return own
         time.sleep(EVERY)  # another one has taken the name, and may still be writing
     raise StoreError(
         f"{_folder(spec.key)} in the datastore {store.url} holds something that is no claim",
@@ -102,19 +102,19 @@ def claim(store: Store, spec: TaskSpec, place: RunPlace, *, again: bool) -> Clai
     )
 
 
-def end(store: Store, made: Claim, how: Literal["done", "failed"]) -> None:
+def end(store: Store, claim: Claim, how: Literal["done", "failed"]) -> None:
     """Say how the execution ended, for those who wait for it."""
-    store.write(_path(made), msgspec.json.encode(msgspec.structs.replace(made, ended=how)))
+    store.write(_path(claim), msgspec.json.encode(msgspec.structs.replace(claim, ended=how)))
 
 
-def is_under_way(store: Store, made: Claim) -> bool:
-    """Whether the execution goes on: it has not ended, and its run lives."""
-    return not made.ended and _lives(store, made)
+def is_under_way(store: Store, claim: Claim) -> bool:
+    """Return whether the execution goes on: it has not ended, and its run lives."""
+    return not claim.ended and _lives(store, claim)
 
 
-def _lives(store: Store, made: Claim) -> bool:
+def _lives(store: Store, claim: Claim) -> bool:
     try:
-        return StoredRun(store, made.place).snapshot.status == "running"
+        return StoredRun(store, claim.place).snapshot.status == "running"
     except NotFoundError:  # removed since, or killed before it had begun
         return False
 
@@ -123,27 +123,27 @@ def _folder(key: str) -> str:
     return f"claims/{safe_name(key[:2])}/{safe_name(key)}"
 
 
-def _path(made: Claim) -> str:
-    return f"{_folder(made.key)}/{made.number:06}.json"
+def _path(claim: Claim) -> str:
+    return f"{_folder(claim.key)}/{claim.number:06}.json"
 
 
 # ---------------------------------------------------------------- asked, or waited for
 
 
-def asks(store: Store, step: Step, made: Claim, *, by_hand: bool = False) -> TaskFailure:
-    """A step that has begun before in; the failure that says so, and how it is executed once more, out."""
-    left = any(record.execution == made.execution for record in records.find(store, made.key))
-    age = reuse.describe_age(time.time() - made.at)
-    if is_under_way(store, made):
-        what, fix = f"{made.run} executes it now", f"wait for its end: `nbflow attach {made.run}`"
-    elif left:
-        what = f"it was executed in {made.run}, {age}"
+def asks(store: Store, step: Step, claim: Claim, *, by_hand: bool = False) -> TaskFailure:
+    """Return the failure that says that a step has begun before, and how it is executed once more."""
+    has_result = any(record.execution == claim.execution for record in records.find(store, claim.key))
+    age = reuse.describe_age(time.time() - claim.at)
+    if is_under_way(store, claim):
+        what, fix = f"{claim.run} executes it now", f"wait for its end: `nbflow attach {claim.run}`"
+    elif has_result:
+        what = f"it was executed in {claim.run}, {age}"
         fix = f"`{{}} --fresh {step.name} --again {step.name}` executes it once more"
     else:
-        when = f"in {made.run}, {age}," if made.run else "(the file that says when cannot be read)"
+        when = f"in {claim.run}, {age}," if claim.run else "(the file that says when cannot be read)"
         what = f"it began {when} and left no result"
         fix = f"see whether it did its work; `{{}} --again {step.name}` executes it once more"
-    word = f"%flow run {step.name}" if by_hand else "nbflow run NB" if left else "nbflow resume"
+    word = f"%flow run {step.name}" if by_hand else "nbflow run NB" if has_result else "nbflow resume"
     return TaskFailure(
         type="BegunBefore", message=f"--once: {what}", cell=step.cell.partition("#")[0], line=1, fix=fix.format(word)
     )
@@ -152,14 +152,14 @@ def asks(store: Store, step: Step, made: Claim, *, by_hand: bool = False) -> Tas
 class Awaited:
     """A handle for a task that another run, or another task of the same key, has begun: it gives that one's record."""
 
-    def __init__(self, store: Store, step: Step, made: Claim) -> None:
+    def __init__(self, store: Store, step: Step, claim: Claim) -> None:
         self._store = store
         self._step = step
-        self._made = made
+        self._claim = claim
         self._cancelled = False
 
     def events(self) -> Iterator[TaskEvent]:
-        """Its end, once the other execution has ended."""
+        """Give its end, once the other execution has ended."""
         began = time.monotonic()
         yield Started(pid=0, at=time.time())
         result = self._look()
@@ -174,19 +174,19 @@ class Awaited:
         self._cancelled = True
 
     def _look(self) -> TaskResult | None:
-        """The result, None while there is none."""
+        """Return the result, None while there is none."""
         if self._cancelled:
             failure = TaskFailure(type="Cancelled", message="the task was cancelled", kind="cancelled")
             return TaskResult(failure=failure)
-        lives = self._made.ended != "failed" and _lives(self._store, self._made)
+        lives = self._claim.ended != "failed" and _lives(self._store, self._claim)
         record = self._record()  # looked for last: it is there before its run ends
         if record is not None:
             return TaskResult(record=record)
         if lives:
-            self._made = last_claim(self._store, self._made.key) or self._made
+            self._claim = last_claim(self._store, self._claim.key) or self._claim
             return None
-        return TaskResult(failure=asks(self._store, self._step, self._made))
+        return TaskResult(failure=asks(self._store, self._step, self._claim))
 
     def _record(self) -> Record | None:
-        found = records.find(self._store, self._made.key)
-        return next((record for record in found if record.execution == self._made.execution), None)
+        matches = records.find(self._store, self._claim.key)
+        return next((record for record in matches if record.execution == self._claim.execution), None)

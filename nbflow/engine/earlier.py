@@ -22,7 +22,7 @@ def parameter_records(run: StoredRun, flow: Flow) -> dict[str, Record]:
     Run by hand a params cell is a task like others.
     """
     steps = [step.name for step in flow.steps if step.kind == "params"]
-    given = [run.given(key, execution) for key, execution in run.started.given]
-    records = {name: record for name, record in zip(steps, given, strict=False) if record is not None}
+    values = [run.given(key, execution) for key, execution in run.started.given]
+    records = {name: record for name, record in zip(steps, values, strict=False) if record is not None}
     by_hand = {name: run.last_record(name) for name in steps if name not in records}
     return records | {name: record for name, record in by_hand.items() if record is not None}

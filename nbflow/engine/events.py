@@ -104,7 +104,7 @@ Event = Added | Decision | Began | Finished | Due | Cancel | HeldAttempt | Batch
 
 @dataclass(frozen=True)
 class Prepare:
-    """Look the task's inputs and key up; answer with Prepared."""
+    """Look the task's inputs and key up; answer with a Decision."""
 
     task: TaskId
 
@@ -152,5 +152,5 @@ Action = Prepare | Submit | Abort | Delay | Tell | End
 
 
 def not_held(condition: str) -> Reason:
-    """An `--if` that does not hold in; the reason for which its step is skipped out."""
+    """Return the reason for which a step is skipped whose `--if` does not hold."""
     return ("condition", f"{condition} is False")

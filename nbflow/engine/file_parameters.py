@@ -25,10 +25,10 @@ from nbflow.store.verified import hash_of
 
 
 def with_content(flow: Flow, record: Record, values: Mapping[str, Any], store: Store | None) -> Record:
-    """A record of parameters and their values in; the same with the content of its file parameters out.
+    """Return a record of parameters with the content of its file parameters.
 
     The content is in the store when this returns; without a store it is only hashed, as a plan needs it.
-    ParameterError that names every file that cannot be read.
+    Raises ParameterError, which names every file that cannot be read.
     """
     problems: list[str] = []
     dumped: dict[str, Dumped] = {}
@@ -48,33 +48,33 @@ def with_content(flow: Flow, record: Record, values: Mapping[str, Any], store: S
     groups, entries = artifacts.identify(contents) if store is None else artifacts.save(store, contents)
     start = len(_plain_groups(record))
     entries = {name: msgspec.structs.replace(entry, group=entry.group + start) for name, entry in entries.items()}
-    named = {name: _named(record, name, values[name], entries[_entry(name)]) for name in dumped}
+    manifests = {name: _named(record, name, values[name], entries[_entry(name)]) for name in dumped}
     parts = msgspec.structs.replace(record.parts, files={name: entries[_entry(name)].content_id for name in dumped})
     return msgspec.structs.replace(
         record, key=task_key(parts), parts=parts, groups=(*_plain_groups(record), *groups),
-        artifacts={**record.artifacts, **entries, **named},
+        artifacts={**record.artifacts, **entries, **manifests},
     )  # fmt: skip
 
 
 def read_file(record: Record, name: str, store: Store) -> bytes:
-    """A record of parameters and a file parameter's name in; the file's content as it was then out."""
+    """Return the content that a file parameter had in a run, from the record of its parameters."""
     if _entry(name) not in record.artifacts:
         raise NotFoundError(f"the parameter {name!r} is no file", fix="declare it as `NAME: File`")
     return bytes(artifacts.load(store, record.groups, [_entry(name)], Registry())[_entry(name)])
 
 
 def _entry(name: str) -> str:
-    """A file parameter's name in; the name of its content in the record, which no variable can have, out."""
+    """Return the name of a file parameter's content in the record, which no variable can have."""
     return f"<file {name}>"
 
 
 def _plain_groups(record: Record) -> tuple[Any, ...]:
-    """The groups of a record without the content of files."""
+    """Return the groups of a record without the content of files."""
     return tuple(group for group in record.groups if not group.names[0].startswith("<file "))
 
 
 def _content(name: str, path: Path) -> Dumped:
-    """A file in; its bytes, mapped rather than read, as they are stored, out."""
+    """Return a file's bytes as they are stored, mapped rather than read."""
     if path.exists() and not is_plain(path):  # opening a pipe would wait for a writer
         raise IsADirectoryError(errno.EISDIR, "it is no plain file", str(path))
     with path.open("rb") as file:
@@ -87,9 +87,9 @@ def _content(name: str, path: Path) -> Dumped:
 
 
 def _named(record: Record, name: str, value: Any, content: Manifest) -> Manifest:
-    """A file parameter and its file's content in; the parameter as one that differs when the content does."""
+    """Return a file parameter as one that differs when its file's content does."""
     path = record.artifacts[name]
     own = artifacts.content_id(record.groups[path.group], name)
     identity = hash_of(f"{own}\0{content.content_id}".encode())
-    shown = f"{describe(name, value).preview} ({content.preview}, {content.content_id.rpartition(':')[2][:8]})"
-    return msgspec.structs.replace(path, content_id=identity, preview=shown)
+    preview = f"{describe(name, value).preview} ({content.preview}, {content.content_id.rpartition(':')[2][:8]})"
+    return msgspec.structs.replace(path, content_id=identity, preview=preview)

@@ -22,7 +22,7 @@ REPEATS = ("fresh", "no-cache", "no-output", "expired", "only")
 
 
 def rows(flow: Flow, lookup: Lookup) -> tuple[PlanTask, ...]:
-    """A flow and its look-up in; a row for each task out, in document order, then item order.
+    """Return a row for each task of a flow, in document order, then item order.
 
     What lies inside a fan-out whose list has to be computed first is one row a step, its index None.
     """
@@ -51,20 +51,22 @@ class _Forecast:
         self.rows: dict[tuple[str, Index | None], PlanTask] = {}
 
     def add(self, nodes: Iterable[TaskNode]) -> None:
-        """Tasks that became known."""
+        """Add tasks that became known."""
         for node in nodes:
             self.open[node.task] = set(node.needs)
 
     def advance(self) -> bool:
         """Settle every task that can be settled now; whether there was one."""
         ready = [task for task, needs in self.open.items() if all(need in self.settled for need in needs)]
-        moved = False
+        progress = False
         for task in ready:
-            moved = self.settle(task, self.open[task]) or moved
-        return moved
+            progress = self.settle(task, self.open[task]) or progress
+        return progress
 
     def settle(self, task: TaskId, needs: Collection[TaskId]) -> bool:
-        """A task whose needs are settled in; whether more is known of it now than before."""
+        """Settle a task whose needs are settled; return whether more is known of it now than before."""
+        # A look-up answers as if what is assumed of the tasks above were so. Where nothing can be assumed, it would ask
+        # for values that are not there: such a task waits, or is unknown where it needs all of a fan-out.
         running = [need for need in needs if self.settled[need] != "stands"]
         unknown = [need for need in running if self.settled[need] == "unknown"]
         whole = task.part != "" or self.flow.step(task.step).options.join  # asks for items that are not there
@@ -96,19 +98,19 @@ class _Forecast:
         return True
 
     def _stand(self, task: TaskId, prepared: Decision, running: Sequence[TaskId]) -> None:
-        """A past execution stands for a task, if those above it that run leave what they left before."""
+        """Let a past execution stand for a task, if those above it that run leave what they left before."""
         changing = [need for need in running if self.settled[need] != "same" and self._depends(task, need)]
         if changing:
             # what it has is not even that of the last run: a name may have got another maker
-            known = self.lookup.record(task) is not None and prepared.action != "skip"
-            self.put(task, "maybe" if known else "unknown", self._if_changed(changing))
+            has_record = self.lookup.record(task) is not None and prepared.action != "skip"
+            self.put(task, "maybe" if has_record else "unknown", self._if_changed(changing))
         elif any(self.settled[need] == "same" for need in running):
             self.put(task, "stands", (*prepared.reasons, *self._unless(running)))
         else:
             self.put(task, "stands", prepared.reasons)
 
     def _depends(self, task: TaskId, need: TaskId) -> bool:
-        """Whether what a task above leaves may make a difference: a value that is read, or a file that may be written.
+        """Return whether what a task above leaves may matter: a value that is read, or a file that may be written.
 
         A task that only has to come after another one is the same whatever that one leaves.
         """
@@ -124,15 +126,15 @@ class _Forecast:
         return bool(files) and (before is None or not files.isdisjoint(before.observations.written))
 
     def _left(self, task: TaskId, prepared: Decision) -> Outcome:
-        """What is known of what a task that runs will leave; its last execution is taken for it where there is one."""
+        """Return how sure it is what a task that runs will leave; its last execution is taken for it."""
         listing = task.part == "list"
         before = self.lookup.newest_under(prepared.key) if listing else self.lookup.previous(task)
         step = self.flow.step(task.step)
         names = () if listing else step.writes
         if before is None or any(name not in before.artifacts and name not in before.unbound for name in names):
             return "unknown"
-        asked = bool(prepared.reasons) and prepared.reasons[0][0] in REPEATS
-        same = asked and before.key == prepared.key and not before.observations.volatile
+        by_request = bool(prepared.reasons) and prepared.reasons[0][0] in REPEATS
+        same = by_request and before.key == prepared.key and not before.observations.volatile
         if not same and (task.turn is not None or step.scope):
             return "unknown"  # there may be more turns, or other items
         self.lookup.settle(task, before)
@@ -141,7 +143,7 @@ class _Forecast:
     # ------------------------------------------------------------ rows
 
     def put(self, task: TaskId, outcome: Outcome, reasons: tuple[Reason, ...] = ()) -> None:
-        """A settled task; for a list that would be computed, every step of the fan-out has its row."""
+        """Settle a task; for a list that would be computed, give every step of the fan-out its row."""
         del self.open[task]
         self.settled[task] = outcome
         action: Action = "reuse" if outcome == "stands" else "run"
@@ -164,12 +166,12 @@ class _Forecast:
         return dict.fromkeys(self.flow.step(task.step).label for task in tasks)
 
     def _row(self, step: str, index: Index | None, action: Action, reasons: tuple[Reason, ...]) -> None:
-        """One row for all turns of an `--until`: it runs if one of them would."""
-        known = self.rows.get((step, index))
-        if known is None or known.action == "reuse":
+        """Put one row for all turns of an `--until`: it runs if one of them would."""
+        row = self.rows.get((step, index))
+        if row is None or row.action == "reuse":
             self.rows[step, index] = PlanTask(step=step, index=index, action=action, reasons=reasons)
 
     def rest(self) -> None:
-        """What waits for tasks that nobody knows yet would run."""
+        """Settle what waits for tasks that nobody knows yet: it would run."""
         for task in list(self.open):
             self.put(task, "unknown")

@@ -34,12 +34,10 @@ class Resolved:
     """A step's inputs and replay, found; `waits` names tasks that must settle before all of it is known."""
 
     inputs: Mapping[str, InputValue] = field(default_factory=dict)
-    along: Mapping[str, InputValue] = field(
-        default_factory=dict
-    )  # names that share objects with inputs and hold them yet
-    binds: Mapping[tuple[int, str], InputValue] = field(
-        default_factory=dict
-    )  # (definition, name) -> value while defining
+    # names that share objects with inputs and hold them yet
+    along: Mapping[str, InputValue] = field(default_factory=dict)
+    # (definition, name) -> value while defining
+    binds: Mapping[tuple[int, str], InputValue] = field(default_factory=dict)
     definitions: tuple[int, ...] = ()
     again: frozenset[int] = frozenset()  # of them those of the step's own cell that values refer to
     waits: tuple[TaskId, ...] = ()
@@ -59,7 +57,7 @@ class SettledTasks:
 def resolve(
     loops: Loops, task: TaskId, settled: SettledTasks, also: Sequence[Group] = (), extra: Sequence[int] = ()
 ) -> Resolved:
-    """A task and what has settled above it in; its inputs and replay out.
+    """Return a task's inputs and replay, from what has settled above it.
 
     `also` are values that it may load itself, `extra` definitions that it needs besides those that it names.
 
@@ -70,13 +68,17 @@ def resolve(
     step = finding.step
     finding.bind(step.bindings)
     finding.define([*step.definitions, *extra])
-    seen: set[str] = set()
+    # What a value refers to is known once the value is found, and following that finds more values: a function stored
+    # by value reads `g`, and what is stored as `g` refers to the class `C`. Each name is followed once, so that those
+    # that refer to each other come to an end; a failure ends it at once, as nothing found after it would be used.
+    names: set[str] = set()
     while not finding.failure:
-        wanted = finding.wanted(also) - seen
+        wanted = finding.wanted(also) - names
         if not wanted:
             break
-        seen |= wanted
+        names |= wanted
         finding.follow(wanted)
+    # Only now, as it goes by the groups of all inputs.
     finding.join()
     return Resolved(
         inputs=finding.inputs,
@@ -91,6 +93,8 @@ def resolve(
 
 
 class _Resolving:
+    """What has been found of one task's inputs so far."""
+
     def __init__(self, loops: Loops, task: TaskId, settled: SettledTasks) -> None:
         self.loops, self.task, self.settled = loops, task, settled
         self.flow = loops.flow
@@ -106,14 +110,16 @@ class _Resolving:
         self.missing: TaskFailure | None = None  # what it surely reads, and nobody left
 
     def bind(self, bindings: Sequence[Binding]) -> None:
-        """Each name from the nearest task that has it."""
+        """Bind each name from the nearest task that has it."""
         for binding in bindings:
             value = self._value(binding, self.loops.candidates(self.task, binding.name, self.settled.sizes))
             if value is not None:
                 self.inputs[binding.name] = value
 
     def join(self) -> None:
-        """Names that share objects with an input, as far as they still hold them at this place."""
+        """Find the names that share objects with an input, as far as they still hold them at this place."""
+        # A group holds what was stored together, as its names shared objects then. A name may have got another value
+        # since: it still shares them only where the value that it has here comes out of the very same group.
         for value in list(self.inputs.values()):
             for name in value.group.names:
                 if len(value.group.names) == 1 or name in self.inputs or name in self.along:
@@ -124,7 +130,7 @@ class _Resolving:
                     self.along[name] = other
 
     def define(self, orders: Sequence[int]) -> None:
-        """These definitions are replayed, with the data that they read while defining."""
+        """Replay these definitions, with the data that they read while defining."""
         for order in orders:
             if order in self.definitions:
                 continue
@@ -136,6 +142,10 @@ class _Resolving:
                 if value is not None:
                     self.binds[order, binding.name] = value
 
+    # Candidates come nearest first, and the first that left the name is where a plain run would have its value from.
+    # So one that has not settled ends the search, although one behind it has the name: it may still leave it. One that
+    # left no such name is passed over, and why is kept: if nobody has left the name, that tells a step to be skipped
+    # from a notebook that is wrong.
     def _value(self, binding: Binding, candidates: Iterable[Candidate | Gate]) -> InputValue | None:
         excuse = ""  # why one that would have left the name did not come to it
         silent: dict[str, None] = {}  # steps that ran to their end and left no such name
@@ -164,14 +174,14 @@ class _Resolving:
         return None
 
     def _without_items(self, gate: TaskId) -> str:
-        """Why a fan-out that has settled has left nothing, where it had no items."""
+        """Return why a fan-out that has settled has left nothing, where it had no items."""
         items = TaskId(step=gate.step, index=gate.index, part="list")
         if self.settled.has(items) and self.settled.record(items) is None:
             return f"{gate.step} was skipped"
         return "" if self.settled.sizes.get((gate.step, gate.index)) else f"the list of {gate.step} is empty"
 
     def _miss(self, name: str, excuse: str, silent: Sequence[str]) -> None:
-        """A name that the step surely reads has no value.
+        """Take down that a name that the step surely reads has no value.
 
         The rule follows the cause: who should have left it was skipped, had no items or was caught, and the step is
         skipped in turn; else the notebook is wrong there, as a plain run would say by a NameError. A step with
@@ -199,7 +209,7 @@ class _Resolving:
         )
 
     def wanted(self, also: Sequence[Group]) -> set[str]:
-        """Definitions (by id) and global names that the values found so far refer to."""
+        """Return the definitions (by id) and global names that the values found so far refer to."""
         groups = [*also, *(value.group for value in (*self.inputs.values(), *self.binds.values()))]
         ids = {f"@{ref.id}" for group in groups for ref in group.definitions}
         return ids | {name for group in groups for name in group.free}
@@ -214,23 +224,26 @@ class _Resolving:
             definition = self._definition(word[1:])
             if definition is None:
                 continue
+            # A definition brings those that its own replay needs. Names that its body or annotations read later, and
+            # what cells have set on it, are not sure to be read: without a value they are left out, and the cell
+            # itself fails if it comes to them.
             orders = sorted(closed(self.flow.definitions, [definition.order]))
             self.define(orders)
             self.again |= {order for order in orders if self.flow.definitions[order].cell == self.step.cell}
-            made = [self.flow.definitions[order] for order in orders]
-            names.update((free, False) for each in made for free in each.free)
-            asked = (defined(each.hints, self.flow.writers, self.step.position) for each in made)
-            names.update((hint, False) for hints in asked for hint in hints)
-            kept = {state_of(name) for each in made for name in each.names}  # what cells have set on them
-            names.update(dict.fromkeys(kept & self.flow.writers.keys(), False))
+            definitions = [self.flow.definitions[order] for order in orders]
+            names.update((free, False) for each in definitions for free in each.free)
+            hint_groups = (defined(each.hints, self.flow.writers, self.step.position) for each in definitions)
+            names.update((hint, False) for hints in hint_groups for hint in hints)
+            states = {state_of(name) for each in definitions for name in each.names}  # what cells have set on them
+            names.update(dict.fromkeys(states & self.flow.writers.keys(), False))
         need = gather(self.flow.writers, self.flow.definitions, names, position=self.step.position)
         self.define(sorted(need.definitions))
         self.bind([binding for name, binding in sorted(need.bindings.items()) if name not in self.inputs])
 
     def _definition(self, identity: str) -> Definition | None:
-        found = self.loops.definitions_by_id.get(identity)
-        if found is not None:
-            return found
+        definition = self.loops.definitions_by_id.get(identity)
+        if definition is not None:
+            return definition
         name = identity.partition("@")[0]
         now = next((d for d in self.flow.definitions if d.id.partition("@")[0] == name), None)
         maker = next((v.step for v in self.inputs.values() if any(r.id == identity for r in v.group.definitions)), "?")
@@ -246,7 +259,7 @@ class _Resolving:
 
 
 def _excuse(step: str, record: Record | None) -> str:
-    """Why a task that has settled did not come to leave a name, an empty string where it ran to its end."""
+    """Return why a task that has settled did not come to leave a name, "" where it ran to its end."""
     if record is None or record.skipped is not None:
         return f"{step} was skipped"
     return f"{step} failed, and was caught" if record.caught else ""

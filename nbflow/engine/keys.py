@@ -22,14 +22,11 @@ from nbflow.model import (
     Step,
 )
 
-# ---------------------------------------------------------------- inputs
-
-
 # ---------------------------------------------------------------- spec parts and key
 
 
 def pack(values: Sequence[InputValue]) -> tuple[tuple[Group, ...], Callable[[InputValue], Ref]]:
-    """Values in; their groups, each once, and a function from a value to its Ref, out."""
+    """Return the groups of values, each once, and a function from a value to its Ref."""
     groups: dict[tuple[str, tuple[str, ...]], int] = {}
     order: list[Group] = []
     for value in values:
@@ -43,7 +40,7 @@ def pack(values: Sequence[InputValue]) -> tuple[tuple[Group, ...], Callable[[Inp
 def replay_of(
     flow: Flow, step: Step, resolved: Resolved, ref: Callable[[InputValue], Ref]
 ) -> tuple[tuple[Replay, ...], tuple[Replay, ...]]:
-    """A step with its inputs found in; what is replayed before it, and the definitions that it makes itself, out."""
+    """Return what is replayed before a step, and the definitions that it makes itself."""
 
     def entry(definition: Definition) -> Replay:
         binds = {name: ref(value) for (order, name), value in resolved.binds.items() if order == definition.order}
@@ -64,14 +61,14 @@ def replay_of(
 
 
 def key_parts(flow: Flow, step: Step, resolved: Resolved, *, code: str | None = None, item: str = "") -> KeyParts:
-    """A step with its inputs found in; everything that its key is made of out."""
+    """Return everything that a step's key is made of."""
     definitions, setup = _replayed([flow.definitions[order] for order in resolved.definitions], step)
     parameters = {parameter.name for parameter in flow.parameters}
-    given: dict[str, str] = {}
+    settings: dict[str, str] = {}
     inputs: dict[str, str] = {}
     for name, value in resolved.inputs.items():
         if name in parameters:
-            given[name] = f"{value.artifact.preview}#{value.artifact.content_id}"
+            settings[name] = f"{value.artifact.preview}#{value.artifact.content_id}"
         else:
             inputs[name] = value.artifact.content_id
     for (order, name), value in resolved.binds.items():
@@ -80,26 +77,31 @@ def key_parts(flow: Flow, step: Step, resolved: Resolved, *, code: str | None = 
     if resolved.along:
         options["along"] = ",".join(sorted(resolved.along))
     return KeyParts(
-        code=code or step.code, definitions=definitions, setup=setup, inputs=inputs, parameters=given,
+        code=code or step.code, definitions=definitions, setup=setup, inputs=inputs, parameters=settings,
         item=item, environment=environment_id(step), options=options,
     )  # fmt: skip
 
 
-def _replayed(found: Sequence[Definition], step: Step) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What is replayed for a step, in document order, in; its definitions by label, and its set-up, out.
+def _replayed(definitions: Sequence[Definition], step: Step) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the definitions that are replayed for a step by label, and its set-up.
 
     Imports and set-up run code and keep their order. Where each name is defined once, all else may stand anywhere.
     """
-    others = [each for each in found if each.cell != step.cell]
-    made = [each for each in others if each.kind == "definition"]
-    imports = [each for each in made if each.origins]
-    names = [name for each in made for name in each.names]
+    # Moving a function to another cell must not run everything again, so definitions enter the key by their content.
+    # Their order counts where a name is defined twice, as then the later one stands.
+    others = [each for each in definitions if each.cell != step.cell]
+    declarations = [each for each in others if each.kind == "definition"]
+    imports = [each for each in declarations if each.origins]
+    names = [name for each in declarations for name in each.names]
     if len(names) == len({*names}):
-        made = [*imports, *sorted((each for each in made if not each.origins), key=lambda each: each.id)]
+        declarations = [
+            *imports,
+            *sorted((each for each in declarations if not each.origins), key=lambda each: each.id),
+        ]
     setup = (
         f"{each.id} after {sum(one.order < each.order for one in imports)}" for each in others if each.kind == "setup"
     )
-    return {_place(each): each.id for each in made}, tuple(setup)
+    return {_place(each): each.id for each in declarations}, tuple(setup)
 
 
 def _place(definition: Definition) -> str:
@@ -107,16 +109,18 @@ def _place(definition: Definition) -> str:
 
 
 def environment_id(step: Step) -> str:
-    """What of the machine a result may depend on before anything has run: Python, platform, the step's own packages."""
+    """Return what a result may depend on before anything has run: Python, platform, the step's own packages."""
     words = [f"python {sys.version_info[0]}.{sys.version_info[1]}", sys.platform, platform.machine()]
     return " ".join([*words, *step.options.pip, step.options.env or ""]).strip()
 
 
 def task_key(parts: KeyParts, *, version: int = FORMAT) -> str:
-    """A task's parts in; its key out: names of cells, steps and places in the document do not enter.
+    """Return a task's key: names of cells, steps and places in the document do not enter.
 
     `version`: the datastore's format that a past run had.
     """
+    # Labels are for people: `(cell 4, line 1)` and previews are cut off here, so that inserting a cell, or another way
+    # to show a value, leaves every key as it is. Where order means nothing it is made one by sorting.
     material = [
         version,
         parts.code,
@@ -133,7 +137,7 @@ def task_key(parts: KeyParts, *, version: int = FORMAT) -> str:
 
 
 def digest(material: Any) -> str:
-    """Anything that JSON holds in; its hash out."""
+    """Return the hash of anything that JSON holds."""
     return hashlib.blake2b(msgspec.json.encode(material), digest_size=20).hexdigest()
 
 

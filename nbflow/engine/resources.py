@@ -27,44 +27,44 @@ class Grant:
 
 
 def grant(options: StepOptions, cores: float, slots: int, room: Room, running: Iterable[Grant]) -> Grant | None:
-    """A task's options and cores, the machine and what others have in; its own, None while it has to wait, out."""
-    held = tuple(running)
-    if sum(each.cores for each in held) + cores > slots + 1e-9:
+    """Return what a task may use beside those that run, None while it has to wait."""
+    grants = tuple(running)
+    if sum(each.cores for each in grants) + cores > slots + 1e-9:
         return None
     memory = options.memory or 0
-    if memory and room.memory is not None and memory + sum(each.memory for each in held) > room.memory:
+    if memory and room.memory is not None and memory + sum(each.memory for each in grants) > room.memory:
         return None
     if not options.gpu or room.devices is None:
         return Grant(cores, {}, memory)
-    devices = pick(options.gpu, room.devices, held)
+    devices = pick(options.gpu, room.devices, grants)
     return None if devices is None else Grant(cores, devices, memory)
 
 
 def pick(wanted: float, devices: Iterable[str], running: Iterable[Grant]) -> dict[str, float] | None:
-    """A number of GPUs, those that there are and what others have in; the task's own, None while too few are free, out.
+    """Return a number of GPUs beside those that running tasks use, None while too few are free.
 
     Part of one (0.5) is shared with others that want a part; whole ones are nobody else's.
     """
-    used: dict[str, float] = {}
+    shares: dict[str, float] = {}
     for each in running:
         for device, share in each.devices.items():
-            used[device] = used.get(device, 0.0) + share
+            shares[device] = shares.get(device, 0.0) + share
     if wanted < 1:
-        fitting = [device for device in devices if used.get(device, 0.0) + wanted <= 1 + 1e-9]
+        fitting = [device for device in devices if shares.get(device, 0.0) + wanted <= 1 + 1e-9]
         # the fullest first: whole ones stay free for those who want one
-        best = max(fitting, key=lambda device: used.get(device, 0.0), default=None)
+        best = max(fitting, key=lambda device: shares.get(device, 0.0), default=None)
         return None if best is None else {best: wanted}
-    free = [device for device in devices if not used.get(device)]
+    free = [device for device in devices if not shares.get(device)]
     count = math.ceil(wanted)
     return dict.fromkeys(free[:count], 1.0) if len(free) >= count else None
 
 
 def never(options: StepOptions, room: Room) -> str:
-    """A step's options and the machine in; why it can never run there, "" when it can, out."""
+    """Return why a step can never run on this machine, "" when it can."""
     if room.devices is not None and options.gpu > len(room.devices):
         count = f"{len(room.devices)} GPUs" if room.devices else "no GPU"
         return f"--gpu {options.gpu:g} asks for more than there is: this machine has {count}"
     if room.memory is not None and (options.memory or 0) > room.memory:
-        asked = (options.memory or 0) / 1e9
-        return f"--memory asks for {asked:.3g} GB: this machine has {room.memory / 1e9:.3g} GB in all"
+        size = (options.memory or 0) / 1e9
+        return f"--memory asks for {size:.3g} GB: this machine has {room.memory / 1e9:.3g} GB in all"
     return ""

@@ -21,6 +21,9 @@ from nbflow.model import (
 from nbflow.task.observe.environment import ABSENT, file_id, path_id, text_id, version_of
 from nbflow.task.observe.lookups import ADDED, FOLDER, SEEN, seen_as
 
+OUTSIDE = frozenset({"socket", "subprocess", "database"})
+"""What an execution may have changed other things by."""
+
 # ruff: noqa: PTH110, PTH116, PTH117, PTH118
 # Paths are text here, as they were observed: thousands a look-up.
 
@@ -45,21 +48,21 @@ def holds(
 def _kernel_holds(names: Collection[str]) -> Reason | None:
     if not names:
         return None
-    return ("input", f"{', '.join(names)} was as a kernel had it, and not as its file has it")
+    return ("input", f"it read {', '.join(names)} as changed in a kernel, not as its file says")
 
 
 def _files_hold(files: dict[str, str], folder: str) -> Reason | None:
-    for name, known in files.items():
-        now = _now(_join(folder, name), known)
-        if now != known:
-            change = "is there now" if known == ABSENT else "is gone" if now == ABSENT else "has changed"
+    for name, identity in files.items():
+        now = _now(_join(folder, name), identity)
+        if now != identity:
+            change = "is there now" if identity == ABSENT else "is gone" if now == ABSENT else "has changed"
             return ("file", f"{name} {change}")
     return None
 
 
-def _now(path: str, known: str) -> str:
-    """A path and what was known of it in; the same of it as it is now out."""
-    if known != FOLDER and not known.startswith(SEEN):
+def _now(path: str, identity: str) -> str:
+    """Return what a path is now, in the terms of what was known of it."""
+    if identity != FOLDER and not identity.startswith(SEEN):
         return path_id(path)
     try:
         return seen_as(os.stat(path))
@@ -68,32 +71,32 @@ def _now(path: str, known: str) -> str:
 
 
 def _written_hold(files: dict[str, str], folder: str, rewritten: Collection[str]) -> Reason | None:
-    for name, known in files.items():
+    for name, identity in files.items():
         path = _join(folder, name)
         there = os.path.exists(path)
-        if known == ABSENT and there:
+        if identity == ABSENT and there:
             return ("file", f"{name}, which it removed, is there again")
-        if known != ABSENT and not there:
+        if identity != ABSENT and not there:
             return ("file", f"{name}, which it wrote, is gone")
-        grown = known.startswith(ADDED) and name not in rewritten
-        if there and not grown and file_id(path) != known.removeprefix(ADDED):
+        grown = identity.startswith(ADDED) and name not in rewritten
+        if there and not grown and file_id(path) != identity.removeprefix(ADDED):
             return ("file", f"{name}, which it wrote, has changed")
     return None
 
 
 def _packages_hold(distributions: dict[str, str]) -> Reason | None:
-    for name, known in distributions.items():
+    for name, version in distributions.items():
         now = version_of(name)
-        if now != known:
-            return ("package", f"{name} {known} → {now}" if now else f"{name} {known} is no longer installed")
+        if now != version:
+            return ("package", f"{name} {version} → {now}" if now else f"{name} {version} is no longer installed")
     return None
 
 
 def _variables_hold(observed: Mapping[str, str], variables: Mapping[str, str]) -> Reason | None:
-    for name, known in observed.items():
+    for name, identity in observed.items():
         now = text_id(variables.get(name))
-        if now != known:
-            change = "is set now" if known == ABSENT else "is no longer set" if now == ABSENT else "has changed"
+        if now != identity:
+            change = "is set now" if identity == ABSENT else "is no longer set" if now == ABSENT else "has changed"
             return ("environment", f"{name} {change}")
     return None
 
@@ -125,7 +128,7 @@ class Wishes:
 
 
 def choose(records: Sequence[Record], wishes: Wishes, holds: Callable[[Observations], Reason | None]) -> Choice:
-    """The records under a task's key, newest first, in; the newest whose observations still hold out."""
+    """Return the newest record of a task's key whose observations still hold; `records` come newest first."""
     if wishes.fresh:
         return Choice(None, (("fresh", "run again because --fresh asked for it"),))
     if wishes.no_cache:
@@ -141,16 +144,16 @@ def choose(records: Sequence[Record], wishes: Wishes, holds: Callable[[Observati
 
 
 def apart(record: Record, tracked: Sequence[str]) -> Reason | None:
-    """A record and the names that a step below may change in; why it cannot stand for its task, None where it can.
+    """Return why a record cannot stand for its task for names that a step below may change, None where it can.
 
     What it left shares objects with such an input, and the two were stored apart.
     """
     if AXES in tracked and AXES in record.shares:
         return ("input", "what it left shares an index, whose names a step below sets")
-    lost = [name for name in record.shares if name not in record.artifacts and name != AXES]
-    if not lost or ("*" not in tracked and set(tracked).isdisjoint(record.shares)):
+    names = [name for name in record.shares if name not in record.artifacts and name != AXES]
+    if not names or ("*" not in tracked and set(tracked).isdisjoint(record.shares)):
         return None
-    return ("input", f"{', '.join(lost)} shares objects with what it left, which a step below changes")
+    return ("input", f"{', '.join(names)} shares objects with what it left, which a step below changes")
 
 
 def _refusal(record: Record, wishes: Wishes) -> Reason | None:
@@ -165,24 +168,24 @@ def _refusal(record: Record, wishes: Wishes) -> Reason | None:
         return ("failed", f"it failed in {record.run}, and was caught")
     if (
         not wishes.empty
-        and not (wishes.silent and _did_nothing(record.observations))
+        and not (wishes.silent and not has_effect(record.observations))
         and not record.outputs
         and not any(artifact.group >= 0 for artifact in record.artifacts.values())
     ):
         return ("no-output", "it left nothing that could be reused: no artifact, nothing shown")
-    lost = [name for name in sorted(wishes.required) if name in record.artifacts and record.artifacts[name].group < 0]
-    if lost:
-        return ("no-output", f"{', '.join(lost)} was not stored by the earlier execution")
+    names = [name for name in sorted(wishes.required) if name in record.artifacts and record.artifacts[name].group < 0]
+    if names:
+        return ("no-output", f"{', '.join(names)} was not stored by the earlier execution")
     return None
 
 
-def _did_nothing(seen: Observations) -> bool:
-    """Return whether an execution was not seen to do anything outside its process."""
-    return not seen.written and {"socket", "subprocess", "database"}.isdisjoint(seen.volatile)
+def has_effect(observations: Observations) -> bool:
+    """Return whether an execution was seen to do anything outside its process: what must not be done twice."""
+    return bool(observations.written) or not OUTSIDE.isdisjoint(observations.volatile)
 
 
 def describe_age(seconds: float) -> str:
-    """Seconds in; `3 h old` out."""
+    """Return an age as text: `3 h old`."""
     for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit} old"
@@ -190,43 +193,43 @@ def describe_age(seconds: float) -> str:
 
 
 def changes(parts: KeyParts, source: str, previous: Record | None) -> tuple[Change, ...]:
-    """A task's parts now, its source, and the record that stood for it last time in; what differs out."""
+    """Return what differs between a task now and the record that stood for it last time."""
     if previous is None:
         return (Change(code="new", what="it has not run before"),)
     older = Change(code="new", what="an older nbflow ran it: its results are read, not reused")
-    found = differences(previous.parts, previous.source, parts, source)
-    return (older, *found) if previous.format != FORMAT else found
+    more = differences(previous.parts, previous.source, parts, source)
+    return (older, *more) if previous.format != FORMAT else more
 
 
 def differences(old: KeyParts, before: str, parts: KeyParts, source: str) -> tuple[Change, ...]:
-    """A task's parts and source then and now in; what differs out."""
-    found: list[Change] = []
+    """Return what differs between a task's parts and source then and now."""
+    changes: list[Change] = []
     if parts.code != old.code:
-        found.append(_code_change(before, source))
-    found.extend(_definition_changes(old, parts))
+        changes.append(_code_change(before, source))
+    changes.extend(_definition_changes(old, parts))
     if parts.setup != old.setup:
-        found.append(Change(code="code", what="the set-up above it changed"))
-    found.extend(_named("parameter", old.parameters, parts.parameters))
-    found.extend(_named("input", old.inputs, parts.inputs))
+        changes.append(Change(code="code", what="the set-up above it changed"))
+    changes.extend(_named("parameter", old.parameters, parts.parameters))
+    changes.extend(_named("input", old.inputs, parts.inputs))
     if parts.item != old.item:
-        found.append(Change(code="input", what="the item changed"))
+        changes.append(Change(code="input", what="the item changed"))
     if parts.environment != old.environment:
         what = "Python or the machine changed"
-        found.append(Change(code="environment", what=what, before=old.environment, after=parts.environment))
+        changes.append(Change(code="environment", what=what, before=old.environment, after=parts.environment))
     if parts.options.get("along") != old.options.get("along"):
-        found.append(Change(code="input", what="other names share objects with its inputs now"))
+        changes.append(Change(code="input", what="other names share objects with its inputs now"))
     if parts.options.get("out") != old.options.get("out"):
-        found.append(
+        changes.append(
             Change(
                 code="code", what="--out changed", before=old.options.get("out", ""), after=parts.options.get("out", "")
             )
         )
-    found.extend(_named("file", old.files, parts.files))
-    return tuple(found)
+    changes.extend(_named("file", old.files, parts.files))
+    return tuple(changes)
 
 
 def _code_change(before: str, after: str) -> Change:
-    """The first line that differs between two sources."""
+    """Return the first line that differs between two sources."""
     old, new = before.split("\n"), after.split("\n")
     for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag != "equal":
@@ -238,24 +241,25 @@ def _code_change(before: str, after: str) -> Change:
 
 
 def _definition_changes(old: KeyParts, new: KeyParts) -> list[Change]:
+    # An id is `name@hash`: the same name with another hash is an edit, not one definition gone and another new.
     was = {identity: label for label, identity in old.definitions.items()}
     now = {identity: label for label, identity in new.definitions.items()}
-    gone = {identity.partition("@")[0]: label for identity, label in was.items() if identity not in now}
-    found = []
+    removals = {identity.partition("@")[0]: label for identity, label in was.items() if identity not in now}
+    changes = []
     for identity, label in now.items():
         if identity not in was:
             name = identity.partition("@")[0]
-            what = f"{label} changed" if name in gone else f"{label} is used now"
-            gone.pop(name, None)
-            found.append(Change(code="code", what=what))
-    found.extend(Change(code="code", what=f"{label} is no longer used") for label in gone.values())
-    if not found and list(old.definitions.values()) != list(new.definitions.values()):
-        found.append(Change(code="code", what="the order of the definitions above it changed"))
-    return found
+            what = f"{label} changed" if name in removals else f"{label} is used now"
+            removals.pop(name, None)
+            changes.append(Change(code="code", what=what))
+    changes.extend(Change(code="code", what=f"{label} is no longer used") for label in removals.values())
+    if not changes and list(old.definitions.values()) != list(new.definitions.values()):
+        changes.append(Change(code="code", what="the order of the definitions above it changed"))
+    return changes
 
 
 def _named(code: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[Change]:
-    found = []
+    changes = []
     for name in sorted({*old, *new}):
         if old.get(name) == new.get(name):
             continue
@@ -266,8 +270,8 @@ def _named(code: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[Ch
             what = f"{name} is no longer read"
         else:
             what = f"{name}: {before} → {after}" if code == "parameter" else f"{name} changed"
-        found.append(Change(code=code, what=what, before=before, after=after))
-    return found
+        changes.append(Change(code=code, what=what, before=before, after=after))
+    return changes
 
 
 def _shown(code: str, text: str | None) -> str:
@@ -276,6 +280,6 @@ def _shown(code: str, text: str | None) -> str:
     return text.rpartition("#")[0] if code == "parameter" else text
 
 
-def as_reasons(found: Sequence[Change]) -> tuple[Reason, ...]:
-    """Changes in; (code, what) pairs out."""
-    return tuple((change.code, change.what) for change in found)
+def as_reasons(changes: Sequence[Change]) -> tuple[Reason, ...]:
+    """Return changes as (code, what) pairs."""
+    return tuple((change.code, change.what) for change in changes)

@@ -15,6 +15,7 @@ import msgspec
 from nbflow.engine import claims, events, facts, state
 from nbflow.engine.lookup import Lookup
 from nbflow.engine.resources import Room
+from nbflow.engine.reuse import has_effect
 from nbflow.engine.threads import Carriers
 from nbflow.errors import DamagedError, ExecutorError, NbflowError
 from nbflow.flow import findings
@@ -26,7 +27,6 @@ from nbflow.model import (
     Ended,
     FindingFound,
     Flow,
-    Observations,
     Output,
     Record,
     RunEnded,
@@ -48,14 +48,11 @@ from nbflow.store.artifacts import lost_of
 from nbflow.store.flows import RunPlace, StoredFlow
 
 Understand = Callable[[Changed], Flow]
-"""What steps turned out to change in place in; the flow with these facts out."""
+"""Gives the flow as it is with what steps turned out to change in place."""
 
 Watch = Callable[[Snapshot, RunEvent | TaskOutput | None], None]
 DRAW_EVERY = 0.1
 BEAT_EVERY = 5.0
-OUTSIDE = frozenset({"socket", "subprocess", "database"})
-"""What a task may have changed other things by."""
-
 HEALS = 10
 """Times that a run makes again what its store has lost, before it fails instead."""
 GRACE = 3.0
@@ -91,7 +88,7 @@ class Runner:
         understand: Understand | None = None,
         room: Room = Room(),  # noqa: B008  # frozen
     ) -> None:
-        """`home` is the flow in the store."""
+        """Begin a run in `home`, the flow in the store."""
         self.place = RunPlace(flow.name, home.folder, started.run)
         self.flow = flow
         self.room = room
@@ -124,7 +121,7 @@ class Runner:
         self.drawn = state.snapshot(self.state)
 
     def new_state(self) -> state.RunState:
-        """The run before any of its tasks is known."""
+        """Return the state of the run before any of its tasks is known."""
         flow, started = self.flow, self.started
         return state.RunState(
             run=started.run, flow=flow.name, order={step.name: step.order for step in flow.steps},
@@ -175,7 +172,7 @@ class Runner:
     # ------------------------------------------------------------ the loop
 
     def next_event(self) -> events.Event | AttemptEvent:
-        """The next event from the inbox; what was left out of the last drawing is drawn once nothing comes."""
+        """Return the next event from the inbox; draw what the last drawing left out once nothing comes."""
         if self.behind:
             try:
                 return self.inbox.get(timeout=DRAW_EVERY)
@@ -184,7 +181,7 @@ class Runner:
         return self.inbox.get()
 
     def take(self, event: events.Event | AttemptEvent) -> None:
-        """One event from the inbox in; all that follows from it done."""
+        """Take one event from the inbox, and do all that follows from it."""
         if not isinstance(event, AttemptEvent):
             self.handle(event)
             return
@@ -201,7 +198,7 @@ class Runner:
                     self.rebuild()
 
     def handle(self, event: events.Event) -> None:
-        """A state event in; applied, and its actions performed."""
+        """Apply an event to the state, and perform the actions that follow."""
         todo = [event]
         while todo:
             self.state, actions = state.apply(self.state, todo.pop(0))
@@ -209,7 +206,7 @@ class Runner:
                 todo.extend(self.perform(action))
 
     def perform(self, action: events.Action) -> Iterable[events.Event]:
-        """One action in; done, with the events that answer it at once out."""
+        """Perform one action; return the events that answer it at once."""
         match action:
             case events.Prepare(task=task):
                 return self.prepare(task)
@@ -233,7 +230,7 @@ class Runner:
         return ()
 
     def prepare(self, task: TaskId) -> Iterable[events.Event]:
-        """A task in; what the look-up says of it out; a broken store fails the task, not the loop."""
+        """Return what the look-up says of a task; a broken store fails the task, not the loop."""
         try:
             prepared = self.lookup.prepare(task)
         except NbflowError as error:
@@ -253,7 +250,7 @@ class Runner:
         return (*self.unfold(task), prepared)
 
     def unfold(self, task: TaskId) -> tuple[events.Event, ...]:
-        """The tasks that are known now that this one has a record."""
+        """Return the tasks that are known now that this one has a record."""
         nodes = self.lookup.unfold(task)
         return (events.Added(nodes, time.time()),) if nodes else ()
 
@@ -273,14 +270,14 @@ class Runner:
             if lost_of(self.lookup.store, spec.groups, verify=True) and self.heals(task):  # before it has begun
                 return ()
             try:
-                made = claims.claim(self.lookup.store, spec, self.place, again=step.name in self.lookup.facts.again)
+                claim = claims.claim(self.lookup.store, spec, self.place, again=step.name in self.lookup.facts.again)
             except NbflowError as error:
                 return self.not_begun(task, error)
-            if made.execution != spec.execution:  # whoever made it executes the task, and this one takes the result
-                self.handles[task] = awaited = claims.Awaited(self.lookup.store, step, made)
+            if claim.execution != spec.execution:  # whoever made it executes the task, and this one takes the result
+                self.handles[task] = awaited = claims.Awaited(self.lookup.store, step, claim)
                 self.follow(task, awaited)
                 return ()
-            self.claims[task] = made
+            self.claims[task] = claim
         try:
             executor = self.executor_of(step.options.on)
             handle = executor.submit(spec)
@@ -291,13 +288,13 @@ class Runner:
         return self.batched(task, executor, spec) if spec.items and not task.part else ()
 
     def not_begun(self, task: TaskId, error: NbflowError) -> Iterable[events.Event]:
-        """A task that could not be started, and why, in; its end as an event out."""
+        """Return the end of a task that could not be started, as an event."""
         failure = TaskFailure(type=type(error).__name__, message=error.message, kind="lost", fix=error.fix)
         self.lookup.settle(task, None)
         return (events.Finished(task, time.time(), 0.0, failure=failure),)
 
     def batched(self, task: TaskId, executor: Executor, spec: TaskSpec) -> Iterable[events.Event]:
-        """A task that was submitted in; whether more like it are wanted ahead of time, as an event, out."""
+        """Return an event where more tasks like one that was submitted are wanted ahead of time, or fewer."""
         if id(executor) not in self.batches:
             self.batches[id(executor)] = isinstance(executor, SupportsBatches)  # slow: not for each task
         ahead = cast("SupportsBatches", executor).ahead(spec) if self.batches[id(executor)] else 1
@@ -305,7 +302,7 @@ class Runner:
         return () if same else (events.Batched(task.step, ahead, time.time()),)
 
     def follow(self, task: TaskId, handle: Handle) -> None:
-        """Every event of a handle comes into the inbox: by itself, or carried by a thread."""
+        """Send every event of a handle to the inbox: pushed by the handle itself, or carried by a thread."""
         kind = type(handle)
         if kind not in self.pushes:
             self.pushes[kind] = isinstance(handle, SupportsPush)  # slow: not for each task
@@ -316,26 +313,26 @@ class Runner:
             self.carriers.run(partial(self.carry, task, handle))
 
     def carry(self, task: TaskId, handle: Handle) -> None:
-        """Every event of a handle into the inbox; a handle that breaks off ends the attempt."""
-        ended = False
+        """Carry every event of a handle into the inbox; end the attempt where the handle breaks off."""
+        complete = False
         try:
             for event in handle.events():
-                ended = ended or isinstance(event, Ended)
+                complete = complete or isinstance(event, Ended)
                 self.inbox.put(AttemptEvent(task, event))
         finally:
-            if not ended:
+            if not complete:
                 failure = TaskFailure(type="WorkerLost", message="the executor broke off without a result", kind="lost")
                 self.inbox.put(AttemptEvent(task, Ended(result=TaskResult(failure=failure))))
 
     def ended(self, task: TaskId, result: TaskResult) -> None:
-        """An attempt's result in; its record is known to the look-up, and the state moves on."""
+        """Take an attempt's result: the look-up learns of its record, and the state moves on."""
         self.handles.pop(task, None)
         log = self.logs.pop(task, None)
         if log is not None:
             log.close()
-        made = self.claims.pop(task, None)
-        if made is not None:
-            claims.end(self.lookup.store, made, "failed" if result.record is None else "done")
+        claim = self.claims.pop(task, None)
+        if claim is not None:
+            claims.end(self.lookup.store, claim, "failed" if result.record is None else "done")
         for finding in result.findings:
             self.tell(FindingFound(finding=finding, at=time.time()))
         if result.record is not None:
@@ -347,20 +344,22 @@ class Runner:
             if not self.handles:
                 self.rebuild()
             return
+        # A step above that has not settled may turn out to change what this one has read. It would then have failed on
+        # the wrong value, and runs again: so its failure is held until those steps have settled.
         if result.failure is not None and self.lookup.early(task, self.is_settled):
             self.held.append((task, result))
             self.handle(events.HeldAttempt(task, time.time()))
             return
         self.conclude(task, result)
-        held, self.held = self.held, []
-        for other, kept in held:
+        results, self.held = self.held, []
+        for other, later in results:
             if self.lookup.early(other, self.is_settled):
-                self.held.append((other, kept))
+                self.held.append((other, later))
             else:
-                self.conclude(other, kept)
+                self.conclude(other, later)
 
     def conclude(self, task: TaskId, result: TaskResult) -> None:
-        """An attempt's result that counts in; the state moves on."""
+        """Settle a task with an attempt's result that counts, and move the state on."""
         record, failure = result.record, result.failure
         if failure is not None:
             failure = findings.with_way_out(self.flow.step(task.step), failure)
@@ -378,12 +377,12 @@ class Runner:
     # ------------------------------------------------------------ what turns out on the way
 
     def is_settled(self, task: TaskId) -> bool:
-        """Whether a task, or all that a gate stands for, has settled."""
+        """Return whether a task, or all that a gate stands for, has settled."""
         entry = self.state.tasks.get(task)
         return entry is not None and entry.state in SETTLED
 
     def discover(self, task: TaskId, record: Record | None) -> None:
-        """A record in; if its step changed inputs in place that nobody foresaw, readers below are run again.
+        """Run readers below again where a step changed inputs in place that nobody foresaw.
 
         What runs and does not read them goes on to its end first; then the flow is understood anew.
         """
@@ -397,6 +396,8 @@ class Runner:
         facts.remember_changes(self.lookup.store, step, self.changed[step.name])
         for finding in findings.discovered(step, names, record):
             self.tell(FindingFound(finding=finding, at=time.time()))
+        # The flow is not changed under tasks that run. Those on the wrong value are ended, the others may finish, and
+        # once nothing runs `rebuild` begins again with what is known by then.
         self.draining = True
         affected = {other for other in self.state.tasks if not other.part and self.lookup.affected(other, step, names)}
         self.revised |= affected
@@ -406,14 +407,14 @@ class Runner:
             self.inbox.put(AttemptEvent(task, AllEnded()))
 
     def heals(self, task: TaskId, result: TaskResult | None = None) -> bool:
-        """Whether a task gets what it lacks: what made that runs again, and so does the task.
+        """Return whether what made the values that a task lacks runs again, and then the task; begin it if so.
 
         A store loses bytes to whoever cleans it up, and to disks; that is nothing that a step could be blamed for. A
         cell that has begun (items of a join are read in it) runs again only where it had no effect on anything else.
         """
-        begun = self.state.tasks[task].state == "running"
+        is_running = self.state.tasks[task].state == "running"
         once = self.flow.step(task.step).options.once
-        if begun and (once or result is None or _has_effect(result.observations)):
+        if is_running and (once or result is None or has_effect(result.observations)):
             return False
         if self.state.cancelled is not None or self.healed >= HEALS:
             return False
@@ -426,7 +427,7 @@ class Runner:
         return True
 
     def rebuild(self) -> None:
-        """The flow understood anew; what has run is found again by its key."""
+        """Understand the flow anew; what has run is found again by its key."""
         if not self.draining:
             return
         self.flow = self.understand(self.changed) if self.understand is not None else self.flow
@@ -437,7 +438,7 @@ class Runner:
         self.handle(events.Added(self.lookup.first(), time.time()))
 
     def caught(self, task: TaskId, failure: TaskFailure) -> Record | None:
-        """What `--catch` leaves of a task whose process could not say it itself; None where nothing is caught."""
+        """Return what `--catch` leaves of a task whose process could not say it; None where nothing is caught."""
         step = self.flow.step(task.step)
         entry = self.state.tasks[task]
         if (
@@ -450,7 +451,7 @@ class Runner:
         return self.lookup.caught(task, entry.attempt, failure)
 
     def log(self, task: TaskId) -> records.LogWriter:
-        """The writer of a task's output."""
+        """Return the writer of a task's output."""
         if task not in self.logs:
             execution = self.lookup.execution(task, self.state.tasks[task].attempt)
             self.logs[task] = records.LogWriter(self.lookup.store, self.place.folder, self.started.run, execution)
@@ -459,7 +460,7 @@ class Runner:
     # ------------------------------------------------------------ telling
 
     def tell(self, event: RunEvent) -> None:
-        """An event in; written to the run and shown."""
+        """Write an event to the run and show it."""
         if isinstance(event, FindingFound):
             self.findings.append(event)
         if (
@@ -472,10 +473,10 @@ class Runner:
         if isinstance(event, TaskChanged) and event.state in LOGGED and not event.execution:
             event = _with_execution(event, self.lookup)
         if isinstance(event, TaskChanged):
-            seen = (event.state, event.execution)
-            if event.state == "done" and self.told.get(event.task) == seen:
+            mark = (event.state, event.execution)
+            if event.state == "done" and self.told.get(event.task) == mark:
                 return  # found again when the flow was understood anew
-            self.told[event.task] = seen
+            self.told[event.task] = mark
         self.writer.put(event)
         self.draw(event)
 
@@ -485,17 +486,12 @@ class Runner:
             return
         now = time.monotonic()
         if force or now - self.drawn_at >= DRAW_EVERY or self.state.status != "running":
-            self.drawn = state.snapshot(self.state, tuple(found.finding for found in self.findings))
+            self.drawn = state.snapshot(self.state, tuple(each.finding for each in self.findings))
             self.drawn_at = now
             self.behind = False
         else:
             self.behind = True
         self.watch(self.drawn, event)
-
-
-def _has_effect(seen: Observations) -> bool:
-    """Whether a task was seen to do what must not be done twice."""
-    return bool(seen.written) or not OUTSIDE.isdisjoint(seen.volatile)
 
 
 def _with_execution(event: TaskChanged, lookup: Lookup) -> TaskChanged:

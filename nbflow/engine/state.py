@@ -99,7 +99,7 @@ Step = tuple[RunState, tuple[Action, ...]]
 
 
 def apply(state: RunState, event: Event) -> Step:
-    """A state and what happened in; the next state and what is to be done out."""
+    """Return the next state, and what is to be done, after an event."""
     return _then(_apply(state, event), _end(event.at))
 
 
@@ -135,7 +135,7 @@ def _put(state: RunState, entry: TaskEntry) -> RunState:
 
 
 def _tell(entry: TaskEntry, at: float) -> tuple[Action, ...]:
-    """The event for an entry out; none for what only holds others together."""
+    """Return the event for an entry; none for what only holds others together."""
     if not _is_shown(entry):
         return ()
     return (Tell(TaskChanged(
@@ -146,7 +146,7 @@ def _tell(entry: TaskEntry, at: float) -> tuple[Action, ...]:
 
 
 def _is_shown(entry: TaskEntry) -> bool:
-    """A step's own tasks, and a list that could not be evaluated."""
+    """Return whether a task is shown: a step's own are, and a list that could not be evaluated."""
     return not entry.node.task.part or (entry.node.task.part == "list" and entry.state == "failed")
 
 
@@ -156,18 +156,19 @@ def _is_settled(state: RunState, task: TaskId) -> bool:
 
 
 def _added(state: RunState, event: Added) -> Step:
+    # A need may not be known yet. It counts as one that has not settled: `dependents` finds the task when it has.
     tasks = state.tasks.mutate()
     dependents = state.dependents.mutate()
     actions: list[Action] = []
     for node in event.nodes:
-        left = 0
+        count = 0
         for need in node.needs:
-            held = tasks.get(need)
-            if held is None or held.state not in SETTLED:
-                left += 1
+            entry = tasks.get(need)
+            if entry is None or entry.state not in SETTLED:
+                count += 1
                 dependents[need] = (*dependents.get(need, ()), node.task)
-        tasks[node.task] = TaskEntry(node=node, left=left)
-        if left == 0:
+        tasks[node.task] = TaskEntry(node=node, left=count)
+        if count == 0:
             actions.append(Prepare(node.task))
     state = replace(state, tasks=tasks.finish(), dependents=dependents.finish(), open=state.open + len(event.nodes))
     if state.cancelled is not None:
@@ -176,12 +177,12 @@ def _added(state: RunState, event: Added) -> Step:
 
 
 def _give_up_hopeless(state: RunState, event: Added, actions: tuple[Action, ...]) -> Step:
-    """New tasks some of whose needs have already failed do not run."""
+    """Give up new tasks some of whose needs have already failed."""
     for node in event.nodes:
-        lost = _lost_need(state, node.needs)
+        failure = _lost_need(state, node.needs)
         entry = state.tasks[node.task]
-        if lost is not None and entry.state == "pending":
-            state, more = _settle(state, _given_up(state, entry, lost), event.at)
+        if failure is not None and entry.state == "pending":
+            state, more = _settle(state, _given_up(state, entry, failure), event.at)
             actions = (*actions, *more)
     return state, actions
 
@@ -195,7 +196,7 @@ def _lost_need(state: RunState, needs: Iterable[TaskId]) -> TaskEntry | None:
 
 
 def _given_up(state: RunState, entry: TaskEntry, because: TaskEntry) -> TaskEntry:
-    """A task that cannot run because of another one; a chain of such tasks names its first cause."""
+    """Return a task as one that cannot run because of another; a chain of such tasks names its first cause."""
     passed_on = because.reasons[:1] if because.state == "cancelled" and because.reasons else ()
     reasons = passed_on or (("upstream", f"{_label(state, because)} {_did(because)}"),)
     return replace(entry, state="cancelled", reasons=reasons)
@@ -227,11 +228,12 @@ def _prepared(state: RunState, event: Decision) -> Step:
 
 
 def _wait(state: RunState, entry: TaskEntry, event: Decision) -> Step:
-    """More needs came to light: the task waits for those that have not settled."""
+    """Let a task wait for needs that came to light, as far as they have not settled."""
     task = entry.node.task
-    lost = _lost_need(state, event.waits)
-    if lost is not None:
-        return _settle(state, _given_up(state, entry, lost), event.at)
+    failure = _lost_need(state, event.waits)
+    if failure is not None:
+        return _settle(state, _given_up(state, entry, failure), event.at)
+    # Needs may have settled between the look-up and now; if all have, there is nothing whose end would wake the task.
     open_needs = [need for need in event.waits if not _is_settled(state, need)]
     if not open_needs:
         return state, (Prepare(task),)
@@ -242,7 +244,7 @@ def _wait(state: RunState, entry: TaskEntry, event: Decision) -> Step:
 
 
 def _enqueue(state: RunState, task: TaskId) -> tuple[TaskId, ...]:
-    """The queue is kept in document order, then item order."""
+    """Return the queue with a task in it, in document order, then item order."""
     place = _place(state, task)
     at = len(state.queue)
     while at > 0:
@@ -254,7 +256,7 @@ def _enqueue(state: RunState, task: TaskId) -> tuple[TaskId, ...]:
 
 
 def _place(state: RunState, task: TaskId) -> tuple[int, tuple[int, ...], int]:
-    """Document order, then item order, then turn."""
+    """Return the place in document order, then item order, then turn."""
     return state.order[task.step], task.index, task.turn or 0
 
 
@@ -263,29 +265,29 @@ def _cores(state: RunState, task: TaskId) -> float:
 
 
 def _ahead(state: RunState, task: TaskId) -> int:
-    """A step's tasks may be submitted ahead, its list not."""
+    """Return how many of a step's tasks share a core: they may be submitted ahead, the step's list not."""
     return 1 if task.part else state.ahead.get(task.step, 1)
 
 
 def _options(state: RunState, task: TaskId) -> StepOptions:
-    """A step's options count for its own tasks, not for the evaluation of its list."""
+    """Return a task's options: a step's count for its own tasks, not for the evaluation of its list."""
     return StepOptions() if task.part else state.options[task.step]
 
 
 def _fill(state: RunState) -> Step:
     """Start queued tasks while cores are free and their step's own limit allows."""
-    used = sum(each.cores for each in state.running.values()) if state.queue else 0.0
-    if not state.queue or used >= state.slots:
+    cores = sum(each.cores for each in state.running.values()) if state.queue else 0.0
+    if not state.queue or cores >= state.slots:
         return state, ()
     counts: dict[str, int] = {}
     for task in state.running:
         counts[task.step] = counts.get(task.step, 0) + 1
     actions: list[Action] = []
-    waiting: list[TaskId] = []
+    queue: list[TaskId] = []
     running = state.running
     for at, task in enumerate(state.queue):
-        if used >= state.slots:
-            waiting.extend(state.queue[at:])
+        if cores >= state.slots:
+            queue.extend(state.queue[at:])
             break
         options = _options(state, task)
         limit = 1 if options.serial else options.workers
@@ -293,13 +295,13 @@ def _fill(state: RunState) -> Step:
         room = state.room if options.on in {None, "local"} else Room()
         granted = None if full else grant(options, _cores(state, task), state.slots, room, running.values())
         if granted is None:
-            waiting.append(task)
+            queue.append(task)
             continue
-        used += granted.cores
+        cores += granted.cores
         counts[task.step] = counts.get(task.step, 0) + 1
         running = running.set(task, granted)
         actions.append(Submit(task, state.tasks[task].attempt, tuple(granted.devices)))
-    return replace(state, queue=tuple(waiting), running=running), tuple(actions)
+    return replace(state, queue=tuple(queue), running=running), tuple(actions)
 
 
 def _began(state: RunState, event: Began) -> Step:
@@ -312,6 +314,8 @@ def _began(state: RunState, event: Began) -> Step:
 
 def _finished(state: RunState, event: Finished) -> Step:
     entry = state.tasks[event.task]
+    # The attempt's cores are free whatever comes of it, so they are given back first. A task that was cancelled
+    # meanwhile keeps that state: its dependents have been told already.
     state = replace(state, running=state.running.delete(event.task) if event.task in state.running else state.running)
     if entry.state in SETTLED:
         return _fill(state)
@@ -332,9 +336,9 @@ def _finished(state: RunState, event: Finished) -> Step:
 
 
 def _again(state: RunState, entry: TaskEntry, event: Finished, options: StepOptions) -> Step:
-    told = _tell(replace(entry, state="failed", failure=event.failure), event.at)
+    actions = _tell(replace(entry, state="failed", failure=event.failure), event.at)
     entry = replace(entry, state="pending", attempt=entry.attempt + 1, failure=event.failure, started_at=None)
-    return _then((_put(state, entry), (*told, Delay(event.task, options.backoff))), _fill)
+    return _then((_put(state, entry), (*actions, Delay(event.task, options.backoff))), _fill)
 
 
 def _due(state: RunState, event: Due) -> Step:
@@ -347,7 +351,9 @@ def _due(state: RunState, event: Due) -> Step:
 
 
 def _settle(state: RunState, entry: TaskEntry, at: float) -> Step:
-    """An entry in its last state in; its dependents one need nearer, those of a failure given up, out."""
+    """Put an entry in its last state; bring its dependents one need nearer, or give them up after a failure."""
+    # A failure also settles all that waits for it, and what waits for that, in this one step. The stack holds what has
+    # settled and has not told its dependents; a dependent that is no longer pending was given up on another way.
     state = replace(_put(state, entry), open=state.open - 1)
     actions = [*_tell(entry, at)]
     stack = [entry]
@@ -379,6 +385,7 @@ def _did(entry: TaskEntry) -> str:
 
 
 def _cancel(state: RunState, event: Cancel) -> Step:
+    # What runs is asked to end and settles by its own `Finished`; only what holds no process settles here.
     state = replace(state, cancelled=event.reason, queue=())
     actions: list[Action] = [Abort(task) for task in state.running]
     for task, entry in list(state.tasks.items()):
@@ -390,7 +397,7 @@ def _cancel(state: RunState, event: Cancel) -> Step:
 
 
 def _end(at: float) -> Callable[[RunState], Step]:
-    """The run is over once every task has settled and every process has ended."""
+    """Return what ends the run once every task has settled and every process has ended."""
 
     def end(state: RunState) -> Step:
         if state.status != "running" or state.open or state.running or not state.tasks:
@@ -410,13 +417,13 @@ def _end(at: float) -> Callable[[RunState], Step]:
 
 
 def first_failure(entries: Iterable[TaskEntry], order: Mapping[str, int]) -> TaskEntry | None:
-    """The failed task that stands first in the document."""
+    """Return the failed task that stands first in the document."""
     failed = [entry for entry in entries if entry.state == "failed"]
     return min(failed, key=lambda e: (order[e.node.task.step], e.node.task.index), default=None)
 
 
 def snapshot(state: RunState, findings: tuple[Finding, ...] = ()) -> Snapshot:
-    """A state in; all that a table or a page draws from out."""
+    """Return all that a table or a page draws from."""
     views = sorted(state.tasks.values(), key=lambda entry: _place(state, entry.node.task))
     return Snapshot(
         run=state.run, flow=state.flow, status=state.status, started_at=state.started_at,

@@ -1,4 +1,4 @@
-"""Threads that wait for others' sake: what is to be done in, done in a thread of its own, threads used again."""
+"""Threads that wait so that others need not; they are used again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Carriers:
         self._started = 0
 
     def run(self, work: Callable[[], None]) -> None:
-        """Work that raises nothing in; it begins at once, in a thread that is free or a new one."""
+        """Begin work that raises nothing at once, in a thread that is free or a new one."""
         with self._lock:
             reused = self._free > 0
             if reused:
