@@ -1,4 +1,4 @@
-"""One submitted attempt as the driver sees it: a supervisor's reports in, the task's events out."""
+"""Follow one submitted attempt in the driver: a supervisor's reports become the task's events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nbflow.task.outputs import Outputs, finish
 from nbflow.task.secrets import Mask
 
 Publish = Callable[[TaskSpec, TaskResult, Callable[[TaskResult], None]], None]
-"""An attempt's result in; once its record is in the store the last argument is called, maybe in another thread."""
+"""Publishes an attempt's result; calls the last argument once its record is stored, maybe in another thread."""
 
 Carry = Callable[[Callable[[], None]], None]
 
@@ -40,13 +40,13 @@ class AttemptHandle:
     def __init__(
         self, spec: TaskSpec, publish: Publish, secrets: Iterable[str] = (), carry: Carry | None = None
     ) -> None:
-        """`secrets` are values that must not be shown, kept or logged; `carry` runs what may take long elsewhere."""
+        """Take `secrets`, values never to be shown, kept or logged; `carry` runs elsewhere what may take long."""
         self.spec = spec
         self._carry = carry
         self._lock = threading.RLock()
         self._sink: Callable[[TaskEvent], None] | None = None
         self._outputs = Outputs()
-        self._given = False  # its last event
+        self._complete = False  # its last event
         self._mask = Mask(secrets)
         self.pid = 0
         self.over = threading.Event()
@@ -66,7 +66,7 @@ class AttemptHandle:
     # ------------------------------------------------------------ for whoever submitted it
 
     def events(self) -> Iterator[TaskEvent]:
-        """Its events as they come; a record is in the store when `Ended` is given."""
+        """Give its events as they come; a record is in the store when `Ended` is given."""
         while True:
             event = self._queue.get()
             if isinstance(event, Ended):
@@ -78,7 +78,7 @@ class AttemptHandle:
         yield Ended(result=published.get())
 
     def push(self, sink: Callable[[TaskEvent], None]) -> None:
-        """The same, each event given to a function by the thread that has it."""
+        """Give each event to a function instead, called by the thread that has the event."""
         with self._lock:
             self._sink = sink
             while not self._queue.empty():
@@ -86,9 +86,9 @@ class AttemptHandle:
 
     def _put(self, event: TaskEvent) -> None:
         with self._lock:
-            if self._given:
+            if self._complete:
                 return
-            self._given = isinstance(event, Ended)
+            self._complete = isinstance(event, Ended)
             if self._sink is None:
                 self._queue.put(event)
             else:
@@ -112,7 +112,7 @@ class AttemptHandle:
         self._publish(self.spec, self._finished(event.result), lambda result: sink(Ended(result=result)))
 
     def _shown(self, event: TaskEvent) -> TaskEvent:
-        """An event as whoever submitted it may see it."""
+        """Return an event as whoever submitted it may see it."""
         if isinstance(event, Output):
             if self._mask:
                 event = msgspec.structs.replace(event, output=self._mask.output(event.output))
@@ -120,13 +120,13 @@ class AttemptHandle:
         return event
 
     def _rest(self) -> Iterator[TaskEvent]:
-        """Output that was held back, as it might have become a secret."""
+        """Give output that was held back, as it might have become a secret."""
         for output in self._mask.rest():
             self._outputs.add(output)
             yield Output(output=output, at=time.time())
 
     def _finished(self, result: TaskResult) -> TaskResult:
-        """A result with all that the task has shown, and without secrets."""
+        """Return a result with all that the task has shown, and without secrets."""
         return finish(self._mask.result(result) if self._mask else result, self._outputs)
 
     def cancel(self, grace: float) -> None:
@@ -141,15 +141,15 @@ class AttemptHandle:
         return bool(self._why)
 
     def bind(self, cancel: Callable[[float], None]) -> None:
-        """Where cancelling goes, known once a supervisor has the task."""
+        """Take where cancelling goes, known once a supervisor has the task."""
         self._cancel = cancel
 
     def renew(self, again: Callable[[], None]) -> None:
-        """What gives the task to another process when the first one ends before the task has begun."""
+        """Take what gives the task to another process when the first one ends before the task has begun."""
         self._again = again
 
     def replace(self) -> bool:
-        """Its process has ended: whether the task, of which nothing has run yet, goes to another one."""
+        """Give the task to another process if its own ended before it began; return whether it goes there."""
         if self._again is None or self._started or self._why or self._replaced >= REPLACED or self.over.is_set():
             return False
         self._replaced += 1
@@ -162,7 +162,7 @@ class AttemptHandle:
     # ------------------------------------------------------------ for the thread that reads the supervisor
 
     def feed(self, report: Report) -> None:
-        """The next report about this task."""
+        """Take the next report about this task."""
         if isinstance(report, Frames):
             self.take(map(parse_event, self._assembler.feed(report.data)))
         elif isinstance(report, Raw):
@@ -175,7 +175,7 @@ class AttemptHandle:
             self._conclude(report.status)
 
     def take(self, events: Iterable[TaskEvent]) -> None:
-        """What the task itself says next."""
+        """Take what the task itself says next."""
         stream: dict[str, Any] | None = None
         for event in events:
             if isinstance(event, Output) and event.output["output_type"] == "stream":
@@ -213,7 +213,7 @@ class AttemptHandle:
             self._put(Output(output={"output_type": "stream", "name": name, "text": text}, at=time.time()))
 
     def _conclude(self, status: int) -> None:
-        """The process has ended: with what it said, unless it was made to end or said nothing."""
+        """End the attempt with what its process said, unless that was made to end or said nothing."""
         for fd in (1, 2):
             self._feed_raw(fd, b"", final=True)
         if self._result is not None and not self._why:
@@ -236,22 +236,22 @@ class AttemptHandle:
     def _ending(self) -> TaskFailure:
         options = self.spec.options
         kind, text = ENDINGS[self._why]
-        said = self._result.failure if self._result is not None else None
+        failure = self._result.failure if self._result is not None else None
         return TaskFailure(
             type=kind,
             message=text.format(timeout=options.timeout or 0.0, memory=options.memory),
-            traceback=said.traceback if said is not None else "",
+            traceback=failure.traceback if failure is not None else "",
             cell=self.spec.cell,
-            line=said.line if said is not None else None,
+            line=failure.line if failure is not None else None,
             kind=self._why,
         )
 
     def give_up(self, failure: TaskFailure) -> None:
-        """No process could be found for it: it ends as what it was asked to end as, else with this failure."""
+        """End without a process that could run it: as what it was asked to end as, else with this failure."""
         self.end(TaskResult(failure=self._ending() if self._why else failure))
 
     def end(self, result: TaskResult) -> None:
-        """Its last event; later ones are dropped."""
+        """Put its last event; drop later ones."""
         if not self.over.is_set():
             self.over.set()
             self._put(Ended(result=result))
@@ -259,7 +259,7 @@ class AttemptHandle:
 
 
 def lost(status: int, spec: TaskSpec, replaced: int = 0) -> TaskFailure:
-    """The exit status of a process that gave no result in; the failure out.
+    """Return the failure of a task whose process ended with this status and gave no result.
 
     `replaced`: how many processes before it had ended before the task's first line, as it did.
     """
@@ -283,7 +283,7 @@ def lost(status: int, spec: TaskSpec, replaced: int = 0) -> TaskFailure:
 
 
 def lost_supervisor(spec: TaskSpec, problem: str | None = None) -> TaskFailure:
-    """A task whose supervisor ended under it, and why it never started, in; the failure out."""
+    """Return the failure of a task whose supervisor ended under it; `problem` says why it never started."""
     message = "the process that supervises tasks ended (killed, or out of memory), and the task with it"
     if problem is not None:
         message = f"the process that tasks are forked from did not start: {problem}"

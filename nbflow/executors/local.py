@@ -69,15 +69,15 @@ class LocalExecutor:
         self.lane.variables = variables
 
     def slots(self) -> int:
-        """Tasks of one core each that fit at the same time."""
+        """Return how many tasks of one core each fit at the same time."""
         return limits.cores()
 
     def gpus(self) -> tuple[str, ...]:
-        """The ids of this machine's GPUs."""
+        """Return the ids of this machine's GPUs."""
         return limits.gpus()
 
     def memory(self) -> int | None:
-        """This machine's memory in bytes."""
+        """Return this machine's memory in bytes."""
         return limits.memory()
 
     def prepare(self, preload: tuple[str, ...] = ()) -> None:
@@ -101,7 +101,7 @@ class LocalExecutor:
         lane.submit(attempt, order, frozenset(spec.preload))
 
     def _again(self, attempt: AttemptHandle, order: wire.SubmitTask) -> None:
-        """A task whose process has ended before its first line goes to another one: nothing of it has run."""
+        """Give a task whose process ended before its first line to another process: nothing of it has run."""
         if not attempt.cancelling:
             try:
                 self._give(attempt, order)
@@ -112,11 +112,11 @@ class LocalExecutor:
             attempt.give_up(lost_supervisor(attempt.spec))
 
     def _carry(self, spec: TaskSpec) -> Carry | None:
-        """Publishing small values in a folder takes no time; elsewhere others would wait for it."""
+        """Return what publishes in another thread, None for a store in a folder, where publishing takes no time."""
         return self.carriers.run if "://" in spec.store else None
 
     def ahead(self, spec: TaskSpec) -> int:
-        """How many tasks like this one may be submitted for each core."""
+        """Return how many tasks like this one may be submitted for each core."""
         return 1 if self.warm is None else self.warm.ahead(spec)
 
     def _publish(self, spec: TaskSpec, result: TaskResult, done: Callable[[TaskResult], None]) -> None:
@@ -149,7 +149,7 @@ class LocalExecutor:
             return self._stores[url]
 
     def _is_small(self, spec: TaskSpec) -> bool:
-        """Whether a task is one of many small ones, whose records share files."""
+        """Return whether a task is one of many small ones, whose records share files."""
         return self.warm is not None and spec.items > 0 and spec.evaluate is None and self.warm.takes(spec)
 
     def close(self) -> None:
@@ -179,7 +179,7 @@ def _unpublished(spec: TaskSpec, result: TaskResult, error: NbflowError) -> Task
 
 
 def _with_devices(spec: TaskSpec) -> TaskSpec:
-    """A task that nobody has given GPUs in, a cell run by hand; the same with the first ones out."""
+    """Return a task that nobody has given GPUs, as a cell run by hand, with the first ones."""
     devices = resources.pick(spec.options.gpu, limits.gpus(), ())
     if devices is None:
         why = resources.never(spec.options, resources.Room(limits.gpus()))
@@ -188,7 +188,7 @@ def _with_devices(spec: TaskSpec) -> TaskSpec:
 
 
 def _secrets(spec: TaskSpec) -> dict[str, str]:
-    """A spec in; the values of its secrets out, from the environment or else from a provider."""
+    """Return the values of a task's secrets, from the environment or else from a provider."""
     return {name: _secret(name, spec) for name in spec.secrets}
 
 

@@ -63,7 +63,7 @@ class Restored:
         self._plot: dict[str, Any] | None = None
 
     def put_back(self) -> None:
-        """Everything as it was, the last task's objects let go: what those say in dying nobody hears."""
+        """Put everything back as it was, and let the last task's objects go: what those say in dying nobody hears."""
         sys.stdout = sys.stderr = None
         self._environ()
         sys.path[:] = self._path
@@ -86,7 +86,7 @@ class Restored:
                 os.environ[os.fsdecode(name)] = os.fsdecode(value)
 
     def _forget_local_modules(self) -> None:
-        """Modules of the notebook's own are imported anew by each task."""
+        """Forget modules of the notebook's own: each task imports them anew."""
         new = []
         for name in reversed(sys.modules):
             if name == self._last_module:
@@ -100,7 +100,7 @@ class Restored:
         self._last_module = next(reversed(sys.modules))
 
     def see_plotting(self) -> None:
-        """Matplotlib may have been loaded: its settings are those that are put back."""
+        """Take down matplotlib's settings once it may have been loaded: those are put back."""
         matplotlib = sys.modules.get("matplotlib")
         if self._plot is None and matplotlib is not None:
             self._plot = dict(matplotlib.rcParams)
@@ -116,7 +116,7 @@ class Restored:
             dict.update(settings, self._plot)
 
     def _forget(self) -> None:
-        """What IPython and Python keep of the last cell: its values, its text, its error."""
+        """Forget what IPython and Python keep of the last cell: its values, its text, its error."""
         shell = self._shell
         shell.user_ns.clear()
         hook, history = shell.displayhook, shell.history_manager
@@ -139,7 +139,7 @@ class Watched:
     """What a task must leave as it found it; taken when its definitions and set-up have been replayed."""
 
     def __init__(self, shell: Any, modules: Iterable[str]) -> None:
-        """The shell, and the modules that the task's text names, whose attributes are watched."""
+        """Take down what is there; `modules` are those that the task's text names, whose attributes are watched."""
         self._probes: dict[str, Callable[[], Any]] = {**PROBES, "IPython": lambda: _hooks_of(shell)}
         self._modules = {name: sys.modules[name] for name in ("sys", "builtins", *modules) if name in sys.modules}
         self._modules = {name: each for name, each in self._modules.items() if name.partition(".")[0] not in KNOWN}
@@ -148,7 +148,7 @@ class Watched:
         self._lengths = {name: _lengths(attributes) for name, attributes in self._attributes.items()}
 
     def difference(self) -> str:
-        """What is not as it was, in a word; "" when all is."""
+        """Return what is not as it was, in a word; "" when all is."""
         for name, probe in self._probes.items():
             if probe() != self._seen[name]:
                 return name
@@ -170,13 +170,14 @@ class Watched:
 
 
 def _attributes(name: str, module: types.ModuleType) -> dict[str, Any]:
-    found = vars(module)
+    attributes = vars(module)
     if name in {"sys", "warnings"}:
-        return {key: value for key, value in found.items() if key not in VOLATILE}
+        return {key: value for key, value in attributes.items() if key not in VOLATILE}
     if name == "os":
-        found = {key: value for key, value in found.items() if key != "stat"}  # a task's observer looks there itself
+        # a task's observer looks there itself
+        attributes = {key: value for key, value in attributes.items() if key != "stat"}
     # what begins with an underscore libraries fill in when they are first used
-    return {key: value for key, value in found.items() if key[:1] != "_"}
+    return {key: value for key, value in attributes.items() if key[:1] != "_"}
 
 
 def _lengths(values: Mapping[str, Any]) -> list[int]:
@@ -198,7 +199,7 @@ def import_ahead(names: Iterable[str]) -> None:
 
 
 def _descriptors() -> tuple[Any, ...]:
-    """Where 0, 1 and 2 lead, and the lowest number that is free: another one when something was left open."""
+    """Return where 0, 1 and 2 lead, and the lowest free number, which is another one when something was left open."""
     free = os.dup(0)
     os.close(free)
     return free, *((status.st_dev, status.st_ino) for status in map(os.fstat, (0, 1, 2)))
@@ -227,8 +228,8 @@ def _interpreter() -> tuple[Any, ...]:
 
 
 def _logging() -> tuple[Any, ...]:
-    known = logging.root.manager.loggerDict.values()
-    loggers = [logging.root, *(logger for logger in known if isinstance(logger, logging.Logger))]
+    entries = logging.root.manager.loggerDict.values()
+    loggers = [logging.root, *(logger for logger in entries if isinstance(logger, logging.Logger))]
     settings = [
         (logger.level, len(logger.filters), [*map(id, logger.handlers)], logger.disabled, logger.propagate)
         for logger in loggers
@@ -238,14 +239,14 @@ def _logging() -> tuple[Any, ...]:
 
 
 def _loop() -> Any:
-    """An event loop exists once a cell has awaited something."""
+    """Return the event loop, which exists once a cell has awaited something."""
     helpers = sys.modules.get("IPython.core.async_helpers")
     policy = getattr(asyncio.events, "_event_loop_policy", None)
     return id(getattr(helpers, "_asyncio_event_loop", None)), id(policy)
 
 
 def _pools() -> tuple[Any, ...]:
-    """Whether pools of `concurrent.futures` have been ended for good."""
+    """Return whether pools of `concurrent.futures` have been ended for good."""
     names = (("thread", "_shutdown"), ("process", "_global_shutdown"))
     return tuple(getattr(sys.modules.get(f"concurrent.futures.{name}"), flag, False) for name, flag in names)
 
@@ -304,6 +305,6 @@ def _hooks_of(shell: Any) -> tuple[Any, ...]:
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds."""
+    """Return the bytes of memory that this process holds."""
     with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

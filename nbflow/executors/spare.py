@@ -34,7 +34,7 @@ class SpareWorker:
 
     @classmethod
     def start(cls, preload: frozenset[str], variables: Mapping[str, str]) -> SpareWorker:
-        """A new process, which imports IPython and `preload` before it asks for a task."""
+        """Start a process, which imports IPython and `preload` before it asks for a task."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
@@ -78,7 +78,7 @@ class SpareLane:
             self._fill(preload)
 
     def submit(self, attempt: AttemptHandle, order: wire.SubmitTask, preload: frozenset[str]) -> None:
-        """A new attempt, what to run and the modules that its flow imports, in."""
+        """Run a task in a worker started ahead; `preload` are the modules that its flow imports."""
         with self._lock:
             self._check_open()
             worker = self._idle.popleft() if self._idle else SpareWorker.start(preload, self.variables())
@@ -167,7 +167,7 @@ class SpareLane:
 
 
 def _own(stream: IO[bytes] | None) -> int:
-    """A pipe's file object in; a descriptor of our own for it out, the object closed."""
+    """Return a descriptor of our own for a pipe's file object, and close the object."""
     if stream is None:
         raise ValueError("the worker was started without pipes")
     fd = os.dup(stream.fileno())

@@ -20,7 +20,7 @@ from nbflow.task.observe import observer
 
 
 def main(fd: int, preload: str) -> NoReturn:
-    """The driver's socket and the modules to import, separated by commas, in; ends with its task, or the driver."""
+    """Wait for the one task and run it; the process ends with it, or with the driver at the other end of `fd`."""
     out, err = os.dup(1), os.dup(2)
     null = os.open(os.devnull, os.O_WRONLY)
     for place in (1, 2):

@@ -28,7 +28,7 @@ PIPE = 1 << 18
 
 
 def command(module: str, fd: int, preload: frozenset[str]) -> list[str]:
-    """The module whose `main` it runs, its descriptor and the modules to import in; the command line out.
+    """Return the command line of a process that runs a module's `main`.
 
     `-P` keeps the working folder off the path: modules of the notebook's own must not be preloaded.
     """
@@ -37,17 +37,17 @@ def command(module: str, fd: int, preload: frozenset[str]) -> list[str]:
 
 
 def environment(own: Mapping[str, str]) -> dict[str, str]:
-    """Our environment in; the process's out: one thread for numeric libraries, the user's wishes kept aside.
+    """Return a process's environment: one thread for numeric libraries, the user's wishes kept aside.
 
     All tasks have one hash seed, so that a set of texts is iterated in one order wherever it is loaded.
     """
-    kept = {OWN + name: own[name] for name in limits.THREAD_VARIABLES if name in own}
+    variables = {OWN + name: own[name] for name in limits.THREAD_VARIABLES if name in own}
     seed = {} if own.get(SEED_VARIABLE) else {SEED_VARIABLE: SEED, OWN + SEED_VARIABLE: ""}
-    return {**own, **kept, **dict.fromkeys(limits.THREAD_VARIABLES, "1"), **seed}
+    return {**own, **variables, **dict.fromkeys(limits.THREAD_VARIABLES, "1"), **seed}
 
 
 def take_back() -> dict[str, str | None]:
-    """Take what `environment` has put in out again; the user's own variables for numeric libraries out."""
+    """Undo in this process what `environment` did; return the user's own variables for numeric libraries."""
     if os.environ.pop(OWN + SEED_VARIABLE, None) is not None:
         del os.environ[SEED_VARIABLE]
     return {name: os.environ.pop(OWN + name, None) for name in limits.THREAD_VARIABLES}

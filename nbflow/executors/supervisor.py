@@ -74,7 +74,7 @@ class Supervisor:
         self._own_memory = 0
 
     def watch(self, child: Child) -> None:
-        """A process that has just begun with a task."""
+        """Watch a process that has just begun with a task."""
         self.children[child.task] = child
         for fd in (child.frames, *child.raw):
             os.set_blocking(fd, False)
@@ -103,7 +103,7 @@ class Supervisor:
         child.kill_at = at if child.kill_at is None else min(child.kill_at, at)
 
     def wait(self, timeout: float | None) -> list[selectors.SelectorKey]:
-        """Pass on what the tasks have written, at most `timeout` seconds later; keys that are not theirs come out."""
+        """Pass on what tasks write within `timeout` seconds; return selector keys that are not theirs."""
         self._resume()
         events = self.selector.select(self._patience(timeout))
         foreign: list[selectors.SelectorKey] = []
@@ -135,7 +135,7 @@ class Supervisor:
         return min(limits, default=None)
 
     def _read(self, child: Child, ready: set[int]) -> None:
-        """Frames before raw output that is ready too; raw output once only.
+        """Read frames before raw output that is ready too; raw output once only.
 
         The task writes a frame only when the raw pipes are empty: reading them again here could take what was
         written after a frame that we have not read.
@@ -148,7 +148,7 @@ class Supervisor:
                     self._read_raw(child, fd)
 
     def _pace(self, child: Child) -> None:
-        """A task that writes line by line wakes everybody for each of them: then many are passed on at once.
+        """Pause a task that writes line by line: each line wakes everybody, so many are passed on at once.
 
         Nothing is lost when it ends meanwhile: what it has written is read from the pipe.
         """
@@ -168,7 +168,7 @@ class Supervisor:
                 self.selector.register(child.frames, selectors.EVENT_READ, child)
 
     def _read_frames(self, child: Child, limit: int) -> bool:
-        """At most about `limit` bytes of frames passed on; whether that was all there was."""
+        """Pass on at most about `limit` bytes of frames; return whether that was all there was."""
         child.last = 0
         while child.frames in child.open and limit > 0:
             try:
@@ -189,7 +189,7 @@ class Supervisor:
         return limit > 0
 
     def _read_raw(self, child: Child, fd: int) -> bool:
-        """One piece passed on; whether there may be more."""
+        """Pass on one piece; return whether there may be more."""
         try:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
@@ -245,7 +245,7 @@ class Supervisor:
                     kill_tree(child.pid)
 
     def _used(self, child: Child) -> int:
-        """Bytes of memory that the task's processes hold beyond what they have from the process they come from."""
+        """Return the bytes that the task's processes hold beyond what the process they come from holds."""
         own = max(0, _anonymous(child.pid) - (self._own_memory if child.pidfd >= 0 else 0))
         return own + sum(map(_anonymous, descendants(child.pid)))
 
@@ -256,7 +256,7 @@ class Supervisor:
 
 
 def kill_tree(pid: int) -> None:
-    """A group leader in; it, its group and what left the group are killed."""
+    """Kill a group leader, its group and what left the group."""
     strays = descendants(pid)
     _signal_group(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
     for stray in strays:
@@ -273,7 +273,7 @@ def _signal_group(pid: int, number: int) -> None:
 
 
 def _anonymous(pid: int) -> int:
-    """A process in, the bytes of its anonymous memory out (Linux; 0 elsewhere)."""
+    """Return the bytes of a process's anonymous memory (Linux; 0 elsewhere)."""
     with contextlib.suppress(OSError, IndexError, ValueError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith(("RssAnon:", "RssShmem:")):

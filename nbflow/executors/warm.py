@@ -81,7 +81,7 @@ class WarmWorker:
         self._assembler = wire.Assembler()
 
     def give(self, orders: list[Order]) -> None:
-        """These tasks come next."""
+        """Give it these tasks next."""
         if self.place is None:
             raise RuntimeError("the worker has not been forked")
         for order in orders:
@@ -92,14 +92,14 @@ class WarmWorker:
         zygote.send(wire.Give(number, b"".join(order.body for order in orders)))
 
     def recall(self) -> None:
-        """It takes no more tasks, and ends after the one that it runs."""
+        """Let it take no more tasks, and end after the one that it runs."""
         if self.place is not None and not self.recalled:
             self.recalled = True
             zygote, number = self.place
             zygote.send(wire.Recall(number))
 
     def interrupt(self, grace: float) -> None:
-        """The task that it runs is to end; it ends with it."""
+        """Interrupt the task that it runs; the worker ends with it."""
         self.interrupted = True
         if self.place is not None:
             zygote, number = self.place
@@ -108,7 +108,7 @@ class WarmWorker:
     # ------------------------------------------------------------ the zygote's reader
 
     def feed(self, report: wire.Report) -> None:
-        """The next report about it."""
+        """Take the next report about it."""
         if isinstance(report, wire.Born):
             self.pid = report.pid
         elif isinstance(report, wire.Frames):
@@ -134,7 +134,7 @@ class WarmWorker:
             order.attempt.take((event,))
 
     def lose(self) -> None:
-        """Its zygote has ended, and it with it."""
+        """End with its zygote."""
         self.lane.gone(self, -9)
 
 
@@ -142,7 +142,7 @@ class WarmLane:
     """The workers of one executor; safe to call from several threads."""
 
     def __init__(self, zygotes: ZygoteLane, slots: int, *, always: bool = False) -> None:
-        """The zygotes that workers come from, how many may work at once, and whether every task counts as small."""
+        """Host workers in `zygotes`, at most `slots` at once; `always` counts every task as small."""
         self._zygotes = zygotes
         self._slots = slots
         self._always = always
@@ -157,25 +157,25 @@ class WarmLane:
     # ------------------------------------------------------------ which tasks
 
     def learn(self, spec: TaskSpec, result: TaskResult) -> None:
-        """A task of a fan-out has ended: how long its cell took."""
+        """Learn how long the cell of a fan-out's task took."""
         if (spec.items >= WIDE or self._always) and result.failure is None:
             habit = self._habits.setdefault(_step(spec), Habit())
             habit.seconds = result.elapsed if not habit.seen else 0.8 * habit.seconds + 0.2 * result.elapsed
             habit.seen += 1
 
     def takes(self, spec: TaskSpec) -> bool:
-        """Whether a task is one of many small ones."""
+        """Return whether a task is one of many small ones."""
         if self._always:
             return True
         habit = self._habits.get(_step(spec))
         return spec.items >= WIDE and habit is not None and habit.small and may_share(spec, attempts=True)
 
     def ahead(self, spec: TaskSpec) -> int:
-        """How many tasks like this one may be submitted for each core."""
+        """Return how many tasks like this one may be submitted for each core."""
         return AHEAD if self.takes(spec) and not self._always else 1
 
     def _suits(self, order: Order) -> bool:
-        """Whether a task can run in a worker that others use too."""
+        """Return whether a task can run in a worker that others use too."""
         habit = self._habits.get(_step(order.attempt.spec))
         struck = habit is not None and habit.strikes >= STRIKES and not self._always
         return not struck and order.given < TRIED and len(order.body) <= PIPE // 4 and may_share(order.attempt.spec)
@@ -183,7 +183,7 @@ class WarmLane:
     # ------------------------------------------------------------ tasks
 
     def submit(self, attempt: AttemptHandle, order: wire.SubmitTask, preload: frozenset[str]) -> None:
-        """A new attempt, what to run and the modules that its flow imports, in."""
+        """Queue a task for a worker; `preload` are the modules that its flow imports."""
         waiting = Order(attempt, order, preload, wire.frame(order), _kind(attempt.spec))
         attempt.bind(lambda grace: self._cancel(waiting, grace))
         with self._lock:
@@ -236,7 +236,7 @@ class WarmLane:
             worker.give(batch)
 
     def _depth(self, order: Order) -> int:
-        """How many tasks a worker is given ahead."""
+        """Return how many tasks a worker is given ahead."""
         seconds = self._habits.get(_step(order.attempt.spec), Habit()).seconds
         return max(2, min(AHEAD, int(BATCH / max(seconds, 1e-4))))
 
@@ -265,12 +265,12 @@ class WarmLane:
     # ------------------------------------------------------------ what workers say
 
     def begun(self, worker: WarmWorker, order: Order) -> None:
-        """A worker begins with a task, which may have been cancelled since."""
+        """Interrupt a worker that begins with a task that has been cancelled since."""
         if order.attempt.over.is_set():
             worker.interrupt(1.0)
 
     def ended(self, worker: WarmWorker, order: Order, event: Ended) -> None:
-        """A worker has ended a task."""
+        """Conclude a task that a worker has ended."""
         failure = event.result.failure
         with self._lock:
             stray = failure is not None and failure.type == KeyboardInterrupt.__name__ and worker.interrupted
@@ -293,24 +293,24 @@ class WarmLane:
         worker.bytes -= len(order.body)
 
     def gone(self, worker: WarmWorker, status: int) -> None:
-        """A worker has ended: the task that it ran with it, the others run elsewhere."""
+        """Take a worker's end: the task that it ran has ended with it, the others run elsewhere."""
         with self._lock:
             if worker in self._workers:
                 self._workers.remove(worker)
             orders = list(worker.orders)
             worker.orders.clear()
-            lost = orders.pop(0) if orders and (orders[0].begun or status != 0) else None
+            victim = orders.pop(0) if orders and (orders[0].begun or status != 0) else None
             if worker.served <= 2 and not worker.recalled and orders:
                 self._habits.setdefault(_step(orders[0].attempt.spec), Habit()).strikes += 1
             for order in reversed(orders):
                 if not order.attempt.over.is_set():
                     self._again(order)
             self._pump()
-        if lost is not None:
-            lost.attempt.feed(wire.Gone(lost.order.task, status))
+        if victim is not None:
+            victim.attempt.feed(wire.Gone(victim.order.task, status))
 
     def _again(self, order: Order) -> None:
-        """A task that did not run after all: first in the queue, or, after that has happened twice, by itself."""
+        """Queue a task that did not run after all first, or, after that has happened twice, run it by itself."""
         order.begun = False
         if self._closed:
             order.attempt.end(TaskResult(failure=_cancelled(order)))
@@ -318,30 +318,30 @@ class WarmLane:
             (self._queue if self._suits(order) else self._apart).appendleft(order)
 
     def close(self) -> None:
-        """No new tasks; the zygotes end the workers."""
+        """Take no new tasks; the zygotes end the workers."""
         with self._lock:
             self._closed = True
-            waiting = [*self._queue, *self._apart]
+            orders = [*self._queue, *self._apart]
             self._queue.clear()
             self._apart.clear()
-        for order in waiting:
+        for order in orders:
             order.attempt.end(TaskResult(failure=_cancelled(order)))
 
 
 def may_share(spec: TaskSpec, *, attempts: bool = False) -> bool:
-    """Whether a task can run in a process that others use too: nothing is asked of the process itself.
+    """Return whether a task can run in a process that others use too: it asks nothing of the process itself.
 
     Further attempts get a process of their own, unless `attempts` says that they count as the first one.
     """
     options = spec.options
-    asked = (options.timeout, options.memory, options.gpu, options.env, options.pip, options.secret, spec.secrets)
-    if any(asked) or options.once or options.join or options.nodes > 1 or spec.evaluate is not None:
+    demands = (options.timeout, options.memory, options.gpu, options.env, options.pip, options.secret, spec.secrets)
+    if any(demands) or options.once or options.join or options.nodes > 1 or spec.evaluate is not None:
         return False
     return (attempts or spec.attempt == 1) and not any(map(_connects, spec.replay))
 
 
 def _connects(replay: Replay) -> bool:
-    """Whether set-up binds names: connections and clients, which a task must not find used."""
+    """Return whether set-up binds names: connections and clients, which a task must not find used."""
     return replay.kind == "setup" and bool(replay.names)
 
 
@@ -350,7 +350,7 @@ def _step(spec: TaskSpec) -> str:
 
 
 def _kind(spec: TaskSpec) -> tuple[str, ...]:
-    """Tasks of one kind may share a worker: those with the same set-up, store and folder."""
+    """Return a task's kind: those with the same set-up, store and folder may share a worker."""
     return (spec.run, spec.store, spec.folder, *(each.id for each in spec.replay if each.kind == "setup"))
 
 

@@ -58,7 +58,7 @@ class _Worker:
         self.hooks = atexit._ncallbacks()  # noqa: SLF001
 
     def run(self) -> None:
-        """All tasks."""
+        """Run all tasks."""
         for count in range(1, MOST + 1):
             body = wire.read_frame(self.orders)
             if body is None or self.stop[0]:
@@ -74,12 +74,12 @@ class _Worker:
                 return
 
     def end(self) -> None:
-        """What definitions and set-up have left open ends with the process."""
+        """End what definitions and set-up have left open."""
         if leftovers.anything(self.threads, self.hooks):
             leftovers.end("", "")
 
     def _run(self, order: wire.SubmitTask) -> bool:
-        """One task; whether another one may follow it in this process."""
+        """Run one task; return whether another one may follow it in this process."""
         spec = wire.parse_spec(order.spec)
         if spec.source not in self.watched:
             # a cell that has not run here yet: what it imports is loaded before anything is compared
@@ -89,14 +89,14 @@ class _Worker:
         self.kept.replayed = lambda: self._look(spec)
         result = contextvars.copy_context().run(self.process.run, order, self.prepared)
         self.process.finish(result)
-        told = any(finding.code == "left-running" for finding in result.findings)
-        if result.failure is not None or told or self.kept.ended:
+        left_running = any(finding.code == "left-running" for finding in result.findings)
+        if result.failure is not None or left_running or self.kept.ended:
             return False
         self.restored.put_back()
         return not self.watched[spec.source].difference()
 
     def _look(self, spec: TaskSpec) -> None:
-        """Definitions and set-up have been replayed: what a cell that is new here must leave as it is."""
+        """Take down what a cell that is new here must leave as it is; definitions and set-up have been replayed."""
         if spec.source not in self.watched:
             self.restored.see_plotting()
             self.kept.exit_hooks = atexit._ncallbacks()  # noqa: SLF001
@@ -106,6 +106,6 @@ class _Worker:
 
 
 def _modules(spec: TaskSpec) -> list[str]:
-    """The modules that a task's text imports."""
-    found = [name for text in (spec.source, *(each.source for each in spec.replay)) for name in IMPORTS.findall(text)]
-    return sorted(set(found))
+    """Return the modules that a task's text imports."""
+    names = [name for text in (spec.source, *(each.source for each in spec.replay)) for name in IMPORTS.findall(text)]
+    return sorted(set(names))

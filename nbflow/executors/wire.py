@@ -1,4 +1,4 @@
-"""Framed messages between the driver, the process that forks tasks, and the tasks: bytes in, typed values out.
+"""Frame messages between the driver, the process that forks tasks, and the tasks.
 
 A frame is four bytes of length, big-endian, and that many bytes of msgpack. A task writes `TaskEvent`s, the last
 one `Ended`; its supervisor passes them on unopened, between what it read from the raw descriptors.
@@ -53,7 +53,7 @@ class Host(Message, frozen=True, tag="host"):
 
 
 class Give(Message, frozen=True, tag="give"):
-    """Driver → supervisor: the worker's next tasks, `Submit` frames as they go through its pipe."""
+    """Driver → supervisor: the worker's next tasks, `SubmitTask` frames as they go through its pipe."""
 
     task: int
     orders: bytes
@@ -118,44 +118,44 @@ _SPEC = msgspec.msgpack.Decoder(TaskSpec)
 
 
 def pack(value: Any) -> bytes:
-    """A message, event or spec in; its msgpack out, without the length."""
+    """Return the msgpack of a message, event or spec, without the length."""
     return to_msgpack(value)
 
 
 def frame(value: Any) -> bytes:
-    """A message, event or spec in; the whole frame out."""
+    """Return the whole frame of a message, event or spec."""
     body = to_msgpack(value)
     return LENGTH.pack(len(body)) + body
 
 
 def parse_order(body: bytes) -> Order:
-    """A frame's body in, what the driver asks for out."""
+    """Return what the driver asks for, from a frame's body."""
     return _ORDER.decode(body)
 
 
 def parse_report(body: bytes) -> Report:
-    """A frame's body in, what a supervisor says out."""
+    """Return what a supervisor says, from a frame's body."""
     return _REPORT.decode(body)
 
 
 def parse_event(body: bytes) -> TaskEvent:
-    """A frame's body in, the task's event out."""
+    """Return the task's event, from a frame's body."""
     return _EVENT.decode(body)
 
 
 def parse_spec(body: bytes) -> TaskSpec:
-    """A frame's body in, the task's spec out."""
+    """Return the task's spec, from a frame's body."""
     return _SPEC.decode(body)
 
 
 class Assembler:
-    """Pieces of a byte stream in, whole frames' bodies out."""
+    """The bodies of whole frames, put together from pieces of a byte stream."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The next piece in; the bodies that are complete with it out, in order."""
+        """Take the next piece; return the bodies that are complete with it, in order."""
         self._buffer += data
         bodies: list[bytes] = []
         at = 0
@@ -184,7 +184,7 @@ class FrameWriter:
         self._lock = threading.Lock()
 
     def send(self, value: Any) -> None:
-        """A message or event in; OSError when the other end has gone."""
+        """Send a message or event; raise OSError when the other end has gone."""
         data = memoryview(frame(value))
         with self._lock:
             self._before()
@@ -193,7 +193,7 @@ class FrameWriter:
 
 
 def read_frame(fd: int) -> bytes | None:
-    """A blocking descriptor in; the body of its next frame out, None when it ended first."""
+    """Return the body of the next frame of a blocking descriptor, None when it ended first."""
     head = _read(fd, LENGTH.size)
     return None if head is None else _read(fd, LENGTH.unpack(head)[0])
 

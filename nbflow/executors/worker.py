@@ -1,4 +1,4 @@
-"""The task's own process, forked or started for it: a spec in, frames out, and the end of the process."""
+"""Run tasks in their own process, forked or started for it, and end the process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Process:
     """This process as one that runs tasks: how it is interrupted, and the way for its events."""
 
     def __init__(self, frames: int) -> None:
-        """`frames` leads to the supervisor, and so must descriptors 1 and 2; main thread only."""
+        """Take `frames`, which leads to the supervisor, and so must descriptors 1 and 2; main thread only."""
         self.home = os.getpid()
         self.interrupts = Interrupts()
         self.interrupts.install()
@@ -32,13 +32,13 @@ class Process:
         faulthandler.enable(2)
 
     def emit(self, event: TaskEvent) -> None:
-        """An event in, on its way; nothing in a process that a cell has forked."""
+        """Send an event; do nothing in a process that a cell has forked."""
         if os.getpid() == self.home:
             with self.interrupts.hold():
                 self._writer.send(event)
 
     def run(self, order: wire.SubmitTask, prepared: WarmShell) -> TaskResult:
-        """A task in, run here; its result out."""
+        """Run a task here and return its result."""
         os.environ.update(order.environment)
         started = time.monotonic()
         spec: TaskSpec | None = None
@@ -57,7 +57,7 @@ class Process:
         return result
 
     def finish(self, result: TaskResult) -> None:
-        """A result in, sent behind all that the task has written; interrupts no longer count."""
+        """Send a result behind all that the task has written; interrupts no longer count."""
         self.interrupts.ignore()
         with contextlib.suppress(Exception):
             for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
@@ -68,7 +68,7 @@ class Process:
 
 
 def run(order: wire.SubmitTask, frames: int, prepared: WarmShell) -> NoReturn:
-    """A task in, run in this process, which ends with it; descriptors 1 and 2 must lead to the supervisor."""
+    """Run a task in this process, which ends with it; descriptors 1 and 2 must lead to the supervisor."""
     process = Process(frames)
     os.environ[limits.TASK_VARIABLE] = str(order.task)
     process.finish(process.run(order, prepared))
@@ -82,7 +82,7 @@ def _failed(name: str, message: str, spec: TaskSpec | None, started: float) -> T
 
 
 def await_order(fd: int) -> wire.SubmitTask:
-    """The descriptor that the driver writes to in; the task out; the process ends when the driver does before."""
+    """Return the task that the driver writes to a descriptor; end the process when the driver ends before."""
     body = wire.read_frame(fd)
     order = wire.parse_order(body) if body is not None else None
     if not isinstance(order, wire.SubmitTask):
@@ -91,13 +91,13 @@ def await_order(fd: int) -> wire.SubmitTask:
 
 
 def lead_group() -> None:
-    """This process becomes the leader of a group of its own, which an interrupt or a kill reaches as a whole."""
+    """Make this process the leader of a group of its own, which an interrupt or a kill reaches as a whole."""
     with contextlib.suppress(PermissionError):
         os.setpgid(0, 0)
 
 
 def take_output(out: int, err: int) -> None:
-    """The supervisor's pipes in; from now on they are descriptors 1 and 2, and 0 is at its end."""
+    """Make the supervisor's pipes descriptors 1 and 2; 0 is at its end from now on."""
     null = os.open(os.devnull, os.O_RDONLY)
     for fd, place in ((null, 0), (out, 1), (err, 2)):
         os.dup2(fd, place)
@@ -107,7 +107,7 @@ def take_output(out: int, err: int) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """This process is killed when the thread that forked it ends (Linux); `parent` is who that was."""
+    """Have this process killed when the thread that forked it ends (Linux); `parent` is who that was."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(1, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:

@@ -28,10 +28,10 @@ class Guest(Protocol):
     pid: int
 
     def feed(self, report: wire.Report) -> None:
-        """The next report about it."""
+        """Take the next report about it."""
 
     def lose(self) -> None:
-        """Its zygote has ended, and it with it."""
+        """End with its zygote."""
 
 
 class Zygote:
@@ -43,7 +43,7 @@ class Zygote:
         again: Callable[[AttemptHandle, wire.SubmitTask], None],
         variables: Mapping[str, str],
     ) -> None:
-        """`again` gets the tasks that wait when it breaks while it imports."""
+        """Start the process; `again` gets the tasks that wait when it breaks while it imports."""
         self.preload = preload
         self._again = again
         self.ready = threading.Event()
@@ -78,7 +78,7 @@ class Zygote:
         return self._alive and not self.closing
 
     def submit(self, attempt: AttemptHandle, order: wire.SubmitTask) -> bool:
-        """A new attempt and what to run, its number left open, in; False when the zygote has ended."""
+        """Give it a task under a number of its own; return False when the zygote has ended."""
         with self._lock:
             if not self.alive:
                 return False
@@ -91,7 +91,7 @@ class Zygote:
         return True
 
     def host(self, guest: Guest) -> int | None:
-        """A worker that is to be forked in; its number, None when the zygote has ended, out."""
+        """Fork a worker for `guest`; return its number, None when the zygote has ended."""
         with self._lock:
             if not self.alive:
                 return None
@@ -102,12 +102,12 @@ class Zygote:
         return number
 
     def send(self, message: wire.Order) -> None:
-        """An order in, on its way to it."""
+        """Send it an order."""
         with contextlib.suppress(OSError):  # it has ended: the reader sees that too and ends the attempts
             self._writer.send(message)
 
     def retire(self) -> None:
-        """No new tasks; it ends when the running ones have ended."""
+        """Take no new tasks, and end when the running ones have ended."""
         self.closing = True
         self.send(wire.Close())
 
@@ -150,21 +150,21 @@ class Zygote:
                 del self._guests[report.task]
             guest.feed(report)
             return
-        found = self._attempts.get(report.task)
-        if found is not None:
-            found[0].feed(report)
+        entry = self._attempts.get(report.task)
+        if entry is not None:
+            entry[0].feed(report)
             if isinstance(report, wire.Gone):
                 del self._attempts[report.task]
 
     def _lose(self) -> None:
-        """The zygote has ended: its children died with it, theirs are ended here, and the attempts are told."""
+        """Kill what children of the zygote, which died with it, have left; tell the attempts."""
         with self._lock:
             self._alive = False
-            waiting = list(self._attempts.values())
+            attempts = list(self._attempts.values())
             self._attempts.clear()
             guests = list(self._guests.values())
             self._guests.clear()
-        for pid in filter(None, [*(attempt.pid for attempt, _ in waiting), *(guest.pid for guest in guests)]):
+        for pid in filter(None, [*(attempt.pid for attempt, _ in attempts), *(guest.pid for guest in guests)]):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
         self.process.wait()
@@ -174,7 +174,7 @@ class Zygote:
         if problem is not None:
             self.unsafe = self.preload
         self.ready.set()
-        for attempt, order in waiting:
+        for attempt, order in attempts:
             if problem is not None and self.preload and not self.closing:
                 self._again(attempt, order)
             elif self.closing or not attempt.replace():
@@ -206,13 +206,13 @@ class ZygoteLane:
             self._choose(preload)
 
     def submit(self, attempt: AttemptHandle, order: wire.SubmitTask, preload: frozenset[str]) -> None:
-        """A new attempt, what to run and the modules that its flow imports, in."""
+        """Run a task in a process forked from a zygote that has imported `preload`, if one has."""
         with self._lock:
             while not self._choose(preload).submit(attempt, order):
                 pass
 
     def host(self, guest: Guest, preload: frozenset[str]) -> tuple[Zygote, int]:
-        """A worker that is to be forked, and the modules that its tasks import, in; its zygote and number there out."""
+        """Fork a worker whose tasks import `preload`; return its zygote and its number there."""
         with self._lock:
             while True:
                 zygote = self._choose(preload)
@@ -221,14 +221,14 @@ class ZygoteLane:
                     return zygote, number
 
     def _again(self, attempt: AttemptHandle, order: wire.SubmitTask) -> None:
-        """A zygote broke while it imported: its tasks go to one that imports nothing of that."""
+        """Give a task of a zygote that broke while it imported to one that imports nothing of that."""
         try:
             self.submit(attempt, order, frozenset())
         except ExecutorError as error:
             attempt.end(TaskResult(failure=lost_supervisor(attempt.spec, error.message)))
 
     def _choose(self, preload: frozenset[str]) -> Zygote:
-        """The newest zygote that is ready; when it lacks modules, another one is started beside it.
+        """Return the newest zygote that is ready; when it lacks modules, start another one beside it.
 
         Until that one is ready the old one serves: what it lacks, the task imports itself.
         """
@@ -237,9 +237,9 @@ class ZygoteLane:
         for zygote in self._zygotes:
             self._unsafe |= zygote.unsafe
         self._zygotes = [zygote for zygote in self._zygotes if zygote.alive]
-        known = frozenset().union(*(zygote.preload for zygote in self._zygotes))
-        if not self._zygotes or preload - known - self._unsafe:
-            self._zygotes.append(Zygote((known | preload) - self._unsafe, self._again, self.variables()))
+        modules = frozenset().union(*(zygote.preload for zygote in self._zygotes))
+        if not self._zygotes or preload - modules - self._unsafe:
+            self._zygotes.append(Zygote((modules | preload) - self._unsafe, self._again, self.variables()))
         ready = [zygote for zygote in self._zygotes if zygote.ready.is_set()]
         if not ready:
             return self._zygotes[0]

@@ -55,7 +55,7 @@ class Pipes:
 
     @classmethod
     def make(cls) -> Pipes:
-        """Four fresh pipes."""
+        """Make four fresh pipes."""
         order = os.pipe()
         frames, out, err = os.pipe(), os.pipe(), os.pipe()
         return cls((order[0], frames[1], out[1], err[1]), (order[1], frames[0], out[0], err[0]))
@@ -143,7 +143,7 @@ class ZygoteLoop:
         gc.freeze()
 
     def _idle_time(self) -> float | None:
-        """Seconds after which there is something to do for ourselves."""
+        """Return the seconds after which there is something to do for ourselves."""
         if self.strays:
             return QUIET
         if len(self.supervisor.children) > 1 or self.closing:
@@ -168,7 +168,7 @@ class ZygoteLoop:
     # ------------------------------------------------------------ the driver
 
     def report(self, message: wire.Report) -> None:
-        """Something for the driver: sent now as far as it takes it, kept else."""
+        """Send something to the driver now as far as it takes it; keep the rest."""
         if isinstance(message, wire.Gone):
             self.strays = True
             self._recall(message.task)
@@ -180,12 +180,12 @@ class ZygoteLoop:
 
     def _send(self) -> None:
         try:
-            sent = self.socket.send(self.waiting)
+            count = self.socket.send(self.waiting)
         except BlockingIOError:
-            sent = 0
+            count = 0
         except OSError:
             self._end()
-        del self.waiting[:sent]
+        del self.waiting[:count]
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.waiting else 0)
         if self.supervisor.selector.get_key(self.socket).events != events:
             self.supervisor.selector.modify(self.socket, events, "driver")
@@ -219,7 +219,7 @@ class ZygoteLoop:
                     self._recall(number)
 
     def _end(self) -> NoReturn:
-        """The driver has gone or wants no more: nothing that was started here stays."""
+        """End with all that was started here, as the driver has gone or wants no more."""
         self.supervisor.kill_all()
         for spare in self.spares:
             kill_tree(spare.pid)
@@ -333,7 +333,7 @@ class ZygoteLoop:
         worker.run(order, frames, self.prepared)
 
     def _reap_strays(self) -> None:
-        """Processes that left a task's group come back here when their parent ends: nobody else ends them.
+        """End processes that left a task's group: they come back here when their parent ends.
 
         Their environment tells whose they are; those without a mark wait until no task runs.
         """
@@ -341,9 +341,9 @@ class ZygoteLoop:
             return
         self.strays = False
         running = self.supervisor.children
-        known = {spare.pid for spare in self.spares} | {child.pid for child in running.values()}
+        pids = {spare.pid for spare in self.spares} | {child.pid for child in running.values()}
         for pid in leftovers.children(os.getpid()):
-            if pid in known:
+            if pid in pids:
                 continue
             mark = _mark(pid)
             if not running or (mark is not None and mark not in running):
@@ -356,7 +356,7 @@ class ZygoteLoop:
 
 
 def _mark(pid: int) -> int | None:
-    """A process in, the task that it was started by out; None when that cannot be told."""
+    """Return the task that a process was started by, None when that cannot be told."""
     with contextlib.suppress(OSError, ValueError):
         for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             name, _, value = word.partition(b"=")
@@ -366,7 +366,7 @@ def _mark(pid: int) -> int | None:
 
 
 def _hand_over(fd: int, body: bytes) -> None:
-    """A spare's pipe and its task in; written by a blocking pipe, since the spare reads all of it at once."""
+    """Write a task to a spare's pipe, which blocks: the spare reads all of it at once."""
     data = memoryview(wire.LENGTH.pack(len(body)) + body)
     with contextlib.suppress(BrokenPipeError):  # it has died: its end is reported as the task's
         while data:
@@ -375,7 +375,7 @@ def _hand_over(fd: int, body: bytes) -> None:
 
 
 def _reap(pid: int) -> int | None:
-    """A child in; its exit status once it has ended (negative: by that signal), else None."""
+    """Return a child's exit status once it has ended (negative: by that signal), else None."""
     try:
         done, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
@@ -384,16 +384,16 @@ def _reap(pid: int) -> int | None:
 
 
 def strange_threads() -> list[str]:
-    """Names of this process's threads that a fork would lose and that may matter."""
-    found = []
+    """Return the names of this process's threads that a fork would lose and that may matter."""
+    names = []
     for thread in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
             name = (thread / "comm").read_text().strip()
             if int(thread.name) != os.getpid() and not name.startswith(SAFE_THREADS):
-                found.append(name)
-    return found
+                names.append(name)
+    return names
 
 
 def main(fd: int, preload: str) -> NoReturn:
-    """The driver's socket and the modules to import, separated by commas, in; serves until the driver ends."""
+    """Serve the driver at the other end of `fd` until it ends; `preload` are modules, separated by commas."""
     ZygoteLoop(fd, tuple(filter(None, preload.split(",")))).run()
