@@ -29,7 +29,7 @@ _SHELL_NAMES = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython", "d
 
 
 def run(path: str | os.PathLike[str], params: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """A notebook and parameters in; every name that it leaves, with its value, out; modules and `_names` left out.
+    """Run a notebook top to bottom; return every name that it leaves with its value, but modules and `_names`.
 
     Raises what a cell raises, NotebookError and ParameterError. The working directory is the notebook's folder
     while it runs, and `__main__` is a module of its own.
@@ -66,7 +66,7 @@ class _Plain:
         return step.scope if step is not None else ()
 
     def block(self, cells: Sequence[Cell], scope: tuple[str, ...]) -> None:
-        """Cells of one body; a foreach's own body becomes a loop where the foreach stands."""
+        """Run the cells of one body; a foreach's own body becomes a loop where the foreach stands."""
         looped: set[int] = set()
         for cell in cells:
             inner = self.scope(cell)
@@ -83,7 +83,7 @@ class _Plain:
             self.loop(self.flow.step(head[-1]), body, head)
 
     def between(self, cells: Sequence[Cell], body: Sequence[Cell], head: tuple[str, ...]) -> list[Cell]:
-        """Cells that stand among a body's without belonging to it: the loop needs them done before."""
+        """Return the cells that stand among a body's without belonging to it: the loop needs them done before."""
         inside = range(body[0].position, body[-1].position)
         others = [c for c in cells if c.position in inside and self.scope(c)[: len(head)] != head]
         loops = {self.scope(c)[: len(head)] for c in others if len(self.scope(c)) >= len(head)}
@@ -115,31 +115,31 @@ class _Plain:
             before = self.ran
             self.block(body, scope)
             last |= {name: self.space[name] for name in own & self.bound.pop()}
-            seen = self.seen.pop() | self.constants(steps)
+            names = self.seen.pop() | self.constants(steps)
             if self.ran == before:
                 continue  # every step of the body was skipped
-            left = {name: copy.deepcopy(self.space[name]) for name in seen if name in self.space}
-            entries.append(kept_entry(index, item, left))
+            values = {name: copy.deepcopy(self.space[name]) for name in names if name in self.space}
+            entries.append(kept_entry(index, item, values))
         self.restore(own, above | last)
 
     def restore(self, names: Iterable[str], values: Mapping[str, Any]) -> None:
-        """These names as they are there, without a value where they are not."""
+        """Put these names back as they were, without a value where they had none."""
         for name in names:
             self.space.pop(name, None)
         self.space.update(values)
 
     def constants(self, steps: Sequence[Step]) -> set[str]:
-        """What a body reads that is a definition."""
-        found = [self.flow.definitions[order] for step in steps for order in step.definitions]
-        return {name for d in found if d.kind == "definition" and not d.origins for name in d.names}
+        """Return what a body reads that is a definition."""
+        definitions = [self.flow.definitions[order] for step in steps for order in step.definitions]
+        return {name for d in definitions if d.kind == "definition" and not d.origins for name in d.names}
 
     def columns(self, head: str, entry: JoinedItem) -> list[str]:
-        """The names that the body writes and that fit into a table."""
-        written = {name for step in self.flow.steps if head in step.scope for name in step.writes}
-        return [name for name in entry.names() if name in written and is_scalar(getattr(entry, name))]
+        """Return the names that the body writes and that fit into a table."""
+        names = {name for step in self.flow.steps if head in step.scope for name in step.writes}
+        return [name for name in entry.names() if name in names and is_scalar(getattr(entry, name))]
 
     def cell(self, cell: Cell) -> None:
-        """One cell, with what its options say."""
+        """Run one cell, with what its options say."""
         step = self.steps.get(cell.position)
         if cell.kind == "params":
             self.space.setdefault("File", File)
@@ -166,19 +166,19 @@ class _Plain:
                     break
 
     def lost(self, step: Step) -> bool:
-        """Whether a step surely reads a name that was left by nobody as its maker was skipped or caught."""
+        """Return whether a step surely reads a name that nobody left, as its maker was skipped or caught."""
         return any(bind.sure and bind.name not in self.space and bind.name in self.excused for bind in step.bindings)
 
     def turn(self, step: Step) -> bool:
-        """The cell once; whether that was the last turn."""
+        """Run the cell once; return whether that was the last turn."""
         self.failed = False
         reads = {binding.name for binding in step.bindings}
-        made = {*step.writes} - reads - {*step.targets}
-        above = {name: self.space.pop(name) for name in made if name in self.space}
+        writes = {*step.writes} - reads - {*step.targets}
+        above = {name: self.space.pop(name) for name in writes if name in self.space}
         self.caught(step, lambda: self.run(step.source, step.label))
-        for bound, seen in zip(self.bound, self.seen, strict=True):
-            bound.update(made & self.space.keys())
-            seen.update(reads | made & self.space.keys())
+        for bindings, lookups in zip(self.bound, self.seen, strict=True):
+            bindings.update(writes & self.space.keys())
+            lookups.update(reads | writes & self.space.keys())
         self.space.update({name: value for name, value in above.items() if name not in self.space})
         if self.failed:
             self.excused |= {*step.writes}
@@ -187,7 +187,7 @@ class _Plain:
         return step.options.until is None or self.caught(step, lambda: self.holds(step.options.until)) is not False
 
     def caught(self, step: Step, work: Callable[[], _T]) -> _T | None:
-        """What some work gives; with `--catch`, None where it fails: the name holds the first failure."""
+        """Return what some work gives; with `--catch`, None where it fails: the name holds the first failure."""
         try:
             return work()
         except Exception as error:  # the user's code, as `try` around the cell would have it
@@ -200,11 +200,11 @@ class _Plain:
             return None
 
     def tell(self, name: str | None, caught: Caught | None) -> None:
-        """What the name of a --catch holds."""
+        """Set what the name of a --catch holds."""
         if name is not None:
             self.space[name] = caught
-            for seen in self.seen:
-                seen.add(name)
+            for names in self.seen:
+                names.add(name)
 
     def holds(self, expression: str | None) -> bool:
         return bool(self.evaluate(expression or "True"))
@@ -228,7 +228,7 @@ def _is_left(name: str, value: Any) -> bool:
 
 @contextlib.contextmanager
 def _only(shell: Shell) -> Iterator[Shell]:
-    """A shell that `get_ipython` finds inside, whichever this process has outside."""
+    """Let `get_ipython` find this shell inside the block, whichever this process has outside."""
     kinds = [kind for kind in Shell.mro() if "_instance" in vars(kind) or kind is Shell]
     before = [(kind, vars(kind).get("_instance")) for kind in kinds]
     for kind in kinds:
@@ -242,7 +242,7 @@ def _only(shell: Shell) -> Iterator[Shell]:
 
 @contextlib.contextmanager
 def _place(folder: str) -> Iterator[types.ModuleType]:
-    """The notebook's folder as working directory and first import place, and a `__main__` of its own."""
+    """Make the notebook's folder the working directory and first import place, and give it a `__main__` of its own."""
     module = types.ModuleType("__main__")
     before = sys.modules["__main__"], Path.cwd(), list(sys.path)
     sys.path.insert(0, folder)
