@@ -119,6 +119,7 @@ class Lookup:
 
     def settle(self, task: TaskId, record: Record | None) -> None:
         """Settle a task with this record; None: it left nothing, as it was skipped, failed or cancelled."""
+        # Where a condition did not hold nothing was left, except of a loop's step, whose variable the rest may read.
         self._records[task] = record if record is None or record.skipped is None or record.artifacts else None
         if task.part == "list" and record is not None:
             self._sizes[task.step, task.index] = len(record.artifacts)
@@ -465,6 +466,8 @@ class Lookup:
             silent=step.kind == "cell",
             now=time.time(),
         )
+        # The record that this task may make has to come after all that are there, whatever the clocks say: so the
+        # newest place among them is kept, also where `--fresh` lets none of them be read.
         many = step.code if step.scope and not task.part else ""
         unread = wishes.fresh or wishes.no_cache
         candidates = [] if unread else records.find(self.store, key, among=many)

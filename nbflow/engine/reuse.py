@@ -162,6 +162,7 @@ def _refusal(record: Record, wishes: Wishes) -> Reason | None:
         return ("expired", f"older than --expires: {describe_age(age)}")
     if wishes.expires is not None and age < -AHEAD:
         return ("expired", "its age is not known: the clock of the machine that made it was ahead")
+    # That nothing is left is the very result of a condition that did not hold: what follows asks about the others.
     if record.skipped is not None:
         return None
     if record.caught:

@@ -285,6 +285,8 @@ def _fill(state: RunState) -> Step:
     actions: list[Action] = []
     queue: list[TaskId] = []
     running = state.running
+    # In the order of the queue, but one that waits for a GPU, for memory or for its step's own limit does not hold up
+    # those behind it; only where all cores are taken nobody else is asked.
     for at, task in enumerate(state.queue):
         if cores >= state.slots:
             queue.extend(state.queue[at:])

@@ -299,6 +299,8 @@ class WarmLane:
                 self._workers.remove(worker)
             orders = list(worker.orders)
             worker.orders.clear()
+            # A worker that ends between two tasks does so with status 0, and nothing of the next one has run. With any
+            # other status the first one counts as begun, for it may have been.
             victim = orders.pop(0) if orders and (orders[0].begun or status != 0) else None
             if worker.served <= 2 and not worker.recalled and orders:
                 self._habits.setdefault(_step(orders[0].attempt.spec), Habit()).strikes += 1

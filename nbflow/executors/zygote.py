@@ -174,6 +174,8 @@ class Zygote:
         if problem is not None:
             self.unsafe = self.preload
         self.ready.set()
+        # Where it broke before it was ready, nothing of its tasks has run, and what it imported may be why: they go to
+        # one that imports nothing. Else each attempt knows whether its task has begun.
         for attempt, order in attempts:
             if problem is not None and self.preload and not self.closing:
                 self._again(attempt, order)

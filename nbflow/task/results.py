@@ -26,6 +26,8 @@ def outputs_of(
 
     Those are the names it was expected to write, and those newly bound or bound to another object; `--out` narrows.
     """
+    # A name that the text shows as written counts even where it holds the object that it held, as after `xs.append(1)`;
+    # any other counts only where it holds a new one. IPython's own names never do unless the cell has bound them.
     own = {name for replay in spec.own for name in replay.names} | star_names(spec.source)
     expected = {*spec.writes, *changed}
     values: dict[str, Any] = {}

@@ -279,7 +279,6 @@ class Stages:
         return neighbours
 
     def _is_bound(self, name: str) -> bool:
-        """Return whether the cell has bound a name."""
         value = self.namespace.get(name, MISSING)
         return value is not MISSING and value is not self.before.get(name, MISSING)
 

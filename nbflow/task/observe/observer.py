@@ -376,6 +376,7 @@ class Observer:
             full = whole_path(path, self.folder, self.spec.store)
             if full is None or full in self.read or full in self.written:
                 continue
+            # Nobody tells whether a named file was read or written: its time does.
             status = os.stat(full)
             if status.st_mtime_ns >= self._started_ns:
                 self.written[full] = False
@@ -399,6 +400,9 @@ class Observer:
         self, frame: types.FrameType | None, through: tuple[str, ...] = (), *, otherwise: bool = False
     ) -> bool:
         """Return whether the nearest frame outside `through`, the standard library and nbflow is the user's."""
+        # From the inside outwards. With `through`, the files that may lie between the user and what is watched, the
+        # first frame beyond them decides: a library that looks something up does so for itself. Without, the user may
+        # stand further out behind the standard library, but not behind an installed package.
         while frame is not None:
             file = frame.f_code.co_filename
             if file in self._own_files or file.startswith("<ipython-input"):
@@ -437,6 +441,7 @@ def whole_path(path: str, folder: str, store: str) -> str | None:
         return None
     if any(part in slashed + "/" for part in IGNORED_PARTS) or (slashed + "/").startswith(IGNORED_ROOTS):
         return None
+    # Before the temporary folder is left out, as the notebook's own folder may lie in it.
     if full.startswith(folder + os.sep) or full == folder:
         return full
     if full.startswith(os.path.realpath(tempfile.gettempdir()) + os.sep) or any(part in slashed for part in CACHES):
