@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from nbflow.errors import NbflowError, NotFoundError, OptionError, PlanError, ne
 from nbflow.model import Parameter
 from nbflow.render import dag, json_lines, listing, preview, table
 from nbflow.runs import client, exporting, launch
+from nbflow.runs.run_options import RunOptions
 
 
 @click.command()
@@ -226,8 +228,8 @@ def run(notebook: str | None, as_json: bool, **options: Any) -> int:
 
     `nbflow run NB --help` lists the notebook's parameters.
     """
-    path, wishes = _wishes(notebook, **options)
-    return _run(path, wishes, as_json)
+    path, wanted = _run_options(notebook, **options)
+    return _run(path, wanted, as_json)
 
 
 @cli.command(cls=NotebookCommand)
@@ -245,13 +247,13 @@ def resume(name: str | None, as_json: bool, fresh_steps: tuple[str, ...], **opti
     path = earlier.metadata["notebook"]
     if not path:
         raise PlanError(f"run {earlier.id} has no notebook file", fix="save the notebook, then `nbflow run NB`")
-    path, wishes = _wishes(path, fresh_steps=fresh_steps, **{**options, "store": earlier.store})
-    wishes["resume"] = f"{earlier.flow}/{earlier.id}"
-    wishes["all_cells"] = wishes["all_cells"] or earlier.metadata["all_cells"]
+    path, wanted = _run_options(path, fresh_steps=fresh_steps, **{**options, "store": earlier.store})
+    all_cells = wanted.all_cells or earlier.metadata["all_cells"]
+    wanted = replace(wanted, resume=f"{earlier.flow}/{earlier.id}", all_cells=all_cells)
     if not as_json:
         terminal.tell(f"resume of {earlier.flow}/{earlier.id}, {earlier.status}")
-        terminal.tell(table.plan_text(launch.plan(path, **wishes)))
-    return _run(path, wishes, as_json)
+        terminal.tell(table.plan_text(launch.plan_notebook(path, wanted)))
+    return _run(path, wanted, as_json)
 
 
 def _last_failed(store: str | None) -> client.Run:
@@ -267,10 +269,11 @@ def _is_step_of(run: client.Run, word: str) -> bool:
     return any(word in (step.name, step.label) for step in run.steps())
 
 
-def _wishes(
-    notebook: str | None, *, params: Sequence[str], fresh: bool, fresh_steps: Sequence[str], **options: Any
-) -> tuple[str, dict[str, Any]]:
-    """A command's words in; the notebook's path and the arguments of `launch.run` out.
+def _run_options(
+    notebook: str | None, *, params: Sequence[str], fresh: bool, fresh_steps: Sequence[str],
+    steps: Sequence[str] = (), **others: Any,
+) -> tuple[str, RunOptions]:  # fmt: skip
+    """Return the notebook's path and what a command's words ask of its run.
 
     A word after `--fresh` is its step only if there is another word for the notebook.
     """
@@ -284,17 +287,15 @@ def _wishes(
         if not separator or not name.strip():
             raise click.UsageError(f"-p {word}: a parameter is written NAME=VALUE")
         values[name.strip()] = value
-    if "steps" in options:
-        options["steps"] = list(options["steps"]) or None
-    return notebook, {**options, "params": values, "fresh": list(fresh_steps) or fresh}
+    return notebook, RunOptions(params=values, fresh=fresh_steps or fresh, steps=steps or None, **others)
 
 
-def _run(path: str, wishes: dict[str, Any], as_json: bool) -> int:
-    """A notebook and what is wished in; it is run and shown; the exit code out."""
+def _run(path: str, options: RunOptions, as_json: bool) -> int:
+    """Run a notebook, show the run, and return the exit code."""
     cancel = threading.Event()
-    watcher = terminal.watcher(as_json, lambda: launch.plan(path, **wishes))
+    watcher = terminal.watcher(as_json, lambda: launch.plan_notebook(path, options))
     with interrupts(cancel.set, "cancelling; press Ctrl-C again to kill\n"), watcher:
-        finished = launch.run(path, **wishes, watch=watcher, cancel=cancel)
+        finished = launch.run_notebook(path, options, watch=watcher, cancel=cancel)
     seen = finished.snapshot
     if isinstance(watcher, terminal.JsonLines):
         watcher.finish(seen, finished.store)
@@ -363,8 +364,8 @@ def dag_command(notebook: str, all_cells: bool, as_json: bool) -> int:
 @only_option
 def plan(notebook: str | None, as_json: bool, **options: Any) -> int:
     """Say which steps would run, and why."""
-    path, wishes = _wishes(notebook, **options)
-    found = launch.plan(path, **wishes)
+    path, wanted = _run_options(notebook, **options)
+    found = launch.plan_notebook(path, wanted)
     print(json_lines.line("plan", time.time(), None, json_lines.plan(found)) if as_json else table.plan_text(found))
     return DONE
 
@@ -379,9 +380,8 @@ def why(notebook: str, step: str, cost: bool, as_json: bool, **options: Any) -> 
 
     Names what changed: the line, input, parameter, file or package.
     """
-    path, wishes = _wishes(notebook, **options)
-    wishes.pop("workers")
-    found = launch.why(path, step, cost=cost, **wishes)
+    path, wanted = _run_options(notebook, **options)
+    found = launch.why(path, step, wanted, cost=cost)
     print(json_lines.plain(found) if as_json else table.why_text(step, found))
     return DONE
 

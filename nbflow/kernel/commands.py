@@ -16,6 +16,7 @@ from nbflow.flow.options import parse_size
 from nbflow.kernel.document import ORIGINS
 from nbflow.model import RunStatus
 from nbflow.render import dag, listing, table
+from nbflow.runs.run_options import RunOptions
 from nbflow.store import settings
 from nbflow.store.flows import find_flow, word_for
 
@@ -34,6 +35,14 @@ class CommandWords:
     def option(self, name: str) -> str | None:
         """The last value given to an option, None when it was not given."""
         return self.options[name][-1] if name in self.options else None
+
+    def number(self, name: str) -> int | None:
+        """The same as a number."""
+        word = self.option(name)
+        try:
+            return int(word) if word else None
+        except ValueError:
+            raise OptionError(f"--{name} {word}: not a number", fix=f"write --{name} 4") from None
 
 
 VALUED = ("store", "on", "workers", "tag", "params", "depth")
@@ -106,15 +115,13 @@ def run(session: Session, words: CommandWords) -> Any:
     known = {step.name for step in session.flow().steps}
     if fresh and named and named[-1] not in known and not steps:
         steps, named = named, []
-    workers = words.option("workers")
-    tags = tuple(words.options.get("tag", ()))
-    found = session.run_flow(
+    options = RunOptions(
         steps=steps or None, fresh=(named or True) if fresh is not None else False, params=words.params,
-        params_file=words.option("params"), workers=int(workers) if workers else None, tags=tags,
-        on=words.option("on"), background="background" in words.options, all_cells="all-cells" in words.options,
-        only=words.option("only"), again=words.options.get("again", ()),
+        params_file=words.option("params"), workers=words.number("workers"), tags=words.options.get("tag", ()),
+        on=words.option("on") or "local", all_cells="all-cells" in words.options, only=words.option("only"),
+        again=words.options.get("again", ()),
     )  # fmt: skip
-    return drawn_already(found)
+    return drawn_already(session.run_flow(options, background="background" in words.options))
 
 
 def drawn_already(run: Any) -> Any:
@@ -143,14 +150,12 @@ def resume(session: Session, words: CommandWords) -> Any:
             raise OptionError("no run has failed", fix="`%flow run` runs the flow")
         past = client.Run(found.run, store.url)
     name = f"{past.flow}/{past.id}"
-    wishes: dict[str, Any] = {"params": words.params, "params_file": words.option("params"), "resume": name,
-                              "again": words.options.get("again", ())}  # fmt: skip
-    print(f"resume of {name}, {past.status}\n{table.plan_text(session.plan(**wishes))}")
-    workers = words.option("workers")
-    return drawn_already(session.run_flow(
-        **wishes, tags=tuple(words.options.get("tag", ())), workers=int(workers) if workers else None,
-        background="background" in words.options,
-    ))  # fmt: skip
+    options = RunOptions(
+        params=words.params, params_file=words.option("params"), resume=name, again=words.options.get("again", ()),
+        tags=words.options.get("tag", ()), workers=words.number("workers"),
+    )  # fmt: skip
+    print(f"resume of {name}, {past.status}\n{table.plan_text(session.plan(options))}")
+    return drawn_already(session.run_flow(options, background="background" in words.options))
 
 
 ENDED_BADLY: tuple[RunStatus, ...] = ("failed", "cancelled", "lost")
@@ -186,7 +191,7 @@ def draw_dag(session: Session, words: CommandWords) -> Any:
 
 def plan(session: Session, words: CommandWords) -> Any:
     """`%flow plan`: what `%flow run` would execute and reuse, and why."""
-    found = session.plan(params=words.params, fresh=words.options.get("fresh", False) and True)
+    found = session.plan(RunOptions(params=words.params, fresh="fresh" in words.options))
     return ShownText(table.plan_text(found))
 
 
@@ -194,7 +199,7 @@ def why(session: Session, words: CommandWords) -> Any:
     """`%flow why STEP [--cost]`: whether a step would run, what changed, and what nbflow took beside it."""
     if not words.plain:
         raise OptionError("%flow why needs a step", fix="write `%flow why STEP`")
-    found = session.why(words.plain[0], params=words.params, cost="cost" in words.options)
+    found = session.why(words.plain[0], RunOptions(params=words.params), cost="cost" in words.options)
     return ShownText(table.why_text(words.plain[0], found))
 
 

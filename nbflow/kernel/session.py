@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from nbflow.kernel.task import KernelTask
 from nbflow.kernel.workspace import Knowledge
 from nbflow.model import Cell, Finding, Flow, Plan, RunEvent, Snapshot, Step, TaskOutput
 from nbflow.render import table
+from nbflow.runs.run_options import RunOptions
 from nbflow.store import location, settings
 from nbflow.store.serialize.registry import Registry
 from nbflow.task.bytecode import distrust, trust
@@ -462,14 +463,12 @@ class Session:
             return facts.checked(self.flow(), self.known.store())
         return self.flow()
 
-    def run_flow(
-        self, *, background: bool = False, on: str | None = None, all_cells: bool = False, **wishes: Any
-    ) -> Run | None:
-        """What `%flow run` was told in; the finished Run out; None for one that goes on in the background.
+    def run_flow(self, options: RunOptions, *, background: bool = False) -> Run | None:
+        """Run the flow and return its Run; None for one that goes on in the background.
 
-        RunFailed when it did not succeed, whatever `launch.begin` raises before anything ran.
+        Raises RunFailed when it did not succeed, and whatever `launch.begin` raises before anything ran.
         """
-        run = self.start_run(on=on, all_cells=all_cells, **wishes)
+        run = self.start_run(options)
         if background:
             print(f"{run.name} runs in the background: `%flow status` tells how it stands")
             run.leave(BackgroundScreen(self.ip, run.name) if getattr(self.ip, "kernel", None) is not None else None)
@@ -477,10 +476,8 @@ class Session:
         run.wait(RunScreen(self.ip, run.name))
         return self._end(run)
 
-    def start_run(
-        self, *, on: str | None = None, all_cells: bool = False, shown: bool = True, **wishes: Any
-    ) -> FlowRun:
-        """What a run is told in; the run, on its way, out; whatever `launch.begin` raises before anything ran.
+    def start_run(self, options: RunOptions, *, shown: bool = True) -> FlowRun:
+        """Start a run and return it; raise whatever `launch.begin` raises before anything ran.
 
         Without `shown` there is no cell that would show it.
         """
@@ -489,13 +486,17 @@ class Session:
         self._refuse_second()
         self.document.refresh()
         self.known.flush()
-        executors = self.known.executors(on)
-        flow = self.known.whole_flow(all_cells=all_cells)
+        executors = self.known.executors(options.on)
+        flow = self.known.whole_flow(all_cells=options.all_cells)
         run = FlowRun(self.ip, self.audience, shown=shown)
-        runner = begin(flow, store=self.known.store_option, executors=executors, watch=run.watch, **wishes)
+        runner = begin(flow, self._in_store(options), executors, watch=run.watch)
         self._run = run
         run.start(runner)
         return run
+
+    def _in_store(self, options: RunOptions) -> RunOptions:
+        """Return options with the datastore that this kernel uses."""
+        return replace(options, store=self.known.store_option)
 
     def _refuse_second(self) -> None:
         if self._run is not None and not self._run.over:
@@ -541,19 +542,19 @@ class Session:
         except KeyboardInterrupt:
             print(f"the run goes on; `nbflow cancel {past.flow}/{past.id}` ends it")
 
-    def plan(self, **wishes: Any) -> Plan:
-        """What `%flow run` would do."""
+    def plan(self, options: RunOptions) -> Plan:
+        """Return what `run_flow` with these options would do."""
         from nbflow.runs.launch import plan_flow
 
         self.known.flush()
-        return plan_flow(self.flow(), self.known.executors(), store=self.known.store_option, **wishes)
+        return plan_flow(self.flow(), self._in_store(options), self.known.executors())
 
-    def why(self, step: str, **wishes: Any) -> dict[str, Any]:
-        """Whether a step would run, and what changed."""
+    def why(self, step: str, options: RunOptions, *, cost: bool = False) -> dict[str, Any]:
+        """Return whether a step would run, and what changed, as `launch.why` does."""
         from nbflow.runs.launch import why_flow
 
         self.known.flush()
-        return why_flow(self.flow(), step, self.known.executors(), store=self.known.store_option, **wishes)
+        return why_flow(self.flow(), step, self._in_store(options), self.known.executors(), cost=cost)
 
     def status(self) -> list[str]:
         """How the run stands, where the document comes from, which names wait to be read."""

@@ -36,6 +36,7 @@ from nbflow.model import (
     TaskState,
     TaskView,
 )
+from nbflow.runs.run_options import RunOptions
 from nbflow.store.serialize.pickler import Unstorable
 from nbflow.task import results
 from nbflow.task.context import current
@@ -232,10 +233,9 @@ class KernelLane:
         again = step.name in self._elsewhere
         self._elsewhere.add(step.name)
         run = FlowRun(self.known.ip, self.known.audience)
-        runner = begin(
-            self.known.whole_flow(), store=self.known.store_option, executors=self.known.executors(), steps=[step.name],
-            fresh=[step.name] if again else False, watch=run.watch,
-        )  # fmt: skip
+        alone = (step.name,)
+        options = RunOptions(store=self.known.store_option, steps=alone, fresh=alone if again else False)
+        runner = begin(self.known.whole_flow(), options, self.known.executors(), watch=run.watch)
         run.start(runner)
         many = bool(step.scope)  # the items of a fan-out run at once: their outputs need a place each
         run.wait(RunScreen(self.known.ip, run.name) if many else StepScreen(self.known.ip, run.name, step.name))

@@ -12,6 +12,7 @@ from nbflow.errors import NbflowError
 from nbflow.flow.options import parse_header
 from nbflow.page.messages import AckMessage
 from nbflow.page.publisher import Pages
+from nbflow.runs.run_options import RunOptions
 from nbflow.tracebacks import text_of
 
 Command = Mapping[str, Any]
@@ -77,10 +78,10 @@ def check(pages: Pages, command: Command) -> None:
 
 def run(pages: Pages, command: Command) -> str:
     """The flow, or steps of it with all that they need, in the background."""
-    steps = [str(step) for step in command.get("steps", ())]
+    steps = tuple(str(step) for step in command.get("steps", ()))
     params = {str(name): str(value) for name, value in command.get("params", {}).items()}
-    fresh: bool | list[str] = (steps or True) if command.get("fresh") else False
-    return _begin(pages, command, steps=steps or None, params=params, fresh=fresh)
+    fresh: bool | tuple[str, ...] = (steps or True) if command.get("fresh") else False
+    return _begin(pages, command, RunOptions(params=params, steps=steps or None, fresh=fresh))
 
 
 def resume(pages: Pages, command: Command) -> str:
@@ -88,17 +89,17 @@ def resume(pages: Pages, command: Command) -> str:
     from nbflow.page import queries
 
     past = str(command.get("run", "")) or queries.last_unfinished(pages.store, pages.flow)
-    return _begin(pages, command, resume=past)
+    return _begin(pages, command, RunOptions(resume=past))
 
 
-def _begin(pages: Pages, command: Command, **wishes: Any) -> str:
-    """A run that starts as soon as no cell runs; what cannot be known before that is refused later."""
+def _begin(pages: Pages, command: Command, options: RunOptions) -> str:
+    """Start a run as soon as no cell runs; what cannot be known before that is refused later."""
     if pages.audience.busy:
         raise NbflowError("a run is under way", fix="wait for it, or cancel it")
 
     def start() -> None:
         try:
-            pages.session.start_run(shown=False, **wishes)
+            pages.session.start_run(options, shown=False)
         except Exception as error:  # defaults of parameters are the user's code
             refuse(pages, command, error)
 

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,6 +41,7 @@ from nbflow.model import (
 from nbflow.plugins import Executor
 from nbflow.runs import client, garbage
 from nbflow.runs.parameters import Given, Wish, as_text, evaluate, read_params_file
+from nbflow.runs.run_options import PathLike, RunOptions
 from nbflow.runs.single_step import Pins, last_results
 from nbflow.store import location, records, stored_run
 from nbflow.store.flows import claim_flow
@@ -48,9 +49,6 @@ from nbflow.store.index import Index
 from nbflow.store.location import Store
 from nbflow.store.settings import most_bytes, without_ignored
 from nbflow.task import secrets
-
-PathLike = str | os.PathLike[str]
-
 
 # ---------------------------------------------------------------- the public doors
 
@@ -81,14 +79,11 @@ def run(
     with `--once` that may begin although an earlier run began them. Raises NotebookError, ParameterError, PlanError or
     StoreError only before anything ran.
     """
-    with Executors(on) as executors:
-        runner = begin(
-            load_flow(path, all_cells=all_cells), store=store, params=params or {}, params_file=params_file,
-            executors=executors, workers=workers, fresh=fresh, steps=steps, tags=tags, resume=resume, only=only,
-            again=again, watch=watch,
-        )  # fmt: skip
-        _run_until(runner, cancel)
-    return client.Run(stored_run.StoredRun(runner.lookup.store, runner.place))
+    options = RunOptions(
+        params=params or {}, params_file=params_file, on=on, store=store, workers=workers, fresh=fresh, steps=steps,
+        only=only, again=again, tags=tuple(tags), resume=resume, all_cells=all_cells,
+    )  # fmt: skip
+    return run_notebook(path, options, watch=watch, cancel=cancel)
 
 
 def plan(
@@ -111,12 +106,33 @@ def plan(
 
     Raises NotebookError, ParameterError, PlanError or StoreError as `run` does.
     """
-    del workers
-    with Executors(on) as executors:
-        return plan_flow(
-            load_flow(path, all_cells=all_cells), executors, store=store, params=params, params_file=params_file,
-            fresh=fresh, steps=steps, resume=resume, only=only, again=again, tags=tags,
-        )  # fmt: skip
+    options = RunOptions(
+        params=params or {}, params_file=params_file, on=on, store=store, workers=workers, fresh=fresh, steps=steps,
+        only=only, again=again, tags=tuple(tags), resume=resume, all_cells=all_cells,
+    )  # fmt: skip
+    return plan_notebook(path, options)
+
+
+# ---------------------------------------------------------------- the same with options that are built already
+
+
+def run_notebook(
+    path: PathLike, options: RunOptions, *, watch: Watch | None = None, cancel: threading.Event | None = None
+) -> client.Run:
+    """Run a notebook as a flow and return its Run, as `run` does.
+
+    `watch` is called from the runner's thread with each change; `cancel`, when set from elsewhere, stops the run.
+    """
+    with Executors(options.on) as executors:
+        runner = begin(load_flow(path, all_cells=options.all_cells), options, executors, watch=watch)
+        _run_until(runner, cancel)
+    return client.Run(stored_run.StoredRun(runner.lookup.store, runner.place))
+
+
+def plan_notebook(path: PathLike, options: RunOptions) -> Plan:
+    """Return what `run_notebook` with the same options would do; nothing runs and nothing is written."""
+    with Executors(options.on) as executors:
+        return plan_flow(load_flow(path, all_cells=options.all_cells), options, executors)
 
 
 def check(path: PathLike, *, all_cells: bool = False) -> Flow:
@@ -127,13 +143,15 @@ def check(path: PathLike, *, all_cells: bool = False) -> Flow:
     return flow
 
 
-def why(path: PathLike, step: str, **wishes: Any) -> dict[str, Any]:
-    """A notebook and a step in; whether it would run or be reused, and what changed, out.
+def why(path: PathLike, step: str, options: RunOptions | None = None, *, cost: bool = False) -> dict[str, Any]:
+    """Return whether a step of a notebook would run or be reused, and what changed.
 
-    The keys are "action" ("run" or "reuse") and "reasons", a list of {code, what, before, after}.
+    The keys are "action" ("run" or "reuse") and "reasons", a list of {code, what, before, after}; with `cost` also
+    "elapsed" and "costs", in seconds.
     """
-    with Executors(wishes.pop("on", "local")) as executors:
-        return why_flow(load_flow(path, all_cells=wishes.pop("all_cells", False)), step, executors, **wishes)
+    options = options or RunOptions()
+    with Executors(options.on) as executors:
+        return why_flow(load_flow(path, all_cells=options.all_cells), step, options, executors, cost=cost)
 
 
 # ---------------------------------------------------------------- parts that the kernel's session uses too
@@ -212,46 +230,15 @@ class Executors:
             raise PlanError(f"--on {url}: {error.message}", fix=error.fix) from None
 
 
-def plan_flow(
-    flow: Flow,
-    executors: Executors,
-    *,
-    store: str | None,
-    params: Mapping[str, Any] | None = None,
-    params_file: PathLike | None = None,
-    fresh: bool | Sequence[str] = False,
-    steps: Sequence[str] | None = None,
-    resume: str | None = None,
-    only: str | None = None,
-    again: Sequence[str] = (),
-    tags: Iterable[str] = (),
-) -> Plan:
-    """A flow and what the user wants in; what a run would do out."""
-    ready = _prepare(
-        flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
-        steps=steps, resume=resume, only=only, again=again, run=None, tags=tuple(tags),
-    )  # fmt: skip
+def plan_flow(flow: Flow, options: RunOptions, executors: Executors) -> Plan:
+    """Return what a run of a flow with these options would do."""
+    ready = _prepare(flow, options, executors, run=None)
     return Plan(flow=ready.flow.name, tasks=forecast.rows(ready.flow, ready.lookup), findings=ready.flow.findings)
 
 
-def why_flow(
-    flow: Flow,
-    step: str,
-    executors: Executors,
-    *,
-    store: str | None = None,
-    params: Mapping[str, Any] | None = None,
-    params_file: PathLike | None = None,
-    fresh: bool | Sequence[str] = False,
-    again: Sequence[str] = (),
-    cost: bool = False,
-    tags: Iterable[str] = (),
-) -> dict[str, Any]:
-    """A flow and a step in; whether it would run or be reused, and what changed, as `why` gives it, out."""
-    ready = _prepare(
-        flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
-        steps=None, resume=None, again=again, run=None, tags=tuple(tags),
-    )  # fmt: skip
+def why_flow(flow: Flow, step: str, options: RunOptions, executors: Executors, *, cost: bool = False) -> dict[str, Any]:
+    """Return whether a step of a flow would run or be reused, and what changed, as `why` gives it."""
+    ready = _prepare(flow, replace(options, steps=None, resume=None, only=None), executors, run=None)
     return why_in(ready.flow, ready.lookup, step, cost=cost)
 
 
@@ -260,28 +247,14 @@ def load_flow(path: PathLike, *, all_cells: bool = False) -> Flow:
     return build_flow(without_ignored(read_notebook(Path(path))), all_cells=all_cells)
 
 
-def begin(
-    flow: Flow,
-    *,
-    store: str | None,
-    executors: Executors,
-    params: Mapping[str, Any] | None = None,
-    params_file: PathLike | None = None,
-    workers: int | None = None,
-    fresh: bool | Sequence[str] = False,
-    steps: Sequence[str] | None = None,
-    tags: Iterable[str] = (),
-    resume: str | None = None,
-    only: str | None = None,
-    again: Sequence[str] = (),
-    watch: Watch | None = None,
-) -> Runner:
-    """A flow and what the user wants in; a Runner, checked and ready to `run()`, out."""
-    tags = tuple(check_tag(tag) for tag in tags)
-    ready = _prepare(
-        flow, store=store, params=params or {}, params_file=params_file, executors=executors, fresh=fresh,
-        steps=steps, resume=resume, only=only, again=again, run=records.new_run_id, tags=tags,
-    )  # fmt: skip
+def begin(flow: Flow, options: RunOptions, executors: Executors, *, watch: Watch | None = None) -> Runner:
+    """Return a Runner that is checked and ready to `run()` a flow.
+
+    Raises PlanError, ParameterError or StoreError for everything that can be known before anything runs.
+    """
+    tags = tuple(check_tag(tag) for tag in options.tags)
+    only, steps = options.only, options.steps
+    ready = _prepare(flow, replace(options, tags=tags), executors, run=records.new_run_id)
     run_id, given = ready.lookup.facts.run, ready.given
     secrets.refuse_missing(ready.flow.steps if only is None else [ready.flow.step(find_step(only, flow.steps))])
     asked = (steps or ()) if only is None else (only,)
@@ -290,7 +263,7 @@ def begin(
         asked=tuple(find_step(word, flow.steps) for word in asked), given=given.places,
         tags=tags, origin=ready.lookup.facts.origin, on=executors.on,
     )  # fmt: skip
-    slots = workers or executors.slots()
+    slots = options.workers or executors.slots()
     claims.check_store(ready.lookup.store, ready.flow.steps)
     known = claim_flow(ready.lookup.store, flow.notebook)
     lost = stored_run.lost_before(ready.lookup.store, known)
@@ -313,26 +286,15 @@ class PreparedRun:
 
 
 def _prepare(
-    flow: Flow,
-    *,
-    store: str | None,
-    params: Mapping[str, Any],
-    params_file: PathLike | None,
-    executors: Executors,
-    fresh: bool | Sequence[str],
-    steps: Sequence[str] | None,
-    resume: str | None,
-    run: Callable[[Store], str] | None,
-    only: str | None = None,
-    again: Sequence[str] = (),
-    tags: tuple[str, ...] = (),
+    flow: Flow, options: RunOptions, executors: Executors, *, run: Callable[[Store], str] | None
 ) -> PreparedRun:
-    """Everything that may be wrong before a run, checked; parameters evaluated. `run` gives its id, None: none."""
-    words = steps if only is None else [only]
+    """Check everything that may be wrong before a run and evaluate parameters; `run` makes its id, None for a plan."""
+    fresh, only, resume = options.fresh, options.only, options.resume
+    words = options.steps if only is None else (only,)
     wanted = None if words is None else [find_step(word, flow.steps) for word in words]
     check_flow(flow, wanted)
     _refuse_missing(flow)
-    url = location.store_url(store, flow.notebook.folder)
+    url = location.store_url(options.store, flow.notebook.folder)
     opened = location.open_store(url)
     run_id = run(opened) if run is not None else ""
     known = facts.known_changes(flow, opened)
@@ -350,13 +312,13 @@ def _prepare(
 
     ran = flow if wanted is None else with_ancestors(flow, wanted)
     pins = Pins() if only is None else last_results(opened, ran, wanted or (), resume)
-    wish = Wish(params, read_params_file(params_file), pins.run or resume)
+    wish = Wish(options.params, read_params_file(options.params_file), pins.run or resume)
     ran, given = evaluate(ran, opened, wish, executors.get, run_id)
     origin = stored_run.find_run(opened, resume).run if resume is not None and only is None else None
     told = RunFacts(
-        run=run_id, store_url=opened.url, values=given.values, tags=tags, origin=origin, fresh=pins.steps or chosen,
-        pinned=pins.records, only=only is not None, whole=words is None, variables=executors.variables,
-        again=frozenset(find_step(word, flow.steps) for word in again),
+        run=run_id, store_url=opened.url, values=given.values, tags=tuple(options.tags), origin=origin,
+        fresh=pins.steps or chosen, pinned=pins.records, only=only is not None, whole=words is None,
+        variables=executors.variables, again=frozenset(find_step(word, flow.steps) for word in options.again),
     )  # fmt: skip
     return PreparedRun(ran, Lookup(ran, opened, told, given.records), given, understand)
 

@@ -11,6 +11,7 @@ import pytest
 import nbflow
 from nbflow.flow.notebook import document_of
 from nbflow.runs import launch
+from nbflow.runs.run_options import RunOptions
 from tests.support.kernel import Kernel, NotebookFile
 
 pytestmark = pytest.mark.running
@@ -40,7 +41,7 @@ def state(run: nbflow.Run, step: str = "read") -> str:
 
 
 def why(path: Path, step: str = "read", **wishes: Any) -> tuple[str, list[str]]:
-    found = launch.why(path, step, **wishes)
+    found = launch.why(path, step, RunOptions(**wishes))
     return found["action"], [reason["what"] for reason in found["reasons"]]
 
 

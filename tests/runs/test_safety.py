@@ -17,6 +17,7 @@ from nbflow.flow.notebook import document_of
 from nbflow.flow.options import check_name
 from nbflow.runs import client, compare, launch
 from nbflow.runs.garbage import Policy, clean, plan_cleaning
+from nbflow.runs.run_options import RunOptions
 from nbflow.store import records
 from nbflow.store.index import Index
 from nbflow.store.location import open_store, safe_name
@@ -79,7 +80,7 @@ LOOKS: dict[str, Callable[[nbflow.Run], Any]] = {
     "inputs": lambda run: run["after"].task.load_inputs(),
     "check": lambda run: launch.check("demo.ipynb"),
     "plan": lambda run: launch.plan("demo.ipynb"),
-    "why": lambda run: launch.why("demo.ipynb", "trap", params={"lr": 2}),
+    "why": lambda run: launch.why("demo.ipynb", "trap", RunOptions(params={"lr": 2})),
     "diff": lambda run: [show(compare.compare(run, run)) for show in (compare.text, compare.as_html)],
     "index": lambda run: Index(run.store).runs(open_store(run.store)),
     "again": lambda run: shown(nbflow.run("demo.ipynb")),

@@ -21,6 +21,7 @@ from nbflow.errors import NbflowError
 from nbflow.flow.graph import build_flow
 from nbflow.flow.notebook import parse_document
 from nbflow.runs.launch import Executors, plan_flow
+from nbflow.runs.run_options import RunOptions
 
 ODD: tuple[Any, ...] = (
     None, True, 0, -1, 1.5, 10**30, "", " ", "x" * 300, "\ud800", "\x00", "\ufeff", "a\nb", [], [1], [[["a"]]], {},
@@ -142,7 +143,7 @@ def understand(text: str, folder: Path) -> None:
         finding.message.encode()
     if flow.steps and not any(finding.level == "error" for finding in flow.findings):
         with Executors() as executors:
-            plan_flow(flow, executors, store=str(folder / "store"))
+            plan_flow(flow, RunOptions(store=str(folder / "store")), executors)
 
 
 def broken_by(act: Callable[[str], object], text: str) -> str:
