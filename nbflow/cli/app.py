@@ -24,7 +24,7 @@ from nbflow.cli.runs import attach, card, diff, fsck, gc, json_option, store_opt
 from nbflow.errors import NbflowError, NotFoundError, OptionError, PlanError, nearest
 from nbflow.model import Parameter
 from nbflow.render import dag, json_lines, listing, preview, table
-from nbflow.runs import client, exporting, launch
+from nbflow.runs import client, exporting, launch, printed
 from nbflow.runs.run_options import RunOptions
 
 
@@ -424,7 +424,7 @@ def show(name: str, target: str | None, store: str | None) -> int:
     if target is not None:
         if not isinstance(found, client.Run):
             raise click.UsageError("--notebook needs a run, not a part of it")
-        _write(target, found.notebook_with_outputs())
+        printed.write_text(target, found.notebook_with_outputs())
         print(f"wrote {target}")
     elif isinstance(found, client.Artifact):
         print(terminal.artifact_text(found.manifest))
@@ -437,13 +437,6 @@ def show(name: str, target: str | None, store: str | None) -> int:
     return DONE
 
 
-def _write(target: str, text: str) -> None:
-    try:
-        Path(target).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.UsageError(f"{target} cannot be written: {error.strerror}") from None
-
-
 @cli.command()
 @click.argument("name", metavar="RUN/STEP[/ITEM]")
 @click.option("--attempt", type=click.IntRange(1), metavar="N", help="Not the last attempt but this one.")
@@ -453,21 +446,7 @@ def logs(name: str, attempt: int | None, store: str | None) -> int:
 
     What it wrote to standard error goes there.
     """
-    found = client.locate(name, store)
-    if not isinstance(found, client.Step | client.Task):
-        raise NotFoundError(f"{name!r} names no step", fix="write RUN/STEP or RUN/STEP/ITEM")
-    tasks = found.tasks if isinstance(found, client.Step) else [found]
-    for task in tasks:
-        if len(tasks) > 1:
-            print(f"== {task.name}{'' if task.turn is None else f', turn {task.turn}'}")
-        numbers = {one.attempt: one for one in task.attempts}
-        if attempt is not None and attempt not in numbers:
-            raise NotFoundError(f"{task.name} has no attempt {attempt}", fix=f"it has {len(numbers)}")
-        pieces = (numbers[attempt] if attempt is not None else task).pieces()
-        terminal.show_outputs(pieces)
-        error = numbers[attempt].error if attempt is not None else task.error
-        if error is not None and not any(piece.get("output_type") == "error" for piece in pieces):
-            print((error.traceback or str(error)).rstrip(), file=sys.stderr, flush=True)
+    printed.print_logs(name, attempt, store)
     return DONE
 
 

@@ -15,6 +15,7 @@ from nbflow.cli.exit_codes import DONE, FAILED, exit_code, interrupts
 from nbflow.flow.options import parse_size
 from nbflow.render import json_lines, preview, table
 from nbflow.runs import client, compare, garbage, integrity
+from nbflow.runs.printed import write_text
 from nbflow.store.location import open_store, store_at, store_url
 from nbflow.store.settings import most_bytes
 
@@ -152,9 +153,6 @@ def card(name: str, target: str | None, template: str, store: str | None) -> int
         print(found.text)
         return DONE
     page = found.html
-    try:
-        Path(target).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise click.UsageError(f"{target} cannot be written: {error.strerror}") from None
+    write_text(target, page)
     print(f"wrote {target} ({preview.size(len(page.encode()))})")
     return DONE

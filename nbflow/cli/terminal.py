@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +25,7 @@ from nbflow.model import (
     TaskOutput,
 )
 from nbflow.render import json_lines, preview, table
+from nbflow.runs.printed import output_text
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
@@ -42,7 +42,6 @@ STYLES = {
     "pending": "dim",
     "skipped": "dim",
 }
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 """What sets colours in a terminal, and is left out where output goes elsewhere."""
 
 FRAMES = 10.0
@@ -299,26 +298,6 @@ def task_line(snapshot: Snapshot, event: TaskChanged) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def output_text(output: Mapping[str, Any]) -> str:
-    """One nbformat output in; its plain text out, an empty string where it has none."""
-    if output.get("output_type") == "stream":
-        return _joined(output.get("text", ""))
-    if output.get("output_type") == "error":
-        return "\n".join(output.get("traceback") or ()) + "\n"
-    data = output.get("data")
-    return _joined(data.get("text/plain", "")) + "\n" if isinstance(data, dict) and "text/plain" in data else ""
-
-
-def show_outputs(pieces: Iterable[Mapping[str, Any]]) -> None:
-    """A task's outputs in order in; text goes to standard output, what went to standard error there, out."""
-    for piece in pieces:
-        stderr = piece.get("output_type") == "error" or piece.get("name") == "stderr"
-        target = sys.stderr if stderr else sys.stdout
-        text = output_text(piece)
-        target.write(text if target.isatty() else COLOURS.sub("", text))
-        target.flush()
-
-
 def artifact_text(manifest: Manifest) -> str:
     """An artifact in; one line of what is known without loading it, and why it was not stored, out."""
     parts = [manifest.name, manifest.type, preview.shape(manifest.shape)]
@@ -360,8 +339,3 @@ def show_failures(snapshot: Snapshot) -> None:
         if failure.traceback:
             tell(failure.traceback.rstrip(), sys.stderr)
         show_error(error)
-
-
-def _joined(text: object) -> str:
-    """A text in nbformat, one string or many, in; one string out."""
-    return "".join(map(str, text)) if isinstance(text, list | tuple) else str(text)

@@ -45,7 +45,6 @@ class CommandWords:
             raise OptionError(f"--{name} {word}: not a number", fix=f"write --{name} 4") from None
 
 
-VALUED = ("store", "on", "workers", "tag", "params", "depth")
 FLAGS = ("background", "all", "all-cells", "dry-run", "force", "cell", "check", "cost")
 SHORT = {"-p": "--param", "-o": "--output"}
 
@@ -207,11 +206,27 @@ def why(session: Session, words: CommandWords) -> Any:
 
 
 def show(session: Session, words: CommandWords) -> Any:
-    """`%flow show RUN/STEP/NAME`: a run, a step, a task or an artifact."""
-    from nbflow.runs import client
+    """`%flow show RUN[/STEP[/ITEM]][/NAME] [--notebook FILE]`: a run, a step, a task, a value; a run's notebook."""
+    from nbflow.runs import client, printed
 
-    found = client.locate(path_of(session, words), store=session.known.store().url)
-    return getattr(found, "value", found)
+    past = client.locate(path_of(session, words), store=session.known.store().url)
+    target = words.option("notebook")
+    if target is None:
+        return getattr(past, "value", past)
+    if not isinstance(past, client.Run):
+        raise OptionError("--notebook needs a run, not a part of it", fix="write `%flow show RUN --notebook FILE`")
+    printed.write_text(target, past.notebook_with_outputs())
+    print(f"wrote {target}")
+    return None
+
+
+def logs(session: Session, words: CommandWords) -> None:
+    """`%flow logs [RUN/]STEP[/ITEM] [--attempt N]`: what a step of a run printed; without RUN, of the last one."""
+    from nbflow.runs import printed
+
+    if not words.plain:
+        raise OptionError("%flow logs needs a step", fix="write `%flow logs STEP`, or `%flow logs RUN/STEP`")
+    printed.print_logs(path_of(session, words), words.number("attempt"), session.known.store().url)
 
 
 def path_of(session: Session, words: CommandWords) -> str:
@@ -232,14 +247,14 @@ def flow_word(session: Session) -> str:
 
 def card(session: Session, words: CommandWords) -> Any:
     """`%flow card RUN/STEP[/ITEM] [--template NAME] [--output FILE]`: the card of a task, a step or a run."""
-    from nbflow.runs import client
+    from nbflow.runs import client, printed
 
     store = session.known.store().url
     found = client.card_at(path_of(session, words), words.option("template") or "", store)
     target = words.option("output")
     if target is None:
         return found
-    Path(target).write_text(found.html, encoding="utf-8")
+    printed.write_text(target, found.html)
     print(f"wrote {target}")
     return None
 
@@ -452,7 +467,8 @@ COMMANDS: Mapping[str, Command] = {
     "dag": Command(draw_dag),
     "plan": Command(plan, ("param", "fresh")),
     "why": Command(why, ("param", "cost")),
-    "show": Command(show),
+    "show": Command(show, ("notebook",)),
+    "logs": Command(logs, ("attempt",)),
     "card": Command(card, ("template", "output")),
     "load": Command(load_inputs, ("cell",)),
     "tag": Command(tag, ("remove",)),

@@ -274,6 +274,46 @@ def test_show_and_load(commands: Kernel) -> None:
     assert commands.execute("del xs\n%flow load flow/latest/double\nprint(xs)").stdout.endswith("[1, 2, 3]\n")
 
 
+def test_logs_and_the_notebook_of_a_run(start: Start, tmp_path: Path) -> None:
+    shown = "%%step shown\nimport sys\nprint('counted', 3)\nprint('careful', file=sys.stderr)\nn = 3\nn"
+    each = "%%step each --foreach k in range(n)\nprint('item', k)\nsquare = k * k"
+    bad = "%%step bad --retry 1\nprint('before')\n1 / (n - 3)"
+    kernel = start({"shown": shown, "each": each, "bad": bad})
+    assert kernel.execute("%flow run shown each").status == "ok"
+    assert kernel.execute("%flow run").ename == "RunFailed"
+    logs = kernel.execute("%flow logs shown")
+    assert logs.status == "ok", logs.text
+    assert logs.stdout == "counted 3\n3\n"
+    assert logs.stderr == "careful\n"
+    assert kernel.execute("%flow logs latest/each/1").stdout == "item 1\n"
+    assert kernel.execute("%flow logs flow/latest/each").stdout.splitlines()[:2] == ["== each/0", "item 0"]
+    first = kernel.execute("%flow logs bad --attempt 1")
+    assert first.stdout == "before\n"
+    assert "ZeroDivisionError" in first.stderr
+    target = tmp_path / "seen.ipynb"
+    assert f"wrote {target}" in kernel.execute(f"%flow show latest --notebook {target}").stdout
+    assert "counted 3" in target.read_text()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("%flow logs", "needs a step"),
+        ("%flow logs latest", "names no step"),
+        ("%flow logs double --attempt 7", "has no attempt 7"),
+        ("%flow logs double --attempt two", "not a number"),
+        ("%flow show double --notebook x.ipynb", "needs a run, not a part of it"),
+        ("%flow show latest --notebook no/such/folder/x.ipynb", "cannot be written"),
+        ("%flow card double --output no/such/folder/x.html", "cannot be written"),
+    ],
+)
+def test_commands_that_cannot_be_done(commands: Kernel, command: str, message: str) -> None:
+    assert commands.execute("%flow run").status == "ok"
+    executed = commands.execute(command)
+    assert executed.status == "error"
+    assert message in executed.traceback
+
+
 def test_run_in_the_background(start: Start) -> None:
     kernel = start({"slow": "%%step slow\nimport time\ntime.sleep(1)\nslow = 5", **CHAIN})
     executed = kernel.execute("%flow run --background")
