@@ -21,6 +21,9 @@ from nbflow.render import preview, table
 from nbflow.store.index import Index
 from nbflow.tracebacks import unforeseen
 
+SETTLING = 10.0
+"""Seconds that a cell waits for the end of a run whose table shows it as ended."""
+
 
 class FlowRun:
     """One run on its way; `watch` is called from the runner's thread, all else belongs to the kernel's."""
@@ -116,6 +119,16 @@ class FlowRun:
     def over(self) -> bool:
         """Whether it has ended."""
         return self._over.is_set()
+
+    def settle(self) -> bool:
+        """Return whether it has ended; where its table says so already, wait for the last of its events to be stored.
+
+        The table shows the end as soon as the last task has ended, and then the store is written: a cell that a person
+        runs on seeing "done" must find what the run left. A store that hangs must not hold the cell for ever.
+        """
+        if self.status != "running":
+            self._over.wait(SETTLING)
+        return self.over
 
     @property
     def status(self) -> RunStatus:

@@ -206,7 +206,7 @@ class Session:
 
     def _get_ready(self, request: Request, cell_id: str | None) -> None:
         self.known.settle()
-        if self._run is not None and self._run.over:
+        if self._run is not None and self._run.settle():
             self.known.absorb(self._run)  # it went on in the background
         metadata = self._metadata()
         self.document.forget(metadata.get("deletedCells") or ())
@@ -499,7 +499,7 @@ class Session:
         return replace(options, store=self.known.store_option)
 
     def _refuse_second(self) -> None:
-        if self._run is not None and not self._run.over:
+        if self._run is not None and not self._run.settle():
             raise PlanError("a run is going on", fix="wait for it (`%flow status`), or end it with `%flow cancel`")
 
     def _end(self, run: FlowRun) -> Run:

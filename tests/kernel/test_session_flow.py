@@ -360,6 +360,28 @@ def test_what_cannot_be_drawn_does_not_end_the_drawing(start: Start) -> None:
     assert kernel.value("len([t for t in __import__('threading').enumerate() if t.name == 'nbflow-run'])") == "0"
 
 
+SLOW_END = """
+import time
+from nbflow.engine.runner import Runner
+close = Runner.close
+
+def slow(self):
+    time.sleep(1)  # as a store whose disk is busy
+    close(self)
+
+Runner.close = slow
+"""
+
+
+def test_cell_after_a_run_that_shows_as_done_has_its_names(start: Start) -> None:
+    kernel = start({"load": "%%step load\nfrom_run = 5"})
+    kernel.execute(SLOW_END)
+    assert kernel.execute("%flow run --background").status == "ok"
+    until(kernel, "%flow status", "done in")
+    assert kernel.value("from_run") == "5"
+    assert kernel.execute("%flow run").status == "ok"
+
+
 def test_run_table_reads_as_text_in_nbclient(tmp_path: Path) -> None:
     import nbformat
     from nbclient import NotebookClient
