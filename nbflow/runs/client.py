@@ -1,4 +1,4 @@
-"""Past and present runs, read from the datastore: `Flow`, `Run` and `Step`; tasks and artifacts are in `past_tasks`.
+"""Past and present runs, read from the datastore: `Flow`, `Run` and `Step`; tasks and artifacts are in `tasks`.
 
 Nothing but `.value` and `.data.NAME` unpickles: listings, states, previews, logs and reprs read manifests.
 """
@@ -57,7 +57,7 @@ class RunParameters(context.Parameters):
 
 
 def error_of(view: Snapshot) -> RunError | None:
-    """A run in; why it failed out: its first failed task's error, None when nothing failed."""
+    """Return why a run failed, by its first failed task's error; None when nothing failed."""
     failed = next((task for task in view.tasks if task.state == "failed"), None)
     if view.error is None and failed is None:
         return None
@@ -71,7 +71,7 @@ def error_of(view: Snapshot) -> RunError | None:
 
 
 def content_of(past: StoredRun, name: str) -> bytes:
-    """A run and a file parameter's name in; the content that its file had when the run began out."""
+    """Return the content that the file of a file parameter had when the run began."""
     for key, execution in past.started.given:
         record = past.given(key, execution)
         if record is not None and name in record.artifacts:
@@ -123,7 +123,7 @@ class Flow:
         return self._run(found) if found is not None else None
 
     def runs(self, *tags: str, status: str | None = None) -> list[Run]:
-        """Its runs that carry all these tags, newest first; `status` leaves only those with that status.
+        """Return its runs that carry all these tags, newest first; `status` leaves only those with that status.
 
         Runs of some steps only, and those of cells run by hand, one for each kernel, are among them.
         """
@@ -136,7 +136,7 @@ class Flow:
         return Run(inquiries.named(self._store, f"{self._word}/{run_id}"))
 
     def __contains__(self, run: object) -> bool:
-        """Whether it has a run of that id, or that Run."""
+        """Return whether it has a run of that id, or that Run."""
         if isinstance(run, Run):
             return run.store == self._store.url and run.id in self
         return isinstance(run, str) and inquiries.has_run(self._store, self._word, run)
@@ -214,7 +214,7 @@ class Run:
         return RunParameters(parameters_of(self._past))
 
     def file(self, name: str) -> bytes:
-        """A file parameter's name in; the content that its file had when the run began out."""
+        """Return the content that the file of a file parameter had when the run began."""
         return content_of(self._past, name)
 
     @property
@@ -263,11 +263,11 @@ class Run:
         return self._past.document
 
     def source_of(self, step: str) -> str:
-        """A step's name in; the text of its cell as it was run out, an empty string where there is no such cell."""
+        """Return the text of a step's cell as it was run, an empty string where there is no such cell."""
         return next((one.source for one in graph_of(self._past).steps if one.name == step), "").strip("\n")
 
     def notebook_with_outputs(self) -> str:
-        """That notebook as an .ipynb whose cells show what their tasks displayed and printed."""
+        """Return that notebook as an .ipynb whose cells show what their tasks displayed and printed."""
         shown: dict[str, list[dict[str, Any]]] = {}
         for step in self.steps():
             for task in step.tasks:
@@ -277,7 +277,7 @@ class Run:
     # ------------------------------------------------------------ what it holds
 
     def steps(self) -> list[Step]:
-        """Its steps in document order."""
+        """Return its steps in document order."""
         view = self.snapshot
         names = dict.fromkeys([*view.steps, *(task.task.step for task in view.tasks)])
         return [Step(self._past, name) for name in names]
@@ -293,7 +293,7 @@ class Run:
         )
 
     def __contains__(self, name: object) -> bool:
-        """Whether it has a step of that name or label."""
+        """Return whether it has a step of that name or label."""
         return any(name in (step.name, step.label) for step in self.steps())
 
     def __iter__(self) -> Iterator[Step]:
@@ -459,20 +459,20 @@ class Step:
 
 
 def _outputs(past: StoredRun) -> Callable[[TaskView], list[dict[str, Any]]]:
-    """A run in; what gives the outputs of each of its tasks out."""
+    """Return a function that gives the outputs of each of a run's tasks."""
     return lambda view: Task(past, view, "").outputs
 
 
 def list_runs(
     store: str | os.PathLike[str] | None = None, flow: str | None = None, tags: Iterable[str] = ()
 ) -> list[RunSummary]:
-    """A store, a flow (None: all) and tags in; summaries of the runs that have all of them, newest first, out."""
+    """Return summaries of a store's runs, newest first: those of a flow (None: all) that have all these tags."""
     opened = open_store(store_url(store, Path.cwd()))
     return summaries(opened, named_flow(opened, flow) if flow is not None else None, tags)
 
 
 def row(summary: RunSummary) -> listing.ListedRun:
-    """A run's summary in; its row in a list out."""
+    """Return a run's row in a list of runs."""
     return listing.ListedRun(
         flow=summary.flow,
         run=summary.run,
@@ -486,16 +486,16 @@ def row(summary: RunSummary) -> listing.ListedRun:
 
 
 def _part_of(summary: RunSummary) -> str:
-    """A run in; what it is where it is not one of the whole flow, an empty string where it is, out."""
+    """Return what a run is where it is not one of the whole flow, an empty string where it is."""
     if summary.session:
         return "cells run by hand"
     return f"part of the flow: {', '.join(summary.asked)}" if summary.asked else ""
 
 
 def locate(path: str, store: str | os.PathLike[str] | None = None) -> Run | Step | Task | Artifact:
-    """`RUN[/STEP[/ITEM]][/NAME]` in; what it names out. RUN is `ID`, `FLOW/ID` or `FLOW/latest`, ITEM is `1` or `1.0`.
+    """Return what `RUN[/STEP[/ITEM]][/NAME]` names. RUN is `ID`, `FLOW/ID` or `FLOW/latest`, ITEM is `1` or `1.0`.
 
-    NotFoundError says which part is wrong and what there is instead.
+    Raises NotFoundError, which says which part is wrong and what there is instead.
     """
     opened = open_store(store_url(store, Path.cwd()))
     parts = path.strip("/").split("/")
@@ -532,7 +532,7 @@ def locate(path: str, store: str | os.PathLike[str] | None = None) -> Run | Step
 
 
 def card_at(path: str, template: str = "", store: str | os.PathLike[str] | None = None) -> Card:
-    """`RUN[/STEP[/ITEM]]`, and the name of a plug-in's template, in; the card out."""
+    """Return the card of `RUN[/STEP[/ITEM]]`, or what a plug-in's template of that name makes of the task."""
     found = locate(path, store)
     if isinstance(found, Artifact):
         raise NotFoundError(f"{path!r} is an artifact, which has no card", fix="write RUN, RUN/STEP or RUN/STEP/ITEM")
@@ -545,7 +545,7 @@ def card_at(path: str, template: str = "", store: str | os.PathLike[str] | None 
 
 
 def _last_artifact(run: Run, name: str) -> Artifact:
-    """A run and a name in; the last artifact of that name in document order out."""
+    """Return the last artifact of a name in document order."""
     for step in reversed(run.steps()):
         for task in reversed(step.tasks):
             if name in task.artifacts:

@@ -63,7 +63,7 @@ class Comparison:
 
 
 def compare(before: Run, after: Run, *, tables: bool = False) -> Comparison:
-    """Two runs in; what differs out; with `tables` the first rows of tables that differ are loaded."""
+    """Return what differs between two runs; with `tables` the first rows of tables that differ are loaded."""
     names = dict.fromkeys([*(step.name for step in before.steps()), *(step.name for step in after.steps())])
     room = [MOST_TABLES if tables else 0]
     steps = [_compare_step(name, before, after, room) for name in names]
@@ -106,14 +106,14 @@ def _compare_step(name: str, before: Run, after: Run, room: list[int]) -> StepDi
 
 
 def _tasks(run: Run, name: str) -> dict[str, Task] | None:
-    """A step's tasks by their name, the last turn of each; None where the run has no such step."""
+    """Return a step's tasks by their name, the last turn of each; None where the run has no such step."""
     if name not in {step.name for step in run.steps()}:
         return None
     return {task.name: task for task in run[name].tasks}
 
 
 def _code(before: str, after: str) -> Iterable[str]:
-    """Lines that were taken out, and lines that came in."""
+    """Return the lines that were taken out, and those that came in."""
     found = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
     return [line for line in found if not line.startswith(("---", "+++", "@@"))]
 
@@ -175,7 +175,7 @@ def _delta(before: str, after: str) -> float | None:
 
 
 def text(found: Comparison) -> str:
-    """A comparison in; lines for a person, what was beside what is, out."""
+    """Return a comparison as lines for a person: what was beside what is."""
     lines = [f"{found.before} → {found.after}"]
     lines += _section("", found.facts)
     lines += _section("parameters", found.parameters)
@@ -207,7 +207,7 @@ def _rows(rows: Iterable[Difference]) -> list[str]:
 
 
 def as_html(found: Comparison) -> str:
-    """A comparison in; both runs side by side as a block of HTML out: one that needs no script."""
+    """Return a comparison as a block of HTML that needs no script: both runs side by side."""
     flows = (found.before.partition("/")[0], found.after.partition("/")[0])
     title = html.join((html.tag("b", flows[0]), " two runs compared" if flows[0] == flows[1] else f" and {flows[1]}"))
     parts: list[object] = [html.tag("div", title, cls="nbflow-head")]
@@ -235,7 +235,7 @@ def _side_by_side(heads: tuple[str, ...], rows: Iterable[Difference]) -> html.Ht
 
 
 def _step_html(step: StepDifference, heads: tuple[str, ...]) -> html.Html:
-    """A step that differs in; its states, code and artifacts, which a click folds, out."""
+    """Return the states, code and artifacts of a step that differs; a click folds them."""
     states: list[object] = [html.state(step.before) if step.before else "absent"]
     if step.before != step.after:
         states += [" → ", html.state(step.after) if step.after else "absent"]

@@ -34,7 +34,7 @@ Outputs = Sequence[Mapping[str, Any]]
 
 
 def card_of(past: StoredRun, view: TaskView, label: str, outputs: Outputs, template: str = "") -> Card:
-    """A task and its outputs in; its card, or what a template makes of it, out; OptionError for an unknown template."""
+    """Return a task's card, or what a plug-in's template makes of it; raise OptionError for an unknown template."""
     seen = seen_of(past, view, label, outputs)
     if template:
         drawn = _by_template(plugins.load("cards", template), seen)
@@ -44,7 +44,7 @@ def card_of(past: StoredRun, view: TaskView, label: str, outputs: Outputs, templ
 
 
 def cards_of(past: StoredRun, view: TaskView, label: str, outputs: Outputs) -> dict[str, Card]:
-    """A task and its outputs in; the cards that its code made, by name, out."""
+    """Return the cards that a task's code made, by name."""
     seen = seen_of(past, view, label, outputs)
     found = made_cards(outputs)
     return {name: _card(seen, [Drawn(html=body, text=text_of_body(body))], name) for name, body in found.items()}
@@ -57,7 +57,7 @@ def _card(seen: TaskSeen, drawn: Sequence[Drawn], name: str = "") -> Card:
 
 
 def _by_template(template: Any, seen: TaskSeen) -> list[Drawn]:
-    """A plug-in's template and a task in; its parts out, or what went wrong, or that it takes too long."""
+    """Return the parts that a template makes of a task, or one that says that it failed or takes too long."""
     answer: queue.SimpleQueue[list[Drawn]] = queue.SimpleQueue()
 
     def work() -> None:
@@ -78,7 +78,7 @@ def _by_template(template: Any, seen: TaskSeen) -> list[Drawn]:
 
 
 def seen_of(past: StoredRun, view: TaskView, label: str, outputs: Outputs) -> TaskSeen:
-    """A task and its outputs in; all that its card says of it out."""
+    """Return all that a task's card says of it."""
     record = past.record(view)
     snapshot = past.snapshot
     above, below = _around(snapshot, view.task.step)
@@ -97,7 +97,7 @@ def seen_of(past: StoredRun, view: TaskView, label: str, outputs: Outputs) -> Ta
 
 
 def _given(record: Record) -> dict[str, str]:
-    """Parameters as people write them: in the parts of a key each has its digest behind it."""
+    """Return parameters as people write them: in the parts of a key each has its digest behind it."""
     return {name: text.rpartition("#")[0] for name, text in record.parts.parameters.items()}
 
 
@@ -114,7 +114,7 @@ def _around(snapshot: Snapshot, step: str) -> tuple[tuple[str, ...], tuple[str, 
 
 
 def _inputs(past: StoredRun, snapshot: Snapshot, view: TaskView, record: Record | None) -> list[tuple[Manifest, str]]:
-    """A task in; the artifacts that it read, each with the step that made it, out."""
+    """Return the artifacts that a task read, each with the step that made it."""
     wanted = record.parts.inputs if record is not None else {}
     found: dict[str, tuple[Manifest, str]] = {}
     for edge in snapshot.edges:
@@ -129,14 +129,14 @@ def _inputs(past: StoredRun, snapshot: Snapshot, view: TaskView, record: Record 
 
 
 def _record_above(past: StoredRun, snapshot: Snapshot, edge: Edge, view: TaskView) -> Record | None:
-    """An edge and the task that it leads to in; the record that it leads from: of the same item where there is one."""
+    """Return the record that an edge leads from: of the same item as the task, where there is one."""
     views = [one for one in snapshot.tasks if one.task.step == edge.frm]
     same = [one for one in views if view.task.index[: len(one.task.index)] == one.task.index]
     return next((record for one in reversed(same or views) if (record := past.record(one)) is not None), None)
 
 
 def _drawing(snapshot: Snapshot, step: str) -> str:
-    """A run and one of its steps in; the flow, or a large flow's part around the step, as SVG out."""
+    """Return a flow as SVG; of a large one only the part around a step."""
     graph = dag.of_snapshot(snapshot)
     nodes = graph.nodes
     if len(nodes) > DRAWN_STEPS:
@@ -154,7 +154,7 @@ def _drawing(snapshot: Snapshot, step: str) -> str:
 
 
 def gathered(past: StoredRun, title: str, views: Sequence[TaskView], outputs: Callable[[TaskView], Outputs]) -> Card:
-    """Tasks of a run in; one card with all of theirs out: a table first, then each task's own."""
+    """Return one card for several tasks of a run: a table first, then each task's own card."""
     snapshot = past.snapshot
     shown = views[:GATHERED]
     labels = snapshot.labels
@@ -179,7 +179,7 @@ def _counts(views: Iterable[TaskView]) -> dict[Any, int]:
 
 
 def _overview(snapshot: Snapshot, views: Sequence[TaskView]) -> str:
-    """Tasks in; a table with a row for each out, the first of many."""
+    """Return a table with a row for each task; of many, only the first ones."""
     labels = snapshot.labels
     body = [
         (html.marked(_name(labels.get(view.task.step) or view.task.step, view), view.state, preview.mark(view.state)),
@@ -195,7 +195,7 @@ def _name(label: str, view: TaskView) -> str:
 
 
 def of_step(past: StoredRun, step: str, outputs: Callable[[TaskView], Outputs]) -> Card:
-    """A step's name in; the card of its only task, or one with the cards of all its items, out."""
+    """Return the card of a step's only task, or one with the cards of all its items."""
     views = [view for view in past.snapshot.tasks if view.task.step == step]
     label = past.snapshot.labels.get(step) or step
     if not views:
@@ -216,7 +216,7 @@ PLAIN = frozenset({"int", "float", "bool", "str", "numpy.float64", "numpy.float3
 
 
 def run_html(past: StoredRun) -> str:
-    """A run in; its table, with parameters and artifacts folded below it, out."""
+    """Return a run's table, with parameters and artifacts folded below it."""
     snapshot = past.snapshot
     below: list[html.Html] = []
     if snapshot.parameters:
@@ -238,7 +238,7 @@ def _folded(title: str, count: int, content: html.Html) -> html.Html:
 
 
 def step_html(past: StoredRun, label: str, state: html.Html, views: Sequence[TaskView]) -> str:
-    """A step's name, state and tasks in; its artifacts, or a row for each of its items with their values, out."""
+    """Return a step's artifacts, or a row for each of its items with their values."""
     title = html.join((html.tag("b", label), " ", state))
     if len(views) == 1 and not views[0].task.index:
         told = listing.summary(views[0])
@@ -266,7 +266,7 @@ def step_html(past: StoredRun, label: str, state: html.Html, views: Sequence[Tas
 
 
 def _artifacts(past: StoredRun, view: TaskView) -> list[Manifest]:
-    """A task in; what it left, without the states that travel beside names, out."""
+    """Return what a task left, without the states that travel beside names."""
     record = past.record(view)
     return [record.artifacts[name] for name in sorted(record.artifacts) if name[0] != "<"] if record else []
 
@@ -276,7 +276,7 @@ def _values(past: StoredRun, view: TaskView) -> dict[str, str]:
 
 
 def _short(value: str) -> str:
-    """A value as text in; it in few columns out, numbers to six digits."""
+    """Return the text of a value in few columns, numbers to six digits."""
     try:
         return value if len(value) <= 10 else f"{float(value):.6g}"
     except ValueError:

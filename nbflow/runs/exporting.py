@@ -50,12 +50,12 @@ def export(
     path: PathLike, target: str, output: PathLike | None = None, *, words: Sequence[str] = (), check: bool = False,
     force: bool = False,
 ) -> Exported:  # fmt: skip
-    """A notebook, a target and a place in; its files are written there; what was written, and what changed, out.
+    """Write a notebook as files of another tool; return what was written and what changed.
 
     `output` is the main file's path, or a folder that is there. A file that is there, and is not as an earlier export
-    left it, is replaced only with `force`. Raises NotebookError and PlanError (which lists
-    everything that the target cannot hold) before anything is written; with `check` nothing is raised but for a
-    notebook that cannot be read, and nothing is written.
+    left it, is replaced only with `force`. Raises NotebookError and PlanError (which lists everything that the target
+    cannot hold) before anything is written; with `check` nothing is raised but for a notebook that cannot be read, and
+    nothing is written.
     """
     flow = build_flow(without_ignored(read_notebook(Path(path))))
     return export_flow(flow, target, output, words=words, check=check, force=force)
@@ -76,7 +76,7 @@ def export_flow(
     flow: Flow, target: str, output: PathLike | None = None, *, words: Sequence[str] = (), check: bool = False,
     force: bool = False,
 ) -> Exported:  # fmt: skip
-    """The same for a flow that has been read already, as the kernel's session has it."""
+    """Write a flow that has been read already, as the kernel's session has it, in the same way."""
     flow = _as_exported(flow)
     exporter: Exporter = plugins.load("exporters", target)()
     place = _place(flow, output, check=check)
@@ -97,7 +97,7 @@ def export_flow(
 
 
 def _write(texts: Mapping[Path, str], known: Path, *, force: bool) -> None:
-    """Files written; OptionError before that where one is there that no export has left so.
+    """Write files; raise OptionError before that where one is there that no export has left so.
 
     `known` is a folder with a file for each exported one, which holds the hash of what was written: work on it by hand
     is not lost.
@@ -123,7 +123,7 @@ def _hash(text: str) -> str:
 
 
 def _place(flow: Flow, output: PathLike | None, *, check: bool) -> Path:
-    """Where the main file goes; OptionError when it was not said and is needed, or would replace the notebook."""
+    """Return where the main file goes; raise OptionError where nothing says it, or it would replace the notebook."""
     default = re.sub(r"\W+", "_", flow.name).strip("_") or "flow"
     if output is None:
         if not check:
@@ -137,7 +137,7 @@ def _place(flow: Flow, output: PathLike | None, *, check: bool) -> Path:
 
 
 def read_environment(flow: Flow, *, beside: bool = True) -> Environment:
-    """A flow in; Python's version, the distributions that its cells import, and helper modules beside it, out."""
+    """Return Python's version, the distributions that a flow's cells import, and the helper modules beside it."""
     distributions: dict[str, tuple[str, str]] = {}
     modules: dict[str, str] = {}
     waiting = [origin for definition in flow.definitions for origin in definition.origins.values()]
@@ -162,7 +162,7 @@ def read_environment(flow: Flow, *, beside: bool = True) -> Environment:
 
 
 def _unstored(flow: Flow) -> frozenset[str]:
-    """A flow in; names that its last run here could not store, and that no step reads, out; none without a run."""
+    """Return names that a flow's last run here could not store and no step reads; none without a run."""
     try:
         store = location.open_store(location.store_url(None, flow.notebook.folder))
         known = find_flow(store, flow.notebook)
@@ -175,7 +175,7 @@ def _unstored(flow: Flow) -> frozenset[str]:
 
 
 def _read_modules(folder: Path, top: str) -> dict[str, str]:
-    """A folder and a module's name in; the files beside the notebook that it is made of, with their text, out."""
+    """Return the files beside the notebook that a module is made of, with their text."""
     single = folder / f"{top}.py"
     files = [single] if single.is_file() else sorted((folder / top).rglob("*.py")) if (folder / top).is_dir() else []
     files = [file for file in files if is_plain(file)]
@@ -188,7 +188,7 @@ def _read_modules(folder: Path, top: str) -> dict[str, str]:
 
 
 def told(finding: Finding) -> list[str]:
-    """A finding in; its lines as a person reads them out."""
+    """Return a finding as the lines that a person reads."""
     word = {"error": "refused", "warning": "lost", "note": "changed"}[finding.level]
     where = f"step {finding.step}" if finding.step else f"cell {finding.cell}" if finding.cell else ""
     if where and finding.line is not None:

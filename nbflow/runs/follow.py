@@ -31,7 +31,7 @@ class Follower:
         self._seen: list[RunEvent] = []
 
     def look(self) -> Snapshot:
-        """Everything that has come since the last time is shown; the run now out."""
+        """Show everything that has come since the last time; return the run as it is now."""
         past = self.past
         found = self._events.new()
         self._seen += found
@@ -51,7 +51,7 @@ class Follower:
         return snapshot
 
     def _attend(self, event: TaskChanged) -> None:
-        """A task that runs has a log that grows."""
+        """Read the log of a task that runs from now on."""
         if event.state == "running":
             execution = event.execution or execution_id(self.past.run, event.task, event.attempt)
             log = records.LogReader(self.past.store, self.past.folder, self.past.run, execution)
@@ -66,7 +66,7 @@ class Follower:
 
 
 def follow(past: StoredRun, watch: Watch, stop: threading.Event | None = None, every: float = EVERY) -> Snapshot:
-    """A run and who shows it in; the run at its end, or when `stop` is set, out. The run itself is left alone."""
+    """Show a run until it has ended, or `stop` is set, and return it as it is then. The run itself is left alone."""
     follower = Follower(past, watch)
     while True:
         seen = follower.look()

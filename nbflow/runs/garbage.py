@@ -72,7 +72,7 @@ class _Contents:
 
 
 def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None = None) -> Cleaning:
-    """A store and what is to be kept in; what would go out. Nothing is changed."""
+    """Return what would be removed from a store; nothing is changed."""
     policy = policy or Policy()
     now = time.time() if now is None else now
     contents = _read(store)
@@ -109,7 +109,7 @@ def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None 
 
 
 def clean(store: Store, cleaning: Cleaning) -> None:
-    """What `plan_cleaning` gave in; it is gone, but for what a run that began since has come to use."""
+    """Remove what `plan_cleaning` listed, except what a run that began since then has come to use."""
     index = Index(store.url)
     for run, _, _ in cleaning.runs:
         records.delete_run(store, run.folder, run.run)
@@ -132,7 +132,7 @@ def clean(store: Store, cleaning: Cleaning) -> None:
 
 
 def as_object(cleaning: Cleaning) -> dict[str, Any]:
-    """What goes in; the same for JSON out."""
+    """Return what is removed as objects for JSON."""
     return {
         "runs": [
             {"flow": run.flow, "run": run.run, "status": run.status, "nbytes": size, "why": why}
@@ -145,7 +145,7 @@ def as_object(cleaning: Cleaning) -> dict[str, Any]:
 
 
 def text(cleaning: Cleaning, *, done: bool) -> str:
-    """What goes, or has gone, in; lines for a person out."""
+    """Return what would be, or has been, removed as lines for a person."""
     cells = [
         (f"  {run.flow}/{run.run}", run.status, listing.when(run.created_at, time.time()), preview.size(size), why)
         for run, size, why in cleaning.runs
@@ -176,7 +176,7 @@ def _is_held(run: RunSummary) -> bool:
 
 
 def _beyond(contents: _Contents, keep: int) -> dict[tuple[str, str], str]:
-    """A store in; the runs beyond the last ones of their flow, with why, out.
+    """Return the runs beyond the last ones of their flow, with the reason.
 
     Kernels' runs count apart, and so do runs of a part: many of them must not push out those of the whole flow.
     """
@@ -191,7 +191,7 @@ def _beyond(contents: _Contents, keep: int) -> dict[tuple[str, str], str]:
 
 
 def _too_large(contents: _Contents, dropped: Mapping[tuple[str, str], str], most: int) -> dict[tuple[str, str], str]:
-    """Oldest first, runs that have to go until the store is small enough; the last run of a flow stays."""
+    """Return the runs, oldest first, that have to go until the store is small enough; a flow's last run stays."""
     homes = contents.homes
     newest = {homes[run.folder]: run for run in reversed([run for run in contents.runs if run.is_whole])}
     kept = [run for run in contents.runs if _id(run) not in dropped]
@@ -206,7 +206,7 @@ def _too_large(contents: _Contents, dropped: Mapping[tuple[str, str], str], most
 
 
 def _size(contents: _Contents, kept: Iterable[RunSummary]) -> int:
-    """The bytes that these runs reach."""
+    """Return the bytes that these runs reach."""
     runs = list(kept)
     executions = _reached(contents, runs)
     found = [pair for pair in contents.records if not executions.isdisjoint(each.execution for each in pair[1])]
@@ -219,7 +219,7 @@ def _size(contents: _Contents, kept: Iterable[RunSummary]) -> int:
 
 
 def _read(store: Store) -> _Contents:
-    """A store in; all that is in it, runs with the executions that stand for their tasks, out."""
+    """Return all that is in a store, runs with the executions that stand for their tasks."""
     segments = {entry.path: entry for entry in store.list("segments")}
     entries = ((entry, tuple(records.read_entry(store, entry.path))) for entry in store.list("results"))
     found = [(entry, held) for entry, held in entries if held]
@@ -239,7 +239,7 @@ def _run_sizes(store: Store) -> dict[tuple[str, str], int]:
 
 
 def _executions(store: Store, folder: str, run: str) -> frozenset[str]:
-    """A run in; the executions that its events name out."""
+    """Return the executions that a run's events name."""
     found: set[str] = set()
     for event in records.read_events(store, folder, run):
         if isinstance(event, TaskChanged) and event.execution:
@@ -250,7 +250,7 @@ def _executions(store: Store, folder: str, run: str) -> frozenset[str]:
 
 
 def _reached(contents: _Contents, runs: Iterable[RunSummary]) -> set[str]:
-    """Runs in; the executions that they reach out: named in their events, their own, and lists of fan-outs."""
+    """Return the executions that runs reach: those in their events, their own, and the lists of fan-outs."""
     ids = [_id(run) for run in runs]
     named = {execution for each in ids for execution in contents.reached.get(each, ())}
     own = {run for _, run in ids}
@@ -261,18 +261,17 @@ def _reached(contents: _Contents, runs: Iterable[RunSummary]) -> set[str]:
 
 
 def _segments(found: Iterable[Record]) -> set[str]:
-    """Records in; the paths of the segments that they are made of out."""
     return {segment_path(name) for record in found for name in segments_of(record.groups)}
 
 
 def _used_now(store: Store, gone: set[str]) -> set[str]:
-    """The executions that runs which have not ended name by now."""
+    """Return the executions that runs which have not ended name by now."""
     alive = [run for run in summaries(store) if run.status == "running" and run.run not in gone]
     return {execution for run in alive for execution in _executions(store, *_id(run))}
 
 
 def _is_unchanged(store: Store, entry: FileEntry) -> bool:
-    """Whether a file is as it was listed: one that a writer has just counted on is newer now."""
+    """Return whether a file is as it was listed: one that a writer has just counted on is newer now."""
     if not isinstance(store, LocalStore):
         return True
     folder, _, name = entry.path.rpartition("/")

@@ -265,7 +265,7 @@ def flaw_of(path: str, kind: Any, data: bytes) -> Flaw | None:
 
 
 def _is_notebook(data: bytes) -> bool:
-    """Whether bytes are the text of a notebook: JSON, or cells in percent format, which is no JSON."""
+    """Return whether bytes are the text of a notebook: JSON, or cells in percent format, which is no JSON."""
     try:
         text = data.decode()
         if text.lstrip().startswith("{"):
@@ -303,7 +303,7 @@ def _flaw_of_lines(path: str, kind: Any, data: bytes) -> Flaw | None:
 
 
 def _has_gap(place: str, names: Iterable[str]) -> bool:
-    """Whether lines are missing between the files of one writer."""
+    """Return whether lines are missing between the files of one writer."""
     chunks = sorted(chunk for name in names if (chunk := parse_name(f"{place}/events", name)) is not None)
     starts = {chunk.writer: chunk.first for chunk in reversed(chunks)}
     return any(starts.values()) or any(
@@ -312,14 +312,14 @@ def _has_gap(place: str, names: Iterable[str]) -> bool:
 
 
 def _names_with(record: Record, name: str) -> Iterator[tuple[str, ...]]:
-    """The names of the groups of a record that a segment is a part of."""
+    """Yield the names of those groups of a record that a segment is a part of."""
     for group in record.groups:
         if any(segment.hash == name for segment in segments_in([group])):
             yield group.names
 
 
 def _run_of(path: str) -> tuple[str, ...]:
-    """The run that a file belongs to, by its path."""
+    """Return the run that a file belongs to, by its path."""
     parts = path.split("/")
     return (f"{parts[1]}/{name_of(parts[3])}",) if len(parts) > 4 and parts[0] == "flows" else ()
 
@@ -364,7 +364,6 @@ def _repair(store: Store, flaw: Flaw) -> str:
 
 
 def _is_given(store: Store, record: Record) -> bool:
-    """Whether all that a record names is there."""
     return all(store.has_segment(segment, verify=True) for segment in segments_in(record.groups))
 
 

@@ -1,4 +1,4 @@
-"""A notebook and what the user wants in; a finished Run, a Plan, or what is wrong, out. No kernel needed."""
+"""Begin runs and plans of a notebook, or say what is wrong with it; no kernel is needed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def run(
     watch: Watch | None = None,
     cancel: threading.Event | None = None,
 ) -> client.Run:
-    """Run a notebook as a flow; the finished Run, a failed one too, out.
+    """Run a notebook as a flow and return its Run, also when it failed.
 
     `path` is an .ipynb, or a percent-format .py; `fresh` is True for all steps, or names of steps that are not to be
     reused; `steps` are run with their ancestors; `resume` is a run's id, whose parameters are then used; `only` is one
@@ -102,7 +102,7 @@ def plan(
     all_cells: bool = False,
     params_file: PathLike | None = None,
 ) -> Plan:
-    """What `run` with the same arguments would do: a Plan; nothing runs and nothing is written.
+    """Return what `run` with the same arguments would do; nothing runs and nothing is written.
 
     Raises NotebookError, ParameterError, PlanError or StoreError as `run` does.
     """
@@ -136,7 +136,7 @@ def plan_notebook(path: PathLike, options: RunOptions) -> Plan:
 
 
 def check(path: PathLike, *, all_cells: bool = False) -> Flow:
-    """A notebook in; its Flow with every finding that can be known before a run, in document order, out."""
+    """Return a notebook's Flow with every finding that can be known before a run, in document order."""
     flow = load_flow(path, all_cells=all_cells)
     with contextlib.suppress(StoreError):  # what earlier runs have shown is left out then
         flow = facts.checked(flow, location.open_store(location.store_url(None, flow.notebook.folder)))
@@ -168,7 +168,7 @@ class Executors:
         self._lock = threading.Lock()
 
     def get(self, url: str | None = None) -> Executor:
-        """The executor for a URL, None for the run's own; PlanError for a scheme that nobody serves."""
+        """Return the executor for a URL, None for the run's own; raise PlanError for a scheme that nobody serves."""
         url = url or self.on
         with self._lock:
             if url not in self._made:
@@ -189,12 +189,12 @@ class Executors:
             executor.prepare(preload_of(flow))
 
     def slots(self) -> int:
-        """Cores of the run's own executor."""
+        """Return the number of cores of the run's own executor."""
         executor = self.get()
         return executor.slots() if isinstance(executor, plugins.SupportsCapacity) else os.cpu_count() or 1
 
     def room(self, flow: Flow) -> Room:
-        """The GPUs and memory that the run's own executor has, PlanError where a step asks it for more."""
+        """Return the GPUs and memory of the run's own executor; raise PlanError where a step asks it for more."""
         asking = [step for step in flow.steps if step.options.gpu or step.options.memory]
         if not any((step.options.on or self.on) == self.on for step in asking):
             return Room()
@@ -243,7 +243,7 @@ def why_flow(flow: Flow, step: str, options: RunOptions, executors: Executors, *
 
 
 def load_flow(path: PathLike, *, all_cells: bool = False) -> Flow:
-    """A notebook's path in; its Flow out; NotebookError when it cannot be read."""
+    """Return the Flow of a notebook; raise NotebookError when it cannot be read."""
     return build_flow(without_ignored(read_notebook(Path(path))), all_cells=all_cells)
 
 
@@ -277,7 +277,7 @@ def begin(flow: Flow, options: RunOptions, executors: Executors, *, watch: Watch
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A flow whose parameters are known, its look-up, and how it is understood anew when a run finds more out."""
+    """A flow with values for its parameters, its look-up, and the way to build it anew when a run finds more out."""
 
     flow: Flow
     lookup: Lookup
@@ -324,7 +324,7 @@ def _prepare(
 
 
 def check_flow(flow: Flow, wanted: Sequence[str] | None = None) -> None:
-    """A flow in; PlanError naming the first finding that keeps it from running, with the number of others.
+    """Raise PlanError for the first finding that keeps a flow from running, with the number of others.
 
     Of a run up to the `wanted` steps, only what keeps these and their ancestors from running.
     """
@@ -345,7 +345,7 @@ def check_flow(flow: Flow, wanted: Sequence[str] | None = None) -> None:
 
 
 def as_error(findings: Sequence[Finding]) -> PlanError:
-    """Findings of level error in; the first as a PlanError that carries all of them, out."""
+    """Return the first of some findings of level error as a PlanError that carries all of them."""
     first = findings[0]
     more = f" (and {len(findings) - 1} more: `nbflow check` lists them)" if len(findings) > 1 else ""
     error = PlanError(first.message + more, step=first.step, cell=first.cell, line=first.line, fix=first.fix)
@@ -365,7 +365,7 @@ def _refuse_missing(flow: Flow) -> None:
 
 
 def find_step(word: str, steps: Sequence[Step]) -> str:
-    """A step as people write it (`train`, `cell:ab12`, `cell 3`, a label) in; its name out; PlanError when unknown."""
+    """Return the name of a step as people write it (`train`, `cell:ab12`, `cell 3`, a label), or raise PlanError."""
     for step in steps:
         number = f"cell {step.position}"
         if word in (step.name, step.label) or (step.kind == "cell" and word in (number, f"cell:{step.position}")):
@@ -397,7 +397,7 @@ def _run_until(runner: Runner, cancel: threading.Event | None) -> None:
 
 
 def why_in(flow: Flow, lookup: Lookup, word: str, *, cost: bool = False) -> dict[str, Any]:
-    """A flow with its look-up and a step in; its action and what changed, as `why` gives it, out."""
+    """Return a step's action and what changed, as `why` does, from a flow with its look-up."""
     name = find_step(word, flow.steps)
     found = [row for row in forecast.rows(flow, lookup) if row.step == name]
     for row in sorted(found, key=lambda row: row.action == "reuse")[:1]:
@@ -415,7 +415,7 @@ def why_in(flow: Flow, lookup: Lookup, word: str, *, cost: bool = False) -> dict
 
 
 def _costs(lookup: Lookup, rows: Sequence[PlanTask]) -> dict[str, Any]:
-    """The rows of a step in; the seconds of its last execution, and those that nbflow took beside it, out."""
+    """Return the seconds of a step's last execution, and those that nbflow took beside it."""
     found = [lookup.previous(TaskId(step=row.step, index=row.index or ())) for row in rows]
     ran = [record for record in found if record is not None]
     names = dict.fromkeys(name for record in ran for name in record.costs)
@@ -424,7 +424,7 @@ def _costs(lookup: Lookup, rows: Sequence[PlanTask]) -> dict[str, Any]:
 
 
 def run_started(flow: Flow, run: str, **about: Any) -> RunStarted:
-    """A flow and a run's id in; its first event, with who, where and from which commit, out."""
+    """Return a run's first event: who began it, where and from which commit."""
     return RunStarted(
         run=run, flow=flow.name, at=time.time(), notebook=flow.notebook.path, folder=flow.notebook.folder,
         user=_user(), host=socket.gethostname(), pid=os.getpid(), commit=git_commit(flow.notebook.folder),
@@ -441,7 +441,7 @@ def _user() -> str:
 
 
 def git_commit(folder: str) -> str:
-    """A folder in; the commit that its work tree is at, `+` behind it when files differ, "" outside git, out."""
+    """Return the commit that a folder's work tree is at, with `+` where files differ; "" outside git."""
     if not _in_work_tree(folder):
         return ""
     try:
@@ -455,6 +455,6 @@ def git_commit(folder: str) -> str:
 
 
 def _in_work_tree(folder: str) -> bool:
-    """Whether a `.git` stands above: asking git itself costs a process."""
+    """Return whether a `.git` stands above: asking git itself costs a process."""
     place = Path(folder).resolve()
     return any((above / ".git").exists() for above in (place, *place.parents))

@@ -1,4 +1,4 @@
-"""A flow's `%%params` cells evaluated once, before anything else runs: overrides put in, defaults computed."""
+"""Evaluate a flow's `%%params` cells once, before anything else runs: overrides put in, defaults computed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from nbflow.store.stored_run import StoredRun, find_run
 
 
 def read_params_file(path: str | os.PathLike[str] | None) -> Mapping[str, Any]:
-    """A YAML or JSON file's path (None: none) in; its names with values out; ParameterError says what is wrong."""
+    """Return the values of a YAML or JSON file by name, none for None; raise ParameterError where it is wrong."""
     if path is None:
         return {}
     place = Path(path)
@@ -79,9 +79,9 @@ class SettledParameters:
 
 
 def settle(flow: Flow, store: Store, wish: Wish, environment: Mapping[str, str]) -> SettledParameters:
-    """A flow and what the user says of its parameters in; what counts out.
+    """Return the values that count: given now, in a file, in the environment, or by the run that is resumed.
 
-    One ParameterError lists everything that is wrong; PlanError when there is no such run to resume.
+    Raises one ParameterError that lists everything that is wrong, and PlanError when there is no such run to resume.
     """
     folder = Path(flow.notebook.folder)
 
@@ -108,7 +108,7 @@ def _past(store: Store, run: str) -> StoredRun:
 
 
 def _records(past: StoredRun, besides: Collection[str]) -> tuple[Record, ...]:
-    """A run in; the records of its parameters without these names out."""
+    """Return the records of a run's parameters without these names."""
     found = (past.given(key, execution) for key, execution in past.started.given)
     return tuple(
         msgspec.structs.replace(record, artifacts={n: a for n, a in record.artifacts.items() if n not in besides})
@@ -117,7 +117,7 @@ def _records(past: StoredRun, besides: Collection[str]) -> tuple[Record, ...]:
 
 
 def as_text(value: Any) -> str:
-    """A parameter's value in; JSON where it is of JSON's types, else its text, out."""
+    """Return a parameter's value as JSON where it is of JSON's types, else as its text."""
     try:
         return json.dumps(value)
     except (TypeError, ValueError):
@@ -125,7 +125,7 @@ def as_text(value: Any) -> str:
 
 
 def from_text(text: str) -> Any:
-    """What `as_text` gave in; the value, or the text, out."""
+    """Return the value, or the text, that `as_text` was given."""
     try:
         return json.loads(text)
     except ValueError:
@@ -161,10 +161,10 @@ def evaluate(
     executor_of: Callable[[str | None], Executor],
     run: str,
 ) -> tuple[Flow, Given]:
-    """A flow with params steps and what the user says of them in; the flow without them, and their values, out.
+    """Return a flow without its params steps, and their values.
 
-    Literal defaults are read here; a default that is computed takes one task. ParameterError that lists what is wrong
-    with the values given, or names the default that fails, before anything else runs.
+    Literal defaults are read here; a default that is computed takes one task. Raises a ParameterError that lists what
+    is wrong with the values given, or names the default that fails, before anything else runs.
     """
     settled = settle(flow, store, wish, os.environ)
     overrides = settled.overrides
@@ -199,7 +199,7 @@ def evaluate(
 
 
 def _kept(step: Step, earlier: Sequence[Record]) -> Record | None:
-    """A params step and the records of the run that is resumed in; what of one of them counts out."""
+    """Return what the run that is resumed has of a params step."""
     for record in earlier:
         wanted = {n: artifact for n, artifact in record.artifacts.items() if n in step.writes and artifact.group >= 0}
         if wanted:
@@ -208,7 +208,7 @@ def _kept(step: Step, earlier: Sequence[Record]) -> Record | None:
 
 
 def _merged(record: Record, kept: Record, place: ParameterPlace) -> Record:
-    """A record and an earlier one in; a record of this run that holds the values of both, the earlier ones first."""
+    """Return a record of this run that holds the values of both records, the earlier ones first."""
     start = len(record.groups)
     moved = {name: msgspec.structs.replace(a, group=a.group + start) for name, a in kept.artifacts.items()}
     inputs = {name: artifact.content_id for name, artifact in kept.artifacts.items()}
@@ -221,7 +221,7 @@ def _merged(record: Record, kept: Record, place: ParameterPlace) -> Record:
 
 
 def _literal_record(flow: Flow, step: Step, values: Mapping[str, Any], place: ParameterPlace) -> Record:
-    """Literal values in; a record that holds them out."""
+    """Return a record that holds literal values."""
     parts = KeyParts(code=step.code)
     key = task_key(parts)
     past = (record for record in records.find(place.store, key) if artifacts.is_whole(place.store, record.groups))
@@ -236,7 +236,7 @@ def _literal_record(flow: Flow, step: Step, values: Mapping[str, Any], place: Pa
 
 
 def _computed_record(flow: Flow, step: Step, place: ParameterPlace, given: Mapping[str, Record]) -> Record:
-    """A params step with computed defaults in; the record of its task out.
+    """Return the record of the task that computes a params step's defaults.
 
     Defaults are evaluated once a run: only those that can never come out differently are reused.
     """
@@ -276,7 +276,7 @@ PLAIN = frozenset(
 
 
 def _values_of(record: Record, store: Store) -> dict[str, Any]:
-    """A params record in; its values as far as they are plain, else their previews, out."""
+    """Return the values of a params record where they are plain, else their previews."""
     values: dict[str, Any] = {}
     for name, artifact in record.artifacts.items():
         if name.startswith("<"):

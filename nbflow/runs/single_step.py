@@ -26,9 +26,10 @@ class Pins:
 
 
 def last_results(store: Store, flow: Flow, wanted: Collection[str], run: str | None = None) -> Pins:
-    """A flow that holds the wanted steps with their ancestors in; the newest run that has all of these results out.
+    """Return the newest run that has the results of all steps above the wanted ones.
 
-    `run` names a run instead. PlanError names the steps that have none.
+    `flow` holds the wanted steps with their ancestors; `run` names a run instead. Raises PlanError, which names the
+    steps that have no result.
     """
     above = [step.name for step in flow.steps if step.kind != "params" and step.name not in wanted]
     missing: list[str] | None = None
@@ -67,7 +68,7 @@ def _is_flow_run(past: StoredRun) -> bool:
 
 
 def _results(past: StoredRun, above: Collection[str]) -> tuple[list[str], dict[TaskId, Record | None]]:
-    """A run and steps in; those of them without a result, and what stood for their tasks, out."""
+    """Return the steps without a result in a run, and the records that stood for the tasks of the others."""
     found: dict[TaskId, Record | None] = {}
     lost = set(above)
     seen = past.snapshot

@@ -24,7 +24,7 @@ from nbflow.task import stages
 
 
 def spec_of(past: StoredRun, view: TaskView) -> TaskSpec:
-    """A past task in; the spec that it was run from out; NotFoundError when something that it read is gone."""
+    """Return the spec that a past task was run from; raise NotFoundError when something that it read is gone."""
     task = view.task
     graph = graph_of(past)
     flow = with_ancestors(graph, [task.step])
@@ -43,7 +43,7 @@ def spec_of(past: StoredRun, view: TaskView) -> TaskSpec:
 
 
 def _retrace(lookup: Lookup, target: TaskId, until: float) -> None:
-    """Everything that the target reads from settles as it did then; the run had ended by `until`."""
+    """Settle everything that the target reads from as it was settled then; the run had ended by `until`."""
     waiting: dict[TaskId, tuple[TaskId, ...]] = {}
     settled: set[TaskId] = set()
 
@@ -74,7 +74,7 @@ def _retrace(lookup: Lookup, target: TaskId, until: float) -> None:
 
 
 def _list_of(lookup: Lookup, task: TaskId, until: float) -> Record | None:
-    """A fan-out's list in; the record that stood for it in the run, of whatever format, None where it is gone, out."""
+    """Return the record that stood for a fan-out's list in the run, of whatever format; None where it is gone."""
     found = [
         record for version in range(FORMAT, 0, -1)
         for record in records.find(lookup.store, lookup.key(task, version), version=version)
@@ -84,12 +84,12 @@ def _list_of(lookup: Lookup, task: TaskId, until: float) -> Record | None:
 
 
 def _is_lost(lookup: Lookup, task: TaskId) -> bool:
-    """Whether a fan-out's end cannot be looked at: its list is no longer known."""
+    """Return whether a fan-out's end cannot be looked at: its list is no longer known."""
     return task.part == "all" and lookup.record(TaskId(step=task.step, index=task.index, part="list")) is None
 
 
 def load_inputs(past: StoredRun, view: TaskView) -> dict[str, Any]:
-    """A past task in; the names that its cell could read, with their values, out: what it was given.
+    """Return the names that a past task's cell could read, with the values that it was given.
 
     Definitions that the values refer to are replayed in the run's own namespace; this unpickles.
     """

@@ -40,7 +40,7 @@ class Failure:
 
 
 def failure_of(found: TaskFailure | None) -> Failure | None:
-    """The model's failure in, the user's out."""
+    """Return the model's failure as users see it."""
     if found is None:
         return None
     return Failure(
@@ -128,7 +128,7 @@ class _Executed:
     """What the outputs of an execution look like from outside; `_pieces` gives them in order."""
 
     def pieces(self) -> list[Mapping[str, Any]]:
-        """The nbformat outputs in order as they came, streams in pieces."""
+        """Return the nbformat outputs in order as they came, streams in pieces."""
         raise NotImplementedError
 
     @property
@@ -165,7 +165,7 @@ class PastAttempt(_Executed):
         self.elapsed: float | None = last.elapsed
 
     def pieces(self) -> list[Mapping[str, Any]]:
-        """What this attempt printed and displayed, as it came."""
+        """Return what this attempt printed and displayed, as it came."""
         return self._past.outputs(self._view, self.attempt)
 
     def __repr__(self) -> str:
@@ -342,13 +342,13 @@ class Task(_Executed):
         return values_of(self._past).load(record, name)
 
     def spec(self) -> model.TaskSpec:
-        """What it was run from, found again: source, references to what it read; NotFoundError when that is gone."""
+        """Return what it was run from: source and references to what it read; raise NotFoundError when that is gone."""
         return spec_of(self._past, self._view)
 
     def load_inputs(self) -> dict[str, Any]:
-        """The names that its cell could read, with their values as it was given them, out; a failed task's, too.
+        """Return the names that its cell could read, with the values that it was given; of a failed task, too.
 
-        NotFoundError when something that it read is gone.
+        Raises NotFoundError when something that it read is gone.
         """
         return load_inputs(self._past, self._view)
 
@@ -363,9 +363,9 @@ class Task(_Executed):
         return cards_of(self._past, self._view, self._label, self.outputs)
 
     def card_by(self, template: str) -> Card:
-        """The name of a template that a package plugs in under `nbflow.cards` in; its card of this task out.
+        """Return its card by a template that a package plugs in under `nbflow.cards`.
 
-        OptionError when there is no such template; one that fails or takes too long shows that instead.
+        Raises OptionError when there is no such template; the card of one that fails or takes too long says so.
         """
         return card_of(self._past, self._view, self._label, self.outputs, template)
 
@@ -376,7 +376,7 @@ class Task(_Executed):
         return super().outputs if record is None else [dict(output) for output in record.outputs]
 
     def pieces(self) -> list[Mapping[str, Any]]:
-        """What its last attempt printed and displayed, as it came."""
+        """Return what its last attempt printed and displayed, as it came."""
         return self._past.outputs(self._view)
 
     # ------------------------------------------------------------ as people see it
@@ -405,12 +405,12 @@ class Task(_Executed):
 
 
 def moment(at: float) -> dt.datetime:
-    """Unix seconds in; the time with this machine's time zone out."""
+    """Return Unix seconds as a time with this machine's time zone."""
     return dt.datetime.fromtimestamp(at, tz=dt.UTC).astimezone()
 
 
 def _stream(pieces: Iterable[Mapping[str, Any]], name: str) -> str:
-    """Outputs in order and `stdout` or `stderr` in; all its text out."""
+    """Return all text of `stdout` or `stderr` in outputs."""
     found = []
     for piece in pieces:
         if piece.get("output_type") == "stream" and piece.get("name") == name:

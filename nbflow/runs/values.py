@@ -50,13 +50,13 @@ class Records(Protocol):
         """How many items each fan-out had."""
 
     def of(self, task: TaskId) -> Record | None:
-        """A task, or the end of an --until, in; the record that stands for it, None where there is none, out."""
+        """Return the record that stands for a task, or for the end of an --until; None where there is none."""
 
     def lost(self, task: TaskId) -> str:
         """Return what has become of a task's record where it has left one that cannot be read, else nothing."""
 
     def last(self, step: str) -> Record | None:
-        """A step's name in; the record of its last task out, None where it left none."""
+        """Return the record of a step's last task, None where it left none."""
 
 
 class Values:
@@ -88,10 +88,10 @@ class Values:
     # ------------------------------------------------------------ values
 
     def load(self, record: Record, name: str) -> Any:
-        """A record and the name of one of its artifacts in, the value out.
+        """Return the value of an artifact of a record.
 
-        NotFoundError when there is none or it was not stored; OutdatedError when the notebook that is kept with the
-        run lacks a definition; whatever unpickling raises.
+        Raises NotFoundError when there is none or it was not stored, OutdatedError when the notebook that is kept with
+        the run lacks a definition, and whatever unpickling raises.
         """
         artifact = record.artifacts.get(name)
         if artifact is None:
@@ -112,7 +112,7 @@ class Values:
         return self._registry
 
     def load_group(self, group: Group, name: str) -> Any:
-        """A stored group and one of its names in, the value out, after the definitions that it refers to."""
+        """Return the value of a name in a stored group, after replaying the definitions that it refers to."""
         with self._as_main():
             for reference in group.definitions:
                 definition = self._by_id.get(reference.id)
@@ -123,9 +123,9 @@ class Values:
             return artifacts.load(self._store, [group], [name], self._registry)[name]
 
     def last(self, name: str) -> Any:
-        """A name in; its last version in document order out: an artifact, or a definition replayed.
+        """Return a name's last version in document order: an artifact, or a definition replayed.
 
-        NotFoundError when no cell of the run gave it a value.
+        Raises NotFoundError when no cell of the run gave it a value.
         """
         for version in self._loops.versions(name, self._records.sizes):
             if isinstance(version, tuple):
@@ -143,11 +143,11 @@ class Values:
         raise NotFoundError(f"no step of this run left {name!r}")
 
     def defined_in(self, step: str) -> frozenset[str]:
-        """The names of the definitions that a step's own cell makes."""
+        """Return the names of the definitions that a step's own cell makes."""
         return frozenset(name for definition in self._own(step) for name in definition.names)
 
     def definition(self, step: str, name: str) -> Any:
-        """A step and the name of a definition of its cell in; the object, replayed, out."""
+        """Return the object that a definition in a step's cell makes, replayed."""
         order = max(definition.order for definition in self._own(step) if name in definition.names)
         with self._as_main():
             self._define(order)
@@ -159,7 +159,7 @@ class Values:
         return [one for one in self._flow.definitions if one.cell in cells and one.kind == "definition"]
 
     def names(self) -> list[str]:
-        """The public names that have a value, sorted; nothing is loaded."""
+        """Return the public names that have a value, sorted; nothing is loaded."""
         found = []
         for name in self._flow.writers:
             if name.startswith(("_", "<")):
@@ -204,7 +204,7 @@ class Values:
                     break
 
     def _from_kernel(self, definition: Definition) -> dict[str, Any] | None:
-        """A definition in; what it bound in this kernel, None where it has not been executed here, out."""
+        """Return what a definition bound in this kernel, None where it has not been executed here."""
         if self._live is None or definition.kind != "definition" or not self._live.has(definition.id):
             return None
         found = {}
@@ -216,7 +216,7 @@ class Values:
         return found
 
     def _replayed(self, definition: Definition) -> dict[str, Any]:
-        """A definition in; the names that it binds, with their values, out."""
+        """Return the names that a definition binds, with their values."""
         namespace = self._namespace
         for needed in sorted(definition.requires):
             namespace.update(self._made.get(needed, {}))
@@ -246,7 +246,7 @@ class Values:
         return False
 
     def _settle_names(self) -> None:
-        """Each name of the namespace has its last version: data over definitions, later definitions over earlier."""
+        """Give each name of the namespace its last version: data over definitions, later over earlier ones."""
         for order in sorted(self._made):
             self._namespace.update(self._made[order])
         self._namespace.update(self._data)
@@ -254,11 +254,11 @@ class Values:
     # ------------------------------------------------------------ free names
 
     def _used_by(self, definition: Definition) -> tuple[str, ...]:
-        """The names that a definition's bodies read, and those of its annotations that only definitions bear."""
+        """Return the names that a definition's bodies read, and those of its annotations that only definitions bear."""
         return (*definition.free, *defined(definition.hints, self._flow.writers, None))
 
     def _follow(self, names: tuple[str, ...]) -> None:
-        """Free names of functions in; each is bound in the namespace, as the end of the notebook has it."""
+        """Bind the free names of functions in the namespace, as the end of the notebook has them."""
         wanted = {name: False for name in names if name not in self._followed}
         if not wanted:
             return
@@ -276,7 +276,7 @@ class Values:
         self._settle_names()
 
     def _bound(self, binding: Binding) -> Iterator[tuple[str, Any]]:
-        """A binding in; its name and value from the nearest source that has one out; none where none has."""
+        """Yield a binding's name and value from the nearest source that has one; nothing where none has."""
         for source in binding.sources:
             record = self._records.last(source.step) if source.step is not None else None
             artifact = record.artifacts.get(binding.name) if record is not None else None
@@ -286,7 +286,7 @@ class Values:
 
     @contextmanager
     def _as_main(self) -> Iterator[None]:
-        """`__main__` is the run's namespace inside, and modules beside the notebook can be imported."""
+        """Make `__main__` the run's namespace inside, and modules beside the notebook importable."""
         folder = self._flow.notebook.folder
         with _MAIN_LOCK:
             before = sys.modules["__main__"]
@@ -320,7 +320,7 @@ def _execute(definition: Definition, file: str, namespace: dict[str, Any], flags
 
 
 def _remember_lines(file: str, definition: Definition) -> None:
-    """Tracebacks and `inspect.getsource` find the definition's text under the file name of its code."""
+    """Let tracebacks and `inspect.getsource` find the definition's text under the file name of its code."""
     entry = linecache.cache.get(file)
     lines = list(entry[2]) if entry is not None and len(entry) == 4 else []
     text = [f"{line}\n" for line in definition.source.split("\n")]
@@ -332,14 +332,14 @@ def _remember_lines(file: str, definition: Definition) -> None:
 
 
 def _display(*values: Any, **options: Any) -> Any:
-    """What notebooks call `display`, bound in a namespace that no kernel has filled."""
+    """Show values, where no kernel has bound the `display` that notebooks call."""
     from IPython.display import display
 
     return display(*values, **options)  # type: ignore[no-untyped-call]
 
 
 def live_registry() -> Registry | None:
-    """The registry of the kernel that runs here, None outside a kernel with nbflow loaded."""
+    """Return the registry of the kernel that runs here, None outside a kernel with nbflow loaded."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
     loaded = getattr(shell, "nbflow_extension", None)  # level 14 puts its session there
