@@ -62,7 +62,7 @@ def unload(ip: Any) -> None:
 
 
 def misplaced(word: str) -> Any:
-    """`step`, `params` or `setup` in; the line magic that says where the line belongs out.
+    """Return the line magic that says where a `%%step`, `%%params` or `%%setup` line belongs.
 
     IPython comes to it only where no transformer of ours has seen the cell: in the one that loads nbflow.
     """
@@ -79,10 +79,10 @@ def misplaced(word: str) -> Any:
 
 
 def session_magic(session: Session) -> Any:
-    """A session in; the function behind `%flow` out."""
+    """Return the function behind `%flow`."""
 
     def flow(line: str) -> Any:
-        """The flow as a whole: `%flow run`, `%flow check`, `%flow why STEP`, …; `%flow` alone lists them."""
+        """Perform `%flow run`, `%flow check`, `%flow why STEP`, …; `%flow` alone lists the commands."""
         from nbflow.kernel.commands import perform
 
         return perform(session, line)

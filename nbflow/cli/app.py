@@ -1,4 +1,4 @@
-"""The command line: options in, `launch` and `client` called, what came of it shown, an exit code out.
+"""The command line: commands call `launch` and `client`, show what came of it and return an exit code.
 
 Exit codes: 0 success; 1 a step failed; 2 usage, notebook, parameter or plan error, nothing ran; 3 store or executor
 unusable; 130 cancelled. Errors go to standard error as `error: WHAT`, `  where: …`, `  fix: …`.
@@ -49,7 +49,7 @@ def export(
 
 
 def as_object(done: exporting.Exported) -> dict[str, Any]:
-    """An export in; `{ok, files, findings}` out."""
+    """Return an export as `{ok, files, findings}`."""
     findings = [msgspec.to_builtins(finding) for finding in done.findings]
     return {"ok": not done.refused, "files": [str(file) for file in done.files], "findings": findings}
 
@@ -61,12 +61,12 @@ class NotebookCommand(click.Command):
     """A command on a notebook; a word right after `--fresh` goes to `--fresh-step`, the command decides what it is."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """The words of the command line in, click's leftovers out."""
+        """Keep the words of the command line for the help text, and split `--fresh STEP` before click sees it."""
         ctx.meta[_ARGUMENTS] = tuple(args)
         return super().parse_args(ctx, split_fresh(args) if self._takes("fresh_steps") else args)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Below the options: the parameters of the notebook that stands on the command line."""
+        """Write the parameters of the notebook that stands on the command line below the options."""
         if self._takes("params"):
             for word in ctx.meta.get(_ARGUMENTS, ()):
                 if word.endswith((".ipynb", ".py")) and Path(word).is_file():
@@ -79,7 +79,7 @@ class NotebookCommand(click.Command):
 
 
 def split_fresh(words: Sequence[str]) -> list[str]:
-    """Words in; with `--fresh WORD` and `--fresh=WORD` written as `--fresh-step=WORD` out."""
+    """Return words with `--fresh WORD` and `--fresh=WORD` written as `--fresh-step=WORD`."""
     found: list[str] = []
     left = list(words)
     while left:
@@ -96,7 +96,7 @@ def split_fresh(words: Sequence[str]) -> list[str]:
 
 
 def _write_parameters(path: str, formatter: click.HelpFormatter) -> None:
-    """A notebook's path in; its parameters are written as a list: name, type, default, help."""
+    """Write a notebook's parameters as a list: name, type, default, help."""
     try:
         parameters = launch.check(path).parameters
     except NbflowError as error:  # help must not fail: the run will say it in full
@@ -119,7 +119,7 @@ def _explained(parameter: Parameter) -> str:
 
 
 def usage_error(error: click.ClickException) -> NbflowError:
-    """Click's error in; ours, which lists what is known and names the nearest, out."""
+    """Return click's error as ours, which lists what is known and names the nearest."""
     message = error.format_message()
     ctx = getattr(error, "ctx", None)
     if isinstance(error, click.NoSuchOption) and ctx is not None:
@@ -153,7 +153,7 @@ for command in (attach, card, diff, fsck, gc, tag):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """A command line in (None: this process's), its exit code out; never a traceback."""
+    """Perform a command line (None: this process's) and return its exit code; never show a traceback of ours."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a mark must not end the run
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def plan_options(command: _F) -> _F:
-    """A command in; it with the options that say what a run would be, out."""
+    """Add the options that say what a run would be to a command."""
     for option in reversed((
         click.option("-p", "params", multiple=True, metavar="NAME=VALUE", help="Set a parameter; again for others."),
         click.option("--params", "params_file", metavar="FILE", help="Parameters from a YAML or JSON file."),
@@ -204,14 +204,14 @@ def plan_options(command: _F) -> _F:
 
 
 def steps_option(command: _F) -> _F:
-    """A command in; it with `--step` out."""
+    """Add `--step` to a command."""
     return click.option("--step", "steps", multiple=True, metavar="STEP", help="Up to this step; again for others.")(
         command
     )
 
 
 def only_option(command: _F) -> _F:
-    """A command in; it with `--only` out."""
+    """Add `--only` to a command."""
     return click.option("--only", metavar="STEP", help="This step alone, on what the last run left.")(command)
 
 
@@ -257,7 +257,7 @@ def resume(name: str | None, as_json: bool, fresh_steps: tuple[str, ...], **opti
 
 
 def _last_failed(store: str | None) -> client.Run:
-    """A store in; its newest run of a whole flow that did not end well out."""
+    """Return the newest run of a whole flow that did not end well; raise NotFoundError where there is none."""
     ended_badly = ("failed", "cancelled", "lost")
     found = next((one for one in client.list_runs(store) if one.status in ended_badly and one.is_whole), None)
     if found is None:
@@ -468,7 +468,7 @@ cli.add_command(export)
 
 
 def run_script(path: str, arguments: Sequence[str] | None = None) -> int:
-    """A script that `export --to script` wrote and its words (None: this process's) in; it is run; an exit code out.
+    """Run a script that `export --to script` wrote, with words (None: this process's), and return an exit code.
 
     `python flow.py run -p lr=0.2` is `nbflow run flow.py -p lr=0.2`; without words it is run.
     """

@@ -40,7 +40,7 @@ class Check(Frozen, frozen=True):
 
 
 def diagnose(store: str | None, folder: Path, environ: Mapping[str, str] = os.environ) -> list[Check]:
-    """A store as `--store` gives it, a notebook's folder and the environment in; every check's outcome out."""
+    """Return the outcome of every check of a store (as `--store` gives it), a notebook's folder and the environment."""
     return [
         _python(),
         *(_package(name) for name in NEEDED),
@@ -54,12 +54,12 @@ def diagnose(store: str | None, folder: Path, environ: Mapping[str, str] = os.en
 
 
 def is_well(checks: Iterable[Check]) -> bool:
-    """Checks in; whether everything that is needed works out."""
+    """Return whether everything that is needed works."""
     return all(check.works for check in checks if check.needed)
 
 
 def text(checks: Iterable[Check]) -> str:
-    """Checks in; a line for each out: `works` or `missing`, the part, what was found, what to do."""
+    """Return a line for each check: `works` or `missing`, the part, what was found, what to do."""
     return "\n".join(preview.grid(_cells(check) for check in checks))
 
 
@@ -143,7 +143,7 @@ def _order(environ: Mapping[str, str]) -> Check:
 
 
 def _jupyter_folders(environ: Mapping[str, str]) -> Iterator[Path]:
-    """The environment in; the folders where Jupyter looks for kernels and extensions out."""
+    """Yield the folders where Jupyter looks for kernels and extensions."""
     for place in filter(None, environ.get("JUPYTER_PATH", "").split(os.pathsep)):
         yield Path(place)
     yield Path(sys.prefix) / "share" / "jupyter"

@@ -17,14 +17,14 @@ DONE, FAILED, USAGE, UNUSABLE, CANCELLED = 0, 1, 2, 3, 130
 
 
 def code_of(error: NbflowError) -> int:
-    """An error in, its exit code out."""
+    """Return an error's exit code."""
     if isinstance(error, StoreError | ExecutorError):
         return UNUSABLE
     return FAILED if isinstance(error, RunFailed | TaskError) else USAGE
 
 
 def exit_code(seen: Snapshot) -> int:
-    """A run that has ended in; its exit code out."""
+    """Return the exit code of a run that has ended."""
     if seen.status == "done":
         return DONE
     if seen.status == "cancelled":
@@ -35,7 +35,7 @@ def exit_code(seen: Snapshot) -> int:
 
 @contextmanager
 def interrupts(stop: Callable[[], None], message: str) -> Iterator[None]:
-    """Inside, the first Ctrl-C (or SIGTERM) calls `stop` and says so, and the second one ends this process at once.
+    """Call `stop` at the first Ctrl-C (or SIGTERM) inside and say so; end this process at once at the second.
 
     Workers notice that their parent has gone and end themselves.
     """

@@ -76,7 +76,7 @@ class Watcher(Protocol):
     """Whoever shows a run while it runs."""
 
     def __call__(self, snapshot: Snapshot, event: Event) -> None:
-        """The run now, and the event that made it so, in; called from the runner's thread."""
+        """Take the run as it is now, and the event that made it so, from the runner's thread."""
 
     def __enter__(self) -> Self: ...
 
@@ -86,7 +86,7 @@ class Watcher(Protocol):
 
 
 def watcher(as_json: bool, plan: Callable[[], Plan | None]) -> Watcher:
-    """Whether JSON is wanted and a way to the plan in; who shows the run on standard output out."""
+    """Return who shows a run on standard output; `plan` gives what it would do, for the first line of JSON."""
     if as_json:
         return JsonLines(sys.stdout, plan)
     if sys.stdout.isatty():
@@ -111,7 +111,7 @@ class JsonLines:
         pass
 
     def __call__(self, snapshot: Snapshot, event: Event) -> None:
-        """The run now and what happened in; its line is written."""
+        """Write the line of what happened."""
         if self._run is None:
             self._run = snapshot.run
             if self._plan is not None:
@@ -131,7 +131,7 @@ class JsonLines:
         return self._plan.findings if self._plan is not None else ()
 
     def finish(self, snapshot: Snapshot, store: str) -> None:
-        """The run at its end in; its summary is the last line."""
+        """Write the summary of a run that has ended as the last line."""
         self(snapshot, None)
         self._write("summary", snapshot.finished_at or time.time(), json_lines.summary(snapshot, store))
 
@@ -146,7 +146,7 @@ class Pieces:
         self._open: dict[tuple[TaskId, str], str] = {}
 
     def lines(self, snapshot: Snapshot, event: Event) -> list[tuple[str, str]]:
-        """What happened in; (task's name, line) for each line that is whole now out: all of them once a task ends."""
+        """Return (task's name, line) for each line that is whole now: all of them once a task ends."""
         if isinstance(event, TaskOutput):
             # the traceback of a failed task is shown at the end, once
             untold = event.output.get("output_type") == "error" or _redrawn(event.output)
@@ -164,7 +164,7 @@ class Pieces:
 
 
 def _redrawn(output: Mapping[str, Any]) -> bool:
-    """Whether a display is drawn again and again in one place, which lines cannot be."""
+    """Return whether a display is drawn again and again in one place, as lines cannot be."""
     return bool((output.get("transient") or {}).get("display_id")) or output.get("output_type") == "update_display_data"
 
 
@@ -182,7 +182,7 @@ class PlainLines:
         pass
 
     def __call__(self, snapshot: Snapshot, event: Event) -> None:
-        """The run now and what happened in; a line is written where it is worth one."""
+        """Write a line where what happened is worth one."""
         for name, text in self._pieces.lines(snapshot, event):
             tell(f"    {name} | {text}", self._out)
         if isinstance(event, RunStarted):
@@ -218,7 +218,7 @@ class LiveTable:
             self._live.stop()
 
     def __call__(self, snapshot: Snapshot, event: Event) -> None:
-        """The run now and what happened in; drawn the next time that it is due."""
+        """Keep the run as it is now; it is drawn the next time that it is due."""
         self._seen = snapshot
         self._lines += self._pieces.lines(snapshot, event)
         if time.monotonic() - self._printed >= 1 / FRAMES:
@@ -245,7 +245,7 @@ class LiveTable:
 
 
 def rich_table(snapshot: Snapshot, now: float, height: int) -> Group:
-    """A run, the time and the screen's lines in; the table that fits them out: settled steps give way first."""
+    """Return the table of a run that fits a screen of so many lines: settled steps give way first."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -279,13 +279,13 @@ def rich_table(snapshot: Snapshot, now: float, height: int) -> Group:
 
 
 def task_name(snapshot: Snapshot, step: str, index: tuple[int, ...]) -> str:
-    """A task in; `train`, or `train/2` inside a fan-out, out."""
+    """Return a task's name: `train`, or `train/2` inside a fan-out."""
     label = snapshot.labels.get(step) or step
     return f"{label}/{preview.index(index)}" if index else label
 
 
 def task_line(snapshot: Snapshot, event: TaskChanged) -> str:
-    """A task's change in; `  ✓ train  done  3.2 s  why` out."""
+    """Return a task's change as `  ✓ train  done  3.2 s  why`."""
     parts = [f"  {preview.mark(event.state)} {task_name(snapshot, event.task.step, event.task.index)}", event.state]
     if event.attempt > 1:
         parts.append(f"attempt {event.attempt}")
@@ -299,14 +299,14 @@ def task_line(snapshot: Snapshot, event: TaskChanged) -> str:
 
 
 def artifact_text(manifest: Manifest) -> str:
-    """An artifact in; one line of what is known without loading it, and why it was not stored, out."""
+    """Return one line of what is known of an artifact without loading it, and why it was not stored."""
     parts = [manifest.name, manifest.type, preview.shape(manifest.shape)]
     parts.append(preview.size(manifest.nbytes) if manifest.group >= 0 else preview.artifact(manifest, 200))
     return "  ".join(part for part in parts if part)
 
 
 def facts_text(params: Mapping[str, Any], tags: Iterable[str], metadata: Mapping[str, Any]) -> str:
-    """A run's parameters, tags and metadata in; a line for each that there is out."""
+    """Return a line for each of a run's parameters, its tags and its metadata."""
     facts = {
         "parameters": ", ".join(f"{name} = {preview.clip(repr(value), 40)}" for name, value in params.items()),
         "tags": ", ".join(tags),
@@ -319,12 +319,12 @@ def facts_text(params: Mapping[str, Any], tags: Iterable[str], metadata: Mapping
 
 
 def show_error(error: NbflowError) -> None:
-    """An error of the user's in; `error: WHAT`, `  where: …` and `  fix: …` go to standard error."""
+    """Write a user's error to standard error: `error: WHAT`, `  where: …` and `  fix: …`."""
     tell("\n".join(error.report()), sys.stderr)
 
 
 def show_failures(snapshot: Snapshot) -> None:
-    """A run that failed in; each failed task's traceback goes to standard error, the user's cell first."""
+    """Write the traceback of each failed task to standard error, the user's cell first."""
     for view in snapshot.tasks:
         if view.state != "failed" or view.failure is None:
             continue

@@ -50,7 +50,7 @@ class Comms:
                 self._events.on_close(self._lost)
 
     def _lost(self, _: Any) -> None:
-        """A front end that does not know the target has closed the channel for all; the next page opens it again."""
+        """Open the channel again for the next page: a front end that does not know the target has closed it for all."""
         self._events = None
 
     def _publish(self, message: KernelMessage) -> None:
@@ -59,7 +59,7 @@ class Comms:
             events.send(message)
 
     def _accept(self, control: Any, _: Any) -> None:
-        """A page opens its channel."""
+        """Serve the channel that a page opens."""
 
         def receive(message: Any) -> None:
             content = message.get("content")
@@ -89,7 +89,7 @@ def take_messages(comm: Any, receive: Callable[[Any], None]) -> None:
 
 
 def attach(session: Session) -> Callable[[], None]:
-    """A session in; its pages are served from now on; a function that ends it out. Without a kernel nothing happens."""
+    """Serve a session's pages from now on; return a function that ends it. Nothing happens without a kernel."""
     ip = session.ip
     manager = getattr(getattr(ip, "kernel", None), "comm_manager", None)
     main = main_thread()
@@ -116,13 +116,13 @@ def attach(session: Session) -> Callable[[], None]:
 
 
 def pages_of(ip: Any) -> Pages | None:
-    """An IPython in; the pages of its kernel, None where nbflow is not loaded or there is no kernel, out."""
+    """Return the pages of an IPython's kernel, None where nbflow is not loaded or there is no kernel."""
     found = getattr(ip, _KEY, None)
     return found if isinstance(found, Pages) else None
 
 
 def main_thread() -> Callable[[Callable[[], None]], None] | None:
-    """A function that calls another one in this thread once its cell has ended; None where no event loop runs."""
+    """Return what calls a function in this thread once its cell has ended; None where no event loop runs."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""What a page may ask of the kernel: each command done or begun at once, and acknowledged. Any thread may bring one."""
+"""What a page may ask of the kernel: each command is done or begun at once, and acknowledged, whatever the thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_ID = 200
 
 
 def receive(pages: Pages, command: Any) -> AckMessage:
-    """What a page sent in; done or begun, and its acknowledgement out; never waits."""
+    """Do or begin what a page asks for and return its acknowledgement; never wait."""
     found: Command = command if isinstance(command, Mapping) else {}
     kind, identity = str(found.get("kind")), _id(found)
     try:
@@ -37,7 +37,7 @@ def receive(pages: Pages, command: Any) -> AckMessage:
 
 
 def _told(error: BaseException) -> NbflowError:
-    """What a command ended with in; that as a page shows it out."""
+    """Return the error that a command ended with as a page shows it."""
     if isinstance(error, NbflowError):
         return error
     return NbflowError(f"{type(error).__name__}: {text_of(error)}", fix="reload the page")
@@ -51,13 +51,13 @@ def _id(command: Command) -> str:
 
 
 def hello(pages: Pages, command: Command) -> None:
-    """A page is there: everything is told anew."""
+    """Tell everything anew, since a page has come."""
     del command
     pages.repeat()
 
 
 def document(pages: Pages, command: Command) -> None:
-    """The front end's cells are the document from now on."""
+    """Take the front end's cells as the document from now on."""
     cells = [(str(cell["id"]), str(cell["source"]), tuple(map(str, cell["tags"]))) for cell in command.get("cells", ())]
 
     def update() -> None:
@@ -68,7 +68,7 @@ def document(pages: Pages, command: Command) -> None:
 
 
 def check(pages: Pages, command: Command) -> None:
-    """Whether a header line can be understood; OptionError says why not."""
+    """Raise OptionError for a header line that cannot be understood."""
     del pages
     parse_header(str(command.get("header", "")).removeprefix("%%step").strip())
 
@@ -77,7 +77,7 @@ def check(pages: Pages, command: Command) -> None:
 
 
 def run(pages: Pages, command: Command) -> str:
-    """The flow, or steps of it with all that they need, in the background."""
+    """Run the flow, or steps of it with all that they need, in the background."""
     steps = tuple(str(step) for step in command.get("steps", ()))
     params = {str(name): str(value) for name, value in command.get("params", {}).items()}
     fresh: bool | tuple[str, ...] = (steps or True) if command.get("fresh") else False
@@ -85,7 +85,7 @@ def run(pages: Pages, command: Command) -> str:
 
 
 def resume(pages: Pages, command: Command) -> str:
-    """A run that did not end well, once more with its parameters."""
+    """Run once more what did not end well, with the parameters of that run."""
     from nbflow.page import queries
 
     past = str(command.get("run", "")) or queries.last_unfinished(pages.store, pages.flow)
@@ -108,13 +108,13 @@ def _begin(pages: Pages, command: Command, options: RunOptions) -> str:
 
 
 def refuse(pages: Pages, command: Command, error: BaseException) -> None:
-    """A command that was acknowledged before it turned out to be impossible."""
+    """Tell the page that a command which was acknowledged has turned out to be impossible."""
     problem = _told(error)
     pages.answer("refused", _id(command), text=problem.message, fix=problem.fix or "")
 
 
 def cancel(pages: Pages, command: Command) -> None:
-    """The run ends; where a cell runs a step by hand, that cell is interrupted."""
+    """End the run; where a cell runs a step by hand, interrupt that cell."""
     del command
     if pages.session.cancel():
         return
@@ -137,7 +137,7 @@ def interrupt() -> None:
 
 
 def detail(pages: Pages, command: Command) -> None:
-    """What a task printed and left."""
+    """Answer with what a task printed and left."""
     from nbflow.page import queries
 
     place = _place(command)
@@ -150,7 +150,7 @@ def detail(pages: Pages, command: Command) -> None:
 
 
 def card(pages: Pages, command: Command) -> None:
-    """A task's card, or what its code shows while it runs."""
+    """Answer with a task's card, or with what its code shows while it runs."""
     from nbflow.page import queries
 
     place, whole, known = _place(command), bool(command.get("whole")), str(command.get("known", ""))
@@ -168,12 +168,12 @@ def card(pages: Pages, command: Command) -> None:
 
 
 def _place(command: Command) -> tuple[str, str, tuple[int, ...]]:
-    """A command about a task in; its run, step and index out."""
+    """Return the run, step and index that a command names."""
     return str(command["run"]), str(command["step"]), tuple(int(number) for number in command.get("index", ()))
 
 
 def runs(pages: Pages, command: Command) -> None:
-    """The flow's runs."""
+    """Answer with the flow's runs."""
     from nbflow.page import queries
 
     _later(
@@ -184,7 +184,7 @@ def runs(pages: Pages, command: Command) -> None:
 
 
 def past(pages: Pages, command: Command) -> None:
-    """An earlier run."""
+    """Answer with an earlier run."""
     from nbflow.page import queries
 
     def answer() -> None:

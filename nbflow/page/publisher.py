@@ -70,7 +70,7 @@ class Pages:
         self._wake.set()
 
     def listen(self, send: Send) -> Callable[[], None]:
-        """Call `send` with every message, from any thread; a function that ends it out."""
+        """Call `send` with every message, from any thread; return a function that ends it."""
         self._receivers.append(send)
 
         def leave() -> None:
@@ -80,7 +80,7 @@ class Pages:
         return leave
 
     def look(self) -> None:
-        """The notebook as it stands, understood again where it has changed; in the main thread only."""
+        """Understand the notebook again where it has changed; in the main thread only."""
         try:
             self.audience.see_flow(self.session.flow())
         except NbflowError:
@@ -91,7 +91,7 @@ class Pages:
     # ------------------------------------------------------------ telling
 
     def snapshot(self) -> SnapshotMessage:
-        """Everything that pages draw from, as it is now."""
+        """Return everything that pages draw from, as it is now."""
         run, hand = self.audience.run, self.audience.by_hand
         made = page(
             self.flow,
@@ -113,7 +113,7 @@ class Pages:
         return store_url(self.session.known.store_option, self.flow.notebook.folder)
 
     def stamp(self) -> dict[str, Any]:
-        """What every snapshot says of itself."""
+        """Return what every snapshot says of itself."""
         return {"session": self.id, "seq": self._seq, "now": time.time()}
 
     def _work(self) -> None:
@@ -130,7 +130,7 @@ class Pages:
         self._wake.clear()
 
     def _tell_news(self) -> None:
-        """What is new since the last message: a change where that says it, else a snapshot."""
+        """Send what is new since the last message: a change where that says it, else a snapshot."""
         new, last = self.snapshot(), self._last
         if last is None or self._want_whole or not _only_states_differ(last, new):
             self._tell_whole(new)
@@ -217,7 +217,7 @@ class Pages:
         self._send(cast("KernelMessage", message))
 
     def acknowledge(self, reply_to: str, text: str, fix: str, *, ok: bool) -> AckMessage:
-        """A command's id and what became of it in; the message that answers it out."""
+        """Return the message that answers a command."""
         return AckMessage(
             nbflow=PROTOCOL, kind="ack", session=self.id, seq=self._seq, reply_to=readable(reply_to), ok=ok,
             text=readable(text), fix=readable(fix),
@@ -228,6 +228,6 @@ VARIABLE = frozenset({"steps", "run", "busy", "seq", "now"})
 
 
 def _only_states_differ(last: SnapshotMessage, new: SnapshotMessage) -> bool:
-    """Whether a change message can say what is new."""
+    """Return whether a change message can say what is new."""
     same = all(last[name] == new[name] for name in new if name not in VARIABLE)  # type: ignore[literal-required]
     return same and [step["name"] for step in last["steps"]] == [step["name"] for step in new["steps"]]

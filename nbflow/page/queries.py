@@ -32,7 +32,7 @@ class TaskDetails(TypedDict):
 
 
 def runs(store: str, flow: Flow) -> list[RunRow]:
-    """A datastore and the flow of today in; its runs, newest first, out; none where the store does not know it."""
+    """Return the runs of a flow, newest first; none where the datastore does not know it."""
     opened = open_store(store)
     known = find_flow(opened, flow.notebook)
     found = []
@@ -46,7 +46,7 @@ def runs(store: str, flow: Flow) -> list[RunRow]:
 
 
 def last_unfinished(store: str, flow: Flow) -> str:
-    """A datastore and a flow in; the id of its newest whole run that did not end well out; NotFoundError for none."""
+    """Return the id of a flow's newest whole run that did not end well, or raise NotFoundError."""
     opened = open_store(store)
     known = find_flow(opened, flow.notebook)
     for summary in summaries(opened, known) if known is not None else ():
@@ -56,7 +56,7 @@ def last_unfinished(store: str, flow: Flow) -> str:
 
 
 def past_run(store: str, flow: Flow, run: str) -> SnapshotMessage:
-    """A datastore, the flow of today and a run's id in; the run as a page draws it out."""
+    """Return an earlier run as a page draws it beside the flow of today."""
     found = find_run(open_store(store), run)
     return past(flow, PageRun(snapshot=found.snapshot, by_hand=found.started.session))
 
@@ -67,7 +67,7 @@ class Heard(NamedTuple):
     audience: Audience
 
     def task(self, run: str, step: str, index: tuple[int, ...]) -> TaskView | None:
-        """The task's last turn; None when nothing was heard of it."""
+        """Return the task's last turn, None when nothing was heard of it."""
         for snapshot in (self.audience.run, self.audience.by_hand):
             for view in reversed(snapshot.tasks if snapshot is not None and snapshot.run == run else ()):
                 if view.task.step == step and view.task.index == index:
@@ -88,7 +88,7 @@ class ShownCard(NamedTuple):
 
 
 def detail(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard) -> TaskDetails:
-    """Where a task is, and what this kernel heard of it, in; what it printed and left out."""
+    """Return what a task printed and left; `heard` is what this kernel knows of it before the store does."""
     known = heard.task(run, step, index)
     live = heard.audience.printed(run, known.task) if known is not None else None
     task = _task(store, run, step, index)
@@ -106,7 +106,7 @@ def detail(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard
 
 
 def card(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard, *, whole: bool) -> ShownCard:
-    """Where a task is, and what this kernel heard of it, in; its card, or what its code shows, out."""
+    """Return a task's card, or what its code shows while it runs."""
     known = heard.task(run, step, index)
     live = known is not None and known.state not in SETTLED and not whole
     task = None if live else _task(store, run, step, index)

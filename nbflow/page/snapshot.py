@@ -54,10 +54,10 @@ class PageRun(Frozen, frozen=True):
 def page(
     flow: Flow, run: PageRun | None, hand: PageRun | None = None, *, order: str = "", busy: bool = False
 ) -> SnapshotMessage:
-    """A flow, its newest run and the cells run by hand in; a snapshot message, without its place in the series, out.
+    """Return a snapshot message, without its place in the series, of a flow, its newest run and cells run by hand.
 
-    A step's state is that of whatever ran it last; while the run is under way it is the run's. `busy` says that the
-    run or a step by hand is under way.
+    A step's state is that of whatever ran it last; while the run is under way it is the run's. `busy` says that the run
+    or a step by hand is under way.
     """
     under_way = run is not None and run.snapshot.status == "running"
     known = [seen.snapshot for seen in (run, None if under_way else hand) if seen is not None]
@@ -67,7 +67,7 @@ def page(
 
 
 def past(flow: Flow, run: PageRun) -> SnapshotMessage:
-    """An earlier run in; its own steps, with what the flow of today says of those that it still has, out."""
+    """Return an earlier run's own steps, with what the flow of today says of those that it still has."""
     today = {step.name: step for step in flow.steps}
     found = _by_step(run.snapshot, flow)
     steps = [_drawn(today.get(name), name, found[name], begun=True) for name in found]
@@ -103,7 +103,7 @@ _Found = tuple[table.Row, list[TaskView]]
 
 
 def _by_step(snapshot: Snapshot, flow: Flow) -> dict[str, _Found]:
-    """A run, and the flow that says where its cells stand, in; each of its steps' row and tasks out."""
+    """Return the row and tasks of each step of a run; the flow says where its cells stand."""
     known = table.RunHints(cells={step.cell: step.position for step in flow.steps})
     tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
     for view in snapshot.tasks:
@@ -112,7 +112,7 @@ def _by_step(snapshot: Snapshot, flow: Flow) -> dict[str, _Found]:
 
 
 def _newest(name: str, runs: Sequence[Mapping[str, _Found]]) -> _Found | None:
-    """A step and the runs that may have run it in; what the one that ran it last knows of it out."""
+    """Return what the run that ran a step last knows of it."""
     found = [run[name] for run in runs if name in run]
     ran = [one for one in found if any(view.state != "pending" for view in one[1])]
     ran.sort(key=lambda one: max((view.started_at or 0.0 for view in one[1]), default=0.0), reverse=True)
@@ -120,7 +120,7 @@ def _newest(name: str, runs: Sequence[Mapping[str, _Found]]) -> _Found | None:
 
 
 def _drawn(step: Step | None, name: str, found: _Found | None, *, begun: bool) -> StepView:
-    """A step and what its run knows of it in; as it is drawn out. Parameters are evaluated before a run has tasks."""
+    """Return a step as it is drawn. Parameters are evaluated before a run has tasks."""
     row, tasks = found or (table.Row(step=name, label=name, state="pending"), [])
     if begun and not tasks and step is not None and step.kind == "params":
         row = table.Row(step=name, label=name, state="done")
@@ -235,7 +235,7 @@ def _finding(finding: Finding) -> FindingView:
 
 
 def _declarable(flow: Flow) -> Iterable[CellView]:
-    """A flow in; its plain cells, each with what it writes and a free name for a step, out."""
+    """Yield a flow's plain cells, each with what it writes and a free name for a step."""
     taken = {step.name for step in flow.steps}
     for cell in flow.notebook.cells:
         if cell.kind != "plain" or not cell.source.strip():
@@ -252,7 +252,7 @@ def _title(cell: Cell) -> str:
 
 
 def _free_name(cell: Cell, names: Sequence[str], taken: set[str]) -> str:
-    """A cell and what it writes in; a step's name from the heading above it, else from its first name, out."""
+    """Return a name for a step: from the heading above its cell, else from the first name that the cell writes."""
     heading = _HEADING.search(cell.markdown)
     words = re.findall(r"[a-z0-9]+", heading[1].lower()) if heading else []
     name = "_".join(words[:3]) if words and not words[0].isdigit() else next(iter(names), "step")

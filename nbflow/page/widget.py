@@ -25,7 +25,7 @@ NOT_BUILT = (
 
 
 def _bundled(name: str, otherwise: str) -> str:
-    """A file of the built front end in; its text, or what stands for it in an install without Node, out."""
+    """Return a file of the built front end, or what stands for it in an install without Node."""
     place = STATIC / name
     return place.read_text(encoding="utf-8") if place.exists() else otherwise
 
@@ -66,7 +66,7 @@ class Panel(anywidget.AnyWidget):
         return dag.text(dag.of_flow(flow)) if flow is not None else "nbflow: no steps yet"
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        """The widget, with the run's table or the graph for pages that show no widgets."""
+        """Return the widget, with the run's table or the graph for pages that show no widgets."""
         made = super()._repr_mimebundle_(**options)
         bundle: Mapping[str, Any] = (made[0] if isinstance(made, tuple) else made) or {}
         run, flow = self._pages.audience.run, self._pages.audience.flow
@@ -80,7 +80,7 @@ class Panel(anywidget.AnyWidget):
 
 
 def panel() -> Panel:
-    """The flow of this notebook with live states, run, resume, cancel, parameters, logs and history, as a widget.
+    """Show the flow of this notebook as a widget: live states, run, resume, cancel, parameters, logs and history.
 
     Raises NbflowError outside a kernel with nbflow loaded, and where nbflow was installed without its front end.
     """
