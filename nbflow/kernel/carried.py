@@ -60,7 +60,7 @@ class ProcessVersions:
             self._setup[place] = ("", {}, {})
 
     def has_run(self, statement: Place) -> bool:
-        """Whether a set-up statement has run in this kernel: it is never executed a second time."""
+        """Return whether a set-up statement has run in this kernel: it is never executed a second time."""
         return statement in self._setup
 
     def see(self, before: Taken) -> Change:
@@ -207,7 +207,7 @@ class DefinitionVersions:
         return known if known is not None and known.value is value else None
 
     def holds(self, value: Any, content_id: str) -> bool:
-        """Whether a class or function has exactly this version of what cells set on it."""
+        """Return whether a class or function has exactly this version of what cells set on it."""
         held = self._held.get(id(value))
         return (
             held is not None and held.value is value and held.content_id == content_id

@@ -33,11 +33,11 @@ class CommandWords:
     params: dict[str, str] = field(default_factory=dict)
 
     def option(self, name: str) -> str | None:
-        """The last value given to an option, None when it was not given."""
+        """Return the last value given to an option, None when it was not given."""
         return self.options[name][-1] if name in self.options else None
 
     def number(self, name: str) -> int | None:
-        """The same as a number."""
+        """Return that value as a number; raise OptionError where it is none."""
         word = self.option(name)
         try:
             return int(word) if word else None
@@ -50,7 +50,7 @@ SHORT = {"-p": "--param", "-o": "--output"}
 
 
 def parse(words: list[str], command: str, known: tuple[str, ...]) -> CommandWords:
-    """The words behind a sub-command in; sorted out; OptionError for an option that it does not know."""
+    """Return the words behind a sub-command, sorted; raise OptionError for an option that it does not know."""
     found = CommandWords()
     queue = [SHORT.get(word, word) for word in words]
     while queue:
@@ -86,7 +86,7 @@ def parse(words: list[str], command: str, known: tuple[str, ...]) -> CommandWord
 
 
 def perform(session: Session, line: str) -> Any:
-    """What stands behind `%flow` in; done; what is to be shown out."""
+    """Do what stands behind `%flow` and return what is to be shown."""
     try:
         words = shlex.split(line)
     except ValueError as error:
@@ -124,7 +124,7 @@ def run(session: Session, words: CommandWords) -> Any:
 
 
 def drawn_already(run: Any) -> Any:
-    """A run whose table stands in the cell in; the same out, which the cell does not draw once more as its result."""
+    """Return a run whose table stands in the cell so that the cell does not draw it once more as its result."""
     if run is not None:
 
         def once() -> None:
@@ -230,7 +230,7 @@ def logs(session: Session, words: CommandWords) -> None:
 
 
 def path_of(session: Session, words: CommandWords) -> str:
-    """What names a run or a part of it out: `latest/…` and a step's name mean this flow's last run."""
+    """Return what names a run or a part of it: `latest/…` and a step's name mean this flow's last run."""
     path = words.plain[0] if words.plain else "latest"
     first = path.partition("/")[0]
     if first == "latest":
@@ -239,7 +239,7 @@ def path_of(session: Session, words: CommandWords) -> str:
 
 
 def flow_word(session: Session) -> str:
-    """What names this notebook's flow in its datastore, where another one may bear the same name, out."""
+    """Return what names this notebook's flow in its datastore, where another one may bear the same name."""
     store, flow = session.known.store(), session.flow()
     known = find_flow(store, flow.notebook)
     return word_for(store, known) if known is not None else flow.name
@@ -274,7 +274,7 @@ def load_inputs(session: Session, words: CommandWords) -> None:
 
 
 def find_task(session: Session, words: CommandWords) -> Any:
-    """The task that `RUN/STEP[/ITEM]` names out; of several items the first that failed."""
+    """Return the task that `RUN/STEP[/ITEM]` names; of several items the first that failed."""
     from nbflow.runs import client
 
     if not words.plain:
@@ -299,7 +299,7 @@ def tag(session: Session, words: CommandWords) -> None:
 
 
 def named_run(session: Session, words: CommandWords, at: int = 0) -> Any:
-    """The run that a word names, `latest` and plain ids being this flow's, out."""
+    """Return the run that a word names; `latest` and plain ids are this flow's."""
     from nbflow.runs import client
 
     name = words.plain[at] if len(words.plain) > at else "latest"
@@ -441,7 +441,7 @@ class ShownText:
 
 
 def show_commands() -> ShownText:
-    """What `%flow` knows."""
+    """Return a line for each command that `%flow` knows."""
     return ShownText("\n".join(_doc(command) for command in COMMANDS.values()))
 
 

@@ -59,7 +59,7 @@ class Document:
         self.refresh()
 
     def update_live(self, cells: Iterable[RawCell]) -> None:
-        """The front end's code cells, in order; they count from now on."""
+        """Take the front end's code cells, in order, as the document from now on."""
         live = tuple(cells)
         if live != self._live:
             self._live, self._notebook = live, None
@@ -88,7 +88,7 @@ class Document:
     # ------------------------------------------------------------ executed cells
 
     def note(self, source: str, cell_id: str | None, tags: tuple[str, ...] = ()) -> str | None:
-        """A cell that is about to run in; its id in the document out, None for code that belongs to no cell."""
+        """Note a cell that is about to run; return its id in the document, None for code that belongs to no cell."""
         self.refresh()
         notebook = self.notebook()
         known = {cell.id: cell for cell in notebook.cells}
@@ -110,13 +110,13 @@ class Document:
         return identity
 
     def forget(self, identities: Iterable[str]) -> None:
-        """Cells that the user has deleted: what was executed in them no longer counts."""
+        """Forget what was executed in cells that the user has deleted."""
         for identity in identities:
             if self._executed.pop(identity, None) is not None:
                 self._notebook = None
 
     def _match(self, source: str, notebook: Notebook) -> str | None:
-        """The cell that a source without an id belongs to: the same text, else the same step's name."""
+        """Return the cell that a source without an id belongs to: the same text, else the same step's name."""
         for cell in notebook.cells:
             if cell.source.strip() == source.strip():
                 return cell.id
@@ -143,7 +143,7 @@ class Document:
     # ------------------------------------------------------------ the notebook
 
     def notebook(self) -> Notebook:
-        """The notebook with what was executed in place of what is stored."""
+        """Return the notebook with what was executed in place of what is stored."""
         if self._notebook is None:
             self._notebook = self._assemble()
         return self._notebook
@@ -188,11 +188,11 @@ class Document:
         return self.path.stem if self.path is not None else "notebook"
 
     def _still_counts(self, identity: str, executed: Executed, cell: Cell) -> bool:
-        """Whether what was executed is newer than the document: not once the document has caught up or moved on."""
+        """Return whether what was executed is newer than the document, which may have caught up or moved on."""
         return cell.source != executed.raw.source and executed.document == self._document_source(identity)
 
     def text(self) -> str:
-        """The notebook's JSON as it would run now, to be kept with a run."""
+        """Return the notebook's JSON as it would run now, to be kept with a run."""
         notebook = self.notebook()
         if notebook.document and not self._executed:
             return notebook.document
@@ -207,7 +207,7 @@ def _step_name(header: str) -> str | None:
 
 
 def _place(cells: list[Cell], after: str | None) -> int:
-    """Where a cell that the document does not know is put: below the one that was executed before it, else last."""
+    """Return where an unknown cell is put: below the one that was executed before it, else last."""
     return next((at + 1 for at, cell in enumerate(cells) if cell.id == after), len(cells))
 
 
@@ -225,7 +225,7 @@ def _differs(identity: str, cell: Cell, *, known: bool) -> Finding:
 
 
 def find_path(namespace: Mapping[str, Any], environment: Mapping[str, str]) -> Path | None:
-    """The user's names and the environment in; the notebook's path as the front end tells it, or None, out."""
+    """Return the notebook's path as the front end tells it by the user's names or the environment, or None."""
     for told in (namespace.get("__vsc_ipynb_file__"), environment.get("JPY_SESSION_NAME")):
         if isinstance(told, str) and told.endswith((".ipynb", ".py")):
             return Path(told).absolute()

@@ -33,20 +33,20 @@ class Audience:
         self._cards: dict[tuple[str, TaskId], dict[str, str]] = {}
 
     def watch(self, told: Callable[[], None]) -> Callable[[], None]:
-        """Call `told`, from any thread and without waiting, after each change; a function that ends it out."""
+        """Call `told` after each change, from any thread and without waiting; return a function that ends it."""
         self._watchers.append(told)
         return lambda: self._watchers.remove(told)
 
     # ------------------------------------------------------------ what is told
 
     def see_flow(self, flow: Flow) -> None:
-        """The notebook as a flow, as it stands."""
+        """Take the notebook's flow as it is now."""
         if flow is not self._flow:
             self._flow = flow
             self._tell()
 
     def see_run(self, run: Snapshot, event: RunEvent | TaskOutput | None) -> None:
-        """A flow run at this moment, and what made it so."""
+        """Take a flow run as it is at this moment, and what made it so."""
         if isinstance(event, TaskOutput):
             self._print(run.run, event.task, event.output)
             self._keep_card(run.run, event.task, event.output)
@@ -55,7 +55,7 @@ class Audience:
             self._tell()
 
     def see_by_hand(self, event: RunEvent) -> None:
-        """An event of the cells that are run by hand."""
+        """Take an event of the cells that are run by hand."""
         with self._lock:
             if isinstance(event, RunStarted):
                 if self._start is None or self._start.run != event.run:
@@ -83,7 +83,7 @@ class Audience:
                 self._printed.pop(next(iter(self._printed)))
 
     def _keep_card(self, run: str, task: TaskId, output: dict[str, Any]) -> None:
-        """What a card of a running task looks like now; in the end the task's record has it."""
+        """Keep what a card of a running task looks like now; in the end the task's record has it."""
         name = (output.get("metadata") or {}).get(cards.NAME)
         body = cards.body_of(str((output.get("data") or {}).get("text/html", ""))) if name is not None else ""
         if body:
@@ -130,11 +130,11 @@ class Audience:
             return next((event.task.step for event in self._tasks.values() if event.state == "running"), None)
 
     def printed(self, run: str, task: TaskId) -> str | None:
-        """The end of what a task of a run of this kernel has printed; None when nothing was heard of it."""
+        """Return the end of what a task of a run of this kernel has printed; None when nothing was heard of it."""
         with self._lock:
             return self._printed.get((run, task))
 
     def cards(self, run: str, task: TaskId) -> dict[str, str]:
-        """The cards that a running task's code shows, by name, as HTML."""
+        """Return the cards that a running task's code shows, by name, as HTML."""
         with self._lock:
             return self._cards.get((run, task), {})

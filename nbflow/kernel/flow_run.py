@@ -29,7 +29,7 @@ class FlowRun:
     """One run on its way; `watch` is called from the runner's thread, all else belongs to the kernel's."""
 
     def __init__(self, ip: Any, audience: Audience, *, shown: bool = True) -> None:
-        """With `shown` some cell will show what its tasks display, by `wait` or `leave`; else nobody keeps it."""
+        """Keep what tasks display for the cell that will show it by `wait` or `leave`; else nobody keeps it."""
         self.ip = ip
         self.is_shown = shown
         self.audience = audience
@@ -46,7 +46,7 @@ class FlowRun:
         self._names: dict[str, int] = {}  # the namespace when it began: name -> the object's id
 
     def watch(self, snapshot: Snapshot, event: RunEvent | TaskOutput | None) -> None:
-        """The run now, and what made it so."""
+        """Take the run as it is now, and what made it so."""
         self.snapshot = snapshot
         self.audience.see_run(snapshot, event)
         if not self.is_shown:
@@ -67,7 +67,7 @@ class FlowRun:
         threading.Thread(target=self._work, args=(runner,), name="nbflow-run", daemon=True).start()
 
     def bound_since(self) -> set[str]:
-        """Names that got another value while it ran: cells were run beside it."""
+        """Return names that got another value while it ran: cells were run beside it."""
         return {name for name, value in self.ip.user_ns.items() if self._names.get(name) != id(value)}
 
     def _work(self, runner: Runner) -> None:
@@ -84,7 +84,7 @@ class FlowRun:
             index.add_run(runner.place.folder, self.snapshot)
 
     def leave(self, screen: Screen | None) -> None:
-        """Nobody waits for it any more: it draws itself, and says when it has ended."""
+        """Let it draw itself and say when it has ended: nobody waits for it any more."""
         if screen is None:
             self.is_shown = False
             self.shown = queue.SimpleQueue()
@@ -105,7 +105,7 @@ class FlowRun:
                 said = True
 
     def _tell_end(self) -> None:
-        """One line, below the cell that runs now or ran last."""
+        """Print one line below the cell that runs now or ran last."""
         if self._left.is_set() and self._over.is_set() and self._told.acquire(blocking=False):
             told = table.title(self.snapshot, time.time()) if self.snapshot is not None else self.name
             print(f"{told}; `%flow show {self.name}` shows it" if self.error is None else f"{told}: {self.error}")
@@ -150,14 +150,14 @@ class FlowRun:
             raise self.error
 
     def records(self) -> list[tuple[TaskView, Record]]:
-        """The tasks that have a record, in document order, then item order."""
+        """Return the tasks that have a record, in document order, then item order."""
         if self.runner is None or self.snapshot is None:
             return []
         found = [(view, self.runner.lookup.record(view.task)) for view in self.snapshot.tasks]
         return [(view, record) for view, record in found if record is not None]
 
     def finish(self) -> None:
-        """The run has ended: RunFailed, with the user's tracebacks shown above it, when it did not succeed."""
+        """Raise RunFailed for a run that did not succeed, after showing the user's tracebacks."""
         if self.snapshot is None or self.status == "done":
             return
         told = [view.failure for view in self.snapshot.tasks if view.state == "failed" and view.failure is not None]
@@ -168,7 +168,7 @@ class FlowRun:
         raise failed(self.snapshot, self.known.cells)
 
     def show_cards(self) -> None:
-        """The cards of steps that were declared with `--card`, below what is there."""
+        """Show the cards of steps that were declared with `--card`, below what is there."""
         from nbflow.runs.client import Run
 
         wanted = [step.name for step in self.runner.flow.steps if step.options.card] if self.runner is not None else []
@@ -210,7 +210,7 @@ class FlowRun:
 
 
 def failed(snapshot: Snapshot, cells: Mapping[str, int]) -> RunFailed:
-    """A run that did not succeed, and where its cells stand, in; the error that names its first failed step out."""
+    """Return the error that names a run's first failed step; `cells` are the positions of its cells."""
     for view in snapshot.tasks:
         if view.state != "failed" or view.failure is None:
             continue
@@ -226,5 +226,5 @@ def failed(snapshot: Snapshot, cells: Mapping[str, int]) -> RunFailed:
 
 
 def say(error: NbflowError) -> None:
-    """An error that must not stop the cell, shown below it."""
+    """Show an error that must not stop the cell below it."""
     print("\n".join(error.report()), file=sys.stderr)

@@ -30,11 +30,11 @@ class Waiting:
         return bool(self._values or self._definitions)
 
     def names(self) -> list[str]:
-        """The names that wait, sorted."""
+        """Return the names that wait, sorted."""
         return sorted({*self._values, *self._definitions})
 
     def drop(self, names: Iterable[str]) -> None:
-        """These names have got other values meanwhile."""
+        """Forget names that have got other values meanwhile."""
         for name in names:
             self._values.pop(name, None)
             self._states.pop(name, None)
@@ -57,7 +57,7 @@ class Waiting:
             self._values[name] = value
 
     def _put(self, name: str, stored: InputValue) -> None:
-        """Random states, and what steps have set in the process and on definitions, are in force from now on."""
+        """Put random states, and what steps have set in the process and on definitions, in force from now on."""
         owner = owner_of(name)
         if owner is not None:
             self._states[owner] = stored
@@ -78,13 +78,13 @@ class Waiting:
             self.kernel.definitions.switch(value, content, lambda: self.kernel.load(stored.group, frozenset({of}))[of])
 
     def add_definition(self, definition: Definition) -> None:
-        """A definition whose names are replayed when they are read, where the namespace has none of that name."""
+        """Let a definition be replayed when its names are read, where the namespace has none of that name."""
         for name in definition.names:
             if name not in self.ip.user_ns and name not in self._values:
                 self._definitions[name] = definition.id
 
     def bind(self, names: Iterable[str], cell: Cell | None = None) -> None:
-        """Names that a cell reads in; those that wait are bound, and what the functions behind them read too."""
+        """Bind those of the names that a cell reads which wait, and what the functions behind them read."""
         flow = self._flow()
         known = {name: False for name in names if name in flow.writers}
         need = gather(flow.writers, flow.definitions, known, position=cell.position if cell else None)
@@ -131,7 +131,7 @@ class Waiting:
 
 
 def as_replay(definition: Definition) -> Replay:
-    """A definition in; what replays it, with nothing bound just for it, out."""
+    """Return what replays a definition, with nothing bound just for it."""
     return Replay(
         id=definition.id,
         kind=definition.kind,

@@ -15,10 +15,10 @@ TURN = "nbflow_turn"
 
 
 def hoist(lines: list[str]) -> list[str]:
-    """A cell's lines in; the same with its header as the first of them, or with a call that refuses it, out.
+    """Return a cell's lines with its header as the first of them, or with a call that refuses it.
 
-    It stands before IPython's own transformers, which drop empty lines and indentation: the lines below the header
-    keep their numbers, those above it, which are empty or comments, become empty.
+    It stands before IPython's own transformers, which drop empty lines and indentation: the lines below the header keep
+    their numbers, those above it, which are empty or comments, become empty.
     """
     source = "".join(lines)
     if misplaced_header(source) is not None:
@@ -30,7 +30,7 @@ def hoist(lines: list[str]) -> list[str]:
 
 
 def transform(lines: list[str]) -> list[str]:
-    """A cell's lines in; the same with a header line turned into a plain call out, the body left in its place.
+    """Return a cell's lines with a header line turned into a plain call, the body left in its place.
 
     The call resolves through `get_ipython()`, so nothing is added to the user's names. No side effects: IPython
     transforms cells for completeness checks and nested cells, too.
@@ -55,7 +55,7 @@ def _call(kind: str, header: str) -> str:
 
 
 def _unbalanced(header: str) -> bool:
-    """Whether the header line ends inside brackets; quotes and their contents are skipped."""
+    """Return whether the header line ends inside brackets; quotes and their contents are skipped."""
     depth, quote, skip = 0, "", False
     for char in header:
         if skip:
@@ -71,7 +71,7 @@ def _unbalanced(header: str) -> bool:
 
 
 def entry_of(tree: ast.AST) -> ast.Call | None:
-    """A cell's module in; our call in its first statement out, None where there is none."""
+    """Return our call in the first statement of a cell's module, None where there is none."""
     body = getattr(tree, "body", None)
     if not isinstance(body, list) or not body or not isinstance(body[0], ast.Expr):
         return None
@@ -91,7 +91,7 @@ class Decider(ast.NodeTransformer):
         self.session = session
 
     def visit(self, node: ast.AST) -> ast.AST:
-        """A cell's module in; what IPython runs out. Never raises: IPython would drop this transformer for good."""
+        """Return what IPython runs of a cell's module. Never raise: IPython would drop this transformer for good."""
         if not isinstance(node, ast.Module):
             return node
         call = entry_of(node)
@@ -140,7 +140,7 @@ class Turns:
 
 
 def _insert_call(node: ast.Module, header: str) -> ast.Call:
-    """A module and the header that a cell's tags spell in; the call that now stands first out."""
+    """Insert the call for a header that a cell's tags spell as the first statement, and return it."""
     statement = cast("ast.Expr", ast.parse(_call("step", header)).body[0])
     node.body.insert(0, statement)
     return cast("ast.Call", statement.value)

@@ -23,7 +23,7 @@ _NUMBERED = re.compile(r"_i?\d+\Z")
 
 @lru_cache(maxsize=1 << 16)
 def is_own(name: object) -> bool:
-    """Whether a name belongs to Python or IPython rather than to the user; keys that are no names are nobody's."""
+    """Return whether a name belongs to Python or IPython and not to the user; keys that are no names are nobody's."""
     if not isinstance(name, str):
         return True
     if name[:1] != "_" and name not in _OWN:
@@ -32,7 +32,7 @@ def is_own(name: object) -> bool:
 
 
 def user_names(namespace: Mapping[str, Any]) -> list[str]:
-    """A namespace in; the names in it that are the user's out."""
+    """Return the names in a namespace that are the user's."""
     return [name for name in namespace if not is_own(name)]
 
 
@@ -67,12 +67,12 @@ class Aside:
         self.namespace[name] = value
 
     def hold(self, name: str) -> None:
-        """A name's value is written down before something else takes its place."""
+        """Write down a name's value before something else takes its place."""
         if name in self.namespace:
             self.held.setdefault(name, self.namespace[name])
 
     def note(self, names: Iterable[str]) -> None:
-        """These names have just been bound for the step, by a definition that was replayed."""
+        """Note names that have just been bound for the step, by a definition that was replayed."""
         self.bound.update({name: self.namespace[name] for name in names if name in self.namespace})
 
     def restore(self, written: Collection[str]) -> None:
@@ -101,7 +101,7 @@ def without_interrupts() -> Iterator[None]:
 
 
 def running_elsewhere(namespace: dict[str, Any]) -> str:
-    """What of the user's could see names missing while a step runs here; an empty string when nothing can.
+    """Return what of the user's could see names missing while a step runs here; "" when nothing can.
 
     That is a thread from an earlier cell, which shares this namespace, or this very thread when it is not the main one
     (a subshell beside other cells).
@@ -131,7 +131,7 @@ def _uses(thread: threading.Thread, frame: FrameType | None, namespace: dict[str
 
 
 def waiting_elsewhere(namespace: dict[str, Any]) -> str:
-    """The same for asyncio tasks from earlier cells: they go on while a step awaits, and only then."""
+    """Return the same for asyncio tasks from earlier cells: they go on while a step awaits, and only then."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

@@ -37,7 +37,7 @@ class PlainCells:
         self._stack = contextlib.ExitStack()  # what holds while the cell runs
 
     def before(self, source: str, cell: Cell | None) -> None:
-        """A cell that is no step is about to run: what it reads is bound; where the flow needs it, it is watched."""
+        """Bind what a cell that is no step reads, before it runs; watch it where the flow needs it."""
         self._task = self._placed = self._step = None
         self._stack = contextlib.ExitStack()
         if self.known.waiting:
@@ -80,7 +80,7 @@ class PlainCells:
             task.watch()
 
     def begun(self, cell: Cell) -> None:
-        """The plain cell that loads nbflow has begun: it is followed from here on.
+        """Follow the plain cell that loads nbflow from here on: it has begun already.
 
         What a call above the line that loads has read nobody has seen: its result counts once the cell is run again.
         """
@@ -90,7 +90,7 @@ class PlainCells:
             self.known.scratch.before(cell, analyse(cell.body), self.known.flow(), self.known.store_url())
 
     def _follow(self, own: list[Replay]) -> None:
-        """After each statement see what the cell has defined."""
+        """See after each statement what the cell has defined."""
         kernel = self.known.kernel
         names = [name for each in own for name in each.names]
         if names:
@@ -98,7 +98,7 @@ class PlainCells:
             self._stack.enter_context(kernel.statements.followed(see))
 
     def after(self, cell: Cell | None, before: Mapping[str, Any], *, succeeded: bool) -> None:
-        """A cell that is no step has ended: names that it changed hold new versions."""
+        """Give the names that a cell which is no step has changed new versions, now that it has ended."""
         task, placed = self._task, self._placed
         self._stack.close()
         namespace, ledger = self.known.ip.user_ns, self.known.ledger
@@ -132,7 +132,7 @@ class PlainCells:
             self.known.scratch.after(cell, analysis, changed, succeeded=succeeded)
 
     def give_up(self) -> None:
-        """The cell has ended, but something went wrong after it: nothing of it is followed any more."""
+        """Follow nothing of a cell any more: something went wrong after it had ended."""
         tasks, self._task, self._placed = (self._task, self._placed), None, None
         ends: list[Callable[[], object]] = [self._stack.close, self.known.recorder.stop]
         ends += [partial(task.leave, succeeded=False) for task in tasks if task is not None]
@@ -141,7 +141,7 @@ class PlainCells:
                 end()
 
     def _know_definitions(self, cell: Cell, changed: set[str], *, succeeded: bool) -> list[Place]:
-        """What a cell defines is in force from now on; return the set-up statements that have run."""
+        """Put what a cell defines in force from now on; return the set-up statements that have run."""
         setup: list[Place] = []
         for definition in self.known.flow().definitions:
             if definition.cell != cell.id or not (succeeded or changed.intersection(definition.names)):
@@ -167,7 +167,7 @@ class PlainCells:
 
 
 def _acts_unseen(cell: Cell) -> bool:
-    """Whether a statement that makes data calls something above the line that loads nbflow."""
+    """Return whether a statement that makes data calls something above the line that loads nbflow."""
     lines = cell.source.split("\n")
     loads = next((at for at, line in enumerate(lines, start=1) if LOADING.match(line)), len(lines) + 1)
     above = [each for each in analyse(cell.body).statements if each.line < loads]

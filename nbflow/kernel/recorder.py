@@ -29,7 +29,7 @@ class Recorder:
         self._send: Any = None
 
     def attach(self) -> None:
-        """Stand at the kernel's session."""
+        """Hear everything that the kernel sends from now on."""
         if self._kernel is not None and self._send is None:
             self._send = self._kernel.session.send
             self._kernel.session.send = self._observe
@@ -58,7 +58,7 @@ class Recorder:
         return header.get("msg_id")
 
     def stop(self) -> Outputs:
-        """Wait for what is under way; the nbformat outputs since `start` out."""
+        """Wait for what is under way and return the nbformat outputs since `start`."""
         outputs = Outputs()
         if self._parent is None:
             return outputs
@@ -91,7 +91,7 @@ class Recorder:
 
 
 def as_output(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """A message's type and content in; the nbformat output, an update or a clear as an event of a task has it, out."""
+    """Return a message as an nbformat output; an update or a clear as an event of a task has it."""
     kept = ("name", "text", "ename", "evalue", "traceback", "wait", "execution_count", "data", "metadata", "transient")
     found = {key: content[key] for key in kept if key in content}
     try:
@@ -104,7 +104,7 @@ def as_output(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def show(ip: Any, outputs: Iterable[dict[str, Any]]) -> None:
-    """Recorded nbformat outputs in; the cell that runs now shows them as its own."""
+    """Show recorded nbformat outputs as those of the cell that runs now."""
     for output in outputs:
         kind = output.get("output_type")
         if kind == "stream":

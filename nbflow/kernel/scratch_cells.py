@@ -58,7 +58,7 @@ class Scratch:
     # ------------------------------------------------------------ while it runs
 
     def before(self, cell: Cell, analysis: Analysis, flow: Flow, store: str) -> None:
-        """A plain cell is about to run."""
+        """Note what a plain cell that is about to run may read."""
         self._running = None
         self._traces.pop(cell.id, None)
         if VAGUE & {problem.code for problem in analysis.diagnostics} or not (analysis.writes or analysis.may_mutate):
@@ -81,7 +81,7 @@ class Scratch:
         return definition.kind == "setup" or self.ledger.holds(definition.id, definition.names)
 
     def token(self, name: str) -> str:
-        """What a name holds now: the id of its content, the trace that left it, or "" when that is not known."""
+        """Return what a name holds now: the id of its content, the trace that left it, or "" when that is not known."""
         content = self.ledger.verified(name)
         if content:
             return content
@@ -101,7 +101,7 @@ class Scratch:
         return fingerprint(value, self.registry)
 
     def after(self, cell: Cell, analysis: Analysis, changed: set[str], *, succeeded: bool) -> None:
-        """A plain cell has ended; `changed` are the names that hold another object now."""
+        """Keep what a plain cell did; `changed` are the names that hold another object now."""
         trace, self._running = self._running, None
         if trace is None:
             return
@@ -120,7 +120,7 @@ class Scratch:
     # ------------------------------------------------------------ once a step needs it
 
     def adopt(self, spec: TaskSpec) -> tuple[ScratchTrace, dict[str, Any]] | None:
-        """A plain cell as a task of the flow in; its execution and the values it left, if they still count, out."""
+        """Return a plain cell's execution, and the values it left, if they still count for this task of the flow."""
         trace = self._traces.get(spec.cell)
         if (
             trace is None
@@ -152,7 +152,7 @@ class Scratch:
 
 
 def _spec(cell: Cell, flow: Flow, store: str) -> TaskSpec:
-    """As much of a task as an observer asks for."""
+    """Return as much of a task as an observer asks for."""
     replay: tuple[Replay, ...] = ()
     name = f"cell:{cell.id}"
     return TaskSpec(
@@ -163,7 +163,7 @@ def _spec(cell: Cell, flow: Flow, store: str) -> TaskSpec:
 
 
 def _bytes_of(value: Any) -> int:
-    """About how many bytes a value takes, as far as that is cheap to tell and it answers."""
+    """Return about how many bytes a value takes, as far as that is cheap to tell and it answers."""
     return answered(lambda: _bytes_told(value), 64)
 
 

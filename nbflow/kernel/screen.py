@@ -33,10 +33,10 @@ class Screen(Protocol):
     """Where a run is shown; all calls come from the kernel's main thread."""
 
     def show(self, task: TaskId, output: Mapping[str, Any]) -> None:
-        """A piece of what a task displays or prints, as nbformat has it."""
+        """Show a piece of what a task displays or prints, as nbformat has it."""
 
     def update(self, snapshot: Snapshot, known: table.RunHints, *, last: bool) -> None:
-        """The run now."""
+        """Show the run as it is now."""
 
 
 class Displays:
@@ -54,7 +54,7 @@ class Displays:
         self.left_out = 0
 
     def show(self, task: TaskId, output: Mapping[str, Any]) -> None:
-        """A display, an update of one, or a clear in; shown."""
+        """Show a display, an update of one, or a clear."""
         kind = output["output_type"]
         if kind == "clear_output":
             self._waiting.add(task)
@@ -142,7 +142,7 @@ class RunScreen:
         self._above = ""  # whose output stands last
 
     def show(self, task: TaskId, output: Mapping[str, Any]) -> None:
-        """Text goes to the step's log, all else below it."""
+        """Add text to the step's log, and show all else below it."""
         kind = output["output_type"]
         if kind in ("stream", "error"):
             log = self._logs.setdefault(task.step, logs.Log())
@@ -157,7 +157,7 @@ class RunScreen:
         self._displays.show(task, output)
 
     def _caption(self, task: TaskId) -> None:
-        """Whose display comes next, where that is not to be seen from what stands above it."""
+        """Say whose display comes next, where that is not to be seen from what stands above it."""
         label = self._label(task.step)
         name = f"{label}/{preview.index(task.index)}" if task.index else label
         if name != self._above and self._page:
@@ -168,7 +168,7 @@ class RunScreen:
         return self._snapshot.labels.get(step) or step if self._snapshot is not None else step
 
     def update(self, snapshot: Snapshot, known: table.RunHints, *, last: bool) -> None:
-        """The run now in; drawn where something has changed."""
+        """Draw the run where something has changed."""
         self._snapshot = snapshot
         now = time.time()
         if not self._page:
@@ -223,7 +223,7 @@ class StepScreen:
         self._rest: deque[str] = deque(maxlen=200)
 
     def show(self, task: TaskId, output: Mapping[str, Any]) -> None:
-        """Shown as the cell's own, if the cell's own task displays it."""
+        """Show an output as the cell's own, if the cell's own task displays it."""
         if task.step != self._step or output["output_type"] == "error":
             return  # errors are shown once it is known that no further attempt follows
         if output["output_type"] == "execute_result":
@@ -241,7 +241,7 @@ class StepScreen:
         self._room -= len(text)
 
     def update(self, snapshot: Snapshot, known: table.RunHints, *, last: bool) -> None:
-        """What was printed goes out; at the end of a text that was too long, its last lines are shown."""
+        """Send what was printed; at the end of a text that was too long, show its last lines."""
         del snapshot, known
         if self._printed:  # the kernel's own streams would wait 0.2 s for more
             self._printed = False
@@ -283,7 +283,7 @@ class BackgroundScreen:
         self._at = 0.0
 
     def show(self, task: TaskId, output: Mapping[str, Any]) -> None:
-        """Text goes to the step's log, displays below it; one that is updated changes in its place."""
+        """Add text to the step's log, and displays below it; one that is updated changes in its place."""
         kind = output["output_type"]
         if kind in ("stream", "error"):
             text = "".join(output["text"]) if kind == "stream" else "\n".join(output.get("traceback") or ()) + "\n"
@@ -311,7 +311,7 @@ class BackgroundScreen:
         self._displays[task, name] = shown
 
     def update(self, snapshot: Snapshot, known: table.RunHints, *, last: bool) -> None:
-        """The run now in; drawn where something has changed, as often as its size allows."""
+        """Draw the run where something has changed, as often as its size allows."""
         now = time.monotonic()
         if not last and now < self._due:
             return

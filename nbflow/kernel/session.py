@@ -87,7 +87,7 @@ class Session:
     # ------------------------------------------------------------ in and out of IPython
 
     def hooks(self) -> dict[str, Callable[..., None]]:
-        """IPython's events and what of ours belongs to each."""
+        """Return IPython's events and what of ours belongs to each."""
         return self._hooks
 
     def attach(self) -> None:
@@ -125,7 +125,7 @@ class Session:
             self.plain.begun(cell)
 
     def _running_source(self, newest: str | None) -> str | None:
-        """What the cell that runs now holds, where one runs: a terminal loads nbflow by what was typed last."""
+        """Return what the cell that runs now holds; a terminal loads nbflow by what was typed last."""
         if getattr(self.ip, "kernel", None) is None:
             return newest
         parent = self.ip.kernel.get_parent() or {}
@@ -136,7 +136,7 @@ class Session:
         return str(content.get("code", "")) if kept else None
 
     def _count(self, sources: Iterable[str]) -> None:
-        """Cells that were run before, in order; what is no Python had no effect."""
+        """Count cells that were run before, in order; what is no Python had no effect."""
         python = [each for each in sources if "syntax" not in {found.code for found in analyse(each).diagnostics}]
         for identity in [self.document.note(source, None) for source in python]:
             cell = self._cell(identity)
@@ -144,7 +144,7 @@ class Session:
                 self.plain.after(cell, self._names_without(cell), succeeded=True)
 
     def _names_without(self, cell: Cell | None) -> dict[str, Any]:
-        """The namespace as it was before a cell that has begun, as far as its text tells what it writes."""
+        """Return the namespace as it was before a cell that has begun, as far as its text tells what it writes."""
         written = analyse(cell.body).writes if cell is not None else frozenset[str]()
         return {name: value for name, value in self.ip.user_ns.items() if name not in written}
 
@@ -158,13 +158,13 @@ class Session:
         self.known.close()
 
     def update_document(self, cells: Iterable[tuple[str, str, tuple[str, ...]]]) -> None:
-        """The front end's code cells (id, source, tags) in their order: they are the document from now on."""
+        """Take the front end's code cells (id, source, tags) in their order as the document from now on."""
         self.document.update_live(RawCell(identity, source, tags) for identity, source, tags in cells)
 
     # ------------------------------------------------------------ hooks
 
     def before_cell(self, info: Any) -> None:
-        """A cell is about to run: what it needs and is not bound yet is bound, what it finds is noted."""
+        """Bind what a cell that is about to run needs and is not bound yet, and note what it finds."""
         stack = self._stacks.setdefault(threading.get_ident(), [])
         stack.append(info)
         if len(stack) > 1 or threading.current_thread() is not threading.main_thread():
@@ -174,7 +174,7 @@ class Session:
         self._request = self._begin(info.raw_cell, getattr(info, "cell_id", None), info)
 
     def after_execute(self) -> None:
-        """A request has ended; silent ones get no other hook.
+        """End a request; silent ones get no other hook.
 
         Widgets' messages end with this event, too, in threads of their own and while an awaiting cell runs.
         """
@@ -185,7 +185,7 @@ class Session:
             self._finish(None)
 
     def after_cell(self, result: Any) -> None:
-        """A cell has ended, whatever happened in it."""
+        """Keep what a cell has left, whatever happened in it."""
         stack = self._stacks.get(threading.get_ident(), [])
         if not stack or (result is not None and not _belongs(result, stack[-1])):
             return  # an empty cell: it had no beginning
@@ -223,7 +223,7 @@ class Session:
         self._prepared = self._prepared or (source.strip() != "" and self.lane.prepare())
 
     def _parent(self) -> Mapping[str, Any]:
-        """The page's request that is being answered in this thread."""
+        """Return the page's request that is being answered in this thread."""
         kernel = getattr(self.ip, "kernel", None)
         return (kernel.get_parent() if kernel is not None else None) or {}
 
@@ -241,7 +241,7 @@ class Session:
     # ------------------------------------------------------------ a step's first line
 
     def tagged(self) -> str | None:
-        """What the running cell's tags say after `step:`, None where its source or nothing declares a step."""
+        """Return what the running cell's tags say after `step:`, None where its source or nothing declares a step."""
         request = self._request
         if request is None or request.decision is not None or len(self._stacks.get(threading.get_ident(), [])) != 1:
             return None
@@ -253,7 +253,7 @@ class Session:
         return "" if cell.kind == "control" and self._errors(cell) else None
 
     def decide(self, kind: str, header: str, tree: ast.Module) -> bool:
-        """A header in, before anything of its cell has run; whether the body runs here; never raises.
+        """Decide before anything of a cell has run whether its body runs here; never raise.
 
         What is to be done, errors included, waits for `enter`.
         """
@@ -297,14 +297,14 @@ class Session:
         return self.lane.decide(step)
 
     def _source(self, kind: str, header: str) -> str:
-        """A silent request's source: no hook tells it."""
+        """Return a silent request's source: no hook tells it."""
         return str((self._parent().get("content") or {}).get("code") or f"%%{kind} {header}")
 
     def _errors(self, cell: Cell) -> list[Finding]:
         return [f for f in self.known.flow().findings if f.cell == cell.id and f.level == "error"]
 
     def _tell_findings(self, cell: Cell) -> None:
-        """What is wrong with this cell: errors are raised, warnings shown once."""
+        """Raise what is an error in this cell, and show its warnings once."""
         mine = [finding for finding in self.known.flow().findings if finding.cell == cell.id]
         errors = self._errors(cell)
         if errors:
@@ -317,12 +317,12 @@ class Session:
                 self.say(finding)
 
     def say(self, finding: Finding) -> None:
-        """A finding shown under the cell."""
+        """Show a finding under the cell."""
         line = f", line {finding.line}" if finding.line else ""
         print(f"nbflow: {finding.message} ({finding.code}{line})", file=sys.stderr)
 
     def enter(self, kind: str, header: str) -> None:
-        """The call that stands in a header line's place: does what was decided, or raises what was wrong."""
+        """Do what was decided, or raise what was wrong: this call stands in a header line's place."""
         __tracebackhide__ = True
         del kind, header  # the decision was made when they were seen first
         request = self._request
@@ -358,7 +358,7 @@ class Session:
         return self._request is not None and self._request.task is not None and self._request.task.has_turns
 
     def turn(self) -> None:
-        """The call after a step's statements: the turn ends, another one begins unless it was the last.
+        """End a turn after a step's statements, and begin another one unless it was the last.
 
         What the user's own `--until` raises makes this turn a failure: the cell ends with it, as with any of its lines.
         """
@@ -375,7 +375,7 @@ class Session:
             self._go_on(request, following.step, following, task.spec.code_name)
 
     def _show_figures(self) -> None:
-        """A turn's figures belong to it: libraries show them where IPython says that a cell has been executed."""
+        """Show a turn's figures with it: libraries show them where IPython says that a cell has been executed."""
         self._ending_turn = True
         try:
             self.ip.events.trigger("post_execute")
@@ -411,7 +411,7 @@ class Session:
     # ------------------------------------------------------------ after a cell
 
     def _finish(self, result: Any) -> None:
-        """The outermost cell of the main thread is over. What goes wrong from here on is told in it, never raised."""
+        """End the outermost cell of the main thread. What goes wrong from here on is told in it, never raised."""
         request, self._request = self._request, None
         if request is None:
             return
@@ -426,7 +426,7 @@ class Session:
             self._fail(result, problem)
 
     def _keep(self, request: Request, failed: BaseException | None, *, succeeded: bool) -> NbflowError | None:
-        """What a cell left, kept; what makes it a failure after all out."""
+        """Keep what a cell left; return what makes it a failure after all."""
         if request.task is not None:
             return self.lane.finish(request.task, succeeded=succeeded, error=failed)
         if request.problem is not None and request.decision is None:
@@ -436,7 +436,7 @@ class Session:
         return None
 
     def _give_up(self, request: Request, error: BaseException) -> NbflowError | None:
-        """Something went wrong after a cell: a step has failed then, any other cell has run as it would have."""
+        """Give up after an error of ours behind a cell: a step has failed, any other cell has run as it would have."""
         if request.task is not None:
             return self.lane.give_up(request.task, error)
         self.plain.give_up()
@@ -444,7 +444,7 @@ class Session:
         return None
 
     def _fail(self, result: Any, error: NbflowError) -> None:
-        """The cell has run, but what it left cannot be used: its reply is an error, so that Run All stops."""
+        """Make the reply of a cell whose results cannot be used an error, so that Run All stops."""
         if result is not None and result.error_in_exec is None:
             result.error_in_exec = error
         self.ip.last_execution_succeeded = False
@@ -453,12 +453,12 @@ class Session:
     # ------------------------------------------------------------ what others ask
 
     def flow(self) -> Flow:
-        """The notebook as it stands, as a flow."""
+        """Return the flow of the notebook as it is now."""
         self.document.refresh()
         return self.known.flow()
 
     def check(self) -> Flow:
-        """The same with everything that can be known before a run as findings."""
+        """Return the same with everything that can be known before a run as findings."""
         with contextlib.suppress(StoreError):  # what earlier runs have shown is left out then
             return facts.checked(self.flow(), self.known.store())
         return self.flow()
@@ -528,7 +528,7 @@ class Session:
         return True
 
     def follow(self, past: Run) -> None:
-        """A run that goes on elsewhere, drawn here until it has ended or an interrupt says that it is enough."""
+        """Draw a run that goes on elsewhere until it has ended or an interrupt says that it is enough."""
         screen = RunScreen(self.ip, f"{past.flow}/{past.id}")
 
         def watch(snapshot: Snapshot, event: RunEvent | TaskOutput | None) -> None:
@@ -557,7 +557,7 @@ class Session:
         return why_flow(self.flow(), step, self._in_store(options), self.known.executors(), cost=cost)
 
     def status(self) -> list[str]:
-        """How the run stands, where the document comes from, which names wait to be read."""
+        """Return how the run is, where the document comes from, and which names wait to be read."""
         lines = []
         if self._run is not None and self._run.snapshot is not None:
             lines.append(table.text(self._run.snapshot))
@@ -574,14 +574,14 @@ class Session:
         return lines
 
     def settings(self) -> list[str]:
-        """The document and the datastore in use."""
+        """Return the document and the datastore in use."""
         path = f" ({self.document.path})" if self.document.path is not None else ""
         problem = f"; {self.document.problem}" if self.document.problem else ""
         lines = [f"document order: {ORIGINS[self.document.origin]}{path}{problem}"]
         return [*lines, f"datastore: {location.store_url(self.known.store_option, self.flow().notebook.folder)}"]
 
     def use_notebook(self, path: Path) -> None:
-        """This kernel belongs to another notebook from now on."""
+        """Make this kernel belong to another notebook from now on."""
         read_notebook(path)  # says what is wrong with it
         self.document.follow(path.absolute())
 
@@ -592,12 +592,12 @@ class Session:
         return cell
 
     def use_store(self, url: str) -> None:
-        """Another datastore from now on."""
+        """Use another datastore from now on."""
         self.known.use_store(url)
 
 
 def _belongs(result: Any, info: Any) -> bool:
-    """Whether a result is that of the cell on top: IPython makes a new info for a cell that was broken off."""
+    """Return whether a result is that of the cell on top: IPython makes a new info for a cell that was broken off."""
     return result.info is info or str(result.info.raw_cell).rstrip("\n") == str(info.raw_cell).rstrip("\n")
 
 
@@ -609,7 +609,6 @@ def _error_of(result: Any) -> BaseException | None:
 
 
 def _awaits(tree: ast.Module | None) -> bool:
-    """Whether a cell awaits at top level."""
     queue: list[ast.AST] = [*tree.body] if tree is not None else []
     while queue:
         node = queue.pop()
@@ -621,7 +620,7 @@ def _awaits(tree: ast.Module | None) -> bool:
 
 
 def _override(tree: ast.Module, step: Step, flow: Flow) -> None:
-    """A params cell's module: `File` needs no import, and what the environment says takes the place of a default."""
+    """Let a params cell use `File` without an import, and what the environment says instead of a default."""
     values = gather_overrides(flow.parameters, {}, {}, os.environ)
     tree.body[1:] = ast.parse(override_source(step.source, values)).body
 
@@ -638,14 +637,14 @@ def _shared(step: Step, reason: str) -> Finding:
 
 
 def _refused(source: str, cell: Cell | None) -> OptionError:
-    """A cell whose header stands where none may be in; the error that says so, before anything of it has run, out."""
+    """Return the error for a header that stands where none may be, before anything of its cell has run."""
     found = misplaced_header(source)
     assert found is not None  # noqa: S101  # the transformer has found it
     return OptionError(found.why, cell=_place(cell) if cell is not None else None, line=found.number, fix=found.fix)
 
 
 def _restore_line(file: str, source: str) -> None:
-    """Tracebacks and `inspect` show the user's lines up to the header, it as a comment, instead of our call."""
+    """Let tracebacks and `inspect` show the user's lines up to the header, it as a comment, instead of our call."""
     entry = linecache.cache.get(file)
     if entry is None or len(entry) != 4 or not entry[2]:
         return

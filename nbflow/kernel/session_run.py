@@ -79,11 +79,11 @@ class Journal:
         return records.EventWriter(self.store, self.place.folder, self.run, f"kernel-{os.getpid()}")
 
     def attempt(self, task: TaskId) -> int:
-        """The number that the next execution of a task by hand has, from 1."""
+        """Return the number that the next execution of a task by hand has, from 1."""
         return self._attempts.get(task, 0) + 1
 
     def claim(self, step: Step, spec: TaskSpec) -> Claim:
-        """A step with `--once` that is about to run in; its claim out; PlanError where it has begun before."""
+        """Claim a step with `--once` that is about to run; raise PlanError where it has begun before."""
         claims.check_store(self.store, [step])
         made = claims.claim(self.store, spec, self.place, again=False)
         if made.execution != spec.execution:
@@ -92,7 +92,7 @@ class Journal:
         return made
 
     def end_claim(self, made: Claim, *, succeeded: bool) -> None:
-        """The step is over."""
+        """Say in the store that the step is over."""
         self._submit(lambda: claims.end(self.store, made, "done" if succeeded else "failed"))
 
     def announce(self, flow: Flow, document: Callable[[], str]) -> None:
@@ -125,7 +125,7 @@ class Journal:
         elapsed: float | None = None,
         reused_from: str | None = None,
     ) -> None:
-        """A task's new state, written behind whatever is being stored."""
+        """Write a task's new state behind whatever is being stored."""
         event = TaskChanged(
             task=task, state=state, at=time.time(), attempt=attempt, key=key, execution=execution, reasons=reasons,
             failure=failure, elapsed=elapsed, reused_from=reused_from, pid=os.getpid(),
@@ -135,13 +135,13 @@ class Journal:
         self._submit(lambda: self._writer.put(event))
 
     def find(self, finding: Finding) -> None:
-        """A finding that an execution brought to light."""
+        """Write a finding that an execution brought to light."""
         event = FindingFound(finding=finding, at=time.time())
         self.audience.see_by_hand(event)
         self._submit(lambda: self._writer.put(event))
 
     def save(self, task: KernelTask, left: Left, outputs: Outputs, reasons: tuple[Reason, ...]) -> Record | None:
-        """What a cell left, already taken apart, in; its record out, None while its values are still being read.
+        """Store what a cell left and return its record, None while its values are still being read.
 
         Small values are in the record itself and need no waiting. Of large ones the memory is read in the background,
         before anything may change it: `settled` waits for that.
@@ -181,7 +181,7 @@ class Journal:
         return record
 
     def keeps(self, execution: str) -> bool:
-        """Whether an execution has been given to `save`: what becomes of it is told from there."""
+        """Return whether an execution has been given to `save`: what becomes of it is told from there."""
         return execution in self._kept
 
     def _tell_kept(self, event: TaskChanged) -> None:
@@ -197,7 +197,7 @@ class Journal:
             self._writer.put(lost)
 
     def settled(self) -> list[tuple[Saving, Record | NbflowError]]:
-        """Wait for values that are being stored; each execution with its record, or with what prevented it, out."""
+        """Wait for values that are being stored; return each execution with its record, or with what prevented it."""
         pending, self.pending = self.pending, []
         ended: list[tuple[Saving, Record | NbflowError]] = []
         for saving in pending:
@@ -208,7 +208,7 @@ class Journal:
         return ended
 
     def problems(self, *, wait: bool = False) -> list[NbflowError]:
-        """What went wrong in the background since the last call; with `wait` everything asked for has been done."""
+        """Return what went wrong in the background since the last call; with `wait`, once everything has been done."""
         jobs = self._jobs
         self._jobs = [] if wait else [job for job in jobs if not job.done()]
         ended = jobs if wait else [job for job in jobs if job.done()]
@@ -233,5 +233,5 @@ class Journal:
 
 
 def _is_small(dumped: Dumped) -> bool:
-    """Whether a group stands in its record, so that nothing refers to the values' own memory."""
+    """Return whether a group stands in its record, so that nothing refers to the values' own memory."""
     return len(dumped.stream) + sum(buffer.nbytes for buffer in dumped.buffers) < artifacts.INLINE

@@ -107,7 +107,7 @@ class KernelLane:
     # ------------------------------------------------------------ before a step
 
     def decide(self, step: Step) -> CellDecision:
-        """A step whose cell is about to run in; what is to be done out; errors name the steps to run first."""
+        """Decide what is to be done with a step whose cell is about to run; errors name the steps to run first."""
         if (elsewhere_options(step.options) or step.scope) and not step.options.here:
             return CellDecision(step=step)
         self._turns = {}
@@ -116,7 +116,7 @@ class KernelLane:
         return self._from(step, own_tasks(step, ())[0])
 
     def _from(self, step: Step, task: TaskId) -> CellDecision:
-        """What becomes of a step from one of its tasks on: as long as turns can be reused, they are."""
+        """Decide for a step from one of its tasks on: as long as turns can be reused, they are."""
         reused: list[Reused] = []
         while True:
             turns = self._turns | {each.task: each.record for each in reused}
@@ -150,7 +150,7 @@ class KernelLane:
         return replace(decision, in_place=True), None
 
     def start(self, step: Step, decision: CellDecision, file: str) -> KernelTask:
-        """A step that is to run here in; the task, ready to be entered, out."""
+        """Return the task of a step that is to run here, ready to be entered."""
         self.known.seen.add((step.name, decision.key))
         if not self._turns:
             self.known.tell([*self.known.upstream().early(step), *self._patched(step)])
@@ -164,7 +164,7 @@ class KernelLane:
         return task
 
     def _patched(self, step: Step) -> Iterator[Finding]:
-        """Modules that a cell below has changed here already: nothing can put that back."""
+        """Yield findings for modules that a cell below has changed here already: nothing can put that back."""
         process = self.known.kernel.process
         for each in self.known.flow().definitions:
             below = (
@@ -174,7 +174,7 @@ class KernelLane:
                 yield findings.patched(step, each)
 
     def enter(self, task: KernelTask, *, isolated: bool) -> None:
-        """The namespace as the task's step may see it; from here on what is shown belongs to it."""
+        """Show the step's code the namespace that its task may see; what is shown from here on belongs to it."""
         __tracebackhide__ = True
         task.enter(self.known.before(task), isolated=isolated)
         condition = task.spec.options.condition if not task.spec.turn else None
@@ -188,7 +188,7 @@ class KernelLane:
     # ------------------------------------------------------------ reuse
 
     def reuse(self, step: Step, decision: CellDecision) -> None:
-        """The past executions' outputs shown again, their artifacts bound to be loaded when they are read."""
+        """Show the past executions' outputs again, and bind their artifacts to be loaded when they are read."""
         began = time.perf_counter()
         journal = self.known.journal()
         journal.announce(self.known.flow(), self.known.document.text)
@@ -217,7 +217,7 @@ class KernelLane:
         print(f"reused {where} ({milliseconds:.0f} ms); run the cell once more to execute it")
 
     def skip(self, step: Step, decision: CellDecision) -> None:
-        """A step that would be skipped in a run is skipped by hand too; its cell says why."""
+        """Skip a step by hand as a run would; its cell says why."""
         journal = self.known.journal()
         journal.announce(self.known.flow(), self.known.document.text)
         identity = decision.task or TaskId(step=step.name)
@@ -227,7 +227,7 @@ class KernelLane:
     # ------------------------------------------------------------ runs and processes
 
     def elsewhere(self, step: Step) -> None:
-        """A step whose options the kernel cannot honour: it runs in a process, and what it shows is shown here."""
+        """Run a step whose options the kernel cannot honour in a process; what it shows is shown here."""
         from nbflow.runs.launch import begin
 
         again = step.name in self._elsewhere
@@ -314,7 +314,7 @@ class KernelLane:
         return problem
 
     def _overtaken(self, task: KernelTask) -> Iterator[Finding]:
-        """Files that are not as a run has them: left by a step below, or added to once more."""
+        """Yield findings for files that are not as a run has them: left by a step below, or added to once more."""
         places = {step.name: step for step in self.known.flow().steps}
         step = places.get(task.spec.step)
         if step is None:
@@ -336,7 +336,7 @@ class KernelLane:
             yield findings.overtaken(step, writer, [name for name in below if below[name] is writer])
 
     def _show_card(self, step: str, options: StepOptions) -> None:
-        """With `--card` the card of what has just run stands below its cell."""
+        """Show the card of what has just run below its cell, with `--card`."""
         if not options.card:
             return
         from nbflow.runs.client import Run
@@ -360,10 +360,10 @@ class KernelLane:
 
 
 def _kind(error: BaseException) -> str:
-    """What a cell ended with in; the kind of failure that it is out.
+    """Return the kind of failure that a cell's error is.
 
-    An interrupt cancels the step, wherever it comes from: a kernel cannot tell who sent it. One that the notebook's
-    own code raises, with no signal behind it, is a failure like any other; libraries raise it once a signal has come.
+    An interrupt cancels the step, wherever it comes from: a kernel cannot tell who sent it. One that the notebook's own
+    code raises, with no signal behind it, is a failure like any other; libraries raise it once a signal has come.
     """
     if not isinstance(error, KeyboardInterrupt):
         return "error"
@@ -372,7 +372,7 @@ def _kind(error: BaseException) -> str:
 
 
 def _ending(views: Sequence[TaskView], *, alone: bool) -> str:
-    """The tasks of a step that ran for its cell in; the line that says how it ended, where its outputs do not, out.
+    """Return the line that says how a step in a process ended, where its outputs do not.
 
     Of a fan-out the table says what was caught and what was skipped.
     """
@@ -390,6 +390,6 @@ def _unstored(each: Unstorable) -> Manifest:
 
 
 def elsewhere_options(options: StepOptions) -> list[str]:
-    """A step's options in; those that a cell in the kernel cannot honour out."""
+    """Return those of a step's options that a cell in the kernel cannot honour."""
     default = StepOptions()
     return [name for name in NOT_HERE if getattr(options, name) != getattr(default, name)]

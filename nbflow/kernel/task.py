@@ -53,7 +53,7 @@ class Statements:
     skipping = False  # the rest of the cell that runs
 
     def attach(self) -> None:
-        """Stand around the shell's `run_code`, which runs one statement."""
+        """Take the place of the shell's `run_code`, which runs one statement."""
         run_code = self._ip.run_code
 
         async def watched(code: Any, *args: Any, **options: Any) -> Any:
@@ -72,7 +72,7 @@ class Statements:
 
     @contextlib.contextmanager
     def followed(self, call: Callable[[], None]) -> Iterator[None]:
-        """Within the block `call` is called after each statement."""
+        """Call `call` after each statement within the block."""
         self._calls.append(call)
         try:
             yield
@@ -207,7 +207,7 @@ class KernelTask:
         self._put_back.append(process.switch(found))
 
     def is_entered(self, before: Before) -> bool:
-        """Whether all that a task asks for is in force already, so that a plain cell stands for it."""
+        """Return whether all that a task asks for is in force already, so that a plain cell stands for it."""
         spec = self.spec
         self.inputs.use(before.values)
         self.stages.others = before.others
@@ -229,11 +229,11 @@ class KernelTask:
         return True
 
     def _keeps(self, name: str) -> bool:
-        """Whether a definition keeps what cells set on it."""
+        """Return whether a definition keeps what cells set on it."""
         return self.kernel.definitions.fresh(self.namespace.get(name)) is not None
 
     def watch(self) -> None:
-        """From here on the cell's own code runs; for a plain cell this is all that there is to do."""
+        """Watch the cell's own code from here on; for a plain cell this is all that there is to do."""
         stage = self.stages
         stage.created_at = time.time()
         self._context.enter_context(running(Context.of(self.spec, _ignore)))
@@ -246,7 +246,7 @@ class KernelTask:
         self._begun = time.perf_counter()
 
     def _see_modules(self) -> None:
-        """Own modules stay as cells have made them: what a worker would not find is said, and the result stays here."""
+        """Say what a worker would not find: own modules stay as cells have made them, and the result stays here."""
         stage, spec = self.stages, self.spec
         sources = [spec.source, *(statement.source for statement in spec.replay)]
         self._foreign = module_state.unlike_files(self.kernel.fresh_modules, stage.module_state, sources)
@@ -283,7 +283,7 @@ class KernelTask:
         self._last = self.holds(self.spec.options.until or "True")
 
     def _see(self) -> None:
-        """A statement of the cell has run."""
+        """Look at what a statement of the cell has done."""
         names = [name for definition in self.spec.own for name in definition.names]
         self.kernel.definitions.see(names, self.namespace)
         self.stages.definitions.see(names, self.namespace)
@@ -398,7 +398,7 @@ class KernelTask:
         return left if self._last is None else replace(left, facts={"until": self._last})
 
     def _is_new(self, name: str, value: Any) -> bool:
-        """Whether a value is that of a name that shares objects with an input: the cell itself has not bound it."""
+        """Return whether a value's name shares objects with an input, so that the cell itself has not bound it."""
         return name in self.spec.along and not name.startswith("<") and self.namespace.get(name, MISSING) is not value
 
     def _seen(self) -> dict[str, Any]:
@@ -423,7 +423,7 @@ class KernelTask:
 
 @contextlib.contextmanager
 def muted(name: str) -> Iterator[None]:
-    """Within the block nothing comes out of a standard stream, which stays the object that handlers may keep."""
+    """Let nothing come out of a standard stream within the block; it stays the object that handlers may keep."""
     stream = getattr(sys, name)
     try:
         stream.write = len
@@ -438,7 +438,7 @@ def muted(name: str) -> Iterator[None]:
 
 
 def _failed(statement: Replay, error: Exception) -> TaskError:
-    """A statement of another cell and what it raised in; the error that names them out."""
+    """Return the error that names a statement of another cell and what it raised."""
     names = ", ".join(statement.names) or "set-up"
     failure = failure_of(error, (f"cell {statement.position}",), statement.cell)
     return TaskError(
@@ -450,7 +450,7 @@ def _failed(statement: Replay, error: Exception) -> TaskError:
 
 
 def execute(ip: Any, statement: Replay) -> None:
-    """A definition or set-up statement in, run in the kernel's namespace; errors name its own cell and line."""
+    """Run a definition or set-up statement in the kernel's namespace; errors name its own cell and line."""
     file = f"cell {statement.position}"
     remember_lines(file, statement.source, statement.line)
     tree = ast.increment_lineno(ast.parse(ip.transform_cell(statement.source), file), statement.line - 1)
@@ -463,7 +463,7 @@ def execute(ip: Any, statement: Replay) -> None:
 
 
 def _await(coroutine: Any) -> None:
-    """A set-up statement with a top-level await: the kernel's own loop is busy with the cell, another one runs it."""
+    """Run a set-up statement with a top-level await in a loop of its own: the kernel's is busy with the cell."""
     import asyncio
     import threading
 
@@ -483,5 +483,5 @@ def _await(coroutine: Any) -> None:
 
 
 def _ignore(event: TaskEvent) -> None:
-    """What a task emits in the kernel is on the page already."""
+    """Drop what a task emits in the kernel: it is on the page already."""
     del event

@@ -53,7 +53,7 @@ class HandLookup(Lookup):
     target: str = ""  # the step that is to run now
 
     def choose(self, task: TaskId, key: str) -> reuse.Choice:
-        """A task and its key in; the past execution that stands for it, if any, out."""
+        """Return the past execution that stands for a task, if any."""
         if task.step == self.target and (task.step, key) in self.known.seen:
             if key in self.known.executed:
                 self._seen_places[key] = self.known.executed[key].order[0]
@@ -68,7 +68,7 @@ class HandLookup(Lookup):
         return (Change(code="failed", what="it failed"),) if task.step in self.known.failed else super().changes(task)
 
     def previous(self, task: TaskId) -> Record | None:
-        """The last execution of the task in this kernel, else that of the newest run."""
+        """Return the last execution of the task in this kernel, else that of the newest run."""
         executed = self.known.executed.values()
         mine = [record for record in executed if (record.step, record.turn) == (task.step, task.turn)]
         return max(mine, key=lambda record: record.order) if mine else super().previous(task)
@@ -106,7 +106,7 @@ class Upstream:
         return lookup
 
     def executed(self, record: Record) -> None:
-        """A step was executed: what was worked out below it no longer counts. A turn stands for itself from now on."""
+        """Forget what was worked out below a step that was executed. A turn stands for itself from now on."""
         below, done = self._below(record.step), TaskId(step=record.step, index=record.index, turn=record.turn)
         self._standing = {
             task: standing for task, standing in self._standing.items()
@@ -125,7 +125,7 @@ class Upstream:
         return below
 
     def _reads_from(self, step: Step) -> set[str]:
-        """The steps that a step reads from: of a join every step of the fan-out that it closes."""
+        """Return the steps that a step reads from: of a join every step of the fan-out that it closes."""
         joined = [self._steps[name] for name in step.options.join if name in self._steps]
         heads = {each.scope[-1] for each in joined if each.scope}
         bodies = {each.name for each in self.flow.steps if heads & set(each.scope)}
@@ -152,7 +152,7 @@ class Upstream:
             self.lookup.target = ""
 
     def _ask(self, task: TaskId) -> Decision:
-        """A task in; what the look-up says of it when all that can be settled above it has been, out."""
+        """Return what the look-up says of a task once all that can be settled above it has been."""
         for _ in range(MOST_ROUNDS):
             needs = (*self.lookup.loops.needs(task, self.lookup.sizes), *self._asked_parameters(task))
             if not self._settle_all(needs):
@@ -163,7 +163,7 @@ class Upstream:
         raise PlanError(f"what {task.step} waits for does not settle", step=task.step)
 
     def early(self, step: Step) -> Iterator[Finding]:
-        """Steps above that may change what a step reads, and for which nothing stands."""
+        """Yield findings for steps above that may change what a step reads, and for which nothing stands."""
         reads = {binding.name for binding in step.bindings}
         for writer in self.lookup.loops.possible_writers(step):
             names = reads.intersection(writer.escapes)
@@ -172,19 +172,19 @@ class Upstream:
         self.retry()
 
     def _asked_parameters(self, task: TaskId) -> tuple[TaskId, ...]:
-        """The cells of parameters that a step reads by `current.parameters`."""
+        """Return the cells of parameters that a step reads by `current.parameters`."""
         step = self._steps[task.step]
         if task.part or step.kind == "params" or not self.lookup.asks_for_parameters(step):
             return ()
         return tuple(TaskId(step=each.name) for each in self.flow.steps if each.kind == "params")
 
     def _settle_all(self, tasks: Iterable[TaskId]) -> bool:
-        """Each of them is looked at, so that all that is missing is named."""
+        """Look at each of the tasks, so that all that is missing is named; return whether nothing is."""
         known = [self._settle(task) for task in tasks]
         return all(known)
 
     def _settle(self, task: TaskId) -> bool:
-        """A task above in; whether it is known what stands for it."""
+        """Return whether it is known what stands for a task above."""
         if task in self._standing:
             return True
         if task in self._missing or task in self._blocked:
@@ -214,7 +214,7 @@ class Upstream:
         return self._adopt(self._steps[task.step], prepared, self.lookup)
 
     def _settle_parameters(self, task: TaskId, step: Step) -> bool:
-        """Parameters need no cell to be run by hand: their values are in the notebook and the environment."""
+        """Take parameters from the notebook and the environment: no cell has to be run by hand for them."""
         alone = msgspec.structs.replace(self.flow, steps=(step,))
         try:
             _, given = evaluate(alone, self.store, Wish(), self._executor_of, self._facts.run)
@@ -231,13 +231,13 @@ class Upstream:
     # ------------------------------------------------------------ what has to run first
 
     def missing(self) -> list[MissingStep]:
-        """The steps that have to run before the one that was asked for last, topmost first."""
+        """Return the steps that have to run before the one that was asked for last, topmost first."""
         whys = {task.step: why for task, why in reversed(self._missing.items())}
         return [MissingStep(step.name, step.label, whys[step.name]) for step in self.flow.steps if step.name in whys]
 
 
 def _is_earlier(task: TaskId, done: TaskId) -> bool:
-    """Whether a task is a turn before another one of the same loop."""
+    """Return whether a task is a turn before another one of the same loop."""
     return task.index == done.index and task.turn is not None and done.turn is not None and task.turn < done.turn
 
 
@@ -250,7 +250,7 @@ def _why(prepared: Decision) -> str:
 
 
 def refuse(step: Step, missing: Iterable[MissingStep], prepared: Decision) -> PlanError:
-    """A step and what it lacks in; the error that names the steps to run, out."""
+    """Return the error that names the steps which have to run before this one."""
     missing = list(missing)
     if prepared.action == "wait" and missing:
         what = "; ".join(f"{each.label} has to run first ({each.why})" for each in missing)

@@ -49,7 +49,7 @@ class Ledger:
     # ------------------------------------------------------------ what happens
 
     def code_ran(self) -> None:
-        """The user's code may have changed any object in place: contents must be looked at again."""
+        """Look at contents again from now on: the user's code may have changed any object in place."""
         self._clock += 1
 
     def sweep(self) -> None:
@@ -60,12 +60,12 @@ class Ledger:
             del self._entries[name]
 
     def forget(self, names: Iterable[str]) -> None:
-        """These names hold values that no plan knows."""
+        """Forget names that hold values which no plan knows."""
         for name in names:
             self._entries.pop(name, None)
 
     def bind_value(self, name: str, value: Any, stored: InputValue, *, touched: bool = False) -> None:
-        """A name holds exactly this stored value, or did before code that had it in hand ran (`touched`)."""
+        """Note that a name holds exactly this stored value, or did before code that had it in hand ran (`touched`)."""
         self._serial += 1
         self._entries[name] = BoundVersion(
             value=value, serial=self._serial, content_id=stored.artifact.content_id, group=stored.group,
@@ -73,7 +73,7 @@ class Ledger:
         )  # fmt: skip
 
     def bind_record(self, record: Record, values: Mapping[str, Any]) -> None:
-        """A task has just left these values, and they are stored as its record says."""
+        """Note values that a task has just left, and that are stored as its record says."""
         for name, value in values.items():
             artifact = record.artifacts.get(name)
             if artifact is None or artifact.group < 0:
@@ -82,7 +82,7 @@ class Ledger:
                 self.bind_value(name, value, InputValue(record.groups[artifact.group], artifact, record.step))
 
     def bind_definition(self, definition_id: str, names: Iterable[str], binds: Mapping[str, str] | None = None) -> None:
-        """A definition has just been executed or replayed; the same object bound again stays as old as it was."""
+        """Note a definition that was just executed or replayed; the same object bound again stays as old as it was."""
         for name in names:
             value = self.namespace.get(name, MISSING)
             if value is MISSING:
@@ -98,22 +98,22 @@ class Ledger:
     # ------------------------------------------------------------ what is asked
 
     def step_of(self, name: str) -> str:
-        """The step whose value a name holds, an empty string when it is not known."""
+        """Return the step whose value a name holds, an empty string when it is not known."""
         entry = self._entries.get(name)
         return entry.step if entry is not None and self.namespace.get(name, MISSING) is entry.value else ""
 
     def names(self) -> dict[str, BoundVersion]:
-        """Every name whose version is known."""
+        """Return every name whose version is known."""
         self.sweep()
         return dict(self._entries)
 
     def content_of(self, name: str) -> str:
-        """The content id of what a name holds, as far as it is known; an empty string when it is not."""
+        """Return the content id of what a name holds, as far as it is known; an empty string when it is not."""
         entry = self._entry(name)
         return entry.content_id if entry is not None else ""
 
     def verified(self, name: str) -> str:
-        """The content id of what a name holds, looked at again; an empty string when it is not known or has changed."""
+        """Look again at what a name holds and return its content id, "" when it is not known or has changed."""
         entry = self._entry(name)
         if entry is None or entry.group is None:
             return ""
@@ -121,12 +121,12 @@ class Ledger:
         return entry.content_id if self.current({name: InputValue(entry.group, artifact, entry.step)}) else ""
 
     def holds(self, definition_id: str, names: Iterable[str]) -> bool:
-        """Whether every one of these names holds what that definition gave it."""
+        """Return whether every one of these names holds what that definition gave it."""
         entries = [self._entry(name) for name in names]
         return all(entry is not None and entry.definition == definition_id for entry in entries)
 
     def is_live(self, definition: Definition, requires: Iterable[Definition], binds: Mapping[str, str]) -> bool:
-        """Whether a definition's names hold what it defines, made from the definitions and data that it asks for."""
+        """Return whether a definition's names hold what it defines, made from what it asks for."""
         entries = [self._entry(name) for name in definition.names]
         found = [entry for entry in entries if entry is not None and entry.definition == definition.id]
         if not definition.names or len(found) != len(entries):
@@ -140,7 +140,7 @@ class Ledger:
         return all(serial <= oldest for serial in newest)
 
     def current(self, wanted: Mapping[str, InputValue]) -> dict[str, Any]:
-        """The names and stored values that a task asks for in; those that the namespace holds, unchanged, out.
+        """Return those of the names and stored values that a task asks for which the namespace holds, unchanged.
 
         Names of one group are taken together or not at all: they may share objects.
         """
@@ -188,7 +188,7 @@ class Ledger:
 
 
 def is_unchanging(value: Any, depth: int = _DEPTH) -> bool:
-    """Whether a value can never change in place: numbers, text, and small tuples and frozensets of such."""
+    """Return whether a value can never change in place: numbers, text, and small tuples and frozensets of such."""
     kind = type(value)
     if kind in _UNCHANGING:
         return True

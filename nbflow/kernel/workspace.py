@@ -73,7 +73,7 @@ class Knowledge:
     # ------------------------------------------------------------ the flow and what is known of it
 
     def flow(self) -> Flow:
-        """The notebook as it stands as a flow; built again only when it has changed."""
+        """Return the notebook's flow as it is now; it is built again only when the notebook has changed."""
         notebook = self._held or self.document.notebook()
         if self._flow is None or self._notebook is not notebook:
             self._notebook, self._flow, self._upstream = notebook, build_flow(without_ignored(notebook)), None
@@ -86,7 +86,7 @@ class Knowledge:
         self._held = self.document.notebook()
 
     def let_go(self) -> None:
-        """The cell that ran on one state of the notebook is over."""
+        """Let the flow change again: the cell that ran on one state of the notebook is over."""
         self._held = None
 
     def understand_anew(self) -> None:
@@ -94,24 +94,24 @@ class Knowledge:
         self._flow = None
 
     def store(self) -> Store:
-        """The datastore in use."""
+        """Return the datastore in use."""
         if self._store is None:
             folder = self.document.notebook().folder
             self._store = location.open_store(location.store_url(self.store_option, folder))
         return self._store
 
     def journal(self) -> Journal:
-        """The session run; made with the first thing that it has to tell."""
+        """Return the session run; it is made with the first thing that it has to tell."""
         if self._journal is None:
             self._journal = Journal(self.store(), self.flow(), self.audience)
         return self._journal
 
     def store_url(self) -> str:
-        """The folder or URL of the datastore; it need not exist."""
+        """Return the folder or URL of the datastore; it need not exist."""
         return location.store_url(self.store_option, self.flow().notebook.folder)
 
     def upstream(self) -> Upstream:
-        """What stands for each step of the flow as it is now."""
+        """Return what stands for each step of the flow as it is now."""
         flow = self.flow()
         if self._upstream is None:
             journal = self.journal()
@@ -123,26 +123,26 @@ class Knowledge:
         return self.executors().get(url)
 
     def executors(self, on: str | None = None) -> Executors:
-        """The executors of this kernel's runs at one place; what they start stays warm between runs."""
+        """Return the executors of this kernel's runs at one place; what they start stays warm between runs."""
         from nbflow.runs.launch import Executors
 
         return self._executors.setdefault(on or "local", Executors(on or "local", self.kernel.process.environment))
 
     def whole_flow(self, *, all_cells: bool = False) -> Flow:
-        """The flow as a run of its own keeps it: with the text of the notebook as it stands."""
+        """Return the flow as a run of its own keeps it: with the text of the notebook as it is now."""
         notebook = without_ignored(self.document.notebook())
         flow = build_flow(notebook, all_cells=True) if all_cells else self.flow()
         notebook = msgspec.structs.replace(flow.notebook, document=self.document.text())
         return msgspec.structs.replace(flow, notebook=notebook)
 
     def use_store(self, url: str | None) -> None:
-        """Another datastore from now on; what was executed here counts no longer."""
+        """Use another datastore from now on; what was executed here counts no longer."""
         self.close()
         self.store_option, self._journal, self._upstream, self._store, self._flow = url, None, None, None, None
         self.done.clear()
 
     def close(self) -> None:
-        """Everything that is under way is stored; the session run ends."""
+        """Store everything that is under way, and end the session run."""
         self.settle()
         if self._journal is not None:
             self._journal.close()
@@ -164,14 +164,14 @@ class Knowledge:
             say(problem)
 
     def flush(self) -> None:
-        """Everything that cells run by hand have left is in the store."""
+        """Wait until everything that cells run by hand have left is in the store."""
         self.settle()
         if self._journal is not None:
             for problem in self._journal.problems(wait=True):
                 say(problem)
 
     def know(self, record: Record, values: Mapping[str, Any]) -> None:
-        """An execution that is stored counts from now on; its names hold its values."""
+        """Let an execution that is stored count from now on; its names hold its values."""
         self.done[record.key] = record
         self.failed.discard(record.step)
         for name, artifact in record.artifacts.items():
@@ -183,7 +183,7 @@ class Knowledge:
         self._discover(record)
 
     def _discover(self, record: Record) -> None:
-        """What a step changed in place though nothing said so is known from now on: it is a writer of that name."""
+        """Take a step as a writer of a name that it changed in place though nothing said so."""
         flow = self.flow()
         step = next((step for step in flow.steps if step.name == record.step), None)
         names = sorted(findings.unforeseen(flow, step, record)) if step is not None else []
@@ -200,7 +200,7 @@ class Knowledge:
             print("\n".join(table.finding_text(finding)), file=sys.stderr)
 
     def _same_content(self, group: Group, values: Mapping[str, Any]) -> bool:
-        """A stored group and the objects that its names hold now in; whether they would be stored as the same bytes."""
+        """Return whether the objects that a stored group's names hold now would be stored as the same bytes."""
         dumped = pickler.dump(values, self.registry, [frozenset(values)])
         if len(dumped) != 1 or not isinstance(dumped[0], Dumped):
             return False
@@ -210,7 +210,7 @@ class Knowledge:
     # ------------------------------------------------------------ one task
 
     def task(self, identity: TaskId, file: str) -> KernelTask:
-        """A prepared task and the file name of its cell's code in; what runs it out."""
+        """Return what runs a prepared task; `file` is the file name of its cell's code."""
         lookup = self.upstream().lookup
         spec = lookup.spec(identity, self.journal().attempt(identity), 0)
         spec = msgspec.structs.replace(spec, code_name=file, is_flow=False)
@@ -262,7 +262,7 @@ class Knowledge:
     # ------------------------------------------------------------ what was executed
 
     def left(self, task: KernelTask) -> None:
-        """A task's cell is over: what was loaded and replayed for it is known; its names may hold anything now."""
+        """Note what was loaded and replayed for a task whose cell is over; its names may hold anything now."""
         ledger = self.ledger
         ledger.code_ran()
         self.know_loaded(task)
@@ -294,7 +294,7 @@ class Knowledge:
         return record
 
     def know_loaded(self, task: KernelTask) -> None:
-        """Inputs that were loaded for a task and are still there; its cell had them in hand."""
+        """Note inputs that were loaded for a task and are still there; its cell had them in hand."""
         for name, value in task.inputs.loaded.items():
             if self.ip.user_ns.get(name, MISSING) is value:
                 ref = task.spec.inputs[name]
@@ -303,13 +303,13 @@ class Knowledge:
                 self.waiting.drop([name])
 
     def know_replayed(self, statement: Replay, binds: Mapping[str, str], made: Mapping[str, Any] | None = None) -> None:
-        """A definition or set-up statement has just been executed, with these data in it; what it `made` counts."""
+        """Note a definition or set-up statement that was just executed with these data; what it `made` counts."""
         there = [n for n in statement.names if made is None or self.ip.user_ns.get(n, MISSING) is made.get(n)]
         self.ledger.bind_definition(statement.id, there, binds)
         self.waiting.drop(there)
 
     def absorb(self, run: FlowRun) -> None:
-        """A run that has ended, in: what it executed counts here, and its names are bound when they are read."""
+        """Let what a run that has ended executed count here; its names are bound when they are read."""
         if run.runner is None or run.absorbed:
             return
         run.absorbed = True
@@ -345,7 +345,7 @@ class Knowledge:
                 self.waiting.add_definition(definition)
 
     def _adopt(self, step: Step, prepared: Decision, lookup: Lookup) -> Record | None:
-        """A plain cell that the flow needs now in; the record of its last execution, if that still counts, out."""
+        """Return the record of the last execution of a plain cell that the flow needs now, if that still counts."""
         if step.kind != "cell":
             return None
         identity = TaskId(step=step.name)
@@ -367,7 +367,7 @@ class Knowledge:
         return record
 
     def _wait_for(self, task: KernelTask) -> Record:
-        """A task whose values are being stored in; its record, once they are, out."""
+        """Wait for the values of a task that are being stored, and return its record."""
         found: Record | NbflowError | None = None
         for saving, ended in self.journal().settled():
             if saving.task is task:
@@ -380,16 +380,16 @@ class Knowledge:
 
 
 def as_artifact(group: Group, name: str) -> Manifest:
-    """A stored group and one of its names in; as much of its artifact as tells which version it is out."""
+    """Return as much of the artifact of a name in a stored group as tells which version it is."""
     return Manifest(name=name, type="", group=0, content_id=artifacts.content_id(group, name))
 
 
 def values_of(record: Record) -> dict[str, InputValue]:
-    """A record in; its names that were stored, with their values as they are read, out."""
+    """Return the names of a record that were stored, with their values as they are read."""
     found = {name: artifact for name, artifact in record.artifacts.items() if artifact.group >= 0}
     return {name: InputValue(record.groups[artifact.group], artifact, record.step) for name, artifact in found.items()}
 
 
 def content_ids(spec: TaskSpec, statement: Replay) -> dict[str, str]:
-    """The data that a replayed statement reads, each with its content id."""
+    """Return the data that a replayed statement reads, each with its content id."""
     return {name: artifacts.content_id(spec.groups[ref.group], ref.name) for name, ref in statement.binds.items()}
