@@ -61,12 +61,12 @@ def error_of(view: Snapshot) -> RunError | None:
     failed = next((task for task in view.tasks if task.state == "failed"), None)
     if view.error is None and failed is None:
         return None
-    found = failure_of(failed.failure) if failed is not None else None
-    error = RunError(view.error or f"{failed.task.step if failed else ''}: {found}")
-    error.type, error.message = (found.type, found.message) if found else ("", str(error))
-    error.traceback = found.traceback if found else ""
+    failure = failure_of(failed.failure) if failed is not None else None
+    error = RunError(view.error or f"{failed.task.step if failed else ''}: {failure}")
+    error.type, error.message = (failure.type, failure.message) if failure else ("", str(error))
+    error.traceback = failure.traceback if failure else ""
     error.step = failed.task.step if failed is not None else None
-    error.cell, error.line = (found.cell, found.line) if found else (None, None)
+    error.cell, error.line = (failure.cell, failure.line) if failure else (None, None)
     return error
 
 
@@ -76,8 +76,8 @@ def content_of(past: StoredRun, name: str) -> bytes:
         record = past.given(key, execution)
         if record is not None and name in record.artifacts:
             return read_file(record, name, past.store)
-    known = past.started.parameters
-    raise NotFoundError(f"run {past.run} has no parameter {name!r}{nearest(name, known)}")
+    names = past.started.parameters
+    raise NotFoundError(f"run {past.run} has no parameter {name!r}{nearest(name, names)}")
 
 
 __all__ = ["Artifact", "Data", "Failure", "Flow", "Run", "Step", "Task", "locate"]
@@ -119,15 +119,15 @@ class Flow:
         return self._newest("done")
 
     def _newest(self, status: RunStatus | None) -> Run | None:
-        found = inquiries.newest(self._store, self._word, status)
-        return self._run(found) if found is not None else None
+        past = inquiries.newest(self._store, self._word, status)
+        return self._run(past) if past is not None else None
 
     def runs(self, *tags: str, status: str | None = None) -> list[Run]:
         """Return its runs that carry all these tags, newest first; `status` leaves only those with that status.
 
         Runs of some steps only, and those of cells run by hand, one for each kernel, are among them.
         """
-        return [self._run(one) for one in inquiries.runs_of(self._store, self._word, tags, status)]
+        return [self._run(summary) for summary in inquiries.runs_of(self._store, self._word, tags, status)]
 
     def _run(self, summary: RunSummary) -> Run:
         return Run(StoredRun(self._store, place_of(summary)))
@@ -145,7 +145,7 @@ class Flow:
         return iter(self.runs())
 
     def _rows(self) -> list[listing.ListedRun]:
-        return [row(one) for one in inquiries.runs_of(self._store, self._word)[:SHOWN_RUNS]]
+        return [row(summary) for summary in inquiries.runs_of(self._store, self._word)[:SHOWN_RUNS]]
 
     def __repr__(self) -> str:
         return f"Flow({self.name})\n{listing.runs_text(self._rows(), time.time())}"
@@ -264,15 +264,15 @@ class Run:
 
     def source_of(self, step: str) -> str:
         """Return the text of a step's cell as it was run, an empty string where there is no such cell."""
-        return next((one.source for one in graph_of(self._past).steps if one.name == step), "").strip("\n")
+        return next((node.source for node in graph_of(self._past).steps if node.name == step), "").strip("\n")
 
     def notebook_with_outputs(self) -> str:
         """Return that notebook as an .ipynb whose cells show what their tasks displayed and printed."""
-        shown: dict[str, list[dict[str, Any]]] = {}
+        outputs: dict[str, list[dict[str, Any]]] = {}
         for step in self.steps():
             for task in step.tasks:
-                shown.setdefault(step.name, []).extend(task.outputs)
-        return document_with(self._past, shown)
+                outputs.setdefault(step.name, []).extend(task.outputs)
+        return document_with(self._past, outputs)
 
     # ------------------------------------------------------------ what it holds
 
@@ -287,9 +287,9 @@ class Run:
         for step in steps:
             if name in (step.name, step.label):
                 return step
-        known = [step.name for step in steps]
+        names = [step.name for step in steps]
         raise NotFoundError(
-            f"run {self.id} has no step {name!r}{nearest(name, known)}", fix=f"steps: {', '.join(known) or 'none'}"
+            f"run {self.id} has no step {name!r}{nearest(name, names)}", fix=f"steps: {', '.join(names) or 'none'}"
         )
 
     def __contains__(self, name: object) -> bool:
@@ -333,10 +333,10 @@ class Run:
 
     def _tag(self, tags: Iterable[str], *, present: bool) -> None:
         past, tags = self._past, [check_tag(tag) for tag in tags]
-        known = records.EventReader(past.store, past.folder, past.run)
-        known.new()
+        reader = records.EventReader(past.store, past.folder, past.run)
+        reader.new()
         name = f"client-{secrets.token_hex(6)}"
-        writer = records.EventWriter(past.store, past.folder, past.run, name, known.last)
+        writer = records.EventWriter(past.store, past.folder, past.run, name, reader.last)
         try:
             for tag in tags:
                 writer.put(Tagged(name=tag, present=present, at=time.time()))
@@ -414,18 +414,18 @@ class Step:
 
     def __getitem__(self, index: int | Index) -> Task:
         views = self._views()
-        wanted = index if isinstance(index, tuple) else (index,)
-        found = [view for view in views if view.task.index == wanted or (not view.task.index and wanted == (0,))]
-        if found:
-            return Task(self._past, found[-1], self.label)
-        deeper = [view for view in views if view.task.index[: len(wanted)] == wanted]
+        place = index if isinstance(index, tuple) else (index,)
+        matches = [view for view in views if view.task.index == place or (not view.task.index and place == (0,))]
+        if matches:
+            return Task(self._past, matches[-1], self.label)
+        deeper = [view for view in views if view.task.index[: len(place)] == place]
         if deeper:
             raise AmbiguousTask(
-                f"step {self.name} is in a nested foreach: item {preview.index(wanted)} has {len(deeper)} tasks",
+                f"step {self.name} is in a nested foreach: item {preview.index(place)} has {len(deeper)} tasks",
                 step=self.name,
                 fix=f"name one: step[{', '.join(map(str, deeper[0].task.index))}]",
             )
-        raise NotFoundError(f"step {self.name} has no item {preview.index(wanted)}; it has {len(views)} tasks")
+        raise NotFoundError(f"step {self.name} has no item {preview.index(place)}; it has {len(views)} tasks")
 
     def __iter__(self) -> Iterator[Task]:
         return iter(self.tasks)
@@ -522,23 +522,23 @@ def locate(path: str, store: str | os.PathLike[str] | None = None) -> Run | Step
         return task
     if len(rest) > 1:
         raise NotFoundError(f"{path!r} has too many parts", fix="write RUN/STEP/ITEM/NAME")
-    known = task.artifacts
-    if rest[0] not in known:
+    artifacts = task.artifacts
+    if rest[0] not in artifacts:
         raise NotFoundError(
-            f"{task.name} left no artifact {rest[0]!r}{nearest(rest[0], known)}",
-            fix=f"it left: {', '.join(known) or 'none'}",
+            f"{task.name} left no artifact {rest[0]!r}{nearest(rest[0], artifacts)}",
+            fix=f"it left: {', '.join(artifacts) or 'none'}",
         )
-    return known[rest[0]]
+    return artifacts[rest[0]]
 
 
 def card_at(path: str, template: str = "", store: str | os.PathLike[str] | None = None) -> Card:
     """Return the card of `RUN[/STEP[/ITEM]]`, or what a plug-in's template of that name makes of the task."""
-    found = locate(path, store)
-    if isinstance(found, Artifact):
+    place = locate(path, store)
+    if isinstance(place, Artifact):
         raise NotFoundError(f"{path!r} is an artifact, which has no card", fix="write RUN, RUN/STEP or RUN/STEP/ITEM")
     if not template:
-        return found.card
-    task = found if isinstance(found, Task) else found.task if isinstance(found, Step) else None
+        return place.card
+    task = place if isinstance(place, Task) else place.task if isinstance(place, Step) else None
     if task is None:
         raise NotFoundError("a template makes the card of a task, not of a run", fix="write RUN/STEP or RUN/STEP/ITEM")
     return task.card_by(template)
@@ -550,8 +550,8 @@ def _last_artifact(run: Run, name: str) -> Artifact:
         for task in reversed(step.tasks):
             if name in task.artifacts:
                 return task.artifacts[name]
-    known = [step.name for step in run.steps()]
+    names = [step.name for step in run.steps()]
     raise NotFoundError(
-        f"run {run.id} has neither a step nor an artifact {name!r}{nearest(name, known)}",
-        fix=f"steps: {', '.join(known) or 'none'}",
+        f"run {run.id} has neither a step nor an artifact {name!r}{nearest(name, names)}",
+        fix=f"steps: {', '.join(names) or 'none'}",
     )

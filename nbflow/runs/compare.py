@@ -76,10 +76,10 @@ def compare(before: Run, after: Run, *, tables: bool = False) -> Comparison:
 
 
 def _facts(run: Run) -> dict[str, str]:
-    known = run.metadata
+    metadata = run.metadata
     elapsed = "" if run.finished_at is None else preview.duration((run.finished_at - run.created_at).total_seconds())
-    told = {name: str(known[name] or "") for name in ("notebook", "user", "host", "commit", "on")}
-    return {"status": run.status, "elapsed": elapsed, "tags": ", ".join(run.tags), **told}
+    facts = {name: str(metadata[name] or "") for name in ("notebook", "user", "host", "commit", "on")}
+    return {"status": run.status, "elapsed": elapsed, "tags": ", ".join(run.tags), **facts}
 
 
 def _texts(run: Run) -> dict[str, str]:
@@ -114,19 +114,19 @@ def _tasks(run: Run, name: str) -> dict[str, Task] | None:
 
 def _code(before: str, after: str) -> Iterable[str]:
     """Return the lines that were taken out, and those that came in."""
-    found = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
-    return [line for line in found if not line.startswith(("---", "+++", "@@"))]
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=0)
+    return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
 
 
 def _compare_tasks(old: Mapping[str, Task], new: Mapping[str, Task], room: list[int]) -> tuple[list[Difference], int]:
     rows: list[Difference] = []
     same = 0
     for task in dict.fromkeys([*old, *new]):
-        left = old[task].artifacts if task in old else {}
-        right = new[task].artifacts if task in new else {}
+        before_artifacts = old[task].artifacts if task in old else {}
+        after_artifacts = new[task].artifacts if task in new else {}
         place = f"{task.partition('/')[2]}/" if "/" in task else ""
-        for name in dict.fromkeys([*left, *right]):
-            one, other = (side[name].manifest if name in side else None for side in (left, right))
+        for name in dict.fromkeys([*before_artifacts, *after_artifacts]):
+            one, other = (side[name].manifest if name in side else None for side in (before_artifacts, after_artifacts))
             if one is not None and other is not None and _alike(one, other):
                 same += 1
                 continue
@@ -135,17 +135,17 @@ def _compare_tasks(old: Mapping[str, Task], new: Mapping[str, Task], room: list[
             loaded = None
             if room[0] and one is not None and other is not None and _is_table(one) and _is_table(other):
                 room[0] -= 1
-                loaded = (_first_rows(left[name]), _first_rows(right[name]))
+                loaded = (_first_rows(before_artifacts[name]), _first_rows(after_artifacts[name]))
             rows.append(Difference(f"{place}{name}", before, after, delta, loaded))
     return rows, same
 
 
-def _is_table(found: Manifest) -> bool:
-    return found.type in TABLES and found.group >= 0 and found.nbytes <= LARGEST_TABLE
+def _is_table(manifest: Manifest) -> bool:
+    return manifest.type in TABLES and manifest.group >= 0 and manifest.nbytes <= LARGEST_TABLE
 
 
-def _first_rows(found: StoredArtifact) -> str:
-    return guarded(lambda: table(grid_of(found.value, rows=TABLE_ROWS, columns=8))).html
+def _first_rows(artifact: StoredArtifact) -> str:
+    return guarded(lambda: table(grid_of(artifact.value, rows=TABLE_ROWS, columns=8))).html
 
 
 def _alike(one: Manifest, other: Manifest) -> bool:
@@ -154,14 +154,14 @@ def _alike(one: Manifest, other: Manifest) -> bool:
     return (one.type, one.preview, one.error) == (other.type, other.preview, other.error)
 
 
-def _shown(found: Manifest | None) -> str:
-    if found is None:
+def _shown(manifest: Manifest | None) -> str:
+    if manifest is None:
         return ""
-    text = preview.artifact(found)
-    shape = preview.shape(found.shape)
-    if found.type in NUMBERS or not shape:
+    text = preview.artifact(manifest)
+    shape = preview.shape(manifest.shape)
+    if manifest.type in NUMBERS or not shape:
         return text
-    return f"{found.type}: {text}" if text[:1].isdigit() else f"{found.type} {shape}: {text}"
+    return f"{manifest.type}: {text}" if text[:1].isdigit() else f"{manifest.type} {shape}: {text}"
 
 
 def _delta(before: str, after: str) -> float | None:
@@ -174,17 +174,17 @@ def _delta(before: str, after: str) -> float | None:
 # ---------------------------------------------------------------- as text
 
 
-def text(found: Comparison) -> str:
+def text(comparison: Comparison) -> str:
     """Return a comparison as lines for a person: what was beside what is."""
-    lines = [f"{found.before} → {found.after}"]
-    lines += _section("", found.facts)
-    lines += _section("parameters", found.parameters)
-    for step in found.steps:
+    lines = [f"{comparison.before} → {comparison.after}"]
+    lines += _section("", comparison.facts)
+    lines += _section("parameters", comparison.parameters)
+    for step in comparison.steps:
         states = step.before if step.before == step.after else f"{step.before or 'absent'} → {step.after or 'absent'}"
         lines.append(f"{step.step}  {states}" + (f"  ({step.same} artifacts alike)" if step.same else ""))
         lines += [f"    {line}" for line in step.code]
         lines += _rows(step.artifacts)
-    if found.same:
+    if comparison.same:
         lines.append("parameters, code and artifacts are alike")
     return "\n".join(lines)
 
@@ -206,21 +206,21 @@ def _rows(rows: Iterable[Difference]) -> list[str]:
 # ---------------------------------------------------------------- as HTML
 
 
-def as_html(found: Comparison) -> str:
+def as_html(comparison: Comparison) -> str:
     """Return a comparison as a block of HTML that needs no script: both runs side by side."""
-    flows = (found.before.partition("/")[0], found.after.partition("/")[0])
+    flows = (comparison.before.partition("/")[0], comparison.after.partition("/")[0])
     title = html.join((html.tag("b", flows[0]), " two runs compared" if flows[0] == flows[1] else f" and {flows[1]}"))
     parts: list[object] = [html.tag("div", title, cls="nbflow-head")]
-    heads = ("run", found.before.partition("/")[2], found.after.partition("/")[2], "change")
-    if found.facts:
-        parts.append(_side_by_side(heads, found.facts))
-    if found.parameters:
+    heads = ("run", comparison.before.partition("/")[2], comparison.after.partition("/")[2], "change")
+    if comparison.facts:
+        parts.append(_side_by_side(heads, comparison.facts))
+    if comparison.parameters:
         parts += [
             html.tag("div", html.tag("b", "parameters"), cls="nbflow-title"),
-            _side_by_side(("name", *heads[1:]), found.parameters),
+            _side_by_side(("name", *heads[1:]), comparison.parameters),
         ]
-    parts += [_step_html(step, heads) for step in found.steps]
-    if found.same:
+    parts += [_step_html(step, heads) for step in comparison.steps]
+    if comparison.same:
         parts.append(html.tag("div", "Parameters, code and artifacts are alike.", cls="nbflow-dim"))
     return html.block(*parts)
 

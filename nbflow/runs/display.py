@@ -35,35 +35,40 @@ Outputs = Sequence[Mapping[str, Any]]
 
 def card_of(past: StoredRun, view: TaskView, label: str, outputs: Outputs, template: str = "") -> Card:
     """Return a task's card, or what a plug-in's template makes of it; raise OptionError for an unknown template."""
-    seen = seen_of(past, view, label, outputs)
+    content = seen_of(past, view, label, outputs)
     if template:
-        drawn = _by_template(plugins.load("cards", template), seen)
+        pieces = _by_template(plugins.load("cards", template), content)
     else:
-        drawn = default_parts(seen, made_cards(outputs))
-    return _card(seen, drawn)
+        pieces = default_parts(content, made_cards(outputs))
+    return _card(content, pieces)
 
 
 def cards_of(past: StoredRun, view: TaskView, label: str, outputs: Outputs) -> dict[str, Card]:
     """Return the cards that a task's code made, by name."""
-    seen = seen_of(past, view, label, outputs)
-    found = made_cards(outputs)
-    return {name: _card(seen, [Drawn(html=body, text=text_of_body(body))], name) for name, body in found.items()}
+    content = seen_of(past, view, label, outputs)
+    bodies = made_cards(outputs)
+    return {name: _card(content, [Drawn(html=body, text=text_of_body(body))], name) for name, body in bodies.items()}
 
 
-def _card(seen: TaskSeen, drawn: Sequence[Drawn], name: str = "") -> Card:
-    told = [name, f"{preview.mark(seen.state)} {seen.state}", preview.duration(seen.elapsed), f"{seen.flow}/{seen.run}"]
-    subtitle = " · ".join(part for part in told if part)
-    return Card(seen.name, drawn, step=seen.step, run=f"{seen.flow}/{seen.run}", subtitle=subtitle)
+def _card(content: TaskSeen, pieces: Sequence[Drawn], name: str = "") -> Card:
+    words = [
+        name,
+        f"{preview.mark(content.state)} {content.state}",
+        preview.duration(content.elapsed),
+        f"{content.flow}/{content.run}",
+    ]
+    subtitle = " · ".join(part for part in words if part)
+    return Card(content.name, pieces, step=content.step, run=f"{content.flow}/{content.run}", subtitle=subtitle)
 
 
-def _by_template(template: Any, seen: TaskSeen) -> list[Drawn]:
+def _by_template(template: Any, content: TaskSeen) -> list[Drawn]:
     """Return the parts that a template makes of a task, or one that says that it failed or takes too long."""
     answer: queue.SimpleQueue[list[Drawn]] = queue.SimpleQueue()
 
     def work() -> None:
         try:
             maker = template() if isinstance(template, type) else template
-            answer.put([parts.component_of(part).drawn for part in maker.render(seen)])
+            answer.put([parts.component_of(part).drawn for part in maker.render(content)])
         except Exception as error:  # a plug-in's code
             answer.put([parts.Error(error, title="the template failed").drawn])
 
@@ -115,24 +120,24 @@ def _around(snapshot: Snapshot, step: str) -> tuple[tuple[str, ...], tuple[str, 
 
 def _inputs(past: StoredRun, snapshot: Snapshot, view: TaskView, record: Record | None) -> list[tuple[Manifest, str]]:
     """Return the artifacts that a task read, each with the step that made it."""
-    wanted = record.parts.inputs if record is not None else {}
-    found: dict[str, tuple[Manifest, str]] = {}
+    ids = record.parts.inputs if record is not None else {}
+    artifacts: dict[str, tuple[Manifest, str]] = {}
     for edge in snapshot.edges:
         if edge.to != view.task.step:
             continue
-        made = _record_above(past, snapshot, edge, view)
+        above = _record_above(past, snapshot, edge, view)
         for name in edge.names:
-            artifact = made.artifacts.get(name) if made is not None else None
-            if artifact is not None and (name not in found or artifact.content_id == wanted.get(name)):
-                found[name] = (artifact, snapshot.labels.get(edge.frm) or edge.frm)
-    return [found[name] for name in sorted(found)]
+            artifact = above.artifacts.get(name) if above is not None else None
+            if artifact is not None and (name not in artifacts or artifact.content_id == ids.get(name)):
+                artifacts[name] = (artifact, snapshot.labels.get(edge.frm) or edge.frm)
+    return [artifacts[name] for name in sorted(artifacts)]
 
 
 def _record_above(past: StoredRun, snapshot: Snapshot, edge: Edge, view: TaskView) -> Record | None:
     """Return the record that an edge leads from: of the same item as the task, where there is one."""
-    views = [one for one in snapshot.tasks if one.task.step == edge.frm]
-    same = [one for one in views if view.task.index[: len(one.task.index)] == one.task.index]
-    return next((record for one in reversed(same or views) if (record := past.record(one)) is not None), None)
+    views = [above for above in snapshot.tasks if above.task.step == edge.frm]
+    same = [above for above in views if view.task.index[: len(above.task.index)] == above.task.index]
+    return next((record for above in reversed(same or views) if (record := past.record(above)) is not None), None)
 
 
 def _drawing(snapshot: Snapshot, step: str) -> str:
@@ -156,26 +161,28 @@ def _drawing(snapshot: Snapshot, step: str) -> str:
 def gathered(past: StoredRun, title: str, views: Sequence[TaskView], outputs: Callable[[TaskView], Outputs]) -> Card:
     """Return one card for several tasks of a run: a table first, then each task's own card."""
     snapshot = past.snapshot
-    shown = views[:GATHERED]
+    first = views[:GATHERED]
     labels = snapshot.labels
-    drawn = [Drawn(html=_overview(snapshot, views), text=table.summary(_counts(views)))]
-    for view in shown:
+    pieces = [Drawn(html=_overview(snapshot, views), text=table.summary(_counts(views)))]
+    for view in first:
         label = labels.get(view.task.step) or view.task.step
-        seen = seen_of(past, view, label, outputs(view))
-        content = default_parts(msgspec.structs.replace(seen, dag=""), made_cards(seen.outputs))
-        told = f"{seen.name}{f' · {view.item}' if view.item else ''} · {view.state} {preview.duration(view.elapsed)}"
-        drawn.append(parts.section(told.strip(), content, opened=len(shown) <= 1))
-    if len(views) > len(shown):
-        note = f"{len(views) - len(shown)} more tasks: `nbflow card {past.flow}/{past.run}/STEP/ITEM -o FILE`"
-        drawn.append(Drawn(html=html.tag("p", note, cls="nbflow-note"), text=note))
-    return Card(title, drawn, run=f"{past.flow}/{past.run}", subtitle=f"{past.flow}/{past.run} · {snapshot.status}")
+        content = seen_of(past, view, label, outputs(view))
+        inner = default_parts(msgspec.structs.replace(content, dag=""), made_cards(content.outputs))
+        heading = (
+            f"{content.name}{f' · {view.item}' if view.item else ''} · {view.state} {preview.duration(view.elapsed)}"
+        )
+        pieces.append(parts.section(heading.strip(), inner, opened=len(first) <= 1))
+    if len(views) > len(first):
+        note = f"{len(views) - len(first)} more tasks: `nbflow card {past.flow}/{past.run}/STEP/ITEM -o FILE`"
+        pieces.append(Drawn(html=html.tag("p", note, cls="nbflow-note"), text=note))
+    return Card(title, pieces, run=f"{past.flow}/{past.run}", subtitle=f"{past.flow}/{past.run} · {snapshot.status}")
 
 
 def _counts(views: Iterable[TaskView]) -> dict[Any, int]:
-    found: dict[Any, int] = {}
+    counts: dict[Any, int] = {}
     for view in views:
-        found[view.state] = found.get(view.state, 0) + 1
-    return found
+        counts[view.state] = counts.get(view.state, 0) + 1
+    return counts
 
 
 def _overview(snapshot: Snapshot, views: Sequence[TaskView]) -> str:
@@ -222,13 +229,13 @@ def run_html(past: StoredRun) -> str:
     if snapshot.parameters:
         rows = [(html.tag("code", name), html.tag("code", value)) for name, value in snapshot.parameters.items()]
         below.append(_folded("parameters", len(rows), html.table(("name", "value"), rows)))
-    listed = []
+    artifact_rows = []
     for view in [view for view in snapshot.tasks if view.state in ("done", "reused", "caught")][:OPENED]:
         name = f"{view.task.step}/{preview.index(view.task.index)}" if view.task.index else view.task.step
-        listed += [(name, *listing.artifact_cells(one)) for one in _artifacts(past, view)]
-    if listed:
+        artifact_rows += [(name, *listing.artifact_cells(artifact)) for artifact in _artifacts(past, view)]
+    if artifact_rows:
         heads = ("step", *listing.ARTIFACT_HEADS)
-        below.append(_folded("artifacts", len(listed), html.table(heads, listed, numbers=(4,))))
+        below.append(_folded("artifacts", len(artifact_rows), html.table(heads, artifact_rows, numbers=(4,))))
     return table.as_html(snapshot, time.time(), cells_of(past), below=below)
 
 
@@ -241,18 +248,20 @@ def step_html(past: StoredRun, label: str, state: html.Html, views: Sequence[Tas
     """Return a step's artifacts, or a row for each of its items with their values."""
     title = html.join((html.tag("b", label), " ", state))
     if len(views) == 1 and not views[0].task.index:
-        told = listing.summary(views[0])
+        summary = listing.summary(views[0])
         return listing.artifacts_html(
-            html.join((title, html.tag("span", told, cls="nbflow-dim"))), _artifacts(past, views[0])
+            html.join((title, html.tag("span", summary, cls="nbflow-dim"))), _artifacts(past, views[0])
         )
     values = [_values(past, view) for view in views[:VALUED]]
     # the loop's own variable stands in the column of values already
-    telling = (name for view, found in zip(views, values, strict=False) for name in found if found[name] != view.item)
+    telling = (
+        name for view, shorts in zip(views, values, strict=False) for name in shorts if shorts[name] != view.item
+    )
     names = list(dict.fromkeys(telling))[:COLUMNS]
     body = []
     for at, view in enumerate(views[:ROWS]):
-        found = values[at] if at < len(values) else {}
-        cells = [found.get(name, "") for name in names]
+        shorts = values[at] if at < len(values) else {}
+        cells = [shorts.get(name, "") for name in names]
         body.append((
             preview.index(view.task.index), preview.clip(view.item, 60),
             "" if view.task.turn is None else str(view.task.turn), html.state(view.state, preview.mark(view.state)),
@@ -267,12 +276,11 @@ def step_html(past: StoredRun, label: str, state: html.Html, views: Sequence[Tas
 
 def _artifacts(past: StoredRun, view: TaskView) -> list[Manifest]:
     """Return what a task left, without the states that travel beside names."""
-    record = past.record(view)
-    return [record.artifacts[name] for name in sorted(record.artifacts) if name[0] != "<"] if record else []
+    return list(_left(past.record(view)))
 
 
 def _values(past: StoredRun, view: TaskView) -> dict[str, str]:
-    return {one.name: _short(one.preview) for one in _artifacts(past, view) if one.type in PLAIN}
+    return {artifact.name: _short(artifact.preview) for artifact in _artifacts(past, view) if artifact.type in PLAIN}
 
 
 def _short(value: str) -> str:
@@ -303,8 +311,8 @@ def document_with(run: StoredRun, shown: Mapping[str, list[dict[str, Any]]]) -> 
     document = read_document(text, run.flow)
     cells = [cell for cell in document["cells"] if cell["cell_type"] == "code"]
     named = {step.cell: step.name for step in flow.steps}
-    for known, cell in zip(flow.notebook.cells, cells, strict=False):
-        cell["outputs"] = [_saved(output) for output in shown.get(named.get(known.id, ""), ())]
+    for declared, cell in zip(flow.notebook.cells, cells, strict=False):
+        cell["outputs"] = [_saved(output) for output in shown.get(named.get(declared.id, ""), ())]
         cell["execution_count"] = None
     return jsonable.text(json.dumps(document, indent=1, ensure_ascii=False)) + "\n"
 

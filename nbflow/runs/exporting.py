@@ -67,9 +67,9 @@ def _as_exported(flow: Flow) -> Flow:
     Plain cells change whatever they may change, and what cells set in the process is set by each step anew.
     """
     understand = partial(build_flow, flow.notebook, all_cells=flow.all_cells, replays_settings=True)
-    found = understand()
-    doubtful = {step.name: frozenset(step.escapes) for step in found.steps if step.joins}
-    return understand(changed=doubtful) if doubtful else found
+    first = understand()
+    doubtful = {step.name: frozenset(step.escapes) for step in first.steps if step.joins}
+    return understand(changed=doubtful) if doubtful else first
 
 
 def export_flow(
@@ -105,8 +105,8 @@ def _write(texts: Mapping[Path, str], known: Path, *, force: bool) -> None:
     marks = {file: known / _hash(str(file.resolve())) for file in texts}
     for file, text in texts.items():
         there = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else text
-        left = marks[file].read_text() if marks[file].is_file() else ""
-        if not force and there != text and left != _hash(there):
+        mark = marks[file].read_text() if marks[file].is_file() else ""
+        if not force and there != text and mark != _hash(there):
             raise OptionError(
                 f"{file} is there, and no export has left it so", fix="add --force, or name another file after -o"
             )
@@ -141,20 +141,20 @@ def read_environment(flow: Flow, *, beside: bool = True) -> Environment:
     distributions: dict[str, tuple[str, str]] = {}
     modules: dict[str, str] = {}
     waiting = [origin for definition in flow.definitions for origin in definition.origins.values()]
-    seen: set[str] = set()
+    visited: set[str] = set()
     folder = Path(flow.notebook.folder)
     while waiting:
         top = waiting.pop().partition(".")[0]
-        if top in seen:
+        if top in visited:
             continue
-        seen.add(top)
+        visited.add(top)
         local = _read_modules(folder, top)
         modules.update(local)
         for text in local.values():
             waiting += [origin for statement in analyse(text).statements for _, origin in statement.imports]
-        found = None if local else distribution_of(top)
-        if found is not None:
-            distributions[top] = (found, version_of(found))
+        distribution = None if local else distribution_of(top)
+        if distribution is not None:
+            distributions[top] = (distribution, version_of(distribution))
     return Environment(
         unstored=_unstored(flow), python=platform.python_version(), distributions=dict(sorted(distributions.items())),
         modules=dict(sorted(modules.items())), beside=beside,
@@ -165,13 +165,13 @@ def _unstored(flow: Flow) -> frozenset[str]:
     """Return names that a flow's last run here could not store and no step reads; none without a run."""
     try:
         store = location.open_store(location.store_url(None, flow.notebook.folder))
-        known = find_flow(store, flow.notebook)
-        last = client.Flow(known.folder, store.url).latest_run if known is not None else None
+        entry = find_flow(store, flow.notebook)
+        last = client.Flow(entry.folder, store.url).latest_run if entry is not None else None
         tasks = [task for step in last.steps() for task in step.tasks] if last is not None else []
-        found = {name for task in tasks for name, artifact in task.artifacts.items() if not artifact.stored}
+        names = {name for task in tasks for name, artifact in task.artifacts.items() if not artifact.stored}
     except NbflowError:
         return frozenset()
-    return frozenset(found - {name for edge in flow.edges for name in edge.names})
+    return frozenset(names - {name for edge in flow.edges for name in edge.names})
 
 
 def _read_modules(folder: Path, top: str) -> dict[str, str]:

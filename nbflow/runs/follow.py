@@ -69,8 +69,8 @@ def follow(past: StoredRun, watch: Watch, stop: threading.Event | None = None, e
     """Show a run until it has ended, or `stop` is set, and return it as it is then. The run itself is left alone."""
     follower = Follower(past, watch)
     while True:
-        seen = follower.look()
-        if seen.status != "running" or (stop is not None and stop.is_set()):
+        snapshot = follower.look()
+        if snapshot.status != "running" or (stop is not None and stop.is_set()):
             return follower.look()
         if stop is not None:
             stop.wait(every)

@@ -79,8 +79,8 @@ def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None 
     links = tuple(store.linked()) if isinstance(store, LocalStore) else ()
     dropped = {} if "flows" in links else _beyond(contents, policy.keep)
     dropped |= {} if "flows" in links else _too_large(contents, dropped, policy.most)
-    kept = [run for run in contents.runs if _id(run) not in dropped]
-    executions = _reached(contents, kept)
+    staying = [run for run in contents.runs if _id(run) not in dropped]
+    executions = _reached(contents, staying)
     limit = now if policy.force else now - GRACE
 
     def is_young(entry: FileEntry, created: float = 0.0) -> bool:
@@ -88,24 +88,26 @@ def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None 
 
     # the results of many small tasks go together, once none of them is reached
     loose = [
-        (entry, held) for entry, held in contents.records if executions.isdisjoint(each.execution for each in held)
+        (entry, contained)
+        for entry, contained in contents.records
+        if executions.isdisjoint(each.execution for each in contained)
     ]
-    gone = [entry for entry, held in loose if not is_young(entry, max(each.created_at for each in held))]
-    gone = [] if "results" in links else gone
-    paths = {entry.path for entry in gone}
-    held = _segments(each for entry, found in contents.records if entry.path not in paths for each in found)
-    free = [entry for path, entry in contents.segments.items() if path not in held]
+    removable = [entry for entry, contained in loose if not is_young(entry, max(each.created_at for each in contained))]
+    removable = [] if "results" in links else removable
+    paths = {entry.path for entry in removable}
+    needed = _segments(each for entry, contained in contents.records if entry.path not in paths for each in contained)
+    free = [entry for path, entry in contents.segments.items() if path not in needed]
     segments = [] if "segments" in links else [entry for entry in free if not is_young(entry)]
     whole = sum(contents.sizes.values()) + sum(entry.size for entry, _ in contents.records)
     whole += sum(entry.size for entry in contents.segments.values())
     young = sum(entry.size for entry, _ in loose if entry.path not in paths)
     young += sum(entry.size for entry in free) - sum(entry.size for entry in segments)
     runs = [run for run in contents.runs if _id(run) in dropped]
-    found = Cleaning(
+    cleaning = Cleaning(
         runs=tuple((run, contents.sizes.get(_id(run), 0), dropped[_id(run)]) for run in runs),
-        records=tuple(gone), segments=tuple(segments), links=links, kept_runs=len(kept), young=young,
+        records=tuple(removable), segments=tuple(segments), links=links, kept_runs=len(staying), young=young,
     )  # fmt: skip
-    return replace(found, kept_bytes=whole - found.nbytes)
+    return replace(cleaning, kept_bytes=whole - cleaning.nbytes)
 
 
 def clean(store: Store, cleaning: Cleaning) -> None:
@@ -114,18 +116,18 @@ def clean(store: Store, cleaning: Cleaning) -> None:
     for run, _, _ in cleaning.runs:
         records.delete_run(store, run.folder, run.run)
         index.forget_run(run.folder, run.run)
-    gone = {run.run for run, _, _ in cleaning.runs}
-    used = _used_now(store, gone)
-    kept: set[str] = set()
+    ids = {run.run for run, _, _ in cleaning.runs}
+    used = _used_now(store, ids)
+    needed: set[str] = set()
     for entry in cleaning.records:
-        held = records.read_entry(store, entry.path)
-        if any(record.execution in used for record in held):
-            kept |= _segments(held)
+        contained = records.read_entry(store, entry.path)
+        if any(record.execution in used for record in contained):
+            needed |= _segments(contained)
             continue
         store.delete(entry.path)
     for entry in cleaning.segments:
         place = entry.path
-        if place not in kept and _is_unchanged(store, entry):
+        if place not in needed and _is_unchanged(store, entry):
             store.delete(place)
     if isinstance(store, LocalStore):
         store.remove_temporary(time.time() - 24 * GRACE)
@@ -157,8 +159,8 @@ def text(cleaning: Cleaning, *, done: bool) -> str:
             lines.append(f"  {len(entries)} {what} that no kept run reaches, {size}")
     lines += [f"  {name}/ is a link: nothing is removed in it" for name in cleaning.links]
     word = "removed" if done else "would be removed"
-    kept = f"{cleaning.kept_runs} runs kept, {preview.size(cleaning.kept_bytes)}"
-    head = f"{preview.size(cleaning.nbytes)} {word}; {kept}"
+    remaining = f"{cleaning.kept_runs} runs kept, {preview.size(cleaning.kept_bytes)}"
+    head = f"{preview.size(cleaning.nbytes)} {word}; {remaining}"
     if cleaning.young:
         head += f", of which {preview.size(cleaning.young)} are not referred to and younger than an hour"
     return "\n".join([*lines, head])
@@ -180,12 +182,12 @@ def _beyond(contents: _Contents, keep: int) -> dict[tuple[str, str], str]:
 
     Kernels' runs count apart, and so do runs of a part: many of them must not push out those of the whole flow.
     """
-    seen: dict[tuple[str, bool, bool], int] = {}
+    counts: dict[tuple[str, bool, bool], int] = {}
     dropped = {}
     for run in contents.runs:
         group = (contents.homes[run.folder], run.session, bool(run.asked))
-        seen[group] = seen.get(group, 0) + 1
-        if seen[group] > keep and not _is_held(run):
+        counts[group] = counts.get(group, 0) + 1
+        if counts[group] > keep and not _is_held(run):
             dropped[_id(run)] = f"beyond the last {keep}"
     return dropped
 
@@ -194,13 +196,13 @@ def _too_large(contents: _Contents, dropped: Mapping[tuple[str, str], str], most
     """Return the runs, oldest first, that have to go until the store is small enough; a flow's last run stays."""
     homes = contents.homes
     newest = {homes[run.folder]: run for run in reversed([run for run in contents.runs if run.is_whole])}
-    kept = [run for run in contents.runs if _id(run) not in dropped]
+    staying = [run for run in contents.runs if _id(run) not in dropped]
     more: dict[tuple[str, str], str] = {}
-    for run in reversed([*kept]):
-        if _size(contents, kept) <= most:
+    for run in reversed([*staying]):
+        if _size(contents, staying) <= most:
             break
         if not _is_held(run) and newest.get(homes[run.folder]) is not run:
-            kept.remove(run)
+            staying.remove(run)
             more[_id(run)] = f"the store is larger than {preview.size(most)}"
     return more
 
@@ -209,10 +211,10 @@ def _size(contents: _Contents, kept: Iterable[RunSummary]) -> int:
     """Return the bytes that these runs reach."""
     runs = list(kept)
     executions = _reached(contents, runs)
-    found = [pair for pair in contents.records if not executions.isdisjoint(each.execution for each in pair[1])]
-    held = _segments(each for _, records_of in found for each in records_of)
-    size = sum(contents.sizes.get(_id(run), 0) for run in runs) + sum(entry.size for entry, _ in found)
-    return size + sum(entry.size for path, entry in contents.segments.items() if path in held)
+    pairs = [pair for pair in contents.records if not executions.isdisjoint(each.execution for each in pair[1])]
+    paths = _segments(each for _, records_of in pairs for each in records_of)
+    size = sum(contents.sizes.get(_id(run), 0) for run in runs) + sum(entry.size for entry, _ in pairs)
+    return size + sum(entry.size for path, entry in contents.segments.items() if path in paths)
 
 
 # ---------------------------------------------------------------- what they reach
@@ -222,10 +224,10 @@ def _read(store: Store) -> _Contents:
     """Return all that is in a store, runs with the executions that stand for their tasks."""
     segments = {entry.path: entry for entry in store.list("segments")}
     entries = ((entry, tuple(records.read_entry(store, entry.path))) for entry in store.list("results"))
-    found = [(entry, held) for entry, held in entries if held]
+    files = [(entry, contained) for entry, contained in entries if contained]
     runs = summaries(store)  # last: what a run refers to has been written before
     homes = {folder: flow.folder for flow in stored_flows(store) for folder in flow.folders}
-    contents = _Contents(runs, _run_sizes(store), found, segments, homes)
+    contents = _Contents(runs, _run_sizes(store), files, segments, homes)
     contents.reached = {_id(run): _executions(store, *_id(run)) for run in runs}
     return contents
 
@@ -240,13 +242,13 @@ def _run_sizes(store: Store) -> dict[tuple[str, str], int]:
 
 def _executions(store: Store, folder: str, run: str) -> frozenset[str]:
     """Return the executions that a run's events name."""
-    found: set[str] = set()
+    executions: set[str] = set()
     for event in records.read_events(store, folder, run):
         if isinstance(event, TaskChanged) and event.execution:
-            found.add(event.execution)
+            executions.add(event.execution)
         elif isinstance(event, RunStarted):
-            found.update(execution for _, execution in event.given)
-    return frozenset(found)
+            executions.update(execution for _, execution in event.given)
+    return frozenset(executions)
 
 
 def _reached(contents: _Contents, runs: Iterable[RunSummary]) -> set[str]:
@@ -254,7 +256,7 @@ def _reached(contents: _Contents, runs: Iterable[RunSummary]) -> set[str]:
     ids = [_id(run) for run in runs]
     named = {execution for each in ids for execution in contents.reached.get(each, ())}
     own = {run for _, run in ids}
-    records_of = [each for _, held in contents.records for each in held]
+    records_of = [each for _, contained in contents.records for each in contained]
     named |= {record.execution for record in records_of if record.run in own}
     bodies = {(record.run, record.step) for record in records_of if record.execution in named}
     return named | {r.execution for r in records_of if PART in r.execution and (r.run, r.step) in bodies}
@@ -294,13 +296,13 @@ def grown(store: Store, most: int) -> Finding | None:
     store holds, so that only their bytes are counted, and seldom.
     """
     index = Index(store.url)
-    at, told = index.mark(MARK)
+    at, is_known = index.mark(MARK)
     now = time.time()
     if 0 <= now - at < (EVERY if isinstance(store, LocalStore) else ELSEWHERE):
         return None
     nbytes = sum(entry.size for entry in store.list("segments"))
     index.put_mark(MARK, now, nbytes > most)
-    if nbytes <= most or told:
+    if nbytes <= most or is_known:
         return None
     gain = plan_cleaning(store, Policy(most=most)).nbytes
     return findings.grown(*map(preview.size, (nbytes, most, gain)))

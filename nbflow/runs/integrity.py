@@ -128,14 +128,14 @@ class _Inspection:
 
     def files(self, entries: Sequence[FileEntry]) -> None:
         """Read some files that are no segments."""
-        known = {entry.path: kind for entry in entries if (kind := kind_of(entry.path)) is not None}
-        data = self.store.read_many(list(known))
+        kinds = {entry.path: kind for entry in entries if (kind := kind_of(entry.path)) is not None}
+        data = self.store.read_many(list(kinds))
         for entry in entries:
             self._read(entry.size)
-            if entry.path not in known:
+            if entry.path not in kinds:
                 self._flaw(entry.path, "no file of a datastore bears such a name", "unknown")
             elif entry.path in data:
-                self._look_at(entry.path, known[entry.path], data[entry.path])
+                self._look_at(entry.path, kinds[entry.path], data[entry.path])
             elif self.store.exists(entry.path):
                 self._flaw(entry.path, "it cannot be read", concerns=_run_of(entry.path))
 
@@ -227,12 +227,12 @@ class _Inspection:
             self._flaw(f"{place}/notebook.ipynb", "it is not there", "gone", concerns=(label,))
         if _has_gap(place, self.store.children(f"{place}/events")):
             self._flaw(f"{place}/events", "some of its files are not there", "gone", concerns=(label,))
-        lost = [
+        steps = [
             task.step for task, event in last.items()
             if event.state in ("done", "reused", "caught") and event.key and event.execution not in self.executions
             and records.read_record(self.store, event.key, event.execution) is None
         ]  # fmt: skip
-        for step in dict.fromkeys(lost):
+        for step in dict.fromkeys(steps):
             self._flaw(place, f"the result of {step} is not there", "gone", concerns=(f"{label}/{step}",))
 
 
@@ -243,9 +243,9 @@ def kind_of(path: str) -> Any:
 
 def hash_at(path: str) -> str | None:
     """Return the hash that a segment's path says, None where it says none."""
-    found = SEGMENT.fullmatch(path)
-    name = f"{found[1]}:{found[2]}" if found else ""
-    return name if found and name.startswith("b3:") and segment_path(name) == path else None
+    match = SEGMENT.fullmatch(path)
+    name = f"{match[1]}:{match[2]}" if match else ""
+    return name if match and name.startswith("b3:") and segment_path(name) == path else None
 
 
 def flaw_of(path: str, kind: Any, data: bytes) -> Flaw | None:
@@ -410,11 +410,11 @@ def text(integrity: Integrity) -> str:
         lines += [f"         and {len(flaw.concerns) - 5} more"] if len(flaw.concerns) > 5 else []
     read = f"{integrity.files} files read, {preview.size(integrity.nbytes)}"
     repaired = sum(bool(flaw.repaired) for flaw in integrity.flaws)
-    left = len(integrity.damaged)
-    what = [f"{left} damaged"] if left else []
+    flaws = len(integrity.damaged)
+    what = [f"{flaws} damaged"] if flaws else []
     what += [f"{repaired} repaired"] if repaired else []
     lines.append(f"{read}: {', '.join(what) or 'nothing is damaged'}")
-    if left:
+    if flaws:
         lines.append("fix: `nbflow fsck --repair` moves aside what is damaged; the steps that it concerns run again")
     elif repaired:
         lines.append(f"what was damaged lies in {ASIDE}/ of the datastore; delete it when nobody needs it any more")

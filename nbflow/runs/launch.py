@@ -172,9 +172,9 @@ class Executors:
         url = url or self.on
         with self._lock:
             if url not in self._made:
-                self._made[url] = made = self._factory(url)(url)
-                if isinstance(made, plugins.SupportsEnvironment):
-                    made.inherit(self.variables)
+                self._made[url] = executor = self._factory(url)(url)
+                if isinstance(executor, plugins.SupportsEnvironment):
+                    executor.inherit(self.variables)
             return self._made[url]
 
     def check(self, urls: Iterable[str | None]) -> None:
@@ -255,23 +255,23 @@ def begin(flow: Flow, options: RunOptions, executors: Executors, *, watch: Watch
     tags = tuple(check_tag(tag) for tag in options.tags)
     only, steps = options.only, options.steps
     ready = _prepare(flow, replace(options, tags=tags), executors, run=records.new_run_id)
-    run_id, given = ready.lookup.facts.run, ready.given
+    run_id, parameters = ready.lookup.facts.run, ready.given
     secrets.refuse_missing(ready.flow.steps if only is None else [ready.flow.step(find_step(only, flow.steps))])
-    asked = (steps or ()) if only is None else (only,)
+    words = (steps or ()) if only is None else (only,)
     started = run_started(
-        ready.flow, run_id, parameters={name: as_text(value) for name, value in given.values.items()},
-        asked=tuple(find_step(word, flow.steps) for word in asked), given=given.places,
+        ready.flow, run_id, parameters={name: as_text(value) for name, value in parameters.values.items()},
+        asked=tuple(find_step(word, flow.steps) for word in words), given=parameters.places,
         tags=tags, origin=ready.lookup.facts.origin, on=executors.on,
     )  # fmt: skip
     slots = options.workers or executors.slots()
     claims.check_store(ready.lookup.store, ready.flow.steps)
-    known = claim_flow(ready.lookup.store, flow.notebook)
-    lost = stored_run.lost_before(ready.lookup.store, known)
+    entry = claim_flow(ready.lookup.store, flow.notebook)
+    lost_runs = stored_run.lost_before(ready.lookup.store, entry)
     large = garbage.grown(ready.lookup.store, most_bytes(flow.notebook.folder))
-    more = tuple(finding for finding in (lost, large) if finding is not None)
-    told = msgspec.structs.replace(ready.flow, findings=(*ready.flow.findings, *more)) if more else ready.flow
+    more = tuple(finding for finding in (lost_runs, large) if finding is not None)
+    announced = msgspec.structs.replace(ready.flow, findings=(*ready.flow.findings, *more)) if more else ready.flow
     return Runner(
-        told, ready.lookup, known, started, executors.get, slots, watch, ready.understand, executors.room(flow)
+        announced, ready.lookup, entry, started, executors.get, slots, watch, ready.understand, executors.room(flow)
     )
 
 
@@ -306,9 +306,9 @@ def _prepare(
     chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
 
     def understand(changed: Changed) -> Flow:
-        found = {name: known.get(name, frozenset()) | changed.get(name, frozenset()) for name in {*known, *changed}}
-        anew = build_flow(flow.notebook, all_cells=flow.all_cells, changed=found)
-        return without_params(anew if wanted is None else with_ancestors(anew, wanted))
+        merged = {name: known.get(name, frozenset()) | changed.get(name, frozenset()) for name in {*known, *changed}}
+        rebuilt = build_flow(flow.notebook, all_cells=flow.all_cells, changed=merged)
+        return without_params(rebuilt if wanted is None else with_ancestors(rebuilt, wanted))
 
     ran = flow if wanted is None else with_ancestors(flow, wanted)
     pins = Pins() if only is None else last_results(opened, ran, wanted or (), resume)
@@ -330,8 +330,8 @@ def check_flow(flow: Flow, wanted: Sequence[str] | None = None) -> None:
     """
     errors = [finding for finding in flow.findings if finding.level == "error"]
     if wanted is not None and errors:
-        asked = {None, *(step.name for step in with_ancestors(flow, wanted).steps)}
-        errors = [finding for finding in errors if finding.step in asked]
+        names = {None, *(step.name for step in with_ancestors(flow, wanted).steps)}
+        errors = [finding for finding in errors if finding.step in names]
     if errors and errors[0].code == "missing-name":
         # a cell that does not parse writes nothing: it may well be the reason
         errors = [*(f for f in flow.findings if f.code == "syntax" and f not in errors), *errors]
@@ -399,25 +399,25 @@ def _run_until(runner: Runner, cancel: threading.Event | None) -> None:
 def why_in(flow: Flow, lookup: Lookup, word: str, *, cost: bool = False) -> dict[str, Any]:
     """Return a step's action and what changed, as `why` does, from a flow with its look-up."""
     name = find_step(word, flow.steps)
-    found = [row for row in forecast.rows(flow, lookup) if row.step == name]
-    for row in sorted(found, key=lambda row: row.action == "reuse")[:1]:
+    rows = [row for row in forecast.rows(flow, lookup) if row.step == name]
+    for row in sorted(rows, key=lambda row: row.action == "reuse")[:1]:
         changes: tuple[Change, ...] = tuple(Change(code=code, what=what) for code, what in row.reasons)
         if row.action == "run" and row.reasons and row.reasons[0][0] != "fresh":
             try:
                 detailed = lookup.changes(TaskId(step=name, index=row.index or ()))
             except KeyError:
                 detailed = ()
-            known = {change.what for change in detailed}
-            changes = (*detailed, *(change for change in changes if change.what not in known))
+            whats = {change.what for change in detailed}
+            changes = (*detailed, *(change for change in changes if change.what not in whats))
         reasons = [{"code": c.code, "what": c.what, "before": c.before, "after": c.after} for c in changes]
-        return {"action": row.action, "reasons": reasons, **(_costs(lookup, found) if cost else {})}
+        return {"action": row.action, "reasons": reasons, **(_costs(lookup, rows) if cost else {})}
     raise PlanError(f"{word} is not part of the flow")
 
 
 def _costs(lookup: Lookup, rows: Sequence[PlanTask]) -> dict[str, Any]:
     """Return the seconds of a step's last execution, and those that nbflow took beside it."""
-    found = [lookup.previous(TaskId(step=row.step, index=row.index or ())) for row in rows]
-    ran = [record for record in found if record is not None]
+    previous = [lookup.previous(TaskId(step=row.step, index=row.index or ())) for row in rows]
+    ran = [record for record in previous if record is not None]
     names = dict.fromkeys(name for record in ran for name in record.costs)
     costs = {name: round(sum(record.costs.get(name, 0.0) for record in ran), 6) for name in names}
     return {"elapsed": round(sum(record.elapsed for record in ran), 6), "costs": costs}
@@ -445,13 +445,13 @@ def git_commit(folder: str) -> str:
     if not _in_work_tree(folder):
         return ""
     try:
-        found = subprocess.run(
+        done = subprocess.run(
             ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty=+"],
             capture_output=True, text=True, timeout=5, check=False,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _in_work_tree(folder: str) -> bool:

@@ -35,7 +35,7 @@ def read_params_file(path: str | os.PathLike[str] | None) -> Mapping[str, Any]:
         return {}
     place = Path(path)
     try:
-        found = _parse(place.read_text(encoding="utf-8"), place.suffix)
+        content = _parse(place.read_text(encoding="utf-8"), place.suffix)
     except OSError as error:
         raise ParameterError(
             f"the parameter file {str(path)!r} cannot be read: {error.strerror}", fix="check the path"
@@ -46,11 +46,11 @@ def read_params_file(path: str | os.PathLike[str] | None) -> Mapping[str, Any]:
         raise ParameterError(
             f"the parameter file {str(path)!r} cannot be understood: {error}", fix="write YAML or JSON"
         ) from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ParameterError(
             f"the parameter file {str(path)!r} holds no names with values", fix="write `name: value` lines"
         )
-    return {str(name): value for name, value in found.items()}
+    return {str(name): value for name, value in content.items()}
 
 
 def _parse(text: str, suffix: str) -> Any:
@@ -91,11 +91,11 @@ def settle(flow: Flow, store: Store, wish: Wish, environment: Mapping[str, str])
     if wish.resume is None:
         return SettledParameters(gather_overrides(flow.parameters, wish.params, wish.from_file, environment, exists))
     past = _past(store, wish.resume)
-    asked = {**wish.from_file, **wish.params}
-    known = {parameter.name for parameter in flow.parameters}
-    texts = {name: from_text(text) for name, text in past.started.parameters.items() if name in known}
-    overrides = gather_overrides(flow.parameters, {**texts, **asked}, {}, environment, exists)
-    return SettledParameters(overrides, _records(past, asked))
+    now = {**wish.from_file, **wish.params}
+    names = {parameter.name for parameter in flow.parameters}
+    texts = {name: from_text(text) for name, text in past.started.parameters.items() if name in names}
+    overrides = gather_overrides(flow.parameters, {**texts, **now}, {}, environment, exists)
+    return SettledParameters(overrides, _records(past, now))
 
 
 def _past(store: Store, run: str) -> StoredRun:
@@ -109,10 +109,10 @@ def _past(store: Store, run: str) -> StoredRun:
 
 def _records(past: StoredRun, besides: Collection[str]) -> tuple[Record, ...]:
     """Return the records of a run's parameters without these names."""
-    found = (past.given(key, execution) for key, execution in past.started.given)
+    stored = (past.given(key, execution) for key, execution in past.started.given)
     return tuple(
         msgspec.structs.replace(record, artifacts={n: a for n, a in record.artifacts.items() if n not in besides})
-        for record in found if record is not None
+        for record in stored if record is not None
     )  # fmt: skip
 
 
@@ -169,41 +169,43 @@ def evaluate(
     settled = settle(flow, store, wish, os.environ)
     overrides = settled.overrides
     place = ParameterPlace(store, executor_of, run)
-    found: dict[str, Record] = {}
+    by_step: dict[str, Record] = {}
     values: dict[str, Any] = {}
     for declared in flow.steps:
         if declared.kind != "params":
             continue
-        kept = _kept(declared, settled.earlier)
+        earlier = _kept(declared, settled.earlier)
         source = override_source(declared.source, overrides)
         step = msgspec.structs.replace(
             declared, source=source, code=hashlib.blake2b(normalise(source).encode(), digest_size=16).hexdigest()
         )
-        if kept is not None and set(kept.artifacts) >= set(declared.writes):
-            record = _merged(msgspec.structs.replace(kept, groups=(), artifacts={}), kept, place)
+        if earlier is not None and set(earlier.artifacts) >= set(declared.writes):
+            record = _merged(msgspec.structs.replace(earlier, groups=(), artifacts={}), earlier, place)
         else:
             literal = literal_values(source)
             record = (
                 _literal_record(flow, step, literal, place)
                 if literal is not None
-                else _computed_record(flow, step, place, found)
+                else _computed_record(flow, step, place, by_step)
             )
-            record = record if kept is None else _merged(record, kept, place)
-        known = _values_of(record, store)
-        found[step.name] = file_parameters.with_content(flow, record, known, store if run else None)
-        values.update(known)
-    for record in found.values():
+            record = record if earlier is None else _merged(record, earlier, place)
+        plain = _values_of(record, store)
+        by_step[step.name] = file_parameters.with_content(flow, record, plain, store if run else None)
+        values.update(plain)
+    for record in by_step.values():
         if run:
             records.publish(store, record)
-    return without_params(flow), Given(values, found)
+    return without_params(flow), Given(values, by_step)
 
 
 def _kept(step: Step, earlier: Sequence[Record]) -> Record | None:
     """Return what the run that is resumed has of a params step."""
     for record in earlier:
-        wanted = {n: artifact for n, artifact in record.artifacts.items() if n in step.writes and artifact.group >= 0}
-        if wanted:
-            return msgspec.structs.replace(record, step=step.name, artifacts=wanted)
+        artifacts = {
+            n: artifact for n, artifact in record.artifacts.items() if n in step.writes and artifact.group >= 0
+        }
+        if artifacts:
+            return msgspec.structs.replace(record, step=step.name, artifacts=artifacts)
     return None
 
 

@@ -34,10 +34,10 @@ def last_results(store: Store, flow: Flow, wanted: Collection[str], run: str | N
     above = [step.name for step in flow.steps if step.kind != "params" and step.name not in wanted]
     missing: list[str] | None = None
     for past in _runs(store, flow, run):
-        lost, found = _results(past, above)
-        if not lost:
-            return Pins(past.run, found, frozenset(wanted))
-        missing = missing if missing is not None else lost
+        lacking, results = _results(past, above)
+        if not lacking:
+            return Pins(past.run, results, frozenset(wanted))
+        missing = missing if missing is not None else lacking
     word = ", ".join(wanted)
     if missing is None:
         raise PlanError(
@@ -51,9 +51,9 @@ def last_results(store: Store, flow: Flow, wanted: Collection[str], run: str | N
 
 def _runs(store: Store, flow: Flow, run: str | None) -> list[StoredRun]:
     if run is None:
-        known = find_flow(store, flow.notebook)
-        found = [StoredRun(store, place) for place in (runs_of(store, known) if known is not None else [])[:DEPTH]]
-        return [past for past in found if _is_flow_run(past)]
+        entry = find_flow(store, flow.notebook)
+        runs = [StoredRun(store, place) for place in (runs_of(store, entry) if entry is not None else [])[:DEPTH]]
+        return [past for past in runs if _is_flow_run(past)]
     try:
         return [find_run(store, run)]
     except NotFoundError as error:
@@ -69,16 +69,20 @@ def _is_flow_run(past: StoredRun) -> bool:
 
 def _results(past: StoredRun, above: Collection[str]) -> tuple[list[str], dict[TaskId, Record | None]]:
     """Return the steps without a result in a run, and the records that stood for the tasks of the others."""
-    found: dict[TaskId, Record | None] = {}
-    lost = set(above)
-    seen = past.snapshot
+    results: dict[TaskId, Record | None] = {}
+    lacking = set(above)
+    snapshot = past.snapshot
     for step in above:
-        views = [view for view in seen.tasks if view.task.step == step]
-        if (views or seen.status == "done") and step in seen.steps and all(view.state in ENDED for view in views):
-            lost.discard(step)
+        views = [view for view in snapshot.tasks if view.task.step == step]
+        if (
+            (views or snapshot.status == "done")
+            and step in snapshot.steps
+            and all(view.state in ENDED for view in views)
+        ):
+            lacking.discard(step)
         for view in views:
             record = past.record(view)
-            found[view.task] = record if record is not None and record.format == FORMAT else None
-            if found[view.task] is None and view.state != "skipped":
-                lost.add(step)
-    return [step for step in above if step in lost], found
+            results[view.task] = record if record is not None and record.format == FORMAT else None
+            if results[view.task] is None and view.state != "skipped":
+                lacking.add(step)
+    return [step for step in above if step in lacking], results

@@ -75,12 +75,14 @@ def _retrace(lookup: Lookup, target: TaskId, until: float) -> None:
 
 def _list_of(lookup: Lookup, task: TaskId, until: float) -> Record | None:
     """Return the record that stood for a fan-out's list in the run, of whatever format; None where it is gone."""
-    found = [
+    records_of = [
         record for version in range(FORMAT, 0, -1)
         for record in records.find(lookup.store, lookup.key(task, version), version=version)
         if record.created_at <= until
     ]  # fmt: skip
-    return next((record for record in found if record.run == lookup.facts.run), found[0] if found else None)
+    return next(
+        (record for record in records_of if record.run == lookup.facts.run), records_of[0] if records_of else None
+    )
 
 
 def _is_lost(lookup: Lookup, task: TaskId) -> bool:
@@ -95,11 +97,11 @@ def load_inputs(past: StoredRun, view: TaskView) -> dict[str, Any]:
     """
     spec = spec_of(past, view)
     states = {name: spec.groups[ref.group] for name, ref in spec.inputs.items() if owner_of(name) is not None}
-    given = _Given(spec, values_with(past, states))
-    stages.bind(spec, given, given)
-    constants = {name: given.values.last(name) for name in spec.constants}
-    stages.bind_loop(spec, given, given, past.store, given.values.registry, constants)
-    return given.found
+    inputs = _Given(spec, values_with(past, states))
+    stages.bind(spec, inputs, inputs)
+    constants = {name: inputs.values.last(name) for name in spec.constants}
+    stages.bind_loop(spec, inputs, inputs, past.store, inputs.values.registry, constants)
+    return inputs.found
 
 
 class _Given:

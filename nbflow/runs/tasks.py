@@ -39,18 +39,18 @@ class Failure:
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
-def failure_of(found: TaskFailure | None) -> Failure | None:
+def failure_of(failure: TaskFailure | None) -> Failure | None:
     """Return the model's failure as users see it."""
-    if found is None:
+    if failure is None:
         return None
     return Failure(
-        type=found.type,
-        message=found.message,
-        traceback=found.traceback,
-        cell=found.cell,
-        line=found.line,
-        kind=found.kind,
-        fix=found.fix,
+        type=failure.type,
+        message=failure.message,
+        traceback=failure.traceback,
+        cell=failure.cell,
+        line=failure.line,
+        kind=failure.kind,
+        fix=failure.fix,
     )
 
 
@@ -70,11 +70,11 @@ class Data:
         try:
             return self._load(name)
         except NotFoundError as error:
-            known = sorted(self._names())
-            if name in known:
+            names = sorted(self._names())
+            if name in names:
                 raise AttributeError(error.message) from error
-            listed = ", ".join(known[:20]) or "none"
-            raise AttributeError(f"{self._of} has no {name!r}{nearest(name, known)} (names: {listed})") from None
+            shown_names = ", ".join(names[:20]) or "none"
+            raise AttributeError(f"{self._of} has no {name!r}{nearest(name, names)} (names: {shown_names})") from None
 
     def __getitem__(self, name: str) -> Any:
         try:
@@ -98,18 +98,18 @@ class Data:
 class Artifact:
     """One name that a task left, seen through its manifest; `.value` loads it."""
 
-    def __init__(self, found: model.Manifest, load: Callable[[], Any]) -> None:
-        self._found = found
+    def __init__(self, manifest: model.Manifest, load: Callable[[], Any]) -> None:
+        self._manifest = manifest
         self._load = load
 
-    manifest = property(lambda self: self._found, doc="All that is known of it without loading it.")
-    name = property(lambda self: self._found.name, doc="The variable's name.")
-    type = property(lambda self: self._found.type, doc="Its type's full name, such as `pandas.DataFrame`.")
-    shape = property(lambda self: self._found.shape, doc="Lengths along its axes, None for what has none.")
-    nbytes = property(lambda self: self._found.nbytes, doc="Bytes that it takes in the datastore.")
-    preview = property(lambda self: self._found.preview, doc="Its value in one line of text.")
-    content_id = property(lambda self: self._found.content_id, doc="Equal contents have equal ids.")
-    stored = property(lambda self: self._found.group >= 0, doc="Whether it can be loaded.")
+    manifest = property(lambda self: self._manifest, doc="All that is known of it without loading it.")
+    name = property(lambda self: self._manifest.name, doc="The variable's name.")
+    type = property(lambda self: self._manifest.type, doc="Its type's full name, such as `pandas.DataFrame`.")
+    shape = property(lambda self: self._manifest.shape, doc="Lengths along its axes, None for what has none.")
+    nbytes = property(lambda self: self._manifest.nbytes, doc="Bytes that it takes in the datastore.")
+    preview = property(lambda self: self._manifest.preview, doc="Its value in one line of text.")
+    content_id = property(lambda self: self._manifest.content_id, doc="Equal contents have equal ids.")
+    stored = property(lambda self: self._manifest.group >= 0, doc="Whether it can be loaded.")
 
     @property
     def value(self) -> Any:
@@ -117,11 +117,11 @@ class Artifact:
         return self._load()
 
     def __repr__(self) -> str:
-        parts = [self.type, preview.shape(self.shape), preview.artifact(self._found, listing.WIDTH)]
+        parts = [self.type, preview.shape(self.shape), preview.artifact(self._manifest, listing.WIDTH)]
         return f"Artifact({self.name}: {', '.join(part for part in parts if part)})"
 
     def _repr_html_(self) -> str:
-        return listing.artifacts_html(html.tag("b", self.name), [self._found])
+        return listing.artifacts_html(html.tag("b", self.name), [self._manifest])
 
 
 class _Executed:
@@ -283,14 +283,14 @@ class Task(_Executed):
             "versions": dict(started.versions),
         }
         if record is not None:
-            seen = record.observations
+            observations = record.observations
             facts |= {
                 "created_at": record.created_at,
-                "files": dict(seen.files),
-                "distributions": dict(seen.distributions),
-                "environment": sorted(seen.environment),
-                "written": dict(seen.written),
-                "volatile": list(seen.volatile),
+                "files": dict(observations.files),
+                "distributions": dict(observations.distributions),
+                "environment": sorted(observations.environment),
+                "written": dict(observations.written),
+                "volatile": list(observations.volatile),
                 "changed": list(record.changed),
                 "costs": dict(record.costs),
             }
@@ -313,7 +313,7 @@ class Task(_Executed):
         record = self._record
         if record is None:
             return {}
-        return {one.name: self._artifact(record, one.name) for one in self._manifests}
+        return {manifest.name: self._artifact(record, manifest.name) for manifest in self._manifests}
 
     @property
     def _manifests(self) -> list[model.Manifest]:
@@ -383,8 +383,8 @@ class Task(_Executed):
 
     def __repr__(self) -> str:
         head = f"Task({self._past.flow}/{self._past.run}/{self.name}: {self.summary})"
-        listed = listing.artifacts_text(self._manifests)
-        return f"{head}\n{listed}" if listed else head
+        artifacts = listing.artifacts_text(self._manifests)
+        return f"{head}\n{artifacts}" if artifacts else head
 
     @property
     def summary(self) -> str:
@@ -396,10 +396,10 @@ class Task(_Executed):
 
     def _repr_html_(self) -> str:
         name = f"{self._label}/{preview.index(self.index)}" if self.index else self._label
-        told = self.summary.removeprefix(self.state)
+        summary = self.summary.removeprefix(self.state)
         title = html.join((
             html.tag("b", name), " ", html.state(self.state, preview.mark(self.state)),
-            html.tag("span", told, cls="nbflow-dim"),
+            html.tag("span", summary, cls="nbflow-dim"),
         ))  # fmt: skip
         return listing.artifacts_html(title, self._manifests)
 
@@ -411,9 +411,9 @@ def moment(at: float) -> dt.datetime:
 
 def _stream(pieces: Iterable[Mapping[str, Any]], name: str) -> str:
     """Return all text of `stdout` or `stderr` in outputs."""
-    found = []
+    texts = []
     for piece in pieces:
         if piece.get("output_type") == "stream" and piece.get("name") == name:
             text = piece.get("text", "")
-            found.append(text if isinstance(text, str) else "".join(text))
-    return "".join(found)
+            texts.append(text if isinstance(text, str) else "".join(text))
+    return "".join(texts)

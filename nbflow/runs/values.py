@@ -95,10 +95,10 @@ class Values:
         """
         artifact = record.artifacts.get(name)
         if artifact is None:
-            known = sorted(record.artifacts)
+            names = sorted(record.artifacts)
             raise NotFoundError(
-                f"step {record.step} left no artifact {name!r}{nearest(name, known)}",
-                fix=f"it left: {', '.join(known) or 'none'}",
+                f"step {record.step} left no artifact {name!r}{nearest(name, names)}",
+                fix=f"it left: {', '.join(names) or 'none'}",
             )
         if artifact.group < 0:
             raise NotFoundError(
@@ -133,13 +133,13 @@ class Values:
                     for order in version:
                         self._define(order)
                         self._follow(self._used_by(self._flow.definitions[order]))
-                made = [self._made[order] for order in sorted(version, reverse=True)]
-                return next(each[name] for each in made if name in each)
+                sources = [self._made[order] for order in sorted(version, reverse=True)]
+                return next(each[name] for each in sources if name in each)
             record = self._records.of(version)
             if record is not None and name in record.artifacts:
                 return self.load(record, name)
-            if record is None and (lost := self._records.lost(version)):
-                raise DamagedError(f"{name!r} cannot be loaded: {lost}")  # and not what it was before that step
+            if record is None and (reason := self._records.lost(version)):
+                raise DamagedError(f"{name!r} cannot be loaded: {reason}")  # and not what it was before that step
         raise NotFoundError(f"no step of this run left {name!r}")
 
     def defined_in(self, step: str) -> frozenset[str]:
@@ -160,13 +160,13 @@ class Values:
 
     def names(self) -> list[str]:
         """Return the public names that have a value, sorted; nothing is loaded."""
-        found = []
+        names = []
         for name in self._flow.writers:
             if name.startswith(("_", "<")):
                 continue
             if any(self._has(version, name) for version in self._loops.versions(name, self._records.sizes)):
-                found.append(name)
-        return sorted(found)
+                names.append(name)
+        return sorted(names)
 
     def _has(self, version: TaskId | tuple[int, ...], name: str) -> bool:
         if isinstance(version, tuple):
@@ -207,13 +207,13 @@ class Values:
         """Return what a definition bound in this kernel, None where it has not been executed here."""
         if self._live is None or definition.kind != "definition" or not self._live.has(definition.id):
             return None
-        found = {}
+        values = {}
         for name in definition.names:
             try:
-                found[name] = self._live.object(definition.id, name)
+                values[name] = self._live.object(definition.id, name)
             except NbflowError:  # a name that no pickle refers to: an import, a constant
                 return None
-        return found
+        return values
 
     def _replayed(self, definition: Definition) -> dict[str, Any]:
         """Return the names that a definition binds, with their values."""
@@ -259,19 +259,19 @@ class Values:
 
     def _follow(self, names: tuple[str, ...]) -> None:
         """Bind the free names of functions in the namespace, as the end of the notebook has them."""
-        wanted = {name: False for name in names if name not in self._followed}
-        if not wanted:
+        queue = {name: False for name in names if name not in self._followed}
+        if not queue:
             return
-        self._followed |= wanted.keys()
+        self._followed |= queue.keys()
         try:
-            need = gather(self._flow.writers, self._flow.definitions, wanted)
+            need = gather(self._flow.writers, self._flow.definitions, queue)
             for order in sorted(need.definitions):
                 self._define(order)
             for binding in need.bindings.values():
                 for name, value in self._bound(binding):
                     self._data[name] = value
         except BaseException:  # the user's definitions run here; whatever broke off is tried again the next time
-            self._followed -= wanted.keys()
+            self._followed -= queue.keys()
             raise
         self._settle_names()
 
