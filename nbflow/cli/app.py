@@ -80,19 +80,19 @@ class NotebookCommand(click.Command):
 
 def split_fresh(words: Sequence[str]) -> list[str]:
     """Return words with `--fresh WORD` and `--fresh=WORD` written as `--fresh-step=WORD`."""
-    found: list[str] = []
-    left = list(words)
-    while left:
-        word = left.pop(0)
+    split: list[str] = []
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
         if word == "--":
-            return [*found, word, *left]
+            return [*split, word, *queue]
         if word.startswith("--fresh="):
-            found.append(f"--fresh-step={word.removeprefix('--fresh=')}")
-        elif word == "--fresh" and left and not left[0].startswith("-"):
-            found.append(f"--fresh-step={left.pop(0)}")
+            split.append(f"--fresh-step={word.removeprefix('--fresh=')}")
+        elif word == "--fresh" and queue and not queue[0].startswith("-"):
+            split.append(f"--fresh-step={queue.pop(0)}")
         else:
-            found.append(word)
-    return found
+            split.append(word)
+    return split
 
 
 def _write_parameters(path: str, formatter: click.HelpFormatter) -> None:
@@ -123,8 +123,8 @@ def usage_error(error: click.ClickException) -> NbflowError:
     message = error.format_message()
     ctx = getattr(error, "ctx", None)
     if isinstance(error, click.NoSuchOption) and ctx is not None:
-        known = [word for param in ctx.command.params if not getattr(param, "hidden", False) for word in param.opts]
-        options = sorted({word for word in known if word.startswith("-")})
+        names = [word for param in ctx.command.params if not getattr(param, "hidden", False) for word in param.opts]
+        options = sorted({word for word in names if word.startswith("-")})
         close = nearest(error.option_name, options)
         return OptionError(f"no option {error.option_name}{close}", fix=f"known: {', '.join(options)}")
     if ctx is not None and isinstance(ctx.command, click.Group) and message.startswith("No such command"):
@@ -228,8 +228,8 @@ def run(notebook: str | None, as_json: bool, **options: Any) -> int:
 
     `nbflow run NB --help` lists the notebook's parameters.
     """
-    path, wanted = _run_options(notebook, **options)
-    return _run(path, wanted, as_json)
+    path, run_options = _run_options(notebook, **options)
+    return _run(path, run_options, as_json)
 
 
 @cli.command(cls=NotebookCommand)
@@ -247,22 +247,24 @@ def resume(name: str | None, as_json: bool, fresh_steps: tuple[str, ...], **opti
     path = earlier.metadata["notebook"]
     if not path:
         raise PlanError(f"run {earlier.id} has no notebook file", fix="save the notebook, then `nbflow run NB`")
-    path, wanted = _run_options(path, fresh_steps=fresh_steps, **{**options, "store": earlier.store})
-    all_cells = wanted.all_cells or earlier.metadata["all_cells"]
-    wanted = replace(wanted, resume=f"{earlier.flow}/{earlier.id}", all_cells=all_cells)
+    path, run_options = _run_options(path, fresh_steps=fresh_steps, **{**options, "store": earlier.store})
+    all_cells = run_options.all_cells or earlier.metadata["all_cells"]
+    run_options = replace(run_options, resume=f"{earlier.flow}/{earlier.id}", all_cells=all_cells)
     if not as_json:
         terminal.tell(f"resume of {earlier.flow}/{earlier.id}, {earlier.status}")
-        terminal.tell(table.plan_text(launch.plan_notebook(path, wanted)))
-    return _run(path, wanted, as_json)
+        terminal.tell(table.plan_text(launch.plan_notebook(path, run_options)))
+    return _run(path, run_options, as_json)
 
 
 def _last_failed(store: str | None) -> client.Run:
     """Return the newest run of a whole flow that did not end well; raise NotFoundError where there is none."""
     ended_badly = ("failed", "cancelled", "lost")
-    found = next((one for one in client.list_runs(store) if one.status in ended_badly and one.is_whole), None)
-    if found is None:
+    failed = next(
+        (summary for summary in client.list_runs(store) if summary.status in ended_badly and summary.is_whole), None
+    )
+    if failed is None:
         raise NotFoundError("no run has failed in this store", fix="`nbflow runs --all` lists all runs")
-    return client.Run(f"{found.flow}/{found.run}", store)
+    return client.Run(f"{failed.flow}/{failed.run}", store)
 
 
 def _is_step_of(run: client.Run, word: str) -> bool:
@@ -296,14 +298,14 @@ def _run(path: str, options: RunOptions, as_json: bool) -> int:
     watcher = terminal.watcher(as_json, lambda: launch.plan_notebook(path, options))
     with interrupts(cancel.set, "cancelling; press Ctrl-C again to kill\n"), watcher:
         finished = launch.run_notebook(path, options, watch=watcher, cancel=cancel)
-    seen = finished.snapshot
+    snapshot = finished.snapshot
     if isinstance(watcher, terminal.JsonLines):
-        watcher.finish(seen, finished.store)
+        watcher.finish(snapshot, finished.store)
     else:
-        terminal.tell(table.text(seen))
-        terminal.tell(f"{table.summary(table.counts(seen))}; details: nbflow show {finished.flow}/{finished.id}")
-        terminal.show_failures(seen)
-    return exit_code(seen)
+        terminal.tell(table.text(snapshot))
+        terminal.tell(f"{table.summary(table.counts(snapshot))}; details: nbflow show {finished.flow}/{finished.id}")
+        terminal.show_failures(snapshot)
+    return exit_code(snapshot)
 
 
 @cli.command()
@@ -311,12 +313,12 @@ def _run(path: str, options: RunOptions, as_json: bool) -> int:
 @store_option
 def cancel(name: str, store: str | None) -> int:
     """Ask a run to stop, wherever it runs."""
-    found = client.Run(name, store)
-    if found.finished:
-        print(f"{found.flow}/{found.id} has ended already: {found.status}")
+    past = client.Run(name, store)
+    if past.finished:
+        print(f"{past.flow}/{past.id} has ended already: {past.status}")
         return DONE
-    found.cancel()
-    print(f"{found.flow}/{found.id} was asked to stop")
+    past.cancel()
+    print(f"{past.flow}/{past.id} was asked to stop")
     return DONE
 
 
@@ -330,11 +332,11 @@ def cancel(name: str, store: str | None) -> int:
 def check(notebook: str, all_cells: bool, as_json: bool) -> int:
     """Say what is wrong with a notebook."""
     flow = launch.check(notebook, all_cells=all_cells)
-    told = json_lines.check(flow)
-    if told["ok"]:
+    verdicts = json_lines.check(flow)
+    if verdicts["ok"]:
         launch.check_flow(flow)  # a notebook without steps has no finding, and nothing to run either
     if as_json:
-        print(json_lines.plain(told))
+        print(json_lines.plain(verdicts))
     else:
         for finding in flow.findings:
             print("\n".join(table.finding_text(finding)))
@@ -342,7 +344,7 @@ def check(notebook: str, all_cells: bool, as_json: bool) -> int:
         verdict = f"{serious} error{'s' if serious > 1 else ''}" if serious else "ok"
         steps = sum(step.kind != "params" for step in flow.steps)
         print(f"{verdict}: {flow.name}, {steps} steps, {len(flow.parameters)} parameters")
-    return DONE if told["ok"] else USAGE
+    return DONE if verdicts["ok"] else USAGE
 
 
 @cli.command("dag", cls=NotebookCommand)
@@ -364,9 +366,9 @@ def dag_command(notebook: str, all_cells: bool, as_json: bool) -> int:
 @only_option
 def plan(notebook: str | None, as_json: bool, **options: Any) -> int:
     """Say which steps would run, and why."""
-    path, wanted = _run_options(notebook, **options)
-    found = launch.plan_notebook(path, wanted)
-    print(json_lines.line("plan", time.time(), None, json_lines.plan(found)) if as_json else table.plan_text(found))
+    path, run_options = _run_options(notebook, **options)
+    result = launch.plan_notebook(path, run_options)
+    print(json_lines.line("plan", time.time(), None, json_lines.plan(result)) if as_json else table.plan_text(result))
     return DONE
 
 
@@ -380,9 +382,9 @@ def why(notebook: str, step: str, cost: bool, as_json: bool, **options: Any) -> 
 
     Names what changed: the line, input, parameter, file or package.
     """
-    path, wanted = _run_options(notebook, **options)
-    found = launch.why(path, step, wanted, cost=cost)
-    print(json_lines.plain(found) if as_json else table.why_text(step, found))
+    path, run_options = _run_options(notebook, **options)
+    answer = launch.why(path, step, run_options, cost=cost)
+    print(json_lines.plain(answer) if as_json else table.why_text(step, answer))
     return DONE
 
 
@@ -400,15 +402,15 @@ def runs(
     tags: tuple[str, ...], flow: str | None, status: str | None, all_runs: bool, store: str | None, as_json: bool
 ) -> int:
     """List runs of whole flows, newest first."""
-    known = [one for one in client.list_runs(store, flow, tags) if status in (None, one.status)]
-    found = [one for one in known if all_runs or one.is_whole]
+    summaries = [summary for summary in client.list_runs(store, flow, tags) if status in (None, summary.status)]
+    listed = [summary for summary in summaries if all_runs or summary.is_whole]
     if as_json:
-        for one in found:
-            print(json_lines.line("run", one.created_at, one.run, msgspec.to_builtins(one)))
+        for summary in listed:
+            print(json_lines.line("run", summary.created_at, summary.run, msgspec.to_builtins(summary)))
         return DONE
-    print(listing.runs_text([client.row(one) for one in found], time.time()))
-    if len(known) > len(found):
-        print(listing.left_out(len(known) - len(found)))
+    print(listing.runs_text([client.row(summary) for summary in listed], time.time()))
+    if len(summaries) > len(listed):
+        print(listing.left_out(len(summaries) - len(listed)))
     return DONE
 
 
@@ -418,22 +420,22 @@ def runs(
 @store_option
 def show(name: str, target: str | None, store: str | None) -> int:
     """Show a run, a step or an artifact's value."""
-    found = client.locate(name, store)
-    if isinstance(found, client.Step) and len(found) == 1:
-        found = found.task
+    place = client.locate(name, store)
+    if isinstance(place, client.Step) and len(place) == 1:
+        place = place.task
     if target is not None:
-        if not isinstance(found, client.Run):
+        if not isinstance(place, client.Run):
             raise click.UsageError("--notebook needs a run, not a part of it")
-        printed.write_text(target, found.notebook_with_outputs())
+        printed.write_text(target, place.notebook_with_outputs())
         print(f"wrote {target}")
-    elif isinstance(found, client.Artifact):
-        print(terminal.artifact_text(found.manifest))
-        if found.stored:
-            print(found.value)
+    elif isinstance(place, client.Artifact):
+        print(terminal.artifact_text(place.manifest))
+        if place.stored:
+            print(place.value)
     else:
-        print(repr(found))
-        if isinstance(found, client.Run):
-            print(terminal.facts_text(found.params, found.tags, found.metadata))
+        print(repr(place))
+        if isinstance(place, client.Run):
+            print(terminal.facts_text(place.params, place.tags, place.metadata))
     return DONE
 
 

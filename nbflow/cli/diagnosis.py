@@ -77,20 +77,22 @@ def _version(name: str) -> str | None:
 
 def _python() -> Check:
     works = sys.version_info >= (3, 11)
-    found = f"Python {platform.python_version()} on {platform.system()}, nbflow {_version('nbflow') or 'not installed'}"
-    return Check(part="python", works=works, found=found, fix="" if works else "use Python 3.11 or newer")
+    version = (
+        f"Python {platform.python_version()} on {platform.system()}, nbflow {_version('nbflow') or 'not installed'}"
+    )
+    return Check(part="python", works=works, found=version, fix="" if works else "use Python 3.11 or newer")
 
 
 def _package(name: str) -> Check:
-    found = _version(name)
-    fix = "" if found else f"pip install {name}"
-    return Check(part=name, works=found is not None, found=found or "not installed", fix=fix)
+    version = _version(name)
+    fix = "" if version else f"pip install {name}"
+    return Check(part=name, works=version is not None, found=version or "not installed", fix=fix)
 
 
 def _optional(name: str, fix: str) -> Check:
-    found = _version(name)
-    told = found or "not installed (optional)"
-    return Check(part=name, works=found is not None, found=told, fix="" if found else fix, needed=False)
+    installed = _version(name)
+    text = installed or "not installed (optional)"
+    return Check(part=name, works=installed is not None, found=text, fix="" if installed else fix, needed=False)
 
 
 def _processes() -> Check:
@@ -99,9 +101,9 @@ def _processes() -> Check:
     return Check(part="processes", works=True, found=f"one process a task, started ahead; {os.cpu_count()} cores")
 
 
-def _store(given: str | None, folder: Path) -> Check:
+def _store(option: str | None, folder: Path) -> Check:
     try:
-        url = store_url(given, folder)
+        url = store_url(option, folder)
         store = open_store(url)
         probe = f"probes/{secrets.token_hex(6)}"
         store.write(probe, b"nbflow doctor")
@@ -112,8 +114,8 @@ def _store(given: str | None, folder: Path) -> Check:
 
 
 def _kernel(environ: Mapping[str, str]) -> Check:
-    found = [place / "kernels" / "python3" / "kernel.json" for place in _jupyter_folders(environ)]
-    spec = next((path for path in found if path.exists()), None)
+    files = [place / "kernels" / "python3" / "kernel.json" for place in _jupyter_folders(environ)]
+    spec = next((path for path in files if path.exists()), None)
     if spec is not None:
         return Check(part="kernel", works=True, found=f"python3, {spec.parent}")
     fix = "python -m ipykernel install --sys-prefix"
@@ -122,9 +124,9 @@ def _kernel(environ: Mapping[str, str]) -> Check:
 
 def _extension(environ: Mapping[str, str]) -> Check:
     places = [place / "labextensions" / EXTENSION / "package.json" for place in _jupyter_folders(environ)]
-    found = next((path for path in places if path.exists()), None)
-    if found is not None:
-        return Check(part="labextension", works=True, found=str(found.parent), needed=False)
+    file = next((path for path in places if path.exists()), None)
+    if file is not None:
+        return Check(part="labextension", works=True, found=str(file.parent), needed=False)
     return Check(
         part="labextension",
         works=False,
@@ -138,8 +140,8 @@ def _order(environ: Mapping[str, str]) -> Check:
     for name in ("JPY_SESSION_NAME", "__vsc_ipynb_file__"):
         if environ.get(name):
             return Check(part="document order", works=True, found=f"{name}: {environ[name]}")
-    told = "`nbflow run` reads the file; a kernel: the live cells, else the saved file, else the order of execution"
-    return Check(part="document order", works=True, found=told)
+    order = "`nbflow run` reads the file; a kernel: the live cells, else the saved file, else the order of execution"
+    return Check(part="document order", works=True, found=order)
 
 
 def _jupyter_folders(environ: Mapping[str, str]) -> Iterator[Path]:

@@ -23,13 +23,13 @@ def code_of(error: NbflowError) -> int:
     return FAILED if isinstance(error, RunFailed | TaskError) else USAGE
 
 
-def exit_code(seen: Snapshot) -> int:
+def exit_code(snapshot: Snapshot) -> int:
     """Return the exit code of a run that has ended."""
-    if seen.status == "done":
+    if snapshot.status == "done":
         return DONE
-    if seen.status == "cancelled":
+    if snapshot.status == "cancelled":
         return CANCELLED
-    failures = [view.failure for view in seen.tasks if view.failure is not None and view.failure.kind == "lost"]
+    failures = [view.failure for view in snapshot.tasks if view.failure is not None and view.failure.kind == "lost"]
     return UNUSABLE if any(failure.type in ("ExecutorError", "StoreError") for failure in failures) else FAILED
 
 

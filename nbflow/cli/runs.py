@@ -37,14 +37,14 @@ def attach(name: str, store: str | None, as_json: bool) -> int:
     watcher = terminal.watcher(as_json, lambda: None)
     with interrupts(stop.set, f"the run goes on; `nbflow cancel {run.id}` ends it\n"), watcher:
         run.follow(watcher, stop)
-    seen = run.snapshot
+    snapshot = run.snapshot
     if isinstance(watcher, terminal.JsonLines):
-        watcher.finish(seen, run.store)
+        watcher.finish(snapshot, run.store)
     else:
-        terminal.tell(table.text(seen))
-        if seen.status != "running":
-            terminal.show_failures(seen)
-    return DONE if seen.status == "running" else exit_code(seen)
+        terminal.tell(table.text(snapshot))
+        if snapshot.status != "running":
+            terminal.show_failures(snapshot)
+    return DONE if snapshot.status == "running" else exit_code(snapshot)
 
 
 @click.command()
@@ -57,8 +57,8 @@ def diff(before: str, after: str, store: str | None, as_json: bool) -> int:
 
     Parameters, steps, lines of code and artifacts, numbers beside each other; no value is loaded.
     """
-    found = compare.compare(client.Run(before, store), client.Run(after, store))
-    print(json_lines.plain(msgspec.to_builtins(found)) if as_json else compare.text(found))
+    comparison = compare.compare(client.Run(before, store), client.Run(after, store))
+    print(json_lines.plain(msgspec.to_builtins(comparison)) if as_json else compare.text(comparison))
     return DONE
 
 
@@ -86,10 +86,12 @@ def _size(_: click.Context, __: click.Parameter, value: str | None) -> int | Non
 def gc(keep: int, most: int | None, dry_run: bool, force: bool, store: str | None, as_json: bool) -> int:
     """Remove old runs, and what no kept run reaches."""
     opened = open_store(store_url(store, Path.cwd()))
-    found = garbage.plan_cleaning(opened, garbage.Policy(keep, most_bytes(Path.cwd()) if most is None else most, force))
+    cleaning = garbage.plan_cleaning(
+        opened, garbage.Policy(keep, most_bytes(Path.cwd()) if most is None else most, force)
+    )
     if not dry_run:
-        garbage.clean(opened, found)
-    print(json_lines.plain(garbage.as_object(found)) if as_json else garbage.text(found, done=not dry_run))
+        garbage.clean(opened, cleaning)
+    print(json_lines.plain(garbage.as_object(cleaning)) if as_json else garbage.text(cleaning, done=not dry_run))
     return DONE
 
 
@@ -103,11 +105,11 @@ def fsck(mend: bool, store: str | None, as_json: bool) -> int:
     Exit code 1 where something is, and was not repaired. Runs may go on meanwhile.
     """
     opened = store_at(store_url(store, Path.cwd()))
-    found = integrity.examine(opened, _progress())
+    report = integrity.examine(opened, _progress())
     if mend:
-        found = integrity.repair(opened, found)
-    print(json_lines.plain(integrity.as_object(found)) if as_json else integrity.text(found))
-    return FAILED if found.damaged else DONE
+        report = integrity.repair(opened, report)
+    print(json_lines.plain(integrity.as_object(report)) if as_json else integrity.text(report))
+    return FAILED if report.damaged else DONE
 
 
 def _progress() -> integrity.Told:
@@ -148,11 +150,11 @@ def card(name: str, target: str | None, template: str, store: str | None) -> int
 
     Without -o it is printed as text.
     """
-    found = client.card_at(name, template, store)
+    card_shown = client.card_at(name, template, store)
     if target is None:
-        print(found.text)
+        print(card_shown.text)
         return DONE
-    page = found.html
+    page = card_shown.html
     write_text(target, page)
     print(f"wrote {target} ({preview.size(len(page.encode()))})")
     return DONE

@@ -256,17 +256,17 @@ def rich_table(snapshot: Snapshot, now: float, height: int) -> Group:
     if len(rows) > room:
         busy = [row for row in rows if row.state in ("failed", "running", "queued", "caught")]
         rest = [row for row in rows if row not in busy]
-        kept = {row.step for row in (busy + rest)[: room - 1]}
-        left_out = len(rows) - len(kept)
-        rows = [row for row in rows if row.step in kept]
-    drawn = Table(box=None, pad_edge=False)
+        names = {row.step for row in (busy + rest)[: room - 1]}
+        left_out = len(rows) - len(names)
+        rows = [row for row in rows if row.step in names]
+    grid = Table(box=None, pad_edge=False)
     for heading in ("step", "state", "tasks", "time"):
-        drawn.add_column(heading, header_style="dim", no_wrap=True, justify="right" if heading == "time" else "left")
-    drawn.add_column("why", header_style="dim", no_wrap=True, overflow="ellipsis", ratio=1)
+        grid.add_column(heading, header_style="dim", no_wrap=True, justify="right" if heading == "time" else "left")
+    grid.add_column("why", header_style="dim", no_wrap=True, overflow="ellipsis", ratio=1)
     for row in rows:
         style = STYLES.get(row.state, "")
         # Text, not markup: names and messages are the user's
-        drawn.add_row(
+        grid.add_row(
             Text(f"{preview.mark(row.state)} {row.label}", style=style),
             Text(row.state, style=style),
             Text(row.count),
@@ -274,8 +274,8 @@ def rich_table(snapshot: Snapshot, now: float, height: int) -> Group:
             Text(row.note),
         )
     if left_out:
-        drawn.add_row(Text(f"  and {left_out} more", style="dim"))
-    return Group(Text(table.title(snapshot, now), style="bold", no_wrap=True, overflow="ellipsis"), drawn)
+        grid.add_row(Text(f"  and {left_out} more", style="dim"))
+    return Group(Text(table.title(snapshot, now), style="bold", no_wrap=True, overflow="ellipsis"), grid)
 
 
 def task_name(snapshot: Snapshot, step: str, index: tuple[int, ...]) -> str:

@@ -117,8 +117,8 @@ def attach(session: Session) -> Callable[[], None]:
 
 def pages_of(ip: Any) -> Pages | None:
     """Return the pages of an IPython's kernel, None where nbflow is not loaded or there is no kernel."""
-    found = getattr(ip, _KEY, None)
-    return found if isinstance(found, Pages) else None
+    loaded = getattr(ip, _KEY, None)
+    return loaded if isinstance(loaded, Pages) else None
 
 
 def main_thread() -> Callable[[Callable[[], None]], None] | None:

@@ -22,12 +22,12 @@ LONGEST_ID = 200
 
 def receive(pages: Pages, command: Any) -> AckMessage:
     """Do or begin what a page asks for and return its acknowledgement; never wait."""
-    found: Command = command if isinstance(command, Mapping) else {}
-    kind, identity = str(found.get("kind")), _id(found)
+    request: Command = command if isinstance(command, Mapping) else {}
+    kind, identity = str(request.get("kind")), _id(request)
     try:
         if kind not in COMMANDS:
             raise NbflowError(f"there is no command {kind!r}", fix="reload the page")
-        text = COMMANDS[kind](pages, found) or ""
+        text = COMMANDS[kind](pages, request) or ""
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a page of another version may send anything, and waits for an answer
@@ -143,8 +143,8 @@ def detail(pages: Pages, command: Command) -> None:
     place = _place(command)
 
     def answer() -> None:
-        found = queries.detail(pages.store, *place, queries.Heard(pages.audience))
-        pages.answer("detail", _id(command), run=place[0], step=place[1], index=list(place[2]), **found)
+        details = queries.detail(pages.store, *place, queries.Heard(pages.audience))
+        pages.answer("detail", _id(command), run=place[0], step=place[1], index=list(place[2]), **details)
 
     _later(pages, command, answer)
 
@@ -157,11 +157,11 @@ def card(pages: Pages, command: Command) -> None:
 
     def answer() -> None:
         heard = queries.Heard(pages.audience)
-        found = queries.card(pages.store, *place, heard, whole=whole)
-        digest = found.digest
+        shown = queries.card(pages.store, *place, heard, whole=whole)
+        digest = shown.digest
         pages.answer(
-            "card", _id(command), run=place[0], step=place[1], index=list(place[2]), whole=whole, title=found.title,
-            digest=digest, page=None if digest == known else found.page,
+            "card", _id(command), run=place[0], step=place[1], index=list(place[2]), whole=whole, title=shown.title,
+            digest=digest, page=None if digest == known else shown.page,
         )  # fmt: skip
 
     _later(pages, command, answer)
@@ -188,8 +188,8 @@ def past(pages: Pages, command: Command) -> None:
     from nbflow.page import queries
 
     def answer() -> None:
-        shown = queries.past_run(pages.store, pages.flow, str(command["run"]))
-        pages.answer("past", _id(command), snapshot={**shown, **pages.stamp()})
+        snapshot = queries.past_run(pages.store, pages.flow, str(command["run"]))
+        pages.answer("past", _id(command), snapshot={**snapshot, **pages.stamp()})
 
     _later(pages, command, answer)
 

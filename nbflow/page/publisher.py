@@ -93,14 +93,14 @@ class Pages:
     def snapshot(self) -> SnapshotMessage:
         """Return everything that pages draw from, as it is now."""
         run, hand = self.audience.run, self.audience.by_hand
-        made = page(
+        message = page(
             self.flow,
             PageRun(snapshot=run) if run is not None else None,
             PageRun(snapshot=hand, by_hand=True) if hand is not None else None,
             order=ORIGINS[self.session.document.origin],
             busy=self.audience.busy,
         )
-        return cast("SnapshotMessage", {**made, **self.stamp()})
+        return cast("SnapshotMessage", {**message, **self.stamp()})
 
     @property
     def flow(self) -> Flow:

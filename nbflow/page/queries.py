@@ -34,22 +34,22 @@ class TaskDetails(TypedDict):
 def runs(store: str, flow: Flow) -> list[RunRow]:
     """Return the runs of a flow, newest first; none where the datastore does not know it."""
     opened = open_store(store)
-    known = find_flow(opened, flow.notebook)
-    found = []
-    for summary in (summaries(opened, known) if known is not None else [])[:LISTED]:
+    entry = find_flow(opened, flow.notebook)
+    rows = []
+    for summary in (summaries(opened, entry) if entry is not None else [])[:LISTED]:
         row = client.row(summary)
-        found.append(RunRow(
+        rows.append(RunRow(
             run=row.run, status=row.status, by_hand=summary.session, started_at=row.started_at, elapsed=row.elapsed,
             tasks=row.tasks, tags=list(row.tags), note=row.note,
         ))  # fmt: skip
-    return found
+    return rows
 
 
 def last_unfinished(store: str, flow: Flow) -> str:
     """Return the id of a flow's newest whole run that did not end well, or raise NotFoundError."""
     opened = open_store(store)
-    known = find_flow(opened, flow.notebook)
-    for summary in summaries(opened, known) if known is not None else ():
+    entry = find_flow(opened, flow.notebook)
+    for summary in summaries(opened, entry) if entry is not None else ():
         if summary.status in ("failed", "cancelled", "lost") and summary.is_whole:
             return summary.run
     raise NotFoundError("no run has failed", fix="run the flow")
@@ -57,8 +57,8 @@ def last_unfinished(store: str, flow: Flow) -> str:
 
 def past_run(store: str, flow: Flow, run: str) -> SnapshotMessage:
     """Return an earlier run as a page draws it beside the flow of today."""
-    found = find_run(open_store(store), run)
-    return past(flow, PageRun(snapshot=found.snapshot, by_hand=found.started.session))
+    stored = find_run(open_store(store), run)
+    return past(flow, PageRun(snapshot=stored.snapshot, by_hand=stored.started.session))
 
 
 class Heard(NamedTuple):
@@ -89,46 +89,46 @@ class ShownCard(NamedTuple):
 
 def detail(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard) -> TaskDetails:
     """Return what a task printed and left; `heard` is what this kernel knows of it before the store does."""
-    known = heard.task(run, step, index)
-    live = heard.audience.printed(run, known.task) if known is not None else None
+    view = heard.task(run, step, index)
+    live = heard.audience.printed(run, view.task) if view is not None else None
     task = _task(store, run, step, index)
     if task is None:
         return _cut(live or "", [])
     log = live if live is not None and task.state in ("running", "queued") else task.stdout + task.stderr
     artifacts = [
         ArtifactView(
-            name=one.name, type=one.type, shape=preview.shape(one.shape), size=preview.size(one.nbytes),
-            preview=preview.clip(one.preview, 120),
+            name=artifact.name, type=artifact.type, shape=preview.shape(artifact.shape),
+            size=preview.size(artifact.nbytes), preview=preview.clip(artifact.preview, 120),
         )
-        for one in task.artifacts.values()
+        for artifact in task.artifacts.values()
     ]  # fmt: skip
     return _cut("\n".join(filter(None, (log or live, task.lost))), artifacts)
 
 
 def card(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard, *, whole: bool) -> ShownCard:
     """Return a task's card, or what its code shows while it runs."""
-    known = heard.task(run, step, index)
-    live = known is not None and known.state not in SETTLED and not whole
+    view = heard.task(run, step, index)
+    live = view is not None and view.state not in SETTLED and not whole
     task = None if live else _task(store, run, step, index)
     name = f"{step}/{preview.index(index)}" if index else step
-    drawn = []
+    pieces = []
     if whole and task is not None:
-        found = task.card
-        return ShownCard(found.title, found.html)
+        whole_card = task.card
+        return ShownCard(whole_card.title, whole_card.html)
     if task is not None and task.state in SETTLED:
         outputs = task.outputs
-        drawn = cards.displayed(outputs, cards.made_cards(outputs))
-    elif known is not None:
-        drawn = cards.displayed((), heard.audience.cards(run, known.task))
-    return ShownCard(name, cards.document("", "", joined(cards.within(drawn)).html)) if drawn else ShownCard(name)
+        pieces = cards.displayed(outputs, cards.made_cards(outputs))
+    elif view is not None:
+        pieces = cards.displayed((), heard.audience.cards(run, view.task))
+    return ShownCard(name, cards.document("", "", joined(cards.within(pieces)).html)) if pieces else ShownCard(name)
 
 
 def _task(store: str, run: str, step: str, index: tuple[int, ...]) -> client.Task | None:
     try:
-        found = client.Run(run, store=store)[step]
+        stored_step = client.Run(run, store=store)[step]
     except NotFoundError:
         return None
-    tasks = [task for task in found.tasks if task.index == index]
+    tasks = [task for task in stored_step.tasks if task.index == index]
     return tasks[-1] if tasks else None
 
 

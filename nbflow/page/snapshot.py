@@ -60,8 +60,8 @@ def page(
     or a step by hand is under way.
     """
     under_way = run is not None and run.snapshot.status == "running"
-    known = [seen.snapshot for seen in (run, None if under_way else hand) if seen is not None]
-    runs = [_by_step(snapshot, flow) for snapshot in known]
+    snapshots = [each.snapshot for each in (run, None if under_way else hand) if each is not None]
+    runs = [_by_step(snapshot, flow) for snapshot in snapshots]
     steps = [_drawn(step, step.name, _newest(step.name, runs), begun=run is not None) for step in flow.steps]
     return _message(flow.name, run or hand, steps, flow, order=order, busy=busy)
 
@@ -69,8 +69,8 @@ def page(
 def past(flow: Flow, run: PageRun) -> SnapshotMessage:
     """Return an earlier run's own steps, with what the flow of today says of those that it still has."""
     today = {step.name: step for step in flow.steps}
-    found = _by_step(run.snapshot, flow)
-    steps = [_drawn(today.get(name), name, found[name], begun=True) for name in found]
+    by_step = _by_step(run.snapshot, flow)
+    steps = [_drawn(today.get(name), name, by_step[name], begun=True) for name in by_step]
     return _message(run.snapshot.flow, run, steps, flow, order="", busy=False, edges=run.snapshot.edges)
 
 
@@ -83,13 +83,13 @@ def _message(
     if run is not None:
         findings += [finding for finding in run.snapshot.findings if finding not in findings]
     _limit_tracebacks(steps)
-    drawn = flow.edges if edges is None else edges
+    flow_edges = flow.edges if edges is None else edges
     return SnapshotMessage(
         nbflow=PROTOCOL, kind="snapshot", session="", seq=0, now=0.0, flow=name, order=order, busy=busy,
         run=_run(run) if run is not None else None, steps=steps,
-        edges=[_edge(edge) for edge in drawn],
+        edges=[_edge(edge) for edge in flow_edges],
         layout=_layout(
-            tuple((step["name"], step["label"]) for step in steps), tuple((edge.frm, edge.to) for edge in drawn)
+            tuple((step["name"], step["label"]) for step in steps), tuple((edge.frm, edge.to) for edge in flow_edges)
         ),
         parameters=[_parameter(parameter, values) for parameter in flow.parameters],
         findings=[_finding(finding) for finding in findings],
@@ -104,24 +104,24 @@ _Found = tuple[table.Row, list[TaskView]]
 
 def _by_step(snapshot: Snapshot, flow: Flow) -> dict[str, _Found]:
     """Return the row and tasks of each step of a run; the flow says where its cells stand."""
-    known = table.RunHints(cells={step.cell: step.position for step in flow.steps})
+    hints = table.RunHints(cells={step.cell: step.position for step in flow.steps})
     tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
     for view in snapshot.tasks:
         tasks.setdefault(view.task.step, []).append(view)
-    return {row.step: (row, tasks[row.step]) for row in table.rows(snapshot, known=known, fold=False)}
+    return {row.step: (row, tasks[row.step]) for row in table.rows(snapshot, known=hints, fold=False)}
 
 
 def _newest(name: str, runs: Sequence[Mapping[str, _Found]]) -> _Found | None:
     """Return what the run that ran a step last knows of it."""
-    found = [run[name] for run in runs if name in run]
-    ran = [one for one in found if any(view.state != "pending" for view in one[1])]
-    ran.sort(key=lambda one: max((view.started_at or 0.0 for view in one[1]), default=0.0), reverse=True)
-    return next(iter(ran or found), None)
+    candidates = [run[name] for run in runs if name in run]
+    ran = [candidate for candidate in candidates if any(view.state != "pending" for view in candidate[1])]
+    ran.sort(key=lambda candidate: max((view.started_at or 0.0 for view in candidate[1]), default=0.0), reverse=True)
+    return next(iter(ran or candidates), None)
 
 
-def _drawn(step: Step | None, name: str, found: _Found | None, *, begun: bool) -> StepView:
+def _drawn(step: Step | None, name: str, entry: _Found | None, *, begun: bool) -> StepView:
     """Return a step as it is drawn. Parameters are evaluated before a run has tasks."""
-    row, tasks = found or (table.Row(step=name, label=name, state="pending"), [])
+    row, tasks = entry or (table.Row(step=name, label=name, state="pending"), [])
     if begun and not tasks and step is not None and step.kind == "params":
         row = table.Row(step=name, label=name, state="done")
     return _view(step, row, tasks)
@@ -184,18 +184,18 @@ def _layout(labels: tuple[tuple[str, str], ...], edges: tuple[tuple[str, str], .
     """Return where the graph's steps, in document order with their labels, and its edges stand."""
     texts = {name: preview.clip(label, LONGEST) for name, label in labels}
     widths = {name: _width(text) for name, text in texts.items()}
-    found = lay_out(list(texts), edges, widths, BOX, GAP)
+    layout = lay_out(list(texts), edges, widths, BOX, GAP)
     return LayoutView(
-        width=round(found.width + 2 * FRAME, 1),
-        height=round(found.height + 2 * FRAME, 1),
+        width=round(layout.width + 2 * FRAME, 1),
+        height=round(layout.height + 2 * FRAME, 1),
         box=BOX,
         places=[
             PlaceView(name=name, text=texts[name], x=round(x + FRAME, 1), y=round(y + FRAME, 1), width=widths[name])
-            for name, (x, y) in found.nodes.items()
+            for name, (x, y) in layout.nodes.items()
         ],
         lines=[
             LineView(frm=frm, to=to, points=[[round(x + FRAME, 1), round(y + FRAME, 1)] for x, y in points])
-            for (frm, to), points in found.edges.items()
+            for (frm, to), points in layout.edges.items()
         ],
     )
 
@@ -208,11 +208,11 @@ def _width(text: str) -> float:
 # ---------------------------------------------------------------- the rest
 
 
-def _run(seen: PageRun) -> RunView:
-    found = seen.snapshot
+def _run(shown: PageRun) -> RunView:
+    snapshot = shown.snapshot
     return RunView(
-        run=found.run, status=found.status, by_hand=seen.by_hand, started_at=found.started_at,
-        finished_at=found.finished_at, error=found.error, tags=list(found.tags),
+        run=snapshot.run, status=snapshot.status, by_hand=shown.by_hand, started_at=snapshot.started_at,
+        finished_at=snapshot.finished_at, error=snapshot.error, tags=list(snapshot.tags),
     )  # fmt: skip
 
 
@@ -240,7 +240,9 @@ def _declarable(flow: Flow) -> Iterable[CellView]:
     for cell in flow.notebook.cells:
         if cell.kind != "plain" or not cell.source.strip():
             continue
-        names = [name for name, found in flow.writers.items() if any(one.position == cell.position for one in found)]
+        names = [
+            name for name, bindings in flow.writers.items() if any(one.position == cell.position for one in bindings)
+        ]
         yield CellView(
             id=cell.id, position=cell.position, title=_title(cell), names=names[:8], name=_free_name(cell, names, taken)
         )

@@ -67,8 +67,8 @@ class Panel(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """Return the widget, with the run's table or the graph for pages that show no widgets."""
-        made = super()._repr_mimebundle_(**options)
-        bundle: Mapping[str, Any] = (made[0] if isinstance(made, tuple) else made) or {}
+        base = super()._repr_mimebundle_(**options)
+        bundle: Mapping[str, Any] = (base[0] if isinstance(base, tuple) else base) or {}
         run, flow = self._pages.audience.run, self._pages.audience.flow
         text = {"text/plain": repr(self)}
         if run is not None:
@@ -76,7 +76,7 @@ class Panel(anywidget.AnyWidget):
         elif flow is not None:
             text["text/html"] = dag.as_html(dag.of_flow(flow))
         both = {**bundle, **text}
-        return (both, made[1]) if isinstance(made, tuple) else both
+        return (both, base[1]) if isinstance(base, tuple) else both
 
 
 def panel() -> Panel:
