@@ -81,12 +81,12 @@ class ProcessVersions:
 
     def environment(self) -> dict[str, str]:
         """Return the environment's variables as they were before any cell set one."""
-        found = dict(os.environ)
+        variables = dict(os.environ)
         for (part, name), value in [*self._base.items()]:  # runs ask for it in threads of their own
             if part == "environment":
-                found.pop(name, None)
-                found |= {} if value is MISSING else {name: value}
-        return found
+                variables.pop(name, None)
+                variables |= {} if value is MISSING else {name: value}
+        return variables
 
     # ------------------------------------------------------------ what a step is to find
 
@@ -203,15 +203,15 @@ class DefinitionVersions:
 
     def fresh(self, value: Any) -> DefinitionState | None:
         """Return how a class or function was when it was defined, None where nobody saw it."""
-        known = self._fresh.get(id(value))
-        return known if known is not None and known.value is value else None
+        entry = self._fresh.get(id(value))
+        return entry if entry is not None and entry.value is value else None
 
     def holds(self, value: Any, content_id: str) -> bool:
         """Return whether a class or function has exactly this version of what cells set on it."""
-        held = self._held.get(id(value))
+        entry = self._held.get(id(value))
         return (
-            held is not None and held.value is value and held.content_id == content_id
-            and prints_of(value, self._registry) == held.prints
+            entry is not None and entry.value is value and entry.content_id == content_id
+            and prints_of(value, self._registry) == entry.prints
         )  # fmt: skip
 
     def bind(self, value: Any, content_id: str) -> None:
@@ -245,12 +245,12 @@ class DefinitionVersions:
 def wanted_states(spec: TaskSpec) -> dict[str, str]:
     """Return the version of what cells set on it that a task needs of each definition: a content id, "" for none."""
     names = [name for statement in spec.replay if statement.kind == "definition" for name in statement.names]
-    found = dict.fromkeys(names, "")
+    states = dict.fromkeys(names, "")
     for name in names:
         ref = spec.inputs.get(state_of(name))
         if ref is not None:
-            found[name] = artifacts.content_id(spec.groups[ref.group], ref.name)
-    return found
+            states[name] = artifacts.content_id(spec.groups[ref.group], ref.name)
+    return states
 
 
 # ---------------------------------------------------------------- random states
@@ -260,10 +260,10 @@ def switch_random(name: str, state: Any) -> Callable[[], None]:
     """Make a global random state this one; return what puts back the user's where nothing has been drawn since."""
     had = random_state.read(name)
     random_state.restore(name, state)
-    given = random_state.loaded()[name]
+    as_put = random_state.loaded()[name]
 
     def put_back() -> None:
-        if random_state.loaded()[name] == given:
+        if random_state.loaded()[name] == as_put:
             random_state.restore(name, had)
 
     return put_back

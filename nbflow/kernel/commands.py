@@ -51,16 +51,16 @@ SHORT = {"-p": "--param", "-o": "--output"}
 
 def parse(words: list[str], command: str, known: tuple[str, ...]) -> CommandWords:
     """Return the words behind a sub-command, sorted; raise OptionError for an option that it does not know."""
-    found = CommandWords()
+    result = CommandWords()
     queue = [SHORT.get(word, word) for word in words]
     while queue:
         word = queue.pop(0)
         if not word.startswith("--"):
             name, equals, value = word.partition("=")
             if equals and name.isidentifier():
-                found.params[name] = value
+                result.params[name] = value
             else:
-                found.plain.append(word)
+                result.plain.append(word)
             continue
         name, equals, value = word[2:].partition("=")
         if name not in known:
@@ -71,7 +71,7 @@ def parse(words: list[str], command: str, known: tuple[str, ...]) -> CommandWord
         if name in FLAGS or (
             name == "fresh" and not equals and (not queue or queue[0].startswith("-") or "=" in queue[0])
         ):
-            found.options.setdefault(name, []).append(value)
+            result.options.setdefault(name, []).append(value)
             continue
         if not equals:
             if not queue:
@@ -79,10 +79,10 @@ def parse(words: list[str], command: str, known: tuple[str, ...]) -> CommandWord
             value = queue.pop(0)
         if name == "param":
             key, _, text = value.partition("=")
-            found.params[key] = text
+            result.params[key] = text
         else:
-            found.options.setdefault(name, []).append(value)
-    return found
+            result.options.setdefault(name, []).append(value)
+    return result
 
 
 def perform(session: Session, line: str) -> Any:
@@ -111,8 +111,8 @@ def run(session: Session, words: CommandWords) -> Any:
     fresh = words.options.get("fresh")
     named = [name for name in fresh or () if name]
     steps = [*words.plain, *words.options.get("step", ())]
-    known = {step.name for step in session.flow().steps}
-    if fresh and named and named[-1] not in known and not steps:
+    names = {step.name for step in session.flow().steps}
+    if fresh and named and named[-1] not in names and not steps:
         steps, named = named, []
     options = RunOptions(
         steps=steps or None, fresh=(named or True) if fresh is not None else False, params=words.params,
@@ -142,12 +142,12 @@ def resume(session: Session, words: CommandWords) -> Any:
         past = named_run(session, words)
     else:
         store = session.known.store()
-        known = find_flow(store, session.flow().notebook)
-        runs = client.list_runs(store.url, known.folder) if known is not None else ()
-        found = next((one for one in runs if one.status in ENDED_BADLY and one.is_whole), None)
-        if found is None:
+        entry = find_flow(store, session.flow().notebook)
+        runs = client.list_runs(store.url, entry.folder) if entry is not None else ()
+        failed = next((summary for summary in runs if summary.status in ENDED_BADLY and summary.is_whole), None)
+        if failed is None:
             raise OptionError("no run has failed", fix="`%flow run` runs the flow")
-        past = client.Run(found.run, store.url)
+        past = client.Run(failed.run, store.url)
     name = f"{past.flow}/{past.id}"
     options = RunOptions(
         params=words.params, params_file=words.option("params"), resume=name, again=words.options.get("again", ()),
@@ -190,16 +190,16 @@ def draw_dag(session: Session, words: CommandWords) -> Any:
 
 def plan(session: Session, words: CommandWords) -> Any:
     """`%flow plan`: what `%flow run` would execute and reuse, and why."""
-    found = session.plan(RunOptions(params=words.params, fresh="fresh" in words.options))
-    return ShownText(table.plan_text(found))
+    forecast = session.plan(RunOptions(params=words.params, fresh="fresh" in words.options))
+    return ShownText(table.plan_text(forecast))
 
 
 def why(session: Session, words: CommandWords) -> Any:
     """`%flow why STEP [--cost]`: whether a step would run, what changed, and what nbflow took beside it."""
     if not words.plain:
         raise OptionError("%flow why needs a step", fix="write `%flow why STEP`")
-    found = session.why(words.plain[0], RunOptions(params=words.params), cost="cost" in words.options)
-    return ShownText(table.why_text(words.plain[0], found))
+    answer = session.why(words.plain[0], RunOptions(params=words.params), cost="cost" in words.options)
+    return ShownText(table.why_text(words.plain[0], answer))
 
 
 # ---------------------------------------------------------------- what was
@@ -241,8 +241,8 @@ def path_of(session: Session, words: CommandWords) -> str:
 def flow_word(session: Session) -> str:
     """Return what names this notebook's flow in its datastore, where another one may bear the same name."""
     store, flow = session.known.store(), session.flow()
-    known = find_flow(store, flow.notebook)
-    return word_for(store, known) if known is not None else flow.name
+    entry = find_flow(store, flow.notebook)
+    return word_for(store, entry) if entry is not None else flow.name
 
 
 def card(session: Session, words: CommandWords) -> Any:
@@ -250,11 +250,11 @@ def card(session: Session, words: CommandWords) -> Any:
     from nbflow.runs import client, printed
 
     store = session.known.store().url
-    found = client.card_at(path_of(session, words), words.option("template") or "", store)
+    shown_card = client.card_at(path_of(session, words), words.option("template") or "", store)
     target = words.option("output")
     if target is None:
-        return found
-    printed.write_text(target, found.html)
+        return shown_card
+    printed.write_text(target, shown_card.html)
     print(f"wrote {target}")
     return None
 
@@ -264,13 +264,13 @@ def load_inputs(session: Session, words: CommandWords) -> None:
     from nbflow.kernel.load_task import revisit
 
     task = find_task(session, words)
-    found = revisit(session.known, task.spec())
+    task_inputs = revisit(session.known, task.spec())
     print(f"{task.name}: {task.summary}")
-    print(f"loaded {', '.join(found.inputs) or 'nothing'}")
-    if found.definitions:
-        print(f"defined {', '.join(found.definitions)}")
+    print(f"loaded {', '.join(task_inputs.inputs) or 'nothing'}")
+    if task_inputs.definitions:
+        print(f"defined {', '.join(task_inputs.definitions)}")
     if "cell" in words.options:
-        session.ip.set_next_input(found.source)
+        session.ip.set_next_input(task_inputs.source)
 
 
 def find_task(session: Session, words: CommandWords) -> Any:
@@ -281,13 +281,13 @@ def find_task(session: Session, words: CommandWords) -> Any:
         raise OptionError("%flow load needs a task", fix="write `%flow load RUN/STEP`, or `latest/STEP/ITEM`")
     path = words.plain[0]
     path = f"{flow_word(session)}/{path}" if path.startswith("latest/") else path
-    found: Any = client.locate(path, store=session.known.store().url)
-    if isinstance(found, client.Step):
-        failed = [task for task in found.tasks if task.state == "failed"]
-        return failed[0] if failed else found.task
-    if not isinstance(found, client.Task):
+    past: Any = client.locate(path, store=session.known.store().url)
+    if isinstance(past, client.Step):
+        failed = [task for task in past.tasks if task.state == "failed"]
+        return failed[0] if failed else past.task
+    if not isinstance(past, client.Task):
         raise OptionError(f"{words.plain[0]!r} names no task", fix="write RUN/STEP or RUN/STEP/ITEM")
-    return found
+    return past
 
 
 def tag(session: Session, words: CommandWords) -> None:
@@ -312,8 +312,8 @@ def diff(session: Session, words: CommandWords) -> Any:
 
     if len(words.plain) != 2:
         raise OptionError("%flow diff needs two runs", fix="write `%flow diff RUN RUN`; `%flow runs` lists them")
-    found = compare.compare(named_run(session, words), named_run(session, words, 1), tables=True)
-    return ShownText(compare.text(found), compare.as_html(found))
+    comparison = compare.compare(named_run(session, words), named_run(session, words, 1), tables=True)
+    return ShownText(compare.text(comparison), compare.as_html(comparison))
 
 
 def attach(session: Session, words: CommandWords) -> None:
@@ -335,10 +335,10 @@ def gc(session: Session, words: CommandWords) -> Any:
     except ValueError as error:
         raise OptionError(f"%flow gc: {error}") from None
     store = session.known.store()
-    found = garbage.plan_cleaning(store, policy)
+    cleaning = garbage.plan_cleaning(store, policy)
     if "dry-run" not in words.options:
-        garbage.clean(store, found)
-    return ShownText(garbage.text(found, done="dry-run" not in words.options))
+        garbage.clean(store, cleaning)
+    return ShownText(garbage.text(cleaning, done="dry-run" not in words.options))
 
 
 def fsck(session: Session, words: CommandWords) -> Any:
@@ -346,8 +346,8 @@ def fsck(session: Session, words: CommandWords) -> Any:
     from nbflow.runs import integrity
 
     store = session.known.store()
-    found = integrity.examine(store, lambda _, __: None)
-    return ShownText(integrity.text(integrity.repair(store, found) if "repair" in words.options else found))
+    report = integrity.examine(store, lambda _, __: None)
+    return ShownText(integrity.text(integrity.repair(store, report) if "repair" in words.options else report))
 
 
 def runs(session: Session, words: CommandWords) -> Any:
@@ -355,10 +355,10 @@ def runs(session: Session, words: CommandWords) -> Any:
     from nbflow.runs import client
 
     name, word = session.flow().name, flow_word(session)
-    known = client.list_runs(session.known.store().url, word, words.options.get("tag", ()))
-    found = [one for one in known if "all" in words.options or one.is_whole]
-    more = listing.left_out(len(known) - len(found)) if len(known) > len(found) else ""
-    rows, now = [client.row(one) for one in found], time.time()
+    summaries = client.list_runs(session.known.store().url, word, words.options.get("tag", ()))
+    listed = [summary for summary in summaries if "all" in words.options or summary.is_whole]
+    more = listing.left_out(len(summaries) - len(listed)) if len(summaries) > len(listed) else ""
+    rows, now = [client.row(summary) for summary in listed], time.time()
     text = "\n".join(filter(None, (listing.runs_text(rows, now), more)))
     return ShownText(text, listing.runs_html(f"{name}: {more}" if more else name, rows, now))
 

@@ -226,7 +226,7 @@ def _differs(identity: str, cell: Cell, *, known: bool) -> Finding:
 
 def find_path(namespace: Mapping[str, Any], environment: Mapping[str, str]) -> Path | None:
     """Return the notebook's path as the front end tells it by the user's names or the environment, or None."""
-    for told in (namespace.get("__vsc_ipynb_file__"), environment.get("JPY_SESSION_NAME")):
-        if isinstance(told, str) and told.endswith((".ipynb", ".py")):
-            return Path(told).absolute()
+    for path in (namespace.get("__vsc_ipynb_file__"), environment.get("JPY_SESSION_NAME")):
+        if isinstance(path, str) and path.endswith((".ipynb", ".py")):
+            return Path(path).absolute()
     return None

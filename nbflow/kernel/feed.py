@@ -63,8 +63,8 @@ class Audience:
                 self._start = event
             elif isinstance(event, TaskChanged):
                 self._tasks[event.task] = event
-                for gone in ended_by(event, self._tasks):
-                    del self._tasks[gone]
+                for over in ended_by(event, self._tasks):
+                    del self._tasks[over]
             elif isinstance(event, FindingFound):
                 self._found.append(event)
             elif isinstance(event, RunEnded):

@@ -107,8 +107,8 @@ class FlowRun:
     def _tell_end(self) -> None:
         """Print one line below the cell that runs now or ran last."""
         if self._left.is_set() and self._over.is_set() and self._told.acquire(blocking=False):
-            told = table.title(self.snapshot, time.time()) if self.snapshot is not None else self.name
-            print(f"{told}; `%flow show {self.name}` shows it" if self.error is None else f"{told}: {self.error}")
+            title = table.title(self.snapshot, time.time()) if self.snapshot is not None else self.name
+            print(f"{title}; `%flow show {self.name}` shows it" if self.error is None else f"{title}: {self.error}")
 
     @property
     def name(self) -> str:
@@ -153,30 +153,30 @@ class FlowRun:
         """Return the tasks that have a record, in document order, then item order."""
         if self.runner is None or self.snapshot is None:
             return []
-        found = [(view, self.runner.lookup.record(view.task)) for view in self.snapshot.tasks]
-        return [(view, record) for view, record in found if record is not None]
+        pairs = [(view, self.runner.lookup.record(view.task)) for view in self.snapshot.tasks]
+        return [(view, record) for view, record in pairs if record is not None]
 
     def finish(self) -> None:
         """Raise RunFailed for a run that did not succeed, after showing the user's tracebacks."""
         if self.snapshot is None or self.status == "done":
             return
-        told = [view.failure for view in self.snapshot.tasks if view.state == "failed" and view.failure is not None]
-        for failure in told[:TRACEBACKS]:
+        failures = [view.failure for view in self.snapshot.tasks if view.state == "failed" and view.failure is not None]
+        for failure in failures[:TRACEBACKS]:
             print(failure.traceback, file=sys.stderr)
-        if len(told) > TRACEBACKS:
-            print(f"{len(told) - TRACEBACKS} more tasks failed: `%flow show {self.name}`", file=sys.stderr)
+        if len(failures) > TRACEBACKS:
+            print(f"{len(failures) - TRACEBACKS} more tasks failed: `%flow show {self.name}`", file=sys.stderr)
         raise failed(self.snapshot, self.known.cells)
 
     def show_cards(self) -> None:
         """Show the cards of steps that were declared with `--card`, below what is there."""
         from nbflow.runs.client import Run
 
-        wanted = [step.name for step in self.runner.flow.steps if step.options.card] if self.runner is not None else []
-        if self.runner is None or not wanted or self.snapshot is None:
+        steps = [step.name for step in self.runner.flow.steps if step.options.card] if self.runner is not None else []
+        if self.runner is None or not steps or self.snapshot is None:
             return
         past = Run(self.name, store=self.runner.lookup.store.url)
         ran = {view.task.step for view in self.snapshot.tasks if view.state in ("done", "reused", "failed", "caught")}
-        for name in wanted:
+        for name in steps:
             if name in ran:
                 self.ip.display_pub.publish(past[name].card.bundle(), {})
 

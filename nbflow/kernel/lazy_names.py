@@ -86,25 +86,25 @@ class Waiting:
     def bind(self, names: Iterable[str], cell: Cell | None = None) -> None:
         """Bind those of the names that a cell reads which wait, and what the functions behind them read."""
         flow = self._flow()
-        known = {name: False for name in names if name in flow.writers}
-        need = gather(flow.writers, flow.definitions, known, position=cell.position if cell else None)
-        for name in dict.fromkeys([*known, *need.bindings]):
+        reads = {name: False for name in names if name in flow.writers}
+        need = gather(flow.writers, flow.definitions, reads, position=cell.position if cell else None)
+        for name in dict.fromkeys([*reads, *need.bindings]):
             if name in self._values:
                 self._bind_value(name)
-        wanted = [order for order in need.definitions if self._definitions.keys() & set(flow.definitions[order].names)]
-        for order in sorted(wanted):
+        queue = [order for order in need.definitions if self._definitions.keys() & set(flow.definitions[order].names)]
+        for order in sorted(queue):
             self._define(flow.definitions[order])
 
     def _bind_value(self, name: str) -> None:
-        found = self._values[name]
+        values = self._values[name]
         by_id = {definition.id: definition for definition in self._flow().definitions}
-        for reference in found.group.definitions:
+        for reference in values.group.definitions:
             definition = by_id.get(reference.id)
             if definition is not None:
                 self._define(definition)
-        for each, value in self.kernel.load(found.group, frozenset(found.group.names)).items():
+        for each, value in self.kernel.load(values.group, frozenset(values.group.names)).items():
             waiting = self._values.get(each)
-            if waiting is not None and waiting.group.id == found.group.id:
+            if waiting is not None and waiting.group.id == values.group.id:
                 del self._values[each]
                 self.ip.user_ns[each] = value
                 self.ledger.bind_value(each, value, waiting)

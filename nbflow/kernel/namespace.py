@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from types import FrameType
@@ -29,11 +29,6 @@ def is_own(name: object) -> bool:
     if name[:1] != "_" and name not in _OWN:
         return False
     return name in _OWN or (name.startswith("__") and name.endswith("__")) or _NUMBERED.match(name) is not None
-
-
-def user_names(namespace: Mapping[str, Any]) -> list[str]:
-    """Return the names in a namespace that are the user's."""
-    return [name for name in namespace if not is_own(name)]
 
 
 class Aside:

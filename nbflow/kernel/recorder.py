@@ -65,8 +65,8 @@ class Recorder:
         sys.stdout.flush()
         sys.stderr.flush()
         with self._lock:
-            found, self._outputs, self._parent = self._outputs, [], None
-        for output in found:
+            pieces, self._outputs, self._parent = self._outputs, [], None
+        for output in pieces:
             outputs.add(output)
         return outputs
 

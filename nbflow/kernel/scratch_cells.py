@@ -92,8 +92,8 @@ class Scratch:
         return ""
 
     def _intact(self, trace: ScratchTrace, name: str, value: Any) -> bool:
-        known, mark = trace.values[name]
-        return value is known and mark is not None and self._mark(value) == mark
+        before, mark = trace.values[name]
+        return value is before and mark is not None and self._mark(value) == mark
 
     def _mark(self, value: Any) -> str | None:
         if _bytes_of(value) > LARGEST:
@@ -169,11 +169,11 @@ def _bytes_of(value: Any) -> int:
 
 def _bytes_told(value: Any) -> int:
     for attribute in ("nbytes", "memory_usage"):
-        found = getattr(value, attribute, None)
-        if attribute == "memory_usage" and callable(found):
-            found = found(index=False) if not hasattr(value, "columns") else int(found(index=False).sum())
-        if isinstance(found, int):
-            return found
+        size = getattr(value, attribute, None)
+        if attribute == "memory_usage" and callable(size):
+            size = size(index=False) if not hasattr(value, "columns") else int(size(index=False).sum())
+        if isinstance(size, int):
+            return size
     try:
         return 64 * len(value)
     except TypeError:

@@ -299,16 +299,16 @@ class BackgroundScreen:
     def _display(self, task: TaskId, output: Mapping[str, Any]) -> None:
         self._count += 1
         name = str((output.get("transient") or {}).get("display_id") or self._count)
-        shown = cards.shown_part(output)
+        part = cards.shown_part(output)
         before = self._displays.get((task, name))
-        if shown is None or (before is None and output["output_type"] == "update_display_data"):
+        if part is None or (before is None and output["output_type"] == "update_display_data"):
             return
-        grown = len(shown.html) - (len(before.html) if before is not None else 0)
+        grown = len(part.html) - (len(before.html) if before is not None else 0)
         if grown > self._room:
             self._left_out += before is None
             return
         self._room -= grown
-        self._displays[task, name] = shown
+        self._displays[task, name] = part
 
     def update(self, snapshot: Snapshot, known: table.RunHints, *, last: bool) -> None:
         """Draw the run where something has changed, as often as its size allows."""
@@ -321,31 +321,31 @@ class BackgroundScreen:
         self._drawn, self._at = still, now
         clock = time.time()
         below = [*self._step_blocks(snapshot, last=last)]
-        shown = table.as_html(snapshot, clock, known, below=below)
-        self._due = now + len(shown) / RATE
-        self._place.draw(self._text(snapshot, known, clock), shown)
+        page = table.as_html(snapshot, clock, known, below=below)
+        self._due = now + len(page) / RATE
+        self._place.draw(self._text(snapshot, known, clock), page)
 
     def _text(self, snapshot: Snapshot, known: table.RunHints, now: float | None) -> str:
         printed = [log.text(step, over=_is_over(snapshot, step)) for step, log in self._logs.items()]
         return "\n".join([table.text(snapshot, now, known=known), *printed])
 
     def _step_blocks(self, snapshot: Snapshot, *, last: bool) -> list[html.Html]:
-        found = []
+        blocks = []
         for step in dict.fromkeys([*self._logs, *(task.step for task, _ in self._displays)]):
             label = snapshot.labels.get(step) or step
             if step in self._logs:
                 way = f"nbflow logs {self._run}/{step}"
                 over = last or _is_over(snapshot, step)
-                found.append(html.Html(self._logs[step].as_html(label, way, over=over)))
+                blocks.append(html.Html(self._logs[step].as_html(label, way, over=over)))
             for (task, _), part in self._displays.items():
                 if task.step == step:
                     name = f"{label}/{preview.index(task.index)}" if task.index else label
                     caption = html.tag("b", name) if task.index or step not in self._logs else ""
-                    found.append(html.tag("div", caption, html.Html(part.html), cls="nbflow-display"))
+                    blocks.append(html.tag("div", caption, html.Html(part.html), cls="nbflow-display"))
         if self._left_out:
             way = html.tag("code", f"nbflow card {self._run} -o FILE")
-            found.append(html.tag("div", f"{self._left_out} more displays: ", way, cls="nbflow-dim"))
-        return found
+            blocks.append(html.tag("div", f"{self._left_out} more displays: ", way, cls="nbflow-dim"))
+        return blocks
 
 
 def _is_over(snapshot: Snapshot, step: str) -> bool:

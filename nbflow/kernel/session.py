@@ -129,11 +129,11 @@ class Session:
         if getattr(self.ip, "kernel", None) is None:
             return newest
         parent = self.ip.kernel.get_parent() or {}
-        asked = (parent.get("header") or {}).get("msg_type") == "execute_request"
+        is_request = (parent.get("header") or {}).get("msg_type") == "execute_request"
         content = parent.get("content") or {}
         # a silent request, and what a page asks for beside the history, is no cell
-        kept = asked and not content.get("silent") and content.get("store_history", True)
-        return str(content.get("code", "")) if kept else None
+        is_kept = is_request and not content.get("silent") and content.get("store_history", True)
+        return str(content.get("code", "")) if is_kept else None
 
     def _count(self, sources: Iterable[str]) -> None:
         """Count cells that were run before, in order; what is no Python had no effect."""
@@ -213,10 +213,10 @@ class Session:
         tags = tuple(map(str, metadata.get("tags") or ()))
         source = request.source
         request.cell = self.document.note(source, cell_id, tags)
-        found = self._cell(request.cell)
-        if found is None or found.kind in ("plain", "setup", "control", "empty"):
+        cell = self._cell(request.cell)
+        if cell is None or cell.kind in ("plain", "setup", "control", "empty"):
             try:
-                self.plain.before(source, found)
+                self.plain.before(source, cell)
             except NbflowError as error:  # the cell is none of ours: it runs all the same
                 say(error)
         request.names = dict(self.ip.user_ns)
@@ -569,8 +569,8 @@ class Session:
         ]
         if self.known.waiting:
             lines.append(f"loaded when a cell reads them: {', '.join(self.known.waiting.names())}")
-        known = {name: entry.step for name, entry in self.known.ledger.names().items() if entry.step}
-        lines += [f"{name}: of {step}" for name, step in sorted(known.items())]
+        steps = {name: entry.step for name, entry in self.known.ledger.names().items() if entry.step}
+        lines += [f"{name}: of {step}" for name, step in sorted(steps.items())]
         return lines
 
     def settings(self) -> list[str]:
@@ -638,9 +638,11 @@ def _shared(step: Step, reason: str) -> Finding:
 
 def _refused(source: str, cell: Cell | None) -> OptionError:
     """Return the error for a header that stands where none may be, before anything of its cell has run."""
-    found = misplaced_header(source)
-    assert found is not None  # noqa: S101  # the transformer has found it
-    return OptionError(found.why, cell=_place(cell) if cell is not None else None, line=found.number, fix=found.fix)
+    misplaced = misplaced_header(source)
+    assert misplaced is not None  # noqa: S101  # the transformer has found it
+    return OptionError(
+        misplaced.why, cell=_place(cell) if cell is not None else None, line=misplaced.number, fix=misplaced.fix
+    )
 
 
 def _restore_line(file: str, source: str) -> None:

@@ -85,11 +85,11 @@ class Journal:
     def claim(self, step: Step, spec: TaskSpec) -> Claim:
         """Claim a step with `--once` that is about to run; raise PlanError where it has begun before."""
         claims.check_store(self.store, [step])
-        made = claims.claim(self.store, spec, self.place, again=False)
-        if made.execution != spec.execution:
-            failure = claims.asks(self.store, step, made, by_hand=True)
+        claim = claims.claim(self.store, spec, self.place, again=False)
+        if claim.execution != spec.execution:
+            failure = claims.asks(self.store, step, claim, by_hand=True)
             raise PlanError(failure.message, step=step.name, cell=step.cell, line=1, fix=failure.fix)
-        return made
+        return claim
 
     def end_claim(self, made: Claim, *, succeeded: bool) -> None:
         """Say in the store that the step is over."""

@@ -243,8 +243,8 @@ class KernelLane:
         run.show_cards()
         run.finish()
         views = [view for view in run.snapshot.tasks if view.task.step == step.name] if run.snapshot is not None else []
-        if told := _ending(views, alone=not many):
-            print(told)
+        if ending := _ending(views, alone=not many):
+            print(ending)
 
     # ------------------------------------------------------------ after a step
 
@@ -252,26 +252,26 @@ class KernelLane:
         """Store what a step's cell left that is over; return what makes it a failure after all."""
         if current.context is not None:
             current.context.close()  # what it still shows belongs to it
-        shown = self.known.recorder.stop()
+        outputs = self.known.recorder.stop()
         if self._claim is not None:
             self.known.journal().end_claim(self._claim, succeeded=succeeded)
             self._claim = None
-        left = task.leave(succeeded=succeeded)
+        outcome = task.leave(succeeded=succeeded)
         self.known.left(task)
-        if left is None:
+        if outcome is None:
             self._tell_failure(task, error)
             return None
         spec = task.spec
-        self.known.waiting.drop(left.values)
+        self.known.waiting.drop(outcome.values)
         try:
             results.check_required(
-                spec, {each.name: _unstored(each) for each in left.dumped if isinstance(each, Unstorable)}
+                spec, {each.name: _unstored(each) for each in outcome.dumped if isinstance(each, Unstorable)}
             )
         except NbflowError as problem:
             self._tell_failure(task, problem)
             return problem
         self.known.tell([*task.stages.findings, *self._overtaken(task)])
-        self.known.save(task, left, shown, self._reasons)
+        self.known.save(task, outcome, outputs, self._reasons)
         if task.is_last:
             self._show_card(spec.step, spec.options)
         return None
@@ -293,18 +293,18 @@ class KernelLane:
 
         Return what makes the cell a failure; None where all is being stored already, and only what came after failed.
         """
-        spec, known = task.spec, self.known
+        spec, knowledge = task.spec, self.known
         what = f"what {spec.step} left could not be kept"
         ends: list[Callable[[], object]] = [
-            known.recorder.stop, lambda: task.leave(succeeded=False), lambda: task.aside.restore(()),
-            known.ledger.code_ran, known.ledger.sweep, lambda: known.ledger.forget(spec.writes),
+            knowledge.recorder.stop, lambda: task.leave(succeeded=False), lambda: task.aside.restore(()),
+            knowledge.ledger.code_ran, knowledge.ledger.sweep, lambda: knowledge.ledger.forget(spec.writes),
         ]  # fmt: skip
         for end in ends:
             with contextlib.suppress(Exception):  # one of them may be what went wrong: the others are still due
                 end()
         if current.context is not None:
             current.context.close()
-        problem, journal = unforeseen(error, what), known.journal()
+        problem, journal = unforeseen(error, what), knowledge.journal()
         if journal.keeps(spec.execution):
             say(problem)
             return None

@@ -467,19 +467,19 @@ def _await(coroutine: Any) -> None:
     import asyncio
     import threading
 
-    ended: list[BaseException] = []
+    done: list[BaseException] = []
 
     def run() -> None:
         try:
             asyncio.run(coroutine)
         except BaseException as error:  # the user's code: raised again by whoever waits for the thread
-            ended.append(error)
+            done.append(error)
 
     thread = threading.Thread(target=run, name="nbflow-await")
     thread.start()
     thread.join()
-    if ended:
-        raise ended[0]
+    if done:
+        raise done[0]
 
 
 def _ignore(event: TaskEvent) -> None:

@@ -180,8 +180,8 @@ class Upstream:
 
     def _settle_all(self, tasks: Iterable[TaskId]) -> bool:
         """Look at each of the tasks, so that all that is missing is named; return whether nothing is."""
-        known = [self._settle(task) for task in tasks]
-        return all(known)
+        settled = [self._settle(task) for task in tasks]
+        return all(settled)
 
     def _settle(self, task: TaskId) -> bool:
         """Return whether it is known what stands for a task above."""
@@ -217,12 +217,12 @@ class Upstream:
         """Take parameters from the notebook and the environment: no cell has to be run by hand for them."""
         alone = msgspec.structs.replace(self.flow, steps=(step,))
         try:
-            _, given = evaluate(alone, self.store, Wish(), self._executor_of, self._facts.run)
+            _, parameters = evaluate(alone, self.store, Wish(), self._executor_of, self._facts.run)
         except NbflowError as error:
             self._missing[task] = error.message
             return False
-        record = given.records[step.name]
-        self.lookup.know_parameters(given.values)
+        record = parameters.records[step.name]
+        self.lookup.know_parameters(parameters.values)
         self._facts = self.lookup.facts
         self.lookup.settle(task, record)
         self._standing[task] = record

@@ -128,11 +128,11 @@ class Ledger:
     def is_live(self, definition: Definition, requires: Iterable[Definition], binds: Mapping[str, str]) -> bool:
         """Return whether a definition's names hold what it defines, made from what it asks for."""
         entries = [self._entry(name) for name in definition.names]
-        found = [entry for entry in entries if entry is not None and entry.definition == definition.id]
-        if not definition.names or len(found) != len(entries):
+        own = [entry for entry in entries if entry is not None and entry.definition == definition.id]
+        if not definition.names or len(own) != len(entries):
             return False
-        oldest = min(entry.serial for entry in found)
-        if any(dict(entry.binds) != dict(binds) for entry in found):
+        oldest = min(entry.serial for entry in own)
+        if any(dict(entry.binds) != dict(binds) for entry in own):
             return False
         newest = [
             entry.serial for other in requires for name in other.names if (entry := self._entry(name)) is not None
@@ -147,11 +147,11 @@ class Ledger:
         groups: dict[str, list[str]] = {}
         for name, value in wanted.items():
             groups.setdefault(value.group.id, []).append(name)
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for names in groups.values():
             if all(self._holds(name, wanted[name]) for name in names) and self._unchanged(names, wanted):
-                found.update({name: self.namespace[name] for name in names})
-        return found
+                values.update({name: self.namespace[name] for name in names})
+        return values
 
     def _entry(self, name: str) -> BoundVersion | None:
         entry = self._entries.get(name)

@@ -155,11 +155,11 @@ class Knowledge:
         """Wait until what earlier cells left may change, and say what went wrong meanwhile."""
         if self._journal is None:
             return
-        for saving, ended in self._journal.settled():
-            if isinstance(ended, NbflowError):
-                say(ended)
+        for saving, outcome in self._journal.settled():
+            if isinstance(outcome, NbflowError):
+                say(outcome)
             else:
-                self.know(ended, saving.values)
+                self.know(outcome, saving.values)
         for problem in self._journal.problems():
             say(problem)
 
@@ -266,8 +266,8 @@ class Knowledge:
         ledger = self.ledger
         ledger.code_ran()
         self.know_loaded(task)
-        for statement, made in task.replayed:
-            self.know_replayed(statement, content_ids(task.spec, statement), made)
+        for statement, values in task.replayed:
+            self.know_replayed(statement, content_ids(task.spec, statement), values)
         ledger.sweep()
         ledger.forget(task.spec.writes)
         for statement in task.spec.own:
@@ -314,24 +314,24 @@ class Knowledge:
             return
         run.absorbed = True
         reused: set[str] = set()
-        left: dict[str, Record] = {}  # name -> what left it last in document order, then item order
+        last_records: dict[str, Record] = {}  # name -> what left it last in document order, then item order
         for view, record in run.records():
             if view.state in ("done", "reused", "caught", "skipped"):
                 self.done[record.key] = record
             if view.state == "reused":
                 reused.add(record.execution)
-            left.update(dict.fromkeys(record.artifacts, record))
+            last_records.update(dict.fromkeys(record.artifacts, record))
         values: dict[str, InputValue] = {}
-        for name, last in left.items():
+        for name, last in last_records.items():
             record = run.runner.lookup.newest(name) or last
             # what the user has made of a name stays where nothing of it is new; what is of a step follows the run
             if record.execution not in reused or name not in self.ip.user_ns or self.ledger.step_of(name):
                 values.update({name: value for name, value in [(name, values_of(record).get(name))] if value})
-        kept = sorted(run.bound_since() & values.keys())
-        for name in kept:
+        bound_here = sorted(run.bound_since() & values.keys())
+        for name in bound_here:
             del values[name]
-        if kept:
-            names = ", ".join(kept)
+        if bound_here:
+            names = ", ".join(bound_here)
             print(
                 f"{names}: bound here since {run.name} began, and kept; `run.data` has what the run left",
                 file=sys.stderr,
@@ -351,32 +351,32 @@ class Knowledge:
         identity = TaskId(step=step.name)
         journal = self.journal()
         spec = msgspec.structs.replace(lookup.spec(identity, journal.attempt(identity), 0), is_flow=False)
-        found = self.scratch.adopt(spec)
-        if found is None:
+        past = self.scratch.adopt(spec)
+        if past is None:
             return None
-        trace, values = found
+        trace, values = past
         journal.announce(self.flow(), self.document.text)
         task = KernelTask(spec, self.kernel)
-        left = task.adopt(values, self.before(task).values, trace)
-        record = journal.save(task, left, Outputs(), prepared.reasons)
+        outcome = task.adopt(values, self.before(task).values, trace)
+        record = journal.save(task, outcome, Outputs(), prepared.reasons)
         if record is None:
             record = self._wait_for(task)
         trace.record = record
         self.done[record.key] = record
-        self.ledger.bind_record(record, {**left.values, **left.joined})
+        self.ledger.bind_record(record, {**outcome.values, **outcome.joined})
         return record
 
     def _wait_for(self, task: KernelTask) -> Record:
         """Wait for the values of a task that are being stored, and return its record."""
-        found: Record | NbflowError | None = None
-        for saving, ended in self.journal().settled():
+        result: Record | NbflowError | None = None
+        for saving, outcome in self.journal().settled():
             if saving.task is task:
-                found = ended
-            elif isinstance(ended, Record):
-                self.know(ended, saving.values)
-        if not isinstance(found, Record):
-            raise found or NbflowError("a plain cell's values were not stored")
-        return found
+                result = outcome
+            elif isinstance(outcome, Record):
+                self.know(outcome, saving.values)
+        if not isinstance(result, Record):
+            raise result or NbflowError("a plain cell's values were not stored")
+        return result
 
 
 def as_artifact(group: Group, name: str) -> Manifest:
@@ -386,8 +386,8 @@ def as_artifact(group: Group, name: str) -> Manifest:
 
 def values_of(record: Record) -> dict[str, InputValue]:
     """Return the names of a record that were stored, with their values as they are read."""
-    found = {name: artifact for name, artifact in record.artifacts.items() if artifact.group >= 0}
-    return {name: InputValue(record.groups[artifact.group], artifact, record.step) for name, artifact in found.items()}
+    stored = {name: artifact for name, artifact in record.artifacts.items() if artifact.group >= 0}
+    return {name: InputValue(record.groups[artifact.group], artifact, record.step) for name, artifact in stored.items()}
 
 
 def content_ids(spec: TaskSpec, statement: Replay) -> dict[str, str]:
