@@ -133,7 +133,7 @@ def usage_error(error: click.ClickException) -> NbflowError:
         return OptionError(f"no command {word!r}{nearest(word, commands)}", fix=f"known: {', '.join(commands)}")
     path = f"{ctx.command_path} --help" if ctx is not None else "nbflow --help"
     message = message.rstrip(".")
-    return OptionError(message[:1].lower() + message[1:], fix=f"`{path}` lists what can be said")
+    return OptionError(message[:1].lower() + message[1:], fix=f"`{path}` lists the options")
 
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -258,10 +258,7 @@ def resume(name: str | None, as_json: bool, fresh_steps: tuple[str, ...], **opti
 
 def _last_failed(store: str | None) -> client.Run:
     """Return the newest run of a whole flow that did not end well; raise NotFoundError where there is none."""
-    ended_badly = ("failed", "cancelled", "lost")
-    failed = next(
-        (summary for summary in client.list_runs(store) if summary.status in ended_badly and summary.is_whole), None
-    )
+    failed = client.last_failed(client.list_runs(store))
     if failed is None:
         raise NotFoundError("no run has failed in this store", fix="`nbflow runs --all` lists all runs")
     return client.Run(f"{failed.flow}/{failed.run}", store)
@@ -282,7 +279,7 @@ def _run_options(
     if notebook is None and fresh_steps:
         notebook, fresh_steps, fresh = fresh_steps[0], fresh_steps[1:], True
     if notebook is None:
-        raise click.UsageError("no notebook was named")
+        raise click.UsageError("no notebook was given")
     values = {}
     for word in params:
         name, separator, value = word.partition("=")

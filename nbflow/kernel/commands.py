@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from nbflow.errors import OptionError, nearest
 from nbflow.flow.options import parse_size
 from nbflow.kernel.document import ORIGINS
-from nbflow.model import RunStatus
 from nbflow.render import dag, listing, table
 from nbflow.runs.run_options import RunOptions
 from nbflow.store import settings
@@ -144,7 +143,7 @@ def resume(session: Session, words: CommandWords) -> Any:
         store = session.known.store()
         entry = find_flow(store, session.flow().notebook)
         runs = client.list_runs(store.url, entry.folder) if entry is not None else ()
-        failed = next((summary for summary in runs if summary.status in ENDED_BADLY and summary.is_whole), None)
+        failed = client.last_failed(runs)
         if failed is None:
             raise OptionError("no run has failed", fix="`%flow run` runs the flow")
         past = client.Run(failed.run, store.url)
@@ -157,14 +156,11 @@ def resume(session: Session, words: CommandWords) -> Any:
     return drawn_already(session.run_flow(options, background="background" in words.options))
 
 
-ENDED_BADLY: tuple[RunStatus, ...] = ("failed", "cancelled", "lost")
-
-
 def cancel(session: Session, words: CommandWords) -> None:
     """`%flow cancel`: end the run that goes on in the background."""
     del words
     if not session.cancel():
-        print("no run is going on")
+        print("no run is under way")
 
 
 # ---------------------------------------------------------------- what is known before a run

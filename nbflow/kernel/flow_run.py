@@ -219,7 +219,7 @@ def failed(snapshot: Snapshot, cells: Mapping[str, int]) -> RunFailed:
         return RunFailed(
             f"{snapshot.labels.get(view.task.step, view.task.step)} failed: {failure.type}: {failure.message}",
             step=view.task.step, cell=preview.cell(failure.cell, cells) or None, line=failure.line,
-            fix=failure.fix or f"`%flow load {place}` puts what it was given here; `%flow resume` goes on",
+            fix=failure.fix or f"`%flow load {place}` loads its inputs into this notebook; `%flow resume` goes on",
         )  # fmt: skip
     word = "was cancelled" if snapshot.status == "cancelled" else f"ended as {snapshot.status}"
     return RunFailed(f"the run {snapshot.run} {word}", fix="`%flow resume` goes on with what is left")

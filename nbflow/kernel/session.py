@@ -470,7 +470,7 @@ class Session:
         """
         run = self.start_run(options)
         if background:
-            print(f"{run.name} runs in the background: `%flow status` tells how it stands")
+            print(f"{run.name} runs in the background: `%flow status` shows it")
             run.leave(BackgroundScreen(self.ip, run.name) if getattr(self.ip, "kernel", None) is not None else None)
             return None
         run.wait(RunScreen(self.ip, run.name))
@@ -500,7 +500,7 @@ class Session:
 
     def _refuse_second(self) -> None:
         if self._run is not None and not self._run.settle():
-            raise PlanError("a run is going on", fix="wait for it (`%flow status`), or end it with `%flow cancel`")
+            raise PlanError("a run is under way", fix="wait for it (`%flow status`), or end it with `%flow cancel`")
 
     def _end(self, run: FlowRun) -> Run:
         from nbflow.runs.client import Run

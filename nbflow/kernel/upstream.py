@@ -160,7 +160,7 @@ class Upstream:
             prepared = self.lookup.prepare(task)
             if prepared.action != "wait" or not self._settle_all(prepared.waits):
                 return prepared
-        raise PlanError(f"what {task.step} waits for does not settle", step=task.step)
+        raise PlanError(f"the inputs of {task.step} cannot be determined", step=task.step)
 
     def early(self, step: Step) -> Iterator[Finding]:
         """Yield findings for steps above that may change what a step reads, and for which nothing stands."""

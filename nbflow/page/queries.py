@@ -49,10 +49,10 @@ def last_unfinished(store: str, flow: Flow) -> str:
     """Return the id of a flow's newest whole run that did not end well, or raise NotFoundError."""
     opened = open_store(store)
     entry = find_flow(opened, flow.notebook)
-    for summary in summaries(opened, entry) if entry is not None else ():
-        if summary.status in ("failed", "cancelled", "lost") and summary.is_whole:
-            return summary.run
-    raise NotFoundError("no run has failed", fix="run the flow")
+    failed = client.last_failed(summaries(opened, entry) if entry is not None else ())
+    if failed is None:
+        raise NotFoundError("no run has failed", fix="run the flow")
+    return failed.run
 
 
 def past_run(store: str, flow: Flow, run: str) -> SnapshotMessage:

@@ -85,6 +85,8 @@ __all__ = ["Artifact", "Data", "Failure", "Flow", "Run", "Step", "Task", "locate
 RUN_ID = re.compile(r"\d{8}-\d{6}-")
 """How run ids begin."""
 
+ENDED_BADLY: tuple[RunStatus, ...] = ("failed", "cancelled", "lost")
+
 SHOWN_RUNS = 20
 """Runs that a flow's repr lists."""
 
@@ -469,6 +471,11 @@ def list_runs(
     """Return summaries of a store's runs, newest first: those of a flow (None: all) that have all these tags."""
     opened = open_store(store_url(store, Path.cwd()))
     return summaries(opened, named_flow(opened, flow) if flow is not None else None, tags)
+
+
+def last_failed(runs: Iterable[RunSummary]) -> RunSummary | None:
+    """Return the first of some runs, newest first, that can be resumed: a whole one that did not end well."""
+    return next((run for run in runs if run.is_whole and run.status in ENDED_BADLY), None)
 
 
 def row(summary: RunSummary) -> listing.ListedRun:

@@ -76,7 +76,7 @@ def _by_template(template: Any, content: TaskSeen) -> list[Drawn]:
     try:
         return answer.get(timeout=PATIENCE)
     except queue.Empty:
-        return [parts.Error(f"the template has made no card in {PATIENCE:g} s").drawn]
+        return [parts.Error(f"the template took longer than {PATIENCE:g} s").drawn]
 
 
 # ---------------------------------------------------------------- what a card says of a task

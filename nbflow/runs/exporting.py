@@ -108,7 +108,8 @@ def _write(texts: Mapping[Path, str], known: Path, *, force: bool) -> None:
         mark = marks[file].read_text() if marks[file].is_file() else ""
         if not force and there != text and mark != _hash(there):
             raise OptionError(
-                f"{file} is there, and no export has left it so", fix="add --force, or name another file after -o"
+                f"{file} exists already, and is not as an export has written it",
+                fix="add --force, or name another file after -o",
             )
     for file, text in texts.items():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +128,7 @@ def _place(flow: Flow, output: PathLike | None, *, check: bool) -> Path:
     default = re.sub(r"\W+", "_", flow.name).strip("_") or "flow"
     if output is None:
         if not check:
-            raise OptionError("where to write was not said", fix=f"add `-o {default}.py`")
+            raise OptionError("no output file was given", fix=f"add `-o {default}.py`")
         return Path(flow.notebook.folder) / f"{default}.py"
     place = Path(output)
     place = place / f"{default}.py" if place.is_dir() else place

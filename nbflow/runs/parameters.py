@@ -48,7 +48,7 @@ def read_params_file(path: str | os.PathLike[str] | None) -> Mapping[str, Any]:
         ) from None
     if not isinstance(content, dict):
         raise ParameterError(
-            f"the parameter file {str(path)!r} holds no names with values", fix="write `name: value` lines"
+            f"the parameter file {str(path)!r} is no mapping of names to values", fix="write `name: value` lines"
         )
     return {str(name): value for name, value in content.items()}
 
@@ -103,7 +103,7 @@ def _past(store: Store, run: str) -> StoredRun:
         past = find_run(store, run)
         past.started  # noqa: B018  # raises where the run has no beginning
     except NotFoundError as error:
-        raise PlanError(f"nothing can be resumed: {error.message}", fix="`nbflow runs` lists all runs") from None
+        raise PlanError(f"the run cannot be resumed: {error.message}", fix="`nbflow runs` lists all runs") from None
     return past
 
 
@@ -267,7 +267,7 @@ def _computed_record(flow: Flow, step: Step, place: ParameterPlace, given: Mappi
                     line=failure.line if failure else None,
                 )
             return event.result.record
-    raise ParameterError("the parameters cannot be evaluated: the executor broke off", cell=step.cell)
+    raise ParameterError("the parameters cannot be evaluated: the executor stopped first", cell=step.cell)
 
 
 PLAIN = frozenset(

@@ -75,7 +75,7 @@ def no_traceback_of_ours(err: str) -> bool:
     ("words", "code", "message"),
     [
         (["run", "nope.ipynb"], 2, r"error: there is no notebook 'nope.ipynb'\n  fix: .*demo.ipynb"),
-        (["run"], 2, r"error: no notebook was named"),
+        (["run"], 2, r"error: no notebook was given"),
         (["rnu", "demo.ipynb"], 2, r"error: no command 'rnu'; did you mean 'run'\?\n  fix: known: attach, cancel"),
         (["run", "demo.ipynb", "--worker", "2"], 2, r"error: no option --worker; .*'--workers'\?\n  fix: .*--store"),
         (["run", "demo.ipynb", "--workers", "0"], 2, r"error: .*--workers"),

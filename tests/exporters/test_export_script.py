@@ -129,7 +129,7 @@ def test_what_was_changed_by_hand_is_not_replaced(tmp_path: Path) -> None:
     exporting.export(write_notebook(["%%step a\nx = 2"], path), "script", target)
     assert "x = 2" in target.read_text()
     target.write_text("mine")
-    with pytest.raises(nbflow.OptionError, match="no export has left it so") as caught:
+    with pytest.raises(nbflow.OptionError, match="is not as an export has written it") as caught:
         exporting.export(path, "script", target)
     assert "--force" in (caught.value.fix or "")
     assert target.read_text() == "mine"

@@ -423,7 +423,7 @@ def test_resume_takes_the_values_of_the_run_that_failed(notebook: Path) -> None:
     assert (resumed.origin, states(resumed)["read"]) == (failed.id, "reused")
     again = nbflow.run(notebook, resume=f"demo/{failed.id}", params={"limit": 8})
     assert again.data.found[4:] == [8, "out", "2025-03-04"]
-    with pytest.raises(nbflow.errors.PlanError, match="nothing can be resumed"):
+    with pytest.raises(nbflow.errors.PlanError, match="the run cannot be resumed"):
         nbflow.run(notebook, resume="20200101-000000-abcdef")
 
 

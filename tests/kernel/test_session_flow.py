@@ -250,7 +250,7 @@ def test_step_below_a_fan_out_needs_it(start: Start) -> None:
         ("%flow status", "document order: the saved notebook"),
         ("%flow doctor", "python:"),
         ("%flow config", "datastore:"),
-        ("%flow cancel", "no run is going on"),
+        ("%flow cancel", "no run is under way"),
     ],
 )
 def test_commands(commands: Kernel, command: str, shown: str) -> None:
@@ -318,7 +318,7 @@ def test_run_in_the_background(start: Start) -> None:
     kernel = start({"slow": "%%step slow\nimport time\ntime.sleep(1)\nslow = 5", **CHAIN})
     executed = kernel.execute("%flow run --background")
     assert "in the background" in executed.stdout
-    assert "a run is going on" in kernel.execute("%flow run").traceback
+    assert "a run is under way" in kernel.execute("%flow run").traceback
     for _ in range(50):
         if "done in" in kernel.execute("%flow status").text:
             break
