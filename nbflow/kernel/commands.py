@@ -7,13 +7,14 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from nbflow.errors import OptionError, nearest
 from nbflow.flow.options import parse_size
 from nbflow.kernel.document import ORIGINS
+from nbflow.model import RunStatus
 from nbflow.render import dag, listing, table
 from nbflow.runs.run_options import RunOptions
 from nbflow.store import settings
@@ -44,7 +45,7 @@ class CommandWords:
             raise OptionError(f"--{name} {word}: not a number", fix=f"write --{name} 4") from None
 
 
-FLAGS = ("background", "all", "all-cells", "dry-run", "force", "cell", "check", "cost")
+FLAGS = ("background", "all", "all-cells", "dry-run", "force", "cell", "check", "cost", "repair")
 SHORT = {"-p": "--param", "-o": "--output"}
 
 
@@ -107,19 +108,31 @@ def perform(session: Session, line: str) -> Any:
 
 def run(session: Session, words: CommandWords) -> Any:
     """`%flow run [STEP …] [name=value …]`: the whole flow, or these steps with all that they need."""
-    fresh = words.options.get("fresh")
-    named = [name for name in fresh or () if name]
-    steps = [*words.plain, *words.options.get("step", ())]
-    names = {step.name for step in session.flow().steps}
-    if fresh and named and named[-1] not in names and not steps:
-        steps, named = named, []
-    options = RunOptions(
-        steps=steps or None, fresh=(named or True) if fresh is not None else False, params=words.params,
-        params_file=words.option("params"), workers=words.number("workers"), tags=words.options.get("tag", ()),
-        on=words.option("on") or "local", all_cells="all-cells" in words.options, only=words.option("only"),
-        again=words.options.get("again", ()),
-    )  # fmt: skip
+    options = up_to_steps(*run_options(session, words))
     return drawn_already(session.run_flow(options, background="background" in words.options))
+
+
+def run_options(session: Session, words: CommandWords) -> tuple[RunOptions, list[str]]:
+    """Return what a command's options ask of a run, and the words that stand by themselves.
+
+    A word after `--fresh` is its step only where it names one, or where other words stand by themselves.
+    """
+    fresh, plain = words.options.get("fresh"), list(words.plain)
+    named = [name for name in fresh or () if name]
+    if named and not plain and named[-1] not in {step.name for step in session.flow().steps}:
+        plain.append(named.pop())
+    options = RunOptions(
+        fresh=(named or True) if fresh is not None else False, params=words.params, params_file=words.option("params"),
+        on=words.option("on") or "local", workers=words.number("workers"), steps=words.options.get("step"),
+        only=words.option("only"), again=words.options.get("again", ()), tags=words.options.get("tag", ()),
+        all_cells="all-cells" in words.options,
+    )  # fmt: skip
+    return options, plain
+
+
+def up_to_steps(options: RunOptions, steps: list[str]) -> RunOptions:
+    """Return options of a run up to these steps, too."""
+    return replace(options, steps=[*steps, *(options.steps or ())] or None)
 
 
 def drawn_already(run: Any) -> Any:
@@ -137,8 +150,9 @@ def resume(session: Session, words: CommandWords) -> Any:
     """`%flow resume [RUN]`: run again with the parameters of that run, the last failed one by default."""
     from nbflow.runs import client
 
-    if words.plain:
-        past = named_run(session, words)
+    options, plain = run_options(session, words)
+    if plain:
+        past = named_run(session, plain[0])
     else:
         store = session.known.store()
         entry = find_flow(store, session.flow().notebook)
@@ -148,18 +162,19 @@ def resume(session: Session, words: CommandWords) -> Any:
             raise OptionError("no run has failed", fix="`%flow run` runs the flow")
         past = client.Run(failed.run, store.url)
     name = f"{past.flow}/{past.id}"
-    options = RunOptions(
-        params=words.params, params_file=words.option("params"), resume=name, again=words.options.get("again", ()),
-        tags=words.options.get("tag", ()), workers=words.number("workers"),
-    )  # fmt: skip
+    options = replace(options, resume=name, all_cells=options.all_cells or past.metadata["all_cells"])
     print(f"resume of {name}, {past.status}\n{table.plan_text(session.plan(options))}")
     return drawn_already(session.run_flow(options, background="background" in words.options))
 
 
 def cancel(session: Session, words: CommandWords) -> None:
-    """`%flow cancel`: end the run that goes on in the background."""
-    del words
-    if not session.cancel():
+    """`%flow cancel [RUN]`: end the run that goes on in the background, or ask one elsewhere to stop."""
+    if words.plain:
+        past = named_run(session, words.plain[0])
+        over = past.finished
+        past.cancel()
+        print(f"{past.flow}/{past.id} " + (f"has ended already: {past.status}" if over else "was asked to stop"))
+    elif not session.cancel():
         print("no run is under way")
 
 
@@ -167,9 +182,8 @@ def cancel(session: Session, words: CommandWords) -> None:
 
 
 def check(session: Session, words: CommandWords) -> None:
-    """`%flow check`: everything that is wrong with the notebook as a flow."""
-    del words
-    flow = session.check()
+    """`%flow check [--all-cells]`: everything that is wrong with the notebook as a flow."""
+    flow = session.check(all_cells="all-cells" in words.options)
     for finding in flow.findings:
         print("\n".join(table.finding_text(finding)))
     errors = sum(finding.level == "error" for finding in flow.findings)
@@ -178,24 +192,23 @@ def check(session: Session, words: CommandWords) -> None:
 
 
 def draw_dag(session: Session, words: CommandWords) -> Any:
-    """`%flow dag`: the steps and what flows between them."""
-    del words
-    graph = dag.of_flow(session.flow())
+    """`%flow dag [--all-cells]`: the steps and what flows between them."""
+    graph = dag.of_flow(session.flow(all_cells="all-cells" in words.options))
     return ShownText(dag.text(graph), dag.as_html(graph))
 
 
 def plan(session: Session, words: CommandWords) -> Any:
-    """`%flow plan`: what `%flow run` would execute and reuse, and why."""
-    forecast = session.plan(RunOptions(params=words.params, fresh="fresh" in words.options))
-    return ShownText(table.plan_text(forecast))
+    """`%flow plan [STEP …]`: what `%flow run` with the same words would execute and reuse, and why."""
+    return ShownText(table.plan_text(session.plan(up_to_steps(*run_options(session, words)))))
 
 
 def why(session: Session, words: CommandWords) -> Any:
     """`%flow why STEP [--cost]`: whether a step would run, what changed, and what nbflow took beside it."""
-    if not words.plain:
+    options, steps = run_options(session, words)
+    if not steps:
         raise OptionError("%flow why needs a step", fix="write `%flow why STEP`")
-    answer = session.why(words.plain[0], RunOptions(params=words.params), cost="cost" in words.options)
-    return ShownText(table.why_text(words.plain[0], answer))
+    answer = session.why(steps[0], options, cost="cost" in words.options)
+    return ShownText(table.why_text(steps[0], answer))
 
 
 # ---------------------------------------------------------------- what was
@@ -288,17 +301,16 @@ def find_task(session: Session, words: CommandWords) -> Any:
 
 def tag(session: Session, words: CommandWords) -> None:
     """`%flow tag RUN TAG … [--remove TAG]`: tags of a run."""
-    run = named_run(session, words)
+    run = named_run(session, words.plain[0] if words.plain else "latest")
     run.add_tag(*words.plain[1:])
     run.remove_tag(*words.options.get("remove", ()))
     print(f"{run.flow}/{run.id}  {' '.join(f'#{each}' for each in run.tags) or 'no tags'}")
 
 
-def named_run(session: Session, words: CommandWords, at: int = 0) -> Any:
+def named_run(session: Session, name: str) -> Any:
     """Return the run that a word names; `latest` and plain ids are this flow's."""
     from nbflow.runs import client
 
-    name = words.plain[at] if len(words.plain) > at else "latest"
     return client.Run(name if "/" in name else f"{flow_word(session)}/{name}", store=session.known.store().url)
 
 
@@ -308,13 +320,13 @@ def diff(session: Session, words: CommandWords) -> Any:
 
     if len(words.plain) != 2:
         raise OptionError("%flow diff needs two runs", fix="write `%flow diff RUN RUN`; `%flow runs` lists them")
-    comparison = compare.compare(named_run(session, words), named_run(session, words, 1), tables=True)
+    comparison = compare.compare(*(named_run(session, name) for name in words.plain), tables=True)
     return ShownText(compare.text(comparison), compare.as_html(comparison))
 
 
 def attach(session: Session, words: CommandWords) -> None:
     """`%flow attach RUN`: follow a run that goes on elsewhere; an interrupt ends the following, not the run."""
-    session.follow(named_run(session, words))
+    session.follow(named_run(session, words.plain[0] if words.plain else "latest"))
 
 
 def gc(session: Session, words: CommandWords) -> Any:
@@ -347,11 +359,16 @@ def fsck(session: Session, words: CommandWords) -> Any:
 
 
 def runs(session: Session, words: CommandWords) -> Any:
-    """`%flow runs [--tag T] [--all]`: the runs of this flow; with --all also of some steps, and of cells by hand."""
+    """`%flow runs [--tag T] [--status S] [--flow FLOW] [--all]`: runs; with --all of some steps and by hand, too."""
     from nbflow.runs import client
 
-    name, word = session.flow().name, flow_word(session)
+    other, status = words.option("flow"), words.option("status")
+    if status is not None and status not in get_args(RunStatus):
+        known = ", ".join(get_args(RunStatus))
+        raise OptionError(f"--status {status}: no run has such a status", fix=f"write one of: {known}")
+    name, word = other or session.flow().name, other or flow_word(session)
     summaries = client.list_runs(session.known.store().url, word, words.options.get("tag", ()))
+    summaries = [summary for summary in summaries if status in (None, summary.status)]
     listed = [summary for summary in summaries if "all" in words.options or summary.is_whole]
     more = listing.left_out(len(summaries) - len(listed)) if len(summaries) > len(listed) else ""
     rows, now = [client.row(summary) for summary in listed], time.time()
@@ -453,16 +470,18 @@ class Command:
     options: tuple[str, ...] = ()
 
 
-RUN_OPTIONS = ("fresh", "only", "param", "params", "workers", "tag", "on", "background", "all-cells", "step", "again")
+ASKED = ("param", "params", "on", "workers", "fresh", "again", "all-cells", "tag")
+"""Options that say what a run would be."""
+UP_TO = ("step", "only")
 
 COMMANDS: Mapping[str, Command] = {
-    "run": Command(run, RUN_OPTIONS),
-    "resume": Command(resume, ("param", "params", "tag", "workers", "background", "again")),
+    "run": Command(run, (*ASKED, *UP_TO, "background")),
+    "resume": Command(resume, (*ASKED, "background")),
     "cancel": Command(cancel),
-    "check": Command(check),
-    "dag": Command(draw_dag),
-    "plan": Command(plan, ("param", "fresh")),
-    "why": Command(why, ("param", "cost")),
+    "check": Command(check, ("all-cells",)),
+    "dag": Command(draw_dag, ("all-cells",)),
+    "plan": Command(plan, (*ASKED, *UP_TO)),
+    "why": Command(why, (*ASKED, "cost")),
     "show": Command(show, ("notebook",)),
     "logs": Command(logs, ("attempt",)),
     "card": Command(card, ("template", "output")),
@@ -472,7 +491,7 @@ COMMANDS: Mapping[str, Command] = {
     "attach": Command(attach),
     "fsck": Command(fsck, ("repair",)),
     "gc": Command(gc, ("keep", "size", "dry-run", "force")),
-    "runs": Command(runs, ("tag", "all")),
+    "runs": Command(runs, ("tag", "status", "flow", "all")),
     "status": Command(status),
     "export": Command(export, ("to", "output", "with", "check", "force")),
     "config": Command(config),

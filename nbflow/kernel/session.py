@@ -452,16 +452,17 @@ class Session:
 
     # ------------------------------------------------------------ what others ask
 
-    def flow(self) -> Flow:
+    def flow(self, *, all_cells: bool = False) -> Flow:
         """Return the flow of the notebook as it is now."""
         self.document.refresh()
-        return self.known.flow()
+        return self.known.whole_flow(all_cells=True) if all_cells else self.known.flow()
 
-    def check(self) -> Flow:
+    def check(self, *, all_cells: bool = False) -> Flow:
         """Return the same with everything that can be known before a run as findings."""
+        flow = self.flow(all_cells=all_cells)
         with contextlib.suppress(StoreError):  # what earlier runs have shown is left out then
-            return facts.checked(self.flow(), self.known.store())
-        return self.flow()
+            return facts.checked(flow, self.known.store())
+        return flow
 
     def run_flow(self, options: RunOptions, *, background: bool = False) -> Run | None:
         """Run the flow and return its Run; None for one that goes on in the background.
@@ -547,14 +548,16 @@ class Session:
         from nbflow.runs.launch import plan_flow
 
         self.known.flush()
-        return plan_flow(self.flow(), self._in_store(options), self.known.executors())
+        flow, executors = self.flow(all_cells=options.all_cells), self.known.executors(options.on)
+        return plan_flow(flow, self._in_store(options), executors)
 
     def why(self, step: str, options: RunOptions, *, cost: bool = False) -> dict[str, Any]:
         """Return whether a step would run, and what changed, as `launch.why` does."""
         from nbflow.runs.launch import why_flow
 
         self.known.flush()
-        return why_flow(self.flow(), step, self._in_store(options), self.known.executors(), cost=cost)
+        flow, executors = self.flow(all_cells=options.all_cells), self.known.executors(options.on)
+        return why_flow(flow, step, self._in_store(options), executors, cost=cost)
 
     def status(self) -> list[str]:
         """Return how the run is, where the document comes from, and which names wait to be read."""

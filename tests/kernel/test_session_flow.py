@@ -251,6 +251,11 @@ def test_step_below_a_fan_out_needs_it(start: Start) -> None:
         ("%flow doctor", "python:"),
         ("%flow config", "datastore:"),
         ("%flow cancel", "no run is under way"),
+        ("%flow fsck --repair", "damaged"),
+        ("%flow plan double --all-cells --tag t", "double"),
+        ("%flow why total --fresh", "run"),
+        ("%flow check --all-cells", "0 errors"),
+        ("%flow runs --all --status running", "cells run by hand"),
     ],
 )
 def test_commands(commands: Kernel, command: str, shown: str) -> None:
@@ -302,6 +307,7 @@ def test_logs_and_the_notebook_of_a_run(start: Start, tmp_path: Path) -> None:
         ("%flow logs latest", "names no step"),
         ("%flow logs double --attempt 7", "has no attempt 7"),
         ("%flow logs double --attempt two", "not a number"),
+        ("%flow runs --status finished", "no run has such a status"),
         ("%flow show double --notebook x.ipynb", "needs a run, not a part of it"),
         ("%flow show latest --notebook no/such/folder/x.ipynb", "cannot be written"),
         ("%flow card double --output no/such/folder/x.html", "cannot be written"),
