@@ -92,6 +92,8 @@ class ProcessVersions:
 
     def at(self, spec: TaskSpec, above: Changes) -> dict[Key, Any]:
         """Return what the process holds at a task's place, where the cells above it have set anything."""
+        # Set-up statements and steps set the same options, so only document order says which of two values counts.
+        # What has been set by cells below the task is not among them: a run would not have set it yet.
         setup = [(s.position, self._setup[place_of(s)]) for s in spec.replay if self.has_run(place_of(s))]
         steps = [(spec.places.get(change[0], spec.position), change) for change in above]
         return self._overlaid(change for _, change in sorted([*setup, *steps], key=lambda each: each[0]))

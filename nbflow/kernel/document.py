@@ -189,6 +189,8 @@ class Document:
 
     def _still_counts(self, identity: str, executed: Executed, cell: Cell) -> bool:
         """Return whether what was executed is newer than the document, which may have caught up or moved on."""
+        # a cell is often executed before it is saved: its text counts until the file holds it. Where the file has
+        # changed in any other way since, somebody has edited it later, and the file is right.
         return cell.source != executed.raw.source and executed.document == self._document_source(identity)
 
     def text(self) -> str:

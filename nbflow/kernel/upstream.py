@@ -126,6 +126,8 @@ class Upstream:
 
     def _reads_from(self, step: Step) -> set[str]:
         """Return the steps that a step reads from: of a join every step of the fan-out that it closes."""
+        # A join reads its items' names through `inputs`, so that no edge leads to most steps of the body: each of them
+        # has left something that the join may ask for.
         joined = [self._steps[name] for name in step.options.join if name in self._steps]
         heads = {each.scope[-1] for each in joined if each.scope}
         bodies = {each.name for each in self.flow.steps if heads & set(each.scope)}

@@ -128,6 +128,8 @@ class Ledger:
     def is_live(self, definition: Definition, requires: Iterable[Definition], binds: Mapping[str, str]) -> bool:
         """Return whether a definition's names hold what it defines, made from what it asks for."""
         entries = [self._entry(name) for name in definition.names]
+        # A function holds the objects that its cell found, as decorators, defaults or base classes. It is the one of
+        # the document only if these were bound before it: what was bound since then is not in it.
         own = [entry for entry in entries if entry is not None and entry.definition == definition.id]
         if not definition.names or len(own) != len(entries):
             return False
@@ -144,6 +146,8 @@ class Ledger:
 
         Names of one group are taken together or not at all: they may share objects.
         """
+        # Two names may share an object. If one of them is loaded anew and the other is taken as it is, they share it
+        # no longer, and a change by one name is not seen by the other.
         groups: dict[str, list[str]] = {}
         for name, value in wanted.items():
             groups.setdefault(value.group.id, []).append(name)

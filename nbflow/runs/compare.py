@@ -98,6 +98,7 @@ def _compare_step(name: str, before: Run, after: Run, room: list[int]) -> StepDi
     states = (before[name].state if old is not None else "", after[name].state if new is not None else "")
     code = tuple(_code(before.source_of(name), after.source_of(name)))
     artifacts, same = _compare_tasks(old or {}, new or {}, room)
+    # a step that was executed once and reused the other time has done the same
     reached = {"done": "done", "reused": "done"}
     alike = reached.get(states[0], states[0]) == reached.get(states[1], states[1])
     if alike and not code and not artifacts:

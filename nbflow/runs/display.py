@@ -120,6 +120,8 @@ def _around(snapshot: Snapshot, step: str) -> tuple[tuple[str, ...], tuple[str, 
 
 def _inputs(past: StoredRun, snapshot: Snapshot, view: TaskView, record: Record | None) -> list[tuple[Manifest, str]]:
     """Return the artifacts that a task read, each with the step that made it."""
+    # Several edges may lead to one name, as where an `if` decides which step made it. The task's key holds the content
+    # that it really read, so that this tells which of them it was.
     ids = record.parts.inputs if record is not None else {}
     artifacts: dict[str, tuple[Manifest, str]] = {}
     for edge in snapshot.edges:

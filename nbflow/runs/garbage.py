@@ -253,6 +253,8 @@ def _executions(store: Store, folder: str, run: str) -> frozenset[str]:
 
 def _reached(contents: _Contents, runs: Iterable[RunSummary]) -> set[str]:
     """Return the executions that runs reach: those in their events, their own, and the lists of fan-outs."""
+    # A run refers to results of earlier runs that it has reused, by its events, and what it executed itself is found
+    # by its id. The parts of a fan-out's list have no event of their own: they stay as long as the list does.
     ids = [_id(run) for run in runs]
     named = {execution for each in ids for execution in contents.reached.get(each, ())}
     own = {run for _, run in ids}

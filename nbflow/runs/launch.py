@@ -399,6 +399,7 @@ def _run_until(runner: Runner, cancel: threading.Event | None) -> None:
 def why_in(flow: Flow, lookup: Lookup, word: str, *, cost: bool = False) -> dict[str, Any]:
     """Return a step's action and what changed, as `why` does, from a flow with its look-up."""
     name = find_step(word, flow.steps)
+    # A fan-out has a row for each item. One item that runs makes the step run, and so it is the one to be explained.
     rows = [row for row in forecast.rows(flow, lookup) if row.step == name]
     for row in sorted(rows, key=lambda row: row.action == "reuse")[:1]:
         changes: tuple[Change, ...] = tuple(Change(code=code, what=what) for code, what in row.reasons)

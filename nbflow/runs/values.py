@@ -178,6 +178,7 @@ class Values:
 
     def _define(self, order: int) -> None:
         """Replay a definition, after all that it requires, in document order, each once."""
+        # which names a star import brings is not in the text: any of those above may make a name that this one reads
         stars = (each.order for each in self._flow.definitions[:order] if STAR.fullmatch(each.source.strip()))
         for needed in sorted({*closed(self._flow.definitions, [order]), *stars}):
             if needed not in self._made:
@@ -247,6 +248,8 @@ class Values:
 
     def _settle_names(self) -> None:
         """Give each name of the namespace its last version: data over definitions, later over earlier ones."""
+        # Replaying a definition puts names in force that a later cell defines again, and functions keep this very
+        # namespace as their globals. They must find what the end of the notebook has, whatever was replayed last.
         for order in sorted(self._made):
             self._namespace.update(self._made[order])
         self._namespace.update(self._data)
