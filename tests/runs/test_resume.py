@@ -187,6 +187,7 @@ def test_load_what_a_step_run_by_hand_was_given(kernel: Kernel) -> None:
     for cell in ("params", "box", "a"):
         assert kernel.execute(kernel.notebook.cells[cell], cell).status == "ok"
     assert kernel.execute(kernel.notebook.cells["bad"], "bad").ename == "ZeroDivisionError"
+    assert kernel.execute("%flow status").status == "ok"  # stores all that cells have left: it is written behind them
     (by_hand,) = nbflow.Flow("demo").runs()
     assert by_hand["bad"].task.load_inputs() == {"lr": 0.5, "xs": [1, 0, 4]}
     assert kernel.execute("xs = lr = None").status == "ok"
