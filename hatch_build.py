@@ -16,7 +16,7 @@ class FrontEnd(BuildHookInterface[Any]):
     """Runs after the hook that builds the front end."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """A wheel's data in; JupyterLab's part of it added."""
+        """Add JupyterLab's part to a wheel."""
         built = Path(self.root, "nbflow", "labextension")
         if version != "standard" or self.target_name != "wheel":
             return

@@ -103,7 +103,7 @@ _MODULES: frozenset[str] = frozenset({"analysis", "reference"})  # public as `nb
 
 
 def __getattr__(name: str) -> Any:
-    """A public name in, the object out, imported on first use; AttributeError for any other."""
+    """Return the object behind a public name, imported on first use; raise AttributeError for any other name."""
     if name == "__version__":
         from importlib.metadata import version
 

@@ -111,6 +111,8 @@ class KernelLane:
         if (elsewhere_options(step.options) or step.scope) and not step.options.here:
             return CellDecision(step=step)
         self._turns = {}
+        if step.options.once:
+            self.known.flush()  # what it left may be on its way into the store: then it has a result
         if step.options.until is not None:
             self.known.hold()  # the notebook may be edited while the turns run
         return self._from(step, own_tasks(step, ())[0])
