@@ -11,8 +11,6 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import nbflow
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,34 +130,34 @@ def test_packages_hand_on_nothing() -> None:
             assert [type(node) for node in body] == [ast.Expr], f"{_ids(path)} is more than a docstring"
 
 
-@pytest.mark.parametrize("path", FILES, ids=_ids)
-def test_name_says_what_it_holds(path: Path) -> None:
-    assert not set(path.stem.strip("_").split("_")) & set(FORBIDDEN)
-    if path.parent == PACKAGE and path.name != "__init__.py":
-        assert path.stem not in nbflow.__all__, f"importing nbflow.{path.stem} would replace the public object"
+def test_names_say_what_files_hold() -> None:
+    vague = [_ids(path) for path in FILES if set(path.stem.strip("_").split("_")) & set(FORBIDDEN)]
+    assert not vague, f"name these by what they hold: {vague}"
+    public = [_ids(path) for path in FILES if path.parent == PACKAGE and path.stem in nbflow.__all__]
+    assert not public, f"importing one of these would replace the public object of its name: {public}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=_ids)
-def test_third_party_imports_are_declared(path: Path) -> None:
+def _packages(lines: list[str]) -> set[str]:
+    """Return the names under which the distributions of these requirements are imported."""
+    names = [re.match(r"[\w-]+", line)[0].replace("-", "_") for line in lines]  # type: ignore[index]
+    return {name.removesuffix("_python").removesuffix("_py") for name in names} | {"nbflow"}
+
+
+def test_third_party_imports_are_declared() -> None:
     """At the top of a file only dependencies; inside functions also extras and what the user may have."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = [line for lines in project["optional-dependencies"].values() for line in lines]
-
-    def tops(lines: list[str]) -> set[str]:
-        names = [re.match(r"[\w-]+", line)[0].replace("-", "_") for line in lines]  # type: ignore[index]
-        return {name.removesuffix("_python").removesuffix("_py") for name in names} | {"nbflow"}
-
-    declared = tops(project["dependencies"]) | {"IPython"}
-    tree = _tree(path)
-    at_top = {id(node) for node in tree.body}
+    declared = _packages(project["dependencies"]) | {"IPython"}
     wrong = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            names = {node.module.split(".")[0]}
-        else:
-            continue
-        allowed = declared if id(node) in at_top else declared | tops(extras) | GUESTS
-        wrong += [f"line {node.lineno}: {name}" for name in names - allowed - sys.stdlib_module_names]
+    for path in FILES:
+        at_top = {id(node) for node in _tree(path).body}
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.Import):
+                names = {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                names = {node.module.split(".")[0]}
+            else:
+                continue
+            allowed = declared if id(node) in at_top else declared | _packages(extras) | GUESTS
+            wrong += [f"{_ids(path)}:{node.lineno}: {name}" for name in names - allowed - sys.stdlib_module_names]
     assert not wrong, "\n".join(wrong)

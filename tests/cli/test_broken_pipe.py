@@ -13,19 +13,15 @@ import pytest
 import nbflow
 from nbflow.flow.notebook import document_of
 
-pytestmark = [pytest.mark.running, pytest.mark.skipif(sys.platform == "win32", reason="closes pipes")]
+pytestmark = [
+    pytest.mark.running,
+    pytest.mark.usefixtures("folder"),
+    pytest.mark.skipif(sys.platform == "win32", reason="closes pipes"),
+]
 
 TALK = "%%step talk\nfor number in range(300):\n    print('line', number, 'x' * 200)"
 WAIT = "%%step wait\nimport os, time\nwhile not os.path.exists(os.path.join('stop', 'go')):\n    time.sleep(0.01)"
 LAST = "%%step last\nprint('after')\ncount = number"
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    return tmp_path
 
 
 def begin(*words: str, last: str = LAST, out: int | IO[str] = subprocess.PIPE) -> subprocess.Popen[str]:

@@ -45,14 +45,11 @@ SLOW = ["%%step quick\nx = 1", "%%step slow\nimport time\nprint('begun', flush=T
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
+def folder(folder: Path) -> Path:
     for name, cells in (("demo", DEMO), ("failing", FAILING), ("slow", SLOW)):
         text = document_of(((f"c{number}", source) for number, source in enumerate(cells, 1)), name)
-        (tmp_path / f"{name}.ipynb").write_text(text)
-    return tmp_path
+        (folder / f"{name}.ipynb").write_text(text)
+    return folder
 
 
 def nbflow(*words: str, **more: Any) -> subprocess.CompletedProcess[str]:

@@ -14,15 +14,7 @@ from nbflow.runs import launch
 from nbflow.runs.run_options import RunOptions
 from tests.support.kernel import Kernel, NotebookFile
 
-pytestmark = pytest.mark.running
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    return tmp_path
+pytestmark = [pytest.mark.running, pytest.mark.usefixtures("folder")]
 
 
 def write(name: str, *cells: str) -> Path:

@@ -10,7 +10,7 @@ import nbflow
 from nbflow.flow.notebook import document_of
 from nbflow.runs import launch
 
-pytestmark = pytest.mark.running
+pytestmark = [pytest.mark.running, pytest.mark.usefixtures("folder")]
 
 CELLS = {
     "params": "%%params\nlimit: int = 3",
@@ -20,14 +20,6 @@ CELLS = {
     "each": "%%step each --foreach number in numbers\nhalf = 1 / number",
     "end": "%%step end\nresult = total",
 }
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    return tmp_path
 
 
 def write(**changed: str) -> Path:

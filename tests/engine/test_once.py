@@ -21,19 +21,11 @@ from nbflow.runs import garbage
 from nbflow.store.location import open_store
 from tests.support.kernel import Kernel, NotebookFile
 
-pytestmark = pytest.mark.running
+pytestmark = [pytest.mark.running, pytest.mark.usefixtures("folder")]
 
 PAY = "with open('ledger.txt', 'a') as ledger:\n    ledger.write(f'{amount}\\n')"
 WAIT = "import time\nwhile not __import__('os').path.exists('go'):\n    time.sleep(0.02)"
 BOUGHT = "%%step bought\namount = 7"
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    return tmp_path
 
 
 def write(*cells: str) -> Path:

@@ -10,9 +10,7 @@ import pytest
 
 import nbflow
 from nbflow.flow.notebook import document_of
-from tests.support.by_hand import Start, start
-
-__all__ = ["start"]  # a fixture
+from tests.support.by_hand import Start
 
 pytestmark = pytest.mark.running
 

@@ -15,9 +15,7 @@ from nbflow.flow.notebook import document_of, parse_percent
 from nbflow.flow.percent import comment_magics, uncomment_magics
 from nbflow.kernel.magics import hoist, transform
 from nbflow.runs import launch
-from tests.support.by_hand import Start, start
-
-__all__ = ["start"]
+from tests.support.by_hand import Start
 
 RECOGNISED = {
     "first line": "%%step a\ny = k / 2",

@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 
 from nbflow.store import location, records
-from tests.support.by_hand import Start, start, states
+from tests.support.by_hand import Start, states
 from tests.support.kernel import Kernel, NotebookFile
-
-__all__ = ["start"]  # a fixture
 
 pytestmark = pytest.mark.running
 

@@ -6,9 +6,7 @@ import pytest
 
 import nbflow
 from tests.page.test_comm import Page
-from tests.support.by_hand import Start, start, states
-
-__all__ = ["start"]  # a fixture
+from tests.support.by_hand import Start, states
 
 pytestmark = pytest.mark.running
 

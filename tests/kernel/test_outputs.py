@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 
 import nbflow
-from tests.support.by_hand import Start, start, states
+from tests.support.by_hand import Start, states
 from tests.support.kernel import Executed
-
-__all__ = ["start"]  # a fixture
 
 pytestmark = pytest.mark.running
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.by_hand import CHAIN, PLAIN, Start, executions, start, states
-
-__all__ = ["start"]  # a fixture
+from tests.support.by_hand import CHAIN, PLAIN, Start, executions, states
 
 pytestmark = pytest.mark.running
 

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.by_hand import CHAIN, PLAIN, Start, executions, start
+from tests.support.by_hand import CHAIN, PLAIN, Start, executions
 from tests.support.kernel import Kernel, NotebookFile
-
-__all__ = ["start"]  # a fixture
 
 pytestmark = pytest.mark.running
 

@@ -9,10 +9,8 @@ import pytest
 
 import nbflow
 from nbflow.store import location, records
-from tests.support.by_hand import Start, start, states
+from tests.support.by_hand import Start, states
 from tests.support.kernel import Kernel
-
-__all__ = ["start"]  # a fixture
 
 pytestmark = pytest.mark.running
 

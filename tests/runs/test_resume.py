@@ -17,7 +17,7 @@ from nbflow.flow.notebook import document_of
 from tests.support.kernel import Kernel, NotebookFile
 from tests.support.places import EXAMPLES
 
-pytestmark = pytest.mark.running
+pytestmark = [pytest.mark.running, pytest.mark.usefixtures("folder")]
 
 EXAMPLE = EXAMPLES / "resume.ipynb"
 CELLS = {
@@ -31,14 +31,6 @@ CELLS = {
     "k": "%%step k\nlast = total + box.v",
 }
 MENDED = CELLS | {"d": "%%step d\nq = half / max(x, 1)"}
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    return tmp_path
 
 
 def write(cells: dict[str, str]) -> Path:

@@ -12,7 +12,7 @@ from nbflow.errors import NotFoundError
 from nbflow.flow.notebook import document_of
 from tests.support.kernel import Kernel, NotebookFile
 
-pytestmark = pytest.mark.running
+pytestmark = [pytest.mark.running, pytest.mark.usefixtures("folder")]
 
 CELLS = {
     "load": "%load_ext nbflow",
@@ -20,14 +20,6 @@ CELLS = {
     "halve": "%%step halve --foreach number in numbers\nhalf = number / 2",
     "gather": "%%step gather --join halve\ntotal = sum(each.half for each in inputs)",
 }
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    return tmp_path
 
 
 def write(**changed: str) -> Path:

@@ -22,11 +22,6 @@ from nbflow.store.location import Store, open_store
 from nbflow.store.serialize.pickler import Registry, dump
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "store")
-
-
 def save(store: Store, /, **values: Any) -> tuple[tuple[Group, ...], dict[str, Manifest]]:
     return artifacts.save(store, dump(values, Registry()))
 

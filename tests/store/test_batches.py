@@ -19,20 +19,9 @@ from nbflow.store import batches, records
 from nbflow.store.batches import BatchReader, BatchWriter
 from nbflow.store.location import Store, open_store
 
+pytestmark = pytest.mark.usefixtures("folder")
+
 RUN = "20250101-120000-aaaaaa"
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "store")
 
 
 def record(number: int, *, run: str = RUN, code: str = "c0de") -> Record:

@@ -19,6 +19,8 @@ from nbflow.cli import app
 from nbflow.errors import DamagedError, NotFoundError
 from nbflow.flow.notebook import document_of
 
+pytestmark = pytest.mark.usefixtures("folder")
+
 HARVEST = [
     "import numpy as np",
     "%%step harvest\nyields = np.arange(300_000.0)",
@@ -27,14 +29,6 @@ HARVEST = [
     "%%step store --join sort\ncrates = [float(entry.heap.sum()) for entry in inputs]",
 ]
 TOTAL = float(sum(range(300_000)))
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    return tmp_path
 
 
 def write(cells: list[str], name: str = "farm") -> Path:

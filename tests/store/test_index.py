@@ -15,12 +15,7 @@ import pytest
 from nbflow.model import RunEnded, RunStarted, Tagged, TaskChanged, TaskId
 from nbflow.store import records
 from nbflow.store.index import Index, RunSummary, summarise
-from nbflow.store.location import Store, open_store
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "store")
+from nbflow.store.location import Store
 
 
 @pytest.fixture

@@ -38,11 +38,6 @@ from tests.support.places import ROOT
 KEY = "ab12cd"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(tmp_path / "store")
-
-
 def record(execution: str = "r.s.0", key: str = KEY, created_at: float = 1.0, **more: Any) -> Record:
     fields: dict[str, Any] = {
         "format": FORMAT, "key": key, "execution": execution, "flow": "f", "run": "r", "step": "s", "index": (0, 1),

@@ -14,9 +14,9 @@ import pytest
 from nbflow.errors import OutdatedError
 from nbflow.store.serialize.pickler import Registry
 from nbflow.tracebacks import remember_lines
-from tests.support.dumping import MAIN, clean_main, dumped, in_main, loaded
+from tests.support.dumping import MAIN, dumped, in_main, loaded
 
-__all__ = ["clean_main"]  # a fixture
+pytestmark = pytest.mark.usefixtures("clean_main")
 
 
 def test_definitions_go_by_reference() -> None:

@@ -16,7 +16,6 @@ import pytest
 import nbflow
 from nbflow.store.serialize.pickler import Registry, load
 from tests.support.by_hand import Start
-from tests.support.by_hand import start as start
 from tests.support.dumping import dumped, through
 from tests.support.kernel import NotebookFile
 

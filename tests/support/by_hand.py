@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import pytest
+from collections.abc import Callable
 
 from nbflow.model import RunStarted, TaskChanged
 from nbflow.store import location, records
 from nbflow.store.flows import named_flow, runs_of
-from tests.support.kernel import Kernel, NotebookFile
+from tests.support.kernel import Kernel
 
 Start = Callable[..., Kernel]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """A kernel for a notebook of these cells, by id."""
-    with contextlib.ExitStack() as stack:
-
-        def begin(cells: dict[str, str], **options: object) -> Kernel:
-            notebook = NotebookFile(tmp_path / "flow.ipynb", {"ext": "%load_ext nbflow", **cells})
-            return stack.enter_context(Kernel(notebook, **options))  # type: ignore[arg-type]
-
-        yield begin
 
 
 def executions(kernel: Kernel) -> list[str]:

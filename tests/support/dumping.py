@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from nbflow.store.serialize.pickler import Dumped, Registry, Unstorable, dump, load
 
@@ -52,15 +51,6 @@ class Colour(enum.Enum):
 class Point:
     x: float
     y: list[int]
-
-
-@pytest.fixture(autouse=True)
-def clean_main() -> Any:
-    """`__main__` is put back after each test of a file that imports this."""
-    before = dict(MAIN)
-    yield
-    MAIN.clear()
-    MAIN.update(before)
 
 
 def blocks_of(frame: pd.DataFrame) -> list[Any]:

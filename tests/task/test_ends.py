@@ -14,9 +14,7 @@ import pytest
 import nbflow
 from nbflow.model import Finding
 from tests.engine.test_loops import write_notebook
-from tests.support.by_hand import Start, start, states
-
-__all__ = ["start"]  # a fixture
+from tests.support.by_hand import Start, states
 
 pytestmark = pytest.mark.running
 

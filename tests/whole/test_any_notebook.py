@@ -18,6 +18,8 @@ from nbflow.store.location import open_store
 from tests.support.kernel import Kernel, NotebookFile
 from tests.support.mutants import ODD, broken_by, documents, sources, understand
 
+pytestmark = pytest.mark.usefixtures("folder")
+
 GOOD = "%%step a\nx = 1"
 ALONE = (
     "%",
@@ -36,14 +38,6 @@ ALONE = (
     "\ufeff",
     "'''",
 )
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    return tmp_path
 
 
 def code(text: str = GOOD, **parts: Any) -> dict[str, Any]:

@@ -24,15 +24,9 @@ from nbflow.flow.notebook import document_of
 from nbflow.model import FORMAT
 from nbflow.store.location import open_store
 
+pytestmark = pytest.mark.usefixtures("folder")
+
 GOOD = ["%%step a\nx = 1", "%%step b\ny = x + 1"]
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    return tmp_path
 
 
 def cells(*sources: str) -> str:

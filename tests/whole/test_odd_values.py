@@ -17,11 +17,9 @@ from nbflow.store.serialize.registry import Registry, is_defined_here
 from nbflow.task.definition_state import DefinitionState
 from nbflow.task.join import is_scalar
 from nbflow.task.mutation import is_fixed
-from tests.support.by_hand import Start, start
+from tests.support.by_hand import Start
 from tests.support.odd_values import KINDS, _function
 from tests.support.places import TESTS
-
-__all__ = ["start"]
 
 NAMES = {f"v{number}": name for number, name in enumerate(KINDS)}
 
@@ -63,23 +61,15 @@ LANES = {
 }
 
 
-@pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    return tmp_path
-
-
 def failures(run: nbflow.Run) -> dict[str, Any]:
     return {step.name: str(task.error) for step in run.steps() for task in step.tasks if task.error is not None}
 
 
 @pytest.mark.running
 @pytest.mark.parametrize("lane", LANES)
-def test_a_step_that_leaves_them_is_done(lane: str, work: Path) -> None:
+def test_a_step_that_leaves_them_is_done(lane: str, folder: Path) -> None:
     below = "%%step below\nend = 1" if "foreach" in LANES[lane] else "%%step below\nend = fine + 1"
-    run = nbflow.run(write(work, "from odd import KINDS", f"%%step make{LANES[lane]}\n{ALL}\nfine = 1", below))
+    run = nbflow.run(write(folder, "from odd import KINDS", f"%%step make{LANES[lane]}\n{ALL}\nfine = 1", below))
     assert failures(run) == {}
     kept = run["make"].tasks[0].artifacts
     assert kept.keys() >= {*NAMES, "fine"} - {name for name, kind in NAMES.items() if "module" in kind}
@@ -89,10 +79,10 @@ def test_a_step_that_leaves_them_is_done(lane: str, work: Path) -> None:
 
 
 @pytest.mark.running
-def test_who_reads_one_is_told(work: Path) -> None:
+def test_who_reads_one_is_told(folder: Path) -> None:
     cells = [f"%%step make\nodd = KINDS['a mock of a dict']()\nlazy = KINDS[{[*KINDS][8]!r}]()\nfine = 1"]
     cells += ["%%step read\nlen(odd)\nshown = 1", "%%step other\nend = fine"]
-    run = nbflow.run(write(work, "from odd import KINDS", *cells))
+    run = nbflow.run(write(folder, "from odd import KINDS", *cells))
     (told,) = failures(run).values()
     assert "odd" in told
     assert "cannot be stored" in told
@@ -116,13 +106,13 @@ def test_by_hand(start: Start) -> None:
 
 
 @pytest.mark.running
-def test_beside_the_notebook(work: Path) -> None:
+def test_beside_the_notebook(folder: Path) -> None:
     """In a module of its own, in a list that another name shares, in what a function and a class hold."""
-    (work / "held.py").write_text(
+    (folder / "held.py").write_text(
         "from odd import KINDS\nALL = {name: make() for name, make in KINDS.items()}\nNAME = 1\n"
     )
     run = nbflow.run(write(
-        work, "import held\nfrom odd import KINDS\nclass Held:\n    pass\ndef keep(given=[]):\n    return given",
+        folder, "import held\nfrom odd import KINDS\nclass Held:\n    pass\ndef keep(given=[]):\n    return given",
         "%%step make\nparts = [1]\nheld_here = [parts, held.ALL]\nHeld.all = list(held.ALL.values())\n"
         "keep().extend(held.ALL.values())\nheld.NAME = 2\nfine = 1",
         "%%step below\nend = fine + len(parts)",

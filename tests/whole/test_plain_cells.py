@@ -16,13 +16,11 @@ from nbflow.model import Flow, Step
 from nbflow.render import table
 from nbflow.runs import exporting, launch
 from nbflow.runs.client import Run
-from tests.support.by_hand import Start, start
+from tests.support.by_hand import Start
 from tests.support.kernel import Kernel, NotebookFile
 from tests.support.nursery import Nursery
 from tests.support.plain import run_plainly
 from tests.support.plain_kinds import KINDS, SHARED, Kind, cells_of
-
-__all__ = ["start"]
 
 GROUP = 12
 GROUPS = [range(at, min(at + GROUP, len(KINDS))) for at in range(0, len(KINDS), GROUP)]

@@ -1,0 +1,33 @@
+"""What tests of several folders begin with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.by_hand import Start
+from tests.support.kernel import Kernel, NotebookFile
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, with a cache of its own and the datastore beside the notebook."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NBFLOW_STORE", raising=False)
+    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """A kernel for a notebook of these cells, by id."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(cells: dict[str, str], **options: object) -> Kernel:
+            notebook = NotebookFile(tmp_path / "flow.ipynb", {"ext": "%load_ext nbflow", **cells})
+            return stack.enter_context(Kernel(notebook, **options))  # type: ignore[arg-type]
+
+        yield begin
