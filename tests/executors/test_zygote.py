@@ -19,6 +19,7 @@ from nbflow.model import Ended, Output, Started
 from tests.conformance.executor import ExecutorConformance, wait_gone
 from tests.support.places import ROOT
 from tests.support.tasks import Tasks
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.running, pytest.mark.skipif(sys.platform != "linux", reason="forks from a zygote")]
 
@@ -67,11 +68,14 @@ def test_new_modules_start_a_new_zygote_beside_the_old_one(own: Tasks) -> None:
     assert isinstance(executor.lane, ZygoteLane)
     own.run("1")
     first = zygote_pid(executor)
-    spec, running = own.submit("import time\ntime.sleep(1.5)\nprint('still here')")
+    spec, running = own.submit(
+        "import pathlib, time\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.01)\nprint('still here')"
+    )
     own.run("1", preload=("decimal",))
     assert executor.lane._zygotes[-1].ready.wait(20)
     assert own.run("import sys\n'decimal' in sys.modules", preload=("decimal",)).shown == "True"
     assert zygote_pid(executor) != first
+    (own.folder / "go").touch()
     assert own.finish(spec, running).stdout == "still here\n"
     assert wait_gone(first)
 
@@ -205,13 +209,16 @@ def test_nothing_is_left_after_many_tasks(own: Tasks) -> None:
     assert isinstance(executor, LocalExecutor)
     for _ in range(30):
         own.run("x = 1")
-    time.sleep(1.0)
     pid = zygote_pid(executor)
-    before = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+    def open_files() -> int:
+        return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+    def children() -> list[str]:
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+    eventually(lambda: len(children()) <= 2)
+    before = open_files()
     for _ in range(60):
         own.run("x = 1")
-    time.sleep(1.0)
-    after = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    assert after <= before + 8
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    assert len(children) <= 2
+    eventually(lambda: open_files() <= before + 8 and len(children()) <= 2)

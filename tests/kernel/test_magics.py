@@ -10,6 +10,7 @@ import pytest
 
 from nbflow.kernel.magics import transform
 from tests.support.kernel import Executed, Kernel, NotebookFile
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.running
 
@@ -84,8 +85,11 @@ def test_await_works(kernel: Kernel) -> None:
 )
 def test_interrupt_ends_the_cell_at_once(kernel: Kernel, body: str) -> None:
     kernel.execute("outside = 'kept'")
-    request = kernel.send(f"%%step interrupted\n{body}", "interrupted-cell")
-    time.sleep(0.7)
+    begun = kernel.notebook.path.with_name("begun")
+    begun.unlink(missing_ok=True)
+    source = f"%%step interrupted\nimport pathlib\npathlib.Path('begun').touch()\n{body}"
+    request = kernel.send(source, "interrupted-cell")
+    eventually(begun.exists)
     began = time.monotonic()
     kernel.interrupt()
     executed = kernel.collect(request)

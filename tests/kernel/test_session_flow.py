@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.by_hand import CHAIN, PLAIN, Start, executions
 from tests.support.kernel import Kernel, NotebookFile
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.running
 
@@ -51,9 +52,10 @@ def test_failed_flow_run_raises(start: Start) -> None:
 
 
 def test_interrupt_cancels_the_run(start: Start) -> None:
-    kernel = start({"slow": "%%step slow\nimport time\nfor _ in range(200):\n    time.sleep(0.1)\nx = 1"})
+    slow = "import pathlib, time\npathlib.Path('begun').touch()\nfor _ in range(200):\n    time.sleep(0.1)\nx = 1"
+    kernel = start({"slow": f"%%step slow\n{slow}"})
     request = kernel.send("%flow run")
-    time.sleep(3)
+    eventually(kernel.notebook.path.with_name("begun").exists)
     began = time.monotonic()
     kernel.interrupt()
     executed = kernel.collect(request)

@@ -17,6 +17,7 @@ from jupyter_client.jsonutil import json_default
 
 from nbflow.page.messages import CONTROL, EVENTS, PROTOCOL
 from tests.support.kernel import Kernel, NotebookFile
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.running
 
@@ -371,11 +372,11 @@ def test_first_commands_in_the_main_thread_do_not_bind_later_ones(kernel: Kernel
         pytest.skip("before version 7 ipykernel hears nothing while a cell runs; pages interrupt it instead")
     page.ask("hello")
     page.subshell = page._subshell()
-    message = kernel.send("import time; time.sleep(3)", "scratch")
-    time.sleep(0.3)
-    began = time.monotonic()
-    page.ask("hello")
-    assert time.monotonic() - began < 1.5
+    waits = "while not pathlib.Path('go').exists():\n    time.sleep(0.01)"
+    message = kernel.send(f"import pathlib, time\npathlib.Path('begun').touch()\n{waits}", "scratch")
+    eventually(kernel.notebook.path.with_name("begun").exists)
+    page.ask("hello")  # answered before the cell may end
+    kernel.notebook.path.with_name("go").touch()
     assert reply(kernel, message)["status"] == "ok"
 
 

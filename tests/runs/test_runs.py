@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from nbflow.errors import OptionError
 from nbflow.flow.notebook import document_of
 from nbflow.model import Snapshot, TaskChanged, TaskOutput
 from nbflow.runs import compare
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.running
 
@@ -86,7 +86,7 @@ def test_follow_and_cancel_from_another_process(capsys: pytest.CaptureFixture[st
 
     follower = threading.Thread(target=run.follow, args=(watch,))
     follower.start()
-    time.sleep(1.0)
+    eventually(lambda: any(isinstance(e, TaskOutput) and "turn 0" in e.output.get("text", "") for _, e in seen))
     assert app.main(["cancel", run.id]) == 0
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, (out, err)
