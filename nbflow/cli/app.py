@@ -20,11 +20,24 @@ import msgspec
 
 from nbflow.cli import terminal
 from nbflow.cli.exit_codes import CANCELLED, DONE, FAILED, UNUSABLE, USAGE, code_of, exit_code, interrupts
-from nbflow.cli.runs import attach, card, diff, fsck, gc, json_option, store_option, tag
+from nbflow.cli.runs import (
+    attach,
+    cancel,
+    card,
+    diff,
+    fsck,
+    gc,
+    json_option,
+    logs,
+    runs,
+    show,
+    store_option,
+    tag,
+)
 from nbflow.errors import NbflowError, NotFoundError, OptionError, PlanError, nearest
 from nbflow.model import Parameter
-from nbflow.render import dag, json_lines, listing, preview, table
-from nbflow.runs import client, exporting, launch, printed
+from nbflow.render import dag, json_lines, preview, table
+from nbflow.runs import client, exporting, launch
 from nbflow.runs.run_options import RunOptions
 
 
@@ -148,7 +161,7 @@ def cli() -> None:
     """
 
 
-for command in (attach, card, diff, fsck, gc, tag):
+for command in (attach, cancel, card, diff, fsck, gc, logs, runs, show, tag):
     cli.add_command(command)
 
 
@@ -305,20 +318,6 @@ def _run(path: str, options: RunOptions, as_json: bool) -> int:
     return exit_code(snapshot)
 
 
-@cli.command()
-@click.argument("name", metavar="RUN")
-@store_option
-def cancel(name: str, store: str | None) -> int:
-    """Ask a run to stop, wherever it runs."""
-    past = client.Run(name, store)
-    if past.finished:
-        print(f"{past.flow}/{past.id} has ended already: {past.status}")
-        return DONE
-    past.cancel()
-    print(f"{past.flow}/{past.id} was asked to stop")
-    return DONE
-
-
 # ---------------------------------------------------------------- a notebook, without running it
 
 
@@ -382,70 +381,6 @@ def why(notebook: str, step: str, cost: bool, as_json: bool, **options: Any) -> 
     path, run_options = _run_options(notebook, **options)
     answer = launch.why(path, step, run_options, cost=cost)
     print(json_lines.plain(answer) if as_json else table.why_text(step, answer))
-    return DONE
-
-
-# ---------------------------------------------------------------- runs
-
-
-@cli.command()
-@click.option("--tag", "tags", multiple=True, metavar="T", help="Only runs with this tag; again for others.")
-@click.option("--flow", metavar="FLOW", help="Only runs of this flow.")
-@click.option("--status", type=click.Choice(["running", "done", "failed", "cancelled", "lost"]))
-@click.option("--all", "all_runs", is_flag=True, help="Also cells run by hand, and runs of some steps only.")
-@store_option
-@json_option
-def runs(
-    tags: tuple[str, ...], flow: str | None, status: str | None, all_runs: bool, store: str | None, as_json: bool
-) -> int:
-    """List runs of whole flows, newest first."""
-    summaries = [summary for summary in client.list_runs(store, flow, tags) if status in (None, summary.status)]
-    listed = [summary for summary in summaries if all_runs or summary.is_whole]
-    if as_json:
-        for summary in listed:
-            print(json_lines.line("run", summary.created_at, summary.run, msgspec.to_builtins(summary)))
-        return DONE
-    print(listing.runs_text([client.row(summary) for summary in listed], time.time()))
-    if len(summaries) > len(listed):
-        print(listing.left_out(len(summaries) - len(listed)))
-    return DONE
-
-
-@cli.command()
-@click.argument("name", metavar="RUN[/STEP[/ITEM]][/NAME]")
-@click.option("--notebook", "target", metavar="FILE", help="Write the run's notebook, with outputs, to FILE.")
-@store_option
-def show(name: str, target: str | None, store: str | None) -> int:
-    """Show a run, a step or an artifact's value."""
-    place = client.locate(name, store)
-    if isinstance(place, client.Step) and len(place) == 1:
-        place = place.task
-    if target is not None:
-        if not isinstance(place, client.Run):
-            raise click.UsageError("--notebook needs a run, not a part of it")
-        printed.write_text(target, place.notebook_with_outputs())
-        print(f"wrote {target}")
-    elif isinstance(place, client.Artifact):
-        print(terminal.artifact_text(place.manifest))
-        if place.stored:
-            print(place.value)
-    else:
-        print(repr(place))
-        if isinstance(place, client.Run):
-            print(terminal.facts_text(place.params, place.tags, place.metadata))
-    return DONE
-
-
-@cli.command()
-@click.argument("name", metavar="RUN/STEP[/ITEM]")
-@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Not the last attempt but this one.")
-@store_option
-def logs(name: str, attempt: int | None, store: str | None) -> int:
-    """Print what a step printed and displayed.
-
-    What it wrote to standard error goes there.
-    """
-    printed.print_logs(name, attempt, store)
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""Commands on past and present runs: `attach`, `diff`, `gc`, `tag`."""
+"""Commands on past and present runs: `runs`, `show`, `logs`, `cancel`, `attach`, `diff`, `gc`, `fsck` and others."""
 
 from __future__ import annotations
 
@@ -13,14 +13,89 @@ import msgspec
 from nbflow.cli import terminal
 from nbflow.cli.exit_codes import DONE, FAILED, exit_code, interrupts
 from nbflow.flow.options import parse_size
-from nbflow.render import json_lines, preview, table
+from nbflow.render import json_lines, listing, preview, table
 from nbflow.runs import client, compare, garbage, integrity
-from nbflow.runs.printed import write_text
+from nbflow.runs.printed import print_logs, write_text
 from nbflow.store.location import open_store, store_at, store_url
 from nbflow.store.settings import most_bytes
 
 store_option = click.option("--store", metavar="URL", help="The datastore: a folder or an fsspec URL.")
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, and nothing else.")
+
+
+@click.command()
+@click.option("--tag", "tags", multiple=True, metavar="T", help="Only runs with this tag; again for others.")
+@click.option("--flow", metavar="FLOW", help="Only runs of this flow.")
+@click.option("--status", type=click.Choice(["running", "done", "failed", "cancelled", "lost"]))
+@click.option("--all", "all_runs", is_flag=True, help="Also cells run by hand, and runs of some steps only.")
+@store_option
+@json_option
+def runs(
+    tags: tuple[str, ...], flow: str | None, status: str | None, all_runs: bool, store: str | None, as_json: bool
+) -> int:
+    """List runs of whole flows, newest first."""
+    summaries = [summary for summary in client.list_runs(store, flow, tags) if status in (None, summary.status)]
+    listed = [summary for summary in summaries if all_runs or summary.is_whole]
+    if as_json:
+        for summary in listed:
+            print(json_lines.line("run", summary.created_at, summary.run, msgspec.to_builtins(summary)))
+        return DONE
+    print(listing.runs_text([client.row(summary) for summary in listed], time.time()))
+    if len(summaries) > len(listed):
+        print(listing.left_out(len(summaries) - len(listed)))
+    return DONE
+
+
+@click.command()
+@click.argument("name", metavar="RUN[/STEP[/ITEM]][/NAME]")
+@click.option("--notebook", "target", metavar="FILE", help="Write the run's notebook, with outputs, to FILE.")
+@store_option
+def show(name: str, target: str | None, store: str | None) -> int:
+    """Show a run, a step or an artifact's value."""
+    place = client.locate(name, store)
+    if isinstance(place, client.Step) and len(place) == 1:
+        place = place.task
+    if target is not None:
+        if not isinstance(place, client.Run):
+            raise click.UsageError("--notebook needs a run, not a part of it")
+        write_text(target, place.notebook_with_outputs())
+        print(f"wrote {target}")
+    elif isinstance(place, client.Artifact):
+        print(terminal.artifact_text(place.manifest))
+        if place.stored:
+            print(place.value)
+    else:
+        print(repr(place))
+        if isinstance(place, client.Run):
+            print(terminal.facts_text(place.params, place.tags, place.metadata))
+    return DONE
+
+
+@click.command()
+@click.argument("name", metavar="RUN/STEP[/ITEM]")
+@click.option("--attempt", type=click.IntRange(1), metavar="N", help="Not the last attempt but this one.")
+@store_option
+def logs(name: str, attempt: int | None, store: str | None) -> int:
+    """Print what a step printed and displayed.
+
+    What it wrote to standard error goes there.
+    """
+    print_logs(name, attempt, store)
+    return DONE
+
+
+@click.command()
+@click.argument("name", metavar="RUN")
+@store_option
+def cancel(name: str, store: str | None) -> int:
+    """Ask a run to stop, wherever it runs."""
+    past = client.Run(name, store)
+    if past.finished:
+        print(f"{past.flow}/{past.id} has ended already: {past.status}")
+        return DONE
+    past.cancel()
+    print(f"{past.flow}/{past.id} was asked to stop")
+    return DONE
 
 
 @click.command()
