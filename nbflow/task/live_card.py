@@ -21,7 +21,7 @@ RATE = 2_000_000
 
 
 class Board:
-    """One card of the running task; parts are anything that a card can show, see `nbflow.cards`."""
+    """One card of the running task; parts are anything that a card can show, see `nbflow.render.components`."""
 
     def __init__(self, name: str, title: str, step: str, run: str) -> None:
         self._lock = threading.RLock()
@@ -116,7 +116,7 @@ class Boards:
     """`from nbflow import card`: the running task's card, and by name as many more of them as it likes.
 
     `card.append(part)`, `card.extend(parts)`, `card.clear()`, `card["errors"].append(part)`; a part is a component
-    (`card.Table(df)`, all of `nbflow.cards`) or anything that one can show: text, data frames, figures, exceptions.
+    (`card.Table(df)`, all of `render/components`) or anything that one can show: text, data frames, figures, exceptions.
     In a plain cell the card is shown and not kept.
     """
 
