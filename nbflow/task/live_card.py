@@ -116,7 +116,7 @@ class Boards:
     """`from nbflow import card`: the running task's card, and by name as many more of them as it likes.
 
     `card.append(part)`, `card.extend(parts)`, `card.clear()`, `card["errors"].append(part)`; a part is a component
-    (`card.Table(df)`, all of `render/components`) or anything that one can show: text, data frames, figures, exceptions.
+    (`card.Table(df)` and others) or anything that one can show: text, data frames, figures, exceptions.
     In a plain cell the card is shown and not kept.
     """
 
