@@ -10,7 +10,6 @@ import pytest
 
 from nbflow.kernel.magics import transform
 from tests.support.kernel import Executed, Kernel, NotebookFile
-from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.running
 
@@ -85,11 +84,9 @@ def test_await_works(kernel: Kernel) -> None:
 )
 def test_interrupt_ends_the_cell_at_once(kernel: Kernel, body: str) -> None:
     kernel.execute("outside = 'kept'")
-    begun = kernel.notebook.path.with_name("begun")
-    begun.unlink(missing_ok=True)
-    source = f"%%step interrupted\nimport pathlib\npathlib.Path('begun').touch()\n{body}"
-    request = kernel.send(source, "interrupted-cell")
-    eventually(begun.exists)
+    request = kernel.send(f"%%step interrupted\nprint('begun', flush=True)\n{body}", "interrupted-cell")
+    while kernel.client.get_iopub_msg(timeout=60)["msg_type"] != "stream":
+        pass  # no file tells that it has begun: steps below that start programs would read what this one has written
     began = time.monotonic()
     kernel.interrupt()
     executed = kernel.collect(request)
