@@ -406,7 +406,7 @@ def test_files_and_environment_give_parameters(notebook: Path, tmp_path: Path, m
     run = nbflow.run(notebook, params_file=tmp_path / "p.yaml", params={"limit": 3})
     assert run.data.found[1:] == [0.5, 5.0, "slow", 3, "out", "2025-03-04"]
     (tmp_path / "p.yaml").write_text("- 1\n")
-    with pytest.raises(ParameterError, match="no names with values"):
+    with pytest.raises(ParameterError, match="is no mapping of names to values"):
         nbflow.run(notebook, params_file=tmp_path / "p.yaml")
 
 

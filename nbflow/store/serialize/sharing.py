@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nbflow.analysis.effects import AXES
+from nbflow.store.serialize.inspection import attribute
 from nbflow.store.serialize.pickler import Dumped, Unstorable, dump
 from nbflow.store.serialize.registry import Registry
 
@@ -68,7 +69,8 @@ def _axes(values: Mapping[str, Any]) -> list[frozenset[str]]:
 
 
 def _axes_of(value: Any, pandas: Any) -> Sequence[Any]:
-    return value.axes if issubclass(type(value), (pandas.DataFrame, pandas.Series)) else ()
+    kinds = (pandas.DataFrame, pandas.Series)
+    return attribute(value, "axes", ()) if issubclass(type(value), kinds) else ()  # a half made frame has none
 
 
 def _names(each: Dumped | Unstorable) -> tuple[str, ...]:
