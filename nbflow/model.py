@@ -393,7 +393,7 @@ class Observations(Frozen, frozen=True, kw_only=True):
     modules: tuple[str, ...] = ()  # top-level installed modules that were imported, for preloading
     volatile: tuple[str, ...] = ()  # "socket", "subprocess", "database", "clock", "random"
     asked: tuple[Asked, ...] = ()
-    kernel: tuple[str, ...] = ()  # `module.name`s of the notebook's own modules that were not as their files have them
+    kernel: tuple[str, ...] = ()  # what it read as only a kernel had it: changed modules, sets' order
 
 
 class KeyParts(Frozen, frozen=True, kw_only=True):

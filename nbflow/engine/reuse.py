@@ -48,7 +48,7 @@ def holds(
 def _kernel_holds(names: Collection[str]) -> Reason | None:
     if not names:
         return None
-    return ("input", f"it read {', '.join(names)} as changed in a kernel, not as its file says")
+    return ("input", f"it read {', '.join(names)} as only a kernel had it")
 
 
 def _files_hold(files: dict[str, str], folder: str) -> Reason | None:

@@ -380,7 +380,8 @@ class KernelTask:
         try:
             if begun:
                 seen = stage.observer.stop(self._seen())
-                self.observations = msgspec.structs.replace(seen, kernel=self._foreign)
+                orders = (f"the order of {name}" for name in stage.disordered)
+                self.observations = msgspec.structs.replace(seen, kernel=(*self._foreign, *orders))
                 self.kernel.process.see(stage.process)
             if succeeded and begun:
                 left = self._left() if self._skipped is None else stage.skipped(self._skipped)

@@ -163,6 +163,7 @@ class Stages:
         self.imports = imports
         self.definitions = Definitions((), {}, registry)
         self.findings: list[Finding] = []
+        self.disordered: tuple[str, ...] = ()  # inputs whose sets are iterated in another order here
         self.costs = Costs()
         self.created_at = time.time()
         self.elapsed = 0.0
@@ -188,7 +189,7 @@ class Stages:
     def _see_order(self) -> None:
         """Say which inputs hold sets that are iterated in another order here than where they were made."""
         spec = self.spec
-        names = sorted(self.registry.disordered & spec.inputs.keys())
+        self.disordered = names = tuple(sorted(self.registry.disordered & spec.inputs.keys()))
         self.registry.disordered.clear()
         if names:
             self.findings.append(Finding(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import nbflow
 from nbflow.store import location, records
 from tests.support.by_hand import Start, states
 from tests.support.kernel import Kernel, NotebookFile
@@ -328,3 +329,17 @@ def test_a_step_in_a_process_shares_with_what_cells_below_it_change(start: Start
     assert kernel.ok("a", "build", "grow", "show").stdout == "[1, 2] True\n"
     kernel.restart()
     assert "[1, 2] True\n" in kernel.ok("a", "build", "grow", "show").stdout
+
+
+def test_what_saw_another_order_of_a_set_counts_in_this_kernel_alone(start: Start) -> None:
+    cells = {
+        "words": "%%step words\nwords = {f'w{i}' for i in range(50)}\nfirst = next(iter(words))",
+        "place": "%%step place\nplace = list(words).index(first)",
+    }
+    kernel = start(cells, env={"PYTHONHASHSEED": "7"})
+    assert nbflow.run(kernel.notebook.path)["place"].task.data.place == 0
+    kernel.ok("place")  # reused
+    assert "sets there have another order" in kernel.ok("place").stderr
+    assert kernel.value("place") != "0"
+    kernel.execute("%flow status")  # stored
+    assert nbflow.run(kernel.notebook.path)["place"].task.data.place == 0
