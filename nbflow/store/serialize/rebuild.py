@@ -263,9 +263,9 @@ SMALLEST = 8
 """The places of a small set's table."""
 
 
-Way = tuple[tuple[int, ...], int, tuple[int, ...]]
-"""Which elements (by their places in the order) are added last, the size of the table (0: as it grows by itself), and
-at which of its places elements have lain that were taken out again."""
+Way = tuple[tuple[int, ...], int, tuple[int, ...]] | tuple[tuple[int, ...], int, tuple[int, ...], int]
+"""Which elements (by their places in the order) are added last, the size of the table (0: as it grows by itself), at
+which of its places elements have lain that were taken out again, and how many were added only after that (none)."""
 
 
 def keeps(value: Iterable[Any], items: Iterable[Any]) -> bool:
@@ -282,9 +282,13 @@ def fill_set(value: set[Any], state: tuple[list[Any], Way]) -> bool:
 
 def make_frozenset(items: list[Any], way: Way) -> frozenset[Any]:
     """Return a frozenset of elements, added in a way that keeps their order."""
-    first, rest, fillers = _parts(items, way)
-    value = frozenset().union(first, rest) if first else frozenset(rest)
-    return value.difference(fillers) if fillers else value
+    first, rest, fillers, after = _parts(items, way)
+    if after:
+        value: set[Any] = set()
+        _add(value, items, way)
+        return frozenset(value)
+    frozen = frozenset().union(first, rest) if first else frozenset(rest)
+    return frozen.difference(fillers) if fillers else frozen
 
 
 class _Filler:
@@ -300,29 +304,32 @@ class _Filler:
 
 
 def _add(value: set[Any], items: list[Any], way: Way) -> None:
-    first, rest, fillers = _parts(items, way)
+    first, rest, fillers, after = _parts(items, way)
     value.update(first)
     value.update(rest)
     for filler in fillers:
         value.discard(filler)
+    value.update(after)
 
 
-def _parts(items: list[Any], way: Way) -> tuple[dict[Any, None], list[Any], list[_Filler]]:
-    """Return what is added at once, what is added one by one after it, and what of all that is taken out again.
+def _parts(items: list[Any], way: Way) -> tuple[dict[Any, None], list[Any], list[_Filler], list[Any]]:
+    """Return what is added at once, then one by one, what of that is taken out again, and what is added after that.
 
     A set's table is made larger than twice the dict that it is to take.
     """
-    late, size, fill_places = way
+    late, size, fill_places, *last = way
     if late:
         ends = [-1, *sorted(late), len(items)]
-        others = [items[before + 1 : after] for before, after in pairwise(ends)]
+        others = [items[start + 1 : end] for start, end in pairwise(ends)]
         items = [*chain.from_iterable(others), *(items[at] for at in late)]
+    ahead = len(items) - sum(last)
+    items, after = items[:ahead], items[ahead:]
     if not size:
-        return {}, items, []
+        return {}, items, [], after
     fillers = [_Filler(place) for place in fill_places]
     arranged = [*fillers, *items]
     if size == SMALLEST:
-        return {}, arranged, fillers
+        return {}, arranged, fillers, after
     at_once = max(size // 4, 5)
     more = [_Filler(-1 - place) for place in range(at_once - len(arranged))]
-    return dict.fromkeys([*arranged[:at_once], *more]), arranged[at_once:], [*fillers, *more]
+    return dict.fromkeys([*arranged[:at_once], *more]), arranged[at_once:], [*fillers, *more], after

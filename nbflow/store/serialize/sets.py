@@ -12,6 +12,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, combinations, permutations
 from typing import Any
 
 from nbflow.store.serialize.rebuild import SMALLEST, Way, fill_set, keeps, make_frozenset
@@ -80,6 +81,19 @@ def _ways(value: Any, items: list[Any]) -> Iterator[Way]:
     ways: list[Way] = [(late, size, ()), (late, 0, ())]
     yield from ways if len(items) >= size // 4 else reversed(ways)
     yield late, size, tuple(place for place, hashed in enumerate(table.hashes) if hashed == GONE)
+    if size == SMALLEST:
+        yield from _searched(len(items))
+
+
+def _searched(count: int) -> Iterator[Way]:
+    """Yield the ways into a smallest table in which an element took the place of one that was taken out.
+
+    Two elements may then each lie where the other wanted to, which no order of adding explains; there are few to try.
+    """
+    for gone in chain.from_iterable(combinations(range(SMALLEST), number) for number in (1, 2)):
+        for late in permutations(range(count)):
+            for after in range(1, count):
+                yield late, SMALLEST, gone, after
 
 
 def _serves(kind: type, items: list[Any], way: Way) -> bool:
