@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -37,6 +37,14 @@ def pack(values: Sequence[InputValue]) -> tuple[tuple[Group, ...], Callable[[Inp
     return tuple(order), lambda value: Ref(name=value.artifact.name, group=groups[value.group.id, value.group.names])
 
 
+def as_replay(definition: Definition, binds: Mapping[str, Ref] | None = None) -> Replay:
+    """Return what replays a definition, with these names bound just for it."""
+    return Replay(
+        id=definition.id, kind=definition.kind, cell=definition.cell, position=definition.position,
+        line=definition.line, source=definition.source, names=definition.names, binds=dict(binds or {}),
+    )  # fmt: skip
+
+
 def replay_of(
     flow: Flow, step: Step, resolved: Resolved, ref: Callable[[InputValue], Ref]
 ) -> tuple[tuple[Replay, ...], tuple[Replay, ...]]:
@@ -44,10 +52,7 @@ def replay_of(
 
     def entry(definition: Definition) -> Replay:
         binds = {name: ref(value) for (order, name), value in resolved.binds.items() if order == definition.order}
-        return Replay(
-            id=definition.id, kind=definition.kind, cell=definition.cell, position=definition.position,
-            line=definition.line, source=definition.source, names=definition.names, binds=binds,
-        )  # fmt: skip
+        return as_replay(definition, binds)
 
     before = tuple(
         entry(flow.definitions[order]) for order in resolved.definitions

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 from nbflow.analysis.effects import PROCESS, owner_of, state_of
 from nbflow.engine.inputs import InputValue
+from nbflow.engine.keys import as_replay
 from nbflow.flow.scope import gather
 from nbflow.kernel.task import Kernel, execute
 from nbflow.kernel.versions import Ledger
-from nbflow.model import Cell, Definition, Flow, Replay
+from nbflow.model import Cell, Definition, Flow
 from nbflow.task import random_state, replay
 from nbflow.task.definition_state import is_stateful
 
@@ -128,16 +129,3 @@ class Waiting:
             for name in each.names:
                 self._set_state(name)
             self.drop(each.names)
-
-
-def as_replay(definition: Definition) -> Replay:
-    """Return what replays a definition, with nothing bound just for it."""
-    return Replay(
-        id=definition.id,
-        kind=definition.kind,
-        cell=definition.cell,
-        position=definition.position,
-        line=definition.line,
-        source=definition.source,
-        names=definition.names,
-    )

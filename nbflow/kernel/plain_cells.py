@@ -10,11 +10,11 @@ from typing import Any
 
 from nbflow.analysis.cell import analyse
 from nbflow.analysis.effects import PROCESS
+from nbflow.engine.keys import as_replay
 from nbflow.errors import NbflowError
 from nbflow.flow import findings
 from nbflow.kernel.carried import Place, place_of
 from nbflow.kernel.flow_run import say
-from nbflow.kernel.lazy_names import as_replay
 from nbflow.kernel.namespace import is_own
 from nbflow.kernel.scratch_cells import VAGUE
 from nbflow.kernel.task import KernelTask

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from nbflow.engine.claims import Claim
 from nbflow.engine.events import not_held
+from nbflow.engine.keys import as_replay
 from nbflow.errors import NbflowError
 from nbflow.flow import findings
 from nbflow.flow.definitions import parsed
@@ -18,7 +19,6 @@ from nbflow.flow.loops import next_turn, own_tasks
 from nbflow.kernel import recorder
 from nbflow.kernel.carried import place_of
 from nbflow.kernel.flow_run import FlowRun, say
-from nbflow.kernel.lazy_names import as_replay
 from nbflow.kernel.screen import RunScreen, StepScreen
 from nbflow.kernel.task import KernelTask
 from nbflow.kernel.upstream import refuse

@@ -13,6 +13,7 @@ from nbflow.analysis.effects import owner_of
 from nbflow.engine import facts
 from nbflow.engine.events import Decision
 from nbflow.engine.inputs import InputValue
+from nbflow.engine.keys import as_replay
 from nbflow.engine.lookup import Lookup
 from nbflow.errors import NbflowError
 from nbflow.flow import findings
@@ -21,7 +22,7 @@ from nbflow.kernel.carried import Place, place_of
 from nbflow.kernel.document import Document
 from nbflow.kernel.feed import Audience
 from nbflow.kernel.flow_run import FlowRun, say
-from nbflow.kernel.lazy_names import Waiting, as_replay
+from nbflow.kernel.lazy_names import Waiting
 from nbflow.kernel.recorder import Recorder
 from nbflow.kernel.scratch_cells import Scratch
 from nbflow.kernel.session_run import Journal
