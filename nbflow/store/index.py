@@ -107,11 +107,8 @@ class Index:
 
     # -- runs
 
-    def put_run(self, summary: RunSummary, stamp: int = 0) -> None:
-        """Remember a run as it is now; `stamp`: when its events changed last (ns), 0 to read them again."""
-        self._put([(summary, stamp)])
-
-    def _put(self, summaries: Sequence[tuple[RunSummary, int]]) -> None:
+    def put_runs(self, summaries: Sequence[tuple[RunSummary, int]]) -> None:
+        """Remember runs as they are now, each with when its events changed last (ns), 0 to read them again."""
         rows = [(each.folder, each.run, each.created_at, stamp, msgspec.json.encode(each)) for each, stamp in summaries]
         self._file.use(lambda db: db.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", rows), None)
 
@@ -154,7 +151,7 @@ class Index:
                 current[key] = summary
         fresh = _read_summaries(store, list(stale))
         if fresh:
-            self._put([(summary, stale[summary.folder, summary.run]) for summary in fresh])
+            self.put_runs([(summary, stale[summary.folder, summary.run]) for summary in fresh])
         required = set(tags)
         matching = [each for each in (*current.values(), *fresh) if required <= set(each.tags)]
         return sorted(matching, key=lambda each: (each.run, each.created_at), reverse=True)

@@ -264,11 +264,12 @@ class Store(ABC):
         mark = self.verified.marks({segment.hash: look}).get(segment.hash)
         if mark is not None and mark.stamp == look.stamp:
             return mark.whole
-        if mark is None and not verify:
-            return True
-        return self._verify(segment, look)
+        return self._is_whole(segment, look, is_new=mark is None, verify=verify)
 
-    def _verify(self, segment: Segment, look: Look) -> bool:
+    def _is_whole(self, segment: Segment, look: Look, *, is_new: bool, verify: bool) -> bool:
+        """Return whether a segment of the right length is whole, of which this machine's marks do not say it."""
+        if is_new and not verify:
+            return True
         data = self.read_many([path := segment_path(segment.hash)]).get(path)
         whole = data is not None and hash_of(data) == segment.hash
         self.verified.put({segment.hash: SegmentMark(look.stamp, whole)})

@@ -218,14 +218,9 @@ class RemoteStore(Store):
         size = int(about.get("size") or 0)
         return Look(size, f"{size} {about.get('ETag') or _mtime(about)}")
 
-    def has_segment(self, segment: Segment, *, verify: bool = False) -> bool:
-        """Return whether the store holds a segment; to verify it, it is fetched, unless a verified copy lies here."""
-        look = self.look(segment_path(segment.hash))
-        if look is None or look.size != segment.length:
-            return False
-        mark = self.verified.marks({segment.hash: look}).get(segment.hash)
-        if mark is not None and mark.stamp == look.stamp:
-            return mark.whole
+    def _is_whole(self, segment: Segment, look: Look, *, is_new: bool, verify: bool) -> bool:
+        """Return whether a segment is whole; to verify it, it is fetched, unless a verified copy lies here."""
+        del look, is_new
         if verify and not self._cache.has_segment(segment):
             try:
                 self._fetch_one(segment)

@@ -181,7 +181,7 @@ index = Index("url", Path(sys.argv[1]))
 for number in range(60):
     run = f"{sys.argv[2]}-{number}"
     summary = RunSummary(folder="f", flow="f", run=run, status="done", created_at=float(number), finished_at=1.0)
-    index.put_run(summary, 1)
+    index.put_runs([(summary, 1)])
     index.add_duration("f", sys.argv[2], 1.0, float(number))
     index.known()
 """
