@@ -23,18 +23,12 @@ from nbflow.store.location import Store, open_store
 from tests.support.kernel import Kernel, NotebookFile
 from tests.support.places import STORE
 
-OLD = STORE
 CELLS = {"pick": "%%step pick\nxs = [3, 1, 2]", "sort": "%%step sort\nys = sorted(xs)\nys"}
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    return work
+def folder(inner_folder: Path) -> Path:
+    return inner_folder
 
 
 def write(path: str, cells: dict[str, str] | None = None, name: str = "") -> Path:
@@ -260,8 +254,8 @@ print(claim_flow(store, notebook).folder)
 def test_processes_that_come_first_at_once_agree(folder: Path, old: bool) -> None:
     store = folder / ".nbflow"
     if old:
-        shutil.copytree(OLD / "store", store)
-    shutil.copy(OLD / "harbour.ipynb", folder)
+        shutil.copytree(STORE / "store", store)
+    shutil.copy(STORE / "harbour.ipynb", folder)
     begun = [
         subprocess.Popen(
             [sys.executable, "-c", CLAIM, str(store), "harbour.ipynb", str(number)],

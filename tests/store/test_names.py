@@ -32,13 +32,8 @@ UNUSABLE = ["line\nend", "tab\t", "escape\x1b[2J", "turned\u202eround", "  ", ".
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    return work
+def folder(inner_folder: Path) -> Path:
+    return inner_folder
 
 
 def write(name: str, cells: list[tuple[str, str]] = CELLS) -> Path:
