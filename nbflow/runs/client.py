@@ -12,6 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from nbflow.engine.earlier import graph_of
 from nbflow.engine.file_parameters import read_file
 from nbflow.errors import AmbiguousTask, NotFoundError, nearest
 from nbflow.flow.options import check_tag
+from nbflow.model import Flow as Graph
 from nbflow.model import Index, RunStatus, Snapshot, Tagged, TaskState, TaskView
 from nbflow.render import html, listing, preview, table
 from nbflow.render.cards import Card
@@ -266,7 +268,11 @@ class Run:
 
     def source_of(self, step: str) -> str:
         """Return the text of a step's cell as it was run, an empty string where there is no such cell."""
-        return next((node.source for node in graph_of(self._past).steps if node.name == step), "").strip("\n")
+        return next((node.source for node in self._graph.steps if node.name == step), "").strip("\n")
+
+    @cached_property
+    def _graph(self) -> Graph:
+        return graph_of(self._past)
 
     def notebook_with_outputs(self) -> str:
         """Return that notebook as an .ipynb whose cells show what their tasks displayed and printed."""
@@ -274,7 +280,7 @@ class Run:
         for step in self.steps():
             for task in step.tasks:
                 outputs.setdefault(step.name, []).extend(task.outputs)
-        return document_with(self._past, outputs)
+        return document_with(self._past, self._graph, outputs)
 
     # ------------------------------------------------------------ what it holds
 

@@ -13,10 +13,9 @@ from typing import Any
 import msgspec
 
 from nbflow import jsonable, plugins
-from nbflow.engine.earlier import graph_of
 from nbflow.errors import NbflowError, NotFoundError
 from nbflow.flow.notebook import document_of, parse_document, read_document
-from nbflow.model import Edge, Manifest, Record, Snapshot, TaskView
+from nbflow.model import Edge, Flow, Manifest, Record, Snapshot, TaskView
 from nbflow.render import components as parts
 from nbflow.render import dag, html, listing, preview, table
 from nbflow.render.cards import Card, TaskSeen, default_parts, made_cards, text_of_body
@@ -305,9 +304,9 @@ def cells_of(run: StoredRun) -> table.RunHints:
     return table.RunHints(cells={cell.id: cell.position for cell in notebook.cells}, notebook=Path(path).name)
 
 
-def document_with(run: StoredRun, shown: Mapping[str, list[dict[str, Any]]]) -> str:
+def document_with(run: StoredRun, flow: Flow, shown: Mapping[str, list[dict[str, Any]]]) -> str:
     """Return a run's notebook as JSON, its cells with the outputs that are given by step."""
-    flow, text = graph_of(run), run.document
+    text = run.document
     if not text.lstrip().startswith("{"):  # percent format
         text = document_of(((cell.id, cell.source) for cell in flow.notebook.cells), flow.notebook.name)
     document = read_document(text, run.flow)

@@ -16,7 +16,7 @@ from nbflow.engine.events import TaskNode
 from nbflow.engine.lookup import Lookup, RunFacts
 from nbflow.errors import NotFoundError
 from nbflow.flow.subflow import with_ancestors, without_params
-from nbflow.model import FORMAT, Record, Ref, TaskId, TaskSpec, TaskView
+from nbflow.model import FORMAT, Flow, Record, Ref, TaskId, TaskSpec, TaskView
 from nbflow.runs.values import Values, values_with
 from nbflow.store import records
 from nbflow.store.stored_run import StoredRun
@@ -25,8 +25,11 @@ from nbflow.task import stages
 
 def spec_of(past: StoredRun, view: TaskView) -> TaskSpec:
     """Return the spec that a past task was run from; raise NotFoundError when something that it read is gone."""
+    return _spec(past, graph_of(past), view)
+
+
+def _spec(past: StoredRun, graph: Flow, view: TaskView) -> TaskSpec:
     task = view.task
-    graph = graph_of(past)
     flow = with_ancestors(graph, [task.step])
     pinned = {other.task: past.record(other) for other in past.snapshot.tasks if other.task != task}
     facts = RunFacts(run=past.run, store_url=past.store.url, tags=past.snapshot.tags, pinned=pinned)
@@ -95,9 +98,10 @@ def load_inputs(past: StoredRun, view: TaskView) -> dict[str, Any]:
 
     Definitions that the values refer to are replayed in the run's own namespace; this unpickles.
     """
-    spec = spec_of(past, view)
+    graph = graph_of(past)
+    spec = _spec(past, graph, view)
     states = {name: spec.groups[ref.group] for name, ref in spec.inputs.items() if owner_of(name) is not None}
-    inputs = _Given(spec, values_with(past, states))
+    inputs = _Given(spec, values_with(past, graph, states))
     stages.bind(spec, inputs, inputs)
     constants = {name: inputs.values.last(name) for name in spec.constants}
     stages.bind_loop(spec, inputs, inputs, past.store, inputs.values.registry, constants)

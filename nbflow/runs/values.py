@@ -367,9 +367,8 @@ def _values(url: str, place: RunPlace, document: str) -> Values:
     return Values(run.store, flow, _Left(run, flow), live_registry())
 
 
-def values_with(run: StoredRun, states: Mapping[str, Group]) -> Values:
+def values_with(run: StoredRun, flow: Flow, states: Mapping[str, Group]) -> Values:
     """Return a run's values apart, for one task: with what cells had set on definitions when it began."""
-    flow = graph_of(run)
     return Values(run.store, flow, _Left(run, flow), live_registry(), states)
 
 
