@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -185,10 +186,8 @@ class _Inspection:
         return "" if whole else "its bytes are not what its name says"
 
     def _concerned(self, name: str) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(
-            f"{record.flow}/{record.run}/{record.step}: {', '.join(names)}"
-            for _, record in self.owners.get(name, ()) for names in _names_with(record, name)
-        ))  # fmt: skip
+        labels = (label for _, record in self.owners.get(name, ()) for label in _parts_with(record, name))
+        return tuple(dict.fromkeys(labels))
 
     # ------------------------------------------------------------ what belongs together
 
@@ -201,9 +200,7 @@ class _Inspection:
             if path not in broken and self.store.size(path) == self.lengths[name]:
                 continue
             for owner, record in owners:
-                for names in _names_with(record, name):
-                    label = f"{record.flow}/{record.run}/{record.step}: {', '.join(names)}"
-                    lacking.setdefault(owner, {})[label] = None
+                lacking.setdefault(owner, {}).update(dict.fromkeys(_parts_with(record, name)))
         for owner, labels in lacking.items():
             if self.store.exists(owner):
                 self._flaw(owner, "it names segments that are damaged or missing", concerns=tuple(labels))
@@ -311,11 +308,11 @@ def _has_gap(place: str, names: Iterable[str]) -> bool:
     )
 
 
-def _names_with(record: Record, name: str) -> Iterator[tuple[str, ...]]:
-    """Yield the names of those groups of a record that a segment is a part of."""
+def _parts_with(record: Record, name: str) -> Iterator[str]:
+    """Yield what of a record a segment is a part of, as people read it."""
     for group in record.groups:
         if any(segment.hash == name for segment in segments_in([group])):
-            yield group.names
+            yield f"{record.flow}/{record.run}/{record.step}: {', '.join(group.names)}"
 
 
 def _run_of(path: str) -> tuple[str, ...]:
@@ -373,7 +370,8 @@ def _without_lines(store: Store, flaw: Flaw, data: bytes) -> str:
     lines = data.split(b"\n")
     tail = lines.pop()
     chunk = parse_name(*flaw.path.rsplit("/", 1))
-    rest = [line if _holds(kind, line) and (kind is not Record or _names_whole(store, line)) else b"" for line in lines]
+    is_whole = partial(_names_whole, store) if kind is Record else partial(_holds, kind)
+    rest = [line if is_whole(line) else b"" for line in lines]
     if chunk is not None:
         rest += [tail if tail and _holds(kind, tail) else b""] if tail else []
         rest += [b""] * (chunk.last - chunk.first + 1 - len(rest))

@@ -96,13 +96,16 @@ class Verified:
 
     def _load(self) -> None:
         query = f"SELECT * FROM segments LIMIT {MOST}"  # noqa: S608  # constant text
-        rows: list[tuple[str, str, int]] = self._file.use(lambda db: db.execute(query).fetchall(), [])
-        self._marks.update((name, SegmentMark(stamp, bool(whole))) for name, stamp, whole in rows)
-        self._is_large = len(rows) == MOST
+        self._is_large = self._take(query) == MOST
         self._loaded = time.monotonic()
 
     def _ask(self, names: Iterable[str]) -> None:
         hashes = tuple(names)
         query = f"SELECT * FROM segments WHERE hash IN ({', '.join('?' for _ in hashes)})"  # noqa: S608  # constant text
-        rows: list[tuple[str, str, int]] = self._file.use(lambda db: db.execute(query, hashes).fetchall(), [])
+        self._take(query, hashes)
+
+    def _take(self, query: str, values: tuple[str, ...] = ()) -> int:
+        """Take the rows that answer a question into memory, and return how many there are."""
+        rows: list[tuple[str, str, int]] = self._file.use(lambda db: db.execute(query, values).fetchall(), [])
         self._marks.update((name, SegmentMark(stamp, bool(whole))) for name, stamp, whole in rows)
+        return len(rows)
