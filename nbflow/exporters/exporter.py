@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -30,15 +30,23 @@ class Options:
     words: tuple[str, ...] = ()
 
 
+class ExportedFiles(dict[str, str]):
+    """Files as path -> text, and in `findings` what the target loses ("warning") and changes ("note")."""
+
+    def __init__(self, files: Mapping[str, str], findings: Iterable[Finding] = ()) -> None:
+        super().__init__(files)
+        self.findings = tuple(findings)
+
+
 @runtime_checkable
 class Exporter(Protocol):
     """A target; made without arguments."""
 
     def export(self, flow: Flow, environment: Environment, options: Options) -> Mapping[str, str]:
-        """Return files as path -> text, `options.file` among them; PlanError naming what the target cannot hold."""
+        """Return files as path -> text, `options.file` among them; `ExportedFiles` where something is lost or changed.
 
-    def check(self, flow: Flow, environment: Environment, options: Options) -> tuple[Finding, ...]:
-        """Return what `export` would refuse ("error"), lose ("warning") and change ("note"); nothing is raised."""
+        Raises PlanError for a flow that the target cannot hold; its `findings` name everything that is refused.
+        """
 
 
 class Notes:
@@ -103,21 +111,15 @@ class TextExporter(ABC):
     def write(self, flow: Flow, options: Options, environment: Environment, notes: Notes) -> str:
         """Return the main file's text of a flow that can run; what cannot be said goes to the notes."""
 
-    def export(self, flow: Flow, environment: Environment, options: Options) -> dict[str, str]:
+    def export(self, flow: Flow, environment: Environment, options: Options) -> ExportedFiles:
         """Return a flow's file, and helper modules if it is to lie elsewhere; PlanError for what it cannot hold."""
-        text, notes = self._written(flow, environment, options)
-        notes.raise_refused(self.target)
-        return {**({} if environment.beside else environment.modules), options.file: text}
-
-    def check(self, flow: Flow, environment: Environment, options: Options) -> tuple[Finding, ...]:
-        """Return what the target cannot hold of a flow, what is lost and what changes."""
-        return tuple(self._written(flow, environment, options)[1].findings)
-
-    def _written(self, flow: Flow, environment: Environment, options: Options) -> tuple[str, Notes]:
         notes = Notes()
         notes.findings.extend(flow_problems(flow))
         for word in options.words:
             if word not in self.words:
                 fix = f"known: {', '.join(self.words) or 'none'}"
                 notes.refused(f"--with {word} is unknown to {self.target}", fix=fix)
-        return "" if notes.findings else self.write(flow, options, environment, notes), notes
+        text = "" if notes.findings else self.write(flow, options, environment, notes)
+        notes.raise_refused(self.target)
+        modules = {} if environment.beside else environment.modules
+        return ExportedFiles({**modules, options.file: text}, notes.findings)

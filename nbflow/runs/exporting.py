@@ -14,8 +14,8 @@ from pathlib import Path
 
 from nbflow import plugins
 from nbflow.analysis.cell import analyse
-from nbflow.errors import NbflowError, NotebookError, OptionError
-from nbflow.exporters.exporter import Environment, Exporter, Options
+from nbflow.errors import NbflowError, NotebookError, OptionError, PlanError
+from nbflow.exporters.exporter import Environment, ExportedFiles, Exporter, Options
 from nbflow.flow.graph import build_flow
 from nbflow.flow.notebook import read_notebook
 from nbflow.model import Finding, Flow
@@ -82,10 +82,15 @@ def export_flow(
     place = _place(flow, output, check=check)
     environment = read_environment(flow, beside=place.parent.resolve() == Path(flow.notebook.folder).resolve())
     options = Options(file=place.name, words=tuple(words))
-    findings = exporter.check(flow, environment, options)
+    try:
+        files = exporter.export(flow, environment, options)
+    except PlanError as error:
+        if not check:
+            raise
+        return Exported((), error.findings or (_refusal(error),))
+    findings = files.findings if isinstance(files, ExportedFiles) else ()
     if check:
         return Exported((), findings)
-    files = exporter.export(flow, environment, options)
     texts = {place.parent / name: text for name, text in files.items()}
     try:
         _write(texts, location.cache_folder() / "exports", force=force)
@@ -94,6 +99,11 @@ def export_flow(
             f"{error.filename or place} cannot be written: {error.strerror}", fix="name another place after -o"
         ) from None
     return Exported(tuple(texts), findings)
+
+
+def _refusal(error: PlanError) -> Finding:
+    return Finding(code="refused", level="error", message=error.message, step=error.step, cell=error.cell,
+                   line=error.line, fix=error.fix)  # fmt: skip
 
 
 def _write(texts: Mapping[Path, str], known: Path, *, force: bool) -> None:

@@ -16,6 +16,7 @@ import pytest
 from nbclient import NotebookClient
 
 import nbflow
+from nbflow.errors import PlanError
 from nbflow.exporters.exporter import Environment, Exporter, Options
 from nbflow.exporters.metaflow import MetaflowExporter
 from nbflow.runs import exporting
@@ -61,16 +62,17 @@ def test_golden_files(tmp_path: Path) -> None:
 
 
 def exported(cells: Sequence[str], **words: Any) -> tuple[str, list[str]]:
-    """Cells in; their text and what `check` tells about them out."""
+    """Return the cells' text, empty where they are refused, and what is told about them."""
     flow = flow_of({f"c{at}": (source, "") for at, source in enumerate(cells)}, "made")
     options = Options(file="made.py", words=tuple(words.get("words", ())))
     environment = words.get("environment", Environment(python="3.11.7"))
-    found = [
-        line for finding in MetaflowExporter().check(flow, environment, options) for line in exporting.told(finding)
-    ]
-    if any(line.startswith("refused") for line in found):
-        return "", found
-    return MetaflowExporter().export(flow, environment, options)["made.py"], found
+    text, findings = "", ()
+    try:
+        files = MetaflowExporter().export(flow, environment, options)
+        text, findings = files["made.py"], files.findings
+    except PlanError as error:
+        findings = error.findings
+    return text, [line for finding in findings for line in exporting.told(finding)]
 
 
 REFUSED = {

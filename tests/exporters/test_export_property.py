@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import nbflow
+from nbflow.errors import PlanError
 from nbflow.exporters.exporter import Environment, Options
 from nbflow.exporters.metaflow import MetaflowExporter
 from nbflow.exporters.script import ScriptExporter
@@ -50,11 +51,13 @@ def test_generated_flows_are_graphs_that_metaflow_takes(seed: int, kind: Callabl
     """Metaflow's own rules, without starting it: each step is reached, names are free, splits are joined."""
     cells = {f"c{at}": (source, "") for at, source in enumerate(kind(seed, 14))}
     flow, environment, options = flow_of(cells), Environment(python="3.11"), Options(file="made.py")
-    findings = MetaflowExporter().check(flow, environment, options)
-    if any(finding.level == "error" for finding in findings):
-        assert all(finding.fix or finding.code != "refused" for finding in findings if finding.level == "error")
+    try:
+        text = MetaflowExporter().export(flow, environment, options)["made.py"]
+    except PlanError as error:
+        refusals = [finding for finding in error.findings if finding.level == "error"]
+        assert refusals
+        assert all(finding.fix or finding.code != "refused" for finding in refusals)
         return
-    text = MetaflowExporter().export(flow, environment, options)["made.py"]
     assert broken_rules(text) == [], text
     script = ScriptExporter().export(flow, environment, options)["made.py"]
     compile(script, "made.py", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
