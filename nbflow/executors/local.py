@@ -13,7 +13,7 @@ import msgspec
 
 from nbflow.engine import resources
 from nbflow.engine.threads import Carriers
-from nbflow.errors import ExecutorError, NbflowError
+from nbflow.errors import ExecutorError, NbflowError, PlanError
 from nbflow.executors import wire
 from nbflow.executors.attempt import AttemptHandle, Carry, lost_supervisor
 from nbflow.executors.spare import SpareLane
@@ -193,7 +193,10 @@ def _secrets(spec: TaskSpec) -> dict[str, str]:
 
 
 def _secret(name: str, spec: TaskSpec) -> str:
-    value = secrets.find(name)
+    try:
+        value = secrets.find(name)
+    except PlanError as error:
+        raise ExecutorError(error.message, step=spec.step, cell=spec.cell, fix=error.fix) from None
     if value is None:
         fix = f"export {name}=… and start again"
         raise ExecutorError(f"the secret {name!r} is set nowhere", step=spec.step, cell=spec.cell, fix=fix)

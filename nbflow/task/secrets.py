@@ -15,6 +15,7 @@ from nbflow import plugins
 from nbflow.errors import PlanError
 from nbflow.jsonable import exact
 from nbflow.model import Finding, Record, Step, TaskFailure, TaskResult
+from nbflow.plugins import SecretProvider
 from nbflow.store.serialize.pickler import Dumped, Unstorable
 
 HIDDEN = "***"
@@ -127,14 +128,22 @@ def _held_by(dumped: Dumped, secrets: Mapping[str, str]) -> str | None:
 
 
 def find(name: str) -> str | None:
-    """Return a secret's value, None where it is set nowhere."""
+    """Return a secret's value, None where it is set nowhere; raise PlanError where a provider cannot be asked."""
     if name in os.environ:
         return os.environ[name]
-    for provider in plugins.names("secrets"):
+    for source in plugins.names("secrets"):
         try:
-            return str(plugins.load("secrets", provider)().get(name))
+            provider: SecretProvider = plugins.load("secrets", source)()
+            value: Any = provider.get(name)  # others' code: what it gives may be anything
         except KeyError:
             continue
+        except Exception as error:  # a package's own code: a server that does not answer, a key that has expired
+            problem = f"the provider {source!r} failed on the secret {name!r}: {type(error).__name__}: {error}"
+            raise PlanError(problem, fix=f"export {name}=… goes before every provider") from None
+        if not isinstance(value, str):  # `dict.get` gives None, whose text would be taken for the secret
+            problem = f"the provider {source!r} gave no text for the secret {name!r}: {type(value).__name__}"
+            raise PlanError(problem, fix="a provider returns text, and raises KeyError for a secret that it lacks")
+        return value
     return None
 
 
@@ -144,7 +153,12 @@ def refuse_missing(steps: Iterable[Step]) -> None:
     for step in steps:
         for name in step.options.secret:
             users.setdefault(name, step)
-    missing = [name for name in users if find(name) is None]
+    missing = []
+    for name, step in users.items():
+        try:
+            missing += [name] if find(name) is None else []
+        except PlanError as error:
+            raise PlanError(error.message, step=step.name, cell=step.cell, line=1, fix=error.fix) from None
     if missing:
         step = users[missing[0]]
         many = f"the secrets {', '.join(missing)} are" if len(missing) > 1 else f"the secret {missing[0]!r} is"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -138,14 +139,10 @@ def test_a_missing_secret_is_named(notebook: Path, monkeypatch: pytest.MonkeyPat
         nbflow.Run("demo/latest", store=notebook.parent / ".nbflow")
 
 
-@running
-def test_a_provider_gives_secrets(notebook: Path, tmp_path: Path) -> None:
-    """A plug-in installed as any package is: a module and its entry point."""
-    site = tmp_path / "site"
+def run_with_vault(notebook: Path, site: Path, get: str) -> subprocess.CompletedProcess[str]:
+    """Run a step with a secret, and a plug-in installed as any package is: a module and its entry point."""
     (site / "vault-1.0.dist-info").mkdir(parents=True)
-    (site / "vault.py").write_text(
-        "class Vault:\n    def get(self, name):\n        return {'TOKEN': 'from-the-vault'}[name]\n"
-    )
+    (site / "vault.py").write_text(f"class Vault:\n    def get(self, name):\n        {get}\n")
     (site / "vault-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: vault\nVersion: 1.0\n")
     (site / "vault-1.0.dist-info" / "entry_points.txt").write_text("[nbflow.secrets]\nvault = vault:Vault\n")
     write(
@@ -153,10 +150,36 @@ def test_a_provider_gives_secrets(notebook: Path, tmp_path: Path) -> None:
         ["import os", "%%step fetch --secret TOKEN\nsize = len(os.environ['TOKEN'])\nprint(os.environ['TOKEN'])"],
     )
     environment = {name: value for name, value in os.environ.items() if name != "TOKEN"}
-    done = subprocess.run(
+    paths = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
+    return subprocess.run(
         [sys.executable, "-m", "nbflow", "run", str(notebook)],
-        capture_output=True, text=True, timeout=100, env={**environment, "PYTHONPATH": str(site)},
+        capture_output=True, text=True, timeout=100, env={**environment, "PYTHONPATH": paths},
     )  # fmt: skip
+
+
+@running
+def test_a_provider_gives_secrets(notebook: Path, tmp_path: Path) -> None:
+    done = run_with_vault(notebook, tmp_path / "site", "return {'TOKEN': 'from-the-vault'}[name]")
     assert done.returncode == 0, done.stderr
     assert "fetch | ***" in done.stdout
     assert nbflow.Run("demo/latest", store=tmp_path / ".nbflow").data.size == len("from-the-vault")
+
+
+@running
+@pytest.mark.parametrize(
+    ("get", "message"),
+    [
+        ("raise KeyError(name)", "the secret 'TOKEN' is set nowhere"),
+        ("return {}.get(name)", "the provider 'vault' gave no text for the secret 'TOKEN': NoneType"),
+        ("return b'from-the-vault'", "the provider 'vault' gave no text for the secret 'TOKEN': bytes"),
+        ("raise OSError('the vault is closed')", "the provider 'vault' failed on the secret 'TOKEN': OSError: the"),
+    ],
+)
+def test_what_a_provider_cannot_give_is_said_before_anything_runs(
+    notebook: Path, tmp_path: Path, get: str, message: str
+) -> None:
+    done = run_with_vault(notebook, tmp_path / "site", get)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}")
+    assert re.search(r"\n  where: step fetch, .*\n  fix: ", done.stderr)
+    assert "fetch" not in done.stdout
