@@ -25,6 +25,7 @@ __all__ = [
     "Definition",
     "DefinitionRef",
     "Edge",
+    "Emptied",
     "Ended",
     "Finding",
     "FindingFound",
@@ -659,7 +660,13 @@ class RunEnded(Frozen, frozen=True, kw_only=True, tag="end"):
     error: str | None = None
 
 
-RunEvent = RunStarted | TaskChanged | FindingFound | Tagged | RunEnded
+class Emptied(Frozen, frozen=True, kw_only=True, tag="emptied"):
+    """A clean-up has taken what was large of its values, and its logs; the rest of it stays."""
+
+    at: float
+
+
+RunEvent = RunStarted | TaskChanged | FindingFound | Tagged | RunEnded | Emptied
 
 
 class TaskOutput(Frozen, frozen=True, kw_only=True):
@@ -733,3 +740,4 @@ class Snapshot(Frozen, frozen=True, kw_only=True):
     parameters: dict[str, str] = {}
     tags: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    emptied_at: float | None = None  # when a clean-up took its values

@@ -484,6 +484,14 @@ def last_failed(runs: Iterable[RunSummary]) -> RunSummary | None:
     return next((run for run in runs if run.is_whole and run.status in ENDED_BADLY), None)
 
 
+def _note_of(summary: RunSummary) -> str:
+    note = (summary.error or "").partition("\n")[0] or _part_of(summary)
+    return note if summary.emptied_at is None else ", ".join(part for part in (EMPTIED, note) if part)
+
+
+EMPTIED = "values removed by gc"
+
+
 def row(summary: RunSummary) -> listing.ListedRun:
     """Return a run's row in a list of runs."""
     return listing.ListedRun(
@@ -494,7 +502,7 @@ def row(summary: RunSummary) -> listing.ListedRun:
         elapsed=None if summary.finished_at is None else max(0.0, summary.finished_at - summary.created_at),
         tasks=table.summary(summary.counts),
         tags=summary.tags,
-        note=(summary.error or "").partition("\n")[0] or _part_of(summary),
+        note=_note_of(summary),
     )
 
 

@@ -1,4 +1,7 @@
-"""What a datastore may lose: runs beyond those that are kept, and what no kept run reaches. Nothing is unpickled.
+"""What a datastore may lose: values of runs beyond those that are kept, and what no run reaches. Nothing is unpickled.
+
+A run whose values go stays listed: its events, its notebook and the records of its results stay, and with these the
+values that are so small that they lie in the records.
 
 Safe beside runs in progress: they count as kept, and what nobody refers to stays for an hour, for whoever is just
 about to refer to it; a segment that a writer finds already there counts as new. A link in the store is left alone.
@@ -42,11 +45,15 @@ class Policy:
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What would go: runs, each with its own bytes and why; files of records and segments that nothing kept reaches."""
+    """What would go: values of runs, with the bytes of their logs and why; records that no run reaches; segments.
+
+    `emptied` are the files of the records that stay and whose segments go.
+    """
 
     runs: tuple[tuple[RunSummary, int, str], ...] = ()
     records: tuple[FileEntry, ...] = ()
     segments: tuple[FileEntry, ...] = ()
+    emptied: tuple[FileEntry, ...] = ()
     links: tuple[str, ...] = ()  # folders of the store that are links: nothing is removed in them
     kept_runs: int = 0
     kept_bytes: int = 0
@@ -64,7 +71,7 @@ class _Contents:
     """A store as one listing saw it."""
 
     runs: Sequence[RunSummary]
-    sizes: Mapping[tuple[str, str], int]  # of each run's own files
+    sizes: Mapping[tuple[str, str], int]  # of each run's logs
     records: Sequence[tuple[FileEntry, tuple[Record, ...]]]  # files of results, of many small tasks or of one
     segments: Mapping[str, FileEntry]  # by path
     homes: Mapping[str, str]  # a folder of runs -> the folder of their flow
@@ -79,25 +86,28 @@ def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None 
     links = tuple(store.linked()) if isinstance(store, LocalStore) else ()
     dropped = {} if "flows" in links else _beyond(contents, policy.keep)
     dropped |= {} if "flows" in links else _too_large(contents, dropped, policy.most)
-    staying = [run for run in contents.runs if _id(run) not in dropped]
-    executions = _reached(contents, staying)
+    staying = [run for run in contents.runs if _id(run) not in dropped and not _is_emptied(run)]
+    executions, all_executions = _reached(contents, staying), _reached(contents, contents.runs)
     limit = now if policy.force else now - GRACE
 
     def is_young(entry: FileEntry, created: float = 0.0) -> bool:
         return (entry.mtime or created) >= limit and not policy.force
 
     # the results of many small tasks go together, once none of them is reached
-    loose = [
-        (entry, contained)
-        for entry, contained in contents.records
-        if executions.isdisjoint(each.execution for each in contained)
-    ]
+    loose = _without(contents, all_executions)
     removable = [entry for entry, contained in loose if not is_young(entry, max(each.created_at for each in contained))]
     removable = [] if "results" in links else removable
     paths = {entry.path for entry in removable}
-    needed = _segments(each for entry, contained in contents.records if entry.path not in paths for each in contained)
+    empty = {entry.path for entry, _ in _without(contents, executions)} - {entry.path for entry, _ in loose}
+    whole_records = (contained for entry, contained in contents.records if entry.path not in paths | empty)
+    needed = _segments(each for contained in whole_records for each in contained)
     free = [entry for path, entry in contents.segments.items() if path not in needed]
     segments = [] if "segments" in links else [entry for entry in free if not is_young(entry)]
+    going = {entry.path for entry in segments}
+    emptied = [
+        entry for entry, contained in contents.records
+        if entry.path in empty and not going.isdisjoint(_segments(contained))
+    ]  # fmt: skip
     whole = sum(contents.sizes.values()) + sum(entry.size for entry, _ in contents.records)
     whole += sum(entry.size for entry in contents.segments.values())
     young = sum(entry.size for entry, _ in loose if entry.path not in paths)
@@ -105,26 +115,25 @@ def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None 
     runs = [run for run in contents.runs if _id(run) in dropped]
     cleaning = Cleaning(
         runs=tuple((run, contents.sizes.get(_id(run), 0), dropped[_id(run)]) for run in runs),
-        records=tuple(removable), segments=tuple(segments), links=links, kept_runs=len(staying), young=young,
+        records=tuple(removable), segments=tuple(segments), emptied=tuple(emptied), links=links,
+        kept_runs=len(staying), young=young,
     )  # fmt: skip
     return replace(cleaning, kept_bytes=whole - cleaning.nbytes)
 
 
 def clean(store: Store, cleaning: Cleaning) -> None:
     """Remove what `plan_cleaning` listed, except what a run that began since then has come to use."""
-    index = Index(store.url)
     for run, _, _ in cleaning.runs:
-        records.delete_run(store, run.folder, run.run)
-        index.forget_run(run.folder, run.run)
+        records.empty_run(store, run.folder, run.run)
     ids = {run.run for run, _, _ in cleaning.runs}
     used = _used_now(store, ids)
     needed: set[str] = set()
-    for entry in cleaning.records:
+    for entry in (*cleaning.records, *cleaning.emptied):
         contained = records.read_entry(store, entry.path)
         if any(record.execution in used for record in contained):
             needed |= _segments(contained)
-            continue
-        store.delete(entry.path)
+        elif entry not in cleaning.emptied:
+            store.delete(entry.path)
     for entry in cleaning.segments:
         place = entry.path
         if place not in needed and _is_unchanged(store, entry):
@@ -156,10 +165,11 @@ def text(cleaning: Cleaning, *, done: bool) -> str:
     for what, entries in (("results", cleaning.records), ("segments", cleaning.segments)):
         if entries:
             size = preview.size(sum(entry.size for entry in entries))
-            lines.append(f"  {len(entries)} {what} that no kept run reaches, {size}")
+            whose = "no kept run" if what == "segments" else "no run"
+            lines.append(f"  {len(entries)} {what} that {whose} reaches, {size}")
     lines += [f"  {name}/ is a link: nothing is removed in it" for name in cleaning.links]
     word = "removed" if done else "would be removed"
-    remaining = f"{cleaning.kept_runs} runs kept, {preview.size(cleaning.kept_bytes)}"
+    remaining = f"{cleaning.kept_runs} runs kept whole, {preview.size(cleaning.kept_bytes)}"
     head = f"{preview.size(cleaning.nbytes)} {word}; {remaining}"
     if cleaning.young:
         head += f", of which {preview.size(cleaning.young)} are not referred to and younger than an hour"
@@ -177,6 +187,16 @@ def _is_held(run: RunSummary) -> bool:
     return bool(run.tags) or run.status == "running"
 
 
+def _is_emptied(run: RunSummary) -> bool:
+    """Return whether an earlier clean-up took a run's values; one that was resumed or goes on has new ones."""
+    return run.emptied_at is not None and run.status != "running"
+
+
+def _without(contents: _Contents, executions: set[str]) -> list[tuple[FileEntry, tuple[Record, ...]]]:
+    """Return the files of records that hold none of these executions."""
+    return [pair for pair in contents.records if executions.isdisjoint(each.execution for each in pair[1])]
+
+
 def _beyond(contents: _Contents, keep: int) -> dict[tuple[str, str], str]:
     """Return the runs beyond the last ones of their flow, with the reason.
 
@@ -184,7 +204,7 @@ def _beyond(contents: _Contents, keep: int) -> dict[tuple[str, str], str]:
     """
     counts: dict[tuple[str, bool, bool], int] = {}
     dropped = {}
-    for run in contents.runs:
+    for run in (run for run in contents.runs if not _is_emptied(run)):
         group = (contents.homes[run.folder], run.session, bool(run.asked))
         counts[group] = counts.get(group, 0) + 1
         if counts[group] > keep and not _is_held(run):
@@ -196,7 +216,7 @@ def _too_large(contents: _Contents, dropped: Mapping[tuple[str, str], str], most
     """Return the runs, oldest first, that have to go until the store is small enough; a flow's last run stays."""
     homes = contents.homes
     newest = {homes[run.folder]: run for run in reversed([run for run in contents.runs if run.is_whole])}
-    staying = [run for run in contents.runs if _id(run) not in dropped]
+    staying = [run for run in contents.runs if _id(run) not in dropped and not _is_emptied(run)]
     more: dict[tuple[str, str], str] = {}
     for run in reversed([*staying]):
         if _size(contents, staying) <= most:
@@ -234,7 +254,7 @@ def _read(store: Store) -> _Contents:
 
 def _run_sizes(store: Store) -> dict[tuple[str, str], int]:
     return {
-        (folder, run): sum(entry.size for entry in store.list(records.run_folder(folder, run)))
+        (folder, run): sum(entry.size for entry in store.list(f"{records.run_folder(folder, run)}/logs"))
         for folder in store.children("flows")
         for run in records.list_runs(store, folder)
     }

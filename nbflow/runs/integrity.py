@@ -30,6 +30,7 @@ from nbflow.store.flows import FlowFile, stored_flows
 from nbflow.store.interface import ABOUT, About, FileEntry, segment_path
 from nbflow.store.jsonl import parse_name
 from nbflow.store.location import Store, name_of
+from nbflow.store.stored_run import summaries
 from nbflow.store.verified import SegmentMark, hash_of
 
 ASIDE = "damaged"
@@ -195,11 +196,15 @@ class _Inspection:
         """Find records that name segments which are not there, and those which are damaged."""
         broken = {flaw.path for flaw in self.flaws if flaw.kind == "damaged"}
         lacking: dict[str, dict[str, None]] = {}  # a file of records -> the artifacts that it cannot give
+        emptied = {run.run for run in summaries(self.store) if run.emptied_at is not None}
         for name, owners in self.owners.items():
             path = segment_path(name)
-            if path not in broken and self.store.size(path) == self.lengths[name]:
+            size = self.store.size(path)
+            if path not in broken and size == self.lengths[name]:
                 continue
             for owner, record in owners:
+                if size is None and record.run in emptied:  # a clean-up took it
+                    continue
                 lacking.setdefault(owner, {}).update(dict.fromkeys(_parts_with(record, name)))
         for owner, labels in lacking.items():
             if self.store.exists(owner):

@@ -12,6 +12,7 @@ import linecache
 import re
 import sys
 import threading
+import time
 import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -58,6 +59,10 @@ class Records(Protocol):
     def last(self, step: str) -> Record | None:
         """Return the record of a step's last task, None where it left none."""
 
+    @property
+    def emptied_at(self) -> float | None:
+        """When a clean-up took values of the run, seconds since 1970; None where none did."""
+
 
 class Values:
     """The values of one run; made once for each run, so that what is replayed is replayed once."""
@@ -90,8 +95,8 @@ class Values:
     def load(self, record: Record, name: str) -> Any:
         """Return the value of an artifact of a record.
 
-        Raises NotFoundError when there is none or it was not stored, OutdatedError when the notebook that is kept with
-        the run lacks a definition, and whatever unpickling raises.
+        Raises NotFoundError when there is none, it was not stored or a clean-up took it, OutdatedError when the
+        notebook that is kept with the run lacks a definition, and whatever unpickling raises.
         """
         artifact = record.artifacts.get(name)
         if artifact is None:
@@ -104,7 +109,16 @@ class Values:
             raise NotFoundError(
                 f"{name!r} of step {record.step} was not stored: {artifact.error or 'it could not be serialized'}"
             )
-        return self.load_group(record.groups[artifact.group], name)
+        try:
+            return self.load_group(record.groups[artifact.group], name)
+        except DamagedError:
+            if self._records.emptied_at is None:
+                raise
+            at = time.strftime("%Y-%m-%d", time.localtime(self._records.emptied_at))
+            raise NotFoundError(
+                f"{name!r} of step {record.step} was removed by `nbflow gc` on {at}",
+                fix="run the flow with that run's parameters again; `gc` leaves runs that have a tag as they are",
+            ) from None
 
     @property
     def registry(self) -> Registry:
@@ -439,3 +453,8 @@ class _Left:
     def last(self, step: str) -> Record | None:
         """Return the record of a step's last task."""
         return self._run.last_record(step) or self._parameters.get(step)
+
+    @property
+    def emptied_at(self) -> float | None:
+        """When a clean-up took values of the run."""
+        return self._run.emptied_at

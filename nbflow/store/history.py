@@ -11,6 +11,7 @@ from nbflow.model import (
     NO_TASKS,
     SETTLED,
     WORST_FIRST,
+    Emptied,
     FindingFound,
     RunEnded,
     RunEvent,
@@ -50,6 +51,7 @@ def snapshot(
     start: RunStarted | None = None
     begun = 0.0
     end: RunEnded | None = None
+    emptied_at: float | None = None
     tags: dict[str, bool] = {}
     tasks: dict[TaskId, TaskView] = {}
     findings = []
@@ -68,6 +70,8 @@ def snapshot(
                 findings.append(event.finding)
         elif isinstance(event, Tagged):
             tags[event.name] = event.present
+        elif isinstance(event, Emptied):
+            emptied_at = event.at
         else:
             end = event
     if start is None:
@@ -88,6 +92,7 @@ def snapshot(
         parameters=start.parameters,
         tags=tuple(name for name, present in tags.items() if present),
         findings=tuple(findings),
+        emptied_at=emptied_at,
     )
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from nbflow.model import (
+    Emptied,
     Frozen,
     RunEnded,
     RunEvent,
@@ -53,6 +54,7 @@ class RunSummary(Frozen, frozen=True, kw_only=True, omit_defaults=True):
     session: bool = False
     asked: tuple[str, ...] = ()
     error: str | None = None
+    emptied_at: float | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -64,6 +66,7 @@ def summarise(folder: str, run: str, events: Iterable[RunEvent]) -> RunSummary |
     """Return the summary of a run's events, None when the run never started; it is "running" while it has no end."""
     started: RunStarted | None = None
     ended: RunEnded | None = None
+    emptied_at: float | None = None
     tags: dict[str, None] = {}
     states: dict[tuple[object, ...], TaskState] = {}
     for event in events:
@@ -77,6 +80,8 @@ def summarise(folder: str, run: str, events: Iterable[RunEvent]) -> RunSummary |
             tags = {**tags, event.name: None} if event.present else {tag: None for tag in tags if tag != event.name}
         elif isinstance(event, RunEnded):
             ended = event
+        elif isinstance(event, Emptied):
+            emptied_at = event.at
     if started is None:
         return None
     counts: dict[TaskState, int] = {}
@@ -96,6 +101,7 @@ def summarise(folder: str, run: str, events: Iterable[RunEvent]) -> RunSummary |
         session=started.session,
         asked=started.asked,
         error=ended.error if ended else None,
+        emptied_at=emptied_at,
     )
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from nbflow.errors import NotFoundError
 from nbflow.jsonable import from_json, to_json
-from nbflow.model import FORMAT, Buffer, Output, Record, RunEvent
+from nbflow.model import FORMAT, Buffer, Emptied, Output, Record, RunEvent
 from nbflow.store import batches
 from nbflow.store.batches import BatchWriter, Then
 from nbflow.store.interface import segment_path
@@ -238,10 +238,14 @@ def list_runs(store: Store, folder: str) -> list[str]:
     return sorted((name_of(name) for name in store.children(f"flows/{folder}/runs")), reverse=True)
 
 
-def delete_run(store: Store, folder: str, run: str) -> None:
-    """Delete every file of a run; the records of its executions stay."""
-    for entry in store.list(run_folder(folder, run)):
-        store.delete(entry.path)
+def empty_run(store: Store, folder: str, run: str) -> None:
+    """Note that the values of a run that has ended go, and delete its logs; all else that it left stays."""
+    writer = EventWriter(store, folder, run, "gc")
+    writer.put(Emptied(at=time.time()))
+    writer.close()
+    for name in ("logs", "beats", "cancel"):
+        for entry in store.list(f"{run_folder(folder, run)}/{name}"):
+            store.delete(entry.path)
 
 
 def write_notebook(store: Store, folder: str, run: str, document: str) -> None:

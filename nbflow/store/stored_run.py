@@ -93,6 +93,11 @@ class StoredRun:
             self._records[key, execution] = record
         return self._records[key, execution]
 
+    @property
+    def emptied_at(self) -> float | None:
+        """When a clean-up took what was large of its values (seconds since 1970); None where it has them."""
+        return self.snapshot.emptied_at
+
     def lost(self, view: TaskView) -> str:
         """Return what has become of a task's result where that is missing or damaged, an empty string otherwise."""
         if view.state not in ("done", "reused", "caught") or self.record(view) is not None:

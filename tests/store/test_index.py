@@ -92,7 +92,8 @@ def test_changes_in_the_store_show(store: Store, index: Index) -> None:
     found = {each.run: each for each in index.runs(store)}
     assert found["1"].status == "failed"
     assert found["2"].tags == ("kept",)
-    records.delete_run(store, "f", "2")
+    for entry in store.list(records.run_folder("f", "2")):
+        store.delete(entry.path)
     assert [each.run for each in index.runs(store)] == ["1"]
     assert list(index.known()) == [("f", "1")]
 

@@ -340,7 +340,8 @@ def test_runs_are_listed_newest_first(store: Store) -> None:
     assert records.list_runs(store, "my-flow") == runs[::-1]
     assert records.list_runs(store, "none") == []
     assert records.read_notebook(store, "my-flow", runs[0]) == '{"cells": []}'
-    records.delete_run(store, "my-flow", runs[0])
+    for entry in store.list(records.run_folder("my-flow", runs[0])):
+        store.delete(entry.path)
     assert records.list_runs(store, "my-flow") == runs[:0:-1]
     with pytest.raises(NotFoundError):
         records.read_notebook(store, "my-flow", runs[0])
