@@ -8,8 +8,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
+
+import msgspec
 
 from nbflow.analysis.scopes import dotted_name
 
@@ -68,8 +69,7 @@ CHANGE_FOLDER = re.compile(r"^\s*%cd\b", re.MULTILINE)
 MODULE_FILE = re.compile(r"([A-Za-z_]\w*)\.py\b")
 
 
-@dataclass(frozen=True)
-class Random:
+class Random(msgspec.Struct, frozen=True):
     """Random states that a statement seeds and draws from at once, and that bodies made in it do when called."""
 
     seeds: frozenset[str] = frozenset()
@@ -78,8 +78,7 @@ class Random:
     late_draws: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class Files:
+class Files(msgspec.Struct, frozen=True):
     """Whether code may read or write files; which, where all of them are named; the modules that it may write."""
 
     reads: bool = False
@@ -287,11 +286,10 @@ def names_axes(source: str) -> bool:
     return bool(NAMING.search(source) and AXIS.search(source))
 
 
-@dataclass
-class Touches:
+class Touches(msgspec.Struct):
     """The steps so far that touch files, in document order."""
 
-    files: list[tuple[str, Files]] = field(default_factory=list)
+    files: list[tuple[str, Files]] = msgspec.field(default_factory=list)
 
     def add(self, step: str, files: Files, imports: Collection[str]) -> tuple[str, ...]:
         """Add a step, its files and the modules that it imports; return the steps above that it has to wait for."""

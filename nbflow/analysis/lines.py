@@ -6,8 +6,9 @@ import ast
 import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 HeaderKind = Literal["step", "params", "setup"]
 LINE_MAGIC = re.compile(r"^\s*(?:%\w|!|\?{1,2}\s*\w|[A-Za-z_][\w.]*\?{1,2}\s*$|[A-Za-z_][\w, ]*\s*=\s*(?:!|%[A-Za-z]))")
@@ -23,8 +24,7 @@ _COMMENTED = re.compile(r"^#\s*%%(?:step[ \t]+\S+(?:[ \t]+--.*)?|params|setup)\s
 """A comment below code that is meant as a header, and no sentence that begins with the word."""
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """A `%%step`, `%%params` or `%%setup` line: its place among the lines from 0, and what it says."""
 
     at: int
@@ -33,8 +33,7 @@ class Header:
     line: str
 
 
-@dataclass(frozen=True)
-class Misplaced:
+class Misplaced(msgspec.Struct, frozen=True):
     """A line that looks like a header and stands where none may be: its number from 1, why it is none, what to do."""
 
     number: int

@@ -7,12 +7,12 @@ import ast
 import re
 import string
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
+import msgspec
 
-@dataclass(frozen=True)
-class LineMagic:
+
+class LineMagic(msgspec.Struct, frozen=True):
     """One line magic or shell line: its name ("!" for the shell) and its dealings with the user's names."""
 
     name: str

@@ -1,8 +1,9 @@
 """What may stand behind each name at one point of a cell, and how that joins where paths meet."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from nbflow.analysis.result import NO_NAMES
 
@@ -12,8 +13,7 @@ GONE = 4  # the name may be unbound
 AGAIN = 8  # a value bound here after the earlier one was surely read may be there
 
 
-@dataclass(frozen=True, eq=False)
-class LocalFunction:
+class LocalFunction(msgspec.Struct, frozen=True, eq=False):
     """A function made in the cell, seen from outside: what calling it does to the names around it."""
 
     loads: frozenset[str] = NO_NAMES  # taken from outside, unless surely bound before
@@ -90,13 +90,12 @@ def merge_contents(contents: Iterable[Content]) -> Content:
     return Content(bodies, roots, held) if bodies or roots or held else NOTHING
 
 
-@dataclass(slots=True)
-class Paths:
+class Paths(msgspec.Struct):
     """One point of a path: a slot for each name touched so far, and what surely happened on the way."""
 
-    slots: dict[str, Slot] = field(default_factory=dict)
-    read: set[str] = field(default_factory=set)
-    changed: set[str] = field(default_factory=set)
+    slots: dict[str, Slot] = msgspec.field(default_factory=dict)
+    read: set[str] = msgspec.field(default_factory=set)
+    changed: set[str] = msgspec.field(default_factory=set)
 
     def copy(self) -> "Paths":
         """Return a state that changes on its own."""

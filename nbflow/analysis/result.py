@@ -3,8 +3,9 @@
 import builtins
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 StatementKind = Literal["import", "def", "class", "assign", "call", "magic", "other"]
 ValueKind = Literal["literal", "name", "call", "other"]
@@ -12,8 +13,7 @@ ValueKind = Literal["literal", "name", "call", "other"]
 NO_NAMES: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class Diagnostic:
+class Diagnostic(msgspec.Struct, frozen=True):
     """Something in a cell that analysis cannot see through: code, place (line from 1, column from 0), name, advice."""
 
     code: str
@@ -24,8 +24,7 @@ class Diagnostic:
     hint: str
 
 
-@dataclass(frozen=True)
-class AssignedValue:
+class AssignedValue(msgspec.Struct, frozen=True):
     """The right-hand side of an assignment, as far as its shape tells."""
 
     kind: ValueKind
@@ -33,8 +32,7 @@ class AssignedValue:
     names: frozenset[str]
 
 
-@dataclass(frozen=True)
-class DiscardedCall:
+class DiscardedCall(msgspec.Struct, frozen=True):
     """A call whose result is dropped: the root name of its callee, the dotted callee, the names passed on."""
 
     line: int
@@ -44,8 +42,7 @@ class DiscardedCall:
     arguments: frozenset[str]
 
 
-@dataclass(frozen=True)
-class Statement:
+class Statement(msgspec.Struct, frozen=True):
     """One top-level statement of a cell: where it stands, what kind it is, what it reads and writes."""
 
     line: int
@@ -65,8 +62,7 @@ class Statement:
     imports: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class Analysis:
+class Analysis(msgspec.Struct, frozen=True):
     """What a cell takes from before it and leaves behind, found without running it."""
 
     reads: frozenset[str] = NO_NAMES

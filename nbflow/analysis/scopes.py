@@ -2,15 +2,15 @@
 
 import ast
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from nbflow.analysis.result import NO_NAMES
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
-@dataclass(frozen=True)
-class BlockNames:
+class BlockNames(msgspec.Struct, frozen=True):
     """The names that one block (a function's or class's own statements) binds and declares."""
 
     bound: frozenset[str]
@@ -19,8 +19,7 @@ class BlockNames:
     yields: bool
 
 
-@dataclass(frozen=True)
-class Scope:
+class Scope(msgspec.Struct, frozen=True):
     """Where code runs: at module level, or in a function with its own names inside others' names."""
 
     is_function: bool = False

@@ -4,10 +4,11 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from nbflow.analysis.lines import header_of
 from nbflow.analysis.magics import AUTOMAGIC, expansions, long_option, split_options
@@ -35,8 +36,7 @@ _FOREIGN = frozenset({
 })  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """Why a cell is not understood: diagnostic code, line from 1, column from 0, name, message."""
 
     code: str
@@ -46,8 +46,7 @@ class Problem:
     message: str
 
 
-@dataclass(frozen=True)
-class ParsedCell:
+class ParsedCell(msgspec.Struct, frozen=True):
     """A cell taken apart: the Python of its body (same line numbers as the source) and what the magics around it do."""
 
     lines: tuple[str, ...]
@@ -63,8 +62,7 @@ class ParsedCell:
     problems: tuple[Problem, ...] = ()
 
 
-@dataclass(frozen=True)
-class Parsed:
+class Parsed(msgspec.Struct, frozen=True):
     """Python for a piece of source: text with as many lines, tree or problem, ends of joined lines."""
 
     python: str

@@ -10,9 +10,10 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
+
+import msgspec
 
 from nbflow.analysis.calls import LOG_METHODS, discarded_calls, is_exempt, is_logger
 from nbflow.analysis.effects import dotted, full_name
@@ -98,8 +99,7 @@ OUTSIDE_METHODS = frozenset(
 PACKAGES = re.compile(r"^\s*[!%]\s*(?:\S*/)?(?:python\d?(?:\.\d+)?\s+-m\s+)?(?:pip3?|conda|mamba|uv|apt|apt-get)\b")
 
 
-@dataclass(frozen=True)
-class FunctionEffects:
+class FunctionEffects(msgspec.Struct, frozen=True):
     """What calling a function of the notebook does to its arguments and locals, to names around it, and besides."""
 
     quiet: bool  # it changes nothing that it is given
@@ -109,8 +109,7 @@ class FunctionEffects:
     kept: frozenset[str] = NOBODY  # names around it whose objects it may give back
 
 
-@dataclass(frozen=True)
-class Touch:
+class Touch(msgspec.Struct, frozen=True):
     """What a statement may do to the objects of names."""
 
     touched: frozenset[str] = NOBODY  # may be changed
@@ -123,8 +122,7 @@ class Touch:
     line: int = 1  # of what acts
 
 
-@dataclass(frozen=True)
-class Above:
+class Above(msgspec.Struct, frozen=True):
     """What stands above a statement: imports, functions and classes of the notebook, names that builtins lost."""
 
     origins: Mapping[str, str]
@@ -223,16 +221,15 @@ def _discarded(tree: ast.stmt) -> Iterator[int]:
             yield from discarded_calls(node.value)
 
 
-@dataclass
-class _Reader:
+class _Reader(msgspec.Struct):
     """One walk over a statement."""
 
     above: Above
-    touched: set[str] = field(default_factory=set)
-    drained: set[str] = field(default_factory=set)
-    kept: set[str] = field(default_factory=set)
-    locals: set[str] = field(default_factory=set)
-    discarded: set[int] = field(default_factory=set)
+    touched: set[str] = msgspec.field(default_factory=set)
+    drained: set[str] = msgspec.field(default_factory=set)
+    kept: set[str] = msgspec.field(default_factory=set)
+    locals: set[str] = msgspec.field(default_factory=set)
+    discarded: set[int] = msgspec.field(default_factory=set)
     lazy: bool = False
     calls: bool = False
     act: Act = ""

@@ -8,7 +8,8 @@ may stop after any statement that binds.
 import ast
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from nbflow.analysis.calls import discarded_calls, dynamic_attribute, dynamic_call, is_exempt, is_inert
 from nbflow.analysis.magics import LineMagic, is_shell, read_magic
@@ -64,56 +65,52 @@ _DEEP = 4  # nested loops and finally blocks walked more than once; deeper ones 
 _SUPPRESSORS = frozenset({"suppress", "raises", "assertRaises", "assertRaisesRegex", "ExitStack", "AsyncExitStack"})
 
 
-@dataclass(slots=True)
-class CellFacts:
+class CellFacts(msgspec.Struct):
     """What a walk has seen so far, on whichever path."""
 
-    reads: set[str] = field(default_factory=set)
-    expanded: set[str] = field(default_factory=set)  # names in the `{expr}` and `$name` of shell lines
-    builtin_reads: set[str] = field(default_factory=set)
-    stores: set[str] = field(default_factory=set)
-    drops: set[str] = field(default_factory=set)
-    changed: set[str] = field(default_factory=set)  # names whose objects are changed through them
-    possible: set[str] = field(default_factory=set)  # names whose objects may be changed: by a call, or a shared object
-    escapes: set[str] = field(default_factory=set)  # names whose objects other code gets hold of
-    iterated: set[str] = field(default_factory=set)
-    definitions: set[str] = field(default_factory=set)
-    functions: list[LocalFunction] = field(default_factory=list)  # made on the way
-    calls: dict[tuple[int, int], DiscardedCall] = field(default_factory=dict)
-    magics: dict[str, None] = field(default_factory=dict)
+    reads: set[str] = msgspec.field(default_factory=set)
+    expanded: set[str] = msgspec.field(default_factory=set)  # names in the `{expr}` and `$name` of shell lines
+    builtin_reads: set[str] = msgspec.field(default_factory=set)
+    stores: set[str] = msgspec.field(default_factory=set)
+    drops: set[str] = msgspec.field(default_factory=set)
+    changed: set[str] = msgspec.field(default_factory=set)  # names whose objects are changed through them
+    possible: set[str] = msgspec.field(default_factory=set)  # whose objects may be changed: by a call, or a shared one
+    escapes: set[str] = msgspec.field(default_factory=set)  # names whose objects other code gets hold of
+    iterated: set[str] = msgspec.field(default_factory=set)
+    definitions: set[str] = msgspec.field(default_factory=set)
+    functions: list[LocalFunction] = msgspec.field(default_factory=list)  # made on the way
+    calls: dict[tuple[int, int], DiscardedCall] = msgspec.field(default_factory=dict)
+    magics: dict[str, None] = msgspec.field(default_factory=dict)
     awaits: bool = False
 
 
-@dataclass(slots=True)
-class WalkContext:
+class WalkContext(msgspec.Struct):
     """What all walks over one cell share: bodies walked, imports of the cell, diagnostics found in bodies."""
 
     forks: bool  # whether expressions bind names (`:=`), so that their branches matter
     lazy_annotations: bool
     postponed: bool = False  # annotations are text: `from __future__ import annotations` here or above
-    hints: set[str] = field(default_factory=set)  # names in such annotations
-    origins: dict[str, str] = field(default_factory=dict)  # name bound by an import in the cell -> where from
-    bodies: dict[int, LocalFunction] = field(default_factory=dict)
-    parsed: dict[int, ast.Module] = field(default_factory=dict)
-    diagnostics: Diagnostics = field(default_factory=dict)
-    places: dict[str, tuple[int, int]] = field(default_factory=dict)  # of history names loaded in bodies
+    hints: set[str] = msgspec.field(default_factory=set)  # names in such annotations
+    origins: dict[str, str] = msgspec.field(default_factory=dict)  # name bound by an import in the cell -> where from
+    bodies: dict[int, LocalFunction] = msgspec.field(default_factory=dict)
+    parsed: dict[int, ast.Module] = msgspec.field(default_factory=dict)
+    diagnostics: Diagnostics = msgspec.field(default_factory=dict)
+    places: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)  # of history names loaded in bodies
 
 
-@dataclass(slots=True)
-class ClassFrame:
+class ClassFrame(msgspec.Struct):
     """A class body being walked: its own names are kept in the state under a prefix that no name can have."""
 
     prefix: str
     names: frozenset[str]
 
 
-@dataclass(slots=True)
-class Jumps:
+class Jumps(msgspec.Struct):
     """States at which `break` and `continue` leave a loop's body, and `return` a function's."""
 
-    breaks: list[Paths | None] = field(default_factory=list)
-    continues: list[Paths | None] = field(default_factory=list)
-    returns: list[Paths | None] = field(default_factory=list)
+    breaks: list[Paths | None] = msgspec.field(default_factory=list)
+    continues: list[Paths | None] = msgspec.field(default_factory=list)
+    returns: list[Paths | None] = msgspec.field(default_factory=list)
 
 
 class Walk:
@@ -365,7 +362,7 @@ class Walk:
         parameters = frozenset(mangle(arg.arg, self.class_name) for arg in arguments_of(node))
         body = self._summarise(statements, parameters)
         if isinstance(node, ast.AsyncFunctionDef):
-            body = replace(body, plain=False)
+            body = msgspec.structs.replace(body, plain=False)
         self.context.bodies[id(node)] = body
         return body
 
@@ -976,7 +973,7 @@ class Walk:
             late = self.annotations(annotations)
             body = self.summarise(node)
         if node.decorator_list:
-            body = replace(body, plain=False)
+            body = msgspec.structs.replace(body, plain=False)
         content = self.keep_function(body, held=held)
         if content.bodies:
             content = content._replace(bodies=content.bodies.union(inner, bounds, [late] if late else []))
@@ -1033,7 +1030,7 @@ class Walk:
         self.run(node.body)
         self.frame, self.class_name = outside
         slots = [self.state.slots.pop(frame.prefix + name, UNBOUND) for name in names]
-        return frozenset(replace(body, plain=False) for slot in slots for body in slot.bodies)
+        return frozenset(msgspec.structs.replace(body, plain=False) for slot in slots for body in slot.bodies)
 
     # ---------------------------------------------------------------- branches
 

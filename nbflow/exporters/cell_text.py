@@ -7,7 +7,8 @@ import io
 import re
 import tokenize
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+
+import msgspec
 
 from nbflow.analysis.cell import Statement, analyse
 
@@ -21,8 +22,7 @@ _ASSIGNED = re.compile(r"^(?P<names>[A-Za-z_][\w, ]*?)\s*=\s*!(?P<command>.*)$",
 _DOLLAR = re.compile(r"\$(\w+)")
 
 
-@dataclass(frozen=True)
-class TextPiece:
+class TextPiece(msgspec.Struct, frozen=True):
     """Statements of a cell that share lines, with the comments right above; `line` is the first statement's."""
 
     line: int

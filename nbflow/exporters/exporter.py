@@ -4,26 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
+
+import msgspec
 
 from nbflow.errors import PlanError
 from nbflow.model import Finding, Flow
 
 
-@dataclass(frozen=True, kw_only=True)
-class Environment:
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """What the flow runs in, read by the caller and handed in as data."""
 
     python: str = ""  # "3.11.7"
-    distributions: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # imported module -> (name, version)
-    modules: Mapping[str, str] = field(default_factory=dict)  # helper modules beside the notebook: path -> text
+    distributions: Mapping[str, tuple[str, str]] = msgspec.field(default_factory=dict)  # module -> name, version
+    modules: Mapping[str, str] = msgspec.field(default_factory=dict)  # helper modules beside the notebook: path -> text
     unstored: frozenset[str] = frozenset()  # names that the last run could not store, and that no step needs
     beside: bool = True  # whether the files come to lie in the notebook's folder
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the user wants of the target: the main file's name, and words that the target knows (`kubernetes`)."""
 
     file: str

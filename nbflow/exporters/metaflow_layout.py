@@ -6,7 +6,8 @@ Everything is laid from its end, so that each step knows what comes next.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from nbflow.analysis.cell import analyse
 from nbflow.exporters.definitions import Needs
@@ -16,8 +17,7 @@ from nbflow.exporters.structure import Item, Structure
 from nbflow.model import Flow, Step
 
 
-@dataclass
-class SpecStep:
+class SpecStep(msgspec.Struct):
     """One step of the FlowSpec: `text` is its body without the last line, `call` what `self.next` gets."""
 
     name: str
@@ -32,8 +32,7 @@ class SpecStep:
         return self.step is not None and self.step.name == name and self.step.options.until is None
 
 
-@dataclass
-class WayIn:
+class WayIn(msgspec.Struct):
     """The way into what follows: what `self.next` gets, lines that must stand before it, and who goes there."""
 
     name: str
@@ -43,7 +42,7 @@ class WayIn:
     join: bool = False
     alone: bool = False  # its lines make names global: they need a step of their own
     open: bool = False  # a join that still waits for its branches
-    callers: list[str] = field(default_factory=list)
+    callers: list[str] = msgspec.field(default_factory=list)
 
     @property
     def plain(self) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Collection
-from dataclasses import dataclass
+
+import msgspec
 
 from nbflow.exporters.identifiers import GeneratedImports
 from nbflow.model import Parameter
@@ -26,8 +27,7 @@ CONVERSIONS = {
 _OF_JSON = frozenset("int float bool str None list dict List Dict Any object".split())
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """One parameter; `default` is an expression, or of JSON the text that holds it; `inside`: why it cannot be set."""
 
     kind: str = "json"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from nbflow.exporters.definitions import Needs
 from nbflow.exporters.exporter import Notes
@@ -11,8 +12,7 @@ from nbflow.flow.loops import Loops
 from nbflow.model import Flow, Step
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """What is laid out as one: a step, or a fan-out with its body and the step that joins it."""
 
     steps: tuple[Step, ...]

@@ -6,9 +6,10 @@ import ast
 import builtins
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
+
+import msgspec
 
 from nbflow.analysis.cell import Analysis, Statement, transform
 from nbflow.analysis.effects import (  # fmt: skip
@@ -96,8 +97,7 @@ SETUP_MAGICS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """One top-level statement with what becomes of it; the name sets include random states."""
 
     kind: PieceKind
@@ -113,8 +113,7 @@ class Piece:
     files: Files = NO_FILES
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What stands above a cell: imports by name, whether a name is a definition there; and what the notebook binds."""
 
     origins: Mapping[str, str]
@@ -153,10 +152,10 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
         piece = _piece(piece_kind, statement, tree, origins)
         if sets and piece_kind == "data":
             # what it sets is no name: neither the module nor its attribute is anybody's data
-            piece = replace(piece, writes=frozenset({PROCESS}), changes=frozenset())
+            piece = msgspec.structs.replace(piece, writes=frozenset({PROCESS}), changes=frozenset())
         generators = (generators - piece.writes) | made_generators(tree, origins)
         now, late = generator_uses(tree, generators)
-        pieces.append(replace(
+        pieces.append(msgspec.structs.replace(
             piece, possible=piece.possible | now & piece.reads, free_writes=piece.free_writes | late & piece.free
         ))  # fmt: skip
     return _settle(pieces)
@@ -203,7 +202,7 @@ def _settle(pieces: list[Piece]) -> tuple[Piece, ...]:
     while True:
         data = frozenset[str]().union(*(p.writes | p.possible for p in pieces if p.kind == "data"))
         changed = [
-            replace(piece, kind="data")
+            msgspec.structs.replace(piece, kind="data")
             if piece.kind == "definition" and piece.statement.kind == "assign" and piece.writes & data
             else piece
             for piece in pieces

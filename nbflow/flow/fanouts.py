@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -11,13 +10,12 @@ from nbflow.analysis.effects import PROCESS
 from nbflow.model import Definition, Edge, Finding, Step
 
 
-@dataclass
-class _Placing:
+class _Placing(msgspec.Struct):
     """What stands above the step that is being placed."""
 
-    scopes: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    joined: set[str] = field(default_factory=set)  # heads whose join stands above
-    findings: list[Finding] = field(default_factory=list)
+    scopes: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    joined: set[str] = msgspec.field(default_factory=set)  # heads whose join stands above
+    findings: list[Finding] = msgspec.field(default_factory=list)
 
 
 def place_steps(

@@ -6,7 +6,6 @@ import ast
 import graphlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -22,8 +21,7 @@ from nbflow.model import Cell, Definition, Finding, Flow, Parameter, Record, Ste
 CACHING = re.compile(r"^@(?:functools\.)?(?:lru_)?cache\b", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class MissingName:
+class MissingName(msgspec.Struct, frozen=True):
     """A name that a step reads and that no cell above gives it."""
 
     name: str

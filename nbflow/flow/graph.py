@@ -7,7 +7,6 @@ looking a name up is then the rule itself, "the value that the nearest earlier c
 from __future__ import annotations
 import __future__
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -67,7 +66,7 @@ Changed = Mapping[str, frozenset[str]]
 def _without_looks(pieces: tuple[Piece, ...], touches: tuple[Touch | None, ...]) -> tuple[Piece, ...]:
     """Return a cell's pieces; a call that only looks at what it is given (`df.head()`) writes nothing."""
     return tuple(
-        dataclasses.replace(piece, possible=frozenset())
+        msgspec.structs.replace(piece, possible=frozenset())
         if piece.statement.kind == "call" and touch is not None and not touch.touched
         else piece
         for piece, touch in zip(pieces, touches, strict=True)

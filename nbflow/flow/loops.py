@@ -7,7 +7,6 @@ that the nearest task before it, in that order, gave it. Everything here is that
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import msgspec
@@ -20,16 +19,14 @@ Sizes = Mapping[tuple[str, Index], int]
 """(foreach step, its own place) -> number of items; (step with turns, its place) -> number of turns: what is known."""
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A task that may have given a name its value; `sure`: it has, unless it was skipped."""
 
     task: TaskId
     sure: bool
 
 
-@dataclass(frozen=True)
-class Gate:
+class Gate(msgspec.Struct, frozen=True):
     """A fan-out that must have settled before the tasks in it are known."""
 
     task: TaskId

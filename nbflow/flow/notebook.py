@@ -6,9 +6,10 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from nbflow import jsonable
 from nbflow.analysis.lines import Misplaced, header_line, header_of, misplaced_header
@@ -32,8 +33,7 @@ LONGEST_NAME = 255
 _CELL_ID = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 
 
-@dataclass(frozen=True)
-class RawCell:
+class RawCell(msgspec.Struct, frozen=True):
     """A code cell before it is understood, with the Markdown right above it."""
 
     id: str | None
@@ -210,13 +210,12 @@ def check_flow_name(name: str) -> str:
     return name
 
 
-@dataclass
-class _Reading:
+class _Reading(msgspec.Struct):
     """What has been read so far, cell by cell in order."""
 
     given: frozenset[str]
-    ids: set[str] = field(default_factory=set)
-    findings: list[Finding] = field(default_factory=list)
+    ids: set[str] = msgspec.field(default_factory=set)
+    findings: list[Finding] = msgspec.field(default_factory=list)
 
     def read(self, raw: RawCell, position: int) -> Cell:
         identity = raw.id or ""

@@ -6,8 +6,9 @@ import ast
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from nbflow.errors import OptionError, nearest
 from nbflow.model import Foreach, StepOptions, TaskFailure
@@ -27,8 +28,7 @@ _UNITS_SIZE = {
 _BAD_NAME = re.compile(r"[\x00-\x1f\x7f\"'`\\/<>|*?#{}\[\],;=]|\.\.|^-|^\.|\s")
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(msgspec.Struct, frozen=True):
     """One option: the field of StepOptions that it sets, what its value looks like, and how that is read.
 
     `parse` is None for a flag; `expression` values run on to the next known option.

@@ -9,9 +9,10 @@ import json
 import math
 import tokenize
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from nbflow.errors import ParameterError, nearest
 from nbflow.model import Cell, Parameter
@@ -54,8 +55,7 @@ def read_parameters(cell: Cell) -> list[Parameter]:
     return parameters
 
 
-@dataclass(frozen=True)
-class _Comments:
+class _Comments(msgspec.Struct, frozen=True):
     """A cell's comments by line: those that stand alone, and those behind code."""
 
     alone: Mapping[int, str]

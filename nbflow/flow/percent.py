@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from nbflow.analysis.lines import LINE_MAGIC, PYTHON_CELL_MAGICS, header_of, is_header, parsed_texts
 
@@ -17,8 +18,7 @@ _IN_BLOCK = re.compile(r"^(\s+)pass  # (.*)$")
 _HEADER = re.compile(r"\A(?:# ---\n(?P<lines>(?:#.*\n)*?)# ---\n)")
 
 
-@dataclass(frozen=True)
-class PercentCell:
+class PercentCell(msgspec.Struct, frozen=True):
     """A cell of a percent-format file: its kind, id, tags and source as the notebook has it."""
 
     kind: str  # code, markdown, raw

@@ -11,9 +11,10 @@ import ast
 import re
 from collections import ChainMap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import cast
+
+import msgspec
 
 from nbflow.analysis.cell import Analysis
 from nbflow.analysis.touching import NOBODY, PACKAGES, Above, Act, FunctionEffects, Touch, body_of, touch_of
@@ -30,8 +31,7 @@ _CLASS = re.compile(r"^[ \t]*class[ \t]+(\w+)", re.MULTILINE)
 _COUNTING = re.compile(r"\bcls\b|\b__class__\b|\btype\(self\)|\b__new__\b")
 
 
-@dataclass(frozen=True)
-class Reached:
+class Reached(msgspec.Struct, frozen=True):
     """What a cell may get hold of: objects that it is given, objects that it may change, what else it does."""
 
     given: Objects = NOTHING
@@ -42,8 +42,7 @@ class Reached:
     able: bool = True  # whether the cell can take part at all
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(msgspec.Struct, frozen=True):
     """What a notebook's text tells as a whole: names that its classes define, and which of them need care."""
 
     methods: frozenset[str]
@@ -67,15 +66,14 @@ def text_of(source: str) -> Text:
     )
 
 
-@dataclass
-class Reach:
+class Reach(msgspec.Struct):
     """The notebook so far: the objects that each name may hold."""
 
     text: Text
-    holds: dict[str, Objects] = field(default_factory=dict)
-    lazy: set[int] = field(default_factory=set)  # objects that may be iterators
-    bodies: dict[str, FunctionEffects] = field(default_factory=dict)  # of functions, by the name that they have here
-    by_order: dict[int, tuple[FunctionEffects, ...]] = field(default_factory=dict)  # of definitions
+    holds: dict[str, Objects] = msgspec.field(default_factory=dict)
+    lazy: set[int] = msgspec.field(default_factory=set)  # objects that may be iterators
+    bodies: dict[str, FunctionEffects] = msgspec.field(default_factory=dict)  # of functions, by their names here
+    by_order: dict[int, tuple[FunctionEffects, ...]] = msgspec.field(default_factory=dict)  # of definitions
     count: int = 0  # of objects so far
 
     @classmethod

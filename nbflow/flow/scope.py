@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from nbflow.analysis.effects import STATES, state_of
 from nbflow.model import Binding, Definition, Source, Writer
 
 
-@dataclass
-class Gathered:
+class Gathered(msgspec.Struct):
     """What a set of names needs at one place: definitions to replay, data to bind, names that nobody gives."""
 
-    definitions: set[int] = field(default_factory=set)
-    bindings: dict[str, Binding] = field(default_factory=dict)
-    missing: dict[str, bool] = field(default_factory=dict)  # name -> surely read
-    replayed: dict[str, tuple[int, ...]] = field(default_factory=dict)  # name -> the definitions that give it
-    changes: set[str] = field(default_factory=set)  # names that the bodies of those definitions write
-    draws: set[str] = field(default_factory=set)  # random states that those bodies draw from
+    definitions: set[int] = msgspec.field(default_factory=set)
+    bindings: dict[str, Binding] = msgspec.field(default_factory=dict)
+    missing: dict[str, bool] = msgspec.field(default_factory=dict)  # name -> surely read
+    replayed: dict[str, tuple[int, ...]] = msgspec.field(default_factory=dict)  # name -> the definitions that give it
+    changes: set[str] = msgspec.field(default_factory=set)  # names that the bodies of those definitions write
+    draws: set[str] = msgspec.field(default_factory=set)  # random states that those bodies draw from
 
 
 def gather(
