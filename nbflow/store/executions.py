@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from functools import lru_cache
+
+import msgspec
 
 from nbflow.model import TaskChanged, TaskId
 from nbflow.store import records
@@ -31,8 +32,7 @@ def execution_id(run: str, task: TaskId, attempt: int, revision: int = 0) -> str
     return f"{run}.{hashed_name(task.step)}{numbers}"
 
 
-@dataclass(frozen=True)
-class Stood:
+class Stood(msgspec.Struct, frozen=True):
     """The newest execution that stood for a task, and the run in which the task failed since: (run, its key then)."""
 
     place: tuple[str, str] | None = None  # (key, execution)
@@ -55,7 +55,7 @@ def last_executions(
             if event.state == "failed" and earlier == Stood():
                 by_task[task] = Stood(failed=(run, event.key))
             elif event.state in ("done", "reused") and event.key and earlier.place is None:
-                by_task[task] = replace(earlier, place=(event.key, event.execution))
+                by_task[task] = msgspec.structs.replace(earlier, place=(event.key, event.execution))
         if steps <= {task.step for task, stood in by_task.items() if stood.place is not None}:
             break
     return by_task

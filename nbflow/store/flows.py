@@ -15,7 +15,6 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -54,8 +53,7 @@ class FlowFile(Frozen, frozen=True, kw_only=True):
     earlier: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class StoredFlow:
+class StoredFlow(msgspec.Struct, frozen=True):
     """A flow as a datastore knows it."""
 
     folder: str
@@ -77,8 +75,7 @@ class StoredFlow:
         return f"{self.paths[-1] if self.paths else 'a notebook without a file'} ({self.folder})"
 
 
-@dataclass(frozen=True)
-class SoughtFlow:
+class SoughtFlow(msgspec.Struct, frozen=True):
     """A notebook as it is looked for: its flow's name, its path as the store would hold it, its cells, this host."""
 
     name: str
@@ -269,7 +266,7 @@ def _recorded(store: Store, path: str) -> str:
 
 def _absolute(store: Store, flow: StoredFlow) -> StoredFlow:
     root = store.url if isinstance(store, LocalStore) else ""
-    return replace(flow, paths=tuple(os.path.normpath(Path(root) / path) for path in flow.paths))
+    return msgspec.structs.replace(flow, paths=tuple(os.path.normpath(Path(root) / path) for path in flow.paths))
 
 
 def _exists(store: Store) -> Callable[[str], bool]:
@@ -283,7 +280,7 @@ def _updated(store: Store, flow: StoredFlow, sought: SoughtFlow, *, partial: boo
     Of a notebook without a file only the cells that have run are known (`partial`): they are added to the others.
     """
     cells = tuple(dict.fromkeys((*flow.cells, *sought.cells))) if partial else sought.cells
-    now = replace(
+    now = msgspec.structs.replace(
         flow, name=sought.name, paths=_joined(flow.paths, sought.path), cells=cells or flow.cells, host=sought.host
     )
     if now != flow:
@@ -310,7 +307,9 @@ def _completed(store: Store, flow: StoredFlow) -> StoredFlow:
             cells = marks(parse_document(text, name=flow.name, folder=started.folder, path=path or None).cells)
         except NbflowError:  # its run was killed before it had kept one, or it is damaged
             cells = ()
-        return replace(flow, paths=_joined((), _recorded(store, path) if path else ""), cells=cells, host=started.host)
+        return msgspec.structs.replace(
+            flow, paths=_joined((), _recorded(store, path) if path else ""), cells=cells, host=started.host
+        )
     return flow
 
 

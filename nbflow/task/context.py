@@ -8,8 +8,9 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from nbflow.errors import nearest
 from nbflow.model import Asked, Index, TaskEvent, TaskSpec
@@ -50,8 +51,7 @@ class Parameters(Mapping[str, Any]):
         return f"Parameters({', '.join(f'{name}={value!r}' for name, value in self._values.items())})"
 
 
-@dataclass(frozen=True)
-class Caught:
+class Caught(msgspec.Struct, frozen=True):
     """What `--catch NAME` leaves in NAME: the exception as text; None stands where nothing failed."""
 
     type: str
@@ -73,8 +73,7 @@ def said(flow: str, run: str, step: str, index: Index, tags: tuple[str, ...], *,
     return {**answers, "index": str(index[-1]) if index else "", "is_flow": str(is_flow)}
 
 
-@dataclass
-class Context:
+class Context(msgspec.Struct):
     """One task as the code that runs in it may see it; `emit` sends an event to whoever watches the run."""
 
     flow: str
@@ -84,12 +83,12 @@ class Context:
     attempt: int = 1
     item: Any = None
     indices: Index = ()
-    parameters: Parameters = field(default_factory=lambda: Parameters({}))
+    parameters: Parameters = msgspec.field(default_factory=lambda: Parameters({}))
     tags: tuple[str, ...] = ()
     is_flow: bool = True
     folder: str | None = None  # the temporary folder, once somebody asked for it
-    closing: list[Callable[[], None]] = field(default_factory=list)  # called once the task's own code is over
-    asked: dict[Asked, None] = field(default_factory=dict)  # what it asked nbflow itself, in order
+    closing: list[Callable[[], None]] = msgspec.field(default_factory=list)  # called once the task's own code is over
+    asked: dict[Asked, None] = msgspec.field(default_factory=dict)  # what it asked nbflow itself, in order
 
     @property
     def task(self) -> str:

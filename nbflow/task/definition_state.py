@@ -10,8 +10,9 @@ import copy
 import enum
 import types
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+import msgspec
 
 from nbflow.analysis.effects import state_of
 from nbflow.store.serialize.fingerprint import fingerprint
@@ -31,8 +32,7 @@ OWN = frozenset(
 """What Python's own metaclasses keep on a class, besides names with two underscores around them."""
 
 
-@dataclass(frozen=True)
-class DefinitionState:
+class DefinitionState(msgspec.Struct, frozen=True):
     """A class or function as it was at one time: what stood on it, and how that looked."""
 
     value: Any
@@ -46,7 +46,7 @@ class DefinitionState:
 
     def copied(self) -> DefinitionState:
         """Return the same with copies of what can change in place, as far as it can be copied."""
-        return replace(self, attributes={key: _copied(each) for key, each in self.attributes.items()})
+        return msgspec.structs.replace(self, attributes={key: _copied(each) for key, each in self.attributes.items()})
 
 
 def _copied(value: Any) -> Any:

@@ -11,7 +11,6 @@ import sys
 import time
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,15 +33,14 @@ from nbflow.task.streams import Stream
 from nbflow.tracebacks import failure_of, text_of
 
 
-@dataclass
-class Kept:
+class Kept(msgspec.Struct):
     """What a process that runs one task after another keeps between them."""
 
     replayed: Callable[[], None] = lambda: None  # called when definitions and set-up of a task have been replayed
-    stores: dict[str, location.Store] = field(default_factory=dict)
+    stores: dict[str, location.Store] = msgspec.field(default_factory=dict)
     exit_hooks: int = 0  # those that are not the task's
     ended: bool = False  # a task has left something that was ended with the process's exit hooks and pools
-    imports: ImportSettings = field(default_factory=ImportSettings)
+    imports: ImportSettings = msgspec.field(default_factory=ImportSettings)
 
     def store(self, url: str) -> location.Store:
         """Return the store at a URL, opened once."""
@@ -51,8 +49,7 @@ class Kept:
         return self.stores[url]
 
 
-@dataclass
-class WarmShell:
+class WarmShell(msgspec.Struct):
     """What a worker has made ahead of its task: a warm shell, thread pools' controls, the user's thread variables.
 
     `kept` only in a process that is not the task's own.
@@ -60,7 +57,7 @@ class WarmShell:
 
     shell: shell.Shell
     pools: Any = None
-    thread_variables: Mapping[str, str | None] = field(default_factory=dict)
+    thread_variables: Mapping[str, str | None] = msgspec.field(default_factory=dict)
     kept: Kept | None = None
 
     @classmethod
@@ -156,7 +153,7 @@ class _Task:
             self.stages.take_base_line()
             last = self._turn()
             outcome = self.stages.collect(self.observer.paused)
-            outcome = replace(outcome, facts={"caught": self.failure is not None, "until": last})
+            outcome = msgspec.structs.replace(outcome, facts={"caught": self.failure is not None, "until": last})
             with self.stages.costs.of("storing"):
                 return self._saved(outcome)
 

@@ -11,9 +11,10 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 Taken = dict[str, dict[str, Any]]
 """Part of the process -> key -> value."""
@@ -30,8 +31,7 @@ Changes = tuple[Change, ...]
 """What the steps above have set, in document order."""
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One table of the process: how it is read, how a key is set and deleted; `module` must be loaded."""
 
     module: str

@@ -8,8 +8,9 @@ import os
 import random
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from nbflow.model import Index, TaskSpec
 
@@ -30,8 +31,7 @@ def _seed_numpy(entropy: bytes) -> None:
     _numpy().random.seed([int.from_bytes(entropy[at : at + 4], "big") for at in range(0, 32, 4)])
 
 
-@dataclass(frozen=True)
-class Generator:
+class Generator(msgspec.Struct, frozen=True):
     """One library's global state: how it is read, put back and seeded with 32 bytes."""
 
     module: str

@@ -11,9 +11,9 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from IPython.core import page
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.display_trap import DisplayTrap
@@ -58,8 +58,7 @@ LATE_IMPORTS = (
 """What IPython imports at the first error, await and `!`: 100 ms each when it happens in a task."""
 
 
-@dataclass(frozen=True)
-class CellResult:
+class CellResult(msgspec.Struct, frozen=True):
     """How a cell ended: `error` is None, or what it raised (SystemExit and KeyboardInterrupt included)."""
 
     error: BaseException | None = None

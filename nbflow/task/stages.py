@@ -22,8 +22,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+
+import msgspec
 
 from nbflow.analysis.effects import AXES, PROCESS, names_axes, owner_of
 from nbflow.model import FORMAT, MISSING, Finding, Group, Manifest, Observations, Record, Ref, TaskSpec
@@ -126,17 +127,16 @@ def changes_above(spec: TaskSpec, values: InputSource) -> process_state.Changes:
 # ---------------------------------------------------------------- what the cell leaves
 
 
-@dataclass(frozen=True)
-class Left:
+class Left(msgspec.Struct, frozen=True):
     """What a cell left, taken apart but not stored."""
 
     values: Mapping[str, Any]  # names, and what travels beside them
     dumped: tuple[Dumped | Unstorable, ...]
     unbound: tuple[str, ...] = ()
     changed: frozenset[str] = frozenset()  # inputs changed in place, or stored with what shares objects with them
-    joined: Mapping[str, Any] = field(default_factory=dict)  # the latter
+    joined: Mapping[str, Any] = msgspec.field(default_factory=dict)  # the latter
     shares: frozenset[str] = frozenset()  # inputs that share objects with what is left
-    facts: Mapping[str, Any] = field(default_factory=dict)  # of its record: `skipped`, `until`, `caught`
+    facts: Mapping[str, Any] = msgspec.field(default_factory=dict)  # of its record: `skipped`, `until`, `caught`
 
 
 class Stages:
@@ -256,7 +256,7 @@ class Stages:
         """Return what a condition leaves that does not hold: of a loop its variable, which the rest may read."""
         targets = {name: self.namespace[name] for name in self.spec.targets}
         together = dump_together(targets, {}, (), self.registry)
-        return replace(self.plain(together.dumped, targets), facts={"skipped": condition})
+        return msgspec.structs.replace(self.plain(together.dumped, targets), facts={"skipped": condition})
 
     def plain(self, dumped: Iterable[Dumped | Unstorable], values: Mapping[str, Any] | None = None) -> Left:
         """Return values that have been taken apart as all that the task leaves."""

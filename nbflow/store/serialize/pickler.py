@@ -16,10 +16,10 @@ import sys
 import time
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import cloudpickle
+import msgspec
 
 from nbflow.model import DefinitionRef
 from nbflow.store.serialize.arrays import (
@@ -117,8 +117,7 @@ TORCH_FIXED = frozenset({("torch", "dtype"), ("torch", "device"), ("torch", "lay
 PANDAS_OWN = ("pandas._libs", "pandas.core.internals", "pandas.core.indexes")
 
 
-@dataclass(frozen=True, slots=True)
-class Dumped:
+class Dumped(msgspec.Struct, frozen=True):
     """Names that are stored together: their stream and buffers, and what they need to be loaded.
 
     `names` is sorted; the stream of one name holds its value, that of several a tuple of theirs. `buffers` look into
@@ -130,11 +129,10 @@ class Dumped:
     buffers: tuple[memoryview, ...] = ()
     definitions: tuple[DefinitionRef, ...] = ()
     free: tuple[str, ...] = ()
-    described: dict[str, Description] = field(default_factory=dict)
+    described: dict[str, Description] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Unstorable:
+class Unstorable(msgspec.Struct, frozen=True):
     """A name whose value cannot be stored, and why."""
 
     name: str
@@ -203,8 +201,7 @@ class Pickling:
         self.storages: dict[int, Any] = {}
 
 
-@dataclass(slots=True)
-class _Trial:
+class _Trial(msgspec.Struct):
     """Names that could be pickled, and the pickler, which keeps every object alive that it met."""
 
     names: tuple[str, ...]

@@ -11,9 +11,10 @@ import ctypes
 import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, combinations, permutations
 from typing import Any
+
+import msgspec
 
 from nbflow.store.serialize.rebuild import SMALLEST, Way, fill_set, keeps, make_frozenset
 
@@ -102,8 +103,7 @@ def _serves(kind: type, items: list[Any], way: Way) -> bool:
     return fill_set(set(), (items, way))
 
 
-@dataclass(frozen=True)
-class _Table:
+class _Table(msgspec.Struct, frozen=True):
     """Where the elements of a set lie: the hash at each place of its table, and the places of its elements in order."""
 
     hashes: Sequence[int]

@@ -12,8 +12,9 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from nbflow.analysis.effects import AXES
 from nbflow.store.serialize.inspection import attribute
@@ -24,8 +25,7 @@ MANY = 1000
 """How many parts of a list or dict are looked at."""
 
 
-@dataclass(frozen=True)
-class Together:
+class Together(msgspec.Struct, frozen=True):
     """What is to be stored, the inputs that share objects with outputs, and those of them that are stored too."""
 
     dumped: list[Dumped | Unstorable]
