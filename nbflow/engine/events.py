@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from nbflow.model import Reason, RunStatus, TaskChanged, TaskFailure, TaskId
 
 # ---------------------------------------------------------------- events
 
 
-@dataclass(frozen=True)
-class TaskNode:
+class TaskNode(msgspec.Struct, frozen=True):
     """A task that the run has to settle, after `needs` have."""
 
     task: TaskId
@@ -19,16 +19,14 @@ class TaskNode:
     item: str = ""
 
 
-@dataclass(frozen=True)
-class Added:
+class Added(msgspec.Struct, frozen=True):
     """Tasks became known: at the start, or when a fan-out's list was evaluated."""
 
     nodes: tuple[TaskNode, ...]
     at: float
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """A task's inputs were looked up: what to do with it."""
 
     task: TaskId
@@ -43,8 +41,7 @@ class Decision:
     elapsed: float | None = None
 
 
-@dataclass(frozen=True)
-class Began:
+class Began(msgspec.Struct, frozen=True):
     """A submitted task's process runs the cell."""
 
     task: TaskId
@@ -52,8 +49,7 @@ class Began:
     pid: int = 0
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """An attempt ended: with an execution's record, or with a failure."""
 
     task: TaskId
@@ -64,32 +60,28 @@ class Finished:
     skipped: str | None = None  # its --if was false
 
 
-@dataclass(frozen=True)
-class Due:
+class Due(msgspec.Struct, frozen=True):
     """The time before another attempt is over."""
 
     task: TaskId
     at: float
 
 
-@dataclass(frozen=True)
-class Cancel:
+class Cancel(msgspec.Struct, frozen=True):
     """The user wants the run to stop."""
 
     at: float
     reason: str = "cancelled"
 
 
-@dataclass(frozen=True)
-class HeldAttempt:
+class HeldAttempt(msgspec.Struct, frozen=True):
     """An attempt ended, but what came of it does not count yet: its cores are free."""
 
     task: TaskId
     at: float
 
 
-@dataclass(frozen=True)
-class Batched:
+class Batched(msgspec.Struct, frozen=True):
     """A step's tasks are so small that this many may be submitted for each core."""
 
     step: str
@@ -102,15 +94,13 @@ Event = Added | Decision | Began | Finished | Due | Cancel | HeldAttempt | Batch
 # ---------------------------------------------------------------- actions
 
 
-@dataclass(frozen=True)
-class Prepare:
+class Prepare(msgspec.Struct, frozen=True):
     """Look the task's inputs and key up; answer with a Decision."""
 
     task: TaskId
 
 
-@dataclass(frozen=True)
-class Submit:
+class Submit(msgspec.Struct, frozen=True):
     """Start this attempt, which may use these GPUs; answer with Began and Finished."""
 
     task: TaskId
@@ -118,30 +108,26 @@ class Submit:
     devices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Abort:
+class Abort(msgspec.Struct, frozen=True):
     """End a running task."""
 
     task: TaskId
 
 
-@dataclass(frozen=True)
-class Delay:
+class Delay(msgspec.Struct, frozen=True):
     """Answer with Due after so many seconds."""
 
     task: TaskId
     seconds: float
 
 
-@dataclass(frozen=True)
-class Tell:
+class Tell(msgspec.Struct, frozen=True):
     """Write the event to the run and show it."""
 
     event: TaskChanged
 
 
-@dataclass(frozen=True)
-class End:
+class End(msgspec.Struct, frozen=True):
     """Every task has settled."""
 
     status: RunStatus

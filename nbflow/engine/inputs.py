@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from nbflow.analysis.effects import state_of
 from nbflow.flow.findings import line_of_text
@@ -20,8 +21,7 @@ from nbflow.model import (
 )
 
 
-@dataclass(frozen=True)
-class InputValue:
+class InputValue(msgspec.Struct, frozen=True):
     """A stored value that an input is bound to, and the step that made it."""
 
     group: Group
@@ -29,15 +29,14 @@ class InputValue:
     step: str
 
 
-@dataclass(frozen=True)
-class Resolved:
+class Resolved(msgspec.Struct, frozen=True):
     """A step's inputs and replay, found; `waits` names tasks that must settle before all of it is known."""
 
-    inputs: Mapping[str, InputValue] = field(default_factory=dict)
+    inputs: Mapping[str, InputValue] = msgspec.field(default_factory=dict)
     # names that share objects with inputs and hold them yet
-    along: Mapping[str, InputValue] = field(default_factory=dict)
+    along: Mapping[str, InputValue] = msgspec.field(default_factory=dict)
     # (definition, name) -> value while defining
-    binds: Mapping[tuple[int, str], InputValue] = field(default_factory=dict)
+    binds: Mapping[tuple[int, str], InputValue] = msgspec.field(default_factory=dict)
     definitions: tuple[int, ...] = ()
     again: frozenset[int] = frozenset()  # of them those of the step's own cell that values refer to
     waits: tuple[TaskId, ...] = ()
@@ -45,8 +44,7 @@ class Resolved:
     skip: str | None = None  # why: a name that it surely reads was left by nobody, as its maker was skipped or caught
 
 
-@dataclass(frozen=True)
-class SettledTasks:
+class SettledTasks(msgspec.Struct, frozen=True):
     """What is known of the tasks above: which have settled, with which record, and how long fan-outs are."""
 
     has: Callable[[TaskId], bool]

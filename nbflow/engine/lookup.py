@@ -7,7 +7,6 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -47,13 +46,12 @@ from nbflow.task.context import Caught, said
 from nbflow.task.observe import inquiries
 
 
-@dataclass(frozen=True)
-class RunFacts:
+class RunFacts(msgspec.Struct, frozen=True):
     """What every task of a run is told."""
 
     run: str
     store_url: str
-    values: Mapping[str, Any] = field(default_factory=dict)  # parameters by name
+    values: Mapping[str, Any] = msgspec.field(default_factory=dict)  # parameters by name
     tags: tuple[str, ...] = ()
     origin: str | None = None
     fresh: frozenset[str] | bool = False  # True: all; names: these steps
@@ -62,11 +60,10 @@ class RunFacts:
     session: bool = False
     variables: Callable[[], Mapping[str, str]] = lambda: os.environ  # as tasks find them that no step has set any for
     whole: bool = True  # the whole flow runs, not a part of it
-    pinned: Mapping[TaskId, Record | None] = field(default_factory=dict)  # taken as they are; None: it left nothing
+    pinned: Mapping[TaskId, Record | None] = msgspec.field(default_factory=dict)  # taken so; None: it left nothing
 
 
-@dataclass(frozen=True)
-class _JoinedItem:
+class _JoinedItem(msgspec.Struct, frozen=True):
     """One item as a join sees it: its value, its body's tasks in order, and the names that those took from outside."""
 
     index: int
@@ -81,8 +78,7 @@ class _JoinedItem:
         return [self.item.artifact.content_id, sorted(names.items())]
 
 
-@dataclass(frozen=True)
-class _Resolution:
+class _Resolution(msgspec.Struct, frozen=True):
     """What was worked out of a task whose inputs were all found."""
 
     resolved: inputs.Resolved
@@ -446,7 +442,7 @@ class Lookup:
 
     def know_parameters(self, values: Mapping[str, Any]) -> None:
         """Take parameters that have been evaluated only now, as a step asks for them."""
-        self.facts = replace(self.facts, values={**self.facts.values, **values})
+        self.facts = msgspec.structs.replace(self.facts, values={**self.facts.values, **values})
         self.__dict__.pop("_parameters", None)
 
     def _mentions(self, step: Step, word: str) -> bool:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from nbflow.model import StepOptions
 
 
-@dataclass(frozen=True)
-class Room:
+class Room(msgspec.Struct, frozen=True):
     """A machine's GPUs by their ids, and its memory in bytes; None: the place where tasks run looks after it itself."""
 
     devices: tuple[str, ...] | None = None
     memory: int | None = None
 
 
-@dataclass(frozen=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """What a running task has: cores, GPUs by id with the share of each that is its own, bytes of memory."""
 
     cores: float

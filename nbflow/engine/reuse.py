@@ -6,7 +6,8 @@ import difflib
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from nbflow.analysis.effects import AXES
 from nbflow.engine.keys import AHEAD
@@ -105,16 +106,14 @@ def _join(folder: str, name: str) -> str:
     return name if os.path.isabs(name) else os.path.join(folder, name)
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """The record that stands for a task, or None, with the reasons."""
 
     record: Record | None
     reasons: tuple[Reason, ...]
 
 
-@dataclass(frozen=True)
-class Wishes:
+class Wishes(msgspec.Struct, frozen=True):
     """What the user said about reuse of one task."""
 
     fresh: bool = False

@@ -6,7 +6,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -60,13 +59,11 @@ LOGGED = ("running", "done", "failed", "caught")
 """States that name the execution whose log there is."""
 
 
-@dataclass(frozen=True)
-class AllEnded:
+class AllEnded(msgspec.Struct, frozen=True):
     """Nothing runs any more while the flow waits to be understood anew."""
 
 
-@dataclass(frozen=True)
-class AttemptEvent:
+class AttemptEvent(msgspec.Struct, frozen=True):
     """An event of a running attempt, on its way from its thread to the loop."""
 
     task: TaskId

@@ -11,7 +11,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import IO
 
 import msgspec
@@ -25,8 +24,7 @@ from nbflow.executors.supervisor import Child, Supervisor, kill_tree
 SPARES = 2
 
 
-@dataclass
-class SpareWorker:
+class SpareWorker(msgspec.Struct):
     """A process that waits for its task on a socket, or has it already."""
 
     process: subprocess.Popen[bytes]

@@ -11,8 +11,9 @@ import selectors
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from nbflow.executors.wire import CHUNK, Ending, Frames, Gone, Raw, Report
 from nbflow.task.leftovers import descendants
@@ -36,8 +37,7 @@ MEMORY_PERIOD = 0.2
 POLL_PERIOD = 0.02
 
 
-@dataclass(eq=False)
-class Child:
+class Child(msgspec.Struct, eq=False):
     """One task's process: where it writes, how its end is learnt, and what it may use.
 
     `ended` gives the exit status once the process has ended, else None; `pidfd` is readable from then on, and is -1
@@ -54,9 +54,9 @@ class Child:
     memory: int | None = None
     why: str = ""
     begun: bool = False  # it has said something
-    deadline: float | None = field(default=None)
+    deadline: float | None = None
     kill_at: float | None = None
-    open: set[int] = field(default_factory=set)
+    open: set[int] = msgspec.field(default_factory=set)
     window: float = 0.0  # when the present one began
     reads: int = 0  # in it
     last: int = 0  # bytes that were read at once

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
 from functools import partial
+
+import msgspec
 
 from nbflow.errors import ExecutorError
 from nbflow.executors import wire
@@ -38,8 +39,7 @@ STRIKES = 3
 """Workers that a step may use up after a task or two before it is left to processes of its own."""
 
 
-@dataclass(eq=False)
-class Order:
+class Order(msgspec.Struct, eq=False):
     """A task on its way to a worker."""
 
     attempt: AttemptHandle
@@ -51,8 +51,7 @@ class Order:
     begun: bool = False
 
 
-@dataclass
-class Habit:
+class Habit(msgspec.Struct):
     """What is known of a step's tasks."""
 
     seen: int = 0

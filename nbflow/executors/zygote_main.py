@@ -22,9 +22,10 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+
+import msgspec
 
 from nbflow.executors import wire, worker
 from nbflow.executors.spawn import PIPE, take_back
@@ -46,8 +47,7 @@ ROOM = 16 << 20
 """Bytes waiting for the driver beyond which the tasks wait too."""
 
 
-@dataclass
-class Pipes:
+class Pipes(msgspec.Struct):
     """The ends that a child keeps and those that we keep."""
 
     theirs: tuple[int, int, int, int]  # order, frames, 1, 2
@@ -61,16 +61,14 @@ class Pipes:
         return cls((order[0], frames[1], out[1], err[1]), (order[1], frames[0], out[0], err[0]))
 
 
-@dataclass
-class Hosted:
+class Hosted(msgspec.Struct):
     """A worker that runs one task after another: its pipe, and the byte that tells it to take no more."""
 
     pipe: int
     stop: mmap.mmap
 
 
-@dataclass
-class Spare:
+class Spare(msgspec.Struct):
     """A child forked ahead that waits for its task on a pipe."""
 
     pid: int
