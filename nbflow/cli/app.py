@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -262,7 +261,7 @@ def resume(name: str | None, as_json: bool, fresh_steps: tuple[str, ...], **opti
         raise PlanError(f"run {earlier.id} has no notebook file", fix="save the notebook, then `nbflow run NB`")
     path, run_options = _run_options(path, fresh_steps=fresh_steps, **{**options, "store": earlier.store})
     all_cells = run_options.all_cells or earlier.metadata["all_cells"]
-    run_options = replace(run_options, resume=f"{earlier.flow}/{earlier.id}", all_cells=all_cells)
+    run_options = msgspec.structs.replace(run_options, resume=f"{earlier.flow}/{earlier.id}", all_cells=all_cells)
     if not as_json:
         terminal.tell(f"resume of {earlier.flow}/{earlier.id}, {earlier.status}")
         terminal.tell(table.plan_text(launch.plan_notebook(path, run_options)))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from nbflow.analysis.effects import state_of
 from nbflow.model import MISSING, Replay, TaskSpec
@@ -178,8 +179,7 @@ def _touched(before: Taken, now: Taken) -> set[Key]:
 # ---------------------------------------------------------------- classes and functions
 
 
-@dataclass(frozen=True)
-class SetState:
+class SetState(msgspec.Struct, frozen=True):
     """Which version of what cells set on it a class or function has: a content id, "" as its source says."""
 
     value: Any

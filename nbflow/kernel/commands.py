@@ -7,9 +7,10 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
+
+import msgspec
 
 from nbflow.errors import OptionError, nearest
 from nbflow.flow.options import parse_size
@@ -24,13 +25,12 @@ if TYPE_CHECKING:
     from nbflow.kernel.session import Session
 
 
-@dataclass
-class CommandWords:
+class CommandWords(msgspec.Struct):
     """A command line's words, sorted: what stands by itself, options with their values, parameters."""
 
-    plain: list[str] = field(default_factory=list)
-    options: dict[str, list[str]] = field(default_factory=dict)
-    params: dict[str, str] = field(default_factory=dict)
+    plain: list[str] = msgspec.field(default_factory=list)
+    options: dict[str, list[str]] = msgspec.field(default_factory=dict)
+    params: dict[str, str] = msgspec.field(default_factory=dict)
 
     def option(self, name: str) -> str | None:
         """Return the last value given to an option, None when it was not given."""
@@ -132,7 +132,7 @@ def run_options(session: Session, words: CommandWords) -> tuple[RunOptions, list
 
 def up_to_steps(options: RunOptions, steps: list[str]) -> RunOptions:
     """Return options of a run up to these steps, too."""
-    return replace(options, steps=[*steps, *(options.steps or ())] or None)
+    return msgspec.structs.replace(options, steps=[*steps, *(options.steps or ())] or None)
 
 
 def drawn_already(run: Any) -> Any:
@@ -162,7 +162,7 @@ def resume(session: Session, words: CommandWords) -> Any:
             raise OptionError("no run has failed", fix="`%flow run` runs the flow")
         past = client.Run(failed.run, store.url)
     name = f"{past.flow}/{past.id}"
-    options = replace(options, resume=name, all_cells=options.all_cells or past.metadata["all_cells"])
+    options = msgspec.structs.replace(options, resume=name, all_cells=options.all_cells or past.metadata["all_cells"])
     print(f"resume of {name}, {past.status}\n{table.plan_text(session.plan(options))}")
     return drawn_already(session.run_flow(options, background="background" in words.options))
 
@@ -462,8 +462,7 @@ def _doc(command: Command) -> str:
     return (command.perform.__doc__ or "").split("\n")[0]
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """A sub-command: what it does and the options that it takes."""
 
     perform: Callable[[Session, CommandWords], Any]

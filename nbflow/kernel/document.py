@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +22,7 @@ ORIGINS: Mapping[Origin, str] = {
 """Where the document order comes from, best first, as people read it."""
 
 
-@dataclass(frozen=True)
-class Executed:
+class Executed(msgspec.Struct, frozen=True):
     """A cell's source as it was executed here, and the document's text for the cell at that time."""
 
     raw: RawCell

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from nbflow.errors import OutdatedError
 from nbflow.kernel.carried import Place, place_of
@@ -13,8 +14,7 @@ from nbflow.model import TaskSpec
 from nbflow.task import stages
 
 
-@dataclass(frozen=True)
-class Revisited:
+class Revisited(msgspec.Struct, frozen=True):
     """What was bound: names of inputs, names of definitions; and the source of the task's cell."""
 
     inputs: tuple[str, ...]

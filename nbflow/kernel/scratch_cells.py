@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from nbflow.analysis.cell import Analysis
 from nbflow.flow.scope import gather
@@ -26,8 +27,7 @@ LARGEST = 64 << 20
 """Bytes, about, of a value beyond which a scratch cell's result is not looked at again."""
 
 
-@dataclass
-class ScratchTrace:
+class ScratchTrace(msgspec.Struct):
     """One execution of a plain cell: what it read, and what it left."""
 
     number: int
@@ -35,11 +35,11 @@ class ScratchTrace:
     reads: Mapping[str, str]  # name -> what it held: a content id, `trace N`, or "" when it is not known
     live: frozenset[str]  # ids of the definitions that were in force
     observer: Observer
-    began: float = field(default_factory=time.time)
-    started: float = field(default_factory=time.perf_counter)
+    began: float = msgspec.field(default_factory=time.time)
+    started: float = msgspec.field(default_factory=time.perf_counter)
     elapsed: float = 0.0
-    values: dict[str, tuple[Any, str | None]] = field(default_factory=dict)  # name -> value and its fingerprint
-    observations: Observations = field(default_factory=Observations)
+    values: dict[str, tuple[Any, str | None]] = msgspec.field(default_factory=dict)  # name -> value and its fingerprint
+    observations: Observations = msgspec.field(default_factory=Observations)
     record: Record | None = None
 
 

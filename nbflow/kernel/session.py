@@ -10,10 +10,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from nbflow.analysis.cell import analyse
 from nbflow.analysis.lines import MISPLACED, header_of, misplaced_header
@@ -45,14 +46,13 @@ if TYPE_CHECKING:
     from nbflow.runs.client import Run
 
 
-@dataclass
-class Request:
+class Request(msgspec.Struct):
     """One cell that runs, seen from its first hook to its last."""
 
     source: str
     cell: str | None  # its id in the document
     info: Any = None  # IPython's ExecutionInfo; None for a silent request
-    names: Mapping[str, Any] = field(default_factory=dict)  # the namespace before it
+    names: Mapping[str, Any] = msgspec.field(default_factory=dict)  # the namespace before it
     tree: ast.Module | None = None
     decision: CellDecision | None = None
     problem: NbflowError | None = None  # why nbflow was not ready for it
@@ -497,7 +497,7 @@ class Session:
 
     def _in_store(self, options: RunOptions) -> RunOptions:
         """Return options with the datastore that this kernel uses."""
-        return replace(options, store=self.known.store_option)
+        return msgspec.structs.replace(options, store=self.known.store_option)
 
     def _refuse_second(self) -> None:
         if self._run is not None and not self._run.settle():

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -42,8 +41,7 @@ from nbflow.task.stages import Left
 from nbflow.tracebacks import unforeseen, unforeseen_failure
 
 
-@dataclass(frozen=True)
-class Saving:
+class Saving(msgspec.Struct, frozen=True):
     """One execution that is being stored: its record, or what keeps it from being stored, and the values it left."""
 
     task: KernelTask

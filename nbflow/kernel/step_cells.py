@@ -7,7 +7,8 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from nbflow.engine.claims import Claim
 from nbflow.engine.events import not_held
@@ -57,8 +58,7 @@ RUNS = "%flow r"
 """What a cell that begins a run holds: `%flow run` or `%flow resume`."""
 
 
-@dataclass(frozen=True)
-class Reused:
+class Reused(msgspec.Struct, frozen=True):
     """A past execution that stands for a task."""
 
     task: TaskId
@@ -66,8 +66,7 @@ class Reused:
     reasons: tuple[Reason, ...]
 
 
-@dataclass(frozen=True)
-class CellDecision:
+class CellDecision(msgspec.Struct, frozen=True):
     """What becomes of a header line's cell: tasks that are reused, then at most one that runs."""
 
     in_place: bool = False
@@ -123,13 +122,13 @@ class KernelLane:
         while True:
             turns = self._turns | {each.task: each.record for each in reused}
             decision, record = self._ask(step, task, turns)
-            decision = replace(decision, reuse=tuple(reused))
+            decision = msgspec.structs.replace(decision, reuse=tuple(reused))
             if record is None:
                 return decision
             reused.append(Reused(task, record, decision.reasons))
             following = next_turn(step, task, record)
             if following is None:
-                return replace(decision, reuse=tuple(reused))
+                return msgspec.structs.replace(decision, reuse=tuple(reused))
             task = following
 
     def _ask(self, step: Step, task: TaskId, turns: Mapping[TaskId, Record]) -> tuple[CellDecision, Record | None]:
@@ -141,15 +140,15 @@ class KernelLane:
             prepared = upstream.prepare(task, turns)
         decision = CellDecision(step=step, task=task, key=prepared.key, reasons=prepared.reasons)
         if prepared.action == "skip":
-            return replace(decision, skipped=prepared.reasons[0][1]), None
+            return msgspec.structs.replace(decision, skipped=prepared.reasons[0][1]), None
         if prepared.action not in ("run", "reuse"):
             raise refuse(step, upstream.missing(), prepared)
         record = upstream.lookup.record(task) if prepared.action == "reuse" else None
         if record is not None and step.kind == "step" and (step.options.once or not record.observations.volatile):
             return decision, record
         if record is not None:
-            decision = replace(decision, reasons=(("fresh", "executed by hand"),))
-        return replace(decision, in_place=True), None
+            decision = msgspec.structs.replace(decision, reasons=(("fresh", "executed by hand"),))
+        return msgspec.structs.replace(decision, in_place=True), None
 
     def start(self, step: Step, decision: CellDecision, file: str) -> KernelTask:
         """Return the task of a step that is to run here, ready to be entered."""

@@ -10,7 +10,6 @@ import sys
 import time
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import msgspec
@@ -93,13 +92,12 @@ class Kernel:
         self.fresh_modules: dict[tuple[str, str], str | None] = {}  # what own modules held when they were seen first
 
 
-@dataclass(frozen=True)
-class Before:
+class Before(msgspec.Struct, frozen=True):
     """What the namespace already has of what a task asks for."""
 
     live: Collection[Place]  # where the definitions and set-up stand that are in force
     values: Mapping[str, Any]  # inputs, and what shares objects with them, that are there, unchanged
-    others: Mapping[str, Any] = field(default_factory=dict)  # what other names hold, as it is stored
+    others: Mapping[str, Any] = msgspec.field(default_factory=dict)  # what other names hold, as it is stored
 
 
 class PlainTrace(Protocol):
@@ -396,7 +394,7 @@ class KernelTask:
 
     def _left(self) -> Left:
         left = self.stages.collect()
-        return left if self._last is None else replace(left, facts={"until": self._last})
+        return left if self._last is None else msgspec.structs.replace(left, facts={"until": self._last})
 
     def _is_new(self, name: str, value: Any) -> bool:
         """Return whether a value's name shares objects with an input, so that the cell itself has not bound it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 
 import msgspec
 
@@ -24,8 +23,7 @@ MOST_ROUNDS = 100_000
 """Turns and waits of one task after which something is wrong with us."""
 
 
-@dataclass(frozen=True)
-class MissingStep:
+class MissingStep(msgspec.Struct, frozen=True):
     """A step above that has to run first, and why."""
 
     step: str
@@ -36,8 +34,7 @@ class MissingStep:
 Adopt = Callable[[Step, Decision, Lookup], Record | None]
 
 
-@dataclass(frozen=True)
-class KernelState:
+class KernelState(msgspec.Struct, frozen=True):
     """What a kernel has executed so far: shared with it, so always as it is now."""
 
     executed: Mapping[str, Record]  # key -> the newest execution, of this kernel or of a run that it started

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from nbflow.engine.inputs import InputValue
 from nbflow.model import MISSING, Definition, Group, Manifest, Record
@@ -15,8 +16,7 @@ _DEPTH = 3
 _WIDTH = 1000
 
 
-@dataclass(frozen=True)
-class BoundVersion:
+class BoundVersion(msgspec.Struct, frozen=True):
     """The object that a name was seen to hold, and what it is.
 
     `serial` counts bindings, so that of two objects the later one is known; `seen` is the ledger's clock when the
@@ -29,7 +29,7 @@ class BoundVersion:
     group: Group | None = None
     step: str = ""
     definition: str = ""
-    binds: Mapping[str, str] = field(default_factory=dict)  # data that a definition read -> content id
+    binds: Mapping[str, str] = msgspec.field(default_factory=dict)  # data that a definition read -> content id
     seen: int = 0
 
 

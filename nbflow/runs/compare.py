@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from nbflow.model import Manifest
 from nbflow.render import html, preview
@@ -22,20 +23,18 @@ LARGEST_TABLE = 100_000_000
 TABLE_ROWS = 5
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """One name as it was in both runs, "" where it was not there; `delta` for numbers: how much it grew."""
 
     name: str
     before: str
     after: str
     delta: float | None = None
-    loaded: tuple[str, str] | None = field(default=None, repr=False, compare=False)
+    loaded: tuple[str, str] | None = None
     """The first rows of both as HTML, where they are tables and were asked for."""
 
 
-@dataclass(frozen=True)
-class StepDifference:
+class StepDifference(msgspec.Struct, frozen=True):
     """A step that differs: its state in both runs, lines of its code as a diff, artifacts by task and name."""
 
     step: str
@@ -46,8 +45,7 @@ class StepDifference:
     same: int = 0  # artifacts that are alike
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(msgspec.Struct, frozen=True):
     """All that differs between two runs."""
 
     before: str

@@ -8,9 +8,10 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from nbflow import plugins
 from nbflow.analysis.cell import analyse
@@ -29,8 +30,7 @@ from nbflow.task.observe.environment import distribution_of, version_of
 PathLike = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class Exported:
+class Exported(msgspec.Struct, frozen=True):
     """What an export wrote, and what was lost or changed on the way; with `check` nothing is written."""
 
     files: tuple[Path, ...]

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+import msgspec
 
 from nbflow.flow import findings
 from nbflow.flow.options import parse_size
@@ -34,8 +35,7 @@ GRACE = 3600.0
 """Seconds that what nobody refers to is left alone."""
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """How many runs of each flow are kept, at most how many bytes of a store; `force`: young left-overs go, too."""
 
     keep: int = KEEP
@@ -43,8 +43,7 @@ class Policy:
     force: bool = False
 
 
-@dataclass(frozen=True)
-class Cleaning:
+class Cleaning(msgspec.Struct, frozen=True):
     """What would go: values of runs, with the bytes of their logs and why; records that no run reaches; segments.
 
     `emptied` are the files of the records that stay and whose segments go.
@@ -66,8 +65,7 @@ class Cleaning:
         return files + sum(size for _, size, _ in self.runs)
 
 
-@dataclass
-class _Contents:
+class _Contents(msgspec.Struct):
     """A store as one listing saw it."""
 
     runs: Sequence[RunSummary]
@@ -75,7 +73,7 @@ class _Contents:
     records: Sequence[tuple[FileEntry, tuple[Record, ...]]]  # files of results, of many small tasks or of one
     segments: Mapping[str, FileEntry]  # by path
     homes: Mapping[str, str]  # a folder of runs -> the folder of their flow
-    reached: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)  # run -> executions
+    reached: dict[tuple[str, str], frozenset[str]] = msgspec.field(default_factory=dict)  # run -> executions
 
 
 def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None = None) -> Cleaning:
@@ -118,7 +116,7 @@ def plan_cleaning(store: Store, policy: Policy | None = None, now: float | None 
         records=tuple(removable), segments=tuple(segments), emptied=tuple(emptied), links=links,
         kept_runs=len(staying), young=young,
     )  # fmt: skip
-    return replace(cleaning, kept_bytes=whole - cleaning.nbytes)
+    return msgspec.structs.replace(cleaning, kept_bytes=whole - cleaning.nbytes)
 
 
 def clean(store: Store, cleaning: Cleaning) -> None:

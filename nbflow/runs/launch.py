@@ -10,7 +10,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -238,7 +237,7 @@ def plan_flow(flow: Flow, options: RunOptions, executors: Executors) -> Plan:
 
 def why_flow(flow: Flow, step: str, options: RunOptions, executors: Executors, *, cost: bool = False) -> dict[str, Any]:
     """Return whether a step of a flow would run or be reused, and what changed, as `why` gives it."""
-    ready = _prepare(flow, replace(options, steps=None, resume=None, only=None), executors, run=None)
+    ready = _prepare(flow, msgspec.structs.replace(options, steps=None, resume=None, only=None), executors, run=None)
     return why_in(ready.flow, ready.lookup, step, cost=cost)
 
 
@@ -254,7 +253,7 @@ def begin(flow: Flow, options: RunOptions, executors: Executors, *, watch: Watch
     """
     tags = tuple(check_tag(tag) for tag in options.tags)
     only, steps = options.only, options.steps
-    ready = _prepare(flow, replace(options, tags=tags), executors, run=records.new_run_id)
+    ready = _prepare(flow, msgspec.structs.replace(options, tags=tags), executors, run=records.new_run_id)
     run_id, parameters = ready.lookup.facts.run, ready.given
     secrets.refuse_missing(ready.flow.steps if only is None else [ready.flow.step(find_step(only, flow.steps))])
     words = (steps or ()) if only is None else (only,)
@@ -275,8 +274,7 @@ def begin(flow: Flow, options: RunOptions, executors: Executors, *, watch: Watch
     )
 
 
-@dataclass(frozen=True)
-class PreparedRun:
+class PreparedRun(msgspec.Struct, frozen=True):
     """A flow with values for its parameters, its look-up, and the way to build it anew when a run finds more out."""
 
     flow: Flow

@@ -7,7 +7,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +60,15 @@ def _parse(text: str, suffix: str) -> Any:
     return yaml.safe_load(text)
 
 
-@dataclass(frozen=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """What the user says of a run's parameters: values given now, those of a file, the run whose others count."""
 
-    params: Mapping[str, Any] = field(default_factory=dict)
-    from_file: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    from_file: Mapping[str, Any] = msgspec.field(default_factory=dict)
     resume: str | None = None
 
 
-@dataclass(frozen=True)
-class SettledParameters:
+class SettledParameters(msgspec.Struct, frozen=True):
     """Typed overrides, and the records of the run that is resumed: their values are the real ones."""
 
     overrides: Mapping[str, Any]
@@ -132,12 +129,11 @@ def from_text(text: str) -> Any:
         return text
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(msgspec.Struct, frozen=True):
     """Parameters with values: by name, and as records that steps read from, by params step."""
 
-    values: Mapping[str, Any] = field(default_factory=dict)
-    records: Mapping[str, Record] = field(default_factory=dict)
+    values: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    records: Mapping[str, Record] = msgspec.field(default_factory=dict)
 
     @property
     def places(self) -> tuple[tuple[str, str], ...]:
@@ -145,8 +141,7 @@ class Given:
         return tuple((record.key, record.execution) for record in self.records.values())
 
 
-@dataclass(frozen=True)
-class ParameterPlace:
+class ParameterPlace(msgspec.Struct, frozen=True):
     """Where parameters are evaluated and kept: the datastore, the executors, the run ("" for a plan)."""
 
     store: Store

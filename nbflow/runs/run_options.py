@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 PathLike = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class RunOptions:
+class RunOptions(msgspec.Struct, frozen=True):
     """What a person may ask of a run, of a plan, or of the reason why a step would run; each field may be left out."""
 
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = msgspec.field(default_factory=dict)
     """Values of parameters by name; text is read as the parameter's type."""
     params_file: PathLike | None = None
     """A YAML or JSON file with values of parameters; `params` go before it."""

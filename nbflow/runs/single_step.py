@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from nbflow.errors import NotFoundError, PlanError
 from nbflow.model import FORMAT, Flow, Record, TaskId
@@ -16,12 +17,11 @@ DEPTH = 20
 """Runs that are looked at, newest first."""
 
 
-@dataclass(frozen=True)
-class Pins:
+class Pins(msgspec.Struct, frozen=True):
     """The run whose results count, what stood for its tasks, and the steps that run now."""
 
     run: str | None = None
-    records: Mapping[TaskId, Record | None] = field(default_factory=dict)
+    records: Mapping[TaskId, Record | None] = msgspec.field(default_factory=dict)
     steps: frozenset[str] = frozenset()
 
 

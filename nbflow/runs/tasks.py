@@ -8,8 +8,9 @@ from __future__ import annotations
 import ast
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from nbflow import model
 from nbflow.errors import NotFoundError, nearest
@@ -23,8 +24,7 @@ from nbflow.store.stored_run import StoredRun
 from nbflow.task.outputs import Outputs
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """Why a task failed, as text: the exception's class name, message and traceback, the cell's id and its line."""
 
     type: str
