@@ -187,7 +187,7 @@ class Ledger:
             return False
         for name in alive:
             entry = self._entries[name]
-            self._entries[name] = BoundVersion(**{**entry.__dict__, "seen": self._clock})
+            self._entries[name] = msgspec.structs.replace(entry, seen=self._clock)
         return True
 
 

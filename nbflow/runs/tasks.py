@@ -8,9 +8,8 @@ from __future__ import annotations
 import ast
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
-
-import msgspec
 
 from nbflow import model
 from nbflow.errors import NotFoundError, nearest
@@ -24,7 +23,8 @@ from nbflow.store.stored_run import StoredRun
 from nbflow.task.outputs import Outputs
 
 
-class Failure(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Failure:
     """Why a task failed, as text: the exception's class name, message and traceback, the cell's id and its line."""
 
     type: str

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -51,7 +52,8 @@ class Parameters(Mapping[str, Any]):
         return f"Parameters({', '.join(f'{name}={value!r}' for name, value in self._values.items())})"
 
 
-class Caught(msgspec.Struct, frozen=True):
+@dataclass(frozen=True)
+class Caught:
     """What `--catch NAME` leaves in NAME: the exception as text; None stands where nothing failed."""
 
     type: str
