@@ -49,16 +49,12 @@ class BaseLine:
         }
         self._before = {name: fingerprint(value, registry) for name, value in self._values.items()}
 
-    def compare(self, namespace: Mapping[str, Any]) -> frozenset[str]:
-        """Return the names of inputs that the namespace still holds after the cell, but not as they were."""
-        names = set()
-        for name, value in self._values.items():
-            if namespace.get(name) is not value:
-                continue  # bound anew or deleted: a write like others
-            before = self._before[name]
-            if before is None or fingerprint(value, self._registry) != before:
-                names.add(name)
-        return frozenset(names)
+    def compare(self) -> frozenset[str]:
+        """Return the names of inputs whose objects are not as they were, whatever the names hold after the cell."""
+        return frozenset(
+            name for name, value in self._values.items()
+            if (before := self._before[name]) is None or fingerprint(value, self._registry) != before
+        )  # fmt: skip
 
 
 def is_fixed(value: Any) -> bool:
@@ -76,7 +72,9 @@ def _is_only_read(spec: TaskSpec, name: str, value: Any) -> bool:
         return False
     package = str(attribute(type(value), "__module__", "")).partition(".")[0]
     mentioned = re.compile(rf"\b{re.escape(name)}\b")
-    if package not in KNOWN or any(mentioned.search(statement.source) for statement in spec.replay):
+    if package not in KNOWN or group.definitions or group.free:
+        return False  # what the notebook itself defines may change with a property that is read, or with `==`
+    if any(mentioned.search(statement.source) for statement in spec.replay):
         return False  # a function that the cell calls may hand it on
     if package == "sklearn" and _uses(spec.source, name) <= ESTIMATOR_READS:
         return True

@@ -227,12 +227,13 @@ class Stages:
         # First all that was changed in place, for a changed input is an output too: `outputs_of` has to know of it.
         # Only then what is beside the outputs, for that is whatever has not become one of them.
         with self.costs.of("comparison"):
-            changed = {*self._inputs.compare(namespace)}
+            touched = self._inputs.compare()
             if self.module_state:
                 self.findings += module_state.changes(self.module_state, self.modules(), spec, self.registry)
-            shared = self._shared_changes(changed)
-            shared |= self._changed_beside(changed)
-        changed |= shared.keys()
+            shared = self._shared_changes(touched)
+            shared |= self._changed_beside(touched)
+        # a name that holds something else by now is a write like others; whoever shares its object is found by that
+        changed = {name for name in touched if namespace.get(name, MISSING) is self.before[name]} | shared.keys()
         effects = self._effects()
         changed |= effects.keys()
         outputs = results.outputs_of(spec, self.before, namespace, changed)

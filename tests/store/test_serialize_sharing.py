@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import decimal
+import functools
 import os
 import pathlib
 import random
 import re
 import threading
+import types
 from typing import Any
 
 import numpy as np
@@ -168,6 +171,139 @@ def test_frames_that_shared_memory_stay_independent() -> None:
     assert result["frame"].loc[0, "a"] == 0
     assert result["frame"].loc[0, "s"] == result["series"][0] == "x"
     assert result["tie"][0] is result["frame"]
+
+
+class Measured(np.ndarray):
+    """An array with an attribute, as NumPy's own pages show it."""
+
+    def __array_finalize__(self, other: Any) -> None:
+        self.unit = getattr(other, "unit", None)
+
+
+def of_array() -> dict[str, Any]:
+    array = np.arange(3.0)
+    return {"array": array, "look": pd.Series(array, copy=False)}
+
+
+def of_frame() -> dict[str, Any]:
+    frame = pd.DataFrame({"a": [1, 2, 3], "s": ["x", "y", "z"]})
+    return {"frame": frame, "look": frame["a"].to_numpy()}
+
+
+def of_objects() -> dict[str, Any]:
+    grid = np.array([None] * 4, dtype=object).reshape(2, 2)
+    return {"grid": grid, "look": grid[::-1, 1]}
+
+
+def of_records() -> dict[str, Any]:
+    table = np.zeros(3, dtype=[("x", "i4"), ("y", "f8")])
+    return {"table": table, "look": table.view(np.recarray)}
+
+
+def of_kind(kind: type) -> dict[str, Any]:
+    array = np.eye(2)
+    return {"array": array, "look": array.view(kind)}
+
+
+def of_dict(look: Any) -> dict[str, Any]:
+    table = {"a": 1, "b": 2, "c": 3}
+    return {"table": table, "look": look(table)}
+
+
+def after_one(iterator: Any) -> Any:
+    next(iterator)
+    return iterator
+
+
+def appending() -> dict[str, Any]:
+    items: list[int] = []
+    return {"items": items, "look": items.append}
+
+
+SEEN: dict[str, tuple[Any, Any, Any]] = {
+    "a series over an array": (of_array, lambda v: v["array"].__setitem__(0, 9), lambda v: v["look"].tolist()),
+    "an array over a frame": (of_frame, lambda v: v["frame"].__setitem__("a", 9), lambda v: v["look"].tolist()),
+    "a frame's column in place": (
+        of_frame, lambda v: v["frame"].loc.__setitem__((0, "a"), 9), lambda v: v["look"].tolist(),
+    ),
+    "an index over an array": (
+        lambda: {"array": (a := np.arange(3.0)), "look": pd.Index(a, copy=False)},
+        lambda v: v["array"].__setitem__(0, 9), lambda v: v["look"].tolist(),
+    ),
+    "arrays of objects": (of_objects, lambda v: v["look"].__setitem__(0, "x"), lambda v: v["grid"].tolist()),
+    "objects out of which views were cut": (
+        of_objects, lambda v: v["grid"].__setitem__((1, 1), [5]), lambda v: v["look"].tolist(),
+    ),
+    "records": (of_records, lambda v: v["table"]["x"].__setitem__(1, 5), lambda v: v["look"].x.tolist()),
+    "a matrix": (
+        lambda: of_kind(np.matrix), lambda v: v["array"].__setitem__((0, 1), 5), lambda v: v["look"].tolist(),
+    ),
+    "a subclass of arrays": (
+        lambda: of_kind(Measured), lambda v: v["look"].__setitem__((0, 1), 5), lambda v: v["array"].tolist(),
+    ),
+    "a bound method": (appending, lambda v: v["look"](1), lambda v: v["items"]),
+    "a mapping's read-only view": (
+        lambda: of_dict(types.MappingProxyType), lambda v: v["table"].__setitem__("d", 4), lambda v: dict(v["look"]),
+    ),
+    **{
+        f"an iterator over a dict: {name}": (
+            functools.partial(of_dict, look), lambda v: v["table"].__setitem__("b", 9), lambda v: list(v["look"]),
+        )
+        for name, look in {
+            "its keys": iter,
+            "its values, one taken": lambda d: after_one(iter(d.values())),
+            "its items": lambda d: iter(d.items()),
+            "its values from the end": lambda d: after_one(reversed(d.values())),
+            "its items from the end": lambda d: reversed(d.items()),
+            "its keys from the end": reversed,
+        }.items()
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("kind", SEEN)
+def test_what_changes_one_is_seen_through_the_other(kind: str, times: int) -> None:
+    """Two values over one object or memory do after loading what the same two do that were never stored."""
+    make, change, look = SEEN[kind]
+    here, there = make(), make()
+    for _ in range(times):
+        there = loaded(dumped(**there))
+    change(here)
+    change(there)
+    assert repr(look(there)) == repr(look(here))
+
+
+def test_what_pandas_copies_before_a_write_stays_apart() -> None:
+    """A frame and one cut from it see nothing of each other's writes, whatever array looks into both."""
+    frame = pd.DataFrame({"p": [1.0, 2.0], "q": [3.0, 4.0]})
+    there = loaded(dumped(frame=frame, cut=frame[["q"]], look=frame["q"].to_numpy()))
+    there["frame"].loc[0, "q"] = 9.0
+    frame_cut = frame[["q"]]
+    look = frame["q"].to_numpy()
+    frame.loc[0, "q"] = 9.0
+    assert there["cut"].equals(frame_cut)
+    assert there["look"].tolist() == look.tolist()
+
+
+def test_attributes_that_users_set_are_kept() -> None:
+    array = np.arange(3).view(Measured)
+    array.unit = "m"
+    frame, series = pd.DataFrame({"a": [1]}), pd.Series([1])
+    for value in (frame, series):
+        object.__setattr__(value, "source", ["web"])
+    there = loaded(dumped(array=array, frame=frame, series=series))
+    assert (type(there["array"]), there["array"].unit, there["array"].tolist()) == (Measured, "m", [0, 1, 2])
+    assert there["frame"].source == there["series"].source == ["web"]
+    assert there["frame"].attrs == {}
+
+
+def test_the_context_of_decimal_numbers_in_force_is_that_again() -> None:
+    here = decimal.getcontext()
+    assert through(here) is here
+    stored = dumped(value=here)
+    with decimal.localcontext(prec=5):
+        assert (loaded(stored)["value"].prec, decimal.getcontext().prec) == (here.prec, 5)
 
 
 def test_bad_values_do_not_hide_good_ones() -> None:

@@ -91,6 +91,37 @@ NOTEBOOKS: dict[str, Lanes] = {
         "plain": "for each in both:\n    each['y'] = each.x * 10",
         "use": "%%step use\nprint(train.y.tolist(), test.y.tolist(), both[0] is train)",
     }),
+    "memory under two names": Lanes({
+        "top": "import io, types\nimport numpy as np, pandas as pd",
+        "make": "%%step make\na = np.arange(3.0)\ns = pd.Series(a, copy=False)\ndf = pd.DataFrame({'a': [1, 2], 'b': [3, 4]})\n"
+                "v = df['a'].to_numpy()\ngrid = np.array([None] * 4, dtype=object).reshape(2, 2)\nrow = grid[0]\n"
+                "m = np.asmatrix(np.eye(2))\nplain = np.asarray(m)\nprint(s.sum(), v.sum())",
+        "change": "%%step change\na[0] = 99\ndf.loc[0, 'a'] = 7\nrow[1] = 'x'\nplain[0, 1] = 5\nprint('changed')",
+        "see": "%%step see\nprint(s.tolist(), v.tolist(), grid.tolist(), m.tolist())",
+        "looks": "%%step looks\nd = {'a': 1, 'b': 2}\nit = iter(d.values())\nproxy = types.MappingProxyType(d)\nitems = []\n"
+                 "push = items.append\nbuf = io.StringIO()\nwrite = buf.write\nprint(len(proxy))",
+        "act": "%%step act\nd['b'] = 99\npush(1)\nn = write('abc')\nprint(n)",
+        "end": "%%step end\nprint(list(it), dict(proxy), items, buf.getvalue())",
+    }),
+    "changed, then bound anew": Lanes({
+        "top": "import numpy as np, pandas as pd",
+        "make": "%%step make\nxs = [1]\nys = xs\na = np.arange(3.0)\nkeep = a\ndf = pd.DataFrame({'x': [1, 2, 3], 'y': 0})\n"
+                "same = [df]\np, q = [1], [2]\nold_p, old_q = p, q\nd = {'k': [1]}\ninner = d['k']\ngone = [1]\nstays = gone\nprint(xs)",
+        "change": "%%step change\nxs.append(2)\nxs = [0]\na += 1\na = a.sum()\ndf.drop(columns='y', inplace=True)\ndf = df.head(1)\n"
+                  "p.append(10)\np, q = q, p\nd['k'].append(2)\nd = {}\ngone.append(2)\ndel gone\nprint(xs, a)",
+        "hidden": "%%step hidden\ngetattr(inner, 'append')(3)\nexec('inner = [9]')\nprint('hidden')",
+        "see": "%%step see\nprint(ys, keep, list(same[0].columns), len(df), old_p, old_q, p, q, inner, stays)",
+    }),
+    "many objects of a class": Lanes({
+        "def": "from functools import cached_property\nclass Item:\n    def __init__(self, n):\n        self.n, self.seen, self.pad = n, 0, 'x' * 40\n"
+               "    @property\n    def value(self):\n        self.seen += 1\n        return self.n\n"
+               "    @cached_property\n    def square(self):\n        return self.n ** 2\n"
+               "    def __eq__(self, other):\n        self.seen += 10\n        return self.n == other\n    __hash__ = None",
+        "make": "%%step make\nitems = [Item(n) for n in range(6000)]\nprint(len(items))",
+        "read": "%%step read\ntotal = sum(each.value for each in items)\nprint(total)",
+        "ask": "%%step ask\nfound = 5999 in items\nsquare = items[7].square\nprint(found, square)",
+        "see": "%%step see\nprint(items[5].seen, 'square' in vars(items[7]), 'square' in vars(items[8]))",
+    }),
     "changes that only a run shows": Lanes({
         "def": "def touch(item):\n    item['n'] = item.get('n', 0) + 1\n\nclass Bag:\n    def __init__(self):\n        self.items = []\n"
                "    def put(self, x):\n        self.items.append(x)\n        return self\n\ntotal = 0\ndef count(n):\n    global total\n"

@@ -11,7 +11,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from nbflow.store.serialize.rebuild import make_array, make_masked, make_region, make_storage, make_tensor, make_view
+from nbflow.store.serialize.rebuild import (
+    fill_own,
+    make_array,
+    make_masked,
+    make_of_kind,
+    make_part,
+    make_region,
+    make_storage,
+    make_tensor,
+    make_view,
+)
 
 SMALL = 64 << 10
 """Buffers below this many bytes stay inside the stream."""
@@ -28,6 +38,10 @@ class Region:
         self.low = low
         self.high = high
         self.owner = owner
+
+    def holds(self, array: Any) -> bool:
+        """Return whether an array lies in the region, if in any of its owner's."""
+        return bool(self.low <= array.__array_interface__["data"][0] < self.high)
 
     def reduction(self) -> tuple[Any, ...]:
         """Return how the region is pickled: its bytes, once."""
@@ -108,11 +122,45 @@ def reduce_array(array: Any) -> Any:
     return make_array, layout if array.flags.writeable else (*layout, False)
 
 
-def reduce_view(array: Any, region: Region) -> tuple[Any, ...]:
+def reduce_view(array: Any, region: Region) -> Any:
     """Return a reduction of an array over the region that it lies in, so that all arrays in it stay one memory."""
     low = array.__array_interface__["data"][0]
+    if array.dtype.hasobject:
+        # Memory of objects is no bytes: the array that owns it is written once, and views are cut from that.
+        root = region.owner
+        if array is root:
+            return NotImplemented
+        start = root.__array_interface__["data"][0]
+        return make_part, (root, array.shape, array.strides, low - start, bool(array.flags.writeable))
     layout = (region, dtype_name(array.dtype), array.shape, array.strides, low - region.low)
     return make_view, layout if array.flags.writeable else (*layout, False)
+
+
+def has_memory(array: Any, root: Any) -> bool:
+    """Return whether other arrays may look into an array's memory in a way that can be stored."""
+    if not array.size:
+        return False
+    if not array.dtype.hasobject:
+        return True
+    plain = type(root) is sys.modules["numpy"].ndarray and array.dtype == root.dtype and array.dtype.kind == "O"
+    return plain and bool(root.flags.c_contiguous or root.flags.f_contiguous)
+
+
+def is_plain_view(kind: type) -> bool:
+    """Return whether instances of a subclass of arrays are views of another kind that NumPy itself pickles."""
+    plain = sys.modules["numpy"].ndarray
+    own = ("__reduce__", "__reduce_ex__", "__setstate__", "__getstate__")
+    return all(getattr(kind, name, None) is getattr(plain, name, None) for name in own)
+
+
+def reduce_subclass(array: Any) -> tuple[Any, ...]:
+    """Return a reduction of an array of a subclass (a matrix, records): a plain view, its kind, its attributes.
+
+    NumPy's own copies the memory and forgets the attributes.
+    """
+    plain = array.view(sys.modules["numpy"].ndarray)
+    attributes = getattr(array, "__dict__", None)
+    return make_of_kind, (plain, type(array)), attributes or None, None, None, fill_own
 
 
 def reduce_masked(array: Any) -> tuple[Any, ...]:

@@ -17,12 +17,16 @@ from nbflow.store.serialize.rebuild import make_apart, make_frame, make_polars_f
 
 
 class Boundary:
-    """Where the parts of a frame begin (+1) and end (-1) in the pickler's order of work."""
+    """Where the parts of a frame begin (+1) and end (-1) in the pickler's order of work.
 
-    __slots__ = ("step",)
+    What is `guarded` stays apart from arrays over the same memory too: pandas copies it before it writes to it.
+    """
 
-    def __init__(self, step: int) -> None:
+    __slots__ = ("guarded", "step")
+
+    def __init__(self, step: int, *, guarded: bool) -> None:
         self.step = step
+        self.guarded = guarded
 
 
 # ---------------------------------------------------------------- pandas
@@ -52,7 +56,14 @@ def reduce_frame(frame: Any) -> Any:
     if not hasattr(manager, "blocks"):
         return reduce_apart(frame)
     blocks = [(_loose(block.values), block.mgr_locs.as_array.tolist()) for block in manager.blocks]
-    return make_frame, (Boundary(1), blocks, frame.index, frame.columns, _extra(frame), Boundary(-1))
+    begin, end = _around(manager)
+    return make_frame, (begin, blocks, frame.index, frame.columns, _extra(frame), end)
+
+
+def _around(manager: Any) -> tuple[Boundary, Boundary]:
+    """Return the marks around a frame's parts: guarded while others look into its blocks by way of pandas."""
+    guarded = any(block.refs.has_reference() for block in manager.blocks)
+    return Boundary(1, guarded=guarded), Boundary(-1, guarded=guarded)
 
 
 def _loose(values: Any) -> Any:
@@ -86,7 +97,8 @@ def reduce_content(frame: Any) -> Any:
             content += [(int(place), manager.iget_values(place)[:]) for place in places]
     content.sort(key=lambda column: column[0])
     content += sorted((dtype.str, *_digest(blocks)) for dtype, blocks in together.items())
-    return make_frame, (Boundary(1), content, frame.index, frame.columns, _extra(frame), Boundary(-1))
+    begin, end = Boundary(1, guarded=True), Boundary(-1, guarded=True)
+    return make_frame, (begin, content, frame.index, frame.columns, _extra(frame), end)
 
 
 def _digest(blocks: Sequence[tuple[Any, Any]]) -> tuple[list[int], str, str]:
@@ -126,9 +138,19 @@ def _bytes(values: Any) -> Any:
     return np.ascontiguousarray(values).view(np.uint8).data if values.size else b""
 
 
-def _extra(value: Any) -> tuple[dict[Any, Any], bool] | None:
-    """Return what belongs to a frame besides its data: attrs, and whether labels are unique; None when as usual."""
+PANDAS_OWN = frozenset({"_mgr", "_attrs", "_flags", "_name", "_item_cache", "_cacher"})
+"""What pandas itself keeps on a frame or series."""
+
+
+def _extra(value: Any) -> tuple[Any, ...] | None:
+    """Return what belongs to a frame besides its data: attrs, whether labels are unique, attributes that users set.
+
+    None when all is as usual.
+    """
     unique = not value.flags.allows_duplicate_labels
+    own = {name: each for name, each in vars(value).items() if name not in PANDAS_OWN}
+    if own:
+        return value.attrs, unique, own
     return (value.attrs, unique) if value.attrs or unique else None
 
 
@@ -138,7 +160,8 @@ def reduce_series(series: Any) -> Any:
     if not hasattr(manager, "blocks"):
         return reduce_apart(series)
     values = _loose(manager.blocks[0].values)
-    return make_series, (Boundary(1), values, series.index, series.name, _extra(series), Boundary(-1))
+    begin, end = _around(manager)
+    return make_series, (begin, values, series.index, series.name, _extra(series), end)
 
 
 def reduce_apart(value: Any) -> Any:
@@ -147,7 +170,9 @@ def reduce_apart(value: Any) -> Any:
     if isinstance(parts, str) or len(parts) > 3:
         return parts
     make, arguments, *rest = parts
-    return make_apart, (Boundary(1), make, arguments, rest[0] if rest else None, Boundary(-1))
+    guarded = not isinstance(value, sys.modules["pandas"].Index)
+    begin, end = Boundary(1, guarded=guarded), Boundary(-1, guarded=guarded)
+    return make_apart, (begin, make, arguments, rest[0] if rest else None, end)
 
 
 # ---------------------------------------------------------------- polars

@@ -7,6 +7,7 @@ values of the moment. So the code travels alone, and finds the globals of whiche
 from __future__ import annotations
 
 import builtins
+import decimal
 import dis
 import gc
 import re
@@ -14,12 +15,15 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
+from nbflow.store.serialize.inspection import attribute, is_a
 from nbflow.store.serialize.rebuild import (
     fill_cell,
     fill_function,
     fill_node,
     main_globals,
     make_cell,
+    make_context,
+    make_dict_iterator,
     make_dict_view,
     make_function,
     make_match,
@@ -89,6 +93,36 @@ def reduce_dict_view(view: Any) -> tuple[Any, ...]:
     """Return the reduction of a dict's keys, values or items: they go on looking into the dict."""
     (owner,) = (each for each in gc.get_referents(view) if isinstance(each, dict))
     return make_dict_view, (owner, KINDS_OF_VIEWS[type(view)])
+
+
+KINDS_OF_ITERATORS = {
+    type(walk(getattr({}, method)())): (method, walk is reversed)
+    for method in KINDS_OF_VIEWS.values() for walk in (iter, reversed)
+}  # fmt: skip
+
+
+def reduce_dict_iterator(iterator: Any) -> Any:
+    """Return the reduction of an iterator over a dict, which goes on looking into it; pickle's own copies the rest."""
+    owners = [each for each in gc.get_referents(iterator) if is_a(each, dict)]
+    remaining = iterator.__length_hint__()
+    if len(owners) != 1 or not remaining:  # at its end it has let go of the dict, or the dict has changed its size
+        return NotImplemented
+    method, backwards = KINDS_OF_ITERATORS[type(iterator)]
+    return make_dict_iterator, (owners[0], method, backwards, len(owners[0]) - remaining)
+
+
+def reduce_proxy(proxy: types.MappingProxyType[Any, Any]) -> Any:
+    """Return the reduction of a read-only view of a dict or of a class's attributes, which goes on looking into it."""
+    (owner,) = gc.get_referents(proxy)
+    members = owner.get("__dict__") if type(owner) is dict else None
+    if is_a(members, types.GetSetDescriptorType):
+        return vars, (attribute(members, "__objclass__"),)
+    return types.MappingProxyType, (owner,)
+
+
+def reduce_context(context: decimal.Context) -> Any:
+    """Return the reduction of a context of decimal numbers: where the one in force is still so, that is it again."""
+    return (make_context, context.__reduce__()[1]) if context is decimal.getcontext() else NotImplemented
 
 
 def reduce_memory(view: memoryview) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ or arrays over the same memory, are pickled once more, together.
 
 from __future__ import annotations
 
+import decimal
 import enum
 import io
 import itertools
@@ -25,11 +26,14 @@ from nbflow.model import DefinitionRef
 from nbflow.store.serialize.arrays import (
     SMALL,
     Region,
+    has_memory,
+    is_plain_view,
     memory_key,
     reduce_array,
     reduce_dtype,
     reduce_masked,
     reduce_storage,
+    reduce_subclass,
     reduce_tensor,
     reduce_view,
     regions_of,
@@ -40,15 +44,19 @@ from nbflow.store.serialize.describe import Description, describe
 from nbflow.store.serialize.frames import Boundary, reduce_content, reduce_pandas, reduce_polars
 from nbflow.store.serialize.inspection import answered, is_a
 from nbflow.store.serialize.objects import (
+    KINDS_OF_ITERATORS,
     KINDS_OF_VIEWS,
     free_names,
     is_main_function,
     reduce_cell,
+    reduce_context,
+    reduce_dict_iterator,
     reduce_dict_view,
     reduce_function,
     reduce_match,
     reduce_memory,
     reduce_node,
+    reduce_proxy,
 )
 from nbflow.store.serialize.rebuild import definition, fill_set, keeps, make_frozenset, make_mark, plugged
 from nbflow.store.serialize.registry import NAMED_KINDS, Registry
@@ -278,33 +286,46 @@ def _groups(
         for place in others:
             parent[find(place)] = find(first)
     regions: dict[int, list[Region]] = {}
-    for root, places, arrays in _same_memory(trials):
-        found = regions_of(arrays, root)
-        if found:
-            regions[memory_key(root)] = found
-            for place in places[1:]:
-                parent[find(place)] = find(places[0])
+    for root, looks in _same_memory(trials):
+        for region in regions_of([look.array for look in looks], root):
+            within = [look for look in looks if region.holds(look.array)]
+            if all(look.framed for look in within):
+                continue  # pandas copies what frames share before one of them is written to
+            regions.setdefault(memory_key(root), []).append(region)
+            for look in within[1:]:
+                parent[find(look.place)] = find(within[0].place)
     places_by_root: dict[int, list[int]] = {}
     for place in range(len(trials)):
         places_by_root.setdefault(find(place), []).append(place)
     groups = []
     for places in places_by_root.values():
         members = [trials[place] for place in places]
-        groups.append(
-            (members, {key: regions[key] for each in members for key in each.pickler.roots if key in regions})
-        )
+        keys = {key for each in members for key in (*each.pickler.roots, *each.pickler.framed)}
+        groups.append((members, {key: regions[key] for key in keys & regions.keys()}))
     return groups
 
 
-def _same_memory(trials: list[_Trial]) -> list[tuple[Any, list[int], list[Any]]]:
-    """Return for each memory that several arrays look into: its owner, the trials and the arrays."""
-    memories: dict[int, tuple[Any, list[int], dict[int, Any]]] = {}
+class _Look(msgspec.Struct, frozen=True):
+    """An array that looks into some memory: whose trial met it, and whether a frame keeps it."""
+
+    place: int
+    array: Any
+    framed: bool
+
+
+def _same_memory(trials: list[_Trial]) -> list[tuple[Any, list[_Look]]]:
+    """Return for each memory that an array looks into and others too: its owner, and the arrays."""
+    memories: dict[int, tuple[Any, list[_Look]]] = {}
     for place, trial in enumerate(trials):
         for key, (root, arrays) in trial.pickler.roots.items():
-            entry = memories.setdefault(key, (root, [], {}))
-            entry[1].append(place)
-            entry[2].update((id(array), array) for array in arrays)
-    return [(root, places, list(arrays.values())) for root, places, arrays in memories.values() if len(arrays) > 1]
+            memories.setdefault(key, (root, []))[1].extend(_Look(place, array, framed=False) for array in arrays)
+    for place, trial in enumerate(trials):
+        for key in trial.pickler.framed.keys() & memories.keys():
+            _, arrays = trial.pickler.framed[key]
+            memories[key][1].extend(_Look(place, array, framed=True) for array in arrays)
+    # An array under two names is one object, which the trials' memos tell; one that an index keeps is in no memo.
+    unique = ((root, {(id(look.array), look.framed): look for look in looks}) for root, looks in memories.values())
+    return [(root, [*looks.values()]) for root, looks in unique if len(looks) > 1]
 
 
 def _finish(
@@ -385,11 +406,13 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         super().__init__(stream, protocol=5, buffer_callback=take)
         self.session = session
         self.regions = regions
-        self.roots: dict[int, tuple[Any, list[Any]]] = {}
+        self.roots: dict[int, tuple[Any, list[Any]]] = {}  # memory -> its owner, the arrays that look into it
+        self.framed: dict[int, tuple[Any, list[Any]]] = {}  # the same of arrays that frames keep to themselves
         self.definitions: set[str] = set()
         self.free: set[str] = set()
         self.first = True
         self.inside = 0
+        self.guarded = 0
         self.hidden: list[int] = []
 
     def met(self) -> dict[int, tuple[int, Any]]:
@@ -425,8 +448,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         """Return a NumPy array's reduction: over shared memory where several arrays look into it."""
         if self.inside:
             self.hidden.append(id(value))
-        elif value.size and not value.dtype.hasobject:
-            region = self.region(value, root_of(value))
+        if not self.guarded and has_memory(value, root := root_of(value)):
+            region = self.region(value, root)
             if region is not None:
                 return reduce_view(value, region)
         return reduce_array(value)
@@ -442,14 +465,16 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         """Return the shared region that an array lies in, None when it is alone in the memory of its `root`."""
         key = memory_key(root)
         for region in self.regions.get(key, ()):
-            if region.low <= array.__array_interface__["data"][0] < region.high:
+            if region.holds(array):
                 return region
-        self.roots.setdefault(key, (root, []))[1].append(array)
+        arrays = self.framed if self.inside else self.roots
+        arrays.setdefault(key, (root, []))[1].append(array)
         return None
 
     def mark(self, value: Boundary) -> Any:
         """Return the reduction of the mark where a frame's parts begin or end."""
         self.inside += value.step
+        self.guarded += value.step if value.guarded else 0
         return make_mark, ()
 
     def pandas(self, value: Any) -> Any:
@@ -511,7 +536,13 @@ def _route(kind: type, registry: Registry) -> Callable[[Pickler, Any], Any] | No
             return Pickler.array
         if issubclass(kind, library.dtype):
             return _alone(reduce_dtype)
-        return _alone(reduce_masked) if kind is library.ma.MaskedArray else None
+        if kind is library.ma.MaskedArray:
+            return _alone(reduce_masked)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and hasattr(numpy, "ndarray") and issubclass(kind, numpy.ndarray):
+        return _alone(reduce_subclass) if is_plain_view(kind) else None
+    if package == "numpy":
+        return None
     if package == "torch" and library is not None:
         if issubclass(kind, library.Tensor):
             return Pickler.tensor
@@ -579,7 +610,10 @@ OWN_KINDS: Mapping[type, Callable[[Pickler, Any], Any]] = types.MappingProxyType
     io.TextIOWrapper: _open_file,
     memoryview: _alone(reduce_memory),
     re.Match: _alone(reduce_match),
+    types.MappingProxyType: _alone(reduce_proxy),
+    decimal.Context: _alone(reduce_context),
     **dict.fromkeys(KINDS_OF_VIEWS, _alone(reduce_dict_view)),
+    **dict.fromkeys(KINDS_OF_ITERATORS, _alone(reduce_dict_iterator)),
 })  # fmt: skip
 
 

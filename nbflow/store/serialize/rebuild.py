@@ -47,6 +47,25 @@ def make_view(
     return array
 
 
+def make_part(root: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, writable: bool) -> Any:
+    """Return an array of objects that shares the memory of the array `root`."""
+    import numpy as np
+
+    array = np.ndarray(shape, root.dtype, buffer=root.ravel(order="K"), offset=offset, strides=strides)
+    array.flags.writeable = writable
+    return array
+
+
+def make_of_kind(array: Any, kind: type) -> Any:
+    """Return a view of an array as a subclass of arrays."""
+    return array.view(kind)
+
+
+def fill_own(value: Any, attributes: dict[str, Any]) -> None:
+    """Give an object the attributes that it had."""
+    vars(value).update(attributes)
+
+
 def make_masked(data: Any, mask: Any, fill_value: Any, hard: bool) -> Any:
     """Return a masked array; `hard` says whether its mask is."""
     import numpy as np
@@ -207,6 +226,24 @@ def make_dict_view(owner: dict[Any, Any], method: str) -> Any:
     return getattr(owner, method)()
 
 
+def make_dict_iterator(owner: dict[Any, Any], method: str, backwards: bool, taken: int) -> Any:
+    """Return an iterator over what a method of a dict gives, from which some have been taken."""
+    view = getattr(owner, method)()
+    iterator = reversed(view) if backwards else iter(view)
+    for _ in range(taken):
+        next(iterator)
+    return iterator
+
+
+def make_context(*made_from: Any) -> Any:
+    """Return the context of decimal numbers in force where it has these settings, else one of its own."""
+    import decimal
+
+    context, now = decimal.Context(*made_from), decimal.getcontext()
+    settings = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "traps")
+    return now if all(getattr(now, name) == getattr(context, name) for name in settings) else context
+
+
 def make_memory(memory: bytes | bytearray, form: str, shape: tuple[int, ...]) -> memoryview:
     """Return a memoryview over bytes with an item format and a shape."""
     return memoryview(memory).cast("B").cast(form, shape)  # type: ignore[call-overload,no-any-return]
@@ -246,11 +283,13 @@ def _without_graph(tensor: Any) -> Any:
     return lost_graph.apply(tensor.requires_grad_(True))
 
 
-def _put_extra(value: Any, extra: tuple[dict[Any, Any], bool] | None) -> Any:
+def _put_extra(value: Any, extra: tuple[Any, ...] | None) -> Any:
     if extra is not None:
         value.attrs = extra[0]
         if extra[1]:
             value.flags.allows_duplicate_labels = False
+        for own in extra[2:]:
+            vars(value).update(own)
     return value
 
 
