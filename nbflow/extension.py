@@ -83,8 +83,8 @@ def session_magic(session: Session) -> Any:
 
     def flow(line: str) -> Any:
         """Perform `%flow run`, `%flow check`, `%flow why STEP`, …; `%flow` alone lists the commands."""
-        from nbflow.kernel.commands import perform
+        from nbflow.kernel.commands import perform_line
 
-        return perform(session, line)
+        return perform_line(session, line)
 
     return flow

@@ -1,4 +1,4 @@
-"""The command line: commands call `launch` and `client`, show what came of it and return an exit code.
+"""The command line: the commands of `runs/commands` on notebook files, shown on a terminal, ended with an exit code.
 
 Exit codes: 0 success; 1 a step failed; 2 usage, notebook, parameter or plan error, nothing ran; 3 store or executor
 unusable; 130 cancelled. Errors go to standard error as `error: WHAT`, `  where: …`, `  fix: …`.
@@ -9,108 +9,148 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import msgspec
 
 from nbflow.cli import terminal
-from nbflow.cli.exit_codes import CANCELLED, DONE, FAILED, UNUSABLE, USAGE, code_of, exit_code, interrupts
-from nbflow.cli.runs import (
-    attach,
-    cancel,
-    card,
-    diff,
-    fsck,
-    gc,
-    json_option,
-    logs,
-    runs,
-    show,
-    store_option,
-    tag,
-)
-from nbflow.errors import NbflowError, NotFoundError, OptionError, PlanError, nearest
-from nbflow.model import Parameter
-from nbflow.render import dag, json_lines, preview, table
-from nbflow.runs import client, exporting, launch
+from nbflow.cli.exit_codes import code_of, exit_code, interrupts
+from nbflow.errors import NbflowError, PlanError
+from nbflow.model import Flow, Parameter, Plan, Snapshot
+from nbflow.render import preview, table
+from nbflow.runs import client, launch
+from nbflow.runs.command_words import Command, Word, add_commands, perform
+from nbflow.runs.commands import shared
+from nbflow.runs.face import CANCELLED, DONE, FAILED, UNUSABLE, Answer
 from nbflow.runs.run_options import RunOptions
 
 
-@click.command()
-@click.argument("notebook", metavar="NB")
-@click.option("--to", "target", metavar="TARGET", required=True, help="The tool to write for: script or metaflow.")
-@click.option("-o", "--output", metavar="PATH", help="The file to write, or a folder.")
-@click.option("--with", "words", multiple=True, metavar="WORD", help="What the target takes: kubernetes, batch, pypi.")
-@click.option("--check", is_flag=True, help="Write nothing; say what would be lost or changed.")
-@click.option("--force", is_flag=True, help="Replace a file that no export has left so.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, and nothing else.")
-def export(
-    notebook: str, target: str, output: str | None, words: Sequence[str], check: bool, force: bool, as_json: bool
-) -> int:
-    """Write a notebook as a script or for another tool."""
-    done = exporting.export(notebook, target, output, words=words, check=check, force=force)
-    if as_json:
-        print(json_lines.plain(as_object(done)))
-    else:
-        print(done)
-    return USAGE if done.refused else DONE
+class CommandLine:
+    """The face of a shell: a notebook's file and a datastore by name, answers as text or as lines of JSON."""
+
+    live = False
+    folder = Path()
+
+    def __init__(self) -> None:
+        self.notebook = ""
+        self.store: str | None = None
+        self.as_json = False
+
+    def own(self) -> str | None:
+        """Return None: every flow of the datastore is meant where none is named."""
+        return None
+
+    def path(self, word: str | None) -> str:
+        """Return the word: a command line names everything in full."""
+        return word or ""
+
+    def flow(self, *, all_cells: bool) -> Flow:
+        """Return the notebook's flow."""
+        return launch.load_flow(self.notebook, all_cells=all_cells)
+
+    def plan(self, options: RunOptions) -> Plan:
+        """Return what a run would do."""
+        return launch.plan_notebook(self.notebook, self._in_store(options))
+
+    def why(self, step: str, options: RunOptions, *, cost: bool) -> dict[str, Any]:
+        """Return whether a step would run, and what changed."""
+        return launch.why(self.notebook, step, self._in_store(options), cost=cost)
+
+    def _in_store(self, options: RunOptions) -> RunOptions:
+        return msgspec.structs.replace(options, store=self.store)
+
+    def tell(self, text: Callable[[], str]) -> None:
+        """Show a person what is about to happen."""
+        if not self.as_json:
+            terminal.tell(text())
+
+    def take_up(self, past: client.Run) -> None:
+        """Take the notebook and the datastore of an earlier run."""
+        path = past.metadata["notebook"]
+        if not path:
+            raise PlanError(f"run {past.id} has no notebook file", fix="save the notebook, then `nbflow run NB`")
+        self.notebook, self.store = path, past.store
+
+    def run(self, options: RunOptions, *, background: bool) -> Answer:
+        """Run the notebook, and show the run until it has ended."""
+        del background
+        options = self._in_store(options)
+        cancel = threading.Event()
+        watcher = terminal.watcher(self.as_json, lambda: launch.plan_notebook(self.notebook, options))
+        with interrupts(cancel.set, "cancelling; press Ctrl-C again to kill\n"), watcher:
+            finished = launch.run_notebook(self.notebook, options, watch=watcher, cancel=cancel)
+        snapshot = finished.snapshot
+        name = f"{finished.flow}/{finished.id}"
+        counts = table.summary(table.counts(snapshot))
+        self._show_end(watcher, snapshot, finished.store, f"{counts}; details: nbflow show {name}")
+        return Answer(code=exit_code(snapshot))
+
+    def follow(self, past: client.Run) -> Answer:
+        """Show a run that goes on elsewhere until it has ended."""
+        stop = threading.Event()
+        watcher = terminal.watcher(self.as_json, lambda: None)
+        with interrupts(stop.set, f"the run goes on; `nbflow cancel {past.id}` ends it\n"), watcher:
+            past.follow(watcher, stop)
+        snapshot = past.snapshot
+        self._show_end(watcher, snapshot, past.store)
+        return Answer(code=DONE if snapshot.status == "running" else exit_code(snapshot))
+
+    def _show_end(self, watcher: terminal.Watcher, snapshot: Snapshot, store: str, *below: str) -> None:
+        if isinstance(watcher, terminal.JsonLines):
+            watcher.finish(snapshot, store)
+            return
+        for text in (table.text(snapshot), *below):
+            terminal.tell(text)
+        if snapshot.status != "running":
+            terminal.show_failures(snapshot)
+
+    def cancel(self) -> bool:
+        """Return False: a command line has no run of its own in the background."""
+        return False
+
+    def show(self, answer: Answer | None) -> int:
+        """Print an answer and return its exit code."""
+        if answer is None:
+            return DONE
+        if self.as_json and answer.lines is not None:
+            for line in answer.lines():
+                print(line)
+        elif answer.text is not None:
+            print(answer.text())
+        return answer.code
 
 
-def as_object(done: exporting.Exported) -> dict[str, Any]:
-    """Return an export as `{ok, files, findings}`."""
-    findings = [msgspec.to_builtins(finding) for finding in done.findings]
-    return {"ok": not done.refused, "files": [str(file) for file in done.files], "findings": findings}
+# ---------------------------------------------------------------- what only a command line has
 
 
 _ARGUMENTS = "nbflow.arguments"
 
 
-class NotebookCommand(click.Command):
-    """A command on a notebook; a word right after `--fresh` goes to `--fresh-step`, the command decides what it is."""
+class ShellCommand(Command):
+    """A command whose help lists the parameters of the notebook that stands on the command line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the words of the command line for the help text, and split `--fresh STEP` before click sees it."""
+        """Keep the words for the help text."""
         ctx.meta[_ARGUMENTS] = tuple(args)
-        return super().parse_args(ctx, split_fresh(args) if self._takes("fresh_steps") else args)
+        return super().parse_args(ctx, args)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the parameters of the notebook that stands on the command line below the options."""
-        if self._takes("params"):
+        """Write the notebook's parameters below the options that set them."""
+        if any(param.name == "params" for param in self.params):
             for word in ctx.meta.get(_ARGUMENTS, ()):
                 if word.endswith((".ipynb", ".py")) and Path(word).is_file():
                     _write_parameters(word, formatter)
                     break
         super().format_epilog(ctx, formatter)
 
-    def _takes(self, name: str) -> bool:
-        return any(param.name == name for param in self.params)
-
-
-def split_fresh(words: Sequence[str]) -> list[str]:
-    """Return words with `--fresh WORD` and `--fresh=WORD` written as `--fresh-step=WORD`."""
-    split: list[str] = []
-    queue = list(words)
-    while queue:
-        word = queue.pop(0)
-        if word == "--":
-            return [*split, word, *queue]
-        if word.startswith("--fresh="):
-            split.append(f"--fresh-step={word.removeprefix('--fresh=')}")
-        elif word == "--fresh" and queue and not queue[0].startswith("-"):
-            split.append(f"--fresh-step={queue.pop(0)}")
-        else:
-            split.append(word)
-    return split
-
 
 def _write_parameters(path: str, formatter: click.HelpFormatter) -> None:
     """Write a notebook's parameters as a list: name, type, default, help."""
     try:
-        parameters = launch.check(path).parameters
+        parameters = launch.load_flow(path).parameters
     except NbflowError as error:  # help must not fail: the run will say it in full
         formatter.write(f"\n{error.report()[0]}\n")
         return
@@ -130,25 +170,34 @@ def _explained(parameter: Parameter) -> str:
     return f"{parameter.help} [{default}]" if parameter.help else f"[{default}]"
 
 
-def usage_error(error: click.ClickException) -> NbflowError:
-    """Return click's error as ours, which lists what is known and names the nearest."""
-    message = error.format_message()
-    ctx = getattr(error, "ctx", None)
-    if isinstance(error, click.NoSuchOption) and ctx is not None:
-        names = [word for param in ctx.command.params if not getattr(param, "hidden", False) for word in param.opts]
-        options = sorted({word for word in names if word.startswith("-")})
-        close = nearest(error.option_name, options)
-        return OptionError(f"no option {error.option_name}{close}", fix=f"known: {', '.join(options)}")
-    if ctx is not None and isinstance(ctx.command, click.Group) and message.startswith("No such command"):
-        commands = ctx.command.list_commands(ctx)
-        word = message.split("'")[1] if "'" in message else ""
-        return OptionError(f"no command {word!r}{nearest(word, commands)}", fix=f"known: {', '.join(commands)}")
-    path = f"{ctx.command_path} --help" if ctx is not None else "nbflow --help"
-    message = message.rstrip(".")
-    return OptionError(message[:1].lower() + message[1:], fix=f"`{path}` lists the options")
+def doctor(face: CommandLine) -> Answer:
+    """Say what works and what is missing."""
+    from importlib.metadata import version
+
+    from nbflow.cli import diagnosis
+
+    checks = diagnosis.diagnose(face.store, Path.cwd())
+    return Answer(
+        text=lambda: f"nbflow {version('nbflow')}\n{diagnosis.text(checks)}",
+        code=DONE if diagnosis.is_well(checks) else FAILED,
+    )
 
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Keep with the face what is said to the shell and not to the command."""
+    setattr(ctx.obj, str(param.name), value)
+
+
+NOTEBOOK = Word("notebook", "NB", "notebook", expose_value=False, callback=_keep)
+STORE = click.Option(["--store"], metavar="URL", expose_value=False, callback=_keep,
+                     help="The datastore: a folder or an fsspec URL.")  # fmt: skip
+JSON = click.Option(["--json", "as_json"], is_flag=True, expose_value=False, callback=_keep,
+                    help="One JSON object a line, and nothing else.")  # fmt: skip
+
+ON_NOTEBOOKS = frozenset({"run", "plan", "why", "check", "dag", "export"})
+"""Commands that take a notebook's path."""
+IN_TEXT = frozenset({"show", "logs", "card", "tag", "cancel", "doctor"})
+"""Commands that have no form for programs."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -160,8 +209,22 @@ def cli() -> None:
     """
 
 
-for command in (attach, cancel, card, diff, fsck, gc, logs, runs, show, tag):
-    cli.add_command(command)
+add_commands(
+    cli,
+    {
+        name: (
+            action,
+            (
+                *((NOTEBOOK,) if name in ON_NOTEBOOKS else ()),
+                *params,
+                STORE,
+                *(() if name in IN_TEXT else (JSON,)),
+            ),
+        )
+        for name, (action, params) in {**shared(live=False), "doctor": (doctor, ())}.items()
+    },
+    ShellCommand,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -169,15 +232,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a mark must not end the run
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    shell = CommandLine()
     try:
-        code = cli.main(args=arguments, prog_name="nbflow", standalone_mode=False)
+        code = shell.show(perform(cli, "nbflow", words, shell))
         with terminal.lasting(sys.stdout):
             sys.stdout.flush()
-        return code if isinstance(code, int) else DONE
-    except click.ClickException as error:
-        terminal.show_error(usage_error(error))
-        return USAGE
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         return CANCELLED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has gone; nothing more can be told
@@ -190,214 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             NbflowError(f"nbflow itself failed: {type(error).__name__}: {error}", fix="please report it with this line")
         )
         return UNUSABLE
-
-
-# ---------------------------------------------------------------- options that several commands share
-
-
-def plan_options(command: _F) -> _F:
-    """Add the options that say what a run would be to a command."""
-    for option in reversed((
-        click.option("-p", "params", multiple=True, metavar="NAME=VALUE", help="Set a parameter; again for others."),
-        click.option("--params", "params_file", metavar="FILE", help="Parameters from a YAML or JSON file."),
-        click.option("--on", metavar="URL", default="local", show_default=True, help="Where steps run."),
-        store_option,
-        click.option("--workers", type=click.IntRange(1), metavar="N", help="Tasks at once; default: one a core."),
-        click.option("--fresh", is_flag=True, help="Reuse nothing; `--fresh STEP`: run that step again."),
-        click.option("--fresh-step", "fresh_steps", multiple=True, hidden=True),
-        click.option("--again", multiple=True, metavar="STEP",
-                     help="This step may begin although it is --once and has begun before; again for others."),
-        click.option("--all-cells", is_flag=True, help="Take every cell that computes as a step."),
-        click.option("--tag", "tags", multiple=True, metavar="T", help="Tag the run; again for others."),
-        json_option,
-    )):  # fmt: skip
-        command = option(command)
-    return command
-
-
-def steps_option(command: _F) -> _F:
-    """Add `--step` to a command."""
-    return click.option("--step", "steps", multiple=True, metavar="STEP", help="Up to this step; again for others.")(
-        command
-    )
-
-
-def only_option(command: _F) -> _F:
-    """Add `--only` to a command."""
-    return click.option("--only", metavar="STEP", help="This step alone, on what the last run left.")(command)
-
-
-# ---------------------------------------------------------------- running
-
-
-@cli.command(cls=NotebookCommand)
-@click.argument("notebook", metavar="NB", required=False)
-@plan_options
-@steps_option
-@only_option
-def run(notebook: str | None, as_json: bool, **options: Any) -> int:
-    """Run a notebook, reusing what has not changed.
-
-    `nbflow run NB --help` lists the notebook's parameters.
-    """
-    path, run_options = _run_options(notebook, **options)
-    return _run(path, run_options, as_json)
-
-
-@cli.command(cls=NotebookCommand)
-@click.argument("name", metavar="RUN", required=False)
-@plan_options
-def resume(name: str | None, as_json: bool, fresh_steps: tuple[str, ...], **options: Any) -> int:
-    """Run again what has failed.
-
-    Without RUN it is the last run that did not end well. The parameters are that run's, the notebook is taken as it
-    is now.
-    """
-    if name is None and fresh_steps and not _is_step_of(_last_failed(options["store"]), fresh_steps[0]):
-        name, fresh_steps, options["fresh"] = fresh_steps[0], fresh_steps[1:], True
-    earlier = client.Run(name, options["store"]) if name else _last_failed(options["store"])
-    path = earlier.metadata["notebook"]
-    if not path:
-        raise PlanError(f"run {earlier.id} has no notebook file", fix="save the notebook, then `nbflow run NB`")
-    path, run_options = _run_options(path, fresh_steps=fresh_steps, **{**options, "store": earlier.store})
-    all_cells = run_options.all_cells or earlier.metadata["all_cells"]
-    run_options = msgspec.structs.replace(run_options, resume=f"{earlier.flow}/{earlier.id}", all_cells=all_cells)
-    if not as_json:
-        terminal.tell(f"resume of {earlier.flow}/{earlier.id}, {earlier.status}")
-        terminal.tell(table.plan_text(launch.plan_notebook(path, run_options)))
-    return _run(path, run_options, as_json)
-
-
-def _last_failed(store: str | None) -> client.Run:
-    """Return the newest run of a whole flow that did not end well; raise NotFoundError where there is none."""
-    failed = client.last_failed(client.list_runs(store))
-    if failed is None:
-        raise NotFoundError("no run has failed in this store", fix="`nbflow runs --all` lists all runs")
-    return client.Run(f"{failed.flow}/{failed.run}", store)
-
-
-def _is_step_of(run: client.Run, word: str) -> bool:
-    return any(word in (step.name, step.label) for step in run.steps())
-
-
-def _run_options(
-    notebook: str | None, *, params: Sequence[str], fresh: bool, fresh_steps: Sequence[str],
-    steps: Sequence[str] = (), **others: Any,
-) -> tuple[str, RunOptions]:  # fmt: skip
-    """Return the notebook's path and what a command's words ask of its run.
-
-    A word after `--fresh` is its step only if there is another word for the notebook.
-    """
-    if notebook is None and fresh_steps:
-        notebook, fresh_steps, fresh = fresh_steps[0], fresh_steps[1:], True
-    if notebook is None:
-        raise click.UsageError("no notebook was given")
-    values = {}
-    for word in params:
-        name, separator, value = word.partition("=")
-        if not separator or not name.strip():
-            raise click.UsageError(f"-p {word}: a parameter is written NAME=VALUE")
-        values[name.strip()] = value
-    return notebook, RunOptions(params=values, fresh=fresh_steps or fresh, steps=steps or None, **others)
-
-
-def _run(path: str, options: RunOptions, as_json: bool) -> int:
-    """Run a notebook, show the run, and return the exit code."""
-    cancel = threading.Event()
-    watcher = terminal.watcher(as_json, lambda: launch.plan_notebook(path, options))
-    with interrupts(cancel.set, "cancelling; press Ctrl-C again to kill\n"), watcher:
-        finished = launch.run_notebook(path, options, watch=watcher, cancel=cancel)
-    snapshot = finished.snapshot
-    if isinstance(watcher, terminal.JsonLines):
-        watcher.finish(snapshot, finished.store)
-    else:
-        terminal.tell(table.text(snapshot))
-        terminal.tell(f"{table.summary(table.counts(snapshot))}; details: nbflow show {finished.flow}/{finished.id}")
-        terminal.show_failures(snapshot)
-    return exit_code(snapshot)
-
-
-# ---------------------------------------------------------------- a notebook, without running it
-
-
-@cli.command(cls=NotebookCommand)
-@click.argument("notebook", metavar="NB")
-@click.option("--all-cells", is_flag=True, help="Take every cell that computes as a step.")
-@json_option
-def check(notebook: str, all_cells: bool, as_json: bool) -> int:
-    """Say what is wrong with a notebook."""
-    flow = launch.check(notebook, all_cells=all_cells)
-    verdicts = json_lines.check(flow)
-    if verdicts["ok"]:
-        launch.check_flow(flow)  # a notebook without steps has no finding, and nothing to run either
-    if as_json:
-        print(json_lines.plain(verdicts))
-    else:
-        for finding in flow.findings:
-            print("\n".join(table.finding_text(finding)))
-        serious = sum(finding.level == "error" for finding in flow.findings)
-        verdict = f"{serious} error{'s' if serious > 1 else ''}" if serious else "ok"
-        steps = sum(step.kind != "params" for step in flow.steps)
-        print(f"{verdict}: {flow.name}, {steps} steps, {len(flow.parameters)} parameters")
-    return DONE if verdicts["ok"] else USAGE
-
-
-@cli.command("dag", cls=NotebookCommand)
-@click.argument("notebook", metavar="NB")
-@click.option("--all-cells", is_flag=True, help="Take every cell that computes as a step.")
-@json_option
-def dag_command(notebook: str, all_cells: bool, as_json: bool) -> int:
-    """Draw steps and what they read from each other."""
-    flow = launch.check(notebook, all_cells=all_cells)
-    width = os.get_terminal_size().columns if sys.stdout.isatty() else 0
-    print(json_lines.plain(json_lines.dag(flow)) if as_json else dag.text(dag.of_flow(flow), width))
-    return DONE
-
-
-@cli.command(cls=NotebookCommand)
-@click.argument("notebook", metavar="NB", required=False)
-@plan_options
-@steps_option
-@only_option
-def plan(notebook: str | None, as_json: bool, **options: Any) -> int:
-    """Say which steps would run, and why."""
-    path, run_options = _run_options(notebook, **options)
-    result = launch.plan_notebook(path, run_options)
-    print(json_lines.line("plan", time.time(), None, json_lines.plan(result)) if as_json else table.plan_text(result))
-    return DONE
-
-
-@cli.command(cls=NotebookCommand)
-@click.argument("notebook", metavar="NB")
-@click.argument("step", metavar="STEP")
-@click.option("--cost", is_flag=True, help="Say too what nbflow took beside the step's own time.")
-@plan_options
-def why(notebook: str, step: str, cost: bool, as_json: bool, **options: Any) -> int:
-    """Say why a step would run or be reused.
-
-    Names what changed: the line, input, parameter, file or package.
-    """
-    path, run_options = _run_options(notebook, **options)
-    answer = launch.why(path, step, run_options, cost=cost)
-    print(json_lines.plain(answer) if as_json else table.why_text(step, answer))
-    return DONE
-
-
-@cli.command()
-@store_option
-def doctor(store: str | None) -> int:
-    """Say what works and what is missing."""
-    from importlib.metadata import version
-
-    from nbflow.cli import diagnosis
-
-    checks = diagnosis.diagnose(store, Path.cwd())
-    print(f"nbflow {version('nbflow')}")
-    print(diagnosis.text(checks))
-    return DONE if diagnosis.is_well(checks) else FAILED
-
-
-cli.add_command(export)
+    return code
 
 
 def run_script(path: str, arguments: Sequence[str] | None = None) -> int:

@@ -11,9 +11,7 @@ from types import FrameType
 
 from nbflow.errors import ExecutorError, NbflowError, RunFailed, StoreError, TaskError
 from nbflow.model import Snapshot
-
-DONE, FAILED, USAGE, UNUSABLE, CANCELLED = 0, 1, 2, 3, 130
-"""Success; a step failed; wrong words, notebook, parameters or plan; store or executor unusable; cancelled."""
+from nbflow.runs.face import CANCELLED, DONE, FAILED, UNUSABLE, USAGE
 
 
 def code_of(error: NbflowError) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO
@@ -15,7 +15,6 @@ from nbflow.model import (
     SETTLED,
     Finding,
     FindingFound,
-    Manifest,
     Plan,
     RunEvent,
     RunStarted,
@@ -296,26 +295,6 @@ def task_line(snapshot: Snapshot, event: TaskChanged) -> str:
     elif event.state != "done":
         parts.append(preview.reasons(reason for reason in event.reasons if reason[0] != "new"))
     return "  ".join(part for part in parts if part)
-
-
-def artifact_text(manifest: Manifest) -> str:
-    """Return one line of what is known of an artifact without loading it, and why it was not stored."""
-    parts = [manifest.name, manifest.type, preview.shape(manifest.shape)]
-    parts.append(preview.size(manifest.nbytes) if manifest.group >= 0 else preview.artifact(manifest, 200))
-    return "  ".join(part for part in parts if part)
-
-
-def facts_text(params: Mapping[str, Any], tags: Iterable[str], metadata: Mapping[str, Any]) -> str:
-    """Return a line for each of a run's parameters, its tags and its metadata."""
-    facts = {
-        "parameters": ", ".join(f"{name} = {preview.clip(repr(value), 40)}" for name, value in params.items()),
-        "tags": ", ".join(tags),
-        "notebook": metadata.get("notebook"),
-        "by": "@".join(filter(None, (metadata.get("user"), metadata.get("host")))),
-        "commit": metadata.get("commit"),
-        "resumes": metadata.get("origin"),
-    }
-    return "\n".join(preview.grid((f"  {name}", str(value)) for name, value in facts.items() if value))
 
 
 def show_error(error: NbflowError) -> None:

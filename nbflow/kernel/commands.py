@@ -1,22 +1,25 @@
-"""What `%flow` understands: one function a sub-command, each given the session and its words."""
+"""`%flow`: the commands of `runs/commands` on the live notebook, and those that only a notebook has."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-import msgspec
+import click
 
-from nbflow.errors import OptionError, nearest
+from nbflow.errors import OptionError
 from nbflow.flow.options import parse_size
 from nbflow.kernel.document import ORIGINS
-from nbflow.model import RunStatus
-from nbflow.render import dag, listing, table
+from nbflow.model import Flow, Plan
+from nbflow.render import preview
+from nbflow.runs import client
+from nbflow.runs.command_words import Command, Word, add_commands, perform
+from nbflow.runs.commands import shared
+from nbflow.runs.face import Answer
 from nbflow.runs.run_options import RunOptions
 from nbflow.store import settings
 from nbflow.store.flows import find_flow, word_for
@@ -25,117 +28,74 @@ if TYPE_CHECKING:
     from nbflow.kernel.session import Session
 
 
-class CommandWords(msgspec.Struct):
-    """A command line's words, sorted: what stands by itself, options with their values, parameters."""
+class LiveNotebook:
+    """The face of `%flow`: the notebook that the kernel belongs to, its datastore, answers as objects of the cell."""
 
-    plain: list[str] = msgspec.field(default_factory=list)
-    options: dict[str, list[str]] = msgspec.field(default_factory=dict)
-    params: dict[str, str] = msgspec.field(default_factory=dict)
+    live = True
 
-    def option(self, name: str) -> str | None:
-        """Return the last value given to an option, None when it was not given."""
-        return self.options[name][-1] if name in self.options else None
+    def __init__(self, session: Session) -> None:
+        self.session = session
 
-    def number(self, name: str) -> int | None:
-        """Return that value as a number; raise OptionError where it is none."""
-        word = self.option(name)
-        try:
-            return int(word) if word else None
-        except ValueError:
-            raise OptionError(f"--{name} {word}: not a number", fix=f"write --{name} 4") from None
+    @property
+    def store(self) -> str:
+        """The datastore that the kernel uses."""
+        return self.session.known.store().url
 
+    @property
+    def folder(self) -> Path:
+        """The notebook's folder."""
+        return Path(self.session.flow().notebook.folder)
 
-FLAGS = ("background", "all", "all-cells", "dry-run", "force", "cell", "check", "cost", "repair")
-SHORT = {"-p": "--param", "-o": "--output"}
+    def own(self) -> str:
+        """Return the word for this notebook's flow in its datastore, where another one may bear the same name."""
+        store, flow = self.session.known.store(), self.session.flow()
+        entry = find_flow(store, flow.notebook)
+        return word_for(store, entry) if entry is not None else flow.name
 
+    def path(self, word: str | None) -> str:
+        """Return what a word names: `latest`, nothing and a step mean this flow's last run."""
+        if word is None:
+            return f"{self.own()}/latest"
+        first = word.partition("/")[0]
+        if first == "latest":
+            return f"{self.own()}/{word}"
+        return f"{self.own()}/latest/{word}" if first in {step.name for step in self.session.flow().steps} else word
 
-def parse(words: list[str], command: str, known: tuple[str, ...]) -> CommandWords:
-    """Return the words behind a sub-command, sorted; raise OptionError for an option that it does not know."""
-    result = CommandWords()
-    queue = [SHORT.get(word, word) for word in words]
-    while queue:
-        word = queue.pop(0)
-        if not word.startswith("--"):
-            name, equals, value = word.partition("=")
-            if equals and name.isidentifier():
-                result.params[name] = value
-            else:
-                result.plain.append(word)
-            continue
-        name, equals, value = word[2:].partition("=")
-        if name not in known:
-            raise OptionError(
-                f"%flow {command} has no option --{name}{nearest(name, known)}",
-                fix=f"known options: {', '.join('--' + each for each in known) or 'none'}",
-            )
-        if name in FLAGS or (
-            name == "fresh" and not equals and (not queue or queue[0].startswith("-") or "=" in queue[0])
-        ):
-            result.options.setdefault(name, []).append(value)
-            continue
-        if not equals:
-            if not queue:
-                raise OptionError(f"--{name} needs a value")
-            value = queue.pop(0)
-        if name == "param":
-            key, _, text = value.partition("=")
-            result.params[key] = text
-        else:
-            result.options.setdefault(name, []).append(value)
-    return result
+    def flow(self, *, all_cells: bool) -> Flow:
+        """Return the notebook's flow."""
+        return self.session.flow(all_cells=all_cells)
 
+    def plan(self, options: RunOptions) -> Plan:
+        """Return what a run would do."""
+        return self.session.plan(options)
 
-def perform(session: Session, line: str) -> Any:
-    """Do what stands behind `%flow` and return what is to be shown."""
-    try:
-        words = shlex.split(line)
-    except ValueError as error:
-        raise OptionError(f"the line cannot be read: {error}", fix="close the quotes") from None
-    if not words:
-        return show_commands()
-    name, *rest = words
-    if name not in COMMANDS:
-        raise OptionError(
-            f"%flow has no {name!r}{nearest(name, COMMANDS)}", fix=f"known: {', '.join(sorted(COMMANDS))}"
-        )
-    command = COMMANDS[name]
-    session.known.flush()
-    return command.perform(session, parse(rest, name, command.options))
+    def why(self, step: str, options: RunOptions, *, cost: bool) -> dict[str, Any]:
+        """Return whether a step would run, and what changed."""
+        return self.session.why(step, options, cost=cost)
+
+    def tell(self, text: Callable[[], str]) -> None:
+        """Show a person what is about to happen."""
+        print(text())
+
+    def take_up(self, past: client.Run) -> None:
+        """Leave the notebook as it is: a kernel has one."""
+
+    def run(self, options: RunOptions, *, background: bool) -> Answer:
+        """Run the flow, drawn in the cell; the cell shows it only once."""
+        run = self.session.run_flow(options, background=background)
+        return Answer(value=lambda: _drawn_already(run))
+
+    def follow(self, past: client.Run) -> Answer:
+        """Draw a run that goes on elsewhere until it has ended."""
+        self.session.follow(past)
+        return Answer()
+
+    def cancel(self) -> bool:
+        """End the run that goes on in the background; whether there was one."""
+        return self.session.cancel()
 
 
-# ---------------------------------------------------------------- runs
-
-
-def run(session: Session, words: CommandWords) -> Any:
-    """`%flow run [STEP …] [name=value …]`: the whole flow, or these steps with all that they need."""
-    options = up_to_steps(*run_options(session, words))
-    return drawn_already(session.run_flow(options, background="background" in words.options))
-
-
-def run_options(session: Session, words: CommandWords) -> tuple[RunOptions, list[str]]:
-    """Return what a command's options ask of a run, and the words that stand by themselves.
-
-    A word after `--fresh` is its step only where it names one, or where other words stand by themselves.
-    """
-    fresh, plain = words.options.get("fresh"), list(words.plain)
-    named = [name for name in fresh or () if name]
-    if named and not plain and named[-1] not in {step.name for step in session.flow().steps}:
-        plain.append(named.pop())
-    options = RunOptions(
-        fresh=(named or True) if fresh is not None else False, params=words.params, params_file=words.option("params"),
-        on=words.option("on") or "local", workers=words.number("workers"), steps=words.options.get("step"),
-        only=words.option("only"), again=words.options.get("again", ()), tags=words.options.get("tag", ()),
-        all_cells="all-cells" in words.options,
-    )  # fmt: skip
-    return options, plain
-
-
-def up_to_steps(options: RunOptions, steps: list[str]) -> RunOptions:
-    """Return options of a run up to these steps, too."""
-    return msgspec.structs.replace(options, steps=[*steps, *(options.steps or ())] or None)
-
-
-def drawn_already(run: Any) -> Any:
+def _drawn_already(run: Any) -> Any:
     """Return a run whose table stands in the cell so that the cell does not draw it once more as its result."""
     if run is not None:
 
@@ -146,297 +106,167 @@ def drawn_already(run: Any) -> Any:
     return run
 
 
-def resume(session: Session, words: CommandWords) -> Any:
-    """`%flow resume [RUN]`: run again with the parameters of that run, the last failed one by default."""
-    from nbflow.runs import client
-
-    options, plain = run_options(session, words)
-    if plain:
-        past = named_run(session, plain[0])
-    else:
-        store = session.known.store()
-        entry = find_flow(store, session.flow().notebook)
-        runs = client.list_runs(store.url, entry.folder) if entry is not None else ()
-        failed = client.last_failed(runs)
-        if failed is None:
-            raise OptionError("no run has failed", fix="`%flow run` runs the flow")
-        past = client.Run(failed.run, store.url)
-    name = f"{past.flow}/{past.id}"
-    options = msgspec.structs.replace(options, resume=name, all_cells=options.all_cells or past.metadata["all_cells"])
-    print(f"resume of {name}, {past.status}\n{table.plan_text(session.plan(options))}")
-    return drawn_already(session.run_flow(options, background="background" in words.options))
+# ---------------------------------------------------------------- what only a notebook has
 
 
-def cancel(session: Session, words: CommandWords) -> None:
-    """`%flow cancel [RUN]`: end the run that goes on in the background, or ask one elsewhere to stop."""
-    if words.plain:
-        past = named_run(session, words.plain[0])
-        over = past.finished
-        past.cancel()
-        print(f"{past.flow}/{past.id} " + (f"has ended already: {past.status}" if over else "was asked to stop"))
-    elif not session.cancel():
-        print("no run is under way")
+def load(face: LiveNotebook, task: str, cell: bool) -> None:
+    """Load what a past task was given into this notebook, to debug its cell.
 
-
-# ---------------------------------------------------------------- what is known before a run
-
-
-def check(session: Session, words: CommandWords) -> None:
-    """`%flow check [--all-cells]`: everything that is wrong with the notebook as a flow."""
-    flow = session.check(all_cells="all-cells" in words.options)
-    for finding in flow.findings:
-        print("\n".join(table.finding_text(finding)))
-    errors = sum(finding.level == "error" for finding in flow.findings)
-    steps = sum(step.kind != "params" for step in flow.steps)
-    print(f"{flow.name}: {steps} steps, {errors} errors, {len(flow.findings) - errors} other findings")
-
-
-def draw_dag(session: Session, words: CommandWords) -> Any:
-    """`%flow dag [--all-cells]`: the steps and what flows between them."""
-    graph = dag.of_flow(session.flow(all_cells="all-cells" in words.options))
-    return ShownText(dag.text(graph), dag.as_html(graph))
-
-
-def plan(session: Session, words: CommandWords) -> Any:
-    """`%flow plan [STEP …]`: what `%flow run` with the same words would execute and reuse, and why."""
-    return ShownText(table.plan_text(session.plan(up_to_steps(*run_options(session, words)))))
-
-
-def why(session: Session, words: CommandWords) -> Any:
-    """`%flow why STEP [--cost]`: whether a step would run, what changed, and what nbflow took beside it."""
-    options, steps = run_options(session, words)
-    if not steps:
-        raise OptionError("%flow why needs a step", fix="write `%flow why STEP`")
-    answer = session.why(steps[0], options, cost="cost" in words.options)
-    return ShownText(table.why_text(steps[0], answer))
-
-
-# ---------------------------------------------------------------- what was
-
-
-def show(session: Session, words: CommandWords) -> Any:
-    """`%flow show RUN[/STEP[/ITEM]][/NAME] [--notebook FILE]`: a run, a step, a task, a value; a run's notebook."""
-    from nbflow.runs import client, printed
-
-    past = client.locate(path_of(session, words), store=session.known.store().url)
-    target = words.option("notebook")
-    if target is None:
-        return getattr(past, "value", past)
-    if not isinstance(past, client.Run):
-        raise OptionError("--notebook needs a run, not a part of it", fix="write `%flow show RUN --notebook FILE`")
-    printed.write_text(target, past.notebook_with_outputs())
-    print(f"wrote {target}")
-    return None
-
-
-def logs(session: Session, words: CommandWords) -> None:
-    """`%flow logs [RUN/]STEP[/ITEM] [--attempt N]`: what a step of a run printed; without RUN, of the last one."""
-    from nbflow.runs import printed
-
-    if not words.plain:
-        raise OptionError("%flow logs needs a step", fix="write `%flow logs STEP`, or `%flow logs RUN/STEP`")
-    printed.print_logs(path_of(session, words), words.number("attempt"), session.known.store().url)
-
-
-def path_of(session: Session, words: CommandWords) -> str:
-    """Return what names a run or a part of it: `latest/…` and a step's name mean this flow's last run."""
-    path = words.plain[0] if words.plain else "latest"
-    first = path.partition("/")[0]
-    if first == "latest":
-        return f"{flow_word(session)}/{path}"
-    return f"{flow_word(session)}/latest/{path}" if first in {step.name for step in session.flow().steps} else path
-
-
-def flow_word(session: Session) -> str:
-    """Return what names this notebook's flow in its datastore, where another one may bear the same name."""
-    store, flow = session.known.store(), session.flow()
-    entry = find_flow(store, flow.notebook)
-    return word_for(store, entry) if entry is not None else flow.name
-
-
-def card(session: Session, words: CommandWords) -> Any:
-    """`%flow card RUN/STEP[/ITEM] [--template NAME] [--output FILE]`: the card of a task, a step or a run."""
-    from nbflow.runs import client, printed
-
-    store = session.known.store().url
-    shown_card = client.card_at(path_of(session, words), words.option("template") or "", store)
-    target = words.option("output")
-    if target is None:
-        return shown_card
-    printed.write_text(target, shown_card.html)
-    print(f"wrote {target}")
-    return None
-
-
-def load_inputs(session: Session, words: CommandWords) -> None:
-    """`%flow load RUN/STEP[/ITEM]`: what a past task was given becomes names of this notebook, to debug its cell."""
+    Of several items it is the first that failed.
+    """
     from nbflow.kernel.load_task import revisit
 
-    task = find_task(session, words)
-    task_inputs = revisit(session.known, task.spec())
-    print(f"{task.name}: {task.summary}")
+    past = _find_task(face.path(task), face.store)
+    task_inputs = revisit(face.session.known, past.spec())
+    print(f"{past.name}: {past.summary}")
     print(f"loaded {', '.join(task_inputs.inputs) or 'nothing'}")
     if task_inputs.definitions:
         print(f"defined {', '.join(task_inputs.definitions)}")
-    if "cell" in words.options:
-        session.ip.set_next_input(task_inputs.source)
+    if cell:
+        face.session.ip.set_next_input(task_inputs.source)
 
 
-def find_task(session: Session, words: CommandWords) -> Any:
-    """Return the task that `RUN/STEP[/ITEM]` names; of several items the first that failed."""
-    from nbflow.runs import client
-
-    if not words.plain:
-        raise OptionError("%flow load needs a task", fix="write `%flow load RUN/STEP`, or `latest/STEP/ITEM`")
-    path = words.plain[0]
-    path = f"{flow_word(session)}/{path}" if path.startswith("latest/") else path
-    past: Any = client.locate(path, store=session.known.store().url)
-    if isinstance(past, client.Step):
-        failed = [task for task in past.tasks if task.state == "failed"]
-        return failed[0] if failed else past.task
-    if not isinstance(past, client.Task):
-        raise OptionError(f"{words.plain[0]!r} names no task", fix="write RUN/STEP or RUN/STEP/ITEM")
-    return past
+def _find_task(path: str, store: str) -> client.Task:
+    place = client.locate(path, store)
+    if isinstance(place, client.Step):
+        failures = [task for task in place.tasks if task.state == "failed"]
+        return failures[0] if failures else place.task
+    if not isinstance(place, client.Task):
+        raise OptionError(f"{path!r} names no task", fix="write RUN/STEP or RUN/STEP/ITEM")
+    return place
 
 
-def tag(session: Session, words: CommandWords) -> None:
-    """`%flow tag RUN TAG … [--remove TAG]`: tags of a run."""
-    run = named_run(session, words.plain[0] if words.plain else "latest")
-    run.add_tag(*words.plain[1:])
-    run.remove_tag(*words.options.get("remove", ()))
-    print(f"{run.flow}/{run.id}  {' '.join(f'#{each}' for each in run.tags) or 'no tags'}")
+def status(face: LiveNotebook) -> Answer:
+    """Show the run that goes on or was last, and which names wait or are bound."""
+    return Answer(text=lambda: "\n".join(face.session.status()))
 
 
-def named_run(session: Session, name: str) -> Any:
-    """Return the run that a word names; `latest` and plain ids are this flow's."""
-    from nbflow.runs import client
-
-    return client.Run(name if "/" in name else f"{flow_word(session)}/{name}", store=session.known.store().url)
-
-
-def diff(session: Session, words: CommandWords) -> Any:
-    """`%flow diff RUN RUN`: what differs between two runs."""
-    from nbflow.runs import compare
-
-    if len(words.plain) != 2:
-        raise OptionError("%flow diff needs two runs", fix="write `%flow diff RUN RUN`; `%flow runs` lists them")
-    comparison = compare.compare(*(named_run(session, name) for name in words.plain), tables=True)
-    return ShownText(compare.text(comparison), compare.as_html(comparison))
+def doctor(face: LiveNotebook) -> None:
+    """Say what is installed and works, as seen from this kernel."""
+    document = face.session.document
+    print(f"document: {ORIGINS[document.origin]}" + (f" ({document.path})" if document.path else ""))
+    if document.problem:
+        print(f"  {document.problem}")
+    print(f"python: {sys.version.split()[0]}, process {os.getpid()}")
+    print("\n".join(face.session.settings()))
 
 
-def attach(session: Session, words: CommandWords) -> None:
-    """`%flow attach RUN`: follow a run that goes on elsewhere; an interrupt ends the following, not the run."""
-    session.follow(named_run(session, words.plain[0] if words.plain else "latest"))
+def config(face: LiveNotebook, setting: str | None, value: tuple[str, ...]) -> None:
+    """Show or set the notebook, its datastore and the cells that are left out.
 
-
-def gc(session: Session, words: CommandWords) -> Any:
-    """`%flow gc [--keep N] [--size SIZE] [--dry-run] [--force]`: remove old runs and what no kept run reaches."""
-    from nbflow.runs import garbage
-
-    keep, size = words.option("keep"), words.option("size")
-    try:
-        policy = garbage.Policy(
-            garbage.KEEP if keep is None else int(keep),
-            settings.most_bytes(session.flow().notebook.folder) if size is None else parse_size(size),
-            "force" in words.options,
-        )  # fmt: skip
-    except ValueError as error:
-        raise OptionError(f"%flow gc: {error}") from None
-    store = session.known.store()
-    cleaning = garbage.plan_cleaning(store, policy)
-    if "dry-run" not in words.options:
-        garbage.clean(store, cleaning)
-    return ShownText(garbage.text(cleaning, done="dry-run" not in words.options))
-
-
-def fsck(session: Session, words: CommandWords) -> Any:
-    """`%flow fsck [--repair]`: read all of the datastore and say what is damaged; move it aside."""
-    from nbflow.runs import integrity
-
-    store = session.known.store()
-    report = integrity.examine(store, lambda _, __: None)
-    return ShownText(integrity.text(integrity.repair(store, report) if "repair" in words.options else report))
-
-
-def runs(session: Session, words: CommandWords) -> Any:
-    """`%flow runs [--tag T] [--status S] [--flow FLOW] [--all]`: runs; with --all of some steps and by hand, too."""
-    from nbflow.runs import client
-
-    other, status = words.option("flow"), words.option("status")
-    if status is not None and status not in get_args(RunStatus):
-        known = ", ".join(get_args(RunStatus))
-        raise OptionError(f"--status {status}: no run has such a status", fix=f"write one of: {known}")
-    name, word = other or session.flow().name, other or flow_word(session)
-    summaries = client.list_runs(session.known.store().url, word, words.options.get("tag", ()))
-    summaries = [summary for summary in summaries if status in (None, summary.status)]
-    listed = [summary for summary in summaries if "all" in words.options or summary.is_whole]
-    more = listing.left_out(len(summaries) - len(listed)) if len(summaries) > len(listed) else ""
-    rows, now = [client.row(summary) for summary in listed], time.time()
-    text = "\n".join(filter(None, (listing.runs_text(rows, now), more)))
-    return ShownText(text, listing.runs_html(f"{name}: {more}" if more else name, rows, now))
-
-
-def status(session: Session, words: CommandWords) -> Any:
-    """`%flow status`: the run that goes on or was last, the document in use, and what names wait or are bound."""
-    del words
-    return ShownText("\n".join(session.status()))
-
-
-# ---------------------------------------------------------------- settings
-
-
-def config(session: Session, words: CommandWords) -> None:
-    """`%flow config [notebook PATH | store URL | size SIZE | ignore CELL]`: notebook, its runs' place, its cells."""
-    if not words.plain:
-        print("\n".join(session.settings()))
+    Write `notebook PATH`, `store URL`, `size SIZE` or `ignore CELL`.
+    """
+    if setting is None:
+        print("\n".join(face.session.settings()))
         return
-    name, value = words.plain[0], " ".join(words.plain[1:])
-    if not value or name not in ("notebook", "store", "size", "ignore"):
+    if not value or setting not in SETTINGS:
         what = "%flow config sets `notebook PATH`, `store URL`, `size SIZE` or `ignore CELL`"
         raise OptionError(what, fix="write one of the four")
-    if name == "notebook":
-        session.use_notebook(Path(value))
-    elif name == "store":
-        session.use_store(value)
-        settings.write_setting(session.flow().notebook.folder, "store", value)
-    elif name == "size":
-        try:
-            parse_size(value)
-        except ValueError as error:
-            raise OptionError(f"%flow config size: {error}", fix="write a size, such as `50G`") from None
-        settings.write_setting(session.flow().notebook.folder, "size", value)
-    else:
-        print(f"cell {session.ignore(value).position} takes no part in runs from now on")
+    SETTINGS[setting](face, " ".join(value))
 
 
-def doctor(session: Session, words: CommandWords) -> None:
-    """`%flow doctor`: what is installed and works, as seen from this kernel."""
-    del words
-    print(
-        f"document: {ORIGINS[session.document.origin]}"
-        + (f" ({session.document.path})" if session.document.path else "")
-    )
-    if session.document.problem:
-        print(f"  {session.document.problem}")
-    print(f"python: {sys.version.split()[0]}, process {os.getpid()}")
-    print("\n".join(session.settings()))
+def _set_notebook(face: LiveNotebook, path: str) -> None:
+    face.session.use_notebook(Path(path))
 
 
-def export(session: Session, words: CommandWords) -> Any:
-    """`%flow export --to TARGET -o PATH [--check] [--force]`: the notebook as a script, or for another tool."""
-    from nbflow.runs import exporting
-
-    target = words.option("to")
-    if target is None:
-        raise OptionError("%flow export needs --to", fix="write `%flow export --to metaflow -o flow.py`")
-    flow, wished = session.flow(), tuple(words.options.get("with", ()))
-    place = words.option("output")
-    output = None if place is None else Path(flow.notebook.folder) / place
-    check, force = "check" in words.options, "force" in words.options
-    return exporting.export_flow(flow, target, output, words=wished, check=check, force=force)
+def _set_store(face: LiveNotebook, url: str) -> None:
+    face.session.use_store(url)
+    settings.write_setting(face.folder, "store", url)
 
 
-# ---------------------------------------------------------------- showing
+def _set_size(face: LiveNotebook, size: str) -> None:
+    try:
+        parse_size(size)
+    except ValueError as error:
+        raise OptionError(f"%flow config size: {error}", fix="write a size, such as `50G`") from None
+    settings.write_setting(face.folder, "size", size)
+
+
+def _ignore(face: LiveNotebook, cell: str) -> None:
+    print(f"cell {face.session.ignore(cell).position} takes no part in runs from now on")
+
+
+SETTINGS: Mapping[str, Callable[[LiveNotebook, str], None]] = {
+    "notebook": _set_notebook,
+    "store": _set_store,
+    "size": _set_size,
+    "ignore": _ignore,
+}
+
+
+class FlowCommand(Command):
+    """A command of `%flow`: a bare `name=value` sets a parameter."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `-p` before each bare `name=value` of a command that takes parameters."""
+        options = [each for each in self.params if isinstance(each, click.Option)]
+        if any(each.name == "params" for each in options):
+            with_value = {word for each in options if not each.is_flag for word in each.opts}
+            pairs = zip(["", *args], args, strict=False)
+            args = [word for before, each in pairs for word in _as_parameter(before, each, with_value)]
+        return super().parse_args(ctx, args)
+
+
+def _as_parameter(before: str, word: str, with_value: set[str]) -> list[str]:
+    name, equals, _ = word.partition("=")
+    return ["-p", word] if equals and name.isidentifier() and before not in with_value else [word]
+
+
+STEPS = Word("words", "[STEP]... [NAME=VALUE]...", nargs=-1, required=False)
+BACKGROUND = click.Option(["--background"], is_flag=True, help="Return at once; the run goes on below its cell.")
+MORE: Mapping[str, tuple[click.Parameter, ...]] = {
+    "run": (STEPS, BACKGROUND),
+    "resume": (BACKGROUND,),
+    "plan": (STEPS,),
+}
+"""Words of shared commands that only a notebook takes."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def flow() -> None:
+    """Run this notebook as a flow."""
+
+
+add_commands(
+    flow,
+    {
+        **{name: (action, (*MORE.get(name, ()), *params)) for name, (action, params) in shared(live=True).items()},
+        "load": (load, (
+            Word("task", "[RUN/]STEP[/ITEM]", "task"),
+            click.Option(["--cell"], is_flag=True, help="Put the task's code into a new cell below."),
+        )),
+        "status": (status, ()),
+        "config": (config, (
+            Word("setting", "[SETTING]", required=False), Word("value", "[VALUE]", nargs=-1, required=False),
+        )),
+        "doctor": (doctor, ()),
+    },
+    FlowCommand,
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------- the line
+
+
+def perform_line(session: Session, line: str) -> Any:
+    """Do what stands behind `%flow` and return what is to be shown; raise OptionError for wrong words."""
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise OptionError(f"the line cannot be read: {error}", fix="close the quotes") from None
+    if not words:
+        return ShownText(commands_text())
+    session.known.flush()
+    return shown(perform(flow, "%flow", words, LiveNotebook(session)))
+
+
+def shown(answer: Answer | None) -> Any:
+    """Return an answer as what the cell shows: the object itself, else its text and page."""
+    if answer is None:
+        return None
+    if answer.value is not None:
+        return answer.value()
+    return ShownText(answer.text(), answer.html() if answer.html is not None else "") if answer.text else None
 
 
 class ShownText:
@@ -453,47 +283,10 @@ class ShownText:
         return self.html or None
 
 
-def show_commands() -> ShownText:
-    """Return a line for each command that `%flow` knows."""
-    return ShownText("\n".join(_doc(command) for command in COMMANDS.values()))
-
-
-def _doc(command: Command) -> str:
-    return (command.perform.__doc__ or "").split("\n")[0]
-
-
-class Command(msgspec.Struct, frozen=True):
-    """A sub-command: what it does and the options that it takes."""
-
-    perform: Callable[[Session, CommandWords], Any]
-    options: tuple[str, ...] = ()
-
-
-ASKED = ("param", "params", "on", "workers", "fresh", "again", "all-cells", "tag")
-"""Options that say what a run would be."""
-UP_TO = ("step", "only")
-
-COMMANDS: Mapping[str, Command] = {
-    "run": Command(run, (*ASKED, *UP_TO, "background")),
-    "resume": Command(resume, (*ASKED, "background")),
-    "cancel": Command(cancel),
-    "check": Command(check, ("all-cells",)),
-    "dag": Command(draw_dag, ("all-cells",)),
-    "plan": Command(plan, (*ASKED, *UP_TO)),
-    "why": Command(why, (*ASKED, "cost")),
-    "show": Command(show, ("notebook",)),
-    "logs": Command(logs, ("attempt",)),
-    "card": Command(card, ("template", "output")),
-    "load": Command(load_inputs, ("cell",)),
-    "tag": Command(tag, ("remove",)),
-    "diff": Command(diff),
-    "attach": Command(attach),
-    "fsck": Command(fsck, ("repair",)),
-    "gc": Command(gc, ("keep", "size", "dry-run", "force")),
-    "runs": Command(runs, ("tag", "status", "flow", "all")),
-    "status": Command(status),
-    "export": Command(export, ("to", "output", "with", "check", "force")),
-    "config": Command(config),
-    "doctor": Command(doctor),
-}
-"""Every sub-command by its name."""
+def commands_text() -> str:
+    """Return a line for each command: how it is written, and what it does."""
+    lines = []
+    for name, command in flow.commands.items():
+        words = " ".join(each.metavar or "" for each in command.params if isinstance(each, Word))
+        lines.append((f"%flow {name} {words}".rstrip(), command.get_short_help_str(80)))
+    return "\n".join([*preview.grid(lines), "`%flow COMMAND --help` lists its options."])

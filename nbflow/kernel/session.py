@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import atexit
-import contextlib
 import linecache
 import os
 import sys
@@ -18,8 +17,7 @@ import msgspec
 
 from nbflow.analysis.cell import analyse
 from nbflow.analysis.lines import MISPLACED, header_of, misplaced_header
-from nbflow.engine import facts
-from nbflow.errors import NbflowError, OptionError, PlanError, StoreError
+from nbflow.errors import NbflowError, OptionError, PlanError
 from nbflow.flow.notebook import RawCell, read_notebook, split_header
 from nbflow.flow.options import parse_header
 from nbflow.flow.parameters import gather_overrides, override_source
@@ -456,13 +454,6 @@ class Session:
         """Return the flow of the notebook as it is now."""
         self.document.refresh()
         return self.known.whole_flow(all_cells=True) if all_cells else self.known.flow()
-
-    def check(self, *, all_cells: bool = False) -> Flow:
-        """Return the same with everything that can be known before a run as findings."""
-        flow = self.flow(all_cells=all_cells)
-        with contextlib.suppress(StoreError):  # what earlier runs have shown is left out then
-            return facts.checked(flow, self.known.store())
-        return flow
 
     def run_flow(self, options: RunOptions, *, background: bool = False) -> Run | None:
         """Run the flow and return its Run; None for one that goes on in the background.

@@ -326,3 +326,23 @@ def _saved(output: Mapping[str, Any]) -> dict[str, Any]:
     if saved["output_type"] in ("execute_result", "display_data"):
         saved.setdefault("metadata", {})
     return saved
+
+
+def artifact_text(manifest: Manifest) -> str:
+    """Return one line of what is known of an artifact without loading it, and why it was not stored."""
+    parts = [manifest.name, manifest.type, preview.shape(manifest.shape)]
+    parts.append(preview.size(manifest.nbytes) if manifest.group >= 0 else preview.artifact(manifest, 200))
+    return "  ".join(part for part in parts if part)
+
+
+def facts_text(params: Mapping[str, Any], tags: Iterable[str], metadata: Mapping[str, Any]) -> str:
+    """Return a line for each of a run's parameters, its tags and its metadata."""
+    facts = {
+        "parameters": ", ".join(f"{name} = {preview.clip(repr(value), 40)}" for name, value in params.items()),
+        "tags": ", ".join(tags),
+        "notebook": metadata.get("notebook"),
+        "by": "@".join(filter(None, (metadata.get("user"), metadata.get("host")))),
+        "commit": metadata.get("commit"),
+        "resumes": metadata.get("origin"),
+    }
+    return "\n".join(preview.grid((f"  {name}", str(value)) for name, value in facts.items() if value))

@@ -136,9 +136,13 @@ def plan_notebook(path: PathLike, options: RunOptions) -> Plan:
 
 def check(path: PathLike, *, all_cells: bool = False) -> Flow:
     """Return a notebook's Flow with every finding that can be known before a run, in document order."""
-    flow = load_flow(path, all_cells=all_cells)
-    with contextlib.suppress(StoreError):  # what earlier runs have shown is left out then
-        flow = facts.checked(flow, location.open_store(location.store_url(None, flow.notebook.folder)))
+    return checked(load_flow(path, all_cells=all_cells))
+
+
+def checked(flow: Flow, store: str | None = None) -> Flow:
+    """Return a flow with what earlier runs in its datastore have shown as findings, too."""
+    with contextlib.suppress(StoreError):  # what they have shown is left out then
+        return facts.checked(flow, location.open_store(location.store_url(store, flow.notebook.folder)))
     return flow
 
 

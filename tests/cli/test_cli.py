@@ -18,9 +18,9 @@ import nbformat
 import pytest
 
 from nbflow.cli import app
-from nbflow.cli.app import split_fresh
 from nbflow.flow.notebook import document_of
 from nbflow.runs import client
+from nbflow.runs.command_words import split_fresh
 from tests.support.stored import StoredRun
 
 RUN_ID = r"\d{8}-\d{6}-[0-9a-f]{9}"

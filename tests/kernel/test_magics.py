@@ -229,9 +229,9 @@ def test_deleting_an_input_stays(kernel: Kernel) -> None:
         ("%%step\nx = 1", "the step has no name"),
         ("%%step open --foreach x in [1,\n2]\ny = 1", "is not `NAME in EXPRESSION`"),
         ("x = 1\n%%step late\ny = 1", "`%%step late` stands below code"),
-        ("%flow nothing", "%flow has no 'nothing'"),
+        ("%flow nothing", "no command 'nothing'"),
         ("%flow rum", "did you mean 'run'?"),
-        ("%flow run --frsh", "did you mean 'fresh'?"),
+        ("%flow run --frsh", "did you mean '--fresh'?"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(kernel: Kernel, source: str, message: str) -> None:

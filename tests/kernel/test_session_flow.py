@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,7 +243,7 @@ def test_step_below_a_fan_out_needs_it(start: Start) -> None:
     ("command", "shown"),
     [
         ("%flow", "%flow run"),
-        ("%flow check", "3 steps, 0 errors"),
+        ("%flow check", "ok: flow, 3 steps, 0 parameters"),
         ("%flow dag", "double"),
         ("%flow plan", "total"),
         ("%flow why total", "total: "),
@@ -254,7 +255,7 @@ def test_step_below_a_fan_out_needs_it(start: Start) -> None:
         ("%flow fsck --repair", "damaged"),
         ("%flow plan double --all-cells --tag t", "double"),
         ("%flow why total --fresh", "run"),
-        ("%flow check --all-cells", "0 errors"),
+        ("%flow check --all-cells", "ok: flow, 3 steps"),
         ("%flow runs --all --status running", "cells run by hand"),
     ],
 )
@@ -303,11 +304,11 @@ def test_logs_and_the_notebook_of_a_run(start: Start, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("%flow logs", "needs a step"),
+        ("%flow logs", "no step was given: `%flow logs` needs one"),
         ("%flow logs latest", "names no step"),
         ("%flow logs double --attempt 7", "has no attempt 7"),
-        ("%flow logs double --attempt two", "not a number"),
-        ("%flow runs --status finished", "no run has such a status"),
+        ("%flow logs double --attempt two", "'two' is not a valid integer"),
+        ("%flow runs --status finished", "'finished' is not one of 'running', 'done'"),
         ("%flow show double --notebook x.ipynb", "needs a run, not a part of it"),
         ("%flow show latest --notebook no/such/folder/x.ipynb", "cannot be written"),
         ("%flow card double --output no/such/folder/x.html", "cannot be written"),
@@ -318,6 +319,23 @@ def test_commands_that_cannot_be_done(commands: Kernel, command: str, message: s
     executed = commands.execute(command)
     assert executed.status == "error"
     assert message in executed.traceback
+
+
+def test_commands_before_and_after_the_first_run(start: Start) -> None:
+    """What needs a run says that there is none; a word after `--fresh` is the step to run again, or else the run."""
+    kernel = start({"base": "%%step base\nn = 0", "bad": "%%step bad\nif not n:\n    raise ValueError(n)\nm = n"})
+    assert "no run has failed" in kernel.execute("%flow resume").traceback
+    assert "no run has failed" in kernel.execute("%flow resume --fresh base").traceback
+    assert kernel.execute("%flow runs").text.strip() == "no runs"
+    assert "there is no" in kernel.execute("%flow show").traceback
+    assert "--background" in kernel.execute("%flow run --help").stdout
+    assert kernel.execute("%flow run").ename == "RunFailed"
+    again = kernel.execute("%flow resume --fresh base")
+    assert again.ename == "RunFailed"
+    assert re.search(r"base\s+run\s", again.stdout), again.stdout
+    by_name = kernel.execute("%flow resume --fresh latest")
+    assert by_name.ename == "RunFailed"
+    assert "resume of flow/" in by_name.stdout
 
 
 def test_run_in_the_background(start: Start) -> None:
