@@ -128,7 +128,7 @@ def full_name(node: ast.expr, origins: Mapping[str, str]) -> str:
 
 
 @lru_cache(maxsize=8192)
-def _calls(tree: ast.AST) -> tuple[tuple[ast.Call, bool], ...]:
+def calls_in(tree: ast.AST) -> tuple[tuple[ast.Call, bool], ...]:
     """Return every call below a node, with whether it stands in the body of a function made there."""
     calls: list[tuple[ast.Call, bool]] = []
 
@@ -149,7 +149,7 @@ def _calls(tree: ast.AST) -> tuple[tuple[ast.Call, bool], ...]:
 def random_uses(tree: ast.AST, origins: Mapping[str, str]) -> Random:
     """Return which global random states a statement uses, and how."""
     states: dict[tuple[bool, bool], set[str]] = {}
-    for call, inside in _calls(tree):
+    for call, inside in calls_in(tree):
         state, seeding = _random_call(full_name(call.func, origins))
         if state:
             states.setdefault((inside, seeding), set()).add(state)
@@ -192,7 +192,7 @@ def made_generators(tree: ast.AST | None, origins: Mapping[str, str]) -> frozens
 def generator_uses(tree: ast.AST | None, names: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
     """Return the generators that a statement draws from or passes on, at once and in bodies made there."""
     uses: dict[bool, set[str]] = {False: set(), True: set()}
-    for call, inside in _calls(tree) if tree is not None and names else ():
+    for call, inside in calls_in(tree) if tree is not None and names else ():
         values = [call.func.value] if isinstance(call.func, ast.Attribute) else []
         values += [*call.args, *(keyword.value for keyword in call.keywords)]
         uses[inside] |= {part.id for part in values if isinstance(part, ast.Name)} & names
@@ -212,7 +212,7 @@ def file_uses(source: str, tree: ast.AST | None, origins: Mapping[str, str]) -> 
         files |= Files(reads=True, writes=True, paths=None)
     elif CHANGE_FOLDER.search(source):
         files |= Files(reads=True, paths=None)
-    for call, _ in _calls(tree) if tree is not None else ():
+    for call, _ in calls_in(tree) if tree is not None else ():
         files |= _file_call(call, origins)
     if files.writes:
         parts = [path.strip("./").partition("/") for path in files.paths or ()]

@@ -18,6 +18,7 @@ from nbflow.analysis.effects import (  # fmt: skip
     PROCESS,
     Files,
     Random,
+    calls_in,
     dotted,
     file_uses,
     full_name,
@@ -25,6 +26,7 @@ from nbflow.analysis.effects import (  # fmt: skip
     made_generators,
     random_uses,
 )
+from nbflow.flow.setup_calls import REGISTRATIONS, SETUP_CALLS
 from nbflow.model import CellKind, Definition
 
 PieceKind = Literal["definition", "setup", "data"]
@@ -67,31 +69,17 @@ LOGGED = frozenset("debug info warning warn error exception critical fatal log".
 WARNED = frozenset("warn warn_explicit showwarning formatwarning".split())
 """The same of `warnings`."""
 
-NO_SETUP = (
-    "time.", "subprocess.", "shutil.", "requests.", "urllib.", "http.", "IPython.", "tqdm", "glob.", "pickle.", "json.",
-    "joblib.dump", "gc.", "asyncio.", "os.", "pprint.", "timeit.", "unittest.", "doctest.", "cloudpickle.", "nbflow",
-    "random.", "numpy.random.", "numpy.save", "numpy.testing.", "pandas.testing.", "csv.", "webbrowser.", "sqlite3.",
-    "textwrap.", "traceback.", "heapq.", "bisect.", "cProfile.", "pdb.", "threading.", "multiprocessing.", "inspect.",
-    "sys.exit", "ctypes.", "signal.raise_signal",
-)  # fmt: skip
-"""Imported things whose discarded calls act on files, the screen, the clock or their arguments, not on the process."""
-
 CONFIGURING = re.compile(
-    r"(?:set|enable|disable|register|unregister|use|configure|config|initialize|init_|install|apply|setup|login|activate"
-    r"|deactivate|patch|extension|seed|basicConfig|captureWarnings|pandas$)(?![a-z])|init_\w+$",
+    r"(?:set|enable|disable|register|unregister|use|configure|config|initialize|init_|install|apply|setup|activate"
+    r"|deactivate)(?![a-z])|init_\w+$|patch_",
     re.IGNORECASE,
 )
-"""Names of calls that set something, and may be made in every process: `jax.config.update`, `ee.Initialize`."""
+"""Names of calls that by their looks set something in a library: `tools.configure(…)`."""
 
-SETTINGS = frozenset({"config", "options", "settings", "themes", "defaults", "extensions"})
-"""Parts of a library that hold settings."""
+SEEDING = re.compile(r"seed", re.IGNORECASE)
+"""Names of calls that set a random state, which travels."""
 
 PLOTTING = ("matplotlib.pyplot.", "pylab.", "seaborn.", "plotly.", "bokeh.", "altair.", "holoviews.")
-PLOT_SETUP = frozenset(
-    "use set_theme set set_style set_palette set_context"
-    " rc rcdefaults ion ioff switch_backend output_notebook extension"
-    " renderers register_theme".split()
-)
 SETUP_MAGICS = frozenset(
     "matplotlib config load_ext reload_ext autoreload aimport pylab precision xmode colors pprint alias".split()
 )
@@ -111,6 +99,7 @@ class Piece(msgspec.Struct, frozen=True):
     changes: frozenset[str] = frozenset()  # of its writes: those that it changes without binding them
     random: Random = NO_DRAWS
     files: Files = NO_FILES
+    registers: bool = False  # a definition that a library gets hold of: replayed whether or not it is used
 
 
 class Surroundings(msgspec.Struct, frozen=True):
@@ -231,7 +220,14 @@ def _piece(kind: PieceKind, statement: Statement, tree: ast.stmt | None, origins
         changes=writes - _bound_names(tree) if tree is not None else frozenset(),
         random=random,
         files=file_uses(statement.source, tree, origins),
+        registers=tree is not None and _registers(tree, origins),
     )
+
+
+def _registers(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
+    """Return whether a decorator of the table hands a definition to a library."""
+    decorators = (d.func if isinstance(d, ast.Call) else d for d in getattr(tree, "decorator_list", ()))
+    return any(full_name(decorator, origins) in REGISTRATIONS for decorator in decorators)
 
 
 @lru_cache(maxsize=8192)
@@ -378,27 +374,59 @@ def _is_setup(
     tree: ast.stmt, reads: frozenset[str], origins: Mapping[str, str], defined: Callable[[str], bool]
 ) -> bool:
     """Return whether a statement only changes the state of the process."""
-    # Set-up is replayed in every task, so it must be harmless to repeat and need no data. A statement that touches an
-    # imported thing by assignment, or calls something that by its name sets or registers, is; one that acts on files,
-    # the screen or its arguments is not, and runs once at its place.
+    # Set-up is replayed in every task, so it must be harmless to repeat and need no data. Of calls only those of the
+    # table are; any other one runs once, at its place. An assignment to a part of a module is, unless its value is made
+    # by a call.
     if isinstance(tree, ast.If):
         inner = [*tree.body, *tree.orelse]
         return bool(inner) and all(_is_setup(part, _names(part), origins, defined) for part in inner)
-    touched = _touched(tree, origins)
-    setting = touched or _called_on(tree, origins)
-    if not _tells(tree, origins) and _is_under(setting, PROCESS_STATE):
+    if _tells(tree, origins):
+        return False
+    setting = _touched(tree, origins) or _called_on(tree, origins)
+    if _is_under(setting, PROCESS_STATE):
         return True
-    if not touched or _tells(tree, origins):
-        return False
-    if not isinstance(tree, ast.Expr) and not isinstance(tree, ast.Assign | ast.AugAssign | ast.Delete):
-        return False
-    if _is_under(touched, NO_SETUP):
-        return False
-    if any(touched.startswith(prefix) for prefix in PLOTTING):
-        return touched.rsplit(".", 1)[-1] in PLOT_SETUP
-    if isinstance(tree, ast.Expr) and not _configures(touched):
-        return False
-    return all(defined(name) for name in reads if name not in _BUILTINS)
+    if isinstance(tree, ast.Expr):
+        replayed = _is_under(setting, SETUP_CALLS) or _joins_class(tree, origins, defined)
+    else:
+        replayed = bool(_touched(tree, origins)) and not _makes(tree, origins, defined)
+    return replayed and all(defined(name) for name in reads if name not in _BUILTINS)
+
+
+def _joins_class(tree: ast.Expr, origins: Mapping[str, str], defined: Callable[[str], bool]) -> bool:
+    """Return whether a call registers definitions with a class of the notebook: `Shape.register(Square)`."""
+    match tree.value:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr="register"), args=[*parts], keywords=[]):
+            return owner not in origins and defined(owner) and all(isinstance(part, ast.Name) for part in parts)
+    return False
+
+
+def _makes(tree: ast.stmt, origins: Mapping[str, str], defined: Callable[[str], bool]) -> bool:
+    """Return whether an assignment's value comes from a call that may do more than give a constant."""
+    value = getattr(tree, "value", None)
+    return (
+        any(
+            not inside and not _constant_call(call, full_name(call.func, origins), origins, defined)
+            for call, inside in calls_in(value)
+        )
+        if value is not None
+        else False
+    )
+
+
+def sets_here(piece: Piece, origins: Mapping[str, str]) -> str:
+    """Return what of a library a statement sets in its own process alone, as far as its text tells; "" for nothing.
+
+    It is no set-up, so it runs once; and nobody knows what to compare, so it is not carried.
+    """
+    tree = parse_statement(piece.statement)
+    if piece.kind != "data" or tree is None or PROCESS in piece.writes or _tells(tree, origins):
+        return ""
+    touched = _touched(tree, origins)
+    if isinstance(tree, ast.Expr):
+        last = touched.rpartition(".")[2]
+        configures = CONFIGURING.match(last) is not None and not SEEDING.search(last)
+        return touched if configures and not touched.startswith((*PLOTTING, "nbflow")) else ""
+    return touched
 
 
 def _tells(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
@@ -410,12 +438,6 @@ def _tells(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
             method = function.attr if isinstance(function, ast.Attribute) else last
             return (logged and method in LOGGED) or (module == "warnings" and last in WARNED)
     return False
-
-
-def _configures(touched: str) -> bool:
-    """Return whether a discarded call sets something in a library, by its name; any other one acts, once."""
-    parts = touched.split(".")
-    return CONFIGURING.match(parts[-1]) is not None or not SETTINGS.isdisjoint(parts[1:])
 
 
 _BUILTINS = frozenset(dir(builtins))

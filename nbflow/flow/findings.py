@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -157,6 +157,33 @@ def left_out(cell: Cell, line: int) -> Finding:
         message=f"cell {cell.position} takes no part in runs: it stands below the last step ({clipped(text)})",
         fix="begin it with `%%step NAME` if runs should do it",
     )  # fmt: skip
+
+
+class SetHere(msgspec.Struct, frozen=True):
+    """A statement that sets something in a library, in its own process alone."""
+
+    cell: Cell
+    line: int
+    package: str
+
+
+def set_here(places: Iterable[SetHere], steps: Sequence[Step], definitions: Sequence[Definition]) -> Iterator[Finding]:
+    """Report what is set in a library once, in one process, where steps below use that library."""
+    first: dict[tuple[str, str], SetHere] = {}
+    for place in places:
+        first.setdefault((place.cell.id, place.package), place)
+    for place in first.values():
+        below = [step for step in steps if step.position > place.cell.position]
+        origins = (o for step in below for order in step.definitions for o in definitions[order].origins.values())
+        if place.package not in {origin.partition(".")[0] for origin in origins}:
+            continue
+        text = clipped(place.cell.body.split("\n")[place.line - 1].strip())
+        yield Finding(
+            code="set-once", level="warning", step=place.cell.name, cell=place.cell.id, line=place.line,
+            message=f"`{text}` runs once, in a process of its own: steps below use {place.package} without what it "
+            "has set", fix="begin its cell with %%setup, which every process runs, if it may be repeated; or make the "
+            "call in the cell that needs it",
+        )  # fmt: skip
 
 
 def with_way_out(step: Step, failure: TaskFailure) -> TaskFailure:

@@ -23,6 +23,7 @@ from nbflow.flow.definitions import (
     generators_after,
     global_names,
     parse_statement,
+    sets_here,
     split_cell,
 )
 from nbflow.flow.fanouts import edges_of, place_steps
@@ -115,6 +116,7 @@ class _Builder:
         self.reach = Reach.over(notebook)
         self.reached: dict[str, Reached] = {}
         self.learnt: dict[tuple[str, str], frozenset[str]] = {}  # a write that no text shows -> who wrote before it
+        self.set_here: list[findings.SetHere] = []
         self.vague = False  # a star import or the like above: a missing name may be there after all
 
     # ------------------------------------------------------------ one cell
@@ -147,6 +149,9 @@ class _Builder:
         self._add_candidate(cell, analysis, _without_looks(pieces, touches), touches, own)
         for piece in pieces:
             self.origins.update(piece.origins)
+            what = sets_here(piece, self.origins)
+            if what:
+                self.set_here.append(findings.SetHere(cell, piece.statement.line, what.partition(".")[0]))
         self.generators = generators_after(pieces, self.generators, self.origins)
 
     def _declare(self, cell: Cell) -> bool:
@@ -181,7 +186,7 @@ class _Builder:
             order = len(self.definitions)
             self.definitions.append(definition_of(cell, piece, order, need))
             self.files.append(piece.files)
-            if piece.kind == "setup" or piece.statement.source.startswith("from __future__ "):
+            if piece.kind == "setup" or piece.registers or piece.statement.source.startswith("from __future__ "):
                 self.setup.append(order)
             self._attach(piece, order, own)
             self.reach.keep_definition(order, piece, touches[at])
@@ -520,6 +525,7 @@ class _Builder:
                 (
                     *self.findings,
                     *findings.of_steps(steps, self.definitions),
+                    *findings.set_here(self.set_here, steps, self.definitions),
                     *waiting(steps, self.definitions, all_cells=self.all_cells),
                     *(findings.left_out(*each) for each in left_out(self.notebook.cells, steps, self.reached)),
                 ),

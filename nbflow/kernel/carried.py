@@ -262,10 +262,10 @@ def switch_random(name: str, state: Any) -> Callable[[], None]:
     """Make a global random state this one; return what puts back the user's where nothing has been drawn since."""
     had = random_state.read(name)
     random_state.restore(name, state)
-    as_put = random_state.loaded()[name]
+    as_put = random_state.mark(name)
 
     def put_back() -> None:
-        if random_state.loaded()[name] == as_put:
+        if random_state.mark(name) == as_put:
             random_state.restore(name, had)
 
     return put_back

@@ -170,7 +170,7 @@ class Stages:
         self.before: dict[str, Any] = {}
         self.others: Mapping[str, Any] = {}  # what names of other cells hold where the task runs
         self.process: process_state.Taken = {}
-        self.states: Mapping[str, bytes] = {}
+        self.states: Mapping[str, Any] = {}
         self.module_state: module_state.Taken = {}
         self._inputs = BaseLine(spec, {}, registry)
         self.threads: frozenset[int] = frozenset()
@@ -327,8 +327,8 @@ class Stages:
     def _effects(self) -> dict[str, Any]:
         """Return what the cell did besides binding and changing names: random states, definitions, the process."""
         spec = self.spec
-        draws = random_state.drawn(self.states) & spec.inputs.keys()
-        effects: dict[str, Any] = {name: random_state.read(name) for name in draws}
+        states = (random_state.drawn(self.states) & spec.inputs.keys()) | random_state.seeded(self.states, spec.writes)
+        effects: dict[str, Any] = {name: random_state.read(name) for name in states}
         effects |= self.definitions.changed()
         for name in spec.writes:
             state = self.definitions.state(owner_of(name) or "")

@@ -8,7 +8,7 @@ import random
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +203,31 @@ def test_draws_are_seen() -> None:
     assert random_state.drawn(before) == {"<random>"}
     np.random.rand()
     assert random_state.drawn(before) == {"<random>", "<numpy.random>"}
+
+
+@pytest.mark.parametrize(
+    ("act", "seeded"),
+    [
+        (lambda np: None, set()),
+        (lambda np: random.random(), set()),
+        (lambda np: [random.random() for _ in range(100_000)], set()),
+        (lambda np: np.random.rand(100_000), set()),
+        (lambda np: np.random.normal(size=7), set()),
+        (lambda np: random.seed(5), {"<random>"}),
+        (lambda np: (np.random.seed(5), np.random.rand(2000)), {"<numpy.random>"}),
+        (lambda np: [f(5) for f in (random.seed, np.random.seed)], {"<random>", "<numpy.random>"}),
+        (lambda np: random.setstate((3, (*range(1, 625), 3), None)), {"<random>"}),
+        (lambda np: np.random.rand(1_000_000), {"<numpy.random>"}),  # in doubt: more draws than are followed
+    ],
+)
+def test_seeds_are_told_from_draws(act: Callable[[Any], object], seeded: set[str]) -> None:
+    np = pytest.importorskip("numpy")
+    for name in ("<random>", "<numpy.random>"):
+        random_state.STATES[name].seed(b"7" * 32)
+    before = random_state.loaded()
+    act(np)
+    assert random_state.seeded(before) == seeded
+    assert not random_state.seeded(before, {"<random>", "<numpy.random>", "<torch>"})
 
 
 def test_fresh_entropy() -> None:

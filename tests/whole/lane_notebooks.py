@@ -218,4 +218,16 @@ NOTEBOOKS: dict[str, Lanes] = {
         "if": "if xs.pop():\n    found = 'yes'",
         "end": "%%step end\nprint(xs, ys, found)",
     }),
+    "seeded by whatever call": Lanes({
+        "top": "import random\nimport numpy as np\nimport pandas as pd\nimport seeds_of_lanes",
+        "seed": "%%step seed\ns = seeds_of_lanes.set_all(7)\nprint(s)",
+        "one": "%%step one\na = random.random(), np.random.rand()\nprint(a)",
+        "two": "%%step two\nprint(pd.Series(range(50)).sample(3).tolist(), random.random())",
+        "loop": "%%step loop\nfor f in (random.seed, np.random.seed):\n    f(5)\nprint('again')",
+        "three": "%%step three\nprint(a, random.random(), np.random.rand())",
+        "end": "%%step end\nprint(a, random.random(), np.random.rand())",
+    }, files={
+        "seeds_of_lanes.py": "import random\nimport numpy as np\n\n\ndef set_all(n):\n    random.seed(n)\n"
+                             "    np.random.seed(n)\n    return n\n",
+    }),
 }  # fmt: skip

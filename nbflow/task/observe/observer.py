@@ -11,6 +11,7 @@ whole environment, as for a child process, reads none.
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import re
 import sys
@@ -372,9 +373,10 @@ class Observer:
         words = self.programs.words
         if self.programs.started:
             words |= {word for word in WORDS.findall(self.spec.source) if "*" not in word}
+        logs = open_logs()
         for path in named_files(sources, self.folder, words):
             full = whole_path(path, self.folder, self.spec.store)
-            if full is None or full in self.read or full in self.written:
+            if full is None or full in self.read or full in self.written or full in logs:
                 continue
             # Nobody tells whether a named file was read or written: its time does.
             status = os.stat(full)
@@ -461,6 +463,12 @@ def local_modules(names: Iterable[str]) -> dict[str, str]:
         else:
             foreign.add(name)
     return modules
+
+
+def open_logs() -> frozenset[str]:
+    """Return the files that handlers of `logging` write to: set-up names them, and nobody has read them for that."""
+    handlers = (reference() for reference in [*logging._handlerList])  # type: ignore[attr-defined]
+    return frozenset(_real(each.baseFilename) for each in handlers if isinstance(each, logging.FileHandler))
 
 
 def _changed_at(path: str) -> int:
