@@ -4,6 +4,7 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Literal
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 Shape = Literal["module", "function", "none"]
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+_LINE_MAGIC = re.compile(r"%[A-Za-z_]\w*(?: [ ->@-\[\]-~]*)?\n", re.ASCII)  # no `?`, no backslash
+_PROMPT = "In ["
 _HELP = re.compile(r"%%\w+\?")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _PARSE_ERRORS = (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError)
@@ -172,6 +175,9 @@ def parse_python(text: str) -> Parsed:
         return Parsed(text, _parse(text), {})
     except _PARSE_ERRORS as error:
         first = error
+    if (called := _with_calls(text)) is not None:
+        with suppress(*_PARSE_ERRORS):
+            return Parsed(called, _parse(called), {})
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # IPython's own words on lines that it does not expect
@@ -223,6 +229,28 @@ def _manager() -> "TransformerManager":
     from IPython.core.inputtransformer2 import TransformerManager
 
     return TransformerManager()
+
+
+def _with_calls(text: str) -> str | None:
+    """Return a source with the line magics that stand between its statements as the calls that IPython makes of them.
+
+    None where there is none, or more that IPython has to read: a help text, a pasted prompt, a line that goes on in the
+    next. To import IPython takes a quarter of a run in which everything is reused, and `%load_ext nbflow` stands in
+    every notebook. What stands above a magic has to be Python, so that it is no line of a text or of an expression.
+    """
+    text = text if text.endswith("\n") else text + "\n"
+    lines = text.splitlines(keepends=True)
+    magics = [at for at, line in enumerate(lines) if _LINE_MAGIC.fullmatch(line)]
+    if not magics or _PROMPT in text or text.count("\n") != len(lines):
+        return None
+    for at in magics:
+        try:
+            _parse("".join(lines[:at]))
+        except _PARSE_ERRORS:
+            return None
+        name, _, words = lines[at][1:].rstrip().partition(" ")
+        lines[at] = f"get_ipython().run_line_magic({name!r}, {words!r})\n"
+    return "".join(lines)
 
 
 def _transform(text: str) -> tuple[str, dict[int, int]]:

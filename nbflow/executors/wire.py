@@ -10,6 +10,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -111,10 +112,26 @@ class Gone(Message, frozen=True, tag="gone"):
 Order = SubmitTask | CancelTask | Close | Host | Give | Recall
 Report = PreloadDone | Born | Frames | Raw | Ending | Gone
 
-_ORDER: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
-_REPORT: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
-_EVENT: msgspec.msgpack.Decoder[TaskEvent] = msgspec.msgpack.Decoder(TaskEvent)
-_SPEC = msgspec.msgpack.Decoder(TaskSpec)
+
+# Made at the first message: reading these types takes 5 ms, and a run that reuses everything sends none.
+@cache
+def _orders() -> msgspec.msgpack.Decoder[Order]:
+    return msgspec.msgpack.Decoder(Order)
+
+
+@cache
+def _reports() -> msgspec.msgpack.Decoder[Report]:
+    return msgspec.msgpack.Decoder(Report)
+
+
+@cache
+def _events() -> msgspec.msgpack.Decoder[TaskEvent]:
+    return msgspec.msgpack.Decoder(TaskEvent)
+
+
+@cache
+def _specs() -> msgspec.msgpack.Decoder[TaskSpec]:
+    return msgspec.msgpack.Decoder(TaskSpec)
 
 
 def pack(value: Any) -> bytes:
@@ -130,22 +147,22 @@ def frame(value: Any) -> bytes:
 
 def parse_order(body: bytes) -> Order:
     """Return what the driver asks for, from a frame's body."""
-    return _ORDER.decode(body)
+    return _orders().decode(body)
 
 
 def parse_report(body: bytes) -> Report:
     """Return what a supervisor says, from a frame's body."""
-    return _REPORT.decode(body)
+    return _reports().decode(body)
 
 
 def parse_event(body: bytes) -> TaskEvent:
     """Return the task's event, from a frame's body."""
-    return _EVENT.decode(body)
+    return _events().decode(body)
 
 
 def parse_spec(body: bytes) -> TaskSpec:
     """Return the task's spec, from a frame's body."""
-    return _SPEC.decode(body)
+    return _specs().decode(body)
 
 
 class Assembler:

@@ -10,8 +10,6 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from IPython.core.displaypub import CapturingDisplayPublisher
-
 from nbflow.model import Group, Ref, Replay, TaskFailure
 from nbflow.store.serialize.registry import Registry
 from nbflow.task.streams import silent
@@ -89,6 +87,8 @@ def register(replay: Replay, namespace: Mapping[str, Any], registry: Registry) -
 @contextlib.contextmanager
 def _undisplayed(shell: Any) -> Iterator[None]:
     """Send what is displayed within the block nowhere."""
+    from IPython.core.displaypub import CapturingDisplayPublisher  # who only looks up what was left needs no IPython
+
     publisher = shell.display_pub
     shell.display_pub = CapturingDisplayPublisher()  # type: ignore[no-untyped-call]
     try:

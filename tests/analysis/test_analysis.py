@@ -1,13 +1,19 @@
 """nbflow.analysis: the table of cells, and what the table cannot hold: statements, places, values, normal form."""
 
+import ast
+import itertools
 import json
+import random
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 from nbflow.analysis.cell import Analysis, AssignedValue, Statement, analyse, normalise, transform
+from nbflow.analysis.source import parse_python
 from tests.analysis.cases import CASES, Case
 
 
@@ -202,6 +208,51 @@ def test_transform_keeps_lines() -> None:
     assert transform("!a \\\n b\nx").splitlines() == ["get_ipython().system('a   b')", "", "x"]
     assert transform("\n%%step a\n%x y\n").splitlines() == ["", "", "get_ipython().run_line_magic('x', 'y')"]
     assert transform("x = (") == "x = ("
+
+
+LINES = (
+    "%load_ext nbflow", "%matplotlib inline", "%matplotlib  inline ", "%time x = 1", "%time print('a", "%foo (",
+    "%env A=1 # c", "%x?", "%cd a\\", "% y", "%1a", "%a.b c", "%time", "%time ", "%ö b", "%t\tb", '%a \'b"',
+    "%a {x} $y", "    %load_ext a", "x = 1", "", "  ", "# c", "def f():\n    return 1", "x = (1\n% y)",
+    "'''\n%foo\n'''", "'a' \\", "if x:\n    pass\nelse:\n    z", "for i in y:\n    %time a", "In [1]: x", "...: 3",
+    ">>> 3", "y = %time 3", "!ls", "\x0c", "%a\r", "@f",
+)  # fmt: skip
+
+
+def tree_of(python: str) -> str | None:
+    """A text's tree, written out; None where it is not Python."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.dump(ast.parse(python))
+        except (SyntaxError, ValueError):
+            return None
+
+
+def test_line_magics_are_the_calls_that_ipython_makes() -> None:
+    """Whether or not IPython is asked: lines of any kind below each other, where they are not Python already."""
+    texts = ["\n".join(lines) for count in (1, 2) for lines in itertools.product(LINES, repeat=count)]
+    texts += ["\n".join(random.Random(seed).choices(LINES, k=3 + seed % 3)) for seed in range(500)]
+    wrong = []
+    for text in texts:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = TransformerManager().transform_cell(text)
+        made = parse_python(text)
+        if tree_of(text) is None and tree_of(expected) not in (None, made.tree and ast.dump(made.tree)):
+            wrong.append((text, made.python, expected))
+    assert not wrong
+
+
+def test_line_magics_need_no_ipython() -> None:
+    """`%load_ext nbflow` stands in every notebook, and IPython is a quarter of what a reused run takes."""
+    cells = ["%load_ext nbflow", "import os\n\n%matplotlib inline\n%time\nx = 1", "%%step a\n%matplotlib inline\nx"]
+    code = (
+        f"import sys\nfrom nbflow.analysis.cell import analyse\nfor cell in {cells!r}:\n    analyse(cell)\n"
+        "print('IPython' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize(
