@@ -568,11 +568,13 @@ class Session:
         return lines
 
     def settings(self) -> list[str]:
-        """Return the document and the datastore in use."""
+        """Return the document and the datastore in use, and the size from which on that is reported."""
         path = f" ({self.document.path})" if self.document.path is not None else ""
         problem = f"; {self.document.problem}" if self.document.problem else ""
         lines = [f"document order: {ORIGINS[self.document.origin]}{path}{problem}"]
-        return [*lines, f"datastore: {location.store_url(self.known.store_option, self.flow().notebook.folder)}"]
+        folder = self.flow().notebook.folder
+        size = settings.read_settings(folder).get("size", settings.MOST)
+        return [*lines, f"datastore: {location.store_url(self.known.store_option, folder)}, reported beyond {size}"]
 
     def use_notebook(self, path: Path) -> None:
         """Make this kernel belong to another notebook from now on."""

@@ -87,14 +87,22 @@ class Integrity(Frozen, frozen=True, kw_only=True):
 
 
 def examine(store: Store, told: Told) -> Integrity:
-    """Read all files of a store; FormatError where a newer nbflow wrote it, StoreError where it cannot be used."""
+    """Read all files of a store.
+
+    FormatError where a newer nbflow wrote it, StoreError where it cannot be used, or where there is none.
+    """
     try:
         store.check_format()
     except FormatError:
         raise
     except StoreError:
         store.list("")  # it is there: what it says of itself is one of the things to be told
-    entries = [entry for entry in store.list("") if not entry.path.startswith((f"{ASIDE}/", "segments/"))]
+    files = store.list("")
+    if not any(entry.path != SETTINGS for entry in files):
+        raise StoreError(
+            f"there is no datastore at {store.url}", fix="name it with --store; a notebook's first run makes one"
+        )
+    entries = [entry for entry in files if not entry.path.startswith((f"{ASIDE}/", "segments/"))]
     reading = _Inspection(store, told, sum(entry.size for entry in entries))
     for start in range(0, len(entries), AT_ONCE):
         reading.files(entries[start : start + AT_ONCE])

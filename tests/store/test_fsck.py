@@ -71,12 +71,33 @@ def test_a_whole_store_is_clean(tmp_path: Path) -> None:
     assert integrity.text(found).endswith("nothing is damaged")
 
 
-def test_an_older_store_and_an_empty_place_are_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_older_store_is_clean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(FIXTURE / "store", tmp_path / "old")
     assert app.main(["fsck", "--store", str(tmp_path / "old")]) == 0
     assert "nothing is damaged" in capsys.readouterr().out
-    assert app.main(["fsck", "--store", str(tmp_path / "none")]) == 0
-    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("there", ["nothing", "a folder", "settings alone", "a file above it"])
+@pytest.mark.parametrize("words", [(), ("--repair",), ("--json",)])
+def test_where_there_is_no_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], there: str, words: tuple[str, ...]
+) -> None:
+    """A wrong --store is told: that nothing of it is damaged would be no answer."""
+    place = tmp_path / "none"
+    if there == "a file above it":
+        place.write_text("")
+        place /= "x"
+    elif there != "nothing":
+        place.mkdir()
+    if there == "settings alone":
+        (place / "config.json").write_text('{"size": "1G"}')
+    before = sorted(tmp_path.rglob("*"))
+    assert app.main(["fsck", "--store", str(place), *words]) == 3
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert str(place) in told.err
+    assert "fix: " in told.err
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def flip(data: bytes) -> bytes:
@@ -177,8 +198,6 @@ def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.main(words) == 0
     (Path(run.store.url) / "nbflow.json").write_text('{"format": 99}')
     assert app.main(words) == 3
-    (tmp_path / "a file").write_text("")
-    assert app.main(["fsck", "--store", str(tmp_path / "a file" / "x")]) in (0, 3)
 
 
 def test_an_elsewhere_store(tmp_path: Path) -> None:
