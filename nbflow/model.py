@@ -523,6 +523,7 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     devices: tuple[str, ...] = ()  # the ids of the GPUs that it may use
     items: int = 0  # of the innermost fan-out that the task is in
     is_flow: bool = True  # False: a cell run by hand
+    home: str = ""  # the run's folder in the store
     seen: float = 0.0  # the newest place in the order of records that was known of its key
 
 
@@ -574,7 +575,19 @@ class Ended(Frozen, frozen=True, kw_only=True, tag="ended"):
     result: TaskResult
 
 
-TaskEvent = Started | Output | Ended
+class HeldUp(Frozen, frozen=True, kw_only=True, tag="held-up"):
+    """The task has not begun, and the place where it is to run says why."""
+
+    reason: str
+
+
+class Noticed(Frozen, frozen=True, kw_only=True, tag="noticed"):
+    """Something about the task that its user should hear while it runs."""
+
+    finding: Finding
+
+
+TaskEvent = Started | Output | HeldUp | Noticed | Ended
 
 
 # ---------------------------------------------------------------- runs (written to the store)

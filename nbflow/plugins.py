@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from nbflow.errors import OptionError, nearest
-from nbflow.model import TaskEvent, TaskSpec
+from nbflow.model import Step, TaskEvent, TaskSpec
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 KINDS = ("executors", "serializers", "exporters", "cards", "secrets")
 
 BUILT_IN: dict[str, dict[str, str]] = {
-    "executors": {"local": "nbflow.executors.local:LocalExecutor"},
+    "executors": {
+        "local": "nbflow.executors.local:LocalExecutor",
+        "ray": "nbflow.executors.ray:executor",
+    },
     "serializers": {},
     "exporters": {
         "metaflow": "nbflow.exporters.metaflow:MetaflowExporter",
@@ -47,6 +50,14 @@ class SupportsPush(Protocol):
 
     def push(self, sink: Callable[[TaskEvent], None]) -> None:
         """Pass its events, from now on, to a function that returns at once; the last one is always `Ended`."""
+
+
+@runtime_checkable
+class KeepsLog(Protocol):
+    """A handle whose task writes its log into the datastore itself, where it goes on when this process has ended."""
+
+    log: str
+    """The folder of the log in the datastore."""
 
 
 @runtime_checkable
@@ -93,6 +104,17 @@ class SupportsRoom(Protocol):
 
     def memory(self) -> int | None:
         """Return its memory in bytes; None where that cannot be told."""
+
+
+@runtime_checkable
+class SupportsChecks(Protocol):
+    """An executor elsewhere, which can tell before a run what would go wrong there."""
+
+    def check(self, steps: Sequence[Step]) -> None:
+        """Reach the place; raise ExecutorError where that fails, PlanError for a step that no machine there can run."""
+
+    def admit(self, store: str) -> None:
+        """Raise StoreError or ExecutorError where tasks there could not read and write this datastore."""
 
 
 @runtime_checkable

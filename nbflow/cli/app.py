@@ -18,6 +18,7 @@ import msgspec
 
 from nbflow.cli import terminal
 from nbflow.cli.exit_codes import code_of, exit_code, interrupts
+from nbflow.cli.workers import worker
 from nbflow.errors import NbflowError, PlanError
 from nbflow.model import Flow, Parameter, Plan, Snapshot
 from nbflow.render import preview, table
@@ -225,6 +226,7 @@ add_commands(
     },
     ShellCommand,
 )
+cli.add_command(worker)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

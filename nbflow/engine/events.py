@@ -49,6 +49,14 @@ class Began(msgspec.Struct, frozen=True):
     pid: int = 0
 
 
+class Delayed(msgspec.Struct, frozen=True):
+    """A submitted task has to wait where it is to run: why."""
+
+    task: TaskId
+    at: float
+    reason: str
+
+
 class Finished(msgspec.Struct, frozen=True):
     """An attempt ended: with an execution's record, or with a failure."""
 
@@ -89,7 +97,7 @@ class Batched(msgspec.Struct, frozen=True):
     at: float
 
 
-Event = Added | Decision | Began | Finished | Due | Cancel | HeldAttempt | Batched
+Event = Added | Decision | Began | Delayed | Finished | Due | Cancel | HeldAttempt | Batched
 
 # ---------------------------------------------------------------- actions
 

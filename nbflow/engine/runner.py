@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import cast
 
@@ -26,6 +26,8 @@ from nbflow.model import (
     Ended,
     FindingFound,
     Flow,
+    HeldUp,
+    Noticed,
     Output,
     Record,
     RunEnded,
@@ -35,13 +37,14 @@ from nbflow.model import (
     Snapshot,
     Started,
     TaskChanged,
+    TaskEvent,
     TaskFailure,
     TaskId,
     TaskOutput,
     TaskResult,
     TaskSpec,
 )
-from nbflow.plugins import Executor, Handle, SupportsBatches, SupportsPush
+from nbflow.plugins import Executor, Handle, KeepsLog, SupportsBatches, SupportsPush
 from nbflow.store import records
 from nbflow.store.artifacts import lost_of
 from nbflow.store.flows import RunPlace, StoredFlow
@@ -67,7 +70,7 @@ class AttemptEvent(msgspec.Struct, frozen=True):
     """An event of a running attempt, on its way from its thread to the loop."""
 
     task: TaskId
-    event: Started | Output | Ended | AllEnded
+    event: TaskEvent | AllEnded
 
 
 class Runner:
@@ -84,11 +87,13 @@ class Runner:
         watch: Watch | None = None,
         understand: Understand | None = None,
         room: Room = Room(),  # noqa: B008  # frozen
+        places: Mapping[str, int] | None = None,
     ) -> None:
-        """Begin a run in `home`, the flow in the store."""
+        """Begin a run in `home`, the flow in the store; `places` are the cores of other places that steps name."""
         self.place = RunPlace(flow.name, home.folder, started.run)
         self.flow = flow
         self.room = room
+        self.places = places or {}
         self.understand = understand
         self.changed: dict[str, frozenset[str]] = {}  # what steps turned out to change in place
         self.revised: set[TaskId] = set()
@@ -114,6 +119,7 @@ class Runner:
         self.slots = slots
         self.batches: dict[int, bool] = {}
         self.pushes: dict[type, bool] = {}
+        self.log_keepers: dict[type, bool] = {}
         self.state = self.new_state()
         self.drawn = state.snapshot(self.state)
 
@@ -125,6 +131,7 @@ class Runner:
             labels={step.name: step.label for step in flow.steps}, folded=folded(flow),
             options={step.name: step.options for step in flow.steps}, slots=self.slots, started_at=started.at,
             edges=flow.edges, parameters=started.parameters, tags=started.tags, room=self.room,
+            places=self.places,
         )  # fmt: skip
 
     # ------------------------------------------------------------ outside
@@ -186,8 +193,13 @@ class Runner:
             case Started(pid=pid, at=at):
                 self.handle(events.Began(event.task, at, pid))
             case Output(output=output):
-                self.log(event.task).put(event.event)
+                if not self.keeps_log(event.task):
+                    self.log(event.task).put(event.event)
                 self.draw(TaskOutput(task=event.task, output=output))
+            case HeldUp(reason=reason):
+                self.handle(events.Delayed(event.task, time.time(), reason))
+            case Noticed(finding=finding):
+                self.tell(FindingFound(finding=finding, at=time.time()))
             case Ended(result=result):
                 self.ended(event.task, result)
             case AllEnded():
@@ -260,9 +272,8 @@ class Runner:
         threads = int(step.options.cpu or 0) or (
             0 if alone else max(1, self.state.slots // max(1, len(self.state.running)))
         )
-        spec = self.lookup.spec(task, attempt, threads)
-        if devices:
-            spec = msgspec.structs.replace(spec, devices=devices)
+        home = records.run_folder(self.place.folder, self.place.run)
+        spec = msgspec.structs.replace(self.lookup.spec(task, attempt, threads), home=home, devices=devices)
         if step.options.once and not task.part:
             if lost_of(self.lookup.store, spec.groups, verify=True) and self.heals(task):  # before it has begun
                 return ()
@@ -446,6 +457,14 @@ class Runner:
         ):
             return None
         return self.lookup.caught(task, entry.attempt, failure)
+
+    def keeps_log(self, task: TaskId) -> bool:
+        """Return whether a task writes its log itself, where it runs."""
+        handle = self.handles.get(task)
+        kind = type(handle)
+        if kind not in self.log_keepers:
+            self.log_keepers[kind] = isinstance(handle, KeepsLog)  # slow: not for each piece
+        return self.log_keepers[kind]
 
     def log(self, task: TaskId) -> records.LogWriter:
         """Return the writer of a task's output."""

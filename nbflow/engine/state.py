@@ -21,6 +21,7 @@ from nbflow.engine.events import (
     Cancel,
     Decision,
     Delay,
+    Delayed,
     Due,
     End,
     Event,
@@ -49,6 +50,9 @@ from nbflow.model import (
     TaskView,
 )
 
+LITTLE = 1e-9
+"""Part of a core that is none: parts are added up."""
+
 # ---------------------------------------------------------------- state
 
 
@@ -76,7 +80,7 @@ class RunState(Struct, frozen=True):
     order: Mapping[str, int]
     labels: Mapping[str, str]
     options: Mapping[str, StepOptions]
-    slots: int
+    slots: int  # cores of the place where steps run that name none
     started_at: float
     edges: tuple[Edge, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -87,6 +91,7 @@ class RunState(Struct, frozen=True):
     queue: tuple[TaskId, ...] = ()
     running: Map[TaskId, Grant] = field(default_factory=Map)
     room: Room = Room()
+    places: Mapping[str, int] = field(default_factory=dict)  # cores of the others, by the URL that steps name
     ahead: Mapping[str, int] = field(default_factory=dict)  # tasks of a step for each core, where it is not one
     open: int = 0  # tasks that have not settled
     cancelled: str | None = None
@@ -111,6 +116,8 @@ def _apply(state: RunState, event: Event) -> Step:
             return _prepared(state, event)
         case Began():
             return _began(state, event)
+        case Delayed():
+            return _delayed(state, event)
         case Finished():
             return _finished(state, event)
         case Due():
@@ -261,7 +268,18 @@ def _place(state: RunState, task: TaskId) -> tuple[int, tuple[int, ...], int]:
 
 
 def _cores(state: RunState, task: TaskId) -> float:
-    return min(max(_options(state, task).cpu or 1.0, 0.01), float(state.slots)) / _ahead(state, task)
+    return min(max(_options(state, task).cpu or 1.0, 0.01), float(_slots(state, task))) / _ahead(state, task)
+
+
+def _place_of(state: RunState, task: TaskId) -> str:
+    """Return where a task runs: the URL that its step names, if that is another place than the run's own, else ""."""
+    on = state.options[task.step].on or ""
+    return on if on in state.places else ""
+
+
+def _slots(state: RunState, task: TaskId) -> int:
+    """Return how many cores there are where a task runs."""
+    return state.places.get(_place_of(state, task), state.slots)
 
 
 def _ahead(state: RunState, task: TaskId) -> int:
@@ -276,8 +294,10 @@ def _options(state: RunState, task: TaskId) -> StepOptions:
 
 def _fill(state: RunState) -> Step:
     """Start queued tasks while cores are free and their step's own limit allows."""
-    cores = sum(each.cores for each in state.running.values()) if state.queue else 0.0
-    if not state.queue or cores >= state.slots:
+    if not state.queue:
+        return state, ()
+    free = _free_cores(state)
+    if max(free.values()) <= LITTLE:
         return state, ()
     counts: dict[str, int] = {}
     for task in state.running:
@@ -286,31 +306,57 @@ def _fill(state: RunState) -> Step:
     queue: list[TaskId] = []
     running = state.running
     # In the order of the queue, but one that waits for a GPU, for memory or for its step's own limit does not hold up
-    # those behind it; only where all cores are taken nobody else is asked.
+    # those behind it; only where all cores of all places are taken nobody else is asked.
     for at, task in enumerate(state.queue):
-        if cores >= state.slots:
+        if max(free.values()) <= LITTLE:
             queue.extend(state.queue[at:])
             break
         options = _options(state, task)
         limit = 1 if options.serial else options.workers
-        full = limit is not None and counts.get(task.step, 0) >= limit
+        place = _place_of(state, task)
+        full = free[place] <= LITTLE or (limit is not None and counts.get(task.step, 0) >= limit)
         room = state.room if options.on in {None, "local"} else Room()
-        granted = None if full else grant(options, _cores(state, task), state.slots, room, running.values())
+        granted = None if full else _grant(state, task, room, running)
         if granted is None:
             queue.append(task)
             continue
-        cores += granted.cores
+        free[place] -= granted.cores
         counts[task.step] = counts.get(task.step, 0) + 1
         running = running.set(task, granted)
         actions.append(Submit(task, state.tasks[task].attempt, tuple(granted.devices)))
     return replace(state, queue=tuple(queue), running=running), tuple(actions)
 
 
+def _free_cores(state: RunState) -> dict[str, float]:
+    """Return the cores of each place that no task has."""
+    free: dict[str, float] = {"": float(state.slots), **state.places}
+    for task, granted in state.running.items():
+        free[_place_of(state, task)] -= granted.cores
+    return free
+
+
+def _grant(state: RunState, task: TaskId, room: Room, running: Mapping[TaskId, Grant]) -> Grant | None:
+    """Return what a task may use beside those that run where it runs, None while it has to wait."""
+    place = _place_of(state, task)
+    beside = (granted for other, granted in running.items() if _place_of(state, other) == place)
+    return grant(_options(state, task), _cores(state, task), _slots(state, task), room, beside)
+
+
 def _began(state: RunState, event: Began) -> Step:
     entry = state.tasks[event.task]
     if entry.state != "queued":
         return state, ()
-    entry = replace(entry, state="running", started_at=event.at)
+    reasons = tuple(reason for reason in entry.reasons if reason[0] != "waiting")
+    entry = replace(entry, state="running", started_at=event.at, reasons=reasons)
+    return _put(state, entry), _tell(entry, event.at)
+
+
+def _delayed(state: RunState, event: Delayed) -> Step:
+    entry = state.tasks[event.task]
+    if entry.state != "queued":
+        return state, ()
+    others = tuple(reason for reason in entry.reasons if reason[0] != "waiting")
+    entry = replace(entry, reasons=(("waiting", event.reason), *others))
     return _put(state, entry), _tell(entry, event.at)
 
 

@@ -15,7 +15,7 @@ from nbflow.engine import resources
 from nbflow.engine.threads import Carriers
 from nbflow.errors import ExecutorError, NbflowError, PlanError
 from nbflow.executors import wire
-from nbflow.executors.attempt import AttemptHandle, Carry, lost_supervisor
+from nbflow.executors.attempt import AttemptHandle, Carry, Publish, lost_supervisor
 from nbflow.executors.spare import SpareLane
 from nbflow.executors.warm import WarmLane
 from nbflow.executors.zygote import ZygoteLane
@@ -42,7 +42,9 @@ class ProcessLane(Protocol):
         """End everything that it started."""
 
 
-LANES: dict[str, Callable[[], ProcessLane]] = {"zygote": ZygoteLane, "spare": SpareLane}
+LANES: dict[str, Callable[[], ProcessLane]] = {
+    "zygote": ZygoteLane, "spare": SpareLane, "single": partial(SpareLane, spares=0),
+}  # fmt: skip
 
 
 class LocalExecutor:
@@ -84,12 +86,15 @@ class LocalExecutor:
         """Start what tasks come from, so that the first one does not wait for it."""
         self.lane.prepare(frozenset(preload))
 
-    def submit(self, spec: TaskSpec) -> AttemptHandle:
-        """Start one attempt; ExecutorError when the executor is closed or a secret is missing."""
+    def submit(self, spec: TaskSpec, publish: Publish | None = None) -> AttemptHandle:
+        """Start one attempt; ExecutorError when the executor is closed or a secret is missing.
+
+        `publish` where its result does not count by the record in the datastore alone.
+        """
         values = _secrets(spec)
         if spec.options.gpu and not spec.devices:
             spec = _with_devices(spec)
-        attempt = AttemptHandle(spec, self._publish, values.values(), self._carry(spec))
+        attempt = AttemptHandle(spec, publish or self._publish, values.values(), self._carry(spec))
         order = wire.SubmitTask(0, wire.pack(spec), spec.options.timeout, spec.options.memory, values)
         attempt.renew(lambda: self.carriers.run(partial(self._again, attempt, order)))
         self._give(attempt, order)
@@ -130,11 +135,11 @@ class LocalExecutor:
             if self._is_small(spec):
                 records.publish_among_others(
                     store, self._batches[spec.store], result.record,
-                    lambda error: done(result if error is None else _unpublished(spec, result, error)),
+                    lambda error: done(result if error is None else unpublished(spec, result, error)),
                 )  # fmt: skip
                 return
         except NbflowError as error:
-            done(_unpublished(spec, result, error))
+            done(unpublished(spec, result, error))
             return
         if "://" not in spec.store and records.has_segments(result.record):
             self.carriers.run(lambda: _publish_alone(store, spec, result, done))  # others need not wait for the disk
@@ -169,11 +174,12 @@ def _publish_alone(
         if result.record is not None:
             records.publish(store, result.record)
     except NbflowError as error:
-        result = _unpublished(spec, result, error)
+        result = unpublished(spec, result, error)
     done(result)
 
 
-def _unpublished(spec: TaskSpec, result: TaskResult, error: NbflowError) -> TaskResult:
+def unpublished(spec: TaskSpec, result: TaskResult, error: NbflowError) -> TaskResult:
+    """Return what a task comes to whose result the datastore did not take."""
     failure = TaskFailure(type=type(error).__name__, message=error.message, cell=spec.cell, fix=error.fix)
     return msgspec.structs.replace(result, record=None, failure=failure)
 

@@ -51,10 +51,11 @@ class SpareWorker(msgspec.Struct):
 class SpareLane:
     """Workers, and one thread that supervises those with a task."""
 
-    def __init__(self) -> None:
+    def __init__(self, spares: int = SPARES) -> None:
         if sys.platform == "win32":
             raise ExecutorError("local tasks need Linux or macOS", fix="run nbflow under WSL, or with --on ray://…")
         self.variables: Callable[[], Mapping[str, str]] = lambda: os.environ
+        self._spares = spares
         self._lock = threading.Lock()
         self._idle: deque[SpareWorker] = deque()
         self._preload: frozenset[str] = frozenset()
@@ -97,7 +98,7 @@ class SpareLane:
             self._preload |= preload
             while self._idle:
                 _discard(self._idle.popleft())
-        while len(self._idle) < SPARES:
+        while len(self._idle) < self._spares:
             self._idle.append(SpareWorker.start(self._preload, self.variables()))
 
     def _tell(self, what: tuple[wire.SubmitTask, SpareWorker] | wire.CancelTask) -> None:

@@ -19,9 +19,10 @@ import msgspec
 
 from nbflow.engine.claims import Claim
 from nbflow.errors import FormatError, NbflowError, StoreError
+from nbflow.executors.remote.attempt_files import Beat, CancelMark, WorkerResult
 from nbflow.flow.notebook import read_document
 from nbflow.jsonable import from_json
-from nbflow.model import Frozen, Output, Record, TaskChanged
+from nbflow.model import Frozen, Output, Record, Started, TaskChanged, TaskSpec
 from nbflow.render import preview
 from nbflow.store import records
 from nbflow.store.artifacts import segments_in
@@ -49,7 +50,11 @@ KINDS: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
         (r"flows/[^/]+/flow\.json", FlowFile),
         (rf"{RUN}/notebook\.ipynb", str),
         (rf"{RUN}/events/[^/]+\.jsonl", records.Stamped),
-        (rf"{RUN}/logs/[^/]+/[^/]+\.jsonl", Output),
+        (rf"{RUN}/logs/[^/]+/[^/]+\.jsonl", Started | Output),
+        (rf"{RUN}/attempts/[^/]+/spec\.msgpack", TaskSpec),
+        (rf"{RUN}/attempts/[^/]+/result\.msgpack", WorkerResult),
+        (rf"{RUN}/attempts/[^/]+/beat-[^/]+\.json", Beat),
+        (rf"{RUN}/attempts/[^/]+/cancel\.json", CancelMark),
         (rf"{RUN}/(?:beats|cancel)/[^/]+\.json", records.Moment),
     )
 )  # fmt: skip
@@ -266,7 +271,7 @@ def flaw_of(path: str, kind: Any, data: bytes) -> Flaw | None:
         if _is_notebook(data):
             return None
         return Flaw(path=path, kind="damaged", what="it is no notebook", concerns=_run_of(path))
-    if _holds(kind, data):
+    if _is_packed(kind, data) if path.endswith(".msgpack") else _holds(kind, data):
         return None
     what = "it is empty" if not data.strip() else "it is torn, or is something else"
     if kind is Claim:
@@ -292,6 +297,14 @@ def _is_notebook(data: bytes) -> bool:
 
 def _holds(kind: Any, data: bytes) -> bool:
     return records.record_of(data) is not None if kind is Record else from_json(data, kind) is not None
+
+
+def _is_packed(kind: Any, data: bytes) -> bool:
+    try:
+        msgspec.msgpack.decode(data, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def _flaw_of_lines(path: str, kind: Any, data: bytes) -> Flaw | None:

@@ -180,10 +180,33 @@ class Executors:
                     executor.inherit(self.variables)
             return self._made[url]
 
-    def check(self, urls: Iterable[str | None]) -> None:
-        """Raise PlanError for a URL that no executor serves."""
-        for url in urls:
-            self._factory(url or self.on)
+    def check(self, flow: Flow) -> None:
+        """Raise PlanError for a place that nobody serves or that lacks what a step asks for; nothing runs.
+
+        ExecutorError for one that cannot be reached.
+        """
+        for url, steps in self._places(flow).items():
+            self._factory(url)
+            if url != "local" and isinstance(executor := self.get(url), plugins.SupportsChecks):
+                executor.check(steps)
+
+    def admit(self, flow: Flow, store: str) -> None:
+        """Raise StoreError or ExecutorError where a step's tasks could not reach the datastore; nothing runs."""
+        for url in self._places(flow):
+            if url != "local" and isinstance(executor := self.get(url), plugins.SupportsChecks):
+                executor.admit(store)
+
+    def local(self, url: str | None = None) -> Executor:  # noqa: ARG002  # called as `get` is
+        """Return the executor of this machine: parameters are evaluated where the notebook is."""
+        return self.get("local")
+
+    def _places(self, flow: Flow) -> dict[str, list[Step]]:
+        """Return the steps of each place where a flow's tasks run."""
+        places: dict[str, list[Step]] = {self.on: []}
+        for step in flow.steps:
+            if step.kind != "params":
+                places.setdefault(step.options.on or self.on, []).append(step)
+        return places
 
     def prepare(self, flow: Flow) -> None:
         """Have what the flow's tasks start from before there is one: importing its packages may take seconds."""
@@ -191,10 +214,14 @@ class Executors:
         if isinstance(executor, plugins.SupportsPreparation):
             executor.prepare(preload_of(flow))
 
-    def slots(self) -> int:
-        """Return the number of cores of the run's own executor."""
-        executor = self.get()
+    def slots(self, url: str | None = None) -> int:
+        """Return the number of cores of a place, None for the run's own."""
+        executor = self.get(url)
         return executor.slots() if isinstance(executor, plugins.SupportsCapacity) else os.cpu_count() or 1
+
+    def others(self, flow: Flow, workers: int | None) -> dict[str, int]:
+        """Return the cores of each other place that steps name, at most `workers` each."""
+        return {url: workers or self.slots(url) for url in self._places(flow) if url != self.on}
 
     def room(self, flow: Flow) -> Room:
         """Return the GPUs and memory of the run's own executor; raise PlanError where a step asks it for more."""
@@ -268,13 +295,23 @@ def begin(flow: Flow, options: RunOptions, executors: Executors, *, watch: Watch
     )  # fmt: skip
     slots = options.workers or executors.slots()
     claims.check_store(ready.lookup.store, ready.flow.steps)
+    executors.admit(ready.flow, ready.lookup.store.url)
     entry = claim_flow(ready.lookup.store, flow.notebook)
     lost_runs = stored_run.lost_before(ready.lookup.store, entry)
     large = garbage.grown(ready.lookup.store, most_bytes(flow.notebook.folder))
     more = tuple(finding for finding in (lost_runs, large) if finding is not None)
     announced = msgspec.structs.replace(ready.flow, findings=(*ready.flow.findings, *more)) if more else ready.flow
     return Runner(
-        announced, ready.lookup, entry, started, executors.get, slots, watch, ready.understand, executors.room(flow)
+        announced,
+        ready.lookup,
+        entry,
+        started,
+        executors.get,
+        slots,
+        watch,
+        ready.understand,
+        executors.room(flow),
+        executors.others(flow, options.workers),
     )
 
 
@@ -303,7 +340,7 @@ def _prepare(
     if known:
         flow = build_flow(flow.notebook, all_cells=flow.all_cells, changed=known)
         check_flow(flow, wanted)
-    executors.check([None, *(step.options.on for step in flow.steps)])
+    executors.check(flow)
     executors.room(flow)
     chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
 
@@ -315,7 +352,7 @@ def _prepare(
     ran = flow if wanted is None else with_ancestors(flow, wanted)
     pins = Pins() if only is None else last_results(opened, ran, wanted or (), resume)
     wish = Wish(options.params, read_params_file(options.params_file), pins.run or resume)
-    ran, given = evaluate(ran, opened, wish, executors.get, run_id)
+    ran, given = evaluate(ran, opened, wish, executors.local, run_id)
     origin = stored_run.find_run(opened, resume).run if resume is not None and only is None else None
     told = RunFacts(
         run=run_id, store_url=opened.url, values=given.values, tags=tuple(options.tags), origin=origin,

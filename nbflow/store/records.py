@@ -90,6 +90,11 @@ def publish_among_others(store: Store, writer: BatchWriter, record: Record, then
     writer.put(record.parts.code, record.run, to_json(record), then, _segments(record))
 
 
+def settle(store: Store, record: Record) -> None:
+    """Return when the bytes that a record names outlive a power cut: only then may anything name it."""
+    store.settle(_segments(record))
+
+
 def has_segments(record: Record) -> bool:
     """Return whether a record names bytes that lie beside it: publishing it waits until the disk has them."""
     return bool(_segments(record))

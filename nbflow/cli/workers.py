@@ -1,0 +1,69 @@
+"""`nbflow worker SPEC`: run one task for a notebook elsewhere. Engines call it; a person does to see what is wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+import click
+
+from nbflow.cli.exit_codes import interrupts
+from nbflow.executors.local import LocalExecutor
+from nbflow.executors.remote import attempt_files, probe, task_worker
+from nbflow.executors.remote.attempt_files import AttemptFiles
+from nbflow.model import TaskResult
+from nbflow.runs.face import CANCELLED, DONE, FAILED, Answer
+from nbflow.store.location import open_store
+
+
+@click.command()
+@click.argument("spec", metavar="SPEC")
+@click.option("--live", "is_live", is_flag=True, help="Write events to standard output too, as an engine reads them.")
+def worker(spec: str, is_live: bool) -> Answer:
+    """Run one task for a notebook elsewhere.
+
+    SPEC is the URL or path of the task's spec in a datastore, or `-` for a spec on standard input.
+    """
+    live = _live() if is_live else lambda _: None
+    if probe.is_question(spec):
+        probe.answer(spec)
+        return Answer()
+    url = _stored(sys.stdin.buffer.read()) if spec == "-" else spec
+    stop = threading.Event()
+    executor = LocalExecutor(lane="single")
+    try:
+        with interrupts(stop.set, "ending the task; once more to kill it\n"):
+            return Answer(code=_code(task_worker.run(url, executor, live, stop)))
+    finally:
+        executor.close()
+
+
+def _live() -> Callable[[bytes], None]:
+    """Return what writes to standard output, which nothing else does from now on."""
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+
+    def live(data: bytes) -> None:
+        nonlocal out
+        try:
+            out.write(data)
+        except (OSError, ValueError):  # nobody reads any more: the datastore has everything
+            out.close()
+
+    return live
+
+
+def _stored(data: bytes) -> str:
+    """Put a spec where its datastore has specs; return its URL."""
+    spec = attempt_files.parse_spec(data, "on standard input")
+    files = AttemptFiles.of(open_store(spec.store), spec)
+    files.write_spec(spec)
+    return files.url
+
+
+def _code(result: TaskResult) -> int:
+    if result.failure is None:
+        return DONE
+    return CANCELLED if result.failure.kind == "cancelled" else FAILED

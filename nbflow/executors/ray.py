@@ -1,0 +1,273 @@
+"""`ray://host:10001`: tasks as workers on a Ray cluster, started and watched by one small actor of ours there.
+
+A Ray driver's tasks end with it. The actor is detached and so are the tasks that it starts: they outlive the notebook,
+and another process finds them by their ids. It holds no core, and ends by itself once nothing is left to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import socket
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from nbflow.errors import ExecutorError, PlanError
+from nbflow.executors.ray_workers import desk_class
+from nbflow.executors.remote.engine import NodeRoom, WorkerOrder, WorkerState
+from nbflow.executors.remote.executor import RemoteExecutor
+
+PORT = 10001
+REACH = 5.0
+"""Seconds in which a host has to answer at all."""
+
+LONG_POLL = 10.0
+IDLE = 600.0
+"""Seconds without work and questions after which the actor ends."""
+
+NAMESPACE = "nbflow"
+
+
+def executor(url: str) -> RemoteExecutor:
+    """Return the executor for `ray://host:port`; PlanError for another form, ExecutorError without Ray here."""
+    return RemoteExecutor(RayEngine(url))
+
+
+class RayEngine:
+    """One Ray cluster, reached through its client port."""
+
+    queues = False
+
+    def __init__(self, url: str) -> None:
+        self.host, self.port = _address(url)
+        self.place = f"ray://{self.host}:{self.port}"
+        try:
+            import ray
+        except ImportError:
+            raise ExecutorError(f"{self.place}: Ray is not installed here", fix='pip install "nbflow[ray]"') from None
+        self._ray = ray
+        self._driver = secrets.token_hex(8)
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._context: Any = None
+        self._desk: Any = None
+        self._live: dict[str, Callable[[bytes], None]] = {}
+        self._states: dict[str, WorkerState] = {}
+        self._closed = threading.Event()
+
+    # ------------------------------------------------------------ connected
+
+    def connect(self) -> None:
+        """Reach the cluster; ExecutorError says what is wrong."""
+        with self._lock:
+            if self._desk is not None:
+                return
+            self._reach()
+            self._client = self._connected()
+            self._context = self._client._context_to_restore  # noqa: SLF001  # there is no public way for threads
+            with self._here():
+                self._desk = self._find_desk()
+            threading.Thread(target=self._listen, name="nbflow ray", daemon=True).start()
+
+    def _reach(self) -> None:
+        """Ask whether anybody listens at all: Ray's own client waits for half a minute, and does not say it."""
+        try:
+            socket.create_connection((self.host, self.port), REACH).close()
+        except OSError as error:
+            raise ExecutorError(
+                f"nothing answers at {self.place}: {error.strerror or error}",
+                fix="see that the cluster runs (`ray status` there) and that its client port, 10001 unless it was "
+                "started with --ray-client-server-port, can be reached from here",
+            ) from error
+
+    def _connected(self) -> Any:
+        # one connection in about a dozen fails for no reason that its server tells, and the next one works
+        try:
+            return self._try_connect()
+        except ExecutorError:
+            raise
+        except Exception:  # Ray's client raises whatever its server has raised
+            try:
+                return self._try_connect()
+            except ExecutorError:
+                raise
+            except Exception as error:  # as above
+                raise self._trouble(error) from error
+
+    def _try_connect(self) -> Any:
+        from ray._private import client_mode_hook
+
+        was_client = client_mode_hook.is_client_mode_enabled
+        with _quiet_ray():
+            try:
+                return self._ray.init(
+                    self.place, allow_multiple=True, log_to_driver=False, namespace=NAMESPACE, logging_level="ERROR"
+                )
+            except Exception as error:
+                if _mismatch(error):
+                    raise self._trouble(error) from error
+                raise
+            finally:
+                if not was_client:  # the user's own `import ray` stays as it was
+                    client_mode_hook._explicitly_disable_client_mode()  # noqa: SLF001
+
+    def _trouble(self, error: Exception) -> ExecutorError:
+        """Return what went wrong while connecting, as an error that says what to do."""
+        text = " ".join(str(error).split())
+        if _mismatch(error):
+            return ExecutorError(
+                f"{self.place}: {text[:300]}", fix="install the same Ray, for the same Python minor, on both sides"
+            )
+        if "auth" in text.lower() or "token" in text.lower():
+            return ExecutorError(
+                f"{self.place} refuses this client: {text[:300]}",
+                fix="set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's own",
+            )
+        return ExecutorError(
+            f"{self.place} answers, but not as a Ray client server: {type(error).__name__}: {text[:300]}",
+            fix="use the client port (10001 by default, not the dashboard's 8265 or the head's 6379); where the "
+            "cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN",
+        )
+
+    @contextlib.contextmanager
+    def _here(self) -> Iterator[None]:
+        """Speak to this cluster inside, whatever the user's own Ray in this process is connected to."""
+        api = self._ray.util.client.ray
+        before = api.set_context(self._context)
+        try:
+            yield
+        except ExecutorError:
+            raise
+        except Exception as error:  # Ray's client raises whatever its server has raised, and gRPC's own
+            text = " ".join(str(error).split())[:300]
+            raise ExecutorError(
+                f"{self.place} does not answer: {type(error).__name__}: {text}",
+                fix="see whether the cluster still runs; `nbflow attach RUN` takes the run up again",
+            ) from error
+        finally:
+            api.set_context(before)
+
+    def _find_desk(self) -> Any:
+        name = f"nbflow-{version('nbflow')}"
+        try:
+            return self._context.get_actor(name, namespace=NAMESPACE)
+        except ValueError:
+            options = {
+                "name": name, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True, "num_cpus": 0,
+                "max_restarts": 0, "max_concurrency": 1000, "resources": self._at_head(),
+            }  # fmt: skip
+            return self._context.remote(desk_class()).options(**options).remote(IDLE)
+
+    def _at_head(self) -> dict[str, float]:
+        """Return what keeps the actor on the head, which the cluster would not survive anyway."""
+        return {"node:__internal_head__": 0.001} if "node:__internal_head__" in self._resources() else {}
+
+    def _resources(self) -> dict[str, float]:
+        return dict(self._context.cluster_resources())
+
+    # ------------------------------------------------------------ the engine
+
+    def nodes(self) -> Sequence[NodeRoom]:
+        """Return the cluster's machines."""
+        with self._here():
+            nodes = self._context.nodes()
+        rooms = []
+        for node in nodes:
+            resources = node.get("Resources", {})
+            if node.get("Alive") and resources.get("CPU"):
+                memory = resources.get("memory")
+                rooms.append(NodeRoom(
+                    name=node.get("NodeManagerHostname", ""), cpu=resources["CPU"], gpu=resources.get("GPU", 0.0),
+                    memory=int(memory) if memory else None,
+                ))  # fmt: skip
+        return rooms
+
+    def start(self, order: WorkerOrder, live: Callable[[bytes], None]) -> str:
+        """Start a worker; return its id."""
+        worker = secrets.token_hex(8)
+        self._live[worker] = live
+        resources: dict[str, Any] = {"num_cpus": order.cpu, "num_gpus": order.gpu}
+        if order.memory:
+            resources["memory"] = order.memory
+        with self._here():
+            self._context.get(self._desk.start.remote(self._driver, worker, order.spec, order.name, resources))
+        return worker
+
+    def look(self, ids: Sequence[str]) -> Mapping[str, WorkerState]:
+        """Return how workers stand."""
+        with self._here():
+            answers = self._context.get(self._desk.look.remote(list(ids)), timeout=30)
+        return {worker: WorkerState(state=state, message=text, where=where) for worker, state, text, where in answers}
+
+    def cancel(self, worker: str, *, hard: bool) -> None:
+        """Take a worker out of the queue, or kill it with all its processes."""
+        with self._here():
+            self._context.get(self._desk.cancel.remote(worker, hard), timeout=30)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._closed.set()
+        with self._lock:
+            client, self._client, self._desk = self._client, None, None
+        if client is not None:
+            with contextlib.suppress(Exception), _quiet_ray():  # the cluster may be gone
+                client.disconnect()
+
+    def _listen(self) -> None:
+        """Take what comes live, for as long as the actor answers; without it the datastore has everything."""
+        while not self._closed.is_set():
+            desk = self._desk
+            if desk is None:
+                return
+            try:
+                with self._here():
+                    pieces = self._context.get(desk.take.remote(self._driver, LONG_POLL))
+            except ExecutorError:
+                if self._closed.wait(1.0):
+                    return
+                continue
+            for worker, data in pieces:
+                live = self._live.get(worker)
+                if live is not None:
+                    live(data)
+
+
+def _address(url: str) -> tuple[str, int]:
+    """Return host and port of `ray://host:port`; PlanError for anything else."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urllib.parse.urlsplit(""), None
+    if parts.scheme != "ray" or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
+        raise PlanError(f"--on {_without_secrets(url)}: not a Ray address", fix="write ray://HOST:10001")
+    return parts.hostname, port or PORT
+
+
+def _without_secrets(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//***@", url)
+
+
+def _mismatch(error: BaseException) -> bool:
+    return "mismatch" in str(error).lower() or "incompatible" in str(error).lower()
+
+
+@contextlib.contextmanager
+def _quiet_ray() -> Iterator[None]:
+    """Keep Ray's warnings and its logger off the user's cell while connecting: the error that follows says it all."""
+    import logging
+    import warnings
+
+    logger = logging.getLogger("ray")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

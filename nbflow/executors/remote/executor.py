@@ -1,0 +1,213 @@
+"""Tasks on an engine, behind the protocol that all executors share: specs go out, events come back, nothing twice."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from nbflow.engine.threads import Carriers
+from nbflow.errors import ExecutorError, NbflowError, PlanError, StoreError
+from nbflow.executors.remote import probe
+from nbflow.executors.remote.attempt_files import AttemptFiles
+from nbflow.executors.remote.engine import Engine, NodeRoom, WorkerOrder, WorkerState
+from nbflow.executors.remote.handle import RemoteHandle
+from nbflow.model import Step, StepOptions, TaskSpec
+from nbflow.store.location import Store, open_store
+
+ASK_EVERY = 0.5
+"""Seconds between two questions to the engine."""
+
+READ_EVERY, READ_FOLDER_EVERY = 2.0, 0.5
+"""Seconds between two looks at the datastore for a task of which nothing comes live: by requests, and in a folder."""
+
+QUEUE = 1000
+"""Tasks at once where nobody knows how many fit: the engine's own queue holds the others."""
+
+
+class RemoteExecutor:
+    """Tasks on one engine; safe to call from several threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._handles: dict[str, RemoteHandle] = {}  # by what the engine calls their workers
+        self._lock = threading.Lock()
+        self._stores: dict[str, Store] = {}
+        self._admitted: set[str] = set()
+        self._read_at: dict[str, float] = {}
+        self._wake = threading.Event()
+        self._closed = False
+        self._watcher: threading.Thread | None = None
+        self._carriers = Carriers("nbflow remote")
+
+    # ------------------------------------------------------------ before a run
+
+    def check(self, steps: Sequence[Step]) -> None:
+        """Reach the place; raise ExecutorError where that fails, PlanError for a step that no machine there can run."""
+        self.engine.connect()
+        nodes = self.engine.nodes()
+        for step in steps:
+            why = never(step.options, nodes)
+            if why:
+                raise PlanError(
+                    f"{step.label}: {self.engine.place}: {why}", step=step.name, cell=step.cell, line=1,
+                    fix="ask for less, or run the step where there is more: --on URL",
+                )  # fmt: skip
+
+    def admit(self, store: str) -> None:
+        """Raise StoreError or ExecutorError where tasks there could not read and write this datastore."""
+        if store in self._admitted:
+            return
+        scheme = store.partition("://")[0]
+        if scheme == "memory":
+            raise StoreError(
+                f"the datastore {store} is seen by this process only; workers on {self.engine.place} cannot reach it",
+                fix="choose one that both reach: --store s3://…, or a shared folder",
+            )
+        self.engine.connect()
+        if not self.engine.queues:
+            answer = probe.ask(self.engine, self._store(store))
+            probe.compare(answer, self.engine.place)
+        self._admitted.add(store)
+
+    def slots(self) -> int:
+        """Return how many tasks of one core each fit at the same time."""
+        self.engine.connect()
+        return max(1, int(sum(node.cpu for node in self.engine.nodes()))) if self.engine.nodes() else QUEUE
+
+    # ------------------------------------------------------------ tasks
+
+    def submit(self, spec: TaskSpec) -> RemoteHandle:
+        """Start one attempt; ExecutorError when the place cannot be used."""
+        if self._closed:
+            raise ExecutorError("the executor is closed")
+        self.engine.connect()
+        spec = msgspec.structs.replace(spec, threads=int(spec.options.cpu or 0))  # 0: as many as the worker may use
+        files = AttemptFiles.of(self._store(spec.store), spec)
+        handle = RemoteHandle(spec, files, self, self.engine.place)
+        try:
+            files.write_spec(spec)
+        except StoreError as error:
+            raise ExecutorError(error.message, fix=error.fix) from error
+        self.start(handle)
+        with self._lock:
+            if self._watcher is None:
+                self._watcher = threading.Thread(target=self._watch, name="nbflow remote", daemon=True)
+                self._watcher.start()
+        return handle
+
+    def start(self, handle: RemoteHandle) -> None:
+        """Start a worker for the attempt, the first or another one; ExecutorError when it is refused."""
+        spec = handle.spec
+        options = StepOptions() if spec.evaluate is not None else spec.options
+        order = WorkerOrder(
+            name=f"{spec.flow}/{spec.execution}", spec=handle.files.url, cpu=options.cpu or 1.0, gpu=options.gpu,
+            memory=options.memory,
+        )  # fmt: skip
+        worker = self.engine.start(order, handle.feed)
+        with self._lock:
+            self._handles.pop(handle.worker_id, None)
+            handle.worker_id = worker
+            self._handles[worker] = handle
+
+    def stop(self, handle: RemoteHandle, *, hard: bool) -> None:
+        """End the worker: by a mark in the datastore and out of the queue, or killed."""
+
+        def end() -> None:
+            if not hard:
+                with contextlib.suppress(NbflowError):  # the store is away: the engine's way is left
+                    handle.files.ask_cancel(handle.grace)
+            with contextlib.suppress(NbflowError):  # asked again while the task has not ended
+                self.engine.cancel(handle.worker_id, hard=hard)
+            self._wake.set()
+
+        self._carriers.run(end)
+
+    def close(self) -> None:
+        """End everything that it started."""
+        with self._lock:
+            self._closed = True
+            handles = list(self._handles.values())
+        for handle in handles:
+            handle.cancel(0.0)
+        until = time.monotonic() + 10.0
+        while self._handles and time.monotonic() < until:
+            time.sleep(0.05)
+        self._wake.set()
+        if self._watcher is not None and self._watcher is not threading.current_thread():
+            self._watcher.join(5.0)
+        self._carriers.close()
+        self.engine.close()
+
+    def _store(self, url: str) -> Store:
+        with self._lock:
+            if url not in self._stores:
+                self._stores[url] = open_store(url)
+            return self._stores[url]
+
+    # ------------------------------------------------------------ the thread that watches
+
+    def _watch(self) -> None:
+        while not (self._closed and not self._handles):
+            with self._lock:
+                handles = dict(self._handles)
+            if handles:
+                self._look(handles)
+            with self._lock:
+                for worker in [worker for worker, handle in self._handles.items() if handle.over.is_set()]:
+                    del self._handles[worker]
+                    self._read_at.pop(worker, None)
+            self._wake.wait(ASK_EVERY if handles else 5.0 * ASK_EVERY)
+            self._wake.clear()
+
+    def _look(self, handles: dict[str, RemoteHandle]) -> None:
+        """Ask the engine of all workers at once, and look into the datastore where nothing comes live."""
+        states: dict[str, WorkerState] = {}
+        asked = True
+        try:
+            states = dict(self.engine.look(list(handles)))
+        except ExecutorError:
+            asked = False  # what runs goes on; the datastore says what becomes of it
+        now = time.monotonic()
+        for worker, handle in handles.items():
+            state = states.get(worker) if asked else None
+            ended = state is not None and state.state not in {"waiting", "running"}
+            waits = state is not None and state.state == "waiting" and not handle.heard
+            every = READ_EVERY if "://" in handle.files.store.url else READ_FOLDER_EVERY
+            due = handle.quiet > every and now - self._read_at.get(worker, 0.0) > every
+            try:
+                if ended or (due and not waits):
+                    self._read_at[worker] = now
+                    handle.read()
+                handle.see(state)
+            except NbflowError as error:
+                if ended and handle.quiet > 60.0:
+                    handle.give_up(error)
+
+
+def never(options: StepOptions, nodes: Sequence[NodeRoom]) -> str:
+    """Return why no machine can run a step, "" when one can, or nobody knows."""
+    if not nodes or any(_fits(options, node) for node in nodes):
+        return ""
+    most_gpus = max(node.gpu for node in nodes)
+    if options.gpu > most_gpus:
+        has = f"the largest has {most_gpus:g}" if most_gpus else "none has any"
+        return f"no node has {options.gpu:g} GPU{'s' if options.gpu != 1 else ''}; {has}"
+    most_cores = max(node.cpu for node in nodes)
+    if (options.cpu or 1.0) > most_cores:
+        return f"no node has {options.cpu or 1:g} cores; the largest has {most_cores:g}"
+    memories = [node.memory for node in nodes if node.memory is not None]
+    if memories and (options.memory or 0) > max(memories):
+        return f"no node has {(options.memory or 0) / 1e9:.3g} GB of memory; the largest has {max(memories) / 1e9:.3g}"
+    return "no node has all that it asks for at once (--cpu, --gpu, --memory)"
+
+
+def _fits(options: StepOptions, node: NodeRoom) -> bool:
+    return (
+        (options.cpu or 1.0) <= node.cpu
+        and options.gpu <= node.gpu
+        and (node.memory is None or (options.memory or 0) <= node.memory)
+    )

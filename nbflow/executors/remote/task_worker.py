@@ -1,0 +1,150 @@
+"""Run one task here for a notebook elsewhere: the spec comes from the datastore, all that comes of it goes there.
+
+The task's process, its limits and its end are the local executor's business. This adds what distance needs: a log in
+the datastore, a sign of life, a look for a cancel mark, and a result that counts once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from nbflow.errors import NbflowError, StoreError
+from nbflow.executors.attempt import AttemptHandle
+from nbflow.executors.local import LocalExecutor, unpublished
+from nbflow.executors.remote import attempt_files
+from nbflow.executors.remote.attempt_files import AttemptFiles, WorkerResult, live, now
+from nbflow.jsonable import to_json
+from nbflow.model import Ended, Output, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
+from nbflow.store.jsonl import ChunkWriter
+from nbflow.task import limits
+
+BEAT_EVERY = 5.0
+LOOK_EVERY = 1.0
+"""Seconds between two looks for a cancel mark."""
+
+Live = Callable[[bytes], None]
+
+
+def run(url: str, executor: LocalExecutor, live: Live, stop: threading.Event) -> TaskResult:
+    """Run the task whose spec lies at a URL in a process of `executor`, and return the result that counts.
+
+    Raise NbflowError only where there is no spec that can be read. Events go to `live` too, as frames; `stop`, set
+    from elsewhere, cancels the task.
+    """
+    files, spec = attempt_files.read_spec(url)
+    published = files.result() or _Errand(files, spec, live, stop).run(executor)
+    live(attempt_files.live(published.worker, published.lines, Ended(result=published.result)))
+    return published.result
+
+
+@dataclass(eq=False)
+class _Errand:
+    """One task on its way through this worker."""
+
+    files: AttemptFiles
+    spec: TaskSpec
+    live: Live
+    stop: threading.Event
+    name: str = field(default_factory=lambda: secrets.token_hex(4))
+    lines: int = 0
+
+    def run(self, executor: LocalExecutor) -> WorkerResult:
+        """Run the task and return what counts."""
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(contextlib.closing(self.files.writer(self.name)))
+            spec = self._at_home(stack)
+            published: list[WorkerResult] = []
+
+            def publish(spec: TaskSpec, result: TaskResult, done: Callable[[TaskResult], None]) -> None:
+                try:
+                    log.flush()
+                    published.append(self.files.publish(self._word(result)))
+                except NbflowError as error:
+                    published.append(self._word(unpublished(spec, result, error)))
+                done(published[0].result)
+
+            try:
+                handle = executor.submit(spec, publish)
+            except NbflowError as error:
+                return self.files.publish(self._word(TaskResult(failure=_not_begun(spec, error))))
+            with self._watched(handle):
+                self._follow(handle, log)
+            return published[0]
+
+    def _word(self, result: TaskResult) -> WorkerResult:
+        return WorkerResult(worker=self.name, lines=self.lines, result=result)
+
+    def _at_home(self, stack: contextlib.ExitStack) -> TaskSpec:
+        """Return the task as it is run here: with this machine's way to the datastore, its GPUs, and a folder."""
+        spec = msgspec.structs.replace(self.spec, store=self.files.store.url, devices=())
+        visible = os.environ.get(limits.GPU_VARIABLE)
+        if spec.options.gpu and visible:
+            spec = msgspec.structs.replace(spec, devices=tuple(visible.split(",")))
+        if not Path(spec.folder).is_dir():
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nbflow-"))
+            spec = msgspec.structs.replace(spec, folder=folder)
+        return spec
+
+    def _follow(self, handle: AttemptHandle, log: ChunkWriter) -> None:
+        """Pass every event on until the last one."""
+        events = handle.events()
+        while True:
+            try:
+                for event in events:
+                    if isinstance(event, Ended):
+                        return
+                    self._pass_on(event, log)
+            except KeyboardInterrupt:  # whoever started the worker wants it to end
+                handle.cancel(attempt_files.GRACE)
+                events = handle.events()
+
+    def _pass_on(self, event: TaskEvent, log: ChunkWriter) -> None:
+        if not isinstance(event, Started | Output):
+            return
+        line = to_json(event)
+        try:
+            log.put(line)
+        except StoreError:  # of an earlier write, which is tried again by itself: this line was not taken
+            with contextlib.suppress(StoreError):
+                log.put(line)
+        self.live(live(self.name, self.lines, event))
+        self.lines += 1
+
+    @contextlib.contextmanager
+    def _watched(self, handle: AttemptHandle) -> Iterator[None]:
+        """Beat meanwhile, and look whether somebody wants the task to end."""
+        over = threading.Event()
+
+        def watch() -> None:
+            ticks = 0
+            while True:
+                with contextlib.suppress(NbflowError):  # the datastore is away for a moment: it is tried again
+                    if ticks % int(BEAT_EVERY / LOOK_EVERY) == 0:
+                        self.files.beat(self.name, now(socket.gethostname(), os.getpid()))
+                    mark = self.files.cancel_mark()
+                    if mark is not None or self.stop.is_set():
+                        handle.cancel(attempt_files.GRACE if mark is None else mark.grace)
+                ticks += 1
+                if over.wait(LOOK_EVERY):
+                    return
+
+        thread = threading.Thread(target=watch, name="nbflow beat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+
+
+def _not_begun(spec: TaskSpec, error: NbflowError) -> TaskFailure:
+    return TaskFailure(type=type(error).__name__, message=error.message, cell=spec.cell, kind="lost", fix=error.fix)
