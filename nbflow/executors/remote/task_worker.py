@@ -13,7 +13,6 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -47,16 +46,16 @@ def run(url: str, executor: LocalExecutor, live: Live, stop: threading.Event) ->
     return published.result
 
 
-@dataclass(eq=False)
 class _Errand:
     """One task on its way through this worker."""
 
-    files: AttemptFiles
-    spec: TaskSpec
-    live: Live
-    stop: threading.Event
-    name: str = field(default_factory=lambda: secrets.token_hex(4))
-    lines: int = 0
+    def __init__(self, files: AttemptFiles, spec: TaskSpec, live: Live, stop: threading.Event) -> None:
+        self.files = files
+        self.spec = spec
+        self.live = live
+        self.stop = stop
+        self.name = secrets.token_hex(4)
+        self.lines = 0  # of its log
 
     def run(self, executor: LocalExecutor) -> WorkerResult:
         """Run the task and return what counts."""
