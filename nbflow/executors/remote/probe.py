@@ -29,7 +29,7 @@ class Question(Frozen, frozen=True, kw_only=True):
     distributions: tuple[str, ...] = ()
 
 
-class Answer(Frozen, frozen=True, kw_only=True):
+class WorkerFacts(Frozen, frozen=True, kw_only=True):
     """What a worker is; of the distributions that were asked for the versions, "" where one is missing."""
 
     host: str
@@ -45,7 +45,7 @@ def is_question(url: str) -> bool:
     return url.rpartition("/")[2] == QUESTION
 
 
-def answer(url: str) -> Answer:
+def answer(url: str) -> WorkerFacts:
     """Answer the question at a URL, into the datastore that it lies in; StoreError when that cannot be reached."""
     root, _, rest = url.rpartition("/probes/")
     folder = f"probes/{rest.rpartition('/')[0]}"
@@ -53,7 +53,7 @@ def answer(url: str) -> Answer:
     question = from_json(store.read_many([path := f"{folder}/{QUESTION}"]).get(path, b""), Question)
     if question is None:
         raise NotFoundError(f"the worker on {socket.gethostname()} finds no {path} in {store.url}")
-    own = Answer(
+    own = WorkerFacts(
         host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), nbflow=_version("nbflow"),
         distributions={name: _version(name) for name in question.distributions},
         gpus=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
@@ -69,7 +69,7 @@ def _version(name: str) -> str:
         return ""
 
 
-def ask(engine: Engine, store: Store, distributions: Sequence[str] = (), longest: float = LONGEST) -> Answer:
+def ask(engine: Engine, store: Store, distributions: Sequence[str] = (), longest: float = LONGEST) -> WorkerFacts:
     """Return what a worker of an engine says of itself through a datastore.
 
     Raise StoreError where the worker cannot reach the datastore, ExecutorError where none answers.
@@ -84,14 +84,14 @@ def ask(engine: Engine, store: Store, distributions: Sequence[str] = (), longest
         store.delete(f"{folder}/{ANSWER}")
 
 
-def _await(engine: Engine, worker: str, store: Store, path: str, longest: float) -> Answer:
+def _await(engine: Engine, worker: str, store: Store, path: str, longest: float) -> WorkerFacts:
     until = time.monotonic() + longest
     wait = 0.02
     while True:
         state = engine.look([worker]).get(worker)
         over = state is not None and state.state not in {"waiting", "running"}
         if over:
-            found = from_json(store.read_many([path]).get(path, b""), Answer)
+            found = from_json(store.read_many([path]).get(path, b""), WorkerFacts)
             if found is not None:
                 return found
             raise StoreError(
@@ -111,7 +111,7 @@ def _await(engine: Engine, worker: str, store: Store, path: str, longest: float)
         wait = min(0.5, wait * 1.5)
 
 
-def compare(answer: Answer, place: str) -> None:
+def compare(answer: WorkerFacts, place: str) -> None:
     """Raise ExecutorError where a worker's Python or nbflow is another one than here."""
     ours = f"{sys.version_info.major}.{sys.version_info.minor}"
     theirs = ".".join(answer.python.split(".")[:2])
