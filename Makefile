@@ -123,7 +123,7 @@ format: $(READY) ## ruff's formatting and safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# make bench COMPARE=REV: only the runs in which everything is reused, beside those of another commit
+# make bench COMPARE=REV: starting, a small step and reused runs, beside another commit
 ifdef COMPARE
 bench: $(READY)
 	$(BIN)/python -m bench.compare $(COMPARE)
