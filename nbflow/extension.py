@@ -8,7 +8,7 @@ from nbflow.errors import OptionError
 
 if TYPE_CHECKING:
     from nbflow.kernel.session import Session
-from nbflow.kernel.magics import ENTER, TURN, Decider, Turns, hoist, transform
+from nbflow.kernel.magics import ENTER, TURN, Decider, hoist, transform, turns
 
 _KEY = "nbflow_extension"  # the attribute of the shell that holds what is loaded
 
@@ -25,8 +25,8 @@ def load(ip: Any) -> None:
     ip.input_transformer_manager.cleanup_transforms.insert(0, hoist)
     ip.input_transformer_manager.line_transforms.insert(0, transform)
     ip.ast_transformers.append(decider)
-    turns = Turns(ip, session)
-    turns.attach()
+    in_turns = turns(ip, session)
+    in_turns.attach()
     setattr(ip, ENTER, session.enter)
     setattr(ip, TURN, session.turn)
     for event, hook in session.hooks().items():
@@ -36,7 +36,7 @@ def load(ip: Any) -> None:
         for name in (word, f"%{word}"):  # IPython looks up `%%step` below the first line as the line magic `%step`
             ip.register_magic_function(misplaced(word), "line", name)
     session.attach()
-    setattr(ip, _KEY, (session, decider, turns, attach(session)))
+    setattr(ip, _KEY, (session, decider, in_turns, attach(session)))
 
 
 def unload(ip: Any) -> None:
@@ -44,9 +44,9 @@ def unload(ip: Any) -> None:
     loaded = getattr(ip, _KEY, None)
     if loaded is None:
         return
-    session, decider, turns, leave_pages = loaded
+    session, decider, in_turns, leave_pages = loaded
     leave_pages()
-    turns.detach()
+    in_turns.detach()
     ip.input_transformer_manager.cleanup_transforms.remove(hoist)
     ip.input_transformer_manager.line_transforms.remove(transform)
     if decider in ip.ast_transformers:

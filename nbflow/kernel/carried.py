@@ -101,16 +101,16 @@ class ProcessVersions:
 
     def _overlaid(self, changes: Iterable[Change]) -> dict[Key, Any]:
         """Return what changes have set, one after the other; MISSING for what they took away."""
-        found: dict[Key, Any] = {}
+        settings: dict[Key, Any] = {}
         there = self.take()
         for _, new, gone in changes:
             for part, values in new.items():
                 for name, value in values.items():
                     key = (part, name)
-                    before = found.get(key, self._base.get(key, there.get(part, {}).get(name, MISSING)))
-                    found[key] = process_state.applied(part, value, before)
-            found.update({(part, name): MISSING for part, names in gone.items() for name in names})
-        return found
+                    before = settings.get(key, self._base.get(key, there.get(part, {}).get(name, MISSING)))
+                    settings[key] = process_state.applied(part, value, before)
+            settings.update({(part, name): MISSING for part, names in gone.items() for name in names})
+        return settings
 
     def differences(self, wanted: Mapping[Key, Any], *, only: bool = False) -> dict[Key, Any]:
         """Return what has to be set for the process to be as wanted, and as it was at the start in all else.
@@ -118,7 +118,7 @@ class ProcessVersions:
         With `only` all else stays as it is.
         """
         now = self.take()
-        found = {}
+        differences = {}
         for key in wanted if only else {**self._base, **wanted}:
             part, name = key
             if part not in now:
@@ -126,8 +126,8 @@ class ProcessVersions:
             target = wanted.get(key, self._base.get(key, MISSING))
             there = now.get(part, {}).get(name, MISSING)
             if not _same(there, target):
-                found[key] = target
-        return found
+                differences[key] = target
+        return differences
 
     def switch(self, found: Mapping[Key, Any]) -> Callable[[], None]:
         """Set what `differences` found; return what sets again what the user had, where a cell has left alone this."""
@@ -232,12 +232,12 @@ class DefinitionVersions:
         if content_id:
             put_state(value, state())
         self.bind(value, content_id)
-        given = self._held[id(value)]
+        bound = self._held[id(value)]
         if had.prints == fresh.prints:
             return None
 
         def put_back() -> None:
-            if self._held.get(id(value)) is given and prints_of(value, self._registry) == given.prints:
+            if self._held.get(id(value)) is bound and prints_of(value, self._registry) == bound.prints:
                 reset(value, had)
                 self._held[id(value)] = held
 

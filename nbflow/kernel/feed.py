@@ -93,8 +93,8 @@ class Audience:
                     self._cards.pop(next(iter(self._cards)))
 
     def _tell(self) -> None:
-        for told in tuple(self._watchers):
-            told()
+        for watch in tuple(self._watchers):
+            watch()
 
     # ------------------------------------------------------------ what is asked
 

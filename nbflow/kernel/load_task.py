@@ -33,19 +33,19 @@ def revisit(known: Knowledge, spec: TaskSpec) -> Revisited:
     task.bring(Before(live=live, values={}), isolated=False)
     constants = {name: namespace[name] for name in spec.constants if name in namespace}
     stages.bind_loop(spec, task.inputs, task, known.store(), known.registry, constants)
-    made = [statement for statement in spec.replay if statement.kind == "definition"]
-    defined = dict.fromkeys(name for statement in made for name in statement.names)
-    found = {name for name in (*spec.inputs, *spec.values, *spec.targets) if not name.startswith("<")}
-    found |= {"inputs"} if spec.joined is not None else set()
-    known.waiting.drop({*found, *defined})
-    known.ledger.forget({*found, *(name for statement, _ in task.replayed for name in statement.names)})
-    return Revisited(tuple(sorted(found)), tuple(defined), spec.source.strip("\n"))
+    definitions = [statement for statement in spec.replay if statement.kind == "definition"]
+    defined = dict.fromkeys(name for statement in definitions for name in statement.names)
+    names = {name for name in (*spec.inputs, *spec.values, *spec.targets) if not name.startswith("<")}
+    names |= {"inputs"} if spec.joined is not None else set()
+    known.waiting.drop({*names, *defined})
+    known.ledger.forget({*names, *(name for statement, _ in task.replayed for name in statement.names)})
+    return Revisited(tuple(sorted(names)), tuple(defined), spec.source.strip("\n"))
 
 
 def _defined(known: Knowledge, spec: TaskSpec) -> set[Place]:
     """Bind definitions that this kernel has executed already; return where they stand: instances keep their class."""
     process = known.kernel.process
-    found = {place_of(each) for each in spec.replay if each.kind == "setup" and process.has_run(place_of(each))}
+    places = {place_of(each) for each in spec.replay if each.kind == "setup" and process.has_run(place_of(each))}
     for statement in spec.replay:
         if statement.kind != "definition" or not known.registry.has(statement.id):
             continue
@@ -54,5 +54,5 @@ def _defined(known: Knowledge, spec: TaskSpec) -> set[Place]:
         except OutdatedError:  # an import, a constant: nothing that a pickle refers to
             continue
         known.ip.user_ns.update(objects)
-        found.add(place_of(statement))
-    return found
+        places.add(place_of(statement))
+    return places

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from nbflow.analysis.lines import MISPLACED, header_of, misplaced_header
+from nbflow.kernel.stand_in import StandIn
 
 if TYPE_CHECKING:
     from nbflow.kernel.session import Session
@@ -106,22 +108,15 @@ class Decider(ast.NodeTransformer):
         return node
 
 
-class Turns:
-    """Stands around the shell's `run_ast_nodes`, which runs a cell's statements: those of an `--until` run in turns.
+def turns(ip: Any, session: Session) -> StandIn:
+    """Return what stands in for the shell's `run_ast_nodes`, which runs a cell: an `--until` runs in turns.
 
     What ends a turn and begins the next is a statement of the cell, in its header's line: what goes wrong in it, and an
     interrupt, end the cell as they do anywhere else.
     """
+    turn = ast.parse(f"get_ipython().{TURN}()").body
 
-    def __init__(self, ip: Any, session: Session) -> None:
-        self._ip = ip
-        self._session = session
-
-    def attach(self) -> None:
-        """Stand there from now on."""
-        run, session = self._ip.run_ast_nodes, self._session
-        turn = ast.parse(f"get_ipython().{TURN}()").body
-
+    def in_turns(run: Any) -> Callable[..., Any]:
         async def run_turns(nodes: list[ast.stmt], *args: Any, **options: Any) -> Any:
             raised = await run(nodes, *args, **options)
             if entry_of(ast.Module(nodes, [])) is None:
@@ -132,11 +127,9 @@ class Turns:
                     raised = await run(nodes[1:], *args, **options)
             return raised
 
-        self._ip.run_ast_nodes = run_turns
+        return run_turns
 
-    def detach(self) -> None:
-        """Leave the shell as it was."""
-        self._ip.__dict__.pop("run_ast_nodes", None)
+    return StandIn(ip, "run_ast_nodes", in_turns)
 
 
 def _insert_call(node: ast.Module, header: str) -> ast.Call:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from nbflow.jsonable import jsonable
+from nbflow.kernel.stand_in import StandIn
 from nbflow.task.outputs import Outputs
 from nbflow.tracebacks import text_of
 
@@ -26,21 +27,17 @@ class Recorder:
         self._lock = threading.Lock()
         self._parent: str | None = None
         self._outputs: list[dict[str, Any]] = []
-        self._send: Any = None
+        self._stand_in = StandIn(self._kernel.session, "send", self._observed) if self._kernel is not None else None
 
     def attach(self) -> None:
         """Hear everything that the kernel sends from now on."""
-        if self._kernel is not None and self._send is None:
-            self._send = self._kernel.session.send
-            self._kernel.session.send = self._observe
+        if self._stand_in is not None:
+            self._stand_in.attach()
 
     def detach(self) -> None:
         """Leave the kernel's session as it was."""
-        if self._kernel is not None and self._send is not None:
-            # the method was looked up on the class before; a wrapper put over ours by someone else stays
-            if self._kernel.session.__dict__.get("send") == self._observe:
-                del self._kernel.session.send
-            self._send = None
+        if self._stand_in is not None:
+            self._stand_in.detach()
 
     def start(self) -> None:
         """Record what is sent for the request that runs now."""
@@ -70,13 +67,14 @@ class Recorder:
             outputs.add(output)
         return outputs
 
-    def _observe(
-        self, stream: Any, kind: Any, content: Any = None, parent: Any = None, *args: Any, **options: Any
-    ) -> Any:
-        sent = self._send(stream, kind, content, parent, *args, **options)
-        if self._parent is not None:
-            self._keep(kind, content, parent)
-        return sent
+    def _observed(self, send: Any) -> Callable[..., Any]:
+        def observe(stream: Any, kind: Any, content: Any = None, parent: Any = None, *args: Any, **options: Any) -> Any:
+            sent = send(stream, kind, content, parent, *args, **options)
+            if self._parent is not None:
+                self._keep(kind, content, parent)
+            return sent
+
+        return observe
 
     def _keep(self, kind: Any, content: Any, parent: Any) -> None:
         if isinstance(kind, dict):  # a whole message
@@ -92,15 +90,15 @@ class Recorder:
 
 def as_output(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a message as an nbformat output; an update or a clear as an event of a task has it."""
-    kept = ("name", "text", "ename", "evalue", "traceback", "wait", "execution_count", "data", "metadata", "transient")
-    found = {key: content[key] for key in kept if key in content}
+    keys = "name text ename evalue traceback wait execution_count data metadata transient".split()
+    parts = {key: content[key] for key in keys if key in content}
     try:
-        return {"output_type": kind, **jsonable(found)}
+        return {"output_type": kind, **jsonable(parts)}
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # the user's own objects; the page has been sent them
-        told = f"[could not be kept: {type(error).__name__}: {text_of(error)}]"
-        return {"output_type": kind, "data": {"text/plain": told}, "metadata": {}}
+        note = f"[could not be kept: {type(error).__name__}: {text_of(error)}]"
+        return {"output_type": kind, "data": {"text/plain": note}, "metadata": {}}
 
 
 def show(ip: Any, outputs: Iterable[dict[str, Any]]) -> None:

@@ -92,7 +92,7 @@ class Session:
         """Begin to record what cells show; the cell that loads nbflow counts as begun."""
         self.recorder.attach()
         distrust()
-        self.known.kernel.statements.attach()
+        self.known.kernel.statements.stand_in.attach()
         self.known.kernel.process.imports.attach()
         atexit.register(self.close)
         self._catch_up()
@@ -135,7 +135,7 @@ class Session:
 
     def _count(self, sources: Iterable[str]) -> None:
         """Count cells that were run before, in order; what is no Python had no effect."""
-        python = [each for each in sources if "syntax" not in {found.code for found in analyse(each).diagnostics}]
+        python = [each for each in sources if "syntax" not in {problem.code for problem in analyse(each).diagnostics}]
         for identity in [self.document.note(source, None) for source in python]:
             cell = self._cell(identity)
             if cell is not None and cell.kind in ("plain", "setup"):
@@ -151,7 +151,7 @@ class Session:
         atexit.unregister(self.close)
         self.recorder.detach()
         trust()
-        self.known.kernel.statements.detach()
+        self.known.kernel.statements.stand_in.detach()
         self.known.kernel.process.imports.detach()
         self.known.close()
 

@@ -148,8 +148,8 @@ class Journal:
         self._attempts[identity] = max(task.spec.attempt, self._attempts.get(identity, 0))
 
         def build() -> Record:
-            groups, found = artifacts.save(self.store, left.dumped)
-            return task.record(left, groups, found, outputs=outputs.items(), truncated=outputs.truncated)
+            groups, artifacts_by_name = artifacts.save(self.store, left.dumped)
+            return task.record(left, groups, artifacts_by_name, outputs=outputs.items(), truncated=outputs.truncated)
 
         event = TaskChanged(
             task=identity, state="skipped" if "skipped" in left.facts else "done", at=time.time(),

@@ -17,6 +17,7 @@ import msgspec
 from nbflow.errors import TaskError
 from nbflow.kernel.carried import DefinitionVersions, Place, ProcessVersions, place_of, switch_random, wanted_states
 from nbflow.kernel.namespace import Aside
+from nbflow.kernel.stand_in import StandIn
 from nbflow.model import (
     MISSING,
     Finding,
@@ -43,19 +44,16 @@ Load = Callable[[Group, frozenset[str]], Mapping[str, Any]]
 
 
 class Statements:
-    """Calls something after each top-level statement of the cell that runs."""
+    """Calls something after each top-level statement of the cell that runs; `run_code` of the shell runs one."""
 
     def __init__(self, ip: Any) -> None:
-        self._ip = ip
+        self.stand_in = StandIn(ip, "run_code", self._followed)
         self._calls: list[Callable[[], None]] = []
 
     skipping = False  # the rest of the cell that runs
 
-    def attach(self) -> None:
-        """Take the place of the shell's `run_code`, which runs one statement."""
-        run_code = self._ip.run_code
-
-        async def watched(code: Any, *args: Any, **options: Any) -> Any:
+    def _followed(self, run_code: Any) -> Callable[..., Any]:
+        async def run(code: Any, *args: Any, **options: Any) -> Any:
             if self.skipping:
                 return False
             raised = await run_code(code, *args, **options)
@@ -63,11 +61,7 @@ class Statements:
                 call()
             return raised
 
-        self._ip.run_code = watched
-
-    def detach(self) -> None:
-        """Leave the shell as it was."""
-        self._ip.__dict__.pop("run_code", None)
+        return run
 
     @contextlib.contextmanager
     def followed(self, call: Callable[[], None]) -> Iterator[None]:
@@ -199,10 +193,10 @@ class KernelTask:
     def bring_process(self) -> None:
         """Set in the process what the cells above have set, and nothing that a cell below has."""
         process = self.kernel.process
-        wanted = process.at(self.spec, stages.changes_above(self.spec, self.inputs))
-        found = process.differences(wanted)
-        self.stages.observer.given(name for part, name in wanted if part == "environment")
-        self._put_back.append(process.switch(found))
+        settings = process.at(self.spec, stages.changes_above(self.spec, self.inputs))
+        differences = process.differences(settings)
+        self.stages.observer.given(name for part, name in settings if part == "environment")
+        self._put_back.append(process.switch(differences))
 
     def is_entered(self, before: Before) -> bool:
         """Return whether all that a task asks for is in force already, so that a plain cell stands for it."""
@@ -325,14 +319,14 @@ class KernelTask:
         Return whether anything was.
         """
         last = {name: statement for statement in self.spec.replay for name in statement.names}
-        kept = {n: self.namespace[n] for n, s in last.items() if place_of(s) in live and n in self.namespace}
+        later = {n: self.namespace[n] for n, s in last.items() if place_of(s) in live and n in self.namespace}
         for statement in self.spec.replay:
             if place_of(statement) not in live:
                 taken = process_state.take() if statement.kind == "setup" else {}
                 self._replay(statement)
                 if statement.kind == "setup":
                     self.kernel.process.ran([place_of(statement)], taken)
-        for name, value in kept.items():
+        for name, value in later.items():
             if self.namespace.get(name) is not value:
                 self.namespace[name] = value
         return bool(self.replayed)
@@ -403,10 +397,10 @@ class KernelTask:
     def _seen(self) -> dict[str, Any]:
         """Return the names that count for what the cell depends on: a plain cell sees the whole namespace."""
         replayed = {name for statement in self.spec.replay for name in statement.names}
-        wanted = {*self.spec.inputs, *self.spec.writes, *replayed}
+        names = {*self.spec.inputs, *self.spec.writes, *replayed}
         return {
             name: value for name, value in self.namespace.items()
-            if name in wanted or self.stages.before.get(name, MISSING) is not value
+            if name in names or self.stages.before.get(name, MISSING) is not value
         }  # fmt: skip
 
     def adopt(self, values: Mapping[str, Any], held: Mapping[str, Any], trace: PlainTrace) -> Left:
@@ -466,19 +460,19 @@ def _await(coroutine: Any) -> None:
     import asyncio
     import threading
 
-    done: list[BaseException] = []
+    errors: list[BaseException] = []
 
     def run() -> None:
         try:
             asyncio.run(coroutine)
         except BaseException as error:  # the user's code: raised again by whoever waits for the thread
-            done.append(error)
+            errors.append(error)
 
     thread = threading.Thread(target=run, name="nbflow-await")
     thread.start()
     thread.join()
-    if done:
-        raise done[0]
+    if errors:
+        raise errors[0]
 
 
 def _ignore(event: TaskEvent) -> None:

@@ -104,13 +104,13 @@ class Upstream:
 
     def executed(self, record: Record) -> None:
         """Forget what was worked out below a step that was executed. A turn stands for itself from now on."""
-        below, done = self._below(record.step), TaskId(step=record.step, index=record.index, turn=record.turn)
+        below, task = self._below(record.step), TaskId(step=record.step, index=record.index, turn=record.turn)
         self._standing = {
-            task: standing for task, standing in self._standing.items()
-            if task.step not in below and (task.step != record.step or _is_earlier(task, done))
+            other: standing for other, standing in self._standing.items()
+            if other.step not in below and (other.step != record.step or _is_earlier(other, task))
         }  # fmt: skip
-        if done.turn is not None:
-            self._standing[done] = record
+        if task.turn is not None:
+            self._standing[task] = record
         self.retry()
         self.lookup = self._new_lookup()
 

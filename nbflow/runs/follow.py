@@ -33,14 +33,14 @@ class Follower:
     def look(self) -> Snapshot:
         """Show everything that has come since the last time; return the run as it is now."""
         past = self.past
-        found = self._events.new()
-        self._seen += found
+        events = self._events.new()
+        self._seen += events
         started = next((event for event in self._seen if isinstance(event, RunStarted)), None)
         if started is None:
             return past.snapshot  # says that there is no such run
         beat = records.last_beat(past.store, past.folder, past.run)
         snapshot = fold(self._seen, time.time(), beat, is_alive(started))
-        for event in found:
+        for event in events:
             if isinstance(event, TaskChanged):
                 self._show_outputs(snapshot)
                 self._views[event.task] = advance(self._views.get(event.task), event)

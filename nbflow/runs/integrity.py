@@ -356,9 +356,9 @@ def repair(store: Store, integrity: Integrity) -> Integrity:
     Everything is looked at once more before it is touched: a run may have mended it meanwhile.
     """
     order = sorted(integrity.damaged, key=lambda flaw: (flaw.path != ABOUT, flaw.path.startswith("segments/")))
-    done = {flaw.path: _repair(store, flaw) for flaw in order}
+    repairs = {flaw.path: _repair(store, flaw) for flaw in order}
     flaws = tuple(
-        msgspec.structs.replace(flaw, repaired=done[flaw.path]) if flaw.kind == "damaged" else flaw
+        msgspec.structs.replace(flaw, repaired=repairs[flaw.path]) if flaw.kind == "damaged" else flaw
         for flaw in integrity.flaws
     )
     return msgspec.structs.replace(integrity, flaws=flaws)

@@ -78,11 +78,7 @@ def run(
     with `--once` that may begin although an earlier run began them. Raises NotebookError, ParameterError, PlanError or
     StoreError only before anything ran.
     """
-    options = RunOptions(
-        params=params or {}, params_file=params_file, on=on, store=store, workers=workers, fresh=fresh, steps=steps,
-        only=only, again=again, tags=tuple(tags), resume=resume, all_cells=all_cells,
-    )  # fmt: skip
-    return run_notebook(path, options, watch=watch, cancel=cancel)
+    return run_notebook(path, _options(locals()), watch=watch, cancel=cancel)
 
 
 def plan(
@@ -105,11 +101,13 @@ def plan(
 
     Raises NotebookError, ParameterError, PlanError or StoreError as `run` does.
     """
-    options = RunOptions(
-        params=params or {}, params_file=params_file, on=on, store=store, workers=workers, fresh=fresh, steps=steps,
-        only=only, again=again, tags=tuple(tags), resume=resume, all_cells=all_cells,
-    )  # fmt: skip
-    return plan_notebook(path, options)
+    return plan_notebook(path, _options(locals()))
+
+
+def _options(arguments: Mapping[str, Any]) -> RunOptions:
+    """Return what the arguments of `run` and `plan`, which are called as its fields, ask of a run."""
+    wishes = {name: arguments[name] for name in RunOptions.__struct_fields__}
+    return RunOptions(**{**wishes, "params": wishes["params"] or {}, "tags": tuple(wishes["tags"])})
 
 
 # ---------------------------------------------------------------- the same with options that are built already
@@ -285,7 +283,7 @@ def begin(flow: Flow, options: RunOptions, executors: Executors, *, watch: Watch
     tags = tuple(check_tag(tag) for tag in options.tags)
     only, steps = options.only, options.steps
     ready = _prepare(flow, msgspec.structs.replace(options, tags=tags), executors, run=records.new_run_id)
-    run_id, parameters = ready.lookup.facts.run, ready.given
+    run_id, parameters = ready.lookup.facts.run, ready.parameters
     secrets.refuse_missing(ready.flow.steps if only is None else [ready.flow.step(find_step(only, flow.steps))])
     words = (steps or ()) if only is None else (only,)
     started = run_started(
@@ -320,7 +318,7 @@ class PreparedRun(msgspec.Struct, frozen=True):
 
     flow: Flow
     lookup: Lookup
-    given: Given
+    parameters: Given
     understand: Understand
 
 
@@ -330,16 +328,16 @@ def _prepare(
     """Check everything that may be wrong before a run and evaluate parameters; `run` makes its id, None for a plan."""
     fresh, only, resume = options.fresh, options.only, options.resume
     words = options.steps if only is None else (only,)
-    wanted = None if words is None else [find_step(word, flow.steps) for word in words]
-    check_flow(flow, wanted)
+    targets = None if words is None else [find_step(word, flow.steps) for word in words]
+    check_flow(flow, targets)
     _refuse_missing(flow)
     url = location.store_url(options.store, flow.notebook.folder)
-    opened = location.open_store(url)
-    run_id = run(opened) if run is not None else ""
-    known = facts.known_changes(flow, opened)
+    store = location.open_store(url)
+    run_id = run(store) if run is not None else ""
+    known = facts.known_changes(flow, store)
     if known:
         flow = build_flow(flow.notebook, all_cells=flow.all_cells, changed=known)
-        check_flow(flow, wanted)
+        check_flow(flow, targets)
     executors.check(flow)
     executors.room(flow)
     chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
@@ -347,29 +345,29 @@ def _prepare(
     def understand(changed: Changed) -> Flow:
         merged = {name: known.get(name, frozenset()) | changed.get(name, frozenset()) for name in {*known, *changed}}
         rebuilt = build_flow(flow.notebook, all_cells=flow.all_cells, changed=merged)
-        return without_params(rebuilt if wanted is None else with_ancestors(rebuilt, wanted))
+        return without_params(rebuilt if targets is None else with_ancestors(rebuilt, targets))
 
-    ran = flow if wanted is None else with_ancestors(flow, wanted)
-    pins = Pins() if only is None else last_results(opened, ran, wanted or (), resume)
+    part = flow if targets is None else with_ancestors(flow, targets)
+    pins = Pins() if only is None else last_results(store, part, targets or (), resume)
     wish = Wish(options.params, read_params_file(options.params_file), pins.run or resume)
-    ran, given = evaluate(ran, opened, wish, executors.local, run_id)
-    origin = stored_run.find_run(opened, resume).run if resume is not None and only is None else None
-    told = RunFacts(
-        run=run_id, store_url=opened.url, values=given.values, tags=tuple(options.tags), origin=origin,
+    part, parameters = evaluate(part, store, wish, executors.local, run_id)
+    origin = stored_run.find_run(store, resume).run if resume is not None and only is None else None
+    run_facts = RunFacts(
+        run=run_id, store_url=store.url, values=parameters.values, tags=tuple(options.tags), origin=origin,
         fresh=pins.steps or chosen, pinned=pins.records, only=only is not None, whole=words is None,
         variables=executors.variables, again=frozenset(find_step(word, flow.steps) for word in options.again),
     )  # fmt: skip
-    return PreparedRun(ran, Lookup(ran, opened, told, given.records), given, understand)
+    return PreparedRun(part, Lookup(part, store, run_facts, parameters.records), parameters, understand)
 
 
-def check_flow(flow: Flow, wanted: Sequence[str] | None = None) -> None:
+def check_flow(flow: Flow, targets: Sequence[str] | None = None) -> None:
     """Raise PlanError for the first finding that keeps a flow from running, with the number of others.
 
-    Of a run up to the `wanted` steps, only what keeps these and their ancestors from running.
+    Of a run up to the `targets`, only what keeps these and their ancestors from running.
     """
     errors = [finding for finding in flow.findings if finding.level == "error"]
-    if wanted is not None and errors:
-        names = {None, *(step.name for step in with_ancestors(flow, wanted).steps)}
+    if targets is not None and errors:
+        names = {None, *(step.name for step in with_ancestors(flow, targets).steps)}
         errors = [finding for finding in errors if finding.step in names]
     if errors and errors[0].code == "missing-name":
         # a cell that does not parse writes nothing: it may well be the reason
@@ -415,10 +413,10 @@ def find_step(word: str, steps: Sequence[Step]) -> str:
 
 def _run_until(runner: Runner, cancel: threading.Event | None) -> None:
     """Run here; `cancel`, when set from elsewhere, stops the run."""
-    done = threading.Event()
+    ended = threading.Event()
 
     def wait() -> None:
-        while not done.wait(0.05):
+        while not ended.wait(0.05):
             if cancel is not None and cancel.is_set():
                 runner.cancel()
                 return
@@ -428,7 +426,7 @@ def _run_until(runner: Runner, cancel: threading.Event | None) -> None:
     try:
         runner.run()
     finally:
-        done.set()
+        ended.set()
     Index(runner.lookup.store.url).add_run(runner.place.folder, runner.drawn)
 
 
@@ -485,13 +483,13 @@ def git_commit(folder: str) -> str:
     if not _in_work_tree(folder):
         return ""
     try:
-        done = subprocess.run(
+        answer = subprocess.run(
             ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty=+"],
             capture_output=True, text=True, timeout=5, check=False,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
 def _in_work_tree(folder: str) -> bool:
