@@ -438,6 +438,7 @@ class Record(Frozen, frozen=True, kw_only=True):
     observations: Observations = Observations()
     changed: tuple[str, ...] = ()  # inputs that it changed in place, or keeps together with what it left
     shares: tuple[str, ...] = ()  # inputs that share objects with what it left
+    same: tuple[str, ...] = ()  # names that it left holding the very objects that it was given under them
     costs: dict[str, float] = {}  # seconds that went to its inputs, to checks and to storing
     stamp: float = 0.0  # its place in the order of records where `created_at` would put it before what its run had seen
 

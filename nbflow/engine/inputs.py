@@ -118,9 +118,9 @@ class _Resolving:
         """Find the names that share objects with an input, as far as they still hold them at this place."""
         # A group holds what was stored together, as its names shared objects then. A name may have got another value
         # since: it still shares them only where the value that it has here comes out of the very same group.
-        for value in list(self.inputs.values()):
+        for value in (*self.inputs.values(), *self.binds.values()):
             for name in value.group.names:
-                if len(value.group.names) == 1 or name in self.inputs or name in self.along:
+                if name in self.inputs or name in self.along:
                     continue
                 binding = Binding(name=name, sources=(), sure=False)
                 other = self._value(binding, self.loops.candidates(self.task, name, self.settled.sizes))
@@ -138,7 +138,30 @@ class _Resolving:
                     binding, self.loops.of_sources(self.task, binding.name, binding.sources, self.settled.sizes)
                 )
                 if value is not None:
-                    self.binds[order, binding.name] = value
+                    self.binds[order, binding.name] = self._as_it_is(binding.name, value)
+
+    def _as_it_is(self, name: str, value: InputValue) -> InputValue:
+        """Return the last version of an object that a definition has bound, as cells since then have changed it."""
+        later: list[Record] = []
+        for candidate in self.loops.candidates(self.task, name, self.settled.sizes):
+            if not self.settled.has(candidate.task):
+                self.waits.add(candidate.task)
+                return value
+            record = self.settled.record(candidate.task) if isinstance(candidate, Candidate) else None
+            if record is None or name not in record.artifacts:
+                continue
+            group = record.artifacts[name].group
+            if group >= 0 and record.groups[group] is value.group:
+                break
+            later.append(record)
+        else:
+            return value
+        for record in reversed(later):
+            artifact = record.artifacts[name]
+            if name not in record.same or artifact.group < 0:
+                break  # from here on the name holds something else, and only the definition has the object
+            value = InputValue(record.groups[artifact.group], artifact, record.step)
+        return value
 
     # Candidates come nearest first, and the first that left the name is where a plain run would have its value from.
     # So one that has not settled ends the search, although one behind it has the name: it may still leave it. One that

@@ -176,7 +176,9 @@ class Lookup:
         if (resolution := self._resolutions.get(task)) is not None:  # what its inputs refer to is found only with them
             orders = resolution.resolved.definitions
             reads |= resolution.resolved.inputs.keys()
-            reads |= {state_of(name) for order in orders for name in self.flow.definitions[order].names}
+            definitions = [self.flow.definitions[order] for order in orders]
+            reads |= {state_of(name) for each in definitions for name in each.names}
+            reads |= {bind.name for each in definitions for bind in each.binds}
         below = step.position > by.position or bool(set(step.scope) & set(by.scope))
         return below and not reads.isdisjoint(names)
 

@@ -65,6 +65,9 @@ def gather(
             needs.changes |= set(definition.free_writes)
             needs.draws |= STATES.intersection(definition.free)
             queue.extend((free, False) for free in definition.free if free not in STATES)
+            # The definition goes on holding the objects that it bound (`def f(x, into=acc)`), so whoever uses it is
+            # given those as cells below have changed them.
+            queue.extend((bind.name, False) for bind in definition.binds)
             queue.extend((hint, False) for hint in defined(definition.hints, writers, position))
             carried = (state_of(name) for name in definition.names if not definition.origins)
             queue.extend((name, False) for name in carried if name in writers)

@@ -200,7 +200,7 @@ class DefinitionVersions:
         for name in names:
             value = namespace.get(name)
             if is_stateful(value) and self.fresh(value) is None:
-                self._fresh[id(value)] = DefinitionState.of(value, self._registry).copied()
+                self._fresh[id(value)] = DefinitionState.of(value, self._registry, namespace).copied()
                 self._held[id(value)] = SetState(value, "", self._fresh[id(value)].prints)
 
     def fresh(self, value: Any) -> DefinitionState | None:

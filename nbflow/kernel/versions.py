@@ -9,6 +9,7 @@ import msgspec
 
 from nbflow.engine.inputs import InputValue
 from nbflow.model import MISSING, Definition, Group, Manifest, Record
+from nbflow.store.serialize.fingerprint import fingerprint
 from nbflow.store.serialize.registry import Registry
 
 _UNCHANGING = (int, float, complex, str, bytes, bool, type(None), type(Ellipsis), range)
@@ -30,6 +31,8 @@ class BoundVersion(msgspec.Struct, frozen=True):
     step: str = ""
     definition: str = ""
     binds: Mapping[str, str] = msgspec.field(default_factory=dict)  # data that a definition read -> content id
+    # the same -> the object that it was, and how that looked
+    bound: Mapping[str, tuple[Any, str | None]] = msgspec.field(default_factory=dict)
     seen: int = 0
 
 
@@ -37,11 +40,11 @@ class Ledger:
     """What is known about the names in the one namespace; unknown is the default, and is never wrong."""
 
     def __init__(
-        self, namespace: dict[str, Any], registry: Registry, fingerprint: Callable[[Group, Mapping[str, Any]], bool]
+        self, namespace: dict[str, Any], registry: Registry, same: Callable[[Group, Mapping[str, Any]], bool]
     ) -> None:
         self.namespace = namespace
         self.registry = registry
-        self._same = fingerprint
+        self._same = same
         self._entries: dict[str, BoundVersion] = {}
         self._serial = 0
         self._clock = 0
@@ -81,8 +84,16 @@ class Ledger:
             else:
                 self.bind_value(name, value, InputValue(record.groups[artifact.group], artifact, record.step))
 
-    def bind_definition(self, definition_id: str, names: Iterable[str], binds: Mapping[str, str] | None = None) -> None:
-        """Note a definition that was just executed or replayed; the same object bound again stays as old as it was."""
+    def bind_definition(
+        self, definition_id: str, names: Iterable[str], binds: Mapping[str, str] | None = None,
+        bound: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Note a definition that was just executed or replayed; the same object bound again stays as old as it was.
+
+        `bound` are the objects that it has read, those of the namespace where they are not given.
+        """
+        objects = bound if bound is not None else {n: self.namespace[n] for n in binds or () if n in self.namespace}
+        looks = {n: (each, fingerprint(each, self.registry)) for n, each in objects.items() if names}
         for name in names:
             value = self.namespace.get(name, MISSING)
             if value is MISSING:
@@ -92,7 +103,7 @@ class Ledger:
                 continue
             self._serial += 1
             self._entries[name] = BoundVersion(
-                value=value, serial=self._serial, definition=definition_id, binds=dict(binds or {})
+                value=value, serial=self._serial, definition=definition_id, binds=dict(binds or {}), bound=looks
             )
 
     # ------------------------------------------------------------ what is asked
@@ -125,8 +136,14 @@ class Ledger:
         entries = [self._entry(name) for name in names]
         return all(entry is not None and entry.definition == definition_id for entry in entries)
 
-    def is_live(self, definition: Definition, requires: Iterable[Definition], binds: Mapping[str, str]) -> bool:
-        """Return whether a definition's names hold what it defines, made from what it asks for."""
+    def is_live(
+        self, definition: Definition, requires: Iterable[Definition], binds: Mapping[str, str],
+        given: Collection[str] = (),
+    ) -> bool:  # fmt: skip
+        """Return whether a definition's names hold what it defines, made from what it asks for.
+
+        Data that a task is `given` beside it has to be the very object that the definition holds.
+        """
         entries = [self._entry(name) for name in definition.names]
         # A function holds the objects that its cell found, as decorators, defaults or base classes. It is the one of
         # the document only if these were bound before it: what was bound since then is not in it.
@@ -134,12 +151,29 @@ class Ledger:
         if not definition.names or len(own) != len(entries):
             return False
         oldest = min(entry.serial for entry in own)
-        if any(dict(entry.binds) != dict(binds) for entry in own):
+        looks = ((entry, name, content) for entry in own for name, content in binds.items())
+        if not all(self._binds(entry, name, content, alone=name not in given) for entry, name, content in looks):
             return False
         newest = [
             entry.serial for other in requires for name in other.names if (entry := self._entry(name)) is not None
         ]
         return all(serial <= oldest for serial in newest)
+
+    def _binds(self, entry: BoundVersion, name: str, content: str, *, alone: bool) -> bool:
+        """Return whether a definition has bound this version of a name: as it was then, or changed in place since.
+
+        `alone`: nobody else is given it, so that another object would do that is the same.
+        """
+        if name not in entry.binds:
+            return False
+        value, mark = entry.bound.get(name, (MISSING, None))
+        if value is not MISSING and self.namespace.get(name, MISSING) is value:
+            return self.verified(name) == content
+        if entry.binds[name] != content:
+            return False
+        if value is MISSING or is_unchanging(value):
+            return True
+        return alone and mark is not None and fingerprint(value, self.registry) == mark
 
     def current(self, wanted: Mapping[str, InputValue]) -> dict[str, Any]:
         """Return those of the names and stored values that a task asks for which the namespace holds, unchanged.

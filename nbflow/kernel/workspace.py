@@ -243,7 +243,9 @@ class Knowledge:
                 # below it all its names are defined again: only values that are kept refer to it
                 in_force = self.registry.has(statement.id)
             else:
-                in_force = self.ledger.is_live(definition, requires, content_ids(spec, statement))
+                given = {*spec.inputs.values(), *spec.along.values()}
+                shared = {name for name, ref in statement.binds.items() if ref in given}
+                in_force = self.ledger.is_live(definition, requires, content_ids(spec, statement), shared)
             if in_force and not stale & set(definition.requires):
                 live.add(place_of(statement))
             else:
@@ -268,7 +270,8 @@ class Knowledge:
         ledger.code_ran()
         self.know_loaded(task)
         for statement, values in task.replayed:
-            self.know_replayed(statement, content_ids(task.spec, statement), values)
+            bound = {name: task.inputs.value(ref) for name, ref in statement.binds.items()}
+            self.know_replayed(statement, content_ids(task.spec, statement), values, bound)
         ledger.sweep()
         ledger.forget(task.spec.writes)
         for statement in task.spec.own:
@@ -303,10 +306,13 @@ class Knowledge:
                 self.ledger.bind_value(name, value, InputValue(group, as_artifact(group, ref.name), ""), touched=True)
                 self.waiting.drop([name])
 
-    def know_replayed(self, statement: Replay, binds: Mapping[str, str], made: Mapping[str, Any] | None = None) -> None:
+    def know_replayed(
+        self, statement: Replay, binds: Mapping[str, str], made: Mapping[str, Any] | None = None,
+        bound: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         """Note a definition or set-up statement that was just executed with these data; what it `made` counts."""
         there = [n for n in statement.names if made is None or self.ip.user_ns.get(n, MISSING) is made.get(n)]
-        self.ledger.bind_definition(statement.id, there, binds)
+        self.ledger.bind_definition(statement.id, there, binds, bound)
         self.waiting.drop(there)
 
     def absorb(self, run: FlowRun) -> None:

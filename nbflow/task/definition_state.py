@@ -38,21 +38,30 @@ class DefinitionState(msgspec.Struct, frozen=True):
     value: Any
     attributes: Mapping[str, Any]
     prints: Mapping[str, str | None]
+    data: tuple[Any, ...] = ()  # objects on it that are those of names too: their versions go by these
 
     @classmethod
-    def of(cls, value: Any, registry: Registry) -> DefinitionState:
-        """Return how a class or function is now, with the very objects that stand on it."""
-        return cls(value, _attributes(value), prints_of(value, registry))
+    def of(
+        cls, value: Any, registry: Registry, namespace: Mapping[str, Any] = types.MappingProxyType({})
+    ) -> DefinitionState:
+        """Return how a class or function is now, with the very objects that stand on it and what names hold of them."""
+        attributes = _attributes(value)
+        parts = [*attributes.values(), *attributes.get("()defaults", ()), *attributes.get("()kwdefaults", {}).values()]
+        held = {id(each) for each in namespace.values()}
+        data = tuple(each for each in parts if id(each) in held and not is_a(each, (*METHODS, *FIXED)))
+        return cls(value, attributes, prints_of(value, registry), data)
 
     def copied(self) -> DefinitionState:
-        """Return the same with copies of what can change in place, as far as it can be copied."""
-        return msgspec.structs.replace(self, attributes={key: _copied(each) for key, each in self.attributes.items()})
+        """Return the same with copies of what can change in place, as far as it can be copied, data as it is."""
+        data = {id(each): each for each in self.data}
+        copies = {key: _copied(each, data) for key, each in self.attributes.items()}
+        return msgspec.structs.replace(self, attributes=copies)
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: Any, data: Mapping[int, Any]) -> Any:
     if is_a(value, (*METHODS, *FIXED)):
         return value
-    return answered(lambda: copy.deepcopy(value), value)  # what cannot be copied stays what it is
+    return answered(lambda: copy.deepcopy(value, {**data}), value)  # what cannot be copied stays what it is
 
 
 def reset(value: Any, state: DefinitionState) -> None:

@@ -136,6 +136,7 @@ class Left(msgspec.Struct, frozen=True):
     changed: frozenset[str] = frozenset()  # inputs changed in place, or stored with what shares objects with them
     joined: Mapping[str, Any] = msgspec.field(default_factory=dict)  # the latter
     shares: frozenset[str] = frozenset()  # inputs that share objects with what is left
+    same: frozenset[str] = frozenset()  # names that hold the very objects that the task was given under them
     facts: Mapping[str, Any] = msgspec.field(default_factory=dict)  # of its record: `skipped`, `until`, `caught`
 
 
@@ -230,11 +231,11 @@ class Stages:
             touched = self._inputs.compare()
             if self.module_state:
                 self.findings += module_state.changes(self.module_state, self.modules(), spec, self.registry)
-            shared = self._shared_changes(touched)
+            effects = self._effects()
+            shared = self._shared_changes(touched, effects)
             shared |= self._changed_beside(touched)
         # a name that holds something else by now is a write like others; whoever shares its object is found by that
         changed = {name for name in touched if namespace.get(name, MISSING) is self.before[name]} | shared.keys()
-        effects = self._effects()
         changed |= effects.keys()
         outputs = results.outputs_of(spec, self.before, namespace, changed)
         changed |= outputs.keys() - {*spec.writes}  # bound in a way that the text does not show
@@ -251,7 +252,16 @@ class Stages:
             values=values, dumped=self._storable(together.dumped), unbound=unbound,
             changed=frozenset({*changed} | together.joined), shares=together.shares,
             joined={name: beside[name] for name in together.joined},
+            same=frozenset(
+                name for name, value in (*values.items(), *((name, beside[name]) for name in together.joined))
+                if self._is_given(name, value)
+            ),
         )  # fmt: skip
+
+    def _is_given(self, name: str, value: Any) -> bool:
+        """Return whether a value is the very object that the task was given under a name."""
+        ref = self.spec.inputs.get(name) or self.spec.along.get(name)
+        return ref is not None and self.values.value(ref) is value
 
     def skipped(self, condition: str) -> Left:
         """Return what a condition leaves that does not hold: of a loop its variable, which the rest may read."""
@@ -284,25 +294,31 @@ class Stages:
         value = self.namespace.get(name, MISSING)
         return value is not MISSING and value is not self.before.get(name, MISSING)
 
-    def _shared_changes(self, changed: Collection[str]) -> dict[str, Any]:
+    def _shared_changes(self, changed: Collection[str], effects: Mapping[str, Any]) -> dict[str, Any]:
         """Return names that share objects with an input that was changed in place, and changed with it.
 
-        A step that only knows `guests` may change the list that is `everyone` too: both have a new version then.
+        A step that only knows `guests` may change the list that is `everyone` too: both have a new version then. So may
+        one that calls a function whose default that list is.
         """
         spec, namespace = self.spec, self.namespace
-        values: dict[str, Any] = {}
+        inputs: dict[int, list[str]] = {}  # group -> inputs of it that the cell may have changed
         for name, ref in spec.inputs.items():
-            if name not in changed and name not in spec.writes:
-                continue
-            for other, along in spec.along.items():
-                if along.group != ref.group or self._is_bound(other) or other in values:
-                    continue  # it shares nothing, or the cell has bound it
-                value = self.values.value(along)
-                # Artists refer to each other, axes to their figure: one that was changed has changed the others. What
-                # the step writes counts as changed too; anything else is compared with what was stored.
-                together = holds_artists(value) and holds_artists(namespace.get(name))
-                if together or other in spec.writes or not self._is_as_stored(other, value, ref.group):
-                    values[other] = value
+            if name in changed or name in spec.writes:
+                inputs.setdefault(ref.group, []).append(name)
+        if any(owner_of(name) is not None for name in effects):
+            for statement in spec.replay:
+                for ref in statement.binds.values():
+                    inputs.setdefault(ref.group, [])
+        values: dict[str, Any] = {}
+        for other, along in spec.along.items():
+            if along.group not in inputs or self._is_bound(other):
+                continue  # it shares nothing, or the cell has bound it
+            value = self.values.value(along)
+            # Artists refer to each other, axes to their figure: one that was changed has changed the others. What
+            # the step writes counts as changed too; anything else is compared with what was stored.
+            together = holds_artists(value) and any(holds_artists(namespace.get(n)) for n in inputs[along.group])
+            if together or other in spec.writes or not self._is_as_stored(other, value, along.group):
+                values[other] = value
         return values
 
     def _changed_beside(self, changed: Collection[str]) -> dict[str, Any]:
@@ -361,6 +377,7 @@ class Stages:
             format=FORMAT, key=spec.key, execution=spec.execution, flow=spec.flow, run=spec.run, step=spec.step,
             index=spec.index, turn=spec.turn, attempt=spec.attempt, created_at=self.created_at, elapsed=self.elapsed,
             source=spec.source, parts=spec.parts, groups=groups, artifacts=artifacts, unbound=left.unbound,
-            changed=tuple(sorted(left.changed)), shares=tuple(sorted(left.shares)), costs=self.costs.rounded(),
+            changed=tuple(sorted(left.changed)), shares=tuple(sorted(left.shares)), same=tuple(sorted(left.same)),
+            costs=self.costs.rounded(),
             observations=observations, stamp=records.stamp_after(self.created_at, spec.seen), **left.facts, **shown,
         )  # fmt: skip

@@ -112,6 +112,18 @@ NOTEBOOKS: dict[str, Lanes] = {
         "hidden": "%%step hidden\ngetattr(inner, 'append')(3)\nexec('inner = [9]')\nprint('hidden')",
         "see": "%%step see\nprint(ys, keep, list(same[0].columns), len(df), old_p, old_q, p, q, inner, stays)",
     }),
+    "definitions that hold data": Lanes({
+        "top": "import numpy as np",
+        "make": "%%step make\nrows, acc, buf, gone = [], [], [], []\nrng = np.random.default_rng(0)\nprint(rows)",
+        "def": "class Repo:\n    rows = rows\n    def add(self, x):\n        self.rows.append(x)\n\n"
+               "def push(x, into=acc):\n    into.append(x)\n    return len(into)\n\ndef put(x, *, to=buf):\n    to.append(x)\n\n"
+               "def noise(rng=rng):\n    return round(float(rng.normal()), 6)",
+        "names": "%%step names\nacc.append(10)\nrows.append(0)\nalias = buf\nprint(acc, rows)",
+        "use": "%%step use\nrepo = Repo()\nrepo.add(1)\nput(3)\nprint(push(2), noise())",
+        "more": "%%step more\nalias.append(4)\nacc.append(11)\nacc = ['new']\nprint(round(float(rng.normal()), 6), acc)",
+        "again": "%%step again\nput(5)\nprint(push(6), noise(), Repo.rows, repo.rows)",
+        "see": "%%step see\nprint(rows, acc, buf, alias, round(float(rng.normal()), 6))",
+    }),
     "many objects of a class": Lanes({
         "def": "from functools import cached_property\nclass Item:\n    def __init__(self, n):\n        self.n, self.seen, self.pad = n, 0, 'x' * 40\n"
                "    @property\n    def value(self):\n        self.seen += 1\n        return self.n\n"
