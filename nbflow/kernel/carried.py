@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -185,6 +186,7 @@ class SetState(msgspec.Struct, frozen=True):
     value: Any
     content_id: str
     prints: Mapping[str, str | None]
+    keys: Mapping[str, Any] = MappingProxyType({})  # the state that stands in the store, by its keys
 
 
 class DefinitionVersions:
@@ -216,22 +218,43 @@ class DefinitionVersions:
             and prints_of(value, self._registry) == entry.prints
         )  # fmt: skip
 
-    def bind(self, value: Any, content_id: str) -> None:
-        """Take down that a class or function has this version now."""
+    def bind(self, value: Any, content_id: str, state: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Take down that a class or function has this version now, which stands in the store as `state`."""
         if is_stateful(value):
-            self._held[id(value)] = SetState(value, content_id, prints_of(value, self._registry))
+            keys = {"set": tuple(state.get("set", ())), "gone": state.get("gone", [])}
+            self._held[id(value)] = SetState(value, content_id, prints_of(value, self._registry), keys)
 
-    def switch(self, value: Any, content_id: str, state: Callable[[], Mapping[str, Any]]) -> Callable[[], None] | None:
-        """Give a class or function a version of what cells set on it; return what puts back a later one."""
+    def keep(self, value: Any, content_id: str, state: Mapping[str, Any]) -> None:
+        """Take down that a class or function is as a task has left it, where it is the one that the task had."""
+        if is_stateful(value):
+            now = DefinitionState.of(value, self._registry).attributes
+            if all(now.get(key, MISSING) is each for key, each in state.get("set", {}).items()):
+                self.bind(value, content_id, state)
+
+    def state(self, value: Any, content_id: str) -> Any:
+        """Return what cells have set on a class or function where that is this version, else MISSING."""
+        if not self.holds(value, content_id):
+            return MISSING
+        keys, now = self._held[id(value)].keys, DefinitionState.of(value, self._registry).attributes
+        return {"set": {key: now[key] for key in keys.get("set", ()) if key in now}, "gone": keys.get("gone", [])}
+
+    def switch(
+        self, value: Any, content_id: str, state: Callable[[], Mapping[str, Any]], *, anew: bool = False
+    ) -> Callable[[], None] | None:
+        """Give a class or function a version of what cells set on it; return what puts back a later one.
+
+        `anew`: with the objects of `state` also where it has that version, as others are given the same objects.
+        """
         self.see(["it"], {"it": value})
-        if self.holds(value, content_id):
+        if not anew and self.holds(value, content_id):
             return None
         fresh, held = self._fresh[id(value)], self._held[id(value)]
         had = DefinitionState.of(value, self._registry)
         reset(value, fresh.copied())
-        if content_id:
-            put_state(value, state())
-        self.bind(value, content_id)
+        marks = state() if content_id else {}
+        if marks:
+            put_state(value, marks)
+        self.bind(value, content_id, marks)
         bound = self._held[id(value)]
         if had.prints == fresh.prints:
             return None

@@ -10,7 +10,8 @@ from nbflow.engine.keys import as_replay
 from nbflow.flow.scope import gather
 from nbflow.kernel.task import Kernel, execute
 from nbflow.kernel.versions import Ledger
-from nbflow.model import Cell, Definition, Flow
+from nbflow.model import Cell, Definition, Flow, Manifest
+from nbflow.store import artifacts
 from nbflow.task import random_state, replay
 from nbflow.task.definition_state import is_stateful
 
@@ -46,16 +47,18 @@ class Waiting:
 
         What travels beside the names is put where it belongs at once.
         """
-        current = self.ledger.current(values)
+        current = self.ledger.current({n: value for n, value in values.items() if not n.startswith("<")})
         for name, value in values.items():
             if name.startswith("<"):
-                self._put(name, value)
                 continue
             self.drop([name])
             if name in current:
                 continue
             self.ip.user_ns.pop(name, None)
             self._values[name] = value
+        for name, value in values.items():  # last: names that share objects with it are bound along with it
+            if name.startswith("<"):
+                self._put(name, value)
 
     def _put(self, name: str, stored: InputValue) -> None:
         """Put random states, and what steps have set in the process and on definitions, in force from now on."""
@@ -75,8 +78,22 @@ class Waiting:
         value = self.ip.user_ns.get(name)
         if name in self._states and is_stateful(value):
             stored, of = self._states.pop(name), state_of(name)
-            content = stored.artifact.content_id
-            self.kernel.definitions.switch(value, content, lambda: self.kernel.load(stored.group, frozenset({of}))[of])
+            content, group = stored.artifact.content_id, stored.group
+            definitions = self.kernel.definitions
+            if len(group.names) == 1:
+                definitions.switch(value, content, lambda: self.kernel.load(group, frozenset({of}))[of])
+                return
+            loaded = self.kernel.load(group, frozenset(group.names))
+            definitions.switch(value, content, lambda: loaded[of], anew=True)
+            for each, other in loaded.items():
+                content = artifacts.content_id(group, each)
+                waiting = self._values.get(each)
+                held = waiting.artifact.content_id if waiting is not None else self.ledger.content_of(each)
+                if owner_of(each) is None and held == content:
+                    self._values.pop(each, None)
+                    self.ip.user_ns[each] = other
+                    artifact = Manifest(name=each, type="", group=0, content_id=content)
+                    self.ledger.bind_value(each, other, InputValue(group, artifact, stored.step))
 
     def add_definition(self, definition: Definition) -> None:
         """Let a definition be replayed when its names are read, where the namespace has none of that name."""

@@ -39,6 +39,7 @@ class ScratchTrace(msgspec.Struct):
     started: float = msgspec.field(default_factory=time.perf_counter)
     elapsed: float = 0.0
     values: dict[str, tuple[Any, str | None]] = msgspec.field(default_factory=dict)  # name -> value and its fingerprint
+    same: frozenset[str] = frozenset()  # names that hold the objects that they held before it
     observations: Observations = msgspec.field(default_factory=Observations)
     record: Record | None = None
 
@@ -114,6 +115,7 @@ class Scratch:
             if value is MISSING or name.startswith("_") or is_own(name) or is_a(value, types.ModuleType):
                 continue
             trace.values[name] = (value, self._mark(value))
+        trace.same = frozenset(trace.values.keys() - changed)
         self._traces[cell.id] = trace
         self._by_number[trace.number] = trace
 

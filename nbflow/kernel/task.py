@@ -10,10 +10,12 @@ import sys
 import time
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Protocol
 
 import msgspec
 
+from nbflow.analysis.effects import owner_of, state_of
 from nbflow.errors import TaskError
 from nbflow.kernel.carried import DefinitionVersions, Place, ProcessVersions, place_of, switch_random, wanted_states
 from nbflow.kernel.namespace import Aside
@@ -109,6 +111,10 @@ class PlainTrace(Protocol):
     def observations(self) -> Observations:
         """What it was seen to depend on."""
 
+    @property
+    def same(self) -> frozenset[str]:
+        """Which of the names that it may have changed hold the objects that they held before it."""
+
 
 class LiveInputs:
     """A kernel task's inputs: the user's own objects where they are what the plan asks for, else loaded."""
@@ -158,6 +164,7 @@ class KernelTask:
         self._skipped: str | None = None  # the condition that does not hold
         self._last: bool | None = None  # what its --until came to
         self._foreign: tuple[str, ...] = ()
+        self._live: AbstractSet[str] = frozenset()  # inputs, and what shares objects with them, that were there
 
     @property
     def identity(self) -> TaskId:
@@ -182,6 +189,7 @@ class KernelTask:
             names = {name for statement in live for name in (*statement.names, *results.star_names(statement.source))}
             self.aside.take(names | before.values.keys())
         self.inputs.use(before.values)
+        self._live = before.values.keys()
         self.stages.others = before.others
         self.bring_process()  # imports look where the cells above have said
         if self._replay_all(before.live):
@@ -309,7 +317,12 @@ class KernelTask:
         """Set on a class or function what earlier cells have set on it."""
         value = self.namespace.get(name)
         if is_stateful(value):
-            self._undo(self.kernel.definitions.switch(value, wanted_states(self.spec)[name], lambda: state))
+            spec = self.spec
+            group = spec.inputs[state_of(name)].group
+            refs = (*spec.inputs.items(), *spec.along.items())
+            beside = {each for each, ref in refs if ref.group == group and owner_of(each) is None}
+            anew = not beside <= self._live
+            self._undo(self.kernel.definitions.switch(value, wanted_states(spec)[name], lambda: state, anew=anew))
 
     # ------------------------------------------------------------ replay
 
@@ -407,7 +420,8 @@ class KernelTask:
         """Return what a past execution of a plain cell left: values, and inputs that the namespace still has."""
         stage = self.stages
         stage.created_at, stage.elapsed, self.observations = trace.began, trace.elapsed, trace.observations
-        return stage.taken_apart(values, {n: v for n, v in held.items() if n not in values and not is_fixed(v)})
+        left = stage.taken_apart(values, {n: v for n, v in held.items() if n not in values and not is_fixed(v)})
+        return msgspec.structs.replace(left, same=(trace.same | left.joined.keys()) & self.spec.inputs.keys())
 
     def record(self, left: Left, groups: tuple[Group, ...], found: dict[str, Manifest], **shown: Any) -> Record:
         """Return the execution's record: what the cell left, as it was stored, and what it showed."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from nbflow.analysis.effects import owner_of
 from nbflow.engine.inputs import InputValue
 from nbflow.model import MISSING, Definition, Group, Manifest, Record
 from nbflow.store.serialize.fingerprint import fingerprint
@@ -40,11 +41,17 @@ class Ledger:
     """What is known about the names in the one namespace; unknown is the default, and is never wrong."""
 
     def __init__(
-        self, namespace: dict[str, Any], registry: Registry, same: Callable[[Group, Mapping[str, Any]], bool]
+        self,
+        namespace: dict[str, Any],
+        registry: Registry,
+        same: Callable[[Group, Mapping[str, Any]], bool],
+        state: Callable[[Group, str], Any] = lambda _, __: MISSING,
     ) -> None:
+        """Know nothing yet; `state` says what cells have set on the definition that a group's name stands for."""
         self.namespace = namespace
         self.registry = registry
         self._same = same
+        self._state = state
         self._entries: dict[str, BoundVersion] = {}
         self._serial = 0
         self._clock = 0
@@ -208,16 +215,21 @@ class Ledger:
 
     def _unchanged(self, names: Collection[str], wanted: Mapping[str, InputValue]) -> bool:
         entries = {name: self._entries[name] for name in names}
-        if all(entry.seen == self._clock or is_unchanging(entry.value) for entry in entries.values()):
-            return True
         group = wanted[next(iter(names))].group
-        members = {name: self._entry(name) for name in group.names}
+        apart = all(owner_of(name) is None for name in group.names)
+        if apart and all(entry.seen == self._clock or is_unchanging(entry.value) for entry in entries.values()):
+            return True
         alive = {
             name: entry.value
-            for name, entry in members.items()
-            if entry is not None and entry.group is not None and entry.group.id == group.id
+            for name in group.names
+            if (entry := self._entry(name)) is not None and entry.group is not None and entry.group.id == group.id
         }
-        if len(alive) != len(members) or not self._same(group, alive):
+        # What a class or function keeps is part of the group where it shares objects with these names. It may hold
+        # that version and yet other objects, so such a group is looked at each time.
+        states = {name: self._state(group, name) for name in group.names if owner_of(name) is not None}
+        if len(alive) + len(states) != len(group.names) or any(each is MISSING for each in states.values()):
+            return False
+        if not self._same(group, alive | states):
             return False
         for name in alive:
             entry = self._entries[name]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from nbflow.analysis.effects import owner_of
+from nbflow.analysis.effects import owner_of, state_of
 from nbflow.engine import facts
 from nbflow.engine.events import Decision
 from nbflow.engine.inputs import InputValue
@@ -55,7 +55,7 @@ class Knowledge:
         self.document = document
         self.registry = registry
         self.recorder = recorder
-        self.ledger = Ledger(ip.user_ns, registry, self._same_content)
+        self.ledger = Ledger(ip.user_ns, registry, self._same_content, self._state)
         self.kernel = Kernel(ip, registry, self.load)
         self.waiting = Waiting(self.kernel, self.ledger, self.flow)
         self.scratch = Scratch(ip.user_ns, self.ledger, registry)
@@ -177,7 +177,7 @@ class Knowledge:
         self.failed.discard(record.step)
         for name, artifact in record.artifacts.items():
             if (owner := owner_of(name)) is not None:
-                self.kernel.definitions.bind(self.ip.user_ns.get(owner), artifact.content_id)
+                self.kernel.definitions.keep(self.ip.user_ns.get(owner), artifact.content_id, values.get(name, {}))
         if self._upstream is not None:
             self._upstream.executed(record)
         self.ledger.bind_record(record, values)
@@ -199,6 +199,11 @@ class Knowledge:
         for finding in new:
             self.journal().find(finding)
             print("\n".join(table.finding_text(finding)), file=sys.stderr)
+
+    def _state(self, group: Group, name: str) -> Any:
+        """Return what cells have set on a definition where that is still what a stored group holds of it."""
+        value = self.ip.user_ns.get(owner_of(name) or "")
+        return self.kernel.definitions.state(value, artifacts.content_id(group, name))
 
     def _same_content(self, group: Group, values: Mapping[str, Any]) -> bool:
         """Return whether the objects that a stored group's names hold now would be stored as the same bytes."""
@@ -250,17 +255,30 @@ class Knowledge:
                 live.add(place_of(statement))
             else:
                 stale.add(definition.order)
-        replayed = {s.id for s in spec.replay if s.kind == "definition" and place_of(s) not in live}
+        anew = [s for s in spec.replay if s.kind == "definition" and place_of(s) not in live]
+        replayed = {statement.id for statement in anew}
+        states = {state_of(name) for statement in anew for name in statement.names}
         usable = {}
         for name, ref in (*spec.inputs.items(), *spec.along.items()):
             group = spec.groups[ref.group]
+            if owner_of(name) is not None or not states.isdisjoint(group.names):
+                continue
             if not replayed & {each.id for each in group.definitions}:
                 usable[name] = InputValue(group, as_artifact(group, ref.name), "")
         others = {
             name: entry.value for name, entry in self.ledger.names().items()
             if entry.group is not None and name not in usable and name not in spec.inputs
         }  # fmt: skip
-        return Before(live=live, values=self.ledger.current(usable), others=others)
+        values = self.ledger.current(usable)
+        for name, ref in spec.along.items():  # what definitions keep that share objects with names that are there
+            group = spec.groups[ref.group]
+            if owner_of(name) is None or values.keys().isdisjoint(group.names):
+                continue
+            if (state := self._state(group, name)) is not MISSING:
+                values[name] = state
+            else:
+                values = {each: value for each, value in values.items() if each not in group.names}
+        return Before(live=live, values=values, others=others)
 
     # ------------------------------------------------------------ what was executed
 

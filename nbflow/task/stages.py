@@ -241,7 +241,10 @@ class Stages:
         changed |= outputs.keys() - {*spec.writes}  # bound in a way that the text does not show
         values = {**shared, **outputs, **effects}
         with self.costs.of("storing"), hold():
-            return self.taken_apart(values, self._beside(values), changed)
+            left = self.taken_apart(values, self._beside(values), changed)
+        return msgspec.structs.replace(
+            left, same=frozenset(n for n, v in (*values.items(), *left.joined.items()) if self._is_given(n, v))
+        )
 
     def taken_apart(self, values: Mapping[str, Any], beside: Mapping[str, Any], changed: Collection[str] = ()) -> Left:
         """Return values as they will be stored, with those `beside` them that they share objects with."""
@@ -252,10 +255,6 @@ class Stages:
             values=values, dumped=self._storable(together.dumped), unbound=unbound,
             changed=frozenset({*changed} | together.joined), shares=together.shares,
             joined={name: beside[name] for name in together.joined},
-            same=frozenset(
-                name for name, value in (*values.items(), *((name, beside[name]) for name in together.joined))
-                if self._is_given(name, value)
-            ),
         )  # fmt: skip
 
     def _is_given(self, name: str, value: Any) -> bool:

@@ -343,3 +343,23 @@ def test_what_saw_another_order_of_a_set_counts_in_this_kernel_alone(start: Star
     assert kernel.value("place") != "0"
     kernel.execute("%flow status")  # stored
     assert nbflow.run(kernel.notebook.path)["place"].task.data.place == 0
+
+
+HELD = {
+    "make": "%%step make\nrows = []",
+    "def": "class Repo:\n    rows = rows\n\n    def add(self, x):\n        self.rows.append(x)",
+    "use": "%%step use\nrepo = Repo()\nrepo.add(1)",
+    "plain": "rows.append('plain')",
+    "again": "%%step again\nprint(Repo.rows, repo.rows, rows)",
+}
+
+
+@pytest.mark.parametrize("first", ["", "%flow run"], ids=["by hand", "after a run"])
+def test_a_plain_cell_changes_what_a_class_holds(start: Start, first: str) -> None:
+    kernel = start(HELD)
+    if first:
+        assert kernel.execute(first, timeout=120).status == "ok"
+    for _ in range(2):
+        shown = kernel.ok(*HELD)
+        assert "[1, 'plain'] [1, 'plain'] [1, 'plain']\n" in shown.stdout
+        assert "as another cell has left it" not in shown.stderr
