@@ -273,6 +273,7 @@ class Step(Frozen, frozen=True, kw_only=True):
     label: str = ""  # as people read it: the step's name, or `cell 3: df`
     joins: Joins = ""
     affects: tuple[str, ...] = ()  # steps that read what this plain cell may change, where it joins for that
+    together: tuple[str, ...] = ()  # the steps that one process runs with it, itself too, in document order
 
 
 class Writer(Frozen, frozen=True, kw_only=True):
@@ -441,6 +442,7 @@ class Record(Frozen, frozen=True, kw_only=True):
     same: tuple[str, ...] = ()  # names that it left holding the very objects that it was given under them
     costs: dict[str, float] = {}  # seconds that went to its inputs, to checks and to storing
     stamp: float = 0.0  # its place in the order of records where `created_at` would put it before what its run had seen
+    together: tuple[str, ...] = ()  # the steps that ran in its process with it
 
     @property
     def order(self) -> tuple[float, str]:
@@ -526,6 +528,10 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     is_flow: bool = True  # False: a cell run by hand
     home: str = ""  # the run's folder in the store
     seen: float = 0.0  # the newest place in the order of records that was known of its key
+    then: tuple[TaskSpec, ...] = ()  # tasks that its process runs after it
+    live: tuple[str, ...] = ()  # names that it reads as the tasks before it in its process left them
+    hidden: tuple[str, ...] = ()  # names of those tasks that have another value at its place
+    together: tuple[str, ...] = ()  # the steps that its process runs, its own too
 
 
 class TaskFailure(Frozen, frozen=True, kw_only=True):
@@ -554,6 +560,8 @@ class TaskResult(Frozen, frozen=True, kw_only=True):
     elapsed: float = 0.0
     observations: Observations = Observations()
     findings: tuple[Finding, ...] = ()
+    unstored: dict[str, str] = {}  # names that other steps need and that could not be stored, with why
+    then: tuple[TaskResult, ...] = ()  # of the tasks that its process ran after it, as far as it came
 
 
 class Started(Frozen, frozen=True, kw_only=True, tag="started"):
@@ -561,6 +569,7 @@ class Started(Frozen, frozen=True, kw_only=True, tag="started"):
 
     pid: int
     at: float
+    step: str = ""  # where it is one that the process runs after the task's own
 
 
 class Output(Frozen, frozen=True, kw_only=True, tag="output"):
@@ -568,6 +577,7 @@ class Output(Frozen, frozen=True, kw_only=True, tag="output"):
 
     output: dict[str, Any]
     at: float = 0.0
+    step: str = ""  # as for Started
 
 
 class Ended(Frozen, frozen=True, kw_only=True, tag="ended"):

@@ -31,7 +31,7 @@ class Decision(msgspec.Struct, frozen=True):
 
     task: TaskId
     at: float
-    action: Literal["run", "reuse", "done", "skip", "fail", "wait", "settle"]
+    action: Literal["run", "reuse", "done", "caught", "skip", "fail", "wait", "settle"]
     key: str = ""
     execution: str = ""
     reused_from: str | None = None

@@ -42,6 +42,8 @@ class Resolved(msgspec.Struct, frozen=True):
     waits: tuple[TaskId, ...] = ()
     failure: TaskFailure | None = None
     skip: str | None = None  # why: a name that it surely reads was left by nobody, as its maker was skipped or caught
+    # names that it finds in its process as a task before it there left them -> that execution, where it is known
+    live: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 class SettledTasks(msgspec.Struct, frozen=True):
@@ -50,6 +52,8 @@ class SettledTasks(msgspec.Struct, frozen=True):
     has: Callable[[TaskId], bool]
     record: Callable[[TaskId], Record | None]  # None where it was skipped or failed
     sizes: Sizes
+    together: frozenset[TaskId] = frozenset()  # tasks that the same process runs: what they leave need not be stored
+    held: Callable[[Record, str], bool] | None = None  # by hand: whether the kernel has what an execution left
 
 
 def resolve(
@@ -87,6 +91,7 @@ def resolve(
         waits=tuple(sorted(finding.waits, key=lambda need: (need.step, need.index, need.part))),
         failure=finding.failure or (finding.missing if finding.skip is None else None),
         skip=finding.skip,
+        live=dict(sorted(finding.live.items())),
     )
 
 
@@ -103,6 +108,8 @@ class _Resolving:
         self.definitions: set[int] = set()
         self.again: set[int] = set()  # of this very cell: values of an earlier turn or item refer to them
         self.waits: set[TaskId] = set()
+        self.live: dict[str, str] = {}
+        self.makers: set[str] = set()  # of those: what they hold may read whatever their cells read
         self.failure: TaskFailure | None = None
         self.skip: str | None = None
         self.missing: TaskFailure | None = None  # what it surely reads, and nobody left
@@ -171,6 +178,12 @@ class _Resolving:
         excuse = ""  # why one that would have left the name did not come to it
         silent: dict[str, None] = {}  # steps that ran to their end and left no such name
         for candidate in candidates:
+            if isinstance(candidate, Candidate) and candidate.task in self.settled.together:
+                self.live[binding.name] = ""
+                self.makers.add(candidate.task.step)
+                if candidate.sure:
+                    return None
+                continue  # where it leaves none, the process has that of the next candidate
             if not self.settled.has(candidate.task):
                 self.waits.add(candidate.task)
                 return None
@@ -184,13 +197,17 @@ class _Resolving:
                     silent[candidate.task.step] = None
                 continue
             artifact = record.artifacts[binding.name]
+            if artifact.group < 0 and self.settled.held is not None and self.settled.held(record, binding.name):
+                self.live[binding.name] = record.execution
+                self.makers.add(candidate.task.step)
+                return None
             if artifact.group < 0:
                 self._unstored(binding.name, artifact, candidate.task.step)
                 return None
             return InputValue(record.groups[artifact.group], artifact, candidate.task.step)
         if any(source.definition is not None for source in binding.sources):
             return None  # replayed
-        if binding.sure and binding.name not in self.step.conditional:
+        if binding.sure and binding.name not in self.step.conditional and binding.name not in self.live:
             self._miss(binding.name, excuse, [*silent])
         return None
 
@@ -226,14 +243,20 @@ class _Resolving:
             type="SerializationError",
             message=f"{self.step.label} needs {name!r} of {maker}, which could not be stored: {artifact.error}",
             cell=self.step.cell,
-            fix=f"make it in a %%setup cell, or keep it inside {maker} with --out",
+            fix=f"make it in a %%setup cell, or keep it inside {maker} with --out"
+            if self.settled.held is None
+            else f"run {maker} in this kernel, or `%flow run {self.step.name}`, which runs both in one process",
         )
 
     def wanted(self, also: Sequence[Group]) -> set[str]:
         """Return the definitions (by id) and global names that the values found so far refer to."""
         groups = [*also, *(value.group for value in (*self.inputs.values(), *self.binds.values()))]
         ids = {f"@{ref.id}" for group in groups for ref in group.definitions}
-        return ids | {name for group in groups for name in group.free}
+        makers = [self.loops.steps[name] for name in self.makers if name in self.loops.steps]
+        names = {name for step in makers for name in (*step.writes, *(each.name for each in step.bindings))}
+        orders = {order for step in makers for order in (*step.definitions, *step.own_definitions)}
+        names |= {name for order in orders for name in self.flow.definitions[order].names}
+        return ids | {name for group in groups for name in group.free} | {n for n in names if not n.startswith("<")}
 
     def follow(self, wanted: set[str]) -> None:
         """Bind and replay what values refer to, at this step's place."""

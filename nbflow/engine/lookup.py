@@ -6,9 +6,9 @@ import json
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -87,6 +87,24 @@ class _Resolution(msgspec.Struct, frozen=True):
     joined: tuple[_JoinedItem, ...] | None = None
 
 
+class MemberFailure(msgspec.Struct, frozen=True):
+    """How a task ended that failed in the process of another one."""
+
+    failure: TaskFailure
+    execution: str
+    elapsed: float
+
+
+class _Company(msgspec.Struct, frozen=True):
+    """Tasks that one process runs: those of them that can run, in order, and what stands for each."""
+
+    tasks: tuple[TaskId, ...]
+    choices: tuple[reuse.Choice, ...]
+
+
+NO_COMPANY = _Company((), ())
+
+
 class Lookup:
     """Answers Prepare; holds the records of settled tasks, so that what reads from them finds them."""
 
@@ -108,6 +126,8 @@ class Lookup:
         self._resolutions: dict[TaskId, _Resolution] = {}
         self._seen_places: dict[str, float] = {}  # of keys: the newest place in the order of their records
         self._gates: set[TaskId] = set()  # ends of fan-outs that already wait for their items
+        self._companies: dict[TaskId, _Company] = {}  # by the first task of each
+        self._failures: dict[TaskId, MemberFailure] = {}  # of tasks that another one's process has run
         self._earlier: dict[str, Lookup | None] = {}  # past runs in which a task failed
         self._above = inputs.SettledTasks(has=self._has, record=self._records.get, sizes=self._sizes)
 
@@ -157,7 +177,10 @@ class Lookup:
         self.loops = Loops(flow)
         self._revised |= set(revised)
         self.revision += 1
-        for mapping in (self._records, self._sizes, self._resolutions, self._gates, self._first_turns):
+        for mapping in (
+            self._records, self._sizes, self._resolutions, self._gates, self._first_turns, self._companies,
+            self._failures,
+        ):  # fmt: skip
             mapping.clear()
         self._records.update(self._parameter_records)
         self.__dict__.pop("_required", None)
@@ -268,19 +291,18 @@ class Lookup:
             return Decision(task, now, "skip", reasons=(("skipped", f"{head.name} was skipped"),))
         if pinned is None and task in self.facts.pinned:
             return Decision(task, now, "skip", reasons=(("only", "it left nothing then"),))
-        joined = self._joined(task, step)
-        below = [group for entry in joined or () for _, record in entry.tasks for group in record.groups]
-        items = [item.group for item in (self._item(task),) if item is not None]
-        resolved = inputs.resolve(self.loops, task, self._above, [*below, *items], self._body_definitions(task, step))
-        if resolved.waits:
-            return Decision(task, now, "wait", waits=resolved.waits)
-        if resolved.failure is not None:
-            return Decision(task, now, "fail", failure=resolved.failure)
-        if resolved.skip is not None:
-            return Decision(task, now, "skip", reasons=(("skipped", resolved.skip),))
-        parts = self._parts(task, step, resolved, joined)
-        key = keys.task_key(parts)
-        self._resolutions[task] = _Resolution(resolved, parts, key, joined)
+        members = self.members(task)
+        if task != members[0] and task in self._companies.get(members[0], NO_COMPANY).tasks:
+            return self._prepare_member(task, members[0])
+        resolution = self._resolve(task, step, members)
+        if isinstance(resolution, Decision):
+            return resolution
+        key = resolution.key
+        if len(members) > 1 and task == members[0]:
+            company = self._company(members)
+            if isinstance(company, Decision):
+                return msgspec.structs.replace(company, task=task)
+            return self._prepare_company(task, company)
         own = self._own.get((key, task.turn))
         if own is not None and not own.caught and reuse.apart(own, self.loops.tracked(step)) is None:
             self.settle(task, own)
@@ -289,20 +311,125 @@ class Lookup:
             return Decision(task, now, "done", key=key, execution=own.execution, elapsed=own.elapsed)
         reasons = (("only", f"taken as {pinned.run} left it"),) if pinned is not None else ()
         choice = reuse.Choice(pinned, reasons) if pinned else self.choose(task, key)
-        record = choice.record
-        if record is not None:
-            self.settle(task, record)
-            if record.skipped is not None:
-                return _skip(task, record)
-            return Decision(
-                task, now, "reuse", key=key, execution=record.execution, reused_from=record.run, reasons=choice.reasons
-            )
+        if choice.record is not None:
+            return self._stands(task, choice)
         failure = self._begun_before(task, step, key)
         if failure is not None:
             return Decision(task, now, "fail", key=key, reasons=(("once", failure.message),), failure=failure)
         if self.facts.only and choice.reasons and choice.reasons[0][0] == "fresh":
             choice = reuse.Choice(None, (("only", "--only runs this step, whatever is known of it"),))
         return Decision(task, now, "run", key=key, reasons=self._reasons(task, choice))
+
+    def _stands(self, task: TaskId, choice: reuse.Choice) -> Decision:
+        """Settle a prepared task with the past execution that was chosen for it."""
+        record, key = choice.record, self._resolutions[task].key
+        assert record is not None  # noqa: S101
+        self.settle(task, record)
+        if record.skipped is not None:
+            return _skip(task, record)
+        return Decision(
+            task, time.time(), "reuse", key=key, execution=record.execution, reused_from=record.run,
+            reasons=choice.reasons,
+        )  # fmt: skip
+
+    def _resolve(self, task: TaskId, step: Step, members: Sequence[TaskId], behind: str = "") -> Decision | _Resolution:
+        """Return a task's inputs and key, or what is to be done where they cannot be found.
+
+        `behind`: the key of the task that runs before it in its process.
+        """
+        now = time.time()
+        above = self._above
+        if len(members) > 1 and (behind or task == members[0]):
+            above = msgspec.structs.replace(above, together=frozenset(members) - {task})
+        joined = self._joined(task, step)
+        below = [group for entry in joined or () for _, record in entry.tasks for group in record.groups]
+        items = [item.group for item in (self._item(task),) if item is not None]
+        resolved = inputs.resolve(self.loops, task, above, [*below, *items], self._body_definitions(task, step))
+        if resolved.waits:
+            return Decision(task, now, "wait", waits=resolved.waits)
+        if resolved.failure is not None:
+            return Decision(task, now, "fail", failure=resolved.failure)
+        if resolved.skip is not None:
+            return Decision(task, now, "skip", reasons=(("skipped", resolved.skip),))
+        parts = self._parts(task, step, resolved, joined)
+        if resolved.live:  # what they hold follows from what the process has run before
+            lives = {name: keys.digest([execution or behind, name]) for name, execution in resolved.live.items()}
+            parts = msgspec.structs.replace(parts, inputs={**parts.inputs, **lives})
+        resolution = self._resolutions[task] = _Resolution(resolved, parts, keys.task_key(parts), joined)
+        return resolution
+
+    # ------------------------------------------------------------ tasks that one process runs
+
+    def members(self, task: TaskId) -> tuple[TaskId, ...]:
+        """Return the tasks that one process runs together with this one, in order; this one alone for most."""
+        return (task,) if self.facts.session else self.loops.members(task)
+
+    def fail(self, task: TaskId, failure: MemberFailure) -> None:
+        """Keep how a task ended that the process of another one has run."""
+        self._failures[task] = failure
+
+    def _company(self, members: tuple[TaskId, ...]) -> Decision | _Company:
+        """Return the tasks of a group that can run; a Decision where some have to wait.
+
+        One whose inputs from elsewhere are missing ends the group before it: what is to be said of it is said when it
+        is its turn.
+        """
+        tasks, behind = [members[0]], self._resolutions[members[0]].key
+        for task in members[1:]:
+            found = self._resolve(task, self.loops.step_of(task), members, behind)
+            if isinstance(found, Decision):
+                if found.action == "wait":
+                    return found
+                break
+            behind = found.key
+            tasks.append(task)
+        return _Company(tuple(tasks), tuple(self.choose(task, self._resolutions[task].key) for task in tasks))
+
+    def _prepare_company(self, task: TaskId, company: _Company) -> Decision:
+        """Return what to do with the first task of a group: it is reused where all of them are."""
+        now, key = time.time(), self._resolutions[task].key
+        own = self._own.get((key, None))
+        if own is not None and all((self._resolutions[each].key, None) in self._own for each in company.tasks):
+            self._companies[task] = company
+            self.settle(task, own)
+            return Decision(task, now, "done", key=key, execution=own.execution, elapsed=own.elapsed)
+        self._companies[task] = company
+        choice = company.choices[0]
+        if all(each.record is not None for each in company.choices):
+            return self._stands(task, choice)
+        other = next(t for t, each in zip(company.tasks, company.choices, strict=True) if each.record is None)
+        if choice.record is None:
+            return Decision(task, now, "run", key=key, reasons=self._reasons(task, choice))
+        label = self.loops.step_of(other).label
+        return Decision(task, now, "run", key=key, reasons=(("together", f"runs with {label}, which runs again"),))
+
+    def _prepare_member(self, task: TaskId, first: TaskId) -> Decision:
+        """Return what has become of a task that the process of another one has run, or what stands for it."""
+        now, company = time.time(), self._companies[first]
+        key = self._resolutions[task].key
+        own, failure = self._own.get((key, None)), self._failures.get(task)
+        choice = company.choices[company.tasks.index(task)]
+        if own is not None:
+            self.settle(task, own)
+            if own.skipped is not None:
+                return _skip(task, own)
+            reasons = self._reasons(task, choice) if choice.record is None else ()
+            action: Literal["caught", "done"] = "caught" if own.caught else "done"
+            return Decision(
+                task, now, action, key=key, execution=own.execution, elapsed=own.elapsed,
+                failure=failure.failure if failure is not None else None,
+                reasons=reasons or (("together", f"runs with {self.loops.step_of(first).label}"),),
+            )  # fmt: skip
+        if failure is not None:
+            return Decision(
+                task, now, "fail", key=key, failure=failure.failure, execution=failure.execution,
+                elapsed=failure.elapsed, reasons=self._reasons(task, choice),
+            )  # fmt: skip
+        if any(each.record is None for each in company.choices):  # nothing has run: somebody asks what would
+            together = (("together", f"runs with {self.loops.step_of(first).label}"),)
+            reasons = together if choice.record is not None else self._reasons(task, choice)
+            return Decision(task, now, "run", key=key, reasons=reasons)
+        return self._stands(task, choice)
 
     def _reasons(self, task: TaskId, choice: reuse.Choice) -> tuple[Reason, ...]:
         """Return why a prepared task runs: what was asked for, else what has changed since its last execution."""
@@ -460,7 +587,7 @@ class Lookup:
             expires=step.options.expires,
             required=frozenset() if listing else self.required(step.name),
             tracked=() if listing else self.loops.tracked(step),
-            empty=listing,
+            empty=listing or len(self.members(task)) > 1,
             silent=step.kind == "cell",
             now=time.time(),
         )
@@ -591,7 +718,7 @@ class Lookup:
             binds = [*step.bindings, *(b for order in step.definitions for b in self.flow.definitions[order].binds)]
             for binding in binds:
                 for source in binding.sources:
-                    if source.step is not None and source.step != step.name:
+                    if source.step is not None and source.step not in (step.name, *step.together):
                         needs.setdefault(source.step, set()).add(binding.name)
         return {name: frozenset(names) for name, names in needs.items()}
 
@@ -639,7 +766,21 @@ class Lookup:
             constants=tuple(
                 name for order in self._body_definitions(task, step) for name in self.flow.definitions[order].names
             ),
+            then=tuple(self.spec(each, attempt, threads) for each in self._companies.get(task, NO_COMPANY).tasks[1:]),
+            live=tuple(resolved.live), hidden=self._hidden(step), together=step.together,
         )  # fmt: skip
+
+    def _hidden(self, step: Step) -> tuple[str, ...]:
+        """Return the names of a step's group that cells outside of it write between the step before it and itself."""
+        if not step.together or step.name == step.together[0]:
+            return ()
+        first = self.loops.steps[step.together[0]].position
+        names = []
+        for name, writers in self.flow.writers.items():
+            nearest = next((each for each in reversed(writers) if each.position < step.position), None)
+            if nearest is not None and nearest.position > first and nearest.step not in step.together:
+                names.append(name)
+        return tuple(names)
 
     @cached_property
     def _parameters(self) -> bytes:

@@ -12,7 +12,7 @@ from typing import cast
 import msgspec
 
 from nbflow.engine import claims, events, facts, state
-from nbflow.engine.lookup import Lookup
+from nbflow.engine.lookup import Lookup, MemberFailure
 from nbflow.engine.resources import Room
 from nbflow.engine.reuse import has_effect
 from nbflow.engine.threads import Carriers
@@ -49,8 +49,11 @@ from nbflow.store import records
 from nbflow.store.artifacts import lost_of
 from nbflow.store.flows import RunPlace, StoredFlow
 
-Understand = Callable[[Changed], Flow]
-"""Gives the flow as it is with what steps turned out to change in place."""
+Unstored = Mapping[str, Mapping[str, str]]
+"""Steps by name, and the names that they could not store, each with why."""
+
+Understand = Callable[[Changed, Unstored], Flow]
+"""Gives the flow as it is with what steps turned out to change in place, and could not store."""
 
 Watch = Callable[[Snapshot, RunEvent | TaskOutput | None], None]
 DRAW_EVERY = 0.1
@@ -96,6 +99,7 @@ class Runner:
         self.places = places or {}
         self.understand = understand
         self.changed: dict[str, frozenset[str]] = {}  # what steps turned out to change in place
+        self.unstored: dict[str, dict[str, str]] = {}  # what others need and steps could not store
         self.revised: set[TaskId] = set()
         self.told: dict[TaskId, tuple[str, str]] = {}  # the last state that was written, with its execution
         self.held: list[tuple[TaskId, TaskResult]] = []
@@ -190,12 +194,13 @@ class Runner:
             self.handle(event)
             return
         match event.event:
-            case Started(pid=pid, at=at):
+            case Started(pid=pid, at=at, step=""):
                 self.handle(events.Began(event.task, at, pid))
-            case Output(output=output):
+            case Output(output=output, step=step):
+                task = msgspec.structs.replace(event.task, step=step or event.task.step)
                 if not self.keeps_log(event.task):
-                    self.log(event.task).put(event.event)
-                self.draw(TaskOutput(task=event.task, output=output))
+                    self.log(task, self.state.tasks[event.task].attempt).put(event.event)
+                self.draw(TaskOutput(task=task, output=output))
             case HeldUp(reason=reason):
                 self.handle(events.Delayed(event.task, time.time(), reason))
             case Noticed(finding=finding):
@@ -335,16 +340,27 @@ class Runner:
     def ended(self, task: TaskId, result: TaskResult) -> None:
         """Take an attempt's result: the look-up learns of its record, and the state moves on."""
         self.handles.pop(task, None)
-        log = self.logs.pop(task, None)
-        if log is not None:
-            log.close()
+        for member in self.lookup.members(task):
+            log = self.logs.pop(member, None)
+            if log is not None:
+                log.close()
         claim = self.claims.pop(task, None)
         if claim is not None:
             claims.end(self.lookup.store, claim, "failed" if result.record is None else "done")
-        for finding in result.findings:
-            self.tell(FindingFound(finding=finding, at=time.time()))
-        if result.record is not None:
-            self.lookup.keep(result.record)
+        for each in (result, *result.then):
+            for finding in each.findings:
+                self.tell(FindingFound(finding=finding, at=time.time()))
+            if each.record is not None:
+                self.lookup.keep(each.record)
+                if unstored := records.unstored(each.record):
+                    self.unstored.setdefault(each.record.step, {}).update(unstored)
+        for member, each in zip(self.lookup.members(task)[1:], result.then, strict=False):
+            if each.failure is not None:
+                failure = findings.with_way_out(self.flow.step(member.step), each.failure)
+                execution = self.lookup.execution(member, self.state.tasks[task].attempt)
+                self.lookup.fail(member, MemberFailure(failure, execution, each.elapsed))
+        if self.unites(task, result):
+            return
         self.discover(task, result.record)
         if result.failure is not None and result.failure.type == DamagedError.__name__ and self.heals(task, result):
             return
@@ -398,6 +414,10 @@ class Runner:
             return
         step = self.flow.step(task.step)
         names = findings.unforeseen(self.flow, step, record) - self.changed.get(step.name, frozenset())
+        if step.together:  # those that run with it have found what it left, as it left it
+            others = [other for other in self.flow.steps if other.name not in step.together]
+            read = {binding.name for other in others for binding in other.bindings}
+            names = frozenset(name for name in names if name in read or name.startswith("<"))
         if not names or task.part:
             return
         self.changed[step.name] = names | self.changed.get(step.name, frozenset())
@@ -413,6 +433,33 @@ class Runner:
             self.handles[other].cancel(0.5)
         if not self.handles:
             self.inbox.put(AttemptEvent(task, AllEnded()))
+
+    def unites(self, task: TaskId, result: TaskResult) -> bool:
+        """Return whether a task runs again, together with steps that need what it cannot store; begin it if so.
+
+        A cell that had an effect on anything else is not executed twice: it fails, and what it could not store is
+        known from the next run on.
+        """
+        failed = next((each for each in (result, *result.then) if each.unstored), None)
+        if failed is None or self.understand is None or self.state.cancelled is not None:
+            return False
+        at = (result, *result.then).index(failed)
+        step = self.flow.step(self.lookup.members(task)[at].step)
+        facts.remember_unstored(self.lookup.store, step, failed.unstored)
+        if step.name in self.unstored or any(has_effect(each.observations) for each in (result, *result.then)):
+            return False
+        self.unstored[step.name] = failed.unstored
+        flow = self.understand(self.changed, self.unstored)
+        group = flow.step(step.name).together
+        if not group:
+            return False
+        for finding in flow.findings:
+            if finding.code == "together" and finding.step == group[0]:
+                self.tell(FindingFound(finding=finding, at=time.time()))
+        self.draining = True
+        if not self.handles:
+            self.inbox.put(AttemptEvent(task, AllEnded()))
+        return True
 
     def heals(self, task: TaskId, result: TaskResult | None = None) -> bool:
         """Return whether what made the values that a task lacks runs again, and then the task; begin it if so.
@@ -438,7 +485,7 @@ class Runner:
         """Understand the flow anew; what has run is found again by its key."""
         if not self.draining:
             return
-        self.flow = self.understand(self.changed) if self.understand is not None else self.flow
+        self.flow = self.understand(self.changed, self.unstored) if self.understand is not None else self.flow
         self.draining = False
         self.held.clear()
         self.lookup.revise(self.flow, self.revised)
@@ -466,10 +513,10 @@ class Runner:
             self.log_keepers[kind] = isinstance(handle, KeepsLog)  # slow: not for each piece
         return self.log_keepers[kind]
 
-    def log(self, task: TaskId) -> records.LogWriter:
-        """Return the writer of a task's output."""
+    def log(self, task: TaskId, attempt: int) -> records.LogWriter:
+        """Return the writer of the output of a task's attempt."""
         if task not in self.logs:
-            execution = self.lookup.execution(task, self.state.tasks[task].attempt)
+            execution = self.lookup.execution(task, attempt)
             self.logs[task] = records.LogWriter(self.lookup.store, self.place.folder, self.started.run, execution)
         return self.logs[task]
 

@@ -223,10 +223,16 @@ def _prepared(state: RunState, event: Decision) -> Step:
             entry = replace(entry, state="done")
         case "done":  # earlier in this very run
             entry = replace(entry, state="done", execution=event.execution, elapsed=event.elapsed)
+        case "caught":
+            entry = replace(
+                entry, state="caught", execution=event.execution, failure=event.failure, elapsed=event.elapsed
+            )
         case "skip":
             entry = replace(entry, state="skipped", execution=event.execution)
         case "fail":
-            entry = replace(entry, state="failed", failure=event.failure)
+            entry = replace(
+                entry, state="failed", failure=event.failure, execution=event.execution, elapsed=event.elapsed
+            )
         case "run":
             entry = replace(entry, state="queued")
             state = replace(_put(state, entry), queue=_enqueue(state, event.task))

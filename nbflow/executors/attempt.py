@@ -45,7 +45,8 @@ class AttemptHandle:
         self._carry = carry
         self._lock = threading.RLock()
         self._sink: Callable[[TaskEvent], None] | None = None
-        self._outputs = Outputs()
+        self._outputs: dict[str, Outputs] = {}  # of each step that its process runs, "" for its own
+        self._step = ""  # which of them runs
         self._complete = False  # its last event
         self._mask = Mask(secrets)
         self.pid = 0
@@ -113,21 +114,29 @@ class AttemptHandle:
 
     def _shown(self, event: TaskEvent) -> TaskEvent:
         """Return an event as whoever submitted it may see it."""
+        if isinstance(event, Started):
+            self._step = event.step
         if isinstance(event, Output):
-            if self._mask:
-                event = msgspec.structs.replace(event, output=self._mask.output(event.output))
-            self._outputs.add(event.output)
+            output = self._mask.output(event.output) if self._mask else event.output
+            event = msgspec.structs.replace(event, output=output, step=event.step or self._step)
+            self._outputs_of(event.step).add(event.output)
         return event
+
+    def _outputs_of(self, step: str) -> Outputs:
+        return self._outputs.setdefault(step, Outputs())
 
     def _rest(self) -> Iterator[TaskEvent]:
         """Give output that was held back, as it might have become a secret."""
         for output in self._mask.rest():
-            self._outputs.add(output)
-            yield Output(output=output, at=time.time())
+            self._outputs_of(self._step).add(output)
+            yield Output(output=output, at=time.time(), step=self._step)
 
     def _finished(self, result: TaskResult) -> TaskResult:
         """Return a result with all that the task has shown, and without secrets."""
-        return finish(self._mask.result(result) if self._mask else result, self._outputs)
+        result = finish(self._mask.result(result) if self._mask else result, self._outputs_of(""))
+        others = zip(self.spec.then, result.then, strict=False)
+        then = (finish(self._mask.result(r) if self._mask else r, self._outputs_of(spec.step)) for spec, r in others)
+        return msgspec.structs.replace(result, then=tuple(then)) if result.then else result
 
     def cancel(self, grace: float) -> None:
         """Interrupt the task, and end its whole process tree after `grace` seconds; returns at once."""

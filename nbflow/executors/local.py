@@ -155,7 +155,8 @@ class LocalExecutor:
 
     def _is_small(self, spec: TaskSpec) -> bool:
         """Return whether a task is one of many small ones, whose records share files."""
-        return self.warm is not None and spec.items > 0 and spec.evaluate is None and self.warm.takes(spec)
+        alone = spec.items > 0 and spec.evaluate is None and not spec.then
+        return self.warm is not None and alone and self.warm.takes(spec)
 
     def close(self) -> None:
         """End everything that it started."""
@@ -171,8 +172,9 @@ def _publish_alone(
     store: location.Store, spec: TaskSpec, result: TaskResult, done: Callable[[TaskResult], None]
 ) -> None:
     try:
-        if result.record is not None:
-            records.publish(store, result.record)
+        for each in (result, *result.then):
+            if each.record is not None:
+                records.publish(store, each.record)
     except NbflowError as error:
         result = unpublished(spec, result, error)
     done(result)
@@ -181,7 +183,7 @@ def _publish_alone(
 def unpublished(spec: TaskSpec, result: TaskResult, error: NbflowError) -> TaskResult:
     """Return what a task comes to whose result the datastore did not take."""
     failure = TaskFailure(type=type(error).__name__, message=error.message, cell=spec.cell, fix=error.fix)
-    return msgspec.structs.replace(result, record=None, failure=failure)
+    return msgspec.structs.replace(result, record=None, failure=failure, then=())
 
 
 def _with_devices(spec: TaskSpec) -> TaskSpec:

@@ -71,12 +71,26 @@ def unknown_steps(steps: Sequence[Step], resolve: Callable[[str], str]) -> list[
     ]  # fmt: skip
 
 
-def unstored(step: Step, cell: Cell, name: str, maker: str, why: str) -> Finding:
-    """Report a name that a step reads, and that the step which makes it could not store when it last ran."""
+def unstored(flow: Flow, reader: str, maker: str, name: str, why: str, obstacle: str) -> Finding:
+    """Report a name that a step reads, its maker could not store, and for which the two cannot run in one process."""
+    step = flow.step(reader)
+    cell = flow.notebook.cells[step.position - 1]
     return Finding(
         code="unserializable", level="warning", step=step.name, cell=step.cell, line=line_of(cell, name), name=name,
-        message=f"{step.label} reads {name!r}, which {maker} could not store when it last ran ({why})",
+        message=f"{step.label} reads {name!r}, which {maker} could not store when it last ran ({why}), and the two "
+        f"cannot run together: {obstacle}",
         fix=f"make {name} in a %%setup cell, so that every step makes its own; or register a serializer for its type",
+    )  # fmt: skip
+
+
+def together(steps: Sequence[Step], names: Mapping[str, str]) -> Finding:
+    """Say which steps run in one process, and what holds them together: names, each with why it cannot be stored."""
+    first = steps[0]
+    labels = ", ".join(step.label for step in steps)
+    what = "; ".join(f"{name} ({why})" for name, why in names.items())
+    return Finding(
+        code="together", level="note", step=first.name, cell=first.cell, name=next(iter(names), None),
+        message=f"{len(steps)} steps run together in one process, {labels}: no store can hold {what}",
     )  # fmt: skip
 
 

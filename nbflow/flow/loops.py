@@ -191,6 +191,21 @@ class Loops:
             return (msgspec.structs.replace(task, part="list"),)
         if task.part == "last":
             return (TaskId(step=task.step, index=task.index, turn=0),)
+        members = self.members(task)
+        at = members.index(task)
+        if at:
+            return (members[at - 1],)
+        tasks = dict.fromkeys(need for member in members for need in self._own_needs(member, sizes))
+        return tuple(need for need in tasks if need not in members)
+
+    def members(self, task: TaskId) -> tuple[TaskId, ...]:
+        """Return the tasks that one process runs together with this one, in order; this one alone for most."""
+        step = None if task.part else self.steps[task.step]
+        if step is None or not step.together:
+            return (task,)
+        return tuple(msgspec.structs.replace(task, step=name) for name in step.together)
+
+    def _own_needs(self, task: TaskId, sizes: Sizes) -> tuple[TaskId, ...]:
         step = self.step_of(task)
         tasks: dict[TaskId, None] = {}
         binds = [*step.bindings, *(b for order in step.definitions for b in self.flow.definitions[order].binds)]

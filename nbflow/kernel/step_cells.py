@@ -265,8 +265,9 @@ class KernelLane:
         spec = task.spec
         self.known.waiting.drop(outcome.values)
         try:
-            results.check_required(
-                spec, {each.name: _unstored(each) for each in outcome.dumped if isinstance(each, Unstorable)}
+            results.check_required(  # what no store can hold, steps below find here
+                msgspec.structs.replace(spec, required=()),
+                {each.name: _unstored(each) for each in outcome.dumped if isinstance(each, Unstorable)},
             )
         except NbflowError as problem:
             self._tell_failure(task, problem)

@@ -187,7 +187,7 @@ class KernelTask:
         live = [statement for statement in spec.replay if place_of(statement) in before.live]
         if isolated:
             names = {name for statement in live for name in (*statement.names, *results.star_names(statement.source))}
-            self.aside.take(names | before.values.keys())
+            self.aside.take(names | before.values.keys() | {*spec.live})
         self.inputs.use(before.values)
         self._live = before.values.keys()
         self.stages.others = before.others

@@ -41,6 +41,7 @@ class KernelState(msgspec.Struct, frozen=True):
     failed: AbstractSet[str]  # steps whose last execution by hand has failed or was broken off
     variables: Callable[[], Mapping[str, str]]  # the environment as it was before any cell set one
     seen: AbstractSet[tuple[str, str]]  # (step, key) that ran or was reused by hand: the next time it is executed
+    has: Callable[[Record, str], bool]  # whether a name holds what an execution left, which no store can hold
 
 
 class HandLookup(Lookup):
@@ -48,6 +49,21 @@ class HandLookup(Lookup):
 
     known: KernelState
     target: str = ""  # the step that is to run now
+    _is_target = False  # it is the one that is asked for
+
+    def know(self, known: KernelState) -> None:
+        """Take what the kernel has: this process is also that of the steps whose values no store can hold."""
+        self.known = known
+        self._above = msgspec.structs.replace(self._above, held=self._finds)
+
+    def prepare(self, task: TaskId) -> Decision:
+        """Return what to do with a task whose needs have settled, and why."""
+        self._is_target = task.step == self.target
+        return super().prepare(task)
+
+    def _finds(self, record: Record, name: str) -> bool:
+        """Return whether a step finds what an execution left; one that has run had it then."""
+        return not self._is_target or self.known.has(record, name)
 
     def choose(self, task: TaskId, key: str) -> reuse.Choice:
         """Return the past execution that stands for a task, if any."""
@@ -97,7 +113,7 @@ class Upstream:
 
     def _new_lookup(self) -> HandLookup:
         lookup = HandLookup(self.flow, self.store, self._facts)
-        lookup.known = self._known
+        lookup.know(self._known)
         for task, record in self._standing.items():
             lookup.settle(task, record)
         return lookup

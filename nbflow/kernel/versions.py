@@ -35,6 +35,7 @@ class BoundVersion(msgspec.Struct, frozen=True):
     # the same -> the object that it was, and how that looked
     bound: Mapping[str, tuple[Any, str | None]] = msgspec.field(default_factory=dict)
     seen: int = 0
+    execution: str = ""  # that left it, where no store can hold it
 
 
 class Ledger:
@@ -86,8 +87,13 @@ class Ledger:
         """Note values that a task has just left, and that are stored as its record says."""
         for name, value in values.items():
             artifact = record.artifacts.get(name)
-            if artifact is None or artifact.group < 0:
+            if artifact is None:
                 self._entries.pop(name, None)
+            elif artifact.group < 0:
+                self._serial += 1
+                self._entries[name] = BoundVersion(
+                    value=value, serial=self._serial, step=record.step, execution=record.execution
+                )
             else:
                 self.bind_value(name, value, InputValue(record.groups[artifact.group], artifact, record.step))
 
@@ -119,6 +125,11 @@ class Ledger:
         """Return the step whose value a name holds, an empty string when it is not known."""
         entry = self._entries.get(name)
         return entry.step if entry is not None and self.namespace.get(name, MISSING) is entry.value else ""
+
+    def has(self, record: Record, name: str) -> bool:
+        """Return whether a name holds the very object that an execution left, which no store can hold."""
+        entry = self._entry(name)
+        return entry is not None and entry.execution == record.execution
 
     def names(self) -> dict[str, BoundVersion]:
         """Return every name whose version is known."""

@@ -116,7 +116,7 @@ class Knowledge:
         flow = self.flow()
         if self._upstream is None:
             journal = self.journal()
-            known = KernelState(self.done, self.failed, self.kernel.process.environment, self.seen)
+            known = KernelState(self.done, self.failed, self.kernel.process.environment, self.seen, self.ledger.has)
             self._upstream = Upstream(flow, journal.store, journal.run, known, self._adopt, self._executor)
         return self._upstream
 

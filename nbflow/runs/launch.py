@@ -19,13 +19,14 @@ from nbflow import plugins
 from nbflow.engine import claims, facts, forecast
 from nbflow.engine.lookup import Lookup, RunFacts
 from nbflow.engine.resources import Room, never
-from nbflow.engine.runner import Runner, Understand, Watch
+from nbflow.engine.runner import Runner, Understand, Unstored, Watch
 from nbflow.errors import NotebookError, OptionError, PlanError, StoreError, nearest
 from nbflow.flow.graph import Changed, build_flow
 from nbflow.flow.notebook import read_notebook
 from nbflow.flow.options import check_tag
 from nbflow.flow.reach import folded
 from nbflow.flow.subflow import preload_of, with_ancestors, without_params
+from nbflow.flow.together import with_together
 from nbflow.model import (
     Change,
     Finding,
@@ -334,18 +335,19 @@ def _prepare(
     url = location.store_url(options.store, flow.notebook.folder)
     store = location.open_store(url)
     run_id = run(store) if run is not None else ""
-    known = facts.known_changes(flow, store)
-    if known:
-        flow = build_flow(flow.notebook, all_cells=flow.all_cells, changed=known)
+    known = facts.known_of(flow, store)
+    if known.changed:
+        flow = build_flow(flow.notebook, all_cells=flow.all_cells, changed=known.changed)
         check_flow(flow, targets)
     executors.check(flow)
     executors.room(flow)
     chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
 
-    def understand(changed: Changed) -> Flow:
-        merged = {name: known.get(name, frozenset()) | changed.get(name, frozenset()) for name in {*known, *changed}}
-        rebuilt = build_flow(flow.notebook, all_cells=flow.all_cells, changed=merged)
-        return without_params(rebuilt if targets is None else with_ancestors(rebuilt, targets))
+    def understand(changed: Changed, unstored: Unstored) -> Flow:
+        now = known.also(changed, unstored)
+        rebuilt = build_flow(flow.notebook, all_cells=flow.all_cells, changed=now.changed)
+        rest = without_params(rebuilt if targets is None else with_ancestors(rebuilt, targets))
+        return with_together(rest, now.unstored)
 
     part = flow if targets is None else with_ancestors(flow, targets)
     pins = Pins() if only is None else last_results(store, part, targets or (), resume)
@@ -357,6 +359,8 @@ def _prepare(
         fresh=pins.steps or chosen, pinned=pins.records, only=only is not None, whole=words is None,
         variables=executors.variables, again=frozenset(find_step(word, flow.steps) for word in options.again),
     )  # fmt: skip
+    if only is None:
+        part = with_together(part, known.unstored)
     return PreparedRun(part, Lookup(part, store, run_facts, parameters.records), parameters, understand)
 
 

@@ -262,6 +262,11 @@ class Task(_Executed):
         return self._view.reasons
 
     @property
+    def together(self) -> tuple[str, ...]:
+        """The names of the steps that ran in its process with it, its own too; () where it ran alone."""
+        return self._record.together if self._record is not None else ()
+
+    @property
     def reused_from(self) -> str | None:
         """The id of the run whose result it is, None when it ran itself."""
         return self._view.reused_from

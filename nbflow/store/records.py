@@ -105,10 +105,15 @@ def _segments(record: Record) -> list[str]:
     return [segment_path(segment.hash) for buffer in buffers for segment in buffer.segments if segment.hash]
 
 
+def unstored(record: Record) -> dict[str, str]:
+    """Return the names that an execution could not store, each with its type and why."""
+    return {name: f"{each.type}: {each.error}" for name, each in record.artifacts.items() if each.group < 0}
+
+
 def _note_unstored(store: Store, record: Record) -> None:
-    unstored = {name: f"{each.type}: {each.error}" for name, each in record.artifacts.items() if each.group < 0}
-    if unstored and (facts := read_facts(store, record.parts.code)).get("unstored") != unstored:
-        write_facts(store, record.parts.code, {**facts, "unstored": unstored})
+    names = unstored(record)
+    if names and (facts := read_facts(store, record.parts.code)).get("unstored") != names:
+        write_facts(store, record.parts.code, {**facts, "unstored": names})
 
 
 def find(store: Store, key: str, *, among: str = "", version: int = FORMAT) -> list[Record]:

@@ -97,6 +97,11 @@ class Definitions:
         states = {name: fresh(value) for name, value in self._values.items()}
         self._fresh = {name: state.prints if state else self._before[name] for name, state in states.items()}
 
+    def origin(self, value: Any) -> DefinitionState | None:
+        """Return how a class or function is by its source, None for one that is not of this task."""
+        prints = next((self._fresh[name] for name, each in self._values.items() if each is value), None)
+        return None if prints is None else DefinitionState(value, {}, prints)
+
     def put(self, name: str, state: Mapping[str, Any]) -> None:
         """Set on a definition what earlier cells have set on it."""
         value = self._values.get(name)

@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from nbflow.analysis.effects import PROCESS
 from nbflow.errors import NbflowError, SerializationError
 from nbflow.flow.options import tries_again
-from nbflow.model import Group, Output, Record, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
+from nbflow.model import Finding, Group, Output, Record, Replay, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
 from nbflow.store import artifacts, location
 from nbflow.store.serialize import pickler
 from nbflow.store.serialize.fingerprint import show_as_drawn
@@ -79,23 +80,51 @@ def execute(spec: TaskSpec, emit: Emit, prepared: WarmShell | None = None) -> Ta
     Outputs travel as events; `finish` puts them into the record. Segments are in the store when this returns, the
     record is not: the supervisor publishes it.
     """
-    return _Task(spec, emit, prepared or WarmShell.make()).run()
+    return _run(_Task(spec, emit, prepared or WarmShell.make()))
+
+
+def _run(first: _Task) -> TaskResult:
+    """Run a task, and those that its process runs after it, as long as they end well."""
+    spec, task, outcome = first.spec, first, first.run()
+    tasks: list[_Task] = [first]
+    others: list[TaskResult] = []
+    for other in spec.then if outcome.record is not None else ():
+        task = _Task(other, first.emit, first.prepared, task)
+        tasks.append(task)
+        result = task.run()
+        failure = None if result.record is not None or result.unstored else result.failure
+        if failure is not None and tries_again(spec.options, spec.attempt, failure):  # from the first of them on
+            outcome, others = msgspec.structs.replace(outcome, record=None, failure=failure), []
+            break
+        others.append(result)
+        if result.record is None:
+            break
+    more = task.tidy()
+    if others:  # what one of them opened another one may have written to
+        outcome, *others = [task.seen_now(each) for task, each in zip(tasks, (outcome, *others), strict=True)]
+    return msgspec.structs.replace(outcome, findings=(*outcome.findings, *more), then=tuple(others))
 
 
 class _Task:
-    """One task on its way, in a process of its own."""
+    """One task on its way, in a process of its own, or behind another one in its process."""
 
-    def __init__(self, spec: TaskSpec, emit: Emit, prepared: WarmShell) -> None:
+    def __init__(self, spec: TaskSpec, emit: Emit, prepared: WarmShell, behind: _Task | None = None) -> None:
         self.spec = spec
+        self.behind = behind
+        self.label = spec.step if behind is not None else ""  # of its events
         self.emit = emit
         self.prepared = prepared
         self.shell = prepared.shell
-        self.module = types.ModuleType("__main__")
-        self.registry = Registry()
+        self.module: types.ModuleType = types.ModuleType("__main__") if behind is None else behind.module
+        self.registry: Registry = Registry() if behind is None else behind.registry
+        self.replayed: set[tuple[str, str, int]] = set() if behind is None else behind.replayed
+        self.set_by: set[str] = set() if behind is None else behind.set_by  # steps whose process changes are there
         self.kept = prepared.kept
         self.store = location.open_store(spec.store) if self.kept is None else self.kept.store(spec.store)
-        self.inputs = replay.StoredInputs(spec.groups, self._load)
-        self.observer = Observer(spec, OURS, fresh=True)
+        self.inputs: replay.StoredInputs = replay.StoredInputs(
+            spec.groups, self._load, behind.inputs if behind is not None else None
+        )
+        self.observer = Observer(spec, OURS, fresh=behind is None)
         self.imports = ImportSettings() if self.kept is None else self.kept.imports
         self.stages = Stages(
             spec,
@@ -108,6 +137,7 @@ class _Task:
             self.imports,
         )
         self.failure: TaskFailure | None = None  # that was caught
+        self.unstored: dict[str, str] = {}
 
     def run(self) -> TaskResult:
         """Go through all stages; what user code raises becomes a failure."""
@@ -122,7 +152,8 @@ class _Task:
         except NbflowError as error:
             record, failure = None, self._failure_of_ours(error)
         observations = self.observer.stop(results.users(self.module.__dict__))
-        self._tidy()
+        for stream in self.streams:
+            stream.flush()
         if record is not None:
             record = msgspec.structs.replace(record, observations=observations)
         return TaskResult(
@@ -131,10 +162,20 @@ class _Task:
             elapsed=self.stages.elapsed or time.monotonic() - started,
             observations=observations,
             findings=tuple(self.stages.findings),
+            unstored=self.unstored,
         )
 
+    def seen_now(self, result: TaskResult) -> TaskResult:
+        """Return a result with the files that the task has written as they are now."""
+        seen = msgspec.structs.replace(result.observations, written=self.observer.written_now())
+        record = result.record and msgspec.structs.replace(result.record, observations=seen)
+        return msgspec.structs.replace(result, observations=seen, record=record)
+
     def _stages(self) -> Record:
-        self._enter_process()
+        if self.behind is None:
+            self._enter_process()
+        else:
+            self._follow(self.behind)
         item = self.inputs.value(self.spec.item) if self.spec.item is not None else None
         with running(Context.of(self.spec, self.emit, item)), self.imports.followed():
             self.observer.start()
@@ -146,6 +187,10 @@ class _Task:
             if self.spec.evaluate is not None:
                 return self._evaluate_list(self.spec.evaluate)
             self._bind_loop()
+            if self.behind is not None:
+                left = results.users(self.module.__dict__)
+                seen = {*self.spec.inputs, *self.spec.live}
+                self.stages.others = {name: value for name, value in left.items() if name not in seen}
             self.stages.look()
             condition = self.spec.options.condition if not self.spec.turn else None
             if condition is not None and self._caught(lambda: self._holds(condition)) is False:
@@ -161,6 +206,7 @@ class _Task:
         """Store what the cell left; return its record."""
         with self.observer.paused():
             groups, manifests = artifacts.save(self.store, outcome.dumped)
+        self.unstored = results.unstored(self.spec, manifests)
         results.check_required(self.spec, manifests)
         return self.stages.record(outcome, groups, manifests)
 
@@ -250,19 +296,37 @@ class _Task:
         limits.show_gpus(spec.devices)
         random_state.refresh()
         shell.enter(self.shell, self.module)
+        self._take_output()
+
+    def _follow(self, behind: _Task) -> None:
+        """Begin where the task before has ended: what it made is there, but for what has another value here."""
+        self._take_output()
+        self.set_by.add(behind.spec.step)
+        for definition in behind.spec.own:
+            self.replayed.add(_place_of(definition))
+        for name in self.spec.hidden:
+            self.module.__dict__.pop(name, None)
+
+    def _take_output(self) -> None:
         self.shell.use(self._show)
         self.streams = Stream("stdout", 1, self._show), Stream("stderr", 2, self._show)
         sys.stdout, sys.stderr = self.streams
 
     def _show(self, output: dict[str, Any]) -> None:
-        self.emit(Output(output=output, at=time.time()))
+        self.emit(Output(output=output, at=time.time(), step=self.label))
 
     def _replay(self) -> None:
         """Replay definitions and set-up in the order of the document, between them what steps have set."""
         above = stages.changes_above(self.spec, self.inputs)
-        pending = list(above)
+        if self.behind is not None and PROCESS in self.spec.live:
+            self.stages.above = self.behind.stages.process_left
+        pending = [change for change in above if change[0] not in self.set_by]
+        self.set_by.update(step for step, _, _ in above)
         self.shell.compile.flags &= ~replay.FUTURE  # of the task before, in a process that runs several
         for statement in self.spec.replay:
+            if _place_of(statement) in self.replayed:  # by a task before it in this process
+                continue
+            self.replayed.add(_place_of(statement))
             # `sys.path.append("src")` stands above `import tools` in the same cell
             while pending and self.spec.places.get(pending[0][0], self.spec.position) <= statement.position:
                 process_state.put(pending.pop(0))
@@ -275,11 +339,13 @@ class _Task:
     def _bind(self) -> None:
         """Bind inputs last: they win over what definitions have bound."""
         names = [name for statement in self.spec.replay if statement.kind == "definition" for name in statement.names]
-        self.stages.definitions = Definitions(names, self.shell.user_ns, self.registry)
+        behind = self.behind
+        fresh = behind.stages.definitions.origin if behind is not None else lambda _: None
+        self.stages.definitions = Definitions(names, self.shell.user_ns, self.registry, fresh)
         stages.bind(self.spec, self.inputs, _Place(self))
 
     def _run_cell(self) -> None:
-        self.emit(Started(pid=os.getpid(), at=time.time()))
+        self.emit(Started(pid=os.getpid(), at=time.time(), step=self.label))
         start = time.monotonic()
         names = [name for definition in self.spec.own for name in definition.names]
         with self.shell.after_statements(lambda: self.stages.definitions.see(names, self.shell.user_ns)):
@@ -313,14 +379,16 @@ class _Task:
                 ) from error
         return loaded
 
-    def _tidy(self) -> None:
+    def tidy(self) -> list[Finding]:
         """End pools, exit hooks and child processes with the task; what they print still counts."""
+        found: list[Finding] = []
         if self.kept is None or leftovers.anything(self.stages.threads, self.kept.exit_hooks):
-            self.stages.findings += leftovers.end(self.spec.step, self.spec.cell)
+            found = leftovers.end(self.spec.step, self.spec.cell)
             if self.kept is not None:
                 self.kept.ended = True
         for stream in self.streams:
             stream.flush()
+        return found
 
     def _failure_of_ours(self, error: NbflowError) -> TaskFailure:
         return TaskFailure(
@@ -331,6 +399,10 @@ class _Task:
             line=error.line,
             fix=error.fix,
         )
+
+
+def _place_of(statement: Replay) -> tuple[str, str, int]:
+    return statement.id, statement.cell, statement.line
 
 
 class _Place:

@@ -67,6 +67,8 @@ def is_fixed(value: Any) -> bool:
 
 def _is_only_read(spec: TaskSpec, name: str, value: Any) -> bool:
     """Return whether the text of the cell says that an input stays as it is; asked only where comparing takes long."""
+    if name not in spec.inputs:  # as a task before it in its process has left it
+        return False
     group = spec.groups[spec.inputs[name].group]
     if not _is_dear(group) or len(group.names) > 1 or attribute(value, "__next__") is not None:
         return False

@@ -32,17 +32,19 @@ class ReplayFailed(Exception):
 class StoredInputs:
     """A task's inputs, loaded when first asked for, each group once: objects shared between names stay shared."""
 
-    def __init__(self, groups: tuple[Group, ...], load: Load) -> None:
+    def __init__(self, groups: tuple[Group, ...], load: Load, behind: StoredInputs | None = None) -> None:
+        """Take what loads groups; what a task before it in its process has loaded (`behind`) stays that object."""
         self._groups = groups
         self._load = load
-        self._loaded: dict[int, Mapping[str, Any]] = {}
+        self.loaded: dict[tuple[str, tuple[str, ...]], Mapping[str, Any]] = {} if behind is None else behind.loaded
 
     def value(self, ref: Ref) -> Any:
         """Return the value of an input; raise whatever loading it raises."""
-        if ref.group not in self._loaded:
-            group = self._groups[ref.group]
-            self._loaded[ref.group] = self._load(group, frozenset(group.names))
-        return self._loaded[ref.group][ref.name]
+        group = self._groups[ref.group]
+        place = (group.id, group.names)
+        if place not in self.loaded:
+            self.loaded[place] = self._load(group, frozenset(group.names))
+        return self.loaded[place][ref.name]
 
 
 def file_of(replay: Replay, position: int, code_name: str) -> str:

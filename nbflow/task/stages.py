@@ -174,6 +174,8 @@ class Stages:
         self.states: Mapping[str, Any] = {}
         self.module_state: module_state.Taken = {}
         self._inputs = BaseLine(spec, {}, registry)
+        self.above: process_state.Changes | None = None  # where the tasks before it in its process have set it
+        self.process_left: process_state.Changes = ()
         self.threads: frozenset[int] = frozenset()
 
     # ------------------------------------------------------------ before the cell
@@ -202,7 +204,8 @@ class Stages:
     def take_base_line(self) -> None:
         """Take down how inputs look that the cell is not known to write."""
         spec = self.spec
-        names = [n for n in spec.inputs if n not in spec.writes and not n.startswith("<") and n in self.namespace]
+        reads = (*spec.inputs, *spec.live)
+        names = [n for n in reads if n not in spec.writes and not n.startswith("<") and n in self.namespace]
         values = {} if spec.options.pure else {name: self.namespace[name] for name in names}
         with self.costs.of("base line"):
             self._inputs = BaseLine(spec, values, self.registry)
@@ -278,7 +281,10 @@ class Stages:
         Outputs may hold parts of them. Many small objects take long to look at, which is done only where it matters.
         """
         spec = self.spec
-        neighbours = {}
+        neighbours = {
+            name: self.namespace[name] for name in spec.live
+            if name in self.namespace and name not in values and not is_fixed(self.namespace[name])
+        }  # fmt: skip
         for name, ref in (*spec.inputs.items(), *spec.along.items()):
             if name.startswith("<") or name in values or (name not in spec.inputs and self._is_bound(name)):
                 continue
@@ -326,6 +332,8 @@ class Stages:
         A task in a process has no other names: there the cell that made the second name is executed again.
         """
         inputs = {name: self.values.value(self.spec.inputs[name]) for name in changed if name in self.spec.inputs}
+        live = {*self.spec.live} & {*changed, *self.spec.writes} & self.before.keys()
+        inputs |= {name: self.before[name] for name in live if not name.startswith("<")}
         others = {n: v for n, v in self.others.items() if not self._is_bound(n) and not is_fixed(v)}
         if not inputs or not others:
             return {}
@@ -342,7 +350,8 @@ class Stages:
     def _effects(self) -> dict[str, Any]:
         """Return what the cell did besides binding and changing names: random states, definitions, the process."""
         spec = self.spec
-        states = (random_state.drawn(self.states) & spec.inputs.keys()) | random_state.seeded(self.states, spec.writes)
+        reads = {*spec.inputs, *spec.live}
+        states = (random_state.drawn(self.states) & reads) | random_state.seeded(self.states, spec.writes)
         effects: dict[str, Any] = {name: random_state.read(name) for name in states}
         effects |= self.definitions.changed()
         for name in spec.writes:
@@ -350,8 +359,10 @@ class Stages:
             if state is not None:
                 effects[name] = state
         # A step passes on what the steps above have set, its own behind it: one value tells the steps below all.
-        above = changes_above(spec, self.values)
-        process = process_state.changes(self._own(self.process), self._own(process_state.take()), spec.step, above)
+        above = changes_above(spec, self.values) if self.above is None else self.above
+        self.process_left = process = process_state.changes(
+            self._own(self.process), self._own(process_state.take()), spec.step, above
+        )
         if process != above or PROCESS in spec.writes:
             effects[PROCESS] = process
         return effects
@@ -377,6 +388,6 @@ class Stages:
             index=spec.index, turn=spec.turn, attempt=spec.attempt, created_at=self.created_at, elapsed=self.elapsed,
             source=spec.source, parts=spec.parts, groups=groups, artifacts=artifacts, unbound=left.unbound,
             changed=tuple(sorted(left.changed)), shares=tuple(sorted(left.shares)), same=tuple(sorted(left.same)),
-            costs=self.costs.rounded(),
-            observations=observations, stamp=records.stamp_after(self.created_at, spec.seen), **left.facts, **shown,
+            costs=self.costs.rounded(), together=spec.together, observations=observations,
+            stamp=records.stamp_after(self.created_at, spec.seen), **left.facts, **shown,
         )  # fmt: skip

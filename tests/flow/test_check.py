@@ -87,16 +87,19 @@ def test_a_good_notebook_has_no_finding(tmp_path: Path) -> None:
 
 @pytest.mark.running
 def test_what_an_earlier_run_could_not_store(tmp_path: Path) -> None:
-    """Nobody needed it then; the step that does now is named before it fails."""
+    """Nobody needed it then; the step that does now runs together with it, or is named before it fails."""
     cells = {"make": "%%step make\nparts = (i for i in range(3))\nx = 1", "use": "%%step use\ny = x"}
     assert findings(tmp_path, cells) == []
     assert nbflow.run(tmp_path / "demo.ipynb").successful
     assert findings(tmp_path, cells) == []
-    (found,) = findings(tmp_path, cells | {"use": "%%step use\n\ny = list(parts)"})
+    (note,) = findings(tmp_path, cells | {"use": "%%step use\n\ny = list(parts)"})
+    assert (note.code, note.level, note.step, note.name) == ("together", "note", "make", "parts")
+    (found,) = findings(tmp_path, cells | {"use": "%%step use --timeout 5s\n\ny = list(parts)"})
     assert (found.code, found.level, found.step, found.cell, found.line, found.name) == (
         "unserializable", "warning", "use", "use", 3, "parts",
     )  # fmt: skip
     assert "generator" in found.message
+    assert "use has --timeout" in found.message
     assert "%%setup" in str(found.fix)
     mended = cells | {"make": "%%step make\nparts = [0, 1, 2]\nx = 1", "use": "%%step use\ny = list(parts)"}
     assert findings(tmp_path, mended) == []

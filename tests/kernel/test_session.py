@@ -396,11 +396,18 @@ def test_params_from_the_environment(start: Start) -> None:
 # ---------------------------------------------------------------- outputs that cannot be stored
 
 
-def test_unserializable_is_an_error_only_where_it_is_needed(start: Start) -> None:
+def test_what_no_store_can_hold_is_read_where_it_was_made(start: Start) -> None:
     kernel = start({"a": "%%step a\ng = (i for i in range(3))\nx = 1", "b": "%%step b\nx + 1"})
     assert kernel.ok("a", "b").result == "2"
     kernel.notebook.edit("b", "%%step b\nlist(g)")
-    executed = kernel.run("a")
-    assert executed.ename == "SerializationError"
-    assert "g (a generator) of step a cannot be stored" in executed.traceback
-    assert "%%setup" in executed.traceback
+    kernel.ok("a")
+    assert kernel.ok("b").result == "[0, 1, 2]"
+    refused = kernel.run("b")  # `g` is not what a left any more
+    assert refused.ename == "PlanError"
+    assert "b needs 'g' of a, which could not be stored" in refused.traceback
+    assert "run a in this kernel, or `%flow run b`, which runs both in one process" in refused.traceback
+    kernel.ok("a")
+    assert kernel.ok("b").result == "[0, 1, 2]"
+    kernel.restart()
+    assert kernel.run("b").ename == "PlanError"
+    assert "[0, 1, 2]" in kernel.execute("%flow run b").text

@@ -217,15 +217,19 @@ class Observer:
             files=dict(sorted(files.items())),
             distributions=distributions_of(tops | names),
             environment=dict(sorted(self.variables.items())),
-            written={
-                self._name(path): self._written_id(path)
-                for path in sorted({*self.written, *self.removed})
-                if (not os.path.isdir(path) if path in self.written else not os.path.exists(path))
-            },
+            written=self.written_now(),
             modules=tuple(sorted(filter(is_installed, tops))),
             volatile=tuple(sorted(self.volatile)),
             asked=self._asked(),
         )
+
+    def written_now(self) -> dict[str, str]:
+        """Return the files that the task has written or removed, each with what it holds now."""
+        return {
+            self._name(path): self._written_id(path)
+            for path in sorted({*self.written, *self.removed})
+            if (not os.path.isdir(path) if path in self.written else not os.path.exists(path))
+        }
 
     def _asked(self) -> tuple[Asked, ...]:
         """Return what the code asked nbflow itself; of its own store without the place, which may move."""
