@@ -388,9 +388,11 @@ class Asked(Frozen, frozen=True, kw_only=True):
 class Observations(Frozen, frozen=True, kw_only=True):
     """What an execution was seen to depend on; file paths below the notebook's folder are relative to it."""
 
-    files: dict[str, str] = {}  # path -> content hash, "" for a file that was looked for and absent
+    files: dict[str, str] = {}  # path -> content hash, "" for what was looked for and absent, "link to …" for a link
     distributions: dict[str, str] = {}
-    environment: dict[str, str] = {}  # variable -> hash of its value, "" when unset
+    environment: dict[str, str] = {}  # variable -> hash of its value, "" when unset; "*" where all were read
+    looks: dict[str, str] = {}  # "time PATH", "entries PATH", "access4 PATH" -> what was said
+    imports: dict[str, str] = {}  # module looked for -> where it came from: a file, "installed", "" for nowhere
     written: dict[str, str] = {}  # files written -> content hash, after "+" when only added to; "" when removed
     modules: tuple[str, ...] = ()  # top-level installed modules that were imported, for preloading
     volatile: tuple[str, ...] = ()  # "socket", "subprocess", "database", "clock", "random"
@@ -441,6 +443,7 @@ class Record(Frozen, frozen=True, kw_only=True):
     shares: tuple[str, ...] = ()  # inputs that share objects with what it left
     same: tuple[str, ...] = ()  # names that it left holding the very objects that it was given under them
     costs: dict[str, float] = {}  # seconds that went to its inputs, to checks and to storing
+    findings: tuple[Finding, ...] = ()  # what it brought to light: said again where it is reused
     stamp: float = 0.0  # its place in the order of records where `created_at` would put it before what its run had seen
     together: tuple[str, ...] = ()  # the steps that ran in its process with it
 

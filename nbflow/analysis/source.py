@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
-from inspect import cleandoc
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -293,7 +292,6 @@ def transform(source: str) -> str:
 
 
 _LEFT_OUT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
-_DOCUMENTED = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def normalise(source: str) -> str:
@@ -319,8 +317,6 @@ def _dump(node: ast.AST) -> Iterator[str]:
     for name, value in ast.iter_fields(node):
         if name in _LEFT_OUT or value is None or value == []:
             continue
-        if name == "body" and isinstance(node, _DOCUMENTED):
-            value = _with_clean_docstring(value)  # noqa: PLW2901 - the same field, tidied
         if name == "values" and isinstance(node, ast.JoinedStr):
             value = _with_joined_texts(value)  # noqa: PLW2901 - the same field, tidied
         yield f"{name}="
@@ -361,10 +357,3 @@ def _with_joined_texts(values: list[ast.expr]) -> list[ast.expr]:
             case _:
                 parts.append(value)
     return parts
-
-
-def _with_clean_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    match body:
-        case [ast.Expr(ast.Constant(str(text))), *rest]:
-            return [ast.Expr(ast.Constant(cleandoc(text))), *rest]
-    return body

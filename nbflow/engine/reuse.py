@@ -20,12 +20,27 @@ from nbflow.model import (
     Record,
 )
 from nbflow.task.observe.environment import ABSENT, file_id, path_id, text_id, version_of
-from nbflow.task.observe.lookups import ADDED, FOLDER, SEEN, seen_as
+from nbflow.task.observe.lookups import (
+    ADDED,
+    ALL,
+    ENTRIES,
+    FOLDER,
+    GIVEN,
+    SEEN,
+    TIME,
+    all_variables,
+    answer,
+    seen_as,
+)
+from nbflow.task.observe.modules import INSTALLED, changed_place
+from nbflow.task.observe.paths import LINK
 
 OUTSIDE = frozenset({"socket", "subprocess", "database"})
 """What an execution may have changed other things by."""
 
-# ruff: noqa: PTH110, PTH116, PTH117, PTH118
+LOOKS = {TIME: "the time of", ENTRIES: "what is in"}
+
+# ruff: noqa: PTH110, PTH114, PTH115, PTH116, PTH117, PTH118
 # Paths are text here, as they were observed: thousands a look-up.
 
 
@@ -39,6 +54,8 @@ def holds(
     """
     return (
         _files_hold(observations.files, folder)
+        or _looks_hold(observations.looks, folder)
+        or _imports_hold(observations.imports, folder)
         or _written_hold(observations.written, folder, rewritten)
         or _packages_hold(observations.distributions)
         or _variables_hold(observations.environment, variables)
@@ -56,13 +73,41 @@ def _files_hold(files: dict[str, str], folder: str) -> Reason | None:
     for name, identity in files.items():
         now = _now(_join(folder, name), identity)
         if now != identity:
-            change = "is there now" if identity == ABSENT else "is gone" if now == ABSENT else "has changed"
+            points = identity.startswith(LINK) and now.startswith(LINK)
+            change = "leads elsewhere" if points else _change(identity, now)
             return ("file", f"{name} {change}")
     return None
 
 
+def _change(before: str, now: str) -> str:
+    return "is there now" if before == ABSENT else "is gone" if now == ABSENT else "has changed"
+
+
+def _looks_hold(looks: Mapping[str, str], folder: str) -> Reason | None:
+    for look, said in looks.items():
+        question, _, name = look.partition(" ")
+        if answer(question, _join(folder, name)) != said:
+            return ("file", f"{LOOKS.get(question, 'what may be done with')} {name} has changed")
+    return None
+
+
+def _imports_hold(imports: Mapping[str, str], folder: str) -> Reason | None:
+    change = changed_place(imports, folder)
+    if change is None:
+        return None
+    name, before, now = change
+    if now == INSTALLED:
+        return ("package", f"{name} is installed now")
+    code = "file"
+    if before == INSTALLED:
+        return (code, f"{now} is there now: it comes before the installed {name}")
+    return (code, f"the module {name} comes from {now} now" if now else f"the module {name} is gone")
+
+
 def _now(path: str, identity: str) -> str:
     """Return what a path is now, in the terms of what was known of it."""
+    if identity.startswith(LINK):
+        return f"{LINK}{os.readlink(path)}" if os.path.islink(path) else ABSENT if not os.path.exists(path) else SEEN
     if identity != FOLDER and not identity.startswith(SEEN):
         return path_id(path)
     try:
@@ -75,10 +120,12 @@ def _written_hold(files: dict[str, str], folder: str, rewritten: Collection[str]
     for name, identity in files.items():
         path = _join(folder, name)
         there = os.path.exists(path)
+        if identity == FOLDER and there:
+            continue
         if identity == ABSENT and there:
             return ("file", f"{name}, which it removed, is there again")
         if identity != ABSENT and not there:
-            return ("file", f"{name}, which it wrote, is gone")
+            return ("file", f"{name}, which it {'made' if identity == FOLDER else 'wrote'}, is gone")
         grown = identity.startswith(ADDED) and name not in rewritten
         if there and not grown and file_id(path) != identity.removeprefix(ADDED):
             return ("file", f"{name}, which it wrote, has changed")
@@ -94,8 +141,12 @@ def _packages_hold(distributions: dict[str, str]) -> Reason | None:
 
 
 def _variables_hold(observed: Mapping[str, str], variables: Mapping[str, str]) -> Reason | None:
+    if ALL in observed:
+        name = next((name for name in sorted(all_variables(variables, ())) if name not in observed), None)
+        if name is not None:
+            return ("environment", f"{name} is set now, and it read all variables")
     for name, identity in observed.items():
-        now = text_id(variables.get(name))
+        now = identity if identity in (ALL, GIVEN) else text_id(variables.get(name), name)
         if now != identity:
             change = "is set now" if identity == ABSENT else "is no longer set" if now == ABSENT else "has changed"
             return ("environment", f"{name} {change}")

@@ -260,7 +260,13 @@ class Runner:
             return (*self.unfold(task), prepared)
         if prepared.action not in ("reuse", "done"):
             return (prepared,)
-        self.discover(task, self.lookup.record(task))
+        record = self.lookup.record(task)
+        if prepared.action == "reuse" and record is not None:
+            known = [each.finding for each in self.findings]
+            for finding in record.findings:
+                if finding not in known:
+                    self.tell(FindingFound(finding=finding, at=time.time()))
+        self.discover(task, record)
         return (*self.unfold(task), prepared)
 
     def unfold(self, task: TaskId) -> tuple[events.Event, ...]:

@@ -16,7 +16,7 @@ from nbflow.executors.worker import Process
 from nbflow.model import TaskSpec
 from nbflow.task import leftovers, limits, shell
 from nbflow.task.execute import Kept, WarmShell
-from nbflow.task.observe.observer import IMPORTS
+from nbflow.task.observe.modules import imports_of
 
 MOST = 1000
 """Tasks after which a worker ends."""
@@ -107,5 +107,5 @@ class _Worker:
 
 def _modules(spec: TaskSpec) -> list[str]:
     """Return the modules that a task's text imports."""
-    names = [name for text in (spec.source, *(each.source for each in spec.replay)) for name in IMPORTS.findall(text)]
+    names = [name for text in (spec.source, *(each.source for each in spec.replay)) for name in imports_of(text)]
     return sorted(set(names))

@@ -200,6 +200,7 @@ class KernelLane:
             self.known.done[record.key] = record
             self.known.waiting.add(values_of(record))
             self._turns[each.task] = record
+            self.known.tell(record.findings)
             journal.tell(
                 each.task, "reused", attempt=journal.attempt(each.task), key=record.key, execution=record.execution,
                 reasons=each.reasons, reused_from=record.run,

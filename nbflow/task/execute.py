@@ -155,7 +155,7 @@ class _Task:
         for stream in self.streams:
             stream.flush()
         if record is not None:
-            record = msgspec.structs.replace(record, observations=observations)
+            record = msgspec.structs.replace(record, observations=observations, findings=tuple(self.stages.findings))
         return TaskResult(
             record=record,
             failure=failure,

@@ -1,4 +1,4 @@
-"""What a cell sets in its process: folder, environment, paths, options, filters; taken, compared and put back.
+"""What a cell sets in its process: folder, environment, paths, options, filters, counters; taken, compared, put back.
 
 Set-up statements are replayed wherever they are known as such. What a cell sets in any other way (in a function, a
 loop, a library) is found by comparing the process with itself, and travels to the steps below as changes.
@@ -7,8 +7,14 @@ loop, a library) is found by comparing the process with itself, and travels to t
 from __future__ import annotations
 
 import decimal
+import gc
+import locale
+import logging
 import os
+import signal
+import socket
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -95,9 +101,134 @@ def _numpy(name: str) -> Any:
     return getattr(np, name)
 
 
-def _set_context(values: dict[str, Any]) -> None:
+CONTEXT = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp")
+
+
+def _context() -> dict[str, Any]:
+    """Return the settings of decimal arithmetic; its signals by name."""
     context = decimal.getcontext()
-    context.prec, context.rounding = values["prec"], values["rounding"]
+    settings = {name: getattr(context, name) for name in CONTEXT}
+    for kind, signals in (("traps", context.traps), ("flags", context.flags)):
+        settings |= {f"{kind} {signal.__name__}": raised for signal, raised in signals.items()}
+    return settings
+
+
+def _set_context(name: str, value: Any) -> None:
+    context = decimal.getcontext()
+    kind, _, signal = name.partition(" ")
+    if signal:
+        getattr(context, kind)[getattr(decimal, signal)] = value
+    else:
+        setattr(context, name, value)
+
+
+CATEGORIES = ("LC_COLLATE", "LC_CTYPE", "LC_MONETARY", "LC_MESSAGES", "LC_NUMERIC", "LC_TIME")
+
+
+def _locale() -> dict[str, str]:
+    return {name: locale.setlocale(getattr(locale, name)) for name in CATEGORIES if hasattr(locale, name)}
+
+
+def _umask() -> int:
+    """Return the mask of new files' rights, which the system tells only in exchange for another one."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+DISPOSITIONS = (signal.SIG_DFL, signal.SIG_IGN)
+"""What may be done with a signal besides calling a function of the process's own."""
+
+SIGNALS = tuple(name for name in ("SIGHUP", "SIGPIPE", "SIGUSR1", "SIGUSR2", "SIGALRM") if hasattr(signal, name))
+"""Signals that neither a kernel nor a worker has a use for."""
+
+
+def _signals() -> dict[str, int]:
+    """Return the signals that are ignored, or end the process; those that call something stay where they are."""
+    handlers = {name: signal.getsignal(getattr(signal, name)) for name in SIGNALS}
+    return {name: int(how) for name, how in handlers.items() if how in DISPOSITIONS and isinstance(how, int)}
+
+
+def _set_signal(name: str, value: int) -> None:
+    signal.signal(getattr(signal, name), signal.Handlers(value))
+
+
+QUIET = {"level": logging.NOTSET, "disabled": False, "propagate": True}
+"""How a logger is that nobody has set anything on."""
+
+
+def _loggers() -> dict[str, Any]:
+    """Return what is set on loggers besides their handlers, by logger and setting."""
+    settings: dict[str, Any] = {" disable": logging.root.manager.disable, " level": logging.root.level}
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] not in SHELL_LOGGERS:
+            own = vars(logger)
+            settings |= {f"{name} {each}": own[each] for each in QUIET if own.get(each, QUIET[each]) != QUIET[each]}
+    return settings
+
+
+def _set_logger(key: str, value: Any) -> None:
+    name, _, setting = key.rpartition(" ")
+    if setting == "disable":
+        logging.disable(value)
+    elif setting == "level":
+        logging.getLogger(name or None).setLevel(value)
+    else:
+        setattr(logging.getLogger(name), setting, value)
+
+
+def _drop_logger(key: str) -> None:
+    _set_logger(key, QUIET[key.rpartition(" ")[2]])
+
+
+def _sklearn() -> dict[str, Any]:
+    from sklearn import get_config
+
+    return dict(get_config())
+
+
+def _set_sklearn(name: str, value: Any) -> None:
+    from sklearn import set_config
+
+    set_config(**{name: value})
+
+
+def _colormaps() -> dict[str, Any]:
+    """Return the colour maps that have been registered, by name."""
+    from matplotlib import colormaps
+
+    own: dict[str, Any] = colormaps._cmaps  # type: ignore[attr-defined]  # noqa: SLF001  # what it gives are copies
+    return {name: own[name] for name in own.keys() - colormaps._builtin_cmaps}  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _drop_colormap(name: str) -> None:
+    from matplotlib import colormaps
+
+    colormaps.unregister(name)
+
+
+def _set_collection(values: tuple[bool, tuple[int, int, int], int]) -> None:
+    is_enabled, threshold, debug = values
+    (gc.enable if is_enabled else gc.disable)()
+    gc.set_threshold(*threshold)
+    gc.set_debug(debug)
+
+
+def _register_colormap(name: str, value: Any) -> None:
+    from matplotlib import colormaps
+
+    colormaps.register(value, name=name, force=True)
+
+
+def _dummies() -> tuple[int, int]:
+    """Return where sympy's counter of dummy symbols begins in this process, and how many it has counted."""
+    dummy: Any = sys.modules["sympy.core.symbol"].Dummy
+    return dummy._base_dummy_index, dummy._count  # noqa: SLF001
+
+
+def _set_dummies(value: tuple[int, int]) -> None:
+    dummy: Any = sys.modules["sympy.core.symbol"].Dummy
+    dummy._base_dummy_index, dummy._count = value  # noqa: SLF001
 
 
 def _environment() -> dict[str, str]:
@@ -111,6 +242,9 @@ def _environment() -> dict[str, str]:
 
 _text = lru_cache(maxsize=4096)(os.fsdecode)
 
+SHELL_LOGGERS = frozenset({"asyncio", "tornado", "traitlets", "IPython", "ipykernel", "jupyter_client", "matplotlib"})
+"""Loggers that a kernel and a worker set up each in its own way."""
+
 PRIVATE = frozenset({"COLUMNS", "LINES", "PYTEST_CURRENT_TEST"})
 BACKEND = frozenset({"backend", "backend_fallback", "interactive"})
 
@@ -123,9 +257,23 @@ PARTS: Mapping[str, Part] = {
     "sys.path": _whole(lambda: list(sys.path), lambda value: sys.path.__setitem__(slice(None), value)),
     "recursion limit": _whole(sys.getrecursionlimit, sys.setrecursionlimit),
     "warnings": _whole(lambda: list(warnings.filters), _set_filters),
-    "decimal": _whole(
-        lambda: {"prec": decimal.getcontext().prec, "rounding": decimal.getcontext().rounding}, _set_context
+    "decimal": Part("decimal", _context, _set_context, lambda _: None),
+    "locale": Part(
+        "locale", _locale, lambda name, value: locale.setlocale(getattr(locale, name), value), lambda _: None
     ),
+    "new files' rights": _whole(_umask, os.umask),
+    "time zone": _whole(lambda: time.tzname, lambda _: time.tzset()),
+    "signals": Part("signal", _signals, _set_signal, lambda _: None),
+    "garbage collection": _whole(
+        lambda: (gc.isenabled(), gc.get_threshold(), gc.get_debug()), _set_collection
+    ),
+    "thread switching": _whole(sys.getswitchinterval, sys.setswitchinterval),
+    "digits of integers": _whole(sys.get_int_max_str_digits, sys.set_int_max_str_digits),
+    "socket timeout": _whole(socket.getdefaulttimeout, socket.setdefaulttimeout),
+    "loggers": Part("logging", _loggers, _set_logger, _drop_logger),
+    "scikit-learn": Part("sklearn", _sklearn, _set_sklearn, lambda _: None),
+    "colour maps": Part("matplotlib.cm", _colormaps, _register_colormap, _drop_colormap),
+    "dummy symbols": _whole(_dummies, _set_dummies, "sympy.core.symbol"),
     "matplotlib": Part("matplotlib", _matplotlib, _set_matplotlib, lambda _: None),
     "pandas": Part("pandas", _pandas, _set_pandas, lambda _: None),
     "numpy errors": Part(

@@ -66,6 +66,7 @@ class Mask:
             artifacts={name: self._hidden(one, type(one)) for name, one in record.artifacts.items()},
             outputs=tuple(hide(output, self._words) for output in record.outputs),
             observations=self._hidden(record.observations, type(record.observations)),
+            findings=tuple(self._hidden(finding, Finding) for finding in record.findings),
         )
 
     def _hidden(self, value: Any, kind: Any) -> Any:

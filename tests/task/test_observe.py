@@ -12,7 +12,7 @@ import pytest
 from nbflow.engine import reuse
 from nbflow.executors.local import LocalExecutor
 from nbflow.model import Observations
-from nbflow.task.observe import environment, observer
+from nbflow.task.observe import environment, lookups, observer
 from tests.support.tasks import Tasks, definition, setup
 
 HELLO = "b3:"
@@ -220,7 +220,54 @@ class TestEnvironment:
             "os.environ.copy()",
             "{**os.environ}",
             "list(os.environ.items())",
+            "[*os.environb]",
+            "repr(os.environ)",
+            "'{OBSERVED}'.format(**os.environ)",
             "import subprocess\nsubprocess.run(['true'], env={**os.environ, 'X': '1'})",
+        ],
+    )
+    def test_read_as_a_whole(self, tasks: Tasks, source: str) -> None:
+        found = seen(tasks, f"import os\n{source}; 1")
+        assert {"OBSERVED", "*"} <= found.environment.keys()
+        folder, variables = str(tasks.folder), {**os.environ}
+        assert reuse.holds(found, folder, variables) is None
+        new = {**variables, "ONE_MORE": "1"}
+        assert reuse.holds(found, folder, new) == ("environment", "ONE_MORE is set now, and it read all variables")
+        assert reuse.holds(found, folder, {**variables, "OBSERVED": "2"}) == ("environment", "OBSERVED has changed")
+
+    @pytest.mark.parametrize(
+        ("source", "name"),
+        [
+            ("os.path.expanduser('~/x')", "HOME"),
+            ("from pathlib import Path\nPath.home()", "HOME"),
+            ("os.path.expandvars('$OBSERVED')", "OBSERVED"),
+            ("import string\nstring.Template('$OBSERVED').substitute(os.environ)", "OBSERVED"),
+            ("import collections\ncollections.ChainMap({}, os.environ)['OBSERVED']", "OBSERVED"),
+            ("os.environb[b'OBSERVED']", "OBSERVED"),
+            ("import time\ntime.localtime(0)", "TZ"),
+        ],
+    )
+    def test_read_through_the_standard_library(self, tasks: Tasks, source: str, name: str) -> None:
+        assert [*seen(tasks, f"import os\n{source}; 1").environment] == [name]
+
+    def test_a_secret_never_enters_a_record(self, tasks: Tasks, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Not even its hash: whoever has the record could try out what it may be."""
+        monkeypatch.setenv("OBSERVED", "1")
+        source = "import os\nos.environ['DB_PASSWORD'] = 'hunter2'\n"
+        replay = (definition("look", "def look(name):\n    import os\n    return os.environ.get(name)"),)
+        monkeypatch.setenv("API_KEY", "hunter2")
+        other = LocalExecutor()
+        found = seen(Tasks(other, tasks.folder), "look('API_KEY'); 1", replay=replay)
+        other.close()
+        assert found.environment["API_KEY"].startswith("own:")
+        assert (
+            found.environment["API_KEY"] == environment.text_id("hunter2", "API_KEY") != environment.text_id("hunter2")
+        )
+        assert seen(tasks, source).environment == {}
+
+    @pytest.mark.parametrize(
+        "source",
+        [
             "os.environ['MADE'] = '1'\nos.environ['MADE']",
             "import matplotlib.pyplot, tempfile\ntempfile.gettempdir()",
             "os.environ['CUDA_VISIBLE_DEVICES'], os.environ['TERM'], os.environ.get('OMP_NUM_THREADS')",
@@ -336,7 +383,7 @@ def test_origins() -> None:
 def test_the_watch_on_variables_ends() -> None:
     kind = type(os.environ)
     before = {name: kind.__dict__[name] for name in ("__getitem__", "__iter__")}
-    end = observer.watch_environment(lambda *_: None, lambda _: None)
+    end = lookups.watch_environment(lambda *_: None, lambda _: None, lambda: None)
     assert kind.__dict__["__getitem__"] is not before["__getitem__"]
     end()
     assert {name: kind.__dict__[name] for name in before} == before

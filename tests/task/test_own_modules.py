@@ -80,3 +80,14 @@ def test_in_the_kernel(folder: Path) -> None:
         kernel.execute("%unload_ext nbflow")
         kernel.execute("import sys\ndel sys.modules['helper']\nimport helper")
         assert len(compiled(folder)) == 1, "without nbflow Python imports as ever"
+
+
+def test_what_a_step_said_of_a_module_is_said_again_where_it_is_reused(folder: Path) -> None:
+    (folder / "notes.py").write_text("seen = []\ndef note(x):\n    seen.append(x)\n    return len(seen)\n")
+    path = folder / "flow.ipynb"
+    path.write_text(document_of([("imports", "import notes"), ("one", "%%step one\nn = notes.note(1)")], "flow"))
+    code = [sys.executable, "-m", "nbflow", "run", str(path)]
+    for state in ("done", "reused"):
+        said = subprocess.run(code, check=True, capture_output=True, text=True)
+        assert f"1 {state}" in said.stdout
+        assert "notes" in said.stdout + said.stderr

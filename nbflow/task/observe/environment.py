@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import secrets
 import stat
 import sys
 import sysconfig
@@ -19,6 +20,7 @@ from typing import Literal
 from blake3 import blake3
 
 from nbflow.plugins import stamp
+from nbflow.store.index_file import cache_folder
 
 Origin = Literal["standard", "installed", "local", "none"]
 
@@ -88,9 +90,57 @@ def path_id(path: str) -> str:
     return folder_id(path) if path.endswith("/") else file_id(path)
 
 
-def text_id(text: str | None) -> str:
-    """Return the hash of a variable's value; `ABSENT` for none."""
-    return ABSENT if text is None else f"b3:{blake3(text.encode('utf-8', 'surrogateescape')).hexdigest(16)}"
+# ---------------------------------------------------------------- variables
+
+
+SECRET = re.compile(
+    r"(?:^|_)(?:API_?)?(?:KEYS?|TOKENS?|SECRETS?|PASS|PASSWORDS?|PASSWD|PASSPHRASE|PW|CREDENTIALS?|AUTH|PAT|SALT|DSN"
+    r"|COOKIES?)(?:_|$)|(?:APIKEY|SECRETKEY|ACCESSKEY|AUTHTOKEN|PASSWORD)", re.IGNORECASE,
+)  # fmt: skip
+"""In the names of variables that hold what nobody may know."""
+
+
+def looks_secret(name: str) -> bool:
+    """Return whether a variable's name says that it holds a secret: its value never enters a record."""
+    return SECRET.search(name) is not None
+
+
+def text_id(text: str | None, name: str = "") -> str:
+    """Return the hash of a variable's value; `ABSENT` for none.
+
+    That of a secret is made with a key of this user's own: whoever has the record cannot try out what it may be.
+    """
+    if text is None:
+        return ABSENT
+    data = text.encode("utf-8", "surrogateescape")
+    if looks_secret(name):
+        return f"own:{blake3(data, key=_own_key(str(cache_folder()))).hexdigest(16)}"
+    return f"b3:{blake3(data).hexdigest(16)}"
+
+
+@functools.lru_cache(maxsize=8)
+def _own_key(folder: str) -> bytes:
+    """Return this user's key, made when it is first asked for: with another one, what hangs on secrets is run again."""
+    path = Path(folder) / "key"
+    for _ in range(2):
+        try:
+            key = path.read_bytes()
+            if len(key) == blake3.key_size:
+                return key
+            path.unlink()
+        except FileNotFoundError:
+            pass
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mine = path.with_name(f"key-{secrets.token_hex(8)}")
+        mine.touch(mode=0o600)
+        mine.write_bytes(secrets.token_bytes(blake3.key_size))
+        try:
+            os.link(mine, path)  # several processes may make it at once: the first one's stands
+        except FileExistsError:
+            pass
+        finally:
+            mine.unlink()
+    return path.read_bytes()
 
 
 # ---------------------------------------------------------------- modules

@@ -1,11 +1,11 @@
 """What an execution depends on, seen while it runs, and whether that still holds.
 
 Files come from Python's audit hook. A library that opens files in compiled code (polars, Arrow) escapes it; so every
-string in the cell that names a file counts too. Environment variables count when the nearest frame outside the
-standard library is the user's: what libraries look up for themselves is their distribution's business. Copying the
-whole environment, as for a child process, reads none.
+string in the cell that names a file counts too, and so do the files that values say they read. Environment variables
+count when the nearest frame outside the standard library is the user's: what libraries look up for themselves is their
+distribution's business. Reading the whole environment reads each variable, and that there are no others.
 """
-# ruff: noqa: PTH110, PTH112, PTH113, PTH116, PTH123, SLF001
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH114, PTH116, SLF001
 # Paths are text here: the audit hook gives them so. Frames are only reached by `_getframe`.
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import itertools
 import logging
 import os
 import re
+import stat
 import sys
 import tempfile
 import threading
@@ -22,17 +23,20 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
 
 from nbflow.model import Asked, Observations, TaskSpec
 from nbflow.store.index_file import is_index
-from nbflow.store.serialize.inspection import attribute
+from nbflow.store.serialize.inspection import attribute, is_a
 from nbflow.task.bytecode import distrust
 from nbflow.task.context import Context, current
+from nbflow.task.observe import lookups
 from nbflow.task.observe.environment import (
     ABSENT,
+    OURS,
     distributions_of,
     file_id,
     is_installed,
@@ -41,30 +45,69 @@ from nbflow.task.observe.environment import (
     text_id,
     top_of,
 )
-from nbflow.task.observe.lookups import ADDED, FOLDER, watch_environment, watch_looks
-from nbflow.task.observe.subprocesses import WORDS, Programs, named_files
+from nbflow.task.observe.lookups import (
+    ADDED,
+    ENTRIES,
+    FOLDER,
+    TIME,
+    all_variables,
+    answer,
+    seen_as,
+    watch_environment,
+    watch_imports,
+    watch_looks,
+)
+from nbflow.task.observe.modules import imports_in, imports_of, places_of
+from nbflow.task.observe.paths import LINK, counts_for_all, is_inside, is_temporary, links_on, whole_path
+from nbflow.task.observe.subprocesses import WORDS, Programs, named_files, named_folders, paths_in
 
 SOCKET_EVENTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto")
 PROCESS_EVENTS = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.forkpty")
 TRANSPARENT = ("IPython", "pexpect", "ptyprocess")
 """Packages that start processes on the user's word: `!command`."""
 
-IGNORED_PARTS = ("/__pycache__/", "/.ipynb_checkpoints/", "/site-packages/", "/dist-packages/", "/.nbflow/")
-IGNORED_ROOTS = ("/proc/", "/sys/", "/dev/", *(os.path.realpath(p) + "/" for p in (sys.prefix, sys.base_prefix)))
-SYSTEM_ROOTS = ("/etc/", "/usr/", "/lib/", "/lib64/", "/opt/", "/run/", "/var/lib/")
-"""What libraries read there (time zones, certificates) comes with the system; what the user reads there counts."""
-
 START_UP = ("sitecustomize", "usercustomize")
-CACHES = ("/matplotlib/", "/fontconfig/", "/fontlist-", "/.ipython/", "/.jupyter/", "/.config/", "/.cache/")
-IMPORTS = re.compile(r"^[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTILINE)
 CLOCK = re.compile(
     r"\.(?:now|utcnow|today)\s*\(|\btime\.(?:time|time_ns|ctime|asctime|localtime|gmtime|strftime)\s*\("
     r"|(?<![\w.])time\s*\(\s*\)"
 )
 """Reading the time of day, which no audit event tells; timers such as `perf_counter` measure and decide nothing."""
 
+ZONE = re.compile(r"time|date|zone|tz|now|today|cron|calendar", re.IGNORECASE)
+"""Code in which times of day may be those of the local zone: compiled code looks up TZ, which no event tells."""
+
 LOOKING = ("genericpath.py", "posixpath.py", "ntpath.py", "pathlib.py", "_local.py", "_abc.py", "pathlib/__init__.py")
 """Files of the standard library through which a path is asked for on the user's word."""
+
+ASKING = (
+    *LOOKING, "os.py", "_collections_abc.py", "string.py", "string/__init__.py", "collections/__init__.py", "copy.py",
+    "configparser.py", "shutil.py", "getpass.py",
+)  # fmt: skip
+"""The same for variables."""
+
+SEARCHING = ("importlib/__init__.py", "importlib/util.py", "pkgutil.py")
+"""The same for modules."""
+
+READING = (
+    *LOOKING,
+    "codecs.py",
+    "io.py",
+    "tempfile.py",
+    "shutil.py",
+    "fileinput.py",
+    "linecache.py",
+    "json/__init__.py",
+)
+"""The same for files that count only where the user opens them."""
+
+NOBODY = ("\0",)
+"""The same for what only the user's own call counts for."""
+
+NAMES_OF_LOOKS = frozenset({"stat", "lstat", "getmtime", "getatime", "getctime"})
+"""What of a file the user may have asked for the time with; `exists`, `is_file`, `getsize` and so on do not tell it."""
+
+COMPILED_READERS = frozenset({"polars", "pyarrow", "duckdb", "deltalake", "lance", "datafusion"})
+"""Packages that read folders in compiled code."""
 
 
 class Hook:
@@ -154,13 +197,19 @@ class Observer:
         self._started_ns = 0
         self._busy = threading.local()
         self.seen: dict[str, str] = {}  # path that was asked for and not opened -> what was there
-        self._folders: set[str] = set()  # folders
+        self.looks: dict[tuple[str, str], str] = {}  # other questions about paths -> what was said
+        self.links: dict[str, str] = {}
+        self.sought: set[str] = set()  # modules
+        self.whole = False  # all variables were read
+        self._read_back: set[str] = set()  # of what was written
+        self._passing: set[str] = set()  # folders that were made where all is soon gone
+        self._folders: set[str] = set()  # that were made
         self._ends: list[Callable[[], None]] = []
         self._context: Context | None = None
         self._handlers: dict[str, Callable[..., None]] = {
             "open": self._on_open,
             "os.listdir": self._on_list,
-            "os.scandir": self._on_list,
+            "os.scandir": self._on_scan,
             "os.mkdir": self._on_mkdir,
             "os.rename": self._on_rename,
             "os.remove": self._on_remove,
@@ -177,7 +226,13 @@ class Observer:
         self._last_module = next(reversed(sys.modules))
         self._started_ns = time.time_ns()
         self._context = current.context
-        self._ends = [watch_environment(self._on_variable, self._set.add), watch_looks(self._on_look)]
+        self._ends = [
+            watch_environment(
+                self._called(self._on_variable), self._set.add, self._called(self._on_whole_environment)
+            ),
+            watch_looks(self._called(self._on_look), self._called(self._on_question)),
+            watch_imports(self._called(self._on_search)),
+        ]  # fmt: skip
         HOOK.listener = self._hear
 
     def given(self, variables: Iterable[str]) -> None:
@@ -196,27 +251,40 @@ class Observer:
         while self._ends:
             self._ends.pop()()
         sources = [self.spec.source, *(each.source for each in self.spec.replay)]
-        self._see_strings(sources)
-        if any(CLOCK.search(source) for source in sources):
-            self.volatile.add("clock")
+        namespace = namespace or {}
         new = self.new_modules()
         local = local_modules(new) if self.fresh else HOOK.local_modules()
         tops = {name for name in new if "." not in name}
         spaces = (sys.modules[name].__dict__ for name in local if name in sys.modules)
-        names = touched([namespace or {}, *spaces]) | self._named(sources, local.values())
+        imports = self._named(sources, local.values())
+        names = touched([namespace, *spaces]) | {top_of(name) for name in imports}
+        self._see_strings(sources, named_folders if COMPILED_READERS & names else named_files)
+        self._see_values(namespace)
+        if any(CLOCK.search(source) for source in sources):
+            self.volatile.add("clock")
+        if any(ZONE.search(source) for source in sources):
+            self._note_variable("TZ", os.environ.get("TZ"))
+        for path in local.values():
+            self._note_links(path)
         ids = {path: self._read_id(path) for path in self.read if path not in self.written or path in self.known}
-        ours = self.written.keys() | self._folders  # what it has looked for and then made itself is no input
+        # What it has looked for in vain and then made is no input where it has read it back: that is what it went on
+        # with. Where it has not, another execution would find it, and go another way.
+        made = self._read_back | self._folders | {path for path in self.written if _is_below(path, self._folders)}
         ids = {
             path: identity
             for path, identity in (self.seen | ids).items()
-            if identity not in (ABSENT, FOLDER) or path not in ours
+            if identity not in (ABSENT, FOLDER) or path not in made
         }
         files = {self._name(path): identity for path, identity in ids.items()}
         files |= {self._name(path): HOOK.source_id(name, path, self._started_ns) for name, path in local.items()}
+        files |= {self._name(path): LINK + target for path, target in self.links.items()}
+        plain = {name: _file_of(name) or path for name, path in local.items()}
         return Observations(
             files=dict(sorted(files.items())),
             distributions=distributions_of(tops | names),
-            environment=dict(sorted(self.variables.items())),
+            environment=dict(sorted(self._environment().items())),
+            looks={f"{word} {self._name(path)}": said for (word, path), said in sorted(self.looks.items())},
+            imports=places_of(imports | self.sought, plain, self.folder),
             written=self.written_now(),
             modules=tuple(sorted(filter(is_installed, tops))),
             volatile=tuple(sorted(self.volatile)),
@@ -228,7 +296,7 @@ class Observer:
         return {
             self._name(path): self._written_id(path)
             for path in sorted({*self.written, *self.removed})
-            if (not os.path.isdir(path) if path in self.written else not os.path.exists(path))
+            if self._is_left(path)
         }
 
     def _asked(self) -> tuple[Asked, ...]:
@@ -244,6 +312,23 @@ class Observer:
     def add_volatile(self, what: str) -> None:
         """Note why another execution would not do the same."""
         self.volatile.add(what)
+
+    def _called(self, handler: Callable[..., None]) -> Callable[..., None]:
+        """Return what hands a call on to a handler, with its frame, unless it is our own work that has called."""
+
+        def call(*arguments: Any) -> None:
+            if HOOK.listener is None or getattr(self._busy, "now", False):
+                return
+            self._busy.now = True
+            try:
+                frame = sys._getframe(1)
+                while frame.f_back is not None and frame.f_code.co_filename == lookups.__file__:
+                    frame = frame.f_back
+                handler(frame, *arguments)
+            finally:
+                self._busy.now = False
+
+        return call
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         handler = self._handlers.get(event)
@@ -261,18 +346,31 @@ class Observer:
         full = self._full(path)
         if full is None or not isinstance(flags, int):
             return
-        if full.startswith(SYSTEM_ROOTS) and not self._by_user(sys._getframe(2), ("codecs.py", "pathlib.py")):
-            return
         access = flags & (os.O_RDONLY | os.O_WRONLY | os.O_RDWR)
+        if access == os.O_RDONLY and self._is_fleeting(full):
+            return
+        if not self._counts(full, sys._getframe(2), READING):
+            return
+        self._note_links(path)
         if access == os.O_RDONLY:
             self._note_read(full)
             return
-        if access == os.O_RDWR and not flags & os.O_TRUNC:
+        if access == os.O_RDWR and not flags & (os.O_TRUNC | os.O_EXCL):
             self._note_read(full)
         self._note_written(full, added=bool(flags & os.O_APPEND))
         del mode
 
+    def _counts(self, full: str, frame: types.FrameType | None, through: tuple[str, ...]) -> bool:
+        """Return whether a path counts that was opened or asked for within these files' code."""
+        return counts_for_all(full, self.folder) or self._by_user(frame, through)
+
+    def _note_links(self, path: Any) -> None:
+        for link, target in links_on(os.fsdecode(path), self.folder):
+            self.links.setdefault(link, target)
+
     def _note_read(self, path: str) -> None:
+        if path in self.written:
+            self._read_back.add(path)
         if path in self.written or path in self.read:
             return
         try:
@@ -287,13 +385,15 @@ class Observer:
         if path in self.read and path not in self.written:
             self.known.setdefault(path, self._read_id(path))
         self.written[path] = added and self.written.get(path, True)
+        self._read_back.discard(path)
 
     def _on_list(self, path: Any, *_: Any) -> None:
         # Python's import looks into every folder of the path: that is not the user's
         if "importlib" in sys._getframe(3).f_code.co_filename:
             return
         full = self._full("." if path is None else path)
-        if full is not None:
+        if full is not None and (not is_temporary(full) or is_inside(full, self.folder)):
+            self._note_links("." if path is None else path)
             self.read.setdefault(full.rstrip("/") + "/", (0, 0))
             self.known.setdefault(full.rstrip("/") + "/", path_id(full.rstrip("/") + "/"))
 
@@ -304,27 +404,56 @@ class Observer:
     def _on_mkdir(self, path: Any, *_: Any) -> None:
         full = self._full(path)
         if full is not None:
-            self._folders.add(full)
+            (self._passing if is_temporary(full) and not is_inside(full, self.folder) else self._folders).add(full)
 
-    def _on_look(self, path: Any, what: str | None) -> None:
-        if HOOK.listener is None or getattr(self._busy, "now", False):
+    def _on_scan(self, path: Any, *_: Any) -> None:
+        """Note also the sizes and times of what is in a folder: its entries tell them without another event."""
+        frame = sys._getframe(2)
+        self._on_list(path)
+        full = self._full("." if path is None else path)
+        if full is not None and self._by_user(frame, NOBODY):
+            self.looks.setdefault((ENTRIES, full), answer(ENTRIES, full))
+
+    def _on_look(self, frame: types.FrameType, path: Any, status: os.stat_result | None, follow: bool) -> None:
+        word = self._word(frame)
+        full = self._full(path) if word is not None else None
+        if full is None or self._is_fleeting(full):
             return
-        self._busy.now = True
-        try:
-            full = self._full(path)
-            if (
-                full is None
-                or full in self.read
-                or full in self.written
-                or not self._by_user(sys._getframe(2), LOOKING)
-            ):
-                return
-            if what is None:
+        self._note_links(path)
+        if not follow and os.path.islink(path):
+            return  # what is there is the link
+        if full not in self.read and full not in self.written:
+            if status is None:
                 self.read[full] = None
             else:
-                self.seen.setdefault(full, what)
-        finally:
-            self._busy.now = False
+                self.seen.setdefault(full, seen_as(status))
+        if status is not None and stat.S_ISREG(status.st_mode) and word in NAMES_OF_LOOKS and full not in self.written:
+            self.looks.setdefault((TIME, full), str(status.st_mtime_ns))
+
+    def _on_question(self, frame: types.FrameType, path: Any, question: str, said: str) -> None:
+        full = self._full(path) if self._word(frame) is not None else None
+        if full is not None and full not in self.written and not self._is_fleeting(full):
+            self._note_links(path)
+            self.looks.setdefault((question, full), said)
+
+    def _is_fleeting(self, full: str) -> bool:
+        """Return whether a path has been made by the task itself, or meanwhile, where all is soon gone."""
+        outside = is_temporary(full) and not is_inside(full, self.folder)
+        return outside and _changed_at(full) >= self._started_ns
+
+    def _word(self, frame: types.FrameType | None) -> str | None:
+        """Return the name of what the user has called to ask about a path, None where the user has not asked."""
+        word = "stat"
+        while frame is not None:
+            file = frame.f_code.co_filename
+            origin = origin_of(file)
+            if file in self._own_files or file.startswith("<ipython-input") or origin == "local":
+                return word
+            if not file.endswith(LOOKING) and (origin != "none" or file.startswith(OURS)):
+                return None
+            word = frame.f_code.co_name
+            frame = frame.f_back
+        return None
 
     def _on_rename(self, old: Any, new: Any, *_: Any) -> None:
         source, target = self._full(old), self._full(new)
@@ -365,11 +494,21 @@ class Observer:
             return "changed-while-read"
         return file_id(path) if (status.st_mtime_ns, status.st_size) == opened else "changed-while-read"
 
+    def _is_left(self, path: str) -> bool:
+        """Return whether it tells anything that a path was written, or else removed."""
+        if path not in self.written:
+            return not os.path.exists(path)
+        if is_temporary(path) and not is_inside(path, self.folder) and not os.path.exists(path):
+            return False
+        return path.endswith("/") or not os.path.isdir(path)
+
     def _written_id(self, path: str) -> str:
         """Return what a written or removed file holds now, marked when it was only added to: logs grow."""
+        if path.endswith("/"):
+            return FOLDER
         return f"{ADDED if self.written.get(path) else ''}{file_id(path)}"
 
-    def _see_strings(self, sources: list[str]) -> None:
+    def _see_strings(self, sources: list[str], named: Callable[..., Iterable[str]]) -> None:
         """Find files that the cell or its programs name, and those that programs wrote: the audit hook sees none."""
         changes, removals = self.programs.changes()
         self.written |= dict.fromkeys(filter(None, map(self._full, changes - self.written.keys())), False)
@@ -378,29 +517,68 @@ class Observer:
         if self.programs.started:
             words |= {word for word in WORDS.findall(self.spec.source) if "*" not in word}
         logs = open_logs()
-        for path in named_files(sources, self.folder, words):
-            full = whole_path(path, self.folder, self.spec.store)
-            if full is None or full in self.read or full in self.written or full in logs:
-                continue
-            # Nobody tells whether a named file was read or written: its time does.
-            status = os.stat(full)
-            if status.st_mtime_ns >= self._started_ns:
-                self.written[full] = False
-            else:
-                self.read[full] = (status.st_mtime_ns, status.st_size)
+        for path in named(sources, self.folder, words):
+            if _real(path) not in logs:
+                self._see_named(path)
+
+    def _see_named(self, path: str) -> None:
+        """Note a file or folder that is only known by its name."""
+        full = whole_path(path, self.folder, self.spec.store)
+        if full is None:
+            return
+        if os.path.isdir(full):
+            if full not in self._folders and not any(_is_below(file, [full]) for file in self.written):
+                self.read.setdefault(full + "/", (0, 0))
+                self.known.setdefault(full + "/", path_id(full + "/"))
+            return
+        if full in self.read or full in self.written:
+            return
+        self._note_links(path)
+        # Nobody tells whether a named file was read or written: its time does.
+        status = os.stat(full)
+        if status.st_mtime_ns >= self._started_ns:
+            self.written[full] = False
+        else:
+            self.read[full] = (status.st_mtime_ns, status.st_size)
+
+    def _see_values(self, namespace: dict[str, Any]) -> None:
+        """Find files that values read when they are used, in compiled code, and folders that they name."""
+        for value in list(namespace.values()):
+            for path in filter(os.path.exists, paths_in(value, self.folder)):
+                self._see_named(path)
+            if self._passing and is_a(value, str | PurePath):
+                full = os.path.realpath(value)
+                if full in self._passing and os.path.isdir(full):
+                    self.written[full + "/"] = False
 
     # ------------------------------------------------------------ modules, variables, acts
 
     def _named(self, sources: list[str], local: Iterable[str]) -> set[str]:
-        """Return the top-level names that the cell, what was replayed and local modules import."""
-        tops = {top_of(name) for source in sources for name in IMPORTS.findall(source)}
-        return tops.union(*(_imports_in(path, file_id(path)) for path in local))
+        """Return the names of modules that the cell, what was replayed and local modules import."""
+        names = {name for source in sources for name in imports_of(source)}
+        return names.union(*(imports_in(path, file_id(path)) for path in local))
 
-    def _on_variable(self, name: str, value: str | None) -> None:
-        if HOOK.listener is None or name in self._set or name in self.variables or name in self.ours:
-            return
-        if self._by_user(sys._getframe(2), ("os.py", "_collections_abc.py")):
-            self.variables[name] = text_id(value)
+    def _on_variable(self, frame: types.FrameType, name: str, value: str | None) -> None:
+        if name not in self.variables and self._by_user(frame, ASKING):
+            self._note_variable(name, value)
+
+    def _note_variable(self, name: str, value: str | None) -> None:
+        if name not in self._set and name not in self.ours:
+            self.variables.setdefault(name, text_id(value, name))
+
+    def _on_whole_environment(self, frame: types.FrameType) -> None:
+        self.whole = self.whole or self._by_user(frame, ASKING)
+
+    def _environment(self) -> dict[str, str]:
+        """Return the ids of the variables that were read, of all of them where they were read as a whole."""
+        if not self.whole:
+            return self.variables
+        variables = {name: value for name, value in os.environ.items() if name not in self.ours}
+        return all_variables(variables, self._set | self.ours) | self.variables
+
+    def _on_search(self, frame: types.FrameType, name: str) -> None:
+        if name not in self.sought and self._by_user(frame, SEARCHING):
+            self.sought.add(name)
 
     def _by_user(
         self, frame: types.FrameType | None, through: tuple[str, ...] = (), *, otherwise: bool = False
@@ -438,23 +616,6 @@ class Observer:
             self.programs.start(*arguments)
 
 
-def whole_path(path: str, folder: str, store: str) -> str | None:
-    """Return the whole path of what was opened; None for what does not count, such as the datastore."""
-    full = os.path.realpath(path)
-    slashed = full.replace(os.sep, "/")
-    place = store.removeprefix("file://")
-    if "://" not in place and (full + os.sep).startswith(os.path.realpath(place) + os.sep):
-        return None
-    if any(part in slashed + "/" for part in IGNORED_PARTS) or (slashed + "/").startswith(IGNORED_ROOTS):
-        return None
-    # Before the temporary folder is left out, as the notebook's own folder may lie in it.
-    if full.startswith(folder + os.sep) or full == folder:
-        return full
-    if full.startswith(os.path.realpath(tempfile.gettempdir()) + os.sep) or any(part in slashed for part in CACHES):
-        return None
-    return None if origin_of(full) in ("standard", "none") else full
-
-
 def local_modules(names: Iterable[str]) -> dict[str, str]:
     """Return those of the loaded modules that are neither installed, standard nor ours, with their source files."""
     modules = {}
@@ -487,15 +648,14 @@ def _real(path: str) -> str:
     return os.path.realpath(path)
 
 
-@lru_cache(maxsize=1024)
-def _imports_in(path: str, identity: str) -> frozenset[str]:
-    """Return the top-level names that a module's source file imports; `identity` is the id of its content."""
-    del identity
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return frozenset(top_of(name) for name in IMPORTS.findall(file.read()))
-    except OSError:
-        return frozenset()
+def _file_of(name: str) -> str | None:
+    """Return the file of a loaded module under the name by which it was found, links and all."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return os.path.abspath(file) if isinstance(file, str) else None
+
+
+def _is_below(path: str, folders: Iterable[str]) -> bool:
+    return any(path != folder and is_inside(path, folder) for folder in folders)
 
 
 def warming() -> Iterator[None]:

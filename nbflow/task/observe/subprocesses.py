@@ -3,19 +3,26 @@
 Nobody tells what another process opens. What it has written is seen by comparing the notebook's folder with itself;
 what it may have read are the files that the command and the cell name.
 """
-# ruff: noqa: PTH111, PTH118, PTH207
+# ruff: noqa: PTH111, PTH112, PTH113, PTH118, PTH120, PTH207
 # Paths are text, as the audit hook gives them.
 
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from nbflow.store.serialize.inspection import answered, attribute
+
 STRINGS = re.compile(r"""(?:"((?:[^"\\\n]|\\.)+)"|'((?:[^'\\\n]|\\.)+)')""")
 WORDS = re.compile(r"[^\s'\"`;|&<>(){}=,:$]+")
+SCANS = re.compile(r'"inner":"([^"]*)"')
+"""The files of a lazy frame, in the text of its plan."""
+
 MOST_MATCHES = 1000
 MOST_FILES = 5000
 """So many files are looked at; in a larger folder what programs write is not seen."""
@@ -83,10 +90,45 @@ def files_below(folder: str) -> dict[str, Facts]:
 
 def named_files(sources: Iterable[str], folder: str, words: Iterable[str] = ()) -> Iterator[str]:
     """Give the files that `words` or strings in the code name."""
+    yield from filter(os.path.isfile, _named(sources, folder, words))
+
+
+def named_folders(sources: Iterable[str], folder: str, words: Iterable[str] = ()) -> Iterator[str]:
+    """Give the same, and what is in the folders that strings in the code name, with those folders."""
+    for path in _named(sources, folder, words):
+        if os.path.isfile(path):
+            yield path
+        elif os.path.isdir(path) and not folder.startswith(path):
+            yield path
+            yield from itertools.islice(files_below(path), MOST_MATCHES)
+
+
+def _named(sources: Iterable[str], folder: str, words: Iterable[str]) -> Iterator[str]:
     texts = {a or b for source in sources for a, b in STRINGS.findall(source)} | {*words}
     for text in texts:
         if len(text) > 300 or "\\" in text or "://" in text:
             continue
         path = os.path.join(folder, os.path.expanduser(text))
-        matches = glob.glob(path)[:MOST_MATCHES] if "*" in text else [path]
-        yield from filter(os.path.isfile, matches)
+        yield from glob.glob(path)[:MOST_MATCHES] if "*" in text else [path]
+
+
+def paths_in(value: Any, folder: str) -> Iterator[str]:
+    """Give the files and folders that a value reads when it is used: an Arrow dataset, a lazy frame of polars."""
+    kind = type(value)
+    package = str(attribute(kind, "__module__", "")).partition(".")[0]
+    paths: list[str] = []
+    if package == "pyarrow" and kind.__name__.endswith("Dataset"):
+        paths = [str(path) for path in attribute(value, "files") or ()]
+    elif package == "polars" and kind.__name__ == "LazyFrame":
+        paths = SCANS.findall(answered(lambda: _plan_of(value), ""))
+    for path in paths:
+        whole = os.path.join(folder, path)
+        if "*" in path:
+            yield os.path.dirname(whole)
+        yield from glob.glob(whole)[:MOST_MATCHES] if "*" in path else [whole]
+
+
+def _plan_of(frame: Any) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it may be written in another way one day: then no file is found
+        return str(frame.serialize(format="json"))
