@@ -23,6 +23,7 @@ MODULES := node_modules/.ready
 BUILT := node_modules/.built
 
 PEER := .peers/metaflow/.ready
+RAY := .peers/ray/.ready
 
 # kernels, processes and browsers on a machine that others load too: a test counts as failed when it fails three times
 AGAIN := --reruns 2 --reruns-delay 2
@@ -79,8 +80,20 @@ running: $(READY) compiled ## kernels and worker processes
 notebooks: $(READY) compiled ## whole notebooks against a plain kernel
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -n 2 --dist loadgroup -m notebooks $(NONE_IS_FINE)
 
-remote: $(READY) compiled ## stores and executors elsewhere, on servers that the tests start
+# Ray's environment, where nbflow and what notebooks import come from .venv. jsonschema would read a grammar of another
+# package of .venv in each of Ray's processes, for seconds: there it is told that there is none.
+$(RAY): | $(READY)
+	$(PYTHON) -m venv .peers/ray
+	.peers/ray/bin/python -m pip install --quiet --disable-pip-version-check 'ray[client]==2.60.0'
+	place="$$(.peers/ray/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")"; \
+	  $(BIN)/python -c "import sysconfig; print('$(CURDIR)', sysconfig.get_paths()['purelib'], sep='\n')" \
+	    > "$$place/development.pth"; \
+	  echo "import sys; sys.modules['rfc3987_syntax'] = None" > "$$place/aside.pth"
+	@touch $@
+
+remote: $(READY) $(RAY) compiled ## stores and executors elsewhere, on servers that the tests start
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -m remote $(NONE_IS_FINE)
+	$(TEST_ENV) .peers/ray/bin/python -m pytest -q $(AGAIN) tests/executors/test_ray.py tests/whole/test_remote.py
 
 browser: $(BUILT) compiled ## the panel in JupyterLab, Notebook and a plain page, in Chromium
 	@if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null && test -z "$${NBFLOW_CHROMIUM:-}" && \

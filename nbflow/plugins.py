@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from nbflow.errors import OptionError, nearest
-from nbflow.model import Step, TaskEvent, TaskSpec
+from nbflow.model import Finding, Step, TaskEvent, TaskSpec
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -53,11 +53,11 @@ class SupportsPush(Protocol):
 
 
 @runtime_checkable
-class KeepsLog(Protocol):
-    """A handle whose task writes its log into the datastore itself, where it goes on when this process has ended."""
+class SupportsLog(Protocol):
+    """A handle whose task may write its log itself, where it goes on when this process has ended."""
 
-    log: str
-    """The folder of the log in the datastore."""
+    keeps_log: bool
+    """Whether it does, under the name of the attempt that was submitted."""
 
 
 @runtime_checkable
@@ -113,8 +113,12 @@ class SupportsChecks(Protocol):
     def check(self, steps: Sequence[Step]) -> None:
         """Reach the place; raise ExecutorError where that fails, PlanError for a step that no machine there can run."""
 
-    def admit(self, store: str) -> None:
-        """Raise StoreError or ExecutorError where tasks there could not read and write this datastore."""
+    def admit(self, store: str, modules: Sequence[str], folder: str) -> tuple[Finding, ...]:
+        """Return what differs there and may make a difference to a run.
+
+        Raise StoreError where tasks there could not read and write the datastore, ExecutorError where they lack modules
+        that steps import, which may stand in the notebook's folder.
+        """
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import servers
 from tests.support.by_hand import Start
 from tests.support.kernel import Kernel, NotebookFile
 
@@ -31,3 +32,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
             return stack.enter_context(Kernel(notebook, **options))  # type: ignore[arg-type]
 
         yield begin
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[dict[str, str]]:
+    """An S3 server; the variables with which a process finds it."""
+    with servers.s3() as variables:
+        yield variables

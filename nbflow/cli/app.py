@@ -171,13 +171,13 @@ def _explained(parameter: Parameter) -> str:
     return f"{parameter.help} [{default}]" if parameter.help else f"[{default}]"
 
 
-def doctor(face: CommandLine) -> Answer:
-    """Say what works and what is missing."""
+def doctor(face: CommandLine, on: str | None) -> Answer:
+    """Say what works and what is missing, here and, with --on, where steps are to run."""
     from importlib.metadata import version
 
     from nbflow.cli import diagnosis
 
-    checks = diagnosis.diagnose(face.store, Path.cwd())
+    checks = diagnosis.diagnose(face.store, Path.cwd(), on=on)
     return Answer(
         text=lambda: f"nbflow {version('nbflow')}\n{diagnosis.text(checks)}",
         code=DONE if diagnosis.is_well(checks) else FAILED,
@@ -194,6 +194,8 @@ STORE = click.Option(["--store"], metavar="URL", expose_value=False, callback=_k
                      help="The datastore: a folder or an fsspec URL.")  # fmt: skip
 JSON = click.Option(["--json", "as_json"], is_flag=True, expose_value=False, callback=_keep,
                     help="One JSON object a line, and nothing else.")  # fmt: skip
+
+ON = click.Option(["--on"], metavar="URL", help="Try this place, too: it is reached, and a worker there does its work.")
 
 ON_NOTEBOOKS = frozenset({"run", "plan", "why", "check", "dag", "export"})
 """Commands that take a notebook's path."""
@@ -222,7 +224,7 @@ add_commands(
                 *(() if name in IN_TEXT else (JSON,)),
             ),
         )
-        for name, (action, params) in {**shared(live=False), "doctor": (doctor, ())}.items()
+        for name, (action, params) in {**shared(live=False), "doctor": (doctor, (ON,))}.items()
     },
     ShellCommand,
 )

@@ -6,11 +6,14 @@ import os
 import platform
 import secrets
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+from nbflow import plugins
 from nbflow.errors import NbflowError
+from nbflow.executors.remote.executor import RemoteExecutor
 from nbflow.model import Frozen
 from nbflow.render import preview
 from nbflow.store.location import open_store, store_url
@@ -39,8 +42,13 @@ class Check(Frozen, frozen=True):
     needed: bool = True
 
 
-def diagnose(store: str | None, folder: Path, environ: Mapping[str, str] = os.environ) -> list[Check]:
-    """Return the outcome of every check of a store (as `--store` gives it), a notebook's folder and the environment."""
+def diagnose(
+    store: str | None, folder: Path, environ: Mapping[str, str] = os.environ, on: str | None = None
+) -> list[Check]:
+    """Return the outcome of every check of a store (as `--store` gives it), a notebook's folder and the environment.
+
+    `on` is the URL of another place where steps are to run.
+    """
     return [
         _python(),
         *(_package(name) for name in NEEDED),
@@ -50,6 +58,7 @@ def diagnose(store: str | None, folder: Path, environ: Mapping[str, str] = os.en
         _extension(environ),
         _order(environ),
         *(_optional(name, fix) for name, fix in OPTIONAL.items()),
+        *(_place(on, store, folder) if on is not None else ()),
     ]
 
 
@@ -111,6 +120,32 @@ def _store(option: str | None, folder: Path) -> Check:
     except NbflowError as error:
         return Check(part="store", works=False, found=error.message, fix=error.fix or "choose another with --store")
     return Check(part="store", works=True, found=f"{url} is writable")
+
+
+def _place(on: str, store: str | None, folder: Path) -> Iterator[Check]:
+    """Yield what works where steps are to run: it is reached, a worker starts there, and reaches the datastore."""
+    try:
+        executor: Any = plugins.load("executors", on.partition(":")[0])(on)
+    except NbflowError as error:
+        yield Check(part="place", works=False, found=error.message, fix=error.fix or "")
+        return
+    try:
+        if not isinstance(executor, RemoteExecutor):
+            yield Check(part="place", works=True, found=f"{on}: {executor.slots()} cores")
+            return
+        yield from _checks(lambda: Check(part="place", works=True, found=f"{on}: {executor.describe()}"), "place")
+        yield from _checks(
+            lambda: Check(part="worker", works=True, found=executor.try_worker(store_url(store, folder))), "worker"
+        )
+    finally:
+        executor.close()
+
+
+def _checks(check: Callable[[], Check], part: str) -> Iterator[Check]:
+    try:
+        yield check()
+    except NbflowError as error:
+        yield Check(part=part, works=False, found=error.message, fix=error.fix or "")
 
 
 def _kernel(environ: Mapping[str, str]) -> Check:

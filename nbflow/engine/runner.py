@@ -44,7 +44,7 @@ from nbflow.model import (
     TaskResult,
     TaskSpec,
 )
-from nbflow.plugins import Executor, Handle, KeepsLog, SupportsBatches, SupportsPush
+from nbflow.plugins import Executor, Handle, SupportsBatches, SupportsLog, SupportsPush
 from nbflow.store import records
 from nbflow.store.artifacts import lost_of
 from nbflow.store.flows import RunPlace, StoredFlow
@@ -516,8 +516,8 @@ class Runner:
         handle = self.handles.get(task)
         kind = type(handle)
         if kind not in self.log_keepers:
-            self.log_keepers[kind] = isinstance(handle, KeepsLog)  # slow: not for each piece
-        return self.log_keepers[kind]
+            self.log_keepers[kind] = isinstance(handle, SupportsLog)  # slow: not for each piece
+        return self.log_keepers[kind] and cast("SupportsLog", handle).keeps_log
 
     def log(self, task: TaskId, attempt: int) -> records.LogWriter:
         """Return the writer of the output of a task's attempt."""

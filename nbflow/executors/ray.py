@@ -85,18 +85,16 @@ class RayEngine:
             ) from error
 
     def _connected(self) -> Any:
-        # one connection in about a dozen fails for no reason that its server tells, and the next one works
         try:
             return self._try_connect()
-        except ExecutorError:
-            raise
-        except Exception:  # Ray's client raises whatever its server has raised
-            try:
-                return self._try_connect()
-            except ExecutorError:
-                raise
-            except Exception as error:  # as above
-                raise self._trouble(error) from error
+        except ConnectionAbortedError:  # the cluster did not get a server for us ready: one time in a dozen, by itself
+            pass
+        except Exception as error:  # Ray's client raises whatever its server has raised
+            raise self._trouble(error) from error
+        try:
+            return self._try_connect()
+        except Exception as error:  # as above
+            raise self._trouble(error) from error
 
     def _try_connect(self) -> Any:
         from ray._private import client_mode_hook
@@ -107,10 +105,6 @@ class RayEngine:
                 return self._ray.init(
                     self.place, allow_multiple=True, log_to_driver=False, namespace=NAMESPACE, logging_level="ERROR"
                 )
-            except Exception as error:
-                if _mismatch(error):
-                    raise self._trouble(error) from error
-                raise
             finally:
                 if not was_client:  # the user's own `import ray` stays as it was
                     client_mode_hook._explicitly_disable_client_mode()  # noqa: SLF001

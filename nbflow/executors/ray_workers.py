@@ -11,6 +11,9 @@ from typing import Any
 from nbflow.executors.local import LocalExecutor
 from nbflow.executors.remote import probe, task_worker
 
+LEFT = 60.0
+"""Seconds after which a driver that takes nothing counts as gone: the datastore has everything for the next one."""
+
 
 def desk_class() -> type:
     """Return the class of the actor; made here, so that it travels by value to a head that has no nbflow."""
@@ -26,6 +29,8 @@ def desk_class() -> type:
         work = importlib.import_module("nbflow.executors.ray_workers").work
         work(spec, lambda data: desk.put.remote(worker, data))
 
+    left = LEFT
+
     class Desk:
         """Starts workers and keeps what comes from them until their driver takes it."""
 
@@ -39,6 +44,7 @@ def desk_class() -> type:
             self.ended: dict[str, tuple[str, str]] = {}
             self.pieces: dict[str, list[tuple[str, bytes]]] = {}
             self.news: dict[str, asyncio.Event] = {}
+            self.taken: dict[str, float] = {}
             self.tasks: set[Any] = set()
 
         async def start(self, driver: str, worker: str, spec: str, name: str, resources: dict[str, float]) -> None:
@@ -87,12 +93,12 @@ def desk_class() -> type:
         async def put(self, worker: str, data: bytes) -> None:
             self.begun.setdefault(worker, "")
             driver = self.drivers.get(worker, "")
-            if data:
+            if data and clock.monotonic() - self.taken.get(driver, self.asked) < left:  # else it has gone
                 self.pieces.setdefault(driver, []).append((worker, data))
                 self._ring(driver)
 
         async def take(self, driver: str, patience: float) -> list[tuple[str, bytes]]:
-            self.asked = clock.monotonic()
+            self.asked = self.taken[driver] = clock.monotonic()
             news = self.news.setdefault(driver, asyncio.Event())
             if not self.pieces.get(driver):
                 news.clear()

@@ -44,9 +44,13 @@ def without_params(flow: Flow) -> Flow:
     return msgspec.structs.replace(flow, steps=steps, edges=edges)
 
 
-def preload_of(flow: Flow) -> tuple[str, ...]:
-    """Return the modules that a flow's cells import at top level, in document order."""
-    used = {order for step in flow.steps for order in (*step.definitions, *step.own_definitions)}
+def preload_of(flow: Flow, steps: Iterable[Step] | None = None) -> tuple[str, ...]:
+    """Return the modules that a flow's cells, or those of some steps, import at top level, in document order."""
+    used = {
+        order
+        for step in (flow.steps if steps is None else steps)
+        for order in (*step.definitions, *step.own_definitions)
+    }
     return imported_modules(
         [flow.definitions[order].source for order in sorted(used) if flow.definitions[order].origins]
     )

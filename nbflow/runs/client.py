@@ -262,6 +262,11 @@ class Run:
         }
 
     @property
+    def was_elsewhere(self) -> bool:
+        """Whether tasks of it were sent to other machines, which may go on without the process that sent them."""
+        return bool(self._past.store.children(f"{records.run_folder(self._past.folder, self._past.run)}/attempts"))
+
+    @property
     def notebook(self) -> str:
         """The text of the notebook as it was run."""
         return self._past.document

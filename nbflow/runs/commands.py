@@ -139,9 +139,14 @@ def cancel(face: Face, run: str | None) -> None:
 def attach(face: Face, run: str | None) -> Answer:
     """Follow a run that goes on elsewhere.
 
-    An interrupt ends the following, not the run.
+    An interrupt ends the following, not the run. A run whose own process has gone is taken up where tasks of it were
+    sent to other machines: what they have done counts, and what they do still is awaited.
     """
-    return face.follow(client.Run(face.path(run), face.store))
+    past = client.Run(face.path(run), face.store)
+    answer = face.follow(past)
+    if past.status != "lost" or not past.was_elsewhere:
+        return answer
+    return resume(face, f"{past.flow}/{past.id}", RunOptions(on=past.metadata["on"]))
 
 
 def runs(

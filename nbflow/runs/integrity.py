@@ -19,7 +19,7 @@ import msgspec
 
 from nbflow.engine.claims import Claim
 from nbflow.errors import FormatError, NbflowError, StoreError
-from nbflow.executors.remote.attempt_files import Beat, CancelMark, WorkerResult
+from nbflow.executors.remote.attempt_files import Beat, CancelMark, StartedWorker, WorkerResult
 from nbflow.flow.notebook import read_document
 from nbflow.jsonable import from_json
 from nbflow.model import Frozen, Output, Record, Started, TaskChanged, TaskSpec
@@ -55,6 +55,7 @@ KINDS: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
         (rf"{RUN}/attempts/[^/]+/result\.msgpack", WorkerResult),
         (rf"{RUN}/attempts/[^/]+/beat-[^/]+\.json", Beat),
         (rf"{RUN}/attempts/[^/]+/cancel\.json", CancelMark),
+        (rf"{RUN}/attempts/[^/]+/worker\.json", StartedWorker),
         (rf"{RUN}/(?:beats|cancel)/[^/]+\.json", records.Moment),
     )
 )  # fmt: skip

@@ -189,11 +189,13 @@ class Executors:
             if url != "local" and isinstance(executor := self.get(url), plugins.SupportsChecks):
                 executor.check(steps)
 
-    def admit(self, flow: Flow, store: str) -> None:
-        """Raise StoreError or ExecutorError where a step's tasks could not reach the datastore; nothing runs."""
-        for url in self._places(flow):
+    def admit(self, flow: Flow, store: str) -> tuple[Finding, ...]:
+        """Return what differs where steps run; raise StoreError or ExecutorError where their tasks could not run."""
+        findings: list[Finding] = []
+        for url, steps in self._places(flow).items():
             if url != "local" and isinstance(executor := self.get(url), plugins.SupportsChecks):
-                executor.admit(store)
+                findings += executor.admit(store, preload_of(flow, steps), flow.notebook.folder)
+        return tuple(findings)
 
     def local(self, url: str | None = None) -> Executor:  # noqa: ARG002  # called as `get` is
         """Return the executor of this machine: parameters are evaluated where the notebook is."""
@@ -285,7 +287,8 @@ def begin(flow: Flow, options: RunOptions, executors: Executors, *, watch: Watch
     only, steps = options.only, options.steps
     ready = _prepare(flow, msgspec.structs.replace(options, tags=tags), executors, run=records.new_run_id)
     run_id, parameters = ready.lookup.facts.run, ready.parameters
-    secrets.refuse_missing(ready.flow.steps if only is None else [ready.flow.step(find_step(only, flow.steps))])
+    steps_run = ready.flow.steps if only is None else [ready.flow.step(find_step(only, flow.steps))]
+    secrets.refuse_missing(step for step in steps_run if (step.options.on or executors.on) == "local")
     words = (steps or ()) if only is None else (only,)
     started = run_started(
         ready.flow, run_id, parameters={name: as_text(value) for name, value in parameters.values.items()},
@@ -294,11 +297,11 @@ def begin(flow: Flow, options: RunOptions, executors: Executors, *, watch: Watch
     )  # fmt: skip
     slots = options.workers or executors.slots()
     claims.check_store(ready.lookup.store, ready.flow.steps)
-    executors.admit(ready.flow, ready.lookup.store.url)
+    differences = executors.admit(ready.flow, ready.lookup.store.url)
     entry = claim_flow(ready.lookup.store, flow.notebook)
     lost_runs = stored_run.lost_before(ready.lookup.store, entry)
     large = garbage.grown(ready.lookup.store, most_bytes(flow.notebook.folder))
-    more = tuple(finding for finding in (lost_runs, large) if finding is not None)
+    more = (*differences, *(finding for finding in (lost_runs, large) if finding is not None))
     announced = msgspec.structs.replace(ready.flow, findings=(*ready.flow.findings, *more)) if more else ready.flow
     return Runner(
         announced,

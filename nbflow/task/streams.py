@@ -33,8 +33,10 @@ class Interrupts:
         self._pending = False
 
     def install(self) -> None:
-        """Take SIGINT from now on; main thread only."""
+        """Take SIGINT from now on, which whoever started this process may have blocked (Ray does); main thread only."""
         signal.signal(signal.SIGINT, self._arrive)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def _arrive(self, number: int, frame: FrameType | None) -> None:
         if self._holds:

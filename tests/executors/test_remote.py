@@ -265,6 +265,25 @@ def test_the_user_hears_of_a_worker_that_is_silent_and_of_its_return(
         assert "is heard of again" in said[1]
 
 
+class Blocking(WorkerProcesses):
+    """Starts its workers with SIGINT blocked, as Ray does."""
+
+    def start(self, order: WorkerOrder, live: Callable[[bytes], None]) -> str:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().start(order, live)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_a_worker_that_was_started_with_interrupts_blocked_hears_them(tmp_path: Path) -> None:
+    with tasks_on(Blocking(), tmp_path) as tasks:
+        source = "import time\ntry:\n    print('go')\n    time.sleep(60)\nfinally:\n    print('tidied')"
+        done = tasks.cancel_when("go", 10.0, source)
+        assert done.failure.kind == "cancelled"
+        assert done.live() == "go\ntidied\n"
+
+
 @pytest.mark.parametrize("whose", ["attempt", "run"])
 def test_a_mark_in_the_store_cancels(tmp_path: Path, whose: str) -> None:
     with tasks_on(WorkerProcesses(), tmp_path) as tasks:
@@ -326,7 +345,7 @@ def test_a_store_that_workers_cannot_reach_is_told_before_a_run(tmp_path: Path) 
     def admitted(engine: WorkerProcesses, store: str) -> None:
         executor = RemoteExecutor(engine)
         try:
-            executor.admit(store)
+            executor.admit(store, (), "")
         finally:
             executor.close()
 
@@ -342,11 +361,21 @@ def test_a_store_that_workers_cannot_reach_is_told_before_a_run(tmp_path: Path) 
 
 def test_workers_of_another_kind_are_told_before_a_run(tmp_path: Path) -> None:
     with contextlib.closing(WorkerProcesses()) as engine:
-        answer = probe.ask(engine, location.open_store(tmp_path / "store"), ["numpy", "no-such-thing"])
-    assert answer.distributions["no-such-thing"] == ""
-    assert answer.distributions["numpy"]
-    probe.compare(answer, "here")
-    others = {"have Python 3.9": {"python": "3.9.1"}, "nbflow 0.0.1": {"nbflow": "0.0.1"}}
+        (tmp_path / "beside.py").write_text("")
+        modules = ("numpy", "beside", "sys", "no_such_thing")
+        question = probe.Question(modules=modules, folder=str(tmp_path))
+        answer = probe.ask(engine, location.open_store(tmp_path / "store"), question)
+    ours = probe.versions(modules, str(tmp_path))
+    assert answer.modules == ours == {"numpy": ours["numpy"], "beside": "", "sys": "", "no_such_thing": None}
+    assert probe.compare(answer, ours, "here") == ()
+    others = {
+        "have Python 3.9": {"python": "3.9.1"},
+        "nbflow 0.0.1": {"nbflow": "0.0.1"},
+        "lack beside, numpy, which": {"modules": {"beside": None, "sys": "", "numpy": None, "no_such_thing": None}},
+    }
     for said, fields in others.items():
         with pytest.raises(ExecutorError, match=said):
-            probe.compare(msgspec.structs.replace(answer, **fields), "here")
+            probe.compare(msgspec.structs.replace(answer, **fields), ours, "here")
+    older = msgspec.structs.replace(answer, modules={**answer.modules, "numpy": "1.0"})
+    (finding,) = probe.compare(older, ours, "here")
+    assert f"numpy is {ours['numpy']} here and 1.0 on here" in finding.message

@@ -7,12 +7,10 @@ import os
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -251,27 +249,6 @@ class TestDriverWithoutWholePuts(StoreConformance):
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
         return f"local://{tmp_path}/remote"
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[dict[str, str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    endpoint = f"http://127.0.0.1:{port}"
-    command = [str(Path(sys.executable).with_name("moto_server")), "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            for _ in range(100):
-                with contextlib.suppress(OSError), urllib.request.urlopen(endpoint, timeout=1):
-                    break
-                time.sleep(0.1)
-            yield {
-                "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-                "AWS_DEFAULT_REGION": "us-east-1",
-            }  # fmt: skip
-        finally:
-            server.terminate()
 
 
 @pytest.mark.remote

@@ -22,6 +22,7 @@ from nbflow.store.location import Store, open_store, safe_name
 SPEC = "spec.msgpack"
 RESULT = "result.msgpack"
 CANCEL = "cancel.json"
+WORKER = "worker.json"
 BEAT = "beat-"
 
 GRACE = 3.0
@@ -37,6 +38,13 @@ class Beat(Frozen, frozen=True, kw_only=True):
     at: float  # by its own clock: only that it changes counts
     host: str
     pid: int
+
+
+class StartedWorker(Frozen, frozen=True, kw_only=True):
+    """The worker that was started for an attempt, for whoever takes the run up when its driver has gone."""
+
+    place: str
+    worker: str  # as its engine calls it
 
 
 class CancelMark(Frozen, frozen=True, kw_only=True):
@@ -110,6 +118,10 @@ class AttemptFiles:
         """Put the task where a worker finds it."""
         self.store.write(f"{self.folder}/{SPEC}", wire.pack(spec))
 
+    def write_worker(self, place: str, worker: str) -> None:
+        """Keep which worker was started."""
+        self.store.write(f"{self.folder}/{WORKER}", to_json(StartedWorker(place=place, worker=worker)))
+
     def ask_cancel(self, grace: float) -> None:
         """Ask the worker, wherever it is, to end the task."""
         self.store.write(f"{self.folder}/{CANCEL}", to_json(CancelMark(grace=grace)))
@@ -160,6 +172,11 @@ class AttemptFiles:
         }
         return {worker: beat for worker, beat in beats.items() if beat is not None}
 
+    def worker(self) -> StartedWorker | None:
+        """Return which worker was started last."""
+        path = f"{self.folder}/{WORKER}"
+        return from_json(self.store.read_many([path]).get(path, b""), StartedWorker)
+
     def cancel_mark(self) -> CancelMark | None:
         """Return the wish that the task ends: the attempt's own, or one that the whole run does."""
         path = f"{self.folder}/{CANCEL}"
@@ -175,6 +192,22 @@ class AttemptFiles:
                 yield Numbered(worker=worker, number=number, event=_LINE.decode(line))
             except (msgspec.MsgspecError, ValueError):
                 continue  # not a worker's
+
+
+def earlier(store: Store, spec: TaskSpec) -> tuple[AttemptFiles, TaskSpec] | None:
+    """Return the last attempt at the same task in the run that this one continues, None where there was none."""
+    if not spec.origin:
+        return None
+    home = f"{home_of(spec).rpartition('/')[0]}/{safe_name(spec.origin)}"
+    name = safe_name(spec.origin + spec.execution.removeprefix(spec.run)).rpartition(".")[0]
+    attempts = [each for each in store.children(f"{home}/attempts") if each.rpartition(".")[0] == name]
+    for attempt in sorted(attempts, key=lambda each: (len(each), each), reverse=True):
+        data = store.read_many([path := f"{home}/attempts/{attempt}/{SPEC}"]).get(path)
+        if data is not None:
+            before = parse_spec(data, path)
+            same = before.key == spec.key and before.evaluate == spec.evaluate
+            return (AttemptFiles(store, home, before.execution), before) if same else None
+    return None
 
 
 def live(worker: str, number: int, event: TaskEvent) -> bytes:

@@ -6,16 +6,17 @@ import contextlib
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
 from nbflow.engine.threads import Carriers
 from nbflow.errors import ExecutorError, NbflowError, PlanError, StoreError
-from nbflow.executors.remote import probe
+from nbflow.executors.remote import attempt_files, probe
 from nbflow.executors.remote.attempt_files import AttemptFiles
 from nbflow.executors.remote.engine import Engine, NodeRoom, WorkerOrder, WorkerState
 from nbflow.executors.remote.handle import RemoteHandle
-from nbflow.model import Step, StepOptions, TaskSpec
+from nbflow.model import Finding, Step, StepOptions, TaskSpec
 from nbflow.store.location import Store, open_store
 
 ASK_EVERY = 0.5
@@ -36,7 +37,7 @@ class RemoteExecutor:
         self._handles: dict[str, RemoteHandle] = {}  # by what the engine calls their workers
         self._lock = threading.Lock()
         self._stores: dict[str, Store] = {}
-        self._admitted: set[str] = set()
+        self._admitted: dict[tuple[str, probe.Question], tuple[Finding, ...]] = {}
         self._read_at: dict[str, float] = {}
         self._wake = threading.Event()
         self._closed = False
@@ -57,10 +58,13 @@ class RemoteExecutor:
                     fix="ask for less, or run the step where there is more: --on URL",
                 )  # fmt: skip
 
-    def admit(self, store: str) -> None:
-        """Raise StoreError or ExecutorError where tasks there could not read and write this datastore."""
-        if store in self._admitted:
-            return
+    def admit(self, store: str, modules: Sequence[str], folder: str) -> tuple[Finding, ...]:
+        """Return how workers differ from here; raise StoreError or ExecutorError where tasks there could not run."""
+        question = probe.Question(
+            modules=tuple(dict.fromkeys(name.partition(".")[0] for name in modules)), folder=folder
+        )
+        if (store, question) in self._admitted:
+            return self._admitted[store, question]
         scheme = store.partition("://")[0]
         if scheme == "memory":
             raise StoreError(
@@ -68,10 +72,40 @@ class RemoteExecutor:
                 fix="choose one that both reach: --store s3://…, or a shared folder",
             )
         self.engine.connect()
+        findings: tuple[Finding, ...] = ()
         if not self.engine.queues:
-            answer = probe.ask(self.engine, self._store(store))
-            probe.compare(answer, self.engine.place)
-        self._admitted.add(store)
+            facts = probe.ask(self.engine, self._store(store), question)
+            findings = probe.compare(facts, probe.versions(question.modules, folder), self.engine.place)
+        self._admitted[store, question] = findings
+        return findings
+
+    def describe(self) -> str:
+        """Return in a few words what there is, for `nbflow doctor`; ExecutorError where it cannot be reached."""
+        self.engine.connect()
+        nodes = self.engine.nodes()
+        if not nodes:
+            return "reached; what it has is not known"
+        cores, gpus = sum(node.cpu for node in nodes), sum(node.gpu for node in nodes)
+        count = f"{len(nodes)} nodes" if len(nodes) > 1 else "1 node"
+        return (
+            f"{count}, {cores:g} cores, {gpus:g} GPUs; the largest: {max(node.cpu for node in nodes):g} cores, "
+            f"{max(node.gpu for node in nodes):g} GPUs"
+        )
+
+    def try_worker(self, store: str) -> str:
+        """Return what a worker says that has just read and written a datastore, for `nbflow doctor`.
+
+        Raise StoreError or ExecutorError where it could not.
+        """
+        self.engine.connect()
+        began = time.monotonic()
+        facts = probe.ask(self.engine, self._store(store))
+        took = time.monotonic() - began
+        probe.compare(facts, {}, self.engine.place)
+        return (
+            f"{facts.host}: Python {facts.python}, nbflow {facts.nbflow}; it read and wrote {store} "
+            f"({took:.1f} s in all)"
+        )
 
     def slots(self) -> int:
         """Return how many tasks of one core each fit at the same time."""
@@ -86,17 +120,45 @@ class RemoteExecutor:
             raise ExecutorError("the executor is closed")
         self.engine.connect()
         spec = msgspec.structs.replace(spec, threads=int(spec.options.cpu or 0))  # 0: as many as the worker may use
-        files = AttemptFiles.of(self._store(spec.store), spec)
-        handle = RemoteHandle(spec, files, self, self.engine.place)
         try:
-            files.write_spec(spec)
+            handle = self._taken_up(spec) or self._started(spec)
         except StoreError as error:
             raise ExecutorError(error.message, fix=error.fix) from error
-        self.start(handle)
         with self._lock:
             if self._watcher is None:
                 self._watcher = threading.Thread(target=self._watch, name="nbflow remote", daemon=True)
                 self._watcher.start()
+        return handle
+
+    def _started(self, spec: TaskSpec) -> RemoteHandle:
+        files = AttemptFiles.of(self._store(spec.store), spec)
+        handle = RemoteHandle(spec, files, self, self.engine.place)
+        files.write_spec(spec)
+        self.start(handle)
+        return handle
+
+    def _taken_up(self, spec: TaskSpec) -> RemoteHandle | None:
+        """Return the handle of the worker that runs this very task for a run whose driver has gone, None without one.
+
+        One that has ended without a result is started anew; what it has left as a result counts.
+        """
+        before = attempt_files.earlier(self._store(spec.store), spec)
+        if before is None:
+            return None
+        files, submitted = before
+        started = files.worker()
+        if started is None or started.place != self.engine.place:
+            return None
+        result = files.result()
+        if result is not None and result.result.record is None:
+            return None
+        state = self.engine.look([started.worker]).get(started.worker)
+        if result is None and (state is None or state.state not in {"waiting", "running"}):
+            return None
+        handle = RemoteHandle(submitted, files, self, self.engine.place, keeps_log=False)
+        handle.worker_id = started.worker
+        with self._lock:
+            self._handles[started.worker] = handle
         return handle
 
     def start(self, handle: RemoteHandle) -> None:
@@ -112,6 +174,11 @@ class RemoteExecutor:
             self._handles.pop(handle.worker_id, None)
             handle.worker_id = worker
             self._handles[worker] = handle
+        self._carriers.run(partial(self._note, handle, worker))
+
+    def _note(self, handle: RemoteHandle, worker: str) -> None:
+        with contextlib.suppress(StoreError):  # only whoever takes the run up would miss it
+            handle.files.write_worker(self.engine.place, worker)
 
     def stop(self, handle: RemoteHandle, *, hard: bool) -> None:
         """End the worker: by a mark in the datastore and out of the queue, or killed."""

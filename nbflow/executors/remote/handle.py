@@ -38,10 +38,13 @@ class Courier(Protocol):
 class RemoteHandle:
     """A handle: events in the order of the worker's log, each once, whichever way they came first."""
 
-    def __init__(self, spec: TaskSpec, files: AttemptFiles, courier: Courier, place: str) -> None:
+    def __init__(
+        self, spec: TaskSpec, files: AttemptFiles, courier: Courier, place: str, *, keeps_log: bool = True
+    ) -> None:
+        """Take the attempt's files; `keeps_log` is false where it is not the one that was submitted."""
         self.spec = spec
         self.files = files
-        self.log = files.log
+        self.keeps_log = keeps_log
         self.place = place
         self.worker_id = ""  # as the engine calls it
         self.over = threading.Event()

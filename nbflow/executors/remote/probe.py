@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import secrets
 import socket
-import sys
 import time
-from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping, Sequence
+from importlib.machinery import PathFinder
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 
 from nbflow.errors import ExecutorError, NotFoundError, StoreError
 from nbflow.executors.remote.engine import Engine, WorkerOrder
 from nbflow.jsonable import from_json, to_json
-from nbflow.model import Frozen
+from nbflow.model import Finding, Frozen
 from nbflow.store.location import Store, open_store
 
 QUESTION = "question.json"
@@ -24,19 +25,20 @@ LONGEST = 60.0
 
 
 class Question(Frozen, frozen=True, kw_only=True):
-    """What a worker is asked: which versions it has of these distributions."""
+    """What a worker is asked: which of these modules it has, in the notebook's folder or installed."""
 
-    distributions: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    folder: str = ""
 
 
 class WorkerFacts(Frozen, frozen=True, kw_only=True):
-    """What a worker is; of the distributions that were asked for the versions, "" where one is missing."""
+    """What a worker is; of the modules that were asked for the versions: "" where one has none, None where missing."""
 
     host: str
     pid: int
     python: str
     nbflow: str
-    distributions: dict[str, str]
+    modules: dict[str, str | None]
     gpus: str = ""
 
 
@@ -55,7 +57,7 @@ def answer(url: str) -> WorkerFacts:
         raise NotFoundError(f"the worker on {socket.gethostname()} finds no {path} in {store.url}")
     own = WorkerFacts(
         host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), nbflow=_version("nbflow"),
-        distributions={name: _version(name) for name in question.distributions},
+        modules=versions(question.modules, question.folder),
         gpus=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     )  # fmt: skip
     store.write(f"{folder}/{ANSWER}", to_json(own))
@@ -69,13 +71,35 @@ def _version(name: str) -> str:
         return ""
 
 
-def ask(engine: Engine, store: Store, distributions: Sequence[str] = (), longest: float = LONGEST) -> WorkerFacts:
+def versions(modules: Sequence[str], folder: str) -> dict[str, str | None]:
+    """Return what there is here of some top-level modules: a version, "" where one has none, None where it is missing.
+
+    Nothing is imported for it.
+    """
+    homes = packages_distributions() if modules else {}
+    distributions = {name: homes[name][0] for name in modules if homes.get(name)}
+    return {
+        name: (_version(distributions[name]) if name in distributions else "") if _is_there(name, folder) else None
+        for name in modules
+    }
+
+
+def _is_there(module: str, folder: str) -> bool:
+    if folder and PathFinder.find_spec(module, [folder]) is not None:
+        return True
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def ask(engine: Engine, store: Store, question: Question = Question(), longest: float = LONGEST) -> WorkerFacts:  # noqa: B008  # frozen
     """Return what a worker of an engine says of itself through a datastore.
 
     Raise StoreError where the worker cannot reach the datastore, ExecutorError where none answers.
     """
     folder = f"probes/{secrets.token_hex(8)}"
-    store.write(f"{folder}/{QUESTION}", to_json(Question(distributions=tuple(distributions))))
+    store.write(f"{folder}/{QUESTION}", to_json(question))
     try:
         order = WorkerOrder(name="nbflow probe", spec=f"{store.url}/{folder}/{QUESTION}", cpu=0.01)
         return _await(engine, engine.start(order, lambda _: None), store, f"{folder}/{ANSWER}", longest)
@@ -111,19 +135,39 @@ def _await(engine: Engine, worker: str, store: Store, path: str, longest: float)
         wait = min(0.5, wait * 1.5)
 
 
-def compare(answer: WorkerFacts, place: str) -> None:
-    """Raise ExecutorError where a worker's Python or nbflow is another one than here."""
-    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
-    theirs = ".".join(answer.python.split(".")[:2])
-    if theirs != ours:
+def compare(facts: WorkerFacts, ours: Mapping[str, str | None], place: str) -> tuple[Finding, ...]:
+    """Return what differs between a worker and here and may make a difference; ExecutorError where nothing can run.
+
+    `ours` are the versions of the modules that the worker was asked for.
+    """
+    python = ".".join(platform.python_version_tuple()[:2])
+    theirs = ".".join(facts.python.split(".")[:2])
+    if theirs != python:
         raise ExecutorError(
-            f"{place}: the workers have Python {theirs}, this notebook has {ours}: compiled code and pickled functions "
-            "do not travel between them",
-            fix=f"start the workers with Python {ours}, or the notebook with {theirs}",
+            f"{place}: the workers have Python {theirs}, this notebook has {python}: compiled code and pickled "
+            "functions do not travel between them",
+            fix=f"start the workers with Python {python}, or the notebook with {theirs}",
         )
-    mine = _version("nbflow")
-    if answer.nbflow != mine:
+    if facts.nbflow != _version("nbflow"):
         raise ExecutorError(
-            f"{place}: the workers have nbflow {answer.nbflow or '(not installed)'}, this notebook has {mine}",
-            fix=f"pip install nbflow=={mine} on the workers",
+            f"{place}: the workers have nbflow {facts.nbflow or '(not installed)'}, this notebook has "
+            f"{_version('nbflow')}",
+            fix=f"pip install nbflow=={_version('nbflow')} on the workers",
         )
+    missing = [name for name, their in facts.modules.items() if their is None and ours.get(name) is not None]
+    if missing:
+        raise ExecutorError(
+            f"{place}: the workers lack {', '.join(missing)}, which the steps there import",
+            fix="install that on the workers; modules that stand beside the notebook are seen where its folder is, "
+            "under the same path",
+        )
+    return tuple(
+        Finding(
+            code="versions-differ", level="note",
+            message=f"{name} is {ours[name]} here and {their} on {place}: what steps give there may differ, and is not "
+            "reused here",
+            fix=f"install one version of {name} in both places",
+        )
+        for name, their in facts.modules.items()
+        if their and ours.get(name) and their != ours[name]
+    )  # fmt: skip

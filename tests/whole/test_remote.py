@@ -1,0 +1,220 @@
+"""Whole notebooks whose steps run on a Ray cluster, through an S3 server or a folder: the same as top to bottom."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+import nbflow
+from nbflow.runs import launch
+from nbflow.runs.run_options import RunOptions
+from tests.support.kernel import NotebookFile
+from tests.support.servers import RayCluster
+from tests.support.waiting import eventually
+from tests.whole.lane_notebooks import NOTEBOOKS
+from tests.whole.test_lanes import plainly, shown
+
+pytest.importorskip("ray", reason="Ray has an environment of its own: make remote")
+
+pytestmark = [
+    pytest.mark.remote, pytest.mark.timeout(400),
+    # s3fs and Ray's client leave sockets to the end of the process
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]  # fmt: skip
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, s3_server: Mapping[str, str]) -> Iterator[RayCluster]:
+    cluster = RayCluster(tmp_path_factory.mktemp("r") / "ray", {**s3_server, "PYTHONHASHSEED": "0"})
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def executors(cluster: RayCluster) -> Iterator[launch.Executors]:
+    with launch.Executors(cluster.url) as executors:
+        yield executors
+
+
+@pytest.fixture
+def store(s3_server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A new bucket, with a segment cache that is not the workers'."""
+    import fsspec
+
+    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{uuid.uuid4().hex[:8]}"
+    fsspec.filesystem("s3").mkdir(bucket)
+    return f"s3://{bucket}/store"
+
+
+def run(path: Path, executors: launch.Executors, store: str, **options: object) -> nbflow.Run:
+    """Run a notebook with an executor that is connected already."""
+    runner = launch.begin(launch.load_flow(path), RunOptions(on=executors.on, store=store, **options), executors)  # type: ignore[arg-type]
+    runner.run()
+    return nbflow.Run(f"{runner.place.flow}/{runner.place.run}", store=store)
+
+
+def nbflow_command(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "nbflow", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+# ---------------------------------------------------------------- whole flows
+
+
+def test_the_quickstart_with_every_step_elsewhere(executors: launch.Executors, store: str) -> None:
+    path, params = EXAMPLES / "quickstart.ipynb", {"trees": 20}
+    first = run(path, executors, store, params=params)
+    assert first.status == "done", first.error
+    right = nbflow.reference.run(str(path), params)
+    assert first.data.scores.equals(right["scores"])
+    assert first["load"].task.stdout.startswith("569 biopsies")
+    assert "image/png" in next(each["data"] for each in first["curves"].task.outputs if "data" in each)
+    again = run(path, executors, store, params=params)
+    assert {step.state for step in again.steps()} == {"reused"}
+
+
+MIXED = {
+    "a": "%%step a\nimport os, socket\nxs = list(range(4))\nhere = os.environ['NBFLOW_MARK']",
+    "b": "%%step b --on {ray} --foreach x in xs\ny = x * x\nprint('item', x)",
+    "g": "%%step g --on {ray} --gpu 1\nimport os\ngpu = os.environ['CUDA_VISIBLE_DEVICES']\n"
+         "there = 'NBFLOW_MARK' in os.environ",
+    "j": "%%step j --join b\ntotal = sum(each.y for each in inputs)\nlast = here",
+}  # fmt: skip
+
+
+def test_a_mixed_flow(cluster: RayCluster, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Local steps, a sweep on the cluster, and one that gets a GPU; the notebook's variables stay with it."""
+    monkeypatch.setenv("NBFLOW_MARK", "mine")
+    cells = {name: source.replace("{ray}", cluster.url) for name, source in MIXED.items()}
+    NotebookFile(tmp_path / "mixed.ipynb", cells)
+    done = nbflow.run(tmp_path / "mixed.ipynb", store=store)
+    assert done.status == "done", done.error
+    data = done.data
+    assert (data.total, data.gpu in {"0", "1"}, data.there, data.last) == (14, True, False, "mine")
+    assert [task.stdout for task in done["b"].tasks] == [f"item {x}\n" for x in range(4)]
+
+
+@pytest.mark.timeout(600)
+def test_three_hundred_items_on_two_workers(executors: launch.Executors, tmp_path: Path) -> None:
+    cells = {
+        "a": "%%step a\nxs = list(range(300))\nbig = list(range(100_000))",
+        "b": "%%step b --foreach x in xs\ny = x + len(big)",
+        "j": "%%step j --join b\ntotal = sum(each.y for each in inputs)",
+    }
+    NotebookFile(tmp_path / "wide.ipynb", cells)
+    done = run(tmp_path / "wide.ipynb", executors, str(tmp_path / ".nbflow"))
+    assert done.status == "done", done.error
+    assert done.data.total == sum(range(300)) + 300 * 100_000
+    assert len(done["b"].tasks) == 300
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_cell_shows_there_what_it_shows_here(name: str, executors: launch.Executors, tmp_path: Path) -> None:
+    lanes = NOTEBOOKS[name]
+    for file, text in lanes.files.items():
+        (tmp_path / file).write_text(text)
+    NotebookFile(tmp_path / "flow.ipynb", {"ext": "%load_ext nbflow", **lanes.cells})
+    done = run(tmp_path / "flow.ipynb", executors, str(tmp_path / ".nbflow"))
+    assert done.status == "done", done.error
+    right = plainly(name)
+    steps = [cell for cell, source in lanes.cells.items() if source.startswith("%%step")]
+    assert {step: shown(done[step].task.outputs) for step in steps} == {step: right.get(step, ("",)) for step in steps}
+
+
+# ---------------------------------------------------------------- the driver goes
+
+
+def test_a_run_whose_driver_is_killed_is_taken_up(cluster: RayCluster, store: str, tmp_path: Path) -> None:
+    """What was done is reused, what still runs on the cluster is awaited and not run again."""
+    cells = {
+        "a": "%%step a\nimport pathlib, time\nx = 1\nwith open('ran', 'a') as f:\n    _ = f.write('a')",
+        "b": f"%%step b\nwith open('{tmp_path}/ran', 'a') as f:\n    _ = f.write('b')\nprint('go')\n"
+             f"while not pathlib.Path('{tmp_path}/go').exists():\n    time.sleep(0.05)\ny = x + 1",
+        "c": "%%step c\nz = y + 1",
+    }  # fmt: skip
+    NotebookFile(tmp_path / "flow.ipynb", cells)
+    ran = tmp_path / "ran"
+    driver = nbflow_command("run", str(tmp_path / "flow.ipynb"), "--on", cluster.url, "--store", store)
+    eventually(lambda: (ran.exists() and "b" in ran.read_text()) or driver.poll() is not None, 120)
+    assert driver.poll() is None, driver.communicate()[0]
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    lost = nbflow.Flow("flow", store=store).latest_run
+    eventually(lambda: nbflow.Run(f"flow/{lost.id}", store=store).status == "lost", 60)
+    attach = nbflow_command("attach", f"flow/{lost.id}", "--store", store, "--json")
+    eventually(lambda: len(nbflow.Flow("flow", store=store).runs()) == 2 or attach.poll() is not None, 120)
+    (tmp_path / "go").touch()
+    said, _ = attach.communicate(timeout=200)
+    assert attach.returncode == 0, said
+    taken_up = nbflow.Flow("flow", store=store).latest_run
+    assert taken_up.id != lost.id
+    assert (taken_up.status, taken_up.data.z) == ("done", 3)
+    assert ran.read_text() == "ab"
+    assert taken_up["a"].state == "reused"
+    assert taken_up["b"].task.stdout == "go\n"
+    assert json.loads(said.splitlines()[-1])["status"] == "done"
+
+
+def test_a_cancelled_run_ends_its_tasks_there(cluster: RayCluster, store: str, tmp_path: Path) -> None:
+    mark = f"pathlib.Path('{tmp_path}/pid').write_text(str(os.getpid()))"
+    source = f"%%step a\nimport os, pathlib, time\n{mark}\ntime.sleep(90)"
+    NotebookFile(tmp_path / "flow.ipynb", {"a": source})
+    driver = nbflow_command("run", str(tmp_path / "flow.ipynb"), "--on", cluster.url, "--store", store)
+    eventually(lambda: (tmp_path / "pid").exists() or driver.poll() is not None, 120)
+    os.kill(driver.pid, signal.SIGINT)
+    said, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130, said
+    pid = int((tmp_path / "pid").read_text())
+
+    def has_gone() -> bool:
+        with contextlib.suppress(OSError):
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return True
+
+    eventually(has_gone)
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def test_what_is_wrong_with_an_address_is_one_error_and_an_exit_code(tmp_path: Path, cluster: RayCluster) -> None:
+    NotebookFile(tmp_path / "flow.ipynb", {"a": "%%step a\nx = 1", "b": "%%step b --gpu 9\ny = x"})
+    cases = {
+        "rai://x:1": (2, "no executor named 'rai'"),
+        "ray://x:y": (2, "not a Ray address"),
+        "ray://127.0.0.1:1": (3, "nothing answers at ray://127.0.0.1:1"),
+        cluster.url: (2, "no node has 9 GPUs; the largest has 2"),
+    }
+    for url, (code, said) in cases.items():
+        process = nbflow_command("run", str(tmp_path / "flow.ipynb"), "--on", url)
+        output, _ = process.communicate(timeout=200)
+        assert (process.returncode, said in output, "Traceback" in output) == (code, True, False), output
+    assert not (tmp_path / ".nbflow" / "flows").exists()
+
+
+def test_doctor_tries_the_place(cluster: RayCluster, store: str) -> None:
+    process = nbflow_command("doctor", "--on", cluster.url, "--store", store)
+    said, _ = process.communicate(timeout=200)
+    assert "2 cores, 2 GPUs" in said
+    assert f"it read and wrote {store}" in said
+    process = nbflow_command("doctor", "--on", "ray://127.0.0.1:1", "--store", store)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "nothing answers at ray://127.0.0.1:1" in said
