@@ -195,7 +195,7 @@ STORE = click.Option(["--store"], metavar="URL", expose_value=False, callback=_k
 JSON = click.Option(["--json", "as_json"], is_flag=True, expose_value=False, callback=_keep,
                     help="One JSON object a line, and nothing else.")  # fmt: skip
 
-ON = click.Option(["--on"], metavar="URL", help="Try this place, too: it is reached, and a worker there does its work.")
+ON = click.Option(["--on"], metavar="URL", help="Try this place, too: a worker starts and works there.")
 
 ON_NOTEBOOKS = frozenset({"run", "plan", "why", "check", "dag", "export"})
 """Commands that take a notebook's path."""

@@ -6,16 +6,14 @@ import os
 import platform
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-from nbflow import plugins
 from nbflow.errors import NbflowError
-from nbflow.executors.remote.executor import RemoteExecutor
 from nbflow.model import Frozen
 from nbflow.render import preview
+from nbflow.runs.place_trial import try_place
 from nbflow.store.location import open_store, store_url
 
 NEEDED = ("ipython", "ipykernel", "msgspec", "cloudpickle", "fsspec", "blake3", "nbformat", "click", "rich")
@@ -123,29 +121,8 @@ def _store(option: str | None, folder: Path) -> Check:
 
 
 def _place(on: str, store: str | None, folder: Path) -> Iterator[Check]:
-    """Yield what works where steps are to run: it is reached, a worker starts there, and reaches the datastore."""
-    try:
-        executor: Any = plugins.load("executors", on.partition(":")[0])(on)
-    except NbflowError as error:
-        yield Check(part="place", works=False, found=error.message, fix=error.fix or "")
-        return
-    try:
-        if not isinstance(executor, RemoteExecutor):
-            yield Check(part="place", works=True, found=f"{on}: {executor.slots()} cores")
-            return
-        yield from _checks(lambda: Check(part="place", works=True, found=f"{on}: {executor.describe()}"), "place")
-        yield from _checks(
-            lambda: Check(part="worker", works=True, found=executor.try_worker(store_url(store, folder))), "worker"
-        )
-    finally:
-        executor.close()
-
-
-def _checks(check: Callable[[], Check], part: str) -> Iterator[Check]:
-    try:
-        yield check()
-    except NbflowError as error:
-        yield Check(part=part, works=False, found=error.message, fix=error.fix or "")
+    for each in try_place(on, store_url(store, folder)):
+        yield Check(part=each.part, works=each.works, found=each.found, fix=each.fix)
 
 
 def _kernel(environ: Mapping[str, str]) -> Check:

@@ -20,9 +20,11 @@ from nbflow.runs import client
 from nbflow.runs.command_words import Command, Word, add_commands, perform
 from nbflow.runs.commands import shared
 from nbflow.runs.face import Answer
+from nbflow.runs.place_trial import try_place
 from nbflow.runs.run_options import RunOptions
 from nbflow.store import settings
 from nbflow.store.flows import find_flow, word_for
+from nbflow.store.location import store_url
 
 if TYPE_CHECKING:
     from nbflow.kernel.session import Session
@@ -141,14 +143,16 @@ def status(face: LiveNotebook) -> Answer:
     return Answer(text=lambda: "\n".join(face.session.status()))
 
 
-def doctor(face: LiveNotebook) -> None:
-    """Say what is installed and works, as seen from this kernel."""
+def doctor(face: LiveNotebook, on: str | None) -> None:
+    """Say what is installed and works, here and, with --on, elsewhere."""
     document = face.session.document
     print(f"document: {ORIGINS[document.origin]}" + (f" ({document.path})" if document.path else ""))
     if document.problem:
         print(f"  {document.problem}")
     print(f"python: {sys.version.split()[0]}, process {os.getpid()}")
     print("\n".join(face.session.settings()))
+    for each in try_place(on, store_url(face.store, face.folder)) if on is not None else ():
+        print(f"{each.part}: {each.found}" if each.works else f"{each.part}: MISSING: {each.found} → {each.fix}")
 
 
 def config(face: LiveNotebook, setting: str | None, value: tuple[str, ...]) -> None:
@@ -239,7 +243,9 @@ add_commands(
         "config": (config, (
             Word("setting", "[SETTING]", required=False), Word("value", "[VALUE]", nargs=-1, required=False),
         )),
-        "doctor": (doctor, ()),
+        "doctor": (doctor, (
+            click.Option(["--on"], metavar="URL", help="Try this place, too: a worker starts and works there."),
+        )),
     },
     FlowCommand,
 )  # fmt: skip
