@@ -268,6 +268,7 @@ class Step(Frozen, frozen=True, kw_only=True):
     bindings: tuple[Binding, ...] = ()
     needs: tuple[str, ...] = ()  # steps that must have settled before: producers and --after
     ordered: tuple[str, ...] = ()  # steps above that touch the same files: over before it starts
+    file_sources: tuple[str, ...] = ()  # those of them that may write what it reads: it does not run where they fail
     scope: tuple[str, ...] = ()  # the foreach steps around it, outermost first; its own name last if it is one
     targets: tuple[str, ...] = ()  # names that its --foreach binds
     label: str = ""  # as people read it: the step's name, or `cell 3: df`
@@ -286,7 +287,7 @@ class Writer(Frozen, frozen=True, kw_only=True):
 
 
 class Edge(Frozen, frozen=True, kw_only=True):
-    """`to` reads `names` from `frm`, or is ordered after it by `--after`."""
+    """`to` reads `names` from `frm`, or is ordered after it: `why` is "reads", "after", "join" or "files"."""
 
     frm: str
     to: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nbflow.engine.facts import with_known_changes
+from nbflow.engine.facts import with_known
 from nbflow.flow.graph import build_flow
 from nbflow.flow.notebook import parse_document
 from nbflow.model import Flow, Record
@@ -13,7 +13,7 @@ def graph_of(run: StoredRun) -> Flow:
     """Return the notebook of a run as a flow, with what has been learnt of its code since."""
     started = run.started
     notebook = parse_document(run.document, name=run.flow, folder=started.folder, path=started.notebook)
-    return with_known_changes(build_flow(notebook, all_cells=started.all_cells), run.store)
+    return with_known(build_flow(notebook, all_cells=started.all_cells), run.store)
 
 
 def parameter_records(run: StoredRun, flow: Flow) -> dict[str, Record]:

@@ -12,11 +12,12 @@ from nbflow.model import Reason, RunStatus, TaskChanged, TaskFailure, TaskId
 
 
 class TaskNode(msgspec.Struct, frozen=True):
-    """A task that the run has to settle, after `needs` have."""
+    """A task that the run has to settle, after `needs` have; it runs whatever became of those in `turns`."""
 
     task: TaskId
     needs: tuple[TaskId, ...] = ()
     item: str = ""
+    turns: tuple[TaskId, ...] = ()
 
 
 class Added(msgspec.Struct, frozen=True):

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from nbflow.flow.graph import build_flow
+from nbflow.analysis.files import NO_FILES, Files, meet
+from nbflow.engine.keys import digest
+from nbflow.flow.graph import Seen, build_flow
 from nbflow.flow.together import with_together
-from nbflow.model import Flow, Frozen, Step
+from nbflow.model import Flow, Frozen, Observations, Step
 from nbflow.store import records
 from nbflow.store.location import Store
+
+MANY = 2_000
+"""More names of files than this are not kept of a step: then its text decides."""
+
+DATABASE = "<data base>"
+"""Stands for whatever a data base keeps where: the audit hook tells that one was opened."""
 
 
 class Known(Frozen, frozen=True, kw_only=True):
     """What runs have shown of a flow's steps, by step.
 
-    `changed`: names that they change in place; `unstored`: names that they could not store, each with why.
+    `changed`: names that they change in place; `unstored`: names that they could not store, each with why; `seen`:
+    files that they touch.
     """
 
     changed: dict[str, frozenset[str]] = {}  # noqa: RUF012  # msgspec copies both for each instance
     unstored: dict[str, dict[str, str]] = {}  # noqa: RUF012
+    seen: dict[str, Files] = {}  # noqa: RUF012
 
     def also(self, changed: Mapping[str, frozenset[str]], unstored: Mapping[str, Mapping[str, str]]) -> Known:
         """Return this with what else has turned out."""
@@ -29,6 +40,7 @@ class Known(Frozen, frozen=True, kw_only=True):
             | {name: names for name, names in self.changed.items() if name not in changed},
             unstored={name: {**self.unstored.get(name, {}), **more} for name, more in unstored.items()}
             | {name: names for name, names in self.unstored.items() if name not in unstored},
+            seen=self.seen,
         )
 
 
@@ -36,9 +48,11 @@ def known_of(flow: Flow, store: Store) -> Known:
     """Return what was seen of the code of a flow's steps."""
     codes = {name.removesuffix(".json") for name in store.children("facts")}
     facts = {step.name: records.read_facts(store, step.code) for step in flow.steps if step.code in codes}
+    seen = {step.name: _seen(flow, step, facts[step.name]) for step in flow.steps if step.name in facts}
     return Known(
         changed={name: frozenset(each["changed"]) for name, each in facts.items() if each.get("changed")},
         unstored={name: each["unstored"] for name, each in facts.items() if each.get("unstored")},
+        seen={name: files for name, files in seen.items() if files is not None},
     )
 
 
@@ -55,18 +69,58 @@ def remember_unstored(store: Store, step: Step, names: Mapping[str, str]) -> Non
     records.write_facts(store, step.code, {**facts, "unstored": {**facts.get("unstored", {}), **names}})
 
 
-def with_known_changes(flow: Flow, store: Store) -> Flow:
-    """Return a flow as it is with what its steps were seen to change in place."""
-    changed = known_of(flow, store).changed
-    return build_flow(flow.notebook, all_cells=flow.all_cells, changed=changed) if changed else flow
+def remember_files(store: Store, flow: Flow, step: Step, files: Files) -> None:
+    """Add files that a step was seen to touch to what is known of its code, with the definitions that it uses."""
+    facts = records.read_facts(store, step.code)
+    files |= _seen(flow, step, facts) or NO_FILES
+    names = records.FileFacts(reads=sorted(files.reads or ()), writes=sorted(files.writes or ()), of=_uses(flow, step))
+    if facts.get("files") != names and len(names["reads"]) + len(names["writes"]) <= MANY:
+        records.write_facts(store, step.code, {**facts, "files": names})
+
+
+def touched(observations: Observations) -> Files | None:
+    """Return the files that an execution was seen to touch; None where programs may have touched others."""
+    if "subprocess" in observations.volatile:
+        return None
+    bases = {DATABASE} if "database" in observations.volatile else set()
+    return Files(reads=frozenset(observations.files) | bases, writes=frozenset(observations.written) | bases)
+
+
+def _seen(flow: Flow, step: Step, facts: records.Facts) -> Files | None:
+    """Return the files that a step's code was seen to touch; None where it uses other definitions now."""
+    names = facts.get("files")
+    if not names or names["of"] != _uses(flow, step):
+        return None
+    return Files(reads=frozenset(names["reads"]), writes=frozenset(names["writes"]))
+
+
+def _uses(flow: Flow, step: Step) -> str:
+    return digest([flow.definitions[order].id for order in step.definitions])
+
+
+def with_known(flow: Flow, store: Store) -> Flow:
+    """Return a flow as it is with what its steps were seen to change in place and which files they touch."""
+    return understood(flow, known_of(flow, store))
+
+
+def understood(flow: Flow, known: Known) -> Flow:
+    """Return a flow with what is known of its steps, the flow itself where that changes nothing."""
+    if known.changed or _orders(flow, known.seen):
+        return build_flow(flow.notebook, all_cells=flow.all_cells, changed=known.changed, seen=known.seen)
+    return flow
+
+
+def _orders(flow: Flow, seen: Seen) -> bool:
+    """Return whether what was seen of files may order steps in another way than their text does."""
+    if any(step.ordered for step in flow.steps):
+        return bool(seen)
+    return any(meet(one, other) for one, other in itertools.combinations(seen.values(), 2))
 
 
 def checked(flow: Flow, store: Store) -> Flow:
     """Return a flow with what earlier runs have shown of it as findings, in document order."""
     known = known_of(flow, store)
-    if known.changed:
-        flow = build_flow(flow.notebook, all_cells=flow.all_cells, changed=known.changed)
-    flow = with_together(flow, known.unstored)
+    flow = with_together(understood(flow, known), known.unstored)
     places = {cell.id: cell.position for cell in flow.notebook.cells}
     order = sorted(flow.findings, key=lambda finding: (places.get(finding.cell or "", 0), finding.line or 0))
     return msgspec.structs.replace(flow, findings=tuple(order))

@@ -260,7 +260,10 @@ class Lookup:
         return self._nodes((following,)) if following is not None else ()
 
     def _nodes(self, tasks: Iterable[TaskId]) -> tuple[TaskNode, ...]:
-        return tuple(TaskNode(task, self._needs(task), self._item_preview(task)) for task in tasks)
+        return tuple(
+            TaskNode(task, self._needs(task), self._item_preview(task), self.loops.turns(task, self._sizes))
+            for task in tasks
+        )
 
     def _needs(self, task: TaskId) -> tuple[TaskId, ...]:
         """Return what a task reads from; with --once, or once it started too early, also all that might change it."""

@@ -11,6 +11,7 @@ from typing import cast
 
 import msgspec
 
+from nbflow.analysis.files import NO_FILES, Files, common
 from nbflow.engine import claims, events, facts, state
 from nbflow.engine.lookup import Lookup, MemberFailure
 from nbflow.engine.resources import Room
@@ -69,6 +70,14 @@ class AllEnded(msgspec.Struct, frozen=True):
     """Nothing runs any more while the flow waits to be understood anew."""
 
 
+class FileSpan(msgspec.Struct, frozen=True):
+    """When a step's executions began and ended in this run, and the files that they touched; None: not known."""
+
+    began: float
+    ended: float = 0.0
+    files: Files | None = NO_FILES
+
+
 class AttemptEvent(msgspec.Struct, frozen=True):
     """An event of a running attempt, on its way from its thread to the loop."""
 
@@ -104,6 +113,7 @@ class Runner:
         self.told: dict[TaskId, tuple[str, str]] = {}  # the last state that was written, with its execution
         self.held: list[tuple[TaskId, TaskResult]] = []
         self.healed = 0
+        self.spans: dict[str, FileSpan] = {}  # of steps that were executed: the files that they touched, and when
         self.draining = False  # until what still runs has ended, nothing new is started
         self.lookup = lookup
         self.started = started
@@ -157,6 +167,7 @@ class Runner:
             self.handle(events.Added(self.lookup.first(), time.time()))
             while self.state.status == "running" and self.state.tasks:
                 self.take(self.next_event())
+            self.learn_files()
         finally:
             beat.stop()
             self.close()
@@ -358,6 +369,7 @@ class Runner:
                 self.tell(FindingFound(finding=finding, at=time.time()))
             if each.record is not None:
                 self.lookup.keep(each.record)
+                self.note_files(each.record)
                 if unstored := records.unstored(each.record):
                     self.unstored.setdefault(each.record.step, {}).update(unstored)
         for member, each in zip(self.lookup.members(task)[1:], result.then, strict=False):
@@ -525,6 +537,31 @@ class Runner:
             execution = self.lookup.execution(task, attempt)
             self.logs[task] = records.LogWriter(self.lookup.store, self.place.folder, self.started.run, execution)
         return self.logs[task]
+
+    def note_files(self, record: Record) -> None:
+        """Take down which files an execution touched, and when."""
+        files = facts.touched(record.observations)
+        span = self.spans.get(record.step, FileSpan(record.created_at))
+        self.spans[record.step] = FileSpan(
+            min(span.began, record.created_at),
+            max(span.ended, record.created_at + record.elapsed),
+            span.files | files if files is not None and span.files is not None else None,
+        )
+
+    def learn_files(self) -> None:
+        """Keep which files steps have touched; name steps that touched one out of turn."""
+        ordering = {name for step in self.flow.steps if step.ordered for name in (step.name, *step.ordered)}
+        spans = [(step, self.spans[step.name]) for step in self.flow.steps if step.name in self.spans]
+        for step, span in spans:
+            if span.files is not None and (span.files.touches or step.name in ordering):
+                facts.remember_files(self.lookup.store, self.flow, step, span.files)
+        writers = [(step, span) for step, span in spans if span.files is not None and span.files.touches]
+        for at, (step, span) in enumerate(writers):
+            for above, before in writers[:at]:
+                if span.began < before.ended and not {*step.scope} & {*above.scope}:
+                    names = common(cast("Files", before.files), cast("Files", span.files))
+                    if names:
+                        self.tell(FindingFound(finding=findings.out_of_turn(step, above, names), at=time.time()))
 
     # ------------------------------------------------------------ telling
 

@@ -186,7 +186,7 @@ def _added(state: RunState, event: Added) -> Step:
 def _give_up_hopeless(state: RunState, event: Added, actions: tuple[Action, ...]) -> Step:
     """Give up new tasks some of whose needs have already failed."""
     for node in event.nodes:
-        failure = _lost_need(state, node.needs)
+        failure = _lost_need(state, (need for need in node.needs if need not in node.turns))
         entry = state.tasks[node.task]
         if failure is not None and entry.state == "pending":
             state, more = _settle(state, _given_up(state, entry, failure), event.at)
@@ -417,7 +417,7 @@ def _settle(state: RunState, entry: TaskEntry, at: float) -> Step:
             dependent = state.tasks[task]
             if dependent.state != "pending":
                 continue
-            if settled.state in ("failed", "cancelled"):
+            if settled.state in ("failed", "cancelled") and settled.node.task not in dependent.node.turns:
                 given_up = _given_up(state, dependent, settled)
                 state = replace(_put(state, given_up), open=state.open - 1)
                 actions.extend(_tell(given_up, at))

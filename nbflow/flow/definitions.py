@@ -14,18 +14,16 @@ import msgspec
 from nbflow.analysis.cell import Analysis, Statement, transform
 from nbflow.analysis.effects import (  # fmt: skip
     NO_DRAWS,
-    NO_FILES,
     PROCESS,
-    Files,
     Random,
     calls_in,
     dotted,
-    file_uses,
     full_name,
     generator_uses,
     made_generators,
     random_uses,
 )
+from nbflow.analysis.files import NO_FILES, Files, file_uses
 from nbflow.flow.setup_calls import REGISTRATIONS, SETUP_CALLS
 from nbflow.model import CellKind, Definition
 

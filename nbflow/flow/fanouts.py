@@ -176,5 +176,25 @@ def edges_of(steps: Sequence[Step], lists: Mapping[str, Step], definitions: Sequ
         for step in steps for name in step.options.join
         if name in present and (name, step.name) not in names and name not in step.needs
     ]  # fmt: skip
+    edges += [*after, *joined]
+    edges += _file_edges(steps, edges)
     place = {step.name: step.order for step in steps}
-    return tuple(sorted([*edges, *after, *joined], key=lambda edge: (place[edge.frm], place[edge.to])))
+    return tuple(sorted(edges, key=lambda edge: (place[edge.frm], place[edge.to])))
+
+
+def _file_edges(steps: Sequence[Step], edges: Sequence[Edge]) -> list[Edge]:
+    """Return an edge for each wait for another step's files that no way along other edges stands for."""
+    direct: dict[str, set[str]] = {}
+    for edge in edges:
+        direct.setdefault(edge.to, set()).add(edge.frm)
+    above: dict[str, set[str]] = {}  # all that is over once a step begins
+    waits = []
+    for step in steps:
+        names = direct.get(step.name, set())
+        reached = names.union(*(above.get(name, ()) for name in names))
+        for name in reversed(step.ordered):  # the nearest first: it has waited for those above it
+            if name in above and name not in reached:
+                waits.append(Edge(frm=name, to=step.name, why="files"))
+                reached |= {name, *above[name]}
+        above[step.name] = reached
+    return waits

@@ -266,6 +266,16 @@ def overtaken(step: Step, writer: Step, files: Collection[str]) -> Finding:
     )  # fmt: skip
 
 
+def out_of_turn(step: Step, above: Step, files: Collection[str]) -> Finding:
+    """Report a step that touched files at the time when a step above it did: from the next run on it waits."""
+    listing = ", ".join(sorted(files)[:3]) + (" …" if len(files) > 3 else "")
+    return Finding(
+        code="file-order", level="warning", step=step.name, cell=step.cell, name=min(files),
+        message=f"{step.label} touched {listing} before {above.label} above it had ended, which does too",
+        fix=f"run again: from now on {step.label} waits for {above.label}; `--after {above.name}` says so beforehand",
+    )  # fmt: skip
+
+
 def patched(step: Step, statement: Definition) -> Finding:
     """Report a step run by hand while a module is as a cell below it has set it."""
     text = statement.source.strip().split("\n")[0]

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from nbflow.analysis.cell import Analysis, analyse, normalise
-from nbflow.analysis.effects import PROCESS, STATES, Files, Touches, state_of
+from nbflow.analysis.effects import PROCESS, STATES, state_of
+from nbflow.analysis.files import NO_FILES, Files, Touches, Waits
 from nbflow.analysis.touching import Touch
 from nbflow.flow import findings
 from nbflow.flow.definitions import (
@@ -63,6 +64,11 @@ from nbflow.model import (
 Changed = Mapping[str, frozenset[str]]
 """Steps by name, and what they were seen to change in place though nothing in their text says so."""
 
+Seen = Mapping[str, Files]
+"""Steps by name, and the files that runs have seen their code touch."""
+
+NOTHING_SEEN: Seen = {}
+
 
 def _without_looks(pieces: tuple[Piece, ...], touches: tuple[Touch | None, ...]) -> tuple[Piece, ...]:
     """Return a cell's pieces; a call that only looks at what it is given (`df.head()`) writes nothing."""
@@ -74,14 +80,31 @@ def _without_looks(pieces: tuple[Piece, ...], touches: tuple[Touch | None, ...])
     )
 
 
+def _called(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    """Return the set-up of a cell, and those of its own definitions that its other statements get hold of."""
+    names = frozenset[str]().union(*(piece.reads for piece in pieces if piece.kind == "data"))
+    rest = [piece for piece in pieces if piece.kind == "definition"]
+    called = [piece for piece in pieces if piece.kind == "setup"]
+    while new := [piece for piece in rest if piece.writes & names]:
+        called += new
+        rest = [piece for piece in rest if piece not in new]
+        names = names.union(*(piece.reads | piece.free for piece in new))
+    return tuple(called)
+
+
 def build_flow(
-    notebook: Notebook, *, all_cells: bool = False, changed: Changed | None = None, replays_settings: bool = False
+    notebook: Notebook,
+    *,
+    all_cells: bool = False,
+    changed: Changed | None = None,
+    seen: Seen = NOTHING_SEEN,
+    replays_settings: bool = False,
 ) -> Flow:
     """Return the flow that a notebook is; with `all_cells` every code cell that computes is a step.
 
     With `replays_settings` what cells set in the process is set-up, for targets whose processes cannot be given it.
     """
-    builder = _Builder(notebook, all_cells, changed or {}, replays_settings=replays_settings)
+    builder = _Builder(notebook, all_cells, changed or {}, seen, replays_settings=replays_settings)
     for cell in notebook.cells:
         builder.add(cell)
     return builder.finish()
@@ -90,7 +113,9 @@ def build_flow(
 class _Builder:
     """The notebook read so far: who wrote which name, and the candidates for steps."""
 
-    def __init__(self, notebook: Notebook, all_cells: bool, changed: Changed, *, replays_settings: bool) -> None:
+    def __init__(
+        self, notebook: Notebook, all_cells: bool, changed: Changed, seen: Seen, *, replays_settings: bool
+    ) -> None:
         self.changed = changed
         self.replays_settings = replays_settings
         self.notebook = notebook
@@ -107,6 +132,9 @@ class _Builder:
         self.replayed: dict[str, dict[str, tuple[int, ...]]] = {}  # step -> what it takes from definitions
         self.touches = Touches()
         self.files: list[Files] = []  # what each definition may do to files
+        self.seen = seen
+        self.abilities: dict[str, Files] = {}  # what the methods of a value, or a class, may do to files
+        self.bodies: dict[str, Files] = {}  # what calling a function may do to them
         self.variables = frozenset(union(global_names(cell.body) for cell in notebook.cells))
         self.attached: dict[str, tuple[int, ...]] = {}  # in this cell: name -> its definitions with what they were left
         self.listed = any("__subclasses__" in cell.body for cell in notebook.cells)
@@ -147,6 +175,7 @@ class _Builder:
         touches = self.reach.read(pieces, self.origins, self.writers)
         own = self._define(cell, pieces, touches)
         self._add_candidate(cell, analysis, _without_looks(pieces, touches), touches, own)
+        self._pass_abilities(pieces)
         for piece in pieces:
             self.origins.update(piece.origins)
             what = sets_here(piece, self.origins)
@@ -221,7 +250,7 @@ class _Builder:
             free_writes=union(statement.deferred_writes for statement in analysis.statements),
             origins=origins, requires=tuple(sorted(need.definitions)), binds=bindings_of(need),
         ))  # fmt: skip
-        self.files.append(Files())
+        self.files.append(NO_FILES)
         self.setup.append(order)
         self.origins.update(origins)
         for name in names:
@@ -266,7 +295,8 @@ class _Builder:
             self.replayed[step] = need.replayed
             self.reached[step] = reach
             candidate = self._step(cell, analysis, need, writes, own)
-            self.candidates.append(msgspec.structs.replace(candidate, ordered=self._order(candidate, pieces)))
+            waits = self._order(candidate, pieces)
+            self.candidates.append(msgspec.structs.replace(candidate, ordered=waits.order, file_sources=waits.sources))
             self._note_missing(step, cell, need, writes)
         self._record_writes(cell, analysis, writes, own, step)
 
@@ -364,16 +394,37 @@ class _Builder:
         """Return whether definitions make a class or function: what is set on it is carried beside its definition."""
         return any(keeps_state(self.definitions[order]) for order in orders)
 
-    def _order(self, step: Step, pieces: tuple[Piece, ...]) -> tuple[str, ...]:
+    def _order(self, step: Step, pieces: tuple[Piece, ...]) -> Waits:
         """Return the steps above that have to be over because of the files that both touch."""
         data = [piece.files for piece in pieces if piece.kind == "data"]
         replayed = [self.definitions[order] for order in step.definitions]
         imports = {origin.partition(".")[0] for d in replayed for origin in d.origins.values()}
         imports |= {origin.partition(".")[0] for piece in pieces for _, origin in piece.origins}
         used = [self.files[d.order] for d in replayed]
-        own = [piece.files for piece in pieces if piece.kind != "data"]
-        files = Files.all([*data, *own, *used]) if data else Files.all(used)
+        own = [piece.files for piece in _called(pieces)]
+        given = [self.abilities.get(binding.name, NO_FILES) for binding in step.bindings]
+        files = Files.all([*data, *own, *used, *given]) if data else Files.all(used)
+        # What a run has seen of the code counts instead of its text, but where the text writes and nothing was seen: a
+        # library that writes in compiled code.
+        seen = self.seen.get(step.name)
+        if seen is not None and (seen.may_write or not files.may_write):
+            files = msgspec.structs.replace(seen, modules=files.modules)
         return self.touches.add(step.name, files, imports)
+
+    def _pass_abilities(self, pieces: tuple[Piece, ...]) -> None:
+        """Take down what the methods of values may do to files: what those of their classes and of their parts do."""
+        for piece in pieces:
+            names = piece.reads | piece.free if piece.kind == "definition" else piece.reads
+            files = Files.all(self.abilities[name] for name in names if name in self.abilities)
+            files |= Files.all(self.bodies[name] for name in piece.free if name in self.bodies)
+            if piece.statement.kind in ("class", "def"):
+                files |= piece.files
+                able = self.abilities if piece.statement.kind == "class" else self.bodies
+                able.update(dict.fromkeys(piece.writes, files))
+            elif piece.kind == "data":
+                for name in piece.writes:
+                    before = self.abilities.pop(name, NO_FILES) if name in piece.changes else NO_FILES
+                    self.abilities[name] = files | before
 
     def _is_replayed(self, name: str, bound: frozenset[str]) -> bool:
         """Return whether a changed name is no data here: an import, a class, a constant, or nothing that is known."""

@@ -186,7 +186,21 @@ class Loops:
     # ------------------------------------------------------------ what must settle first
 
     def needs(self, task: TaskId, sizes: Sizes) -> tuple[TaskId, ...]:
-        """Return the tasks that must have settled before this one's inputs can be looked up."""
+        """Return the tasks that must have settled before this one's inputs can be looked up, or its files touched."""
+        return (*self.sources(task, sizes), *self.turns(task, sizes))
+
+    def turns(self, task: TaskId, sizes: Sizes) -> tuple[TaskId, ...]:
+        """Return the tasks that must be over before this one only because both touch the same files, if they do."""
+        step = self.step_of(task)
+        names = [name for name in step.ordered if name in self.steps and name not in step.file_sources]
+        if not names or task != self.members(task)[0] or task.part:
+            return ()
+        sources = {task, *self.sources(task, sizes)}
+        tasks = dict.fromkeys(self.whole(name, task) for name in names)
+        return tuple(each for each in tasks if each not in sources)
+
+    def sources(self, task: TaskId, sizes: Sizes) -> tuple[TaskId, ...]:
+        """Return the tasks from which this one takes what it reads: where one of them has failed, it cannot run."""
         if task.part == "all":
             return (msgspec.structs.replace(task, part="list"),)
         if task.part == "last":
@@ -214,7 +228,7 @@ class Loops:
         looks += [self.of_sources(task, bind.name, bind.sources, sizes) for bind in binds[len(step.bindings) :]]
         for look in looks:
             tasks.update((c.task, None) for c in _up_to_sure(look) if c.task.step in self.steps)
-        for word in (*step.options.after, *(name for name in step.ordered if name in self.steps)):
+        for word in (*step.options.after, *(name for name in step.file_sources if name in self.steps)):
             tasks[self.whole(word, task)] = None
         for head in self._joined(step):
             tasks[TaskId(step=head.name, index=task.index[: len(head.scope) - 1], part="all")] = None

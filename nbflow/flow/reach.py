@@ -113,7 +113,7 @@ class Reach(msgspec.Struct):
                 origins.pop(name, None)
             if piece.kind == "definition" and isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef):
                 body = body_of(tree, around)
-                act: Act = "outside" if piece.files.writes else body.act
+                act: Act = "outside" if piece.files.may_write else body.act
                 self.bodies[tree.name] = FunctionEffects(body.quiet, body.lazy, act, body.touched, body.kept)
             origins.update(piece.origins)
             above.update(dict.fromkeys(piece.writes))
@@ -162,7 +162,7 @@ class Reach(msgspec.Struct):
             binds = frozenset(name for name in piece.writes - piece.changes if not name.startswith("<"))
             sure = not unsure and piece.statement.kind == "assign"
             changed |= self._apply(touch, binds, around if touch.calls else NOBODY, sure=sure)
-            does: Act = "outside" if piece.files.writes and not PACKAGES.match(piece.statement.source) else touch.act
+            does: Act = "outside" if piece.files.may_write and not PACKAGES.match(piece.statement.source) else touch.act
             if does and act not in ("outside", does):
                 act, line = does, piece.statement.line + max(touch.line - 1, 0)
         if calls:

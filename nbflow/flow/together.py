@@ -166,8 +166,10 @@ def _joined(step: Step, groups: _Groups, steps: Mapping[str, Step]) -> Step:
     members = [steps[name] for name in group]
     needs = {name for member in members for name in member.needs} - {*group}
     ordered = {name for member in members for name in member.ordered} - {*group}
+    sources = {name for member in members for name in member.file_sources} - {*group}
     return msgspec.structs.replace(
         step, together=group, needs=tuple(sorted(needs)), ordered=tuple(sorted(ordered)),
+        file_sources=tuple(sorted(sources)),
         options=_largest([member.options for member in members]),
     )  # fmt: skip
 

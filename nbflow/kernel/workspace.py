@@ -79,7 +79,7 @@ class Knowledge:
         if self._flow is None or self._notebook is not notebook:
             self._notebook, self._flow, self._upstream = notebook, build_flow(without_ignored(notebook)), None
             with contextlib.suppress(NbflowError):  # a store that cannot be used is told of where it is needed
-                self._flow = facts.with_known_changes(self._flow, self.store())
+                self._flow = facts.with_known(self._flow, self.store())
         return self._flow
 
     def hold(self) -> None:

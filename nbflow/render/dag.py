@@ -219,9 +219,11 @@ def _short_labels(graph: Graph) -> dict[str, str]:
 
 
 def _told(edge: Edge, labels: Mapping[str, str]) -> str:
-    """Return an edge as words: `X, y from features`, or `after features`."""
+    """Return an edge as words: `X, y from features`, `after features`, or `after features (files)`."""
     source = labels.get(edge.frm, edge.frm)
-    return f"{', '.join(edge.names)} from {source}" if edge.names else f"after {source}"
+    if edge.names:
+        return f"{', '.join(edge.names)} from {source}"
+    return f"after {source}{' (files)' if edge.why == 'files' else ''}"
 
 
 def _between(nodes: Sequence[DrawnStep], edges: Sequence[Edge]) -> tuple[Edge, ...]:

@@ -72,7 +72,18 @@ def rows(
         labels[hidden[0]] = _folded_label(snapshot, hidden)
         tasks[hidden[0]] = [view for name in hidden for view in tasks[name]]
     steps = (name for name in tasks if name not in hidden[1:])
-    return tuple(_row(name, labels[name], tasks[name], empty, known) for name in steps)
+    waits = _waits(snapshot, tasks, labels)
+    return tuple(_row(name, labels[name], tasks[name], empty, known, waits.get(name, "")) for name in steps)
+
+
+def _waits(snapshot: Snapshot, tasks: Mapping[str, Sequence[TaskView]], labels: Mapping[str, str]) -> dict[str, str]:
+    """Return for each step that waits for others because of files what is said of that while it does."""
+    open_steps = {name for name, views in tasks.items() if any(view.state not in SETTLED for view in views)}
+    names: dict[str, list[str]] = {}
+    for edge in snapshot.edges:
+        if edge.why == "files" and edge.frm in open_steps:
+            names.setdefault(edge.to, []).append(labels.get(edge.frm, edge.frm))
+    return {step: f"after {', '.join(above)}: files" for step, above in names.items()}
 
 
 def _hidden(snapshot: Snapshot, tasks: Mapping[str, Sequence[TaskView]]) -> tuple[str, ...]:
@@ -83,7 +94,7 @@ def _hidden(snapshot: Snapshot, tasks: Mapping[str, Sequence[TaskView]]) -> tupl
 
 def _folded_label(snapshot: Snapshot, names: Sequence[str]) -> str:
     """Return `9 plain cells, 2 change data`: those that a run has seen change something."""
-    changing = {edge.frm for edge in snapshot.edges if edge.to not in names}
+    changing = {edge.frm for edge in snapshot.edges if edge.names and edge.to not in names}
     changing |= {finding.step for finding in snapshot.findings if finding.code == "mutation" and finding.step}
     count = len(changing.intersection(names))
     if not count and snapshot.status == "running":
@@ -235,8 +246,8 @@ def _timed(view: TaskView, now: float | None) -> TaskView:
     return msgspec.structs.replace(view, elapsed=max(0.0, now - view.started_at))
 
 
-def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState, known: RunHints) -> Row:
-    """Return the row of a step's tasks; `empty` is its state when it has none."""
+def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState, known: RunHints, waits: str = "") -> Row:
+    """Return the row of a step's tasks; `empty` is its state when it has none, `waits` what it waits for."""
     usual = known.expected.get(name)
     states = {view.state for view in tasks}
     state = next((each for each in WORST_FIRST if each in states), empty)
@@ -245,7 +256,8 @@ def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState, kno
         # how many tasks run at once is not known before some have ended
         usual = elapsed / share if share and elapsed else None
     return Row(
-        step=name, label=label, state=state, count=_count(tasks), elapsed=elapsed, note=_note(state, tasks, known),
+        step=name, label=label, state=state, count=_count(tasks), elapsed=elapsed,
+        note=_note(state, tasks, known) or (waits if state == "pending" else ""),
         expected=usual, share=share, failure=_failure(state, tasks),
     )  # fmt: skip
 

@@ -339,8 +339,8 @@ def _prepare(
     store = location.open_store(url)
     run_id = run(store) if run is not None else ""
     known = facts.known_of(flow, store)
-    if known.changed:
-        flow = build_flow(flow.notebook, all_cells=flow.all_cells, changed=known.changed)
+    if known.changed or known.seen:
+        flow = facts.understood(flow, known)
         check_flow(flow, targets)
     executors.check(flow)
     executors.room(flow)
@@ -348,7 +348,7 @@ def _prepare(
 
     def understand(changed: Changed, unstored: Unstored) -> Flow:
         now = known.also(changed, unstored)
-        rebuilt = build_flow(flow.notebook, all_cells=flow.all_cells, changed=now.changed)
+        rebuilt = build_flow(flow.notebook, all_cells=flow.all_cells, changed=now.changed, seen=now.seen)
         rest = without_params(rebuilt if targets is None else with_ancestors(rebuilt, targets))
         return with_together(rest, now.unstored)
 

@@ -29,11 +29,20 @@ SEGMENT = re.compile(r"\w+:\w{4,}|")
 """A segment's hash, empty for zeros."""
 
 
+class FileFacts(TypedDict):
+    """The files that a step was seen to read and write, and the hash of the definitions that it used."""
+
+    reads: list[str]
+    writes: list[str]
+    of: str
+
+
 class Facts(TypedDict, total=False):
-    """What was learnt about a step's code: names that it changes in place, and why names could not be stored."""
+    """What was learnt about a step's code: names that it changes in place, names that could not be stored, files."""
 
     changed: list[str]
     unstored: dict[str, str]
+    files: FileFacts
 
 
 LAST = 8

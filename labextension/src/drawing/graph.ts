@@ -116,7 +116,7 @@ export class FlowGraph {
     const labels = new Map(snapshot.steps.map(step => [step.name, step.label]));
     this.sources = new Map();
     for (const edge of snapshot.edges) {
-      const told = `${edge.names.join(', ') || 'after'} from ${labels.get(edge.frm) ?? edge.frm}`;
+      const told = `${edge.names.join(', ') || edge.why} from ${labels.get(edge.frm) ?? edge.frm}`;
       const before = this.sources.get(edge.to);
       this.sources.set(edge.to, before ? `${before}; ${told}` : told);
     }
