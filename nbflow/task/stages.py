@@ -388,6 +388,6 @@ class Stages:
             index=spec.index, turn=spec.turn, attempt=spec.attempt, created_at=self.created_at, elapsed=self.elapsed,
             source=spec.source, parts=spec.parts, groups=groups, artifacts=artifacts, unbound=left.unbound,
             changed=tuple(sorted(left.changed)), shares=tuple(sorted(left.shares)), same=tuple(sorted(left.same)),
-            costs=self.costs.rounded(), together=spec.together, observations=observations, findings=tuple(self.findings),
-            stamp=records.stamp_after(self.created_at, spec.seen), **left.facts, **shown,
+            costs=self.costs.rounded(), together=spec.together, observations=observations,
+            findings=tuple(self.findings), stamp=records.stamp_after(self.created_at, spec.seen), **left.facts, **shown,
         )  # fmt: skip
