@@ -62,8 +62,7 @@ class Side:
             **os.environ, "PYTHONPATH": str(tree), "NBFLOW_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1",
             "MPLBACKEND": "agg",
         }  # fmt: skip
-        for name in ("NBFLOW_STORE", "PYTHONDONTWRITEBYTECODE"):  # without compiled files, compiling is what is timed
-            self.environment.pop(name, None)
+        self.environment.pop("NBFLOW_STORE", None)
         self.places: dict[Path, Path] = {}
 
     def python(self, *words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

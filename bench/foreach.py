@@ -17,8 +17,6 @@ from bench.flows import wide
 from bench.overhead import write_notebook
 from bench.rows import Row, table
 
-LEFT_OUT = {"NBFLOW_LANE", "PYTHONDONTWRITEBYTECODE"}
-
 RUN = """
 import json, resource, sys, threading, time
 from pathlib import Path
@@ -60,7 +58,7 @@ print(json.dumps({
 
 def driver(path: Path, store: Path, lane: str | None = None) -> dict[str, Any]:
     """A notebook, a store, and the lane where it is not chosen by itself, in; what a run took out."""
-    environment = {name: value for name, value in os.environ.items() if name not in LEFT_OUT}
+    environment = {name: value for name, value in os.environ.items() if name != "NBFLOW_LANE"}
     if lane is not None:
         environment["NBFLOW_LANE"] = lane
     command = [sys.executable, "-c", RUN, str(path), str(store)]

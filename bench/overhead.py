@@ -99,11 +99,8 @@ def load_time(rounds: int = 5) -> float:
         "ip = InteractiveShell.instance()\nbegan = time.perf_counter()\nip.run_line_magic('load_ext', 'nbflow')\n"
         "print((time.perf_counter() - began) * 1000)"
     )
-    # with compiled files, as installed packages have them
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-        for _ in range(rounds)
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(rounds)
     ]
     return statistics.median(float(each.stdout.split()[-1]) for each in done)
 

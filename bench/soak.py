@@ -6,8 +6,8 @@ kills: worker, driver and kernel killed at random moments; power: the power goes
 is gone or torn; runs: many runs at once on one store; gcs: clean-ups beside runs; clocks: machines whose clocks differ;
 full: disks that fill up; seeds: one flow under many hash seeds, reused under each other one; flows: generated flows
 against plain loops; resumes: generated flows that fail, mended and resumed; exports: generated flows, run by Metaflow;
-tasks: one fan-out of 10,000; large: an artifact of 1 GB; notebooks: those of tests/wild under other hash seeds;
-mutants: notebooks and sources changed at random.
+cells: generated cells, run and analysed; tasks: one fan-out of 10,000; large: an artifact of 1 GB; notebooks: those of
+tests/wild under other hash seeds; mutants: notebooks and sources changed at random.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.support.mutants import change
 REPORT = Path(__file__).parents[1] / "docs" / "soak.md"
 COUNTS = {
     "kills": 1000, "power": 5000, "runs": 50, "gcs": 100, "clocks": 200, "full": 100, "seeds": 100, "flows": 300,
-    "resumes": 200, "exports": 60, "tasks": 10_000, "large": 1000, "notebooks": 3,
+    "resumes": 200, "exports": 60, "cells": 10_000, "tasks": 10_000, "large": 1000, "notebooks": 3,
     "mutants": 4000,
 }  # fmt: skip
 """How much the full form of each part is."""
@@ -160,8 +160,14 @@ def resumes(count: int) -> tuple[str, str, bool]:
 
 def exports(count: int) -> tuple[str, str, bool]:
     """Generated flows, exported, run by Metaflow."""
-    passed, said = pytest(["tests/exporters/test_export_property.py", "-m", "export"], NBFLOW_EXPORT_FLOWS=str(count))
-    return f"{count} generated flows, exported, run by Metaflow", said, passed
+    passed, said = pytest(["tests/exporters/test_export_property.py"], NBFLOW_EXPORT_FLOWS=str(count))
+    return f"{count} generated flows, exported, run by Metaflow; twice as many of two kinds read", said, passed
+
+
+def cells(count: int) -> tuple[str, str, bool]:
+    """Generated cells, run and analysed."""
+    passed, said = pytest(["tests/analysis/test_analysis_property.py"], NBFLOW_CELLS=str(count))
+    return f"{count} generated cells of two kinds: what each does is foreseen", said, passed
 
 
 def tasks(count: int) -> tuple[str, str, bool]:
@@ -205,8 +211,8 @@ def mutants(count: int) -> tuple[str, str, bool]:
 
 PARTS: dict[str, Callable[[int], tuple[str, str, bool]]] = {
     "kills": kills, "power": power, "runs": runs, "gcs": gcs, "clocks": clocks, "full": full, "seeds": seeds,
-    "flows": flows, "resumes": resumes, "exports": exports, "tasks": tasks, "large": large, "notebooks": notebooks,
-    "mutants": mutants,
+    "flows": flows, "resumes": resumes, "exports": exports, "cells": cells, "tasks": tasks, "large": large,
+    "notebooks": notebooks, "mutants": mutants,
 }  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -11,9 +10,8 @@ from bench.rows import Row, in_turns
 
 
 def python(*words: str) -> None:
-    """Words for an interpreter in; it has run, with compiled files as installed packages have them."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, env=environment)
+    """Words for an interpreter in; it has run."""
+    subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
 
 
 def measure(*, quick: bool) -> list[Row]:

@@ -63,10 +63,15 @@ def _module(path: Path) -> str:
 MODULES = {_module(path): path for path in FILES}
 
 
-def _imported(path: Path) -> Iterator[tuple[int, str]]:
+@functools.cache
+def _imported(path: Path) -> tuple[tuple[int, str], ...]:
     """Every module of nbflow that the file names in an import, anywhere in it: (line, dotted name)."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
     package = _module(path) if path.name == "__init__.py" else _module(path).rpartition(".")[0]
-    for node in ast.walk(_tree(path)):
+    for node in _nodes(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -74,7 +79,7 @@ def _imported(path: Path) -> Iterator[tuple[int, str]]:
             base = ".".join([*above, *([node.module] if node.module else [])])
             within = [f"{base}.{alias.name}" for alias in node.names]
             names = [name if name in MODULES else base for name in within]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+        elif isinstance(node, ast.Call) and _called(node).endswith(("import_module", "__import__")):
             names = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
         else:
             continue
@@ -84,6 +89,16 @@ def _imported(path: Path) -> Iterator[tuple[int, str]]:
 @functools.cache
 def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
+
+
+@functools.cache
+def _nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(_tree(path)))
+
+
+def _called(node: ast.Call) -> str:
+    """Return the last name of what is called."""
+    return node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
 
 
 def _ids(path: Path) -> str:
@@ -132,7 +147,7 @@ def test_records_are_structs() -> None:
     wrong = [
         f"{_ids(path)}: {node.name}"
         for path in FILES
-        for node in ast.walk(_tree(path))
+        for node in _nodes(path)
         if isinstance(node, ast.ClassDef) and any("dataclass" in ast.unparse(each) for each in node.decorator_list)
         if node.name not in STORED_RECORDS
     ]
@@ -167,7 +182,7 @@ def test_third_party_imports_are_declared() -> None:
     wrong = []
     for path in FILES:
         at_top = {id(node) for node in _tree(path).body}
-        for node in ast.walk(_tree(path)):
+        for node in _nodes(path):
             if isinstance(node, ast.Import):
                 names = {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:

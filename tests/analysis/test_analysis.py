@@ -233,11 +233,11 @@ def test_line_magics_are_the_calls_that_ipython_makes() -> None:
     """Whether or not IPython is asked: lines of any kind below each other, where they are not Python already."""
     texts = ["\n".join(lines) for count in (1, 2) for lines in itertools.product(LINES, repeat=count)]
     texts += ["\n".join(random.Random(seed).choices(LINES, k=3 + seed % 3)) for seed in range(500)]
-    wrong = []
+    wrong, ipython = [], TransformerManager()
     for text in texts:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            expected = TransformerManager().transform_cell(text)
+            expected = ipython.transform_cell(text)
         made = parse_python(text)
         if tree_of(text) is None and tree_of(expected) not in (None, made.tree and ast.dump(made.tree)):
             wrong.append((text, made.python, expected))

@@ -1,6 +1,6 @@
 """Random cells, run and analysed: whatever a run takes, binds or changes must have been foreseen.
 
-NBFLOW_CELLS sets how many cells are drawn (300);
+NBFLOW_CELLS sets how many cells are drawn (100; the soak draws thousands);
 `python -m tests.analysis.test_analysis_property [N [SEED]]` draws N (10,000).
 """
 
@@ -22,7 +22,7 @@ from nbflow.analysis.cell import Analysis, analyse, normalise, transform
 from tests.analysis.cases import CASES
 from tests.analysis.random_cells import POOL, CellWriter, Thing, World
 
-CELLS = int(os.environ.get("NBFLOW_CELLS", "300"))
+CELLS = int(os.environ.get("NBFLOW_CELLS", "100"))
 
 
 class TooLong(BaseException):

@@ -46,7 +46,7 @@ def empty_lists(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("kind", [generate, wide])
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + 2 * COUNT))
 def test_generated_flows_are_graphs_that_metaflow_takes(seed: int, kind: Callable[[int, int], list[str]]) -> None:
     """Metaflow's own rules, without starting it: each step is reached, names are free, splits are joined."""
     cells = {f"c{at}": (source, "") for at, source in enumerate(kind(seed, 14))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import io
 import random
 import threading
@@ -258,19 +259,29 @@ def test_what_an_estimator_counts_while_it_predicts_is_no_change() -> None:
     assert fingerprint(words) != before[1]
 
 
+@functools.cache
+def fingerprints(rows: int) -> dict[str, str | None]:
+    """Those of all frames of so many rows."""
+    return {name: fingerprint(frame) for name, frame in in_blocks(rows).items()}
+
+
+@pytest.mark.parametrize("rows", [6, 20_000])
+def test_frames_in_blocks_are_told_from_one_another(rows: int) -> None:
+    assert len(set(fingerprints(rows).values())) == len(fingerprints(rows))
+
+
 @pytest.mark.parametrize("rows", [6, 20_000])
 @pytest.mark.parametrize("name", list(in_blocks(6)))
 def test_merging_blocks_is_no_change(name: str, rows: int) -> None:
     frame = in_blocks(rows)[name]
-    before = fingerprint(frame), fingerprint(frame, by_value=True)
+    before, blocks = (fingerprint(frame), fingerprint(frame, by_value=True)), len(blocks_of(frame))
+    assert before[0] == fingerprints(rows)[name]
     manager: Any = getattr(frame, "_mgr", None)
     manager._consolidate_inplace()
-    assert len(blocks_of(frame)) <= len(blocks_of(in_blocks(rows)[name]))
+    assert len(blocks_of(frame)) <= blocks
     assert (fingerprint(frame), fingerprint(frame, by_value=True)) == before
     frame.iloc[0, 0], frame.iloc[1, 0] = frame.iloc[1, 0], frame.iloc[0, 0]
     assert fingerprint(frame) != before[0]
-    told = {fingerprint(each) for each in in_blocks(rows).values()}
-    assert len(told) == len(in_blocks(rows))
 
 
 def test_a_column_in_another_place_is_a_change() -> None:
