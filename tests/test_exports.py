@@ -75,7 +75,8 @@ def test_import_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("module", ["cli.app", "runs.launch", "runs.client"])
 def test_the_command_line_loads_no_ipython(module: str) -> None:
     """It takes longer to import than all of nbflow, and only a process that runs cells needs it."""
-    names = {*HEAVY, "nbflow.runs.integrity", "nbflow.runs.compare"} - {"click", "cloudpickle", "msgspec"}
+    names = {*HEAVY, "importlib.metadata", "nbflow.executors.local", "nbflow.runs.integrity", "nbflow.runs.compare"}
+    names -= {"click", "cloudpickle", "msgspec"}
     assert _fresh(f"import sys, nbflow.{module}; print(*(m for m in {sorted(names)} if m in sys.modules))") == ""
 
 

@@ -10,9 +10,6 @@ from collections.abc import Callable
 import click
 
 from nbflow.cli.exit_codes import interrupts
-from nbflow.executors.local import LocalExecutor
-from nbflow.executors.remote import attempt_files, probe, task_worker
-from nbflow.executors.remote.attempt_files import AttemptFiles
 from nbflow.model import TaskResult
 from nbflow.runs.face import CANCELLED, DONE, FAILED, Answer
 from nbflow.store.location import open_store
@@ -26,6 +23,9 @@ def worker(spec: str, is_live: bool) -> Answer:
 
     SPEC is the URL or path of the task's spec in a datastore, or `-` for a spec on standard input.
     """
+    from nbflow.executors.local import LocalExecutor
+    from nbflow.executors.remote import probe, task_worker
+
     live = _live() if is_live else lambda _: None
     if probe.is_question(spec):
         probe.answer(spec)
@@ -57,8 +57,10 @@ def _live() -> Callable[[bytes], None]:
 
 def _stored(data: bytes) -> str:
     """Put a spec where its datastore has specs; return its URL."""
+    from nbflow.executors.remote import attempt_files
+
     spec = attempt_files.parse_spec(data, "on standard input")
-    files = AttemptFiles.of(open_store(spec.store), spec)
+    files = attempt_files.AttemptFiles.of(open_store(spec.store), spec)
     files.write_spec(spec)
     return files.url
 
