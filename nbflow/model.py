@@ -244,6 +244,7 @@ class Definition(Frozen, frozen=True, kw_only=True):
     origins: dict[str, str] = {}  # for imports: bound name -> what is imported
     requires: tuple[int, ...] = ()  # `order`s of the definitions that must be replayed before it
     binds: tuple[Binding, ...] = ()  # data that it reads while defining, resolved at its own place
+    changes: tuple[str, ...] = ()  # data that it changes in place while defining
 
 
 class Step(Frozen, frozen=True, kw_only=True):

@@ -637,6 +637,7 @@ class Walk:
                 for name in target_names(each.target):
                     slot = Slot(HERE, *content)
                     self.state.slots["\1" + mangle(name, self.class_name)] = slot
+                self._change_inside(each.target, content)
                 for condition in each.ifs:
                     self.value(condition)
             contents = merge_contents([self.expr(result) for result in results])
@@ -644,6 +645,15 @@ class Walk:
         if before is not None:
             self.go(join_states([before, self.state]))
         return contents.as_container()
+
+    def _change_inside(self, target: ast.expr, content: Content) -> None:
+        """Take in what a comprehension's target changes: `for xs[0] in …`."""
+        if isinstance(target, ast.Tuple | ast.List | ast.Starred):
+            for each in [target.value] if isinstance(target, ast.Starred) else target.elts:
+                self._change_inside(each, content.as_element())
+        elif not isinstance(target, ast.Name):
+            self.use(content)
+            self.change(target, content)
 
     def iterated(self, node: ast.expr) -> Content:
         """Walk an iterable and return the content of its elements."""

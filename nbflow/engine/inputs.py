@@ -145,7 +145,9 @@ class _Resolving:
                     binding, self.loops.of_sources(self.task, binding.name, binding.sources, self.settled.sizes)
                 )
                 if value is not None:
-                    self.binds[order, binding.name] = self._as_it_is(binding.name, value)
+                    # what it changes while it is replayed has to be as it was before that
+                    changes = binding.name in self.flow.definitions[order].changes
+                    self.binds[order, binding.name] = value if changes else self._as_it_is(binding.name, value)
 
     def _as_it_is(self, name: str, value: InputValue) -> InputValue:
         """Return the last version of an object that a definition has bound, as cells since then have changed it."""

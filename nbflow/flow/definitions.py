@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from nbflow.analysis.cell import Analysis, Statement, transform
+from nbflow.analysis.cell import Analysis, Statement, analyse, transform
 from nbflow.analysis.effects import (  # fmt: skip
     NO_DRAWS,
     PROCESS,
@@ -130,13 +130,16 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
         if piece_kind == "definition" and statement.kind == "assign" and statement.writes & around.variables:
             piece_kind = "data"
         origins.update(statement.imports)
+        inside = changed_by_class(tree) if piece_kind == "definition" else frozenset[str]()
         for name in (
-            statement.writes if piece_kind != "setup" and not sets else ()
+            statement.writes - inside if piece_kind != "setup" and not sets else ()
         ):  # set-up changes modules, it binds nothing
             local[name] = piece_kind != "data"
             if name not in dict(statement.imports):
                 origins.pop(name, None)
         piece = _piece(piece_kind, statement, tree, origins)
+        if inside:
+            piece = msgspec.structs.replace(piece, writes=piece.writes - inside, changes=inside)
         if sets and piece_kind == "data":
             # what it sets is no name: neither the module nor its attribute is anybody's data
             piece = msgspec.structs.replace(piece, writes=frozenset({PROCESS}), changes=frozenset())
@@ -146,6 +149,28 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
             piece, possible=piece.possible | now & piece.reads, free_writes=piece.free_writes | late & piece.free
         ))  # fmt: skip
     return _settle(pieces)
+
+
+@lru_cache(maxsize=4096)
+def changed_by_class(tree: ast.stmt | None) -> frozenset[str]:
+    """Return the names whose objects a class's body may change when it is run: its cell does that, once."""
+    if not isinstance(tree, ast.ClassDef) or not any(map(_acts, tree.body)):
+        return frozenset()
+    parts = {name: getattr(tree, name) for name in tree._fields}
+    alone = ast.ClassDef(**{**parts, "bases": [], "keywords": [], "decorator_list": []})
+    body = analyse(ast.unparse(alone))
+    return (body.writes | body.may_mutate) - body.definitions
+
+
+def _acts(statement: ast.stmt) -> bool:
+    """Return whether a statement of a class's body does more than bind names of the class."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.Pass):
+        return False
+    if isinstance(statement, ast.ClassDef):
+        return any(map(_acts, statement.body))
+    kinds = (ast.Call, ast.AugAssign, ast.Attribute, ast.Subscript)
+    stores = (node for node in ast.walk(statement) if isinstance(node, kinds))
+    return any(not isinstance(getattr(node, "ctx", None), ast.Load) for node in stores)
 
 
 def parse_statement(statement: Statement) -> ast.stmt | None:

@@ -356,6 +356,7 @@ class _Builder:
         names -= frozenset[str]().union(*(piece.changes for piece in data)) & self.origins.keys()
         drawn = (p.free_writes & self.generators for p in pieces if p.kind != "data" and data)
         possible = frozenset[str]().union(*(piece.possible for piece in data), *drawn) | need.changes
+        possible |= frozenset().union(*(piece.changes for piece in pieces if piece.kind == "definition"))
         changed = {name for name in possible if name not in by_definition and not self._is_replayed(name, bound)}
         inner = frozenset[str]().union(*(p.free_writes for p in pieces if p.kind != "data" and data)) & own.keys()
         touched = frozenset[str]().union(possible, inner, *(piece.changes for piece in data)) - bound

@@ -113,6 +113,7 @@ def definition_of(cell: Cell, piece: Piece, order: int, need: Gathered) -> Defin
         origins=dict(piece.origins),
         requires=tuple(sorted(need.definitions)),
         binds=bindings_of(need),
+        changes=tuple(sorted(piece.changes)),
     )
 
 

@@ -169,7 +169,8 @@ class Ledger:
         if not definition.names or len(own) != len(entries):
             return False
         oldest = min(entry.serial for entry in own)
-        looks = ((entry, name, content) for entry in own for name, content in binds.items())
+        wanted = {name: content for name, content in binds.items() if name not in definition.changes}
+        looks = ((entry, name, content) for entry in own for name, content in wanted.items())
         if not all(self._binds(entry, name, content, alone=name not in given) for entry, name, content in looks):
             return False
         newest = [
