@@ -307,7 +307,7 @@ class _Builder:
         library may draw numbers or look at options. `inputs` is the join's own.
         """
         reads = set(analysis.reads)
-        if any(piece.kind == "data" for piece in pieces):
+        if any(piece.kind == "data" or piece.changes for piece in pieces):
             reads |= {name for name in (*STATES, PROCESS) if name in self.writers}
         reads |= {name for name in analysis.builtin_reads if name in self.writers}
         names = dict.fromkeys(defined(analysis.hints, self.writers, None), False) | {

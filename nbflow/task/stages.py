@@ -253,6 +253,7 @@ class Stages:
         """Return values as they will be stored, with those `beside` them that they share objects with."""
         spec = self.spec
         together = dump_together(values, beside, spec.tracked, self.registry)
+        self._see_partial(together.dumped)
         unbound = tuple(name for name in spec.writes if name not in values and name not in self.namespace)
         return Left(
             values=values, dumped=self._storable(together.dumped), unbound=unbound,
@@ -369,6 +370,19 @@ class Stages:
 
     def _own(self, taken: process_state.Taken) -> process_state.Taken:
         return self.imports.without(taken)
+
+    def _see_partial(self, dumped: Iterable[Dumped | Unstorable]) -> None:
+        """Say which values that steps below read are stored without what their class leaves out when it is pickled."""
+        spec = self.spec
+        for each in dumped:
+            names = sorted({*each.names} & {*spec.required}) if isinstance(each, Dumped) and each.partial else []
+            if names and isinstance(each, Dumped):
+                self.findings.append(Finding(
+                    code="not-whole", level="warning", step=spec.step, cell=spec.cell, name=names[0],
+                    message=f"{', '.join(names)} of {spec.step} holds what cannot be stored: steps below get what "
+                    f"{', '.join(f'{kind}.__getstate__' for kind in each.partial)} gives",
+                    fix="make what cannot be stored in a %%setup cell, or where it is used",
+                ))  # fmt: skip
 
     def _storable(self, dumped: Iterable[Dumped | Unstorable]) -> tuple[Dumped | Unstorable, ...]:
         """Return what was taken apart without what holds a secret of this step."""

@@ -203,6 +203,7 @@ FLOW = (
 SCOPES = (
     Case("comprehension target is its own", "[i for i in r]\ni", "i r"),
     Case("comprehension over own name", "[x for x in x]", "x"),
+    Case("comprehension target changes", "z = [0 for x[0], (y.a, b) in r]", "r x y", "x y z", sure="r"),
     Case("comprehension conditions", "{k: v for k, v in d.items() if k in keep}", "d keep", sure="d"),
     Case("nested comprehension", "[[a + b for a in x] for x in y]", "b y"),
     Case("second iterable inside", "[a for b in c for a in b]", "c"),

@@ -8,15 +8,57 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from nbflow.errors import OutdatedError
+from nbflow.store.serialize.fingerprint import fingerprint
 from nbflow.store.serialize.pickler import Registry
 from nbflow.tracebacks import remember_lines
 from tests.support.dumping import MAIN, dumped, in_main, loaded
 
 pytestmark = pytest.mark.usefixtures("clean_main")
+
+
+WHOLE = """
+    class Model:
+        def __init__(self, handle=None):
+            self.weights, self.cache, self.handle = [1], {"a": 1}, handle
+        def __getstate__(self):
+            return {"weights": self.weights, "cache": {}, "handle": None}
+        def __setstate__(self, state):
+            self.__dict__.update(state)
+            self.again = True
+
+    class Slotted(Model):
+        __slots__ = ("extra",)
+"""
+
+
+def test_objects_are_stored_whole_where_that_is_possible() -> None:
+    """A later step finds what the notebook has, whatever `__getstate__` would leave out; else what it gives."""
+    registry = Registry()
+    registry.add("m@1", in_main(WHOLE), "cell 1")
+    model, slotted = MAIN["Model"], MAIN["Slotted"]
+    one, other = model(), slotted()
+    other.extra = [one]
+    groups = dumped(registry, one=one, other=other, weights=one.weights)
+    assert [*groups] == [("one", "other", "weights")]
+    assert [each.partial for each in groups.values()] == [()]
+    found = loaded(groups, registry)
+    assert vars(found["one"]) == vars(one)
+    assert found["other"].extra[0] is found["one"]
+    assert found["one"].weights is found["weights"]
+    stored = dumped(registry, one=model(threading.Lock()))
+    assert [each.partial for each in stored.values()] == [("Model",)]
+    assert vars(loaded(stored, registry)["one"]) == {"weights": [1], "cache": {}, "handle": None, "again": True}
+    before = fingerprint(one, registry), fingerprint(held := model(threading.Lock()), registry)
+    assert None not in before
+    one.cache["b"] = 2
+    held.weights.append(2)
+    after = fingerprint(one, registry), fingerprint(held, registry)
+    assert not {*before} & {*after}
 
 
 def test_definitions_go_by_reference() -> None:

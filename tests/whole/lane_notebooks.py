@@ -124,6 +124,17 @@ NOTEBOOKS: dict[str, Lanes] = {
         "again": "%%step again\nput(5)\nprint(push(6), noise(), Repo.rows, repo.rows)",
         "see": "%%step see\nprint(rows, acc, buf, alias, round(float(rng.normal()), 6))",
     }),
+    "what pickle would leave out": Lanes({
+        "top": "import warnings\nimport numpy as np, pandas as pd\nwarnings.filterwarnings('ignore')",
+        "def": "class Model:\n    def __init__(self):\n        self.weights, self.cache = [1], {'a': 1}\n"
+               "    def __getstate__(self):\n        return {'weights': list(self.weights), 'cache': {}}\n\n"
+               "class Measured(np.ndarray):\n    def __array_finalize__(self, other):\n        self.unit = getattr(other, 'unit', None)",
+        "make": "%%step make\nmodel = Model()\nweights = model.weights\nx = np.arange(3).view(Measured)\nx.unit = 'm'\n"
+                "df = pd.DataFrame({'a': [1]})\ndf.source = 'web'\nnames = ['a']\nprint(model.cache)",
+        "body": "class Names:\n    names.append('b')\n    first = names[0]",
+        "change": "%%step change\nweights.append(2)\nmodel.cache['b'] = len(names)\n_ = [0 for names[0] in 'xy']\nprint(Names.first)",
+        "see": "%%step see\nprint(model.weights, model.cache, x.unit, x.sum(), df.source, names, Names.first)",
+    }),
     "many objects of a class": Lanes({
         "def": "from functools import cached_property\nclass Item:\n    def __init__(self, n):\n        self.n, self.seen, self.pad = n, 0, 'x' * 40\n"
                "    @property\n    def value(self):\n        self.seen += 1\n        return self.n\n"

@@ -54,15 +54,25 @@ def _fingerprint(value: Any, registry: Registry | None, by_value: bool) -> str:
         return _scalar(value)
     if is_a(value, types.ModuleType | type) or _is_function_in_c(value):
         return f"id:{id(value)}"
+    head = f"x:{kind.__module__}.{kind.__qualname__}"
     digest = xxhash.xxh3_128()
     if artists := _artists(value):
         digest.update(repr([*value]).encode() if is_a(value, dict) else b"")
         for artist in artists:
             _add_figure(artist, digest)
     elif not _add_array(value, digest):
-        pickler = _ByValue if by_value else _Marking
-        pickler(Pickling(registry or Registry()), _Sink(digest), {}, out_of_band(digest.update)).dump(value)
-    return f"x:{kind.__module__}.{kind.__qualname__}:{digest.hexdigest()}"
+        pickling, marking = Pickling(registry or Registry()), _ByValue if by_value else _Marking
+        pickler = marking(pickling, _Sink(digest), {}, out_of_band(digest.update))
+        try:
+            pickler.dump(value)
+        except Exception:  # as `pickler._try`: then as its class would have it pickled
+            if not pickler.stateful:
+                raise
+            digest = xxhash.xxh3_128()
+            pickler = marking(pickling, _Sink(digest), {}, out_of_band(digest.update))
+            pickler.whole = False
+            pickler.dump(value)
+    return f"{head}:{digest.hexdigest()}"
 
 
 def _is_function_in_c(value: Any) -> bool:

@@ -7,6 +7,7 @@ values of the moment. So the code travels alone, and finds the globals of whiche
 from __future__ import annotations
 
 import builtins
+import copyreg
 import decimal
 import dis
 import gc
@@ -20,6 +21,7 @@ from nbflow.store.serialize.rebuild import (
     fill_cell,
     fill_function,
     fill_node,
+    fill_whole,
     main_globals,
     make_cell,
     make_context,
@@ -123,6 +125,24 @@ def reduce_proxy(proxy: types.MappingProxyType[Any, Any]) -> Any:
 def reduce_context(context: decimal.Context) -> Any:
     """Return the reduction of a context of decimal numbers: where the one in force is still so, that is it again."""
     return (make_context, context.__reduce__()[1]) if context is decimal.getcontext() else NotImplemented
+
+
+PLAIN_BASES = frozenset({"__main__", "abc", "typing"})
+
+
+def has_own_state(kind: type) -> bool:
+    """Return whether a class of the notebook says itself which of its instances' attributes are pickled."""
+    mains = [each for each in kind.__mro__ if each.__module__ == "__main__"]
+    if not any("__getstate__" in vars(each) for each in mains) or kind in copyreg.dispatch_table:
+        return False
+    plain = all(each is object or each.__module__ in PLAIN_BASES for each in kind.__mro__)
+    same = all(getattr(kind, name) is getattr(object, name) for name in ("__reduce__", "__reduce_ex__"))
+    return plain and same and not (hasattr(kind, "__getnewargs__") or hasattr(kind, "__getnewargs_ex__"))
+
+
+def reduce_whole(value: Any) -> tuple[Any, ...]:
+    """Return an object's reduction with all of its attributes, whatever its `__getstate__` would leave out."""
+    return copyreg.__newobj__, (type(value),), object.__getstate__(value), None, None, fill_whole  # type: ignore[attr-defined]
 
 
 def reduce_memory(view: memoryview) -> tuple[Any, ...]:

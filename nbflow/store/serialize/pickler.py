@@ -47,6 +47,7 @@ from nbflow.store.serialize.objects import (
     KINDS_OF_ITERATORS,
     KINDS_OF_VIEWS,
     free_names,
+    has_own_state,
     is_main_function,
     reduce_cell,
     reduce_context,
@@ -57,6 +58,7 @@ from nbflow.store.serialize.objects import (
     reduce_memory,
     reduce_node,
     reduce_proxy,
+    reduce_whole,
 )
 from nbflow.store.serialize.rebuild import definition, fill_set, keeps, make_frozenset, make_mark, plugged
 from nbflow.store.serialize.registry import NAMED_KINDS, Registry
@@ -137,6 +139,7 @@ class Dumped(msgspec.Struct, frozen=True):
     buffers: tuple[memoryview, ...] = ()
     definitions: tuple[DefinitionRef, ...] = ()
     free: tuple[str, ...] = ()
+    partial: tuple[str, ...] = ()  # classes whose `__getstate__` said what is stored, as not all of it could be
     described: dict[str, Description] = msgspec.field(default_factory=dict)
 
 
@@ -225,17 +228,27 @@ def _try(
     regions: dict[int, list[Region]],
     kind: type[Pickler] | None = None,
 ) -> _Trial | str:
-    """Return the trial of pickling a value, or the reason why it cannot be pickled."""
-    buffers: list[memoryview] = []
-    stream = io.BytesIO()
-    pickler = (kind or Pickler)(session, stream, regions, out_of_band(buffers.append))
-    try:
-        pickler.dump(value)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
-        return f"{type(error).__name__}: {text_of(error)}"
-    return _Trial(names, pickler, buffers, stream.getvalue())
+    """Return the trial of pickling a value, or the reason why it cannot be pickled.
+
+    Objects are tried whole first, and then as their classes would have them pickled.
+    """
+    reason = ""
+    for whole in (True, False):
+        buffers: list[memoryview] = []
+        stream = io.BytesIO()
+        pickler = (kind or Pickler)(session, stream, regions, out_of_band(buffers.append))
+        pickler.whole = whole
+        try:
+            pickler.dump(value)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the user's own __reduce__ and __getstate__ run here, and may raise anything
+            reason = f"{type(error).__name__}: {text_of(error)}"
+            if not pickler.stateful:
+                break
+        else:
+            return _Trial(names, pickler, buffers, stream.getvalue())
+    return reason
 
 
 def _blame(session: Pickling, name: str, value: Any, reason: str) -> str:
@@ -355,6 +368,7 @@ def _finish(
             tuple(trial.buffers),
             tuple(DefinitionRef(id=each, cell=cell_of(each)) for each in sorted(pickler.definitions)),
             tuple(sorted(pickler.free)),
+            () if pickler.whole else tuple(sorted(pickler.stateful)),
             described={name: described[name] for name in names},
         )
     ]
@@ -414,6 +428,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         self.inside = 0
         self.guarded = 0
         self.hidden: list[int] = []
+        self.whole = True
+        self.stateful: set[str] = set()  # classes met that say themselves what is pickled of them
 
     def met(self) -> dict[int, tuple[int, Any]]:
         """Return every object that others could share, by id, without the arrays that frames keep to themselves."""
@@ -491,6 +507,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         """Return a torch tensor's reduction."""
         return reduce_tensor(value, self.session.storages)
 
+    def stated(self, value: Any) -> Any:
+        """Return the reduction of an object of a class with a `__getstate__` of its own: whole, where that can be."""
+        self.stateful.add(type(value).__qualname__)
+        return reduce_whole(value) if self.whole else NotImplemented
+
     def plugged(self, value: Any) -> Any:
         """Return what the first plug-in that takes a value makes of it, NotImplemented where none does."""
         for name, serializer in self.session.registry.serializers:
@@ -530,6 +551,8 @@ def _route(kind: type, registry: Registry) -> Callable[[Pickler, Any], Any] | No
     if own is not None:
         return own
     package = kind.__module__.partition(".")[0]
+    if package == "__main__" and has_own_state(kind):
+        return Pickler.stated
     library = sys.modules.get(package)
     if package == "numpy" and library is not None:
         if kind in {library.ndarray, library.memmap}:

@@ -66,6 +66,15 @@ def fill_own(value: Any, attributes: dict[str, Any]) -> None:
     vars(value).update(attributes)
 
 
+def fill_whole(value: Any, state: Any) -> None:
+    """Give an object all the attributes that it had, by no method of its class."""
+    attributes, slots = state if isinstance(state, tuple) else (state, None)
+    if attributes:
+        vars(value).update(attributes)
+    for name, each in (slots or {}).items():
+        object.__setattr__(value, name, each)
+
+
 def make_masked(data: Any, mask: Any, fill_value: Any, hard: bool) -> Any:
     """Return a masked array; `hard` says whether its mask is."""
     import numpy as np
