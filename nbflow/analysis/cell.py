@@ -27,7 +27,7 @@ from nbflow.analysis.result import (
     is_hidden_state,
 )
 from nbflow.analysis.scopes import descend, dotted_name, import_pairs
-from nbflow.analysis.source import ParsedCell, Problem, normalise, read_cell, transform
+from nbflow.analysis.source import ParsedCell, Problem, normalise, parse_cell, read_cell, transform
 from nbflow.analysis.walk import CellFacts, Walk, WalkContext
 
 
@@ -217,7 +217,17 @@ def _is_operation(node: ast.AST) -> bool:
     return False
 
 
-__all__ = ["Analysis", "AssignedValue", "Diagnostic", "DiscardedCall", "Statement", "analyse", "normalise", "transform"]
+__all__ = [
+    "Analysis",
+    "AssignedValue",
+    "Diagnostic",
+    "DiscardedCall",
+    "Statement",
+    "analyse",
+    "normalise",
+    "parse_cell",
+    "transform",
+]
 
 _LAZY_ANNOTATIONS = sys.version_info >= (3, 14)  # PEP 649: evaluated on request
 

@@ -282,13 +282,23 @@ def transform(source: str) -> str:
     Bodies of cell magics that run in the user's namespace (%%time, %%capture) stand bare; other cell magics are the
     call that IPython makes of them. Source that is not Python comes back as it is.
     """
+    return _as_run(source)[0]
+
+
+def parse_cell(source: str) -> ast.Module | None:
+    """Return the tree of the Python that IPython runs for a cell, or a part of one; None where it is not Python."""
+    return _as_run(source)[1]
+
+
+def _as_run(source: str) -> tuple[str, ast.Module | None]:
     cell = read_cell(source)
     if cell.shape == "module":
-        return cell.python
+        return cell.python, cell.tree
     lines = list(cell.lines)
     for index in range(cell.magic_line - 1):
         lines[index] = "\n"
-    return parse_python("".join(lines)).python
+    parsed = parse_python("".join(lines))
+    return parsed.python, parsed.tree
 
 
 _LEFT_OUT = frozenset({"ctx", "kind", "type_comment", "type_ignores"})

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from nbflow.analysis.cell import Analysis, Statement, analyse, transform
+from nbflow.analysis.cell import Analysis, Statement, analyse, parse_cell
 from nbflow.analysis.effects import (  # fmt: skip
     NO_DRAWS,
     PROCESS,
@@ -182,9 +182,8 @@ def global_names(source: str) -> frozenset[str]:
     """Return the names that functions in a cell declare `global`."""
     if "global " not in source:
         return frozenset()
-    try:
-        tree = ast.parse(transform(source))
-    except (SyntaxError, ValueError, RecursionError):
+    tree = parse_cell(source)
+    if tree is None:
         return frozenset()
     return frozenset(name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names)
 
@@ -193,13 +192,11 @@ def global_names(source: str) -> frozenset[str]:
 def parsed(source: str) -> ast.stmt | None:
     """Return the syntax tree of one statement, None where its text is not one of Python.
 
-    Kept by text: of a cell that was edited only the edited statements are parsed again.
+    Kept by text: of a cell that was edited only the edited statements are parsed again, and what is kept by a tree
+    holds for the others. Lines count from the statement's first.
     """
-    try:
-        body = ast.parse(transform(source)).body
-    except (SyntaxError, ValueError, RecursionError):
-        return None
-    return body[0] if len(body) == 1 else None
+    tree = parse_cell(source)
+    return tree.body[0] if tree is not None and len(tree.body) == 1 else None
 
 
 def generators_after(pieces: tuple[Piece, ...], before: frozenset[str], origins: Mapping[str, str]) -> frozenset[str]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from nbflow.analysis.cell import Analysis, analyse, transform
+from nbflow.analysis.cell import Analysis, analyse, parse_cell
 from nbflow.analysis.effects import PROCESS, STATES, dotted, owner_of
 from nbflow.analysis.lines import header_line
 from nbflow.errors import nearest
@@ -339,9 +339,8 @@ def worded(name: str) -> str:
 
 
 def _first_call(source: str, names: Sequence[str]) -> tuple[int | None, str]:
-    try:
-        tree = ast.parse(transform(source))
-    except (SyntaxError, ValueError, RecursionError):
+    tree = parse_cell(source)
+    if tree is None:
         return None, ""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     for call in sorted(calls, key=lambda node: (node.lineno, node.col_offset)):
@@ -542,9 +541,8 @@ def places_that_wait(source: str, known: Collection[str]) -> Iterator[tuple[int,
     """Yield the lines of calls that wait for a person, with what they wait for; names in `known` are bound anew."""
     if not any(word in source for word in ASKING):
         return
-    try:
-        tree = ast.parse(transform(source))
-    except (SyntaxError, ValueError, RecursionError):
+    tree = parse_cell(source)
+    if tree is None:
         return
     for node in [node for node in ast.walk(tree) if isinstance(node, ast.Call)]:
         owner, _, name = dotted(node.func).rpartition(".")

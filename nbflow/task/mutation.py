@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from nbflow.analysis.cell import analyse, transform
+from nbflow.analysis.cell import analyse, parse_cell
 from nbflow.model import Group, TaskSpec
 from nbflow.store.serialize.fingerprint import fingerprint
 from nbflow.store.serialize.inspection import attribute, is_a
@@ -90,9 +90,8 @@ def _is_dear(group: Group) -> bool:
 @lru_cache(maxsize=256)
 def _uses(source: str, name: str) -> frozenset[str]:
     """Return the attributes by which a cell uses a name, with "" where the name stands by itself."""
-    try:
-        tree = ast.parse(transform(source))
-    except (SyntaxError, ValueError, RecursionError):
+    tree = parse_cell(source)
+    if tree is None:
         return frozenset({""})
     attributes = {""} if any(isinstance(node, ast.Global | ast.Nonlocal) for node in ast.walk(tree)) else set()
     inside = set()

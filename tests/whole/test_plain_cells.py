@@ -97,6 +97,7 @@ BELOW = "%load_ext nbflow", "%%step one\nx = [1]"
     [
         ("open('out.txt', 'w').write('x')", 1),
         ("import requests\nprint('now')\nrequests.post('http://localhost', json=x)", 3),
+        ("y = 1\n\nif y:\n    print(y)\n    open('out.txt', 'w').write('x')", 5),
         ("!touch done", 1),
         ("import shop\nshop.publish(x)", 2),
         ("print(x)", None),
