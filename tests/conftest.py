@@ -19,11 +19,16 @@ sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder, with a cache of its own and the datastore beside the notebook."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of the test's own, and each notebook's datastore beside it."""
     monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("NBFLOW_STORE", raising=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, own_cache: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with a cache of its own."""
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 

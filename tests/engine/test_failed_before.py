@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import nbflow
-from nbflow.flow.notebook import document_of
 from nbflow.runs import launch
+from tests.support.notebook_files import write_cells
 
 pytestmark = [pytest.mark.running, pytest.mark.usefixtures("folder")]
 
@@ -23,9 +23,7 @@ CELLS = {
 
 
 def write(**changed: str) -> Path:
-    path = Path("sums.ipynb")
-    path.write_text(document_of((CELLS | changed).items(), "sums"))
-    return path
+    return write_cells(Path("sums.ipynb"), CELLS | changed)
 
 
 def why(step: str, **changed: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import nbflow
-from nbflow.flow.notebook import document_of
+from tests.support.notebook_files import write_cells
 
 CELLS = {
     "start": "%%step start\nn = 3\nbase = 10",
@@ -22,9 +22,7 @@ CELLS = {
 
 
 def write(folder: Path, **changed: str) -> Path:
-    path = folder / "flow.ipynb"
-    path.write_text(document_of({**CELLS, **changed}.items(), "flow"), encoding="utf-8")
-    return path
+    return write_cells(folder / "flow.ipynb", {**CELLS, **changed})
 
 
 @pytest.mark.running
@@ -67,16 +65,7 @@ def told(path: Path, store: str, **wishes: object) -> dict[str, tuple[str, list[
 
 
 def flow(folder: Path, **cells: str) -> Path:
-    path = folder / "flow.ipynb"
-    path.write_text(document_of(cells.items(), "flow"), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return write_cells(folder / "flow.ipynb", cells)
 
 
 REPEATED = {
@@ -105,9 +94,9 @@ REPEATED = {
 
 @pytest.mark.running
 @pytest.mark.parametrize("name", REPEATED)
-def test_a_step_that_runs_again_as_it_is_changes_nothing_below(name: str, place: Path) -> None:
+def test_a_step_that_runs_again_as_it_is_changes_nothing_below(name: str, folder: Path) -> None:
     cells, wishes = REPEATED[name]
-    path, store = flow(place, **cells), str(place / "store")
+    path, store = flow(folder, **cells), str(folder / "store")
     assert nbflow.run(path, store=store).successful
     said = told(path, store, **wishes)
     run = nbflow.run(path, store=store, **wishes)  # type: ignore[arg-type]
@@ -120,52 +109,52 @@ def test_a_step_that_runs_again_as_it_is_changes_nothing_below(name: str, place:
 
 
 @pytest.mark.running
-def test_a_step_below_one_that_changed_runs_if_that_leaves_something_else(place: Path) -> None:
+def test_a_step_below_one_that_changed_runs_if_that_leaves_something_else(folder: Path) -> None:
     cells = {"a": "%%step a\nx = 1", "b": "%%step b\ny = x", "c": "%%step c\nz = y", "d": "%%step d --after a\nw = 5"}
-    path, store = flow(place, **cells), str(place / "store")
+    path, store = flow(folder, **cells), str(folder / "store")
     assert nbflow.run(path, store=store).successful
-    path = flow(place, **cells | {"a": "%%step a\nx = 3 - 2"})
+    path = flow(folder, **cells | {"a": "%%step a\nx = 3 - 2"})
     assert told(path, store) == {
         "a": ("run", ["line 2 changed"]),
         "b": ("run", ["if a changes"]),
         "c": ("run", ["if b changes"]),
         "d": ("reuse", [told(path, store)["d"][1][0]]),
     }
-    path = flow(place, **cells | {"a": "%%step a\nx = 3 - 2", "c": "%%step c\nz = -y"})
+    path = flow(folder, **cells | {"a": "%%step a\nx = 3 - 2", "c": "%%step c\nz = -y"})
     assert told(path, store)["c"] == ("run", ["line 2 changed"])
-    path = flow(place, **cells | {"a": "%%step a\nx, y = 3 - 2, 8", "b": "%%step b\nk = 1"})
+    path = flow(folder, **cells | {"a": "%%step a\nx, y = 3 - 2, 8", "b": "%%step b\nk = 1"})
     assert told(path, store)["c"][0] == "run", "another cell makes y now"
     run = nbflow.run(path, store=store)
     assert {step.name: step.state for step in run} == {"a": "done", "b": "done", "c": "done", "d": "reused"}
 
 
 @pytest.mark.running
-def test_random_draws_may_leave_something_else(place: Path) -> None:
+def test_random_draws_may_leave_something_else(folder: Path) -> None:
     cells = {"a": "%%step a --no-cache\nimport random\nx = random.random()", "b": "%%step b\ny = x"}
-    path, store = flow(place, **cells), str(place / "store")
+    path, store = flow(folder, **cells), str(folder / "store")
     assert nbflow.run(path, store=store).successful
     assert told(path, store)["b"] == ("run", ["if a changes"])
 
 
 @pytest.mark.running
-def test_what_reads_a_file_that_a_changed_step_writes(place: Path) -> None:
+def test_what_reads_a_file_that_a_changed_step_writes(folder: Path) -> None:
     cells = {
         "a": "%%step a\nx = 1\nwith open('made.txt', 'w') as file:\n    _ = file.write('1')",
         "b": "%%step b --after a\nwith open('made.txt') as file:\n    y = file.read()",
         "c": "%%step c --after a\nwith open('given.txt') as file:\n    z = file.read()",
     }
-    (place / "given.txt").write_text("given")
-    path, store = flow(place, **cells), str(place / "store")
+    (folder / "given.txt").write_text("given")
+    path, store = flow(folder, **cells), str(folder / "store")
     assert nbflow.run(path, store=store).successful
-    said = told(flow(place, **cells | {"a": cells["a"].replace("write('1')", "write('2')")}), store)
+    said = told(flow(folder, **cells | {"a": cells["a"].replace("write('1')", "write('2')")}), store)
     assert said["b"] == ("run", ["if a changes"])
     assert said["c"][0] == "reuse"
 
 
 @pytest.mark.running
-def test_what_is_skipped_keeps_what_reads_it_from_running(place: Path) -> None:
+def test_what_is_skipped_keeps_what_reads_it_from_running(folder: Path) -> None:
     cells = {"a": "%%step a\nx = 1", "b": "%%step b --if x > 5\ny = x", "c": "%%step c\nz = y", "d": "%%step d\nw = z"}
-    path, store = flow(place, **cells), str(place / "store")
+    path, store = flow(folder, **cells), str(folder / "store")
     run = nbflow.run(path, store=store)
     assert {step.name: step.state for step in run} == {"a": "done", "b": "skipped", "c": "skipped", "d": "skipped"}
     assert {step: action for step, (action, _) in told(path, store).items()} == dict.fromkeys(cells, "reuse")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import nbflow
-from nbflow.flow.notebook import document_of
 from tests.support.by_hand import Start
+from tests.support.notebook_files import write_cells
 
 pytestmark = pytest.mark.running
 
@@ -116,9 +116,7 @@ CASES = SKIPPED | FAILED
 
 
 def write(folder: Path, cells: Mapping[str, str]) -> Path:
-    path = folder / "flow.ipynb"
-    path.write_text(document_of(cells.items(), "flow"))
-    return path
+    return write_cells(folder / "flow.ipynb", cells)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -97,9 +97,7 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
+def place(tmp_path: Path, own_cache: None) -> Place:
     return Place(tmp_path)
 
 

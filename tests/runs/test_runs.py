@@ -34,12 +34,9 @@ CELLS = [
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
+def folder(folder: Path) -> Path:
     write(CELLS)
-    return tmp_path
+    return folder
 
 
 def write(cells: list[str], name: str = "demo") -> Path:

@@ -40,12 +40,9 @@ CELLS = ["%%params\nlr: float = 0.1", "MARK = 'loaded.txt'", TRAP, "%%step after
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
+def folder(folder: Path) -> Path:
     Path("demo.ipynb").write_text(document_of(((f"c{at}", cell) for at, cell in enumerate(CELLS)), "demo"))
-    return tmp_path
+    return folder
 
 
 @pytest.fixture

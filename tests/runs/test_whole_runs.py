@@ -9,8 +9,8 @@ import pytest
 import nbflow
 from nbflow.cli import app
 from nbflow.errors import NotFoundError
-from nbflow.flow.notebook import document_of
 from tests.support.kernel import Kernel, NotebookFile
+from tests.support.notebook_files import write_cells
 
 pytestmark = [pytest.mark.running, pytest.mark.usefixtures("folder")]
 
@@ -23,9 +23,7 @@ CELLS = {
 
 
 def write(**changed: str) -> Path:
-    path = Path("sums.ipynb")
-    path.write_text(document_of((CELLS | changed).items(), "sums"))
-    return path
+    return write_cells(Path("sums.ipynb"), CELLS | changed)
 
 
 def test_parts_of_a_flow_are_never_the_latest_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,13 +17,11 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def inner_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def inner_folder(tmp_path: Path, own_cache: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder below one that tests may use too; a cache of its own."""
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
     return work
 
 

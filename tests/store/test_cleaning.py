@@ -25,13 +25,9 @@ from nbflow.store.index import Index
 from nbflow.store.location import Store, open_store
 from tests.support.stored import StoredRun
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 running = pytest.mark.running
 HOURS = 7200.0
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
 
 
 def made(folder: Path, number: int, value: str, *, at: float, end: bool = True, **more: object) -> StoredRun:

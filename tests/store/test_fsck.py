@@ -18,16 +18,12 @@ from nbflow.store.location import open_store, store_at
 from tests.store.test_old_stores import FIXTURE
 from tests.support.stored import StoredRun
 
+pytestmark = pytest.mark.usefixtures("folder")
+
 CELLS = [
     "%%step grow\nimport numpy as np\nfruit = np.arange(100_000.0)\nkind = 'pear'",
     "%%step press\njuice = float(fruit.sum())",
 ]
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
 
 
 def made(folder: Path) -> StoredRun:

@@ -30,7 +30,11 @@ from nbflow.store.verified import hash_of
 from tests.support.places import TESTS
 from tests.support.power_cut import MODES, Call, after_cut, read_calls
 
-pytestmark = [pytest.mark.running, pytest.mark.skipif(sys.platform != "linux", reason="recorded calls of this system")]
+pytestmark = [
+    pytest.mark.running,
+    pytest.mark.usefixtures("own_cache"),
+    pytest.mark.skipif(sys.platform != "linux", reason="recorded calls of this system"),
+]
 
 CUTS = int(os.environ.get("NBFLOW_CUTS", "40"))
 RUNS_AGAIN = max(2, CUTS // 20)
@@ -90,12 +94,6 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     assert {call.name for call in calls} == {"create", "write", "fsync", "rename", "link", "unlink", "mkdir"}
     assert any(call.name == "rename" and "/segments/" in call.place for call in calls)  # by a worker
     return Recording(folder, str(root), calls)
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
 
 
 # ---------------------------------------------------------------- what must hold of what is left

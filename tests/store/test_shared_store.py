@@ -49,9 +49,7 @@ def right(n: int) -> tuple[int, int, int]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
+def folder(tmp_path: Path, own_cache: None) -> Path:
     (tmp_path / "flow.ipynb").write_text(document_of(CELLS.items(), "flow"))
     return tmp_path
 

@@ -19,7 +19,7 @@ from nbflow import reference
 from nbflow.flow.notebook import document_of
 from nbflow.runs import client
 
-pytestmark = pytest.mark.running
+pytestmark = [pytest.mark.running, pytest.mark.usefixtures("own_cache")]
 
 
 def write(folder: Path, *sources: str, name: str = "flow") -> Path:
@@ -27,12 +27,6 @@ def write(folder: Path, *sources: str, name: str = "flow") -> Path:
     path = folder / f"{name}.ipynb"
     path.write_text(document_of(((f"c{at}", source) for at, source in enumerate(sources, 1)), name), encoding="utf-8")
     return path
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("NBFLOW_STORE", raising=False)
 
 
 def states(run: client.Run) -> Mapping[str, int]:
