@@ -9,6 +9,7 @@ from collections.abc import Collection
 import msgspec
 
 from nbflow.exporters.identifiers import GeneratedImports
+from nbflow.flow.parameters import bare_name, declared_type
 from nbflow.model import Parameter
 
 KINDS = {
@@ -95,7 +96,7 @@ def _types_of(parameter: Parameter, default: ast.expr) -> list[str]:
     if parameter.annotation is None:
         return ["None"] if isinstance(default, ast.Constant) and default.value is None else []
     try:
-        return _names_of(ast.parse(parameter.annotation.strip("'\""), mode="eval").body)
+        return _names_of(declared_type(parameter.annotation))
     except SyntaxError:
         return ["?"]
 
@@ -108,7 +109,7 @@ def _names_of(kind: ast.expr) -> list[str]:
             return ["None"]
         case ast.Subscript(value=base, slice=inner):
             parts = list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
-            name = ast.unparse(base).rpartition(".")[2]
+            name = bare_name(base)
             if name in ("Optional", "Union"):
                 return [
                     *(["None"] if name == "Optional" else []),
@@ -119,12 +120,12 @@ def _names_of(kind: ast.expr) -> list[str]:
             if name == "Literal":
                 return sorted({type(ast.literal_eval(part)).__name__ for part in parts})
             return [name]
-    return [ast.unparse(kind).rpartition(".")[2]]
+    return [bare_name(kind)]
 
 
 def _holds_json(annotation: str) -> bool:
     """Return whether what a list or dict is declared to hold can be told in JSON."""
-    tree = ast.parse(annotation.strip("'\""), mode="eval").body
+    tree = declared_type(annotation)
     inner = [node.slice for node in ast.walk(tree) if isinstance(node, ast.Subscript)]
     words = {n.id for part in inner for n in ast.walk(part) if isinstance(n, ast.Name)}
     outer = _names_of(tree)

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Collection, Sequence
 from itertools import pairwise
 
+from nbflow.flow.parameters import bare_name
 from nbflow.model import Definition
 
 UNSTORABLE_CALLS = frozenset("open Lock RLock Thread connect socket create_engine".split())
@@ -31,7 +32,7 @@ def unstorable(tree: ast.Module, entries: frozenset[str] = frozenset()) -> dict[
             names = [item.optional_vars for item in node.items if isinstance(item.optional_vars, ast.Name)]
             kinds.update((name.id, "an open resource") for name in names)
         elif isinstance(node, ast.Assign):
-            call = ast.unparse(node.value.func).rpartition(".")[2] if isinstance(node.value, ast.Call) else ""
+            call = bare_name(node.value.func) if isinstance(node.value, ast.Call) else ""
             kind = f"what {call}() gives" if call in UNSTORABLE_CALLS else ""
             kind = "a generator" if isinstance(node.value, ast.GeneratorExp) else kind
             kinds.update((target.id, kind) for target in node.targets if kind and isinstance(target, ast.Name))
@@ -146,11 +147,7 @@ def function_makers(definitions: Sequence[Definition]) -> frozenset[str]:
     """Return the names of functions that give back functions of their own."""
     names: set[str] = set()
     for d in definitions:
-        try:
-            body = ast.parse(d.source).body
-        except SyntaxError:
-            continue
-        for function in body:
+        for function in parsed(d.source).body:
             if isinstance(function, ast.FunctionDef):
                 inner = {n.name for n in ast.walk(function) if isinstance(n, ast.FunctionDef) and n is not function}
                 values = [n.value for n in ast.walk(function) if isinstance(n, ast.Return) and n.value is not None]
@@ -170,7 +167,7 @@ def _makes(value: ast.expr, makers: Collection[str], names: Collection[str] = ()
         case ast.Name(id=name):
             return name in names
         case ast.Call(func=function, args=arguments, keywords=keywords):
-            name = ast.unparse(function).rpartition(".")[2]
+            name = bare_name(function)
             values = [*arguments, *(keyword.value for keyword in keywords)]
             return name in makers or (name in _HOLDERS and any(_makes(part, makers, names) for part in values))
     parts = (child for child in ast.iter_child_nodes(value) if isinstance(child, ast.expr))

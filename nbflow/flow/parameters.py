@@ -40,19 +40,47 @@ def read_parameters(cell: Cell) -> list[Parameter]:
     comments = _comments(cell.body)
     parameters = []
     for node in tree.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            annotation: str | None = ast.unparse(node.annotation)
-            name, value = node.target.id, node.value
-        elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            name, value = node.targets[0].id, node.value
-            annotation = _type_of_literal(value)
-        else:
+        assignment = _assignment(node)
+        if assignment is None:
             continue
+        kind, value = assignment.annotation, assignment.value
         parameters.append(Parameter(
-            name=name, annotation=annotation, default=None if value is None else ast.unparse(value),
-            line=node.lineno, cell=cell.id, help=_help(node, comments),
+            name=assignment.name, annotation=_type_of_literal(value) if kind is None else ast.unparse(kind),
+            default=None if value is None else ast.unparse(value), line=node.lineno, cell=cell.id,
+            help=_help(node, comments),
         ))  # fmt: skip
     return parameters
+
+
+class _Assignment(msgspec.Struct, frozen=True):
+    """One name with its annotation and its value, each None where there is none."""
+
+    name: str
+    annotation: ast.expr | None
+    value: ast.expr | None
+
+
+def _assignment(node: ast.stmt) -> _Assignment | None:
+    match node:
+        case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=value):
+            return _Assignment(name, annotation, value)
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            return _Assignment(name, None, value)
+    return None
+
+
+_UNREADABLE = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
+"""What reading a literal from a text may raise."""
+
+
+def declared_type(annotation: str) -> ast.expr:
+    """Return the tree of a type as it is written, in quotes too; raise SyntaxError where it is no expression."""
+    return ast.parse(annotation.strip("'\""), mode="eval").body
+
+
+def bare_name(node: ast.AST) -> str:
+    """Return the last part of a dotted name, `Literal` for `typing.Literal`; "" for any other expression."""
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
 class _Comments(msgspec.Struct, frozen=True):
@@ -91,14 +119,10 @@ def _help(node: ast.stmt, comments: _Comments) -> str:
 def is_file(parameter: Parameter) -> bool:
     """Return whether a parameter is declared as `File`, `Optional[File]` or `File | None`."""
     try:
-        tree = ast.parse((parameter.annotation or "").strip("'\""), mode="eval")
+        kind = declared_type(parameter.annotation or "")
     except SyntaxError:
         return False
-    return any(_last_name(node) == "File" for node in ast.walk(tree))
-
-
-def _last_name(node: ast.AST) -> str:
-    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+    return any(bare_name(node) == "File" for node in ast.walk(kind))
 
 
 def with_file(source: str) -> str:
@@ -116,10 +140,10 @@ def with_file(source: str) -> str:
     return "\n".join(lines)
 
 
-def _type_of_literal(value: ast.expr) -> str | None:
+def _type_of_literal(value: ast.expr | None) -> str | None:
     try:
-        literal = ast.literal_eval(value)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        literal = None if value is None else ast.literal_eval(value)
+    except _UNREADABLE:
         return None
     return None if literal is None else type(literal).__name__
 
@@ -174,8 +198,8 @@ def _is_wrong(parameter: Parameter) -> bool:
     """Return whether a literal default is of another type than declared; None always stands for no value."""
     try:
         value = ast.literal_eval(parameter.default or "None")
-        kind = ast.parse((parameter.annotation or "Any").strip("'\""), mode="eval").body
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        kind = declared_type(parameter.annotation or "Any")
+    except _UNREADABLE:
         return False
     return value is not None and not fits(value, kind)
 
@@ -189,8 +213,8 @@ def fits(value: Any, kind: ast.expr) -> bool:
             return value is None
         case ast.Subscript(value=base, slice=inner):
             options = list(inner.elts) if isinstance(inner, ast.Tuple) else [inner]
-            return _fits_generic(value, ast.unparse(base).rsplit(".", 1)[-1], options)
-    types = _TYPES.get(ast.unparse(kind).rsplit(".", 1)[-1], (object,))
+            return _fits_generic(value, bare_name(base), options)
+    types = _TYPES.get(bare_name(kind), (object,))
     return isinstance(value, types) and not (isinstance(value, bool) and bool not in types and object not in types)
 
 
@@ -223,7 +247,7 @@ def _missing_files(
 def _literal(source: str | None) -> Any:
     try:
         return ast.literal_eval(source or "None")
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+    except _UNREADABLE:
         return None
 
 
@@ -232,7 +256,7 @@ def convert(raw: Any, annotation: str | None) -> Any:
     if annotation is None:
         return _from_json(raw) if isinstance(raw, str) else raw
     try:
-        kind = ast.parse(annotation.strip("'\""), mode="eval").body
+        kind = declared_type(annotation)
     except SyntaxError:
         return raw
     return _convert(raw, kind)
@@ -245,8 +269,8 @@ def _convert(raw: Any, kind: ast.expr) -> Any:
         case ast.Constant(value=None):
             return _none(raw)
         case ast.Subscript(value=base, slice=inner):
-            return _convert_generic(raw, ast.unparse(base).rsplit(".", 1)[-1], inner)
-    name = ast.unparse(kind).rsplit(".", 1)[-1]
+            return _convert_generic(raw, bare_name(base), inner)
+    name = bare_name(kind)
     converter = _CONVERTERS.get(name)
     return converter(raw) if converter else (_from_json(raw) if isinstance(raw, str) else raw)
 
@@ -417,17 +441,15 @@ def override_source(source: str, values: Mapping[str, Any]) -> str:
         return source
     lines = source.split("\n")
     for node in reversed(tree.body):
-        if not isinstance(node, ast.Assign | ast.AnnAssign):
+        assignment = _assignment(node)
+        if assignment is None or assignment.name not in values:
             continue
-        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-        if not isinstance(target, ast.Name) or target.id not in values:
-            continue
-        annotation = f": {ast.unparse(node.annotation)}" if isinstance(node, ast.AnnAssign) else ""
+        annotation = f": {ast.unparse(assignment.annotation)}" if assignment.annotation is not None else ""
         end = node.end_lineno or node.lineno
-        value = values[target.id]
-        if isinstance(value, File) and isinstance(node.value, ast.Constant):
+        value = values[assignment.name]
+        if isinstance(value, File) and isinstance(assignment.value, ast.Constant):
             value = str(value)  # as if the line had named another path
-        text = f"{target.id}{annotation} = {source_of(value)}"
+        text = f"{assignment.name}{annotation} = {source_of(value)}"
         lines[node.lineno - 1 : end] = [text, *[""] * (end - node.lineno)]
     return "\n".join(lines)
 
@@ -446,7 +468,7 @@ def is_constant(source: str) -> bool:
     except (SyntaxError, ValueError):
         return False
     calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    return all(_last_name(call) in CONSTANT or ast.unparse(call) == "__import__" for call in calls)
+    return all(bare_name(call) in CONSTANT or ast.unparse(call) == "__import__" for call in calls)
 
 
 def literal_values(source: str) -> dict[str, Any] | None:
@@ -457,16 +479,13 @@ def literal_values(source: str) -> dict[str, Any] | None:
         return None
     values: dict[str, Any] = {}
     for node in tree.body:
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
-            name, value = node.target.id, node.value
-        elif isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            name, value = node.targets[0].id, node.value
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        assignment = _assignment(node)
+        if assignment is None and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             continue
-        else:
+        if assignment is None or assignment.value is None:
             return None
         try:
-            values[name] = ast.literal_eval(value)
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            values[assignment.name] = ast.literal_eval(assignment.value)
+        except _UNREADABLE:
             return None
     return values
