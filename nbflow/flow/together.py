@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from nbflow.analysis.cell import transform
+from nbflow.analysis.cell import parse_cell
 from nbflow.flow import findings
 from nbflow.model import Finding, Flow, Frozen, Step, StepOptions
 
@@ -78,12 +78,9 @@ def bound_to_process(source: str) -> dict[str, str]:
     """Return the names that a cell's own statements bind to what belongs to its process, each with what that is."""
     if not LIKELY.search(source):
         return {}
-    try:
-        body = ast.parse(transform(source)).body
-    except (SyntaxError, ValueError, RecursionError):
-        return {}
+    tree = parse_cell(source)
     names: dict[str, str] = {}
-    for statement in body:
+    for statement in tree.body if tree is not None else ():
         if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             what = _kind_of(statement.value)
