@@ -187,7 +187,7 @@ class PlainLines:
         if isinstance(event, RunStarted):
             tell(f"{event.flow} · {event.run} · running", self._out)
         elif isinstance(event, TaskChanged):
-            if event.state not in ("pending", "queued"):
+            if event.state not in ("pending", "queued") or any(code == "waiting" for code, _ in event.reasons):
                 tell(task_line(snapshot, event), self._out)
         elif isinstance(event, FindingFound):
             for text in table.finding_text(event.finding):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
+import signal
 import socket
 import threading
 import urllib.parse
@@ -100,7 +101,7 @@ class RayEngine:
         from ray._private import client_mode_hook
 
         was_client = client_mode_hook.is_client_mode_enabled
-        with _quiet_ray():
+        with _own_sigterm(), _quiet_ray():
             try:
                 return self._ray.init(
                     self.place, allow_multiple=True, log_to_driver=False, namespace=NAMESPACE, logging_level="ERROR"
@@ -248,6 +249,19 @@ def _without_secrets(url: str) -> str:
 
 def _mismatch(error: BaseException) -> bool:
     return "mismatch" in str(error).lower() or "incompatible" in str(error).lower()
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what this process does when it is asked to end: Ray would have it exit at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 Open = Callable[..., Notebook]
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-NAMES = sorted(path.stem for path in EXAMPLES.glob("*.ipynb"))
+NAMES = sorted(path.stem for path in EXAMPLES.glob("*.ipynb") if path.stem != "remote")  # that one needs a cluster
 LOAD = "%load_ext nbflow"
 RAISING = {"resume": {"clean", "summarise", "compare"}}
 """Steps whose cells raise on purpose: a reading that cannot be true stops one, and the others need what it leaves."""

@@ -134,8 +134,10 @@ def test_the_users_own_ray_is_left_alone(cluster: RayCluster) -> None:
     import ray
 
     engine = RayEngine(cluster.url)
+    before = signal.getsignal(signal.SIGTERM)
     engine.connect()
     assert not ray.is_initialized()
+    assert signal.getsignal(signal.SIGTERM) is before
     engine.close()
 
 

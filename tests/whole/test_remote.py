@@ -17,7 +17,7 @@ import pytest
 import nbflow
 from nbflow.runs import launch
 from nbflow.runs.run_options import RunOptions
-from tests.support.kernel import NotebookFile
+from tests.support.kernel import Kernel, NotebookFile
 from tests.support.servers import RayCluster
 from tests.support.waiting import eventually
 from tests.whole.lane_notebooks import NOTEBOOKS
@@ -88,6 +88,38 @@ def test_the_quickstart_with_every_step_elsewhere(executors: launch.Executors, s
     assert "image/png" in next(each["data"] for each in first["curves"].task.outputs if "data" in each)
     again = run(path, executors, store, params=params)
     assert {step.state for step in again.steps()} == {"reused"}
+
+
+def test_the_example_gives_what_it_gives_top_to_bottom(cluster: RayCluster, store: str, tmp_path: Path) -> None:
+    text = (EXAMPLES / "remote.ipynb").read_text()
+    assert text.count("--on ray://localhost:10001") == 3
+    path = tmp_path / "remote.ipynb"
+    path.write_text(text.replace("ray://localhost:10001", cluster.url))
+    done = nbflow.run(path, store=store, params={"trees": 5})
+    assert done.status == "done", done.error
+    right = nbflow.reference.run(str(path), {"trees": 5})
+    assert done.data.table.equals(right["table"])
+    assert (done.data.best_depth, done.data.right) == (right["best_depth"], right["right"])
+    assert done["grow"].tasks[0].stdout.startswith("depth  2: ")
+
+
+BY_HAND = {
+    "a": "%%step a\nimport os\nx = [1, 2]",
+    "b": "%%step b --on {ray} --gpu 1\ny = [*x, os.environ['CUDA_VISIBLE_DEVICES']]\nprint('there')\ny",
+    "c": "%%step c\nz = len(y)\nz",
+}  # fmt: skip
+
+
+def test_a_cell_run_by_hand_is_sent_there(cluster: RayCluster, tmp_path: Path) -> None:
+    cells = {name: source.replace("{ray}", cluster.url) for name, source in BY_HAND.items()}
+    with Kernel(NotebookFile(tmp_path / "hand.ipynb", {"ext": "%load_ext nbflow", **cells})) as kernel:
+        assert kernel.ok("a").status == "ok"
+        there = kernel.run("b", timeout=200)
+        assert there.status == "ok", there.text
+        assert "there\n" in there.stdout
+        assert kernel.value("y") in {"[1, 2, '0']", "[1, 2, '1']"}
+        assert kernel.ok("c").status == "ok"
+        assert kernel.value("z") == "3"
 
 
 MIXED = {
