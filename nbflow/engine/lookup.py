@@ -120,6 +120,8 @@ class Lookup:
         self._own: dict[tuple[str, int | None], Record] = {}  # what this run itself has executed, by key and turn
         self._first_turns: dict[str, int] = {}  # executions that stand for a turn: the first one that they stand for
         self._written: set[str] = set()  # files that this run itself has written
+        self._writes: list[tuple[str, frozenset[str]]] = []  # the same, in order, with the steps that did
+        self._taken: dict[tuple[str, int | None], tuple[reuse.Choice, int]] = {}  # what was reused, after which writes
         self._revised: set[TaskId] = set()  # tasks that started before a writer was known
         self.revision = 0
         self._sizes: dict[tuple[str, Index], int] = {}
@@ -149,6 +151,8 @@ class Lookup:
         """Keep an execution of this run: it stands for its key even where none could be reused later."""
         self._own[record.key, record.turn] = record
         self._written |= record.observations.written.keys()
+        if record.observations.written:
+            self._writes.append((record.step, frozenset(record.observations.written)))
 
     def drop_lost(self) -> bool:
         """Drop this run's results whose values are gone or damaged; return whether any settled task had such values.
@@ -327,6 +331,7 @@ class Lookup:
         """Settle a prepared task with the past execution that was chosen for it."""
         record, key = choice.record, self._resolutions[task].key
         assert record is not None  # noqa: S101
+        self._taken.setdefault((key, task.turn), (choice, len(self._writes)))
         self.settle(task, record)
         if record.skipped is not None:
             return _skip(task, record)
@@ -581,8 +586,28 @@ class Lookup:
         """Return whether a step's text, or that of a definition that it uses, holds a word."""
         return word in step.source or any(word in self.flow.definitions[order].source for order in step.definitions)
 
+    def _settled(self, task: TaskId, key: str) -> reuse.Choice | None:
+        """Return the execution that was reused for a task before the flow was understood anew, if it still stands.
+
+        Its files may have been written by steps below since, which is nothing to it; not by steps above.
+        """
+        choice, since = self._taken.get((key, task.turn), (None, 0))
+        if choice is None or choice.record is None:
+            return None
+        step, seen = self.loops.step_of(task), choice.record.observations
+        files = seen.files.keys() | seen.looks.keys() | seen.written.keys()
+        above = (
+            names for name, names in self._writes[since:]
+            if (other := self.loops.steps.get(name)) is not None
+            and (other.position < step.position or not set(other.scope).isdisjoint(step.scope))
+        )  # fmt: skip
+        stands = all(files.isdisjoint(names) for names in above)
+        return choice if stands and reuse.apart(choice.record, self.loops.tracked(step)) is None else None
+
     def choose(self, task: TaskId, key: str) -> reuse.Choice:
         """Return the past execution that stands for a task, if any, with the reasons."""
+        if (settled := self._settled(task, key)) is not None:
+            return settled
         step, listing, fresh = self.loops.step_of(task), task.part == "list", self.facts.fresh
         wishes = reuse.Wishes(
             fresh=fresh is True or (fresh is not False and step.name in fresh),

@@ -46,15 +46,17 @@ CARRIED = (
     "sys.path", "sys.setrecursionlimit", "os.environ", "os.chdir", "warnings.filterwarnings", "warnings.simplefilter",
     "warnings.resetwarnings", "matplotlib.rcParams", "matplotlib.pyplot.rcParams", "matplotlib.rc",
     "matplotlib.pyplot.rc", "pandas.options", "pandas.set_option", "numpy.set_printoptions", "numpy.seterr",
-    "decimal.getcontext", "decimal.setcontext",
+    "decimal.getcontext", "decimal.setcontext", "locale.setlocale", "os.umask", "time.tzset",
+    "socket.setdefaulttimeout", "gc.disable", "gc.enable", "gc.set_threshold", "sys.setswitchinterval",
+    "sys.set_int_max_str_digits", "sklearn.set_config", "matplotlib.colormaps",
 )  # fmt: skip
 """What of the process is found by comparing (`process_state.PARTS`): it is set once, and travels by value."""
 
 CARRIED_MAGICS = frozenset({"cd", "env", "set_env"})
 
 PROCESS_STATE = (
-    "sys.modules", "os.putenv", "os.umask", "warnings.", "logging.", "locale.", "matplotlib.style.",
-    "matplotlib.pyplot.style.", "matplotlib.use", "pandas.set_eng_float_format", "socket.setdefaulttimeout",
+    "sys.modules", "os.putenv", "warnings.", "logging.", "locale.", "matplotlib.style.", "matplotlib.pyplot.style.",
+    "matplotlib.use", "pandas.set_eng_float_format",
 )  # fmt: skip
 """What of the process is known to be state and cannot be carried: replayed even where data goes into it."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 SETUP_CALLS = tuple(
     # drawing
     "matplotlib.use matplotlib.style.use matplotlib.pyplot.switch_backend matplotlib.pyplot.style.use"
-    " matplotlib.pyplot.ion matplotlib.pyplot.ioff matplotlib.pyplot.rcdefaults matplotlib.colormaps.register"
+    " matplotlib.pyplot.ion matplotlib.pyplot.ioff matplotlib.pyplot.rcdefaults"
     " matplotlib.scale.register_scale matplotlib.projections.register_projection"
     " matplotlib_inline.backend_inline.set_matplotlib_formats IPython.display.set_matplotlib_formats"
     " seaborn.set seaborn.set_theme seaborn.set_style seaborn.set_context seaborn.set_palette seaborn.set_color_codes"
@@ -24,7 +24,7 @@ SETUP_CALLS = tuple(
     " pandarallel.pandarallel.initialize polars.Config xarray.set_options dask.config.set numpy.set_string_function"
     " geopandas.options pint.set_application_registry sympy.init_printing"
     # learning
-    " sklearn.set_config sklearnex.patch_sklearn jax.config torch.set_default_dtype torch.set_default_device"
+    " sklearnex.patch_sklearn jax.config torch.set_default_dtype torch.set_default_device"
     " torch.set_default_tensor_type torch.set_printoptions torch.set_float32_matmul_precision torch.set_num_threads"
     " torch.set_grad_enabled torch.use_deterministic_algorithms torch.autograd.set_detect_anomaly tensorflow.config"
     " tensorflow.get_logger tensorflow.keras.backend.set_floatx tensorflow.keras.mixed_precision.set_global_policy"
@@ -35,8 +35,8 @@ SETUP_CALLS = tuple(
     " absl.logging.set_verbosity structlog.configure loguru.logger.configure loguru.logger.add loguru.logger.remove"
     " loguru.logger.enable loguru.logger.disable rich.pretty.install rich.traceback.install"
     # Python
-    " nest_asyncio.apply faulthandler.enable multiprocessing.set_start_method sys.setswitchinterval"
-    " sys.set_int_max_str_digits codecs.register copyreg.pickle gettext.install pyximport.install django.setup"
+    " nest_asyncio.apply faulthandler.enable multiprocessing.set_start_method"
+    " codecs.register copyreg.pickle gettext.install pyximport.install django.setup"
     " typeguard.install_import_hook jaxtyping.install_import_hook".split()
 )
 """Functions, and parts of libraries all of whose functions are meant (`jax.config`), by their full names."""

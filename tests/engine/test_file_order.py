@@ -98,3 +98,19 @@ def test_a_failure_takes_along_only_who_reads_what_the_failed_step_writes() -> N
     run = nbflow.run(path, workers=2)
     assert run.status == "failed"
     assert states(run) == {"a": "failed", "b": "done", "lines": "failed", "more": "cancelled", "reads": "cancelled"}
+
+
+def test_what_is_settled_does_not_read_its_file_again_once_a_step_below_has_written_it() -> None:
+    """The edited cell turns out to change a class: the flow is understood anew, and all is looked up again."""
+    top = "import json\nclass Tracker:\n    n = 0\n    def note(self, v):\n        Tracker.n += 1\nt = Tracker()"
+    cells = [
+        top,
+        "%%step begin\njson.dump({'step': 1}, open('state.json', 'w'))\nk = [1]",
+        "%%step first\na = json.load(open('state.json'))['step']",
+        "%%step more\nt.note(5)\nd = json.load(open('state.json'))\njson.dump({'step': 2}, open('state.json', 'w'))",
+        "%%step second\nb = json.load(open('state.json'))['step']",
+        "%%step end\nc = Tracker.n",
+    ]
+    for value in (5, 6, 7):
+        run = nbflow.run(write(*(cell.replace("note(5)", f"note({value})") for cell in cells)))
+        assert (run.data.a, run.data.b, run.data.c) == (1, 2, 1), value

@@ -48,6 +48,30 @@ ONCE = {
 }
 
 
+CARRIED = {
+    "a variable": ("import os", "os.environ['A'] = '1'"),
+    "the path": ("import sys", "sys.path.append('src')"),
+    "the locale": ("import locale", "locale.setlocale(locale.LC_ALL, 'C')"),
+    "rights of files": ("import os", "os.umask(0o22)"),
+    "a timeout": ("import socket", "socket.setdefaulttimeout(3)"),
+    "garbage": ("import gc", "gc.disable()"),
+    "digits": ("import sys", "sys.set_int_max_str_digits(0)"),
+    "a library's options": ("import sklearn", "sklearn.set_config(display='text')"),
+    "a colour map": ("import matplotlib as mpl\ncmap = make()", "mpl.colormaps.register(cmap, name='own')"),
+}
+
+
+@pytest.mark.parametrize("kind", ["plain", "step"])
+@pytest.mark.parametrize("what", CARRIED)
+def test_this_travels_by_value_and_is_not_replayed(what: str, kind: str) -> None:
+    above, statement = CARRIED[what]
+    head = "%%step sets\n" if kind == "step" else ""
+    flow = flow_of(above, f"{head}{statement}", "%%step below\nz = 1")
+    (below,) = (step for step in flow.steps if step.name == "below")
+    assert statement not in "\n".join(flow.definitions[order].source for order in below.definitions)
+    assert "<process>" in below.reads
+
+
 @pytest.mark.parametrize("kind", ["plain", "step"])
 @pytest.mark.parametrize("what", REPLAYED)
 def test_this_is_replayed_in_every_step_below(what: str, kind: str) -> None:
