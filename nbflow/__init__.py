@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from nbflow.runs.client import Flow, Run, Step
     from nbflow.runs.launch import plan, run
     from nbflow.runs.tasks import Artifact, Task
+    from nbflow.runs.verification import Verified, verify
     from nbflow.task.context import current
     from nbflow.task.live_card import card
 
@@ -60,12 +61,14 @@ __all__ = [
     "StoreError",
     "Task",
     "TaskError",
+    "Verified",
     "WorkerLost",
     "card",
     "current",
     "panel",
     "plan",
     "run",
+    "verify",
 ]
 
 _HOMES: dict[str, tuple[str, ...]] = {
@@ -95,6 +98,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "page.widget": ("panel",),
     "flow.parameters": ("File",),
     "runs.tasks": ("Artifact", "Task"),
+    "runs.verification": ("Verified", "verify"),
 }
 """Module -> its public names."""
 

@@ -197,7 +197,7 @@ JSON = click.Option(["--json", "as_json"], is_flag=True, expose_value=False, cal
 
 ON = click.Option(["--on"], metavar="URL", help="Try this place, too: a worker starts and works there.")
 
-ON_NOTEBOOKS = frozenset({"run", "plan", "why", "check", "dag", "export"})
+ON_NOTEBOOKS = frozenset({"run", "plan", "why", "check", "dag", "verify", "export"})
 """Commands that take a notebook's path."""
 IN_TEXT = frozenset({"show", "logs", "card", "tag", "cancel", "doctor"})
 """Commands that have no form for programs."""

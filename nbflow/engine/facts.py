@@ -51,9 +51,19 @@ def known_of(flow: Flow, store: Store) -> Known:
     seen = {step.name: _seen(flow, step, facts[step.name]) for step in flow.steps if step.name in facts}
     return Known(
         changed={name: frozenset(each["changed"]) for name, each in facts.items() if each.get("changed")},
-        unstored={name: each["unstored"] for name, each in facts.items() if each.get("unstored")},
+        unstored={name: both for name, each in facts.items() if (both := _bound(each))},
         seen={name: files for name, files in seen.items() if files is not None},
     )
+
+
+def _bound(each: records.Facts) -> dict[str, str]:
+    return {**each.get("unstored", {}), **each.get("apart", {})}
+
+
+def remember_apart(store: Store, step: Step, names: Mapping[str, str]) -> None:
+    """Add names of a step that do not come back from a store as they were: whoever reads them runs with it."""
+    facts = records.read_facts(store, step.code)
+    records.write_facts(store, step.code, {**facts, "apart": {**facts.get("apart", {}), **names}})
 
 
 def remember_changes(store: Store, step: Step, names: Iterable[str]) -> None:

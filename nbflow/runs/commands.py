@@ -95,6 +95,22 @@ def check(face: Face, all_cells: bool) -> Answer:
     )
 
 
+def verify(face: Face, all_cells: bool, yes: bool) -> Answer:
+    """Run a notebook plainly, twice, and as a flow, and compare all that they leave.
+
+    The exit code is 1 where something differs. Everything runs in copies of the notebook's folder.
+    """
+    from nbflow.runs import verification
+
+    options = RunOptions(store=face.store, all_cells=all_cells)
+    verified = verification.verify_flow(face.flow(all_cells=all_cells), options, yes=yes)
+    return Answer(
+        text=lambda: str(verified),
+        lines=lambda: [json_lines.plain({"equal": verified.equal, **msgspec.to_builtins(verified)})],
+        code=DONE if verified.equal else FAILED,
+    )
+
+
 def draw_dag(face: Face, all_cells: bool) -> Answer:
     """Draw steps and what they read from each other."""
     flow = face.flow(all_cells=all_cells)
@@ -324,6 +340,10 @@ def shared(*, live: bool) -> Mapping[str, tuple[Callable[..., Answer | None], tu
         )),
         "check": (check, (ALL_CELLS,)),
         "dag": (draw_dag, (ALL_CELLS,)),
+        "verify": (verify, (
+            ALL_CELLS,
+            Option(["--yes"], is_flag=True, help="Also where steps use the network, programs or data bases."),
+        )),
         "export": (export, (
             Option(["--to", "target"], metavar="TARGET", required=True,
                    help="The tool to write for: script or metaflow."),

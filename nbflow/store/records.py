@@ -38,10 +38,15 @@ class FileFacts(TypedDict):
 
 
 class Facts(TypedDict, total=False):
-    """What was learnt about a step's code: names that it changes in place, names that could not be stored, files."""
+    """What was learnt about a step's code.
+
+    Names that it changes in place; those that could not be stored, and those that do not come back as they were, each
+    with why; files that it was seen to use.
+    """
 
     changed: list[str]
     unstored: dict[str, str]
+    apart: dict[str, str]
     files: FileFacts
 
 

@@ -398,7 +398,7 @@ class Observer:
             self.known.setdefault(full.rstrip("/") + "/", path_id(full.rstrip("/") + "/"))
 
     def _on_database(self, path: Any = None, *_: Any) -> None:
-        if not is_index(path):
+        if path != ":memory:" and not is_index(path):
             self.volatile.add("database")
 
     def _on_mkdir(self, path: Any, *_: Any) -> None:
