@@ -158,12 +158,12 @@ class PlainCells:
 
     def _finish(self, task: KernelTask, *, succeeded: bool) -> None:
         shown = self.known.recorder.stop()
-        left = task.leave(succeeded=succeeded)
-        if left is None:
+        outcome = task.leave(succeeded=succeeded)
+        if outcome is None:
             return
         journal = self.known.journal()
         journal.announce(self.known.flow(), self.known.document.text)
-        self.known.save(task, left, shown, self._reasons)
+        self.known.save(task, outcome, shown, self._reasons)
 
 
 def _acts_unseen(cell: Cell) -> bool:

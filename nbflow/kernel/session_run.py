@@ -138,7 +138,7 @@ class Journal:
         self.audience.see_by_hand(event)
         self._submit(lambda: self._writer.put(event))
 
-    def save(self, task: KernelTask, left: Left, outputs: Outputs, reasons: tuple[Reason, ...]) -> Record | None:
+    def save(self, task: KernelTask, outcome: Left, outputs: Outputs, reasons: tuple[Reason, ...]) -> Record | None:
         """Store what a cell left and return its record, None while its values are still being read.
 
         Small values are in the record itself and need no waiting. Of large ones the memory is read in the background,
@@ -148,11 +148,11 @@ class Journal:
         self._attempts[identity] = max(task.spec.attempt, self._attempts.get(identity, 0))
 
         def build() -> Record:
-            groups, artifacts_by_name = artifacts.save(self.store, left.dumped)
-            return task.record(left, groups, artifacts_by_name, outputs=outputs.items(), truncated=outputs.truncated)
+            groups, manifests = artifacts.save(self.store, outcome.dumped)
+            return task.record(outcome, groups, manifests, outputs=outputs.items(), truncated=outputs.truncated)
 
         event = TaskChanged(
-            task=identity, state="skipped" if "skipped" in left.facts else "done", at=time.time(),
+            task=identity, state="skipped" if "skipped" in outcome.facts else "done", at=time.time(),
             attempt=task.spec.attempt, key=task.spec.key, execution=task.spec.execution, reasons=reasons,
             elapsed=task.stages.elapsed, pid=os.getpid(),
         )  # fmt: skip
@@ -167,13 +167,13 @@ class Journal:
                 raise
             return record
 
-        if all(isinstance(each, Unstorable) or _is_small(each) for each in left.dumped):
+        if all(isinstance(each, Unstorable) or _is_small(each) for each in outcome.dumped):
             record = build()
             self._submit(lambda: publish(lambda: record))
         else:
             record = None
             self.pending.append(
-                Saving(task, {**left.values, **left.joined}, self._thread.submit(lambda: publish(build)))
+                Saving(task, {**outcome.values, **outcome.joined}, self._thread.submit(lambda: publish(build)))
             )
         self._kept.add(task.spec.execution)
         return record

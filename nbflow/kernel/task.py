@@ -381,7 +381,7 @@ class KernelTask:
             stage.see_draws()
         self._context.close()
         self.kernel.statements.skipping = False
-        left = None
+        outcome = None
         try:
             if begun:
                 seen = stage.observer.stop(self._seen())
@@ -389,19 +389,19 @@ class KernelTask:
                 self.observations = msgspec.structs.replace(seen, kernel=(*self._foreign, *orders))
                 self.kernel.process.see(stage.process)
             if succeeded and begun:
-                left = self._left() if self._skipped is None else stage.skipped(self._skipped)
+                outcome = self._left() if self._skipped is None else stage.skipped(self._skipped)
         finally:
             while self._put_back:
                 self._put_back.pop()()
-            bound = left is not None and self._skipped is None
-            self.aside.restore({*self.spec.writes, *left.values} if bound and left is not None else ())
-        if left is not None:
-            self.namespace.update({name: value for name, value in left.values.items() if self._is_new(name, value)})
-        return left
+            bound = outcome is not None and self._skipped is None
+            self.aside.restore({*self.spec.writes, *outcome.values} if bound and outcome is not None else ())
+        if outcome is not None:
+            self.namespace.update({name: value for name, value in outcome.values.items() if self._is_new(name, value)})
+        return outcome
 
     def _left(self) -> Left:
-        left = self.stages.collect()
-        return left if self._last is None else msgspec.structs.replace(left, facts={"until": self._last})
+        outcome = self.stages.collect()
+        return outcome if self._last is None else msgspec.structs.replace(outcome, facts={"until": self._last})
 
     def _is_new(self, name: str, value: Any) -> bool:
         """Return whether a value's name shares objects with an input, so that the cell itself has not bound it."""
@@ -420,12 +420,12 @@ class KernelTask:
         """Return what a past execution of a plain cell left: values, and inputs that the namespace still has."""
         stage = self.stages
         stage.created_at, stage.elapsed, self.observations = trace.began, trace.elapsed, trace.observations
-        left = stage.taken_apart(values, {n: v for n, v in held.items() if n not in values and not is_fixed(v)})
-        return msgspec.structs.replace(left, same=(trace.same | left.joined.keys()) & self.spec.inputs.keys())
+        outcome = stage.taken_apart(values, {n: v for n, v in held.items() if n not in values and not is_fixed(v)})
+        return msgspec.structs.replace(outcome, same=(trace.same | outcome.joined.keys()) & self.spec.inputs.keys())
 
-    def record(self, left: Left, groups: tuple[Group, ...], found: dict[str, Manifest], **shown: Any) -> Record:
+    def record(self, outcome: Left, groups: tuple[Group, ...], manifests: dict[str, Manifest], **shown: Any) -> Record:
         """Return the execution's record: what the cell left, as it was stored, and what it showed."""
-        return self.stages.record(left, groups, found, observations=self.observations, **shown)
+        return self.stages.record(outcome, groups, manifests, observations=self.observations, **shown)
 
 
 @contextlib.contextmanager

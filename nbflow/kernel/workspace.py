@@ -298,11 +298,11 @@ class Knowledge:
         own = [as_replay(each) for each in flow.definitions if each.cell == task.spec.cell and each.kind == "setup"]
         self.kernel.process.executed(map(place_of, own))
 
-    def save(self, task: KernelTask, left: Left, shown: Outputs, reasons: tuple[Reason, ...]) -> None:
+    def save(self, task: KernelTask, outcome: Left, shown: Outputs, reasons: tuple[Reason, ...]) -> None:
         """Store what a cell left; it is known from then on."""
-        record = self.journal().save(task, left, shown, reasons)
+        record = self.journal().save(task, outcome, shown, reasons)
         if record is not None:
-            self.know(record, {**left.values, **left.joined})
+            self.know(record, {**outcome.values, **outcome.joined})
 
     def kept(self, task: KernelTask) -> Record:
         """Wait until what a turn left is stored; return its record. NbflowError where it could not be stored."""
