@@ -44,15 +44,20 @@ REUSED = re.compile(r"reused from .*\n")
 
 
 def shown(executed: Executed) -> list[Any]:
-    """What a cell showed, without the line that says where it comes from, and without cards, which grow in place."""
+    """What a cell showed, without the line that says where it comes from, and without cards, which grow in place.
+
+    A kernel sends text whenever it comes to it: a line may come in two pieces.
+    """
     found: list[Any] = []
     for message in executed.messages:
         content = message["content"]
         if "text" in content:
-            found += [text for text in [REUSED.sub("", content["text"])] if text]
+            before = found.pop() if found and isinstance(found[-1], str) else ""
+            found.append(before + content["text"])
         elif CARD not in content["data"] and "nbflow_card" not in content["metadata"]:
             found.append((message["msg_type"], content["data"], content["metadata"]))
-    return found
+    texts = [REUSED.sub("", each) if isinstance(each, str) else each for each in found]
+    return [each for each in texts if each]
 
 
 def test_whatever_a_cell_shows_is_kept(start: Start) -> None:
