@@ -299,10 +299,20 @@ def added_again(step: Step, files: Collection[str]) -> Finding:
 def unforeseen(flow: Flow, step: Step, record: Record) -> frozenset[str]:
     """Return the names to which a step turned out to give new versions though nothing in its text says so.
 
-    A name that no cell writes by its text is nobody's input.
+    A name that no cell writes by its text (`globals()["n"] = 1`) counts where a step below reads it.
     """
     names = frozenset(record.changed) - set(step.writes)
-    return frozenset(name for name in names if name in flow.writers or name.startswith("<"))
+    known = frozenset(name for name in names if name in flow.writers or name.startswith("<"))
+    return known | {name for name in names - known if _is_missed(flow, step, name)}
+
+
+def _is_missed(flow: Flow, step: Step, name: str) -> bool:
+    """Return whether a step below another one reads a name that no cell writes by its text."""
+    below = (other for other in flow.steps if other.position > step.position)
+    return any(
+        name in analyse(other.source).reads or any(name in flow.definitions[order].free for order in other.definitions)
+        for other in below
+    )
 
 
 def discovered(step: Step, names: Collection[str], record: Record) -> Iterator[Finding]:
@@ -373,7 +383,23 @@ def carried(steps: Sequence[Step]) -> list[Finding]:
 
 def of_steps(steps: Sequence[Step], definitions: Sequence[Definition]) -> list[Finding]:
     """Report what concerns a flow's steps and definitions together."""
-    return [*cycles(steps), *carried(steps), *unreachable(steps), *caches(steps, definitions)]
+    return [
+        *cycles(steps), *carried(steps), *unreachable(steps), *caches(steps, definitions), *destructors(definitions),
+    ]  # fmt: skip
+
+
+def destructors(definitions: Iterable[Definition]) -> Iterator[Finding]:
+    """Report each class with a `__del__`: it runs in each step that has a copy of an object, or in none."""
+    for definition in definitions:
+        place = definition.source.find("def __del__(")
+        if definition.kind == "definition" and place >= 0:
+            name = definition.names[0] if definition.names else "a class"
+            yield Finding(
+                code="destructor", level="note", cell=definition.cell, name=name,
+                line=definition.line + definition.source.count("\n", 0, place),
+                message=f"{name}.__del__ runs where a step's own copy of an object goes, not once for the notebook's",
+                fix=f"give {name} a method that does it, and call that where the notebook is done with the object",
+            )  # fmt: skip
 
 
 def caches(steps: Sequence[Step], definitions: Sequence[Definition]) -> list[Finding]:

@@ -372,8 +372,7 @@ class _Builder:
         """Return the names that the cell was seen to change though its text does not say so."""
         if cell.options.outputs is not None:
             return frozenset()
-        changed = self.changed.get(step_name(cell), frozenset())
-        names = {name for name in changed if name in self.writers or name.startswith("<")}
+        names = self.changed.get(step_name(cell), frozenset())
         return frozenset(
             name for name in names - writes
             if name in STATES or (is_travelling(name, cell.kind) and name not in analysis.deletes)

@@ -15,7 +15,7 @@ from typing import Any
 
 from nbflow.analysis.cell import analyse, parse_cell
 from nbflow.model import Group, TaskSpec
-from nbflow.store.serialize.fingerprint import fingerprint
+from nbflow.store.serialize.fingerprint import fingerprint, is_made
 from nbflow.store.serialize.inspection import attribute, is_a
 from nbflow.store.serialize.registry import Registry
 
@@ -45,7 +45,8 @@ class BaseLine:
         self._values = {
             name: value
             for name, value in values.items()
-            if not is_fixed(value) and not _is_only_read(spec, name, value)
+            if (not is_fixed(value) or (is_a(value, type) and is_made(value, registry)))
+            and not _is_only_read(spec, name, value)
         }
         self._before = {name: fingerprint(value, registry) for name, value in self._values.items()}
 

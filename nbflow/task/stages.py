@@ -30,7 +30,7 @@ from nbflow.analysis.effects import AXES, PROCESS, names_axes, owner_of
 from nbflow.model import FORMAT, MISSING, Finding, Group, Manifest, Observations, Record, Ref, TaskSpec
 from nbflow.store import records
 from nbflow.store.location import Store
-from nbflow.store.serialize.fingerprint import fingerprint, holds_artists
+from nbflow.store.serialize.fingerprint import fingerprint, holds_artists, holds_classes
 from nbflow.store.serialize.pickler import Dumped, Unstorable
 from nbflow.store.serialize.registry import Registry
 from nbflow.store.serialize.sharing import dump_together
@@ -343,7 +343,12 @@ class Stages:
         return {name: others[name] for name in together.shares if name != AXES}
 
     def _is_as_stored(self, name: str, value: Any, group: int) -> bool:
-        """Return whether a value is still equal to what it was loaded from: it is loaded once more and compared."""
+        """Return whether a value is still equal to what it was loaded from: it is loaded once more and compared.
+
+        A class that is data would be made again out of the one that is here, and cannot be compared with itself.
+        """
+        if holds_classes(value, self.registry):
+            return False
         stored = self.reload(self.spec.groups[group], frozenset({name}))[name]
         mark = fingerprint(value, self.registry, by_value=True)
         return mark is not None and mark == fingerprint(stored, self.registry, by_value=True)

@@ -135,6 +135,14 @@ NOTEBOOKS: dict[str, Lanes] = {
         "change": "%%step change\nweights.append(2)\nmodel.cache['b'] = len(names)\n_ = [0 for names[0] in 'xy']\nprint(Names.first)",
         "see": "%%step see\nprint(model.weights, model.cache, x.unit, x.sum(), df.source, names, Names.first)",
     }),
+    "names that only a run binds": Lanes({
+        "def": "level, total = 0, 0\n\nclass Bot:\n    def ask(self):\n        global level\n        level += 7\n\n"
+               "def add(n):\n    global total\n    total += n",
+        "make": "%%step make\nbot, hits, kept = Bot(), [], 1\nops = {'+': add}\nK = type('K', (), {'n': 0})\nk = K()\nprint(k.n)",
+        "act": "%%step act\nops['+'](5)\nbot.ask()\nexec('kept = 2')\nglobals()['made'] = [3]\nfor f in [hits.append]:\n    f(1)\nprint('acted')",
+        "more": "%%step more\nK.n = 5\nbot.ask()\nprint('more')",
+        "see": "%%step see\nprint(total, level, kept, made, hits, K.n, k.n, isinstance(k, K))",
+    }),
     "many objects of a class": Lanes({
         "def": "from functools import cached_property\nclass Item:\n    def __init__(self, n):\n        self.n, self.seen, self.pad = n, 0, 'x' * 40\n"
                "    @property\n    def value(self):\n        self.seen += 1\n        return self.n\n"

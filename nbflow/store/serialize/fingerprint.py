@@ -52,7 +52,9 @@ def _fingerprint(value: Any, registry: Registry | None, by_value: bool) -> str:
     kind = type(value)
     if kind in SCALARS:
         return _scalar(value)
-    if is_a(value, types.ModuleType | type) or _is_function_in_c(value):
+    if is_a(value, types.ModuleType) or _is_function_in_c(value):
+        return f"id:{id(value)}"
+    if is_a(value, type) and (registry is None or not is_made(value, registry)):
         return f"id:{id(value)}"
     head = f"x:{kind.__module__}.{kind.__qualname__}"
     digest = xxhash.xxh3_128()
@@ -73,6 +75,18 @@ def _fingerprint(value: Any, registry: Registry | None, by_value: bool) -> str:
             pickler.whole = False
             pickler.dump(value)
     return f"{head}:{digest.hexdigest()}"
+
+
+def is_made(kind: type, registry: Registry) -> bool:
+    """Return whether a class is data: no statement of the notebook defines it (`K = type("K", (), {})`)."""
+    return attribute(kind, "__module__") == "__main__" and registry.reference(kind) is None
+
+
+def holds_classes(value: Any, registry: Registry) -> bool:
+    """Return whether a value holds a class that is data: loaded once more, it is the class that is here already."""
+    pickler = _Marking(Pickling(registry), _Sink(xxhash.xxh3_128()), {}, out_of_band(lambda _: None))
+    answered(lambda: pickler.dump(value), None)  # what cannot be pickled is no stored value
+    return bool(pickler.made)
 
 
 def _is_function_in_c(value: Any) -> bool:

@@ -291,7 +291,7 @@ def _groups(
     for place in sorted(range(len(memos)), key=lambda each: len(memos[each])):
         memo = memos[place]
         for key in memo.keys() & owner.keys():
-            if find(owner[key]) != find(place) and _is_mutable(memo[key][1]):
+            if find(owner[key]) != find(place) and (key in trials[place].pickler.made or _is_mutable(memo[key][1])):
                 parent[find(owner[key])] = find(place)
         owner.update(dict.fromkeys(memo, place))
     for names in together:
@@ -428,6 +428,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         self.inside = 0
         self.guarded = 0
         self.hidden: list[int] = []
+        self.made: set[int] = set()  # classes that are data, stored by value: what is set on them is seen by all
         self.whole = True
         self.stateful: set[str] = set()  # classes met that say themselves what is pickled of them
 
@@ -458,7 +459,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         if is_main_function(value):
             self.free |= free_names(value.__code__)
             return reduce_function(value)
-        return super().reducer_override(value)
+        reduced = super().reducer_override(value)
+        if reduced is not NotImplemented and is_a(value, type) and value.__module__ != "builtins":
+            self.made.add(id(value))
+        return reduced
 
     def array(self, value: Any) -> Any:
         """Return a NumPy array's reduction: over shared memory where several arrays look into it."""
