@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - a line of a cell stands in one line
 """`verify`: the plain notebook beside the flow, fresh and reused; what it says, and what it does about a difference."""
 
 from __future__ import annotations
