@@ -21,6 +21,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "executors": {
         "local": "nbflow.executors.local:LocalExecutor",
         "ray": "nbflow.executors.ray:executor",
+        "ssh": "nbflow.executors.ssh.engine:executor",
     },
     "serializers": {},
     "exporters": {

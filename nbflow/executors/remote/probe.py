@@ -52,16 +52,31 @@ def answer(url: str) -> WorkerFacts:
     root, _, rest = url.rpartition("/probes/")
     folder = f"probes/{rest.rpartition('/')[0]}"
     store = open_store(root)
+    own = own_facts(question_of(store, folder))
+    put_answer(store, folder, own)
+    return own
+
+
+def question_of(store: Store, folder: str) -> Question:
+    """Return the question in a folder of a datastore; NotFoundError where none can be read."""
     question = from_json(store.read_many([path := f"{folder}/{QUESTION}"]).get(path, b""), Question)
     if question is None:
         raise NotFoundError(f"the worker on {socket.gethostname()} finds no {path} in {store.url}")
-    own = WorkerFacts(
+    return question
+
+
+def put_answer(store: Store, folder: str, facts: WorkerFacts) -> None:
+    """Answer the question in a folder of a datastore."""
+    store.write(f"{folder}/{ANSWER}", to_json(facts))
+
+
+def own_facts(question: Question) -> WorkerFacts:
+    """Return what this process is as a worker, and what it has of the modules that were asked for."""
+    return WorkerFacts(
         host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), nbflow=_version("nbflow"),
         modules=versions(question.modules, question.folder),
         gpus=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     )  # fmt: skip
-    store.write(f"{folder}/{ANSWER}", to_json(own))
-    return own
 
 
 def _version(name: str) -> str:

@@ -1,0 +1,452 @@
+"""The box under the desk, on a real sshd: what executors promise, cut connections, and what is wrong in one message."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import nbflow
+from nbflow.errors import ExecutorError
+from nbflow.executors.remote import handle as handles
+from nbflow.executors.remote import probe
+from nbflow.executors.remote.executor import RemoteExecutor
+from nbflow.executors.ssh.connection import Channel
+from nbflow.executors.ssh.engine import SshEngine
+from nbflow.executors.ssh.engine import executor as ssh_executor
+from nbflow.executors.ssh.messages import Request, SegmentPart
+from nbflow.model import Ended, HeldUp, Output, Started, StepOptions
+from nbflow.store import location
+from tests.conformance.executor import ExecutorConformance, alive, wait_gone
+from tests.support.kernel import NotebookFile
+from tests.support.servers import free_port
+from tests.support.ssh_server import SshServer, can_hide, is_installed
+from tests.support.tasks import Tasks
+from tests.support.waiting import eventually
+
+pytestmark = [
+    pytest.mark.remote,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not is_installed(), reason="needs OpenSSH's server and client: make remote"),
+]
+
+hiding = pytest.mark.skipif(not can_hide(), reason="needs the right to mount, as root in a container has it")
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    folder = tmp_path_factory.mktemp("box")
+    with contextlib.ExitStack() as stack:
+        yield stack.enter_context(server(folder, NBFLOW_GPUS="2", TOKEN="s3cr3t-value"))
+
+
+@contextlib.contextmanager
+def server(folder: Path, hidden: tuple[Path, ...] = (), size: str = "64m", **variables: str) -> Iterator[SshServer]:
+    """A box for as long as the block, under the name that its configuration gives it."""
+    server = SshServer(folder, free_port(), hidden, size, **variables)
+    server.make()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environ.items():
+            patch.setenv(name, value)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="module")
+def sharing(box: SshServer) -> Iterator[RemoteExecutor]:
+    """Tasks on the box, which sees the datastore."""
+    executor = ssh_executor(box.url)
+    yield executor
+    executor.close()
+
+
+class Apart(SshEngine):
+    """Its box sees none of the folders here."""
+
+    def _reaches(self, *_: object) -> bool:
+        return False
+
+
+@pytest.fixture(scope="module")
+def carrying(box: SshServer) -> Iterator[RemoteExecutor]:
+    """Tasks on the box, whose values travel through the connection."""
+    executor = RemoteExecutor(Apart(box.url))
+    yield executor
+    executor.close()
+
+
+class TestSharedFolder(ExecutorConformance):
+    """Every promise of an executor, where the box sees the datastore."""
+
+    @pytest.fixture
+    def executor(self, sharing: RemoteExecutor) -> RemoteExecutor:
+        return sharing
+
+
+class TestCarried(ExecutorConformance):
+    """The same where values travel through the connection."""
+
+    @pytest.fixture
+    def executor(self, carrying: RemoteExecutor) -> RemoteExecutor:
+        return carrying
+
+
+@pytest.fixture(params=["sharing", "carrying"])
+def executor(request: pytest.FixtureRequest) -> RemoteExecutor:
+    executor: RemoteExecutor = request.getfixturevalue(request.param)
+    return executor
+
+
+@pytest.fixture
+def tasks(executor: RemoteExecutor, tmp_path: Path) -> Tasks:
+    return Tasks(executor, tmp_path)
+
+
+# ---------------------------------------------------------------- what is wrong, in one message
+
+
+def refused(url: str) -> ExecutorError:
+    engine = SshEngine(url)
+    with contextlib.closing(engine), pytest.raises(ExecutorError) as caught:
+        engine.connect()
+    assert caught.value.fix
+    assert "Traceback" not in str(caught.value)
+    return caught.value
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return f"ssh://box?python={path}"
+
+
+WRONG: dict[str, tuple[Callable[[Path], str], str]] = {
+    "an unknown host key": (lambda _: "ssh://elsewhere", "the host key of ssh://elsewhere is not known here"),
+    "a key that it does not know": (lambda _: "ssh://stranger", "ssh://stranger does not let this user in"),
+    "a port where nobody listens": (lambda _: f"ssh://box:{free_port()}", "nothing listens at ssh://box"),
+    "no such host": (lambda _: "ssh://no-such-host.invalid", "there is no host of the name no-such-host.invalid"),
+    "no such Python": (lambda _: "ssh://box?python=/nowhere/python", "ssh://box has no /nowhere/python"),
+    "another minor": (
+        lambda folder: script(folder / "old", "echo 'nbflow desk: python 3.9'"),
+        "is Python 3.9, this notebook has 3.1",
+    ),
+    "no nbflow": (
+        lambda folder: script(folder / "bare", f'exec {os.path.realpath(sys.executable)} -I "$@"'),
+        "has no nbflow",
+    ),
+    "no Python at all": (lambda folder: script(folder / "none", "echo no >&2; exit 3"), "cannot be used: no"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_with_a_box_is_told_in_one_message(box: SshServer, tmp_path: Path, what: str) -> None:
+    url, said = WRONG[what]
+    assert said in refused(url(tmp_path)).message
+
+
+def test_a_machine_without_openssh(box: SshServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NBFLOW_SSH", "/nowhere/ssh")
+    assert "ssh cannot be started" in refused("ssh://box").message
+
+
+@hiding
+def test_a_disk_that_is_full_there_is_told(tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    with server(tmp_path, size="2m", hidden=(full,), NBFLOW_CACHE=str(full)) as box:
+        executor = RemoteExecutor(Apart(box.url))
+        with contextlib.closing(executor):
+            tasks = Tasks(executor, tmp_path)
+            failure = tasks.run("x = b'1234567' * 1_000_000").failure
+            assert "no space left" in failure.message.lower()
+
+
+# ---------------------------------------------------------------- GPUs
+
+
+def test_gpus_are_shared_out_among_notebooks_that_know_nothing_of_each_other(
+    box: SshServer, tasks: Tasks, tmp_path: Path
+) -> None:
+    source = (
+        "import os, pathlib, time\ng = os.environ['CUDA_VISIBLE_DEVICES']\npathlib.Path(f'gpu-{g}').touch()\n"
+        "while not pathlib.Path('go').exists():\n    time.sleep(0.05)"
+    )
+    other = ssh_executor(box.url)
+    with contextlib.closing(other):
+        one = tasks.submit(source, options=StepOptions(gpu=1.0))
+        two = Tasks(other, tmp_path).submit(source, options=StepOptions(gpu=1.0))
+        eventually(lambda: len([*tmp_path.glob("gpu-*")]) == 2)
+        third = tasks.submit("import os\ng = os.environ['CUDA_VISIBLE_DEVICES']", options=StepOptions(gpu=0.5))
+        eventually(lambda: tasks.executor.engine.look([third[1].worker_id])[third[1].worker_id].state == "waiting")  # type: ignore[attr-defined]
+        (tmp_path / "go").touch()
+        assert {tasks.finish(*each).value("g") for each in (one, two)} == {"0", "1"}
+        assert tasks.finish(*third).value("g") in {"0", "1"}
+
+
+def test_a_task_that_waits_for_a_gpu_says_so_and_can_be_cancelled(
+    tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handles, "PATIENCE", 0.5)
+    first = tasks.submit("import time\nprint('go')\ntime.sleep(60)", options=StepOptions(gpu=2.0))
+    for event in first[1].events():
+        if isinstance(event, Output):
+            break
+    _, second = tasks.submit("x = 1", options=StepOptions(gpu=1.0))
+    events = second.events()
+    held = next(event for event in events if isinstance(event, HeldUp) and "GPU" in event.reason)
+    assert "1 of 2 GPUs wanted" in held.reason
+    second.cancel(0.0)
+    ended = [*events][-1]
+    assert isinstance(ended, Ended)
+    assert ended.result.failure is not None
+    assert ended.result.failure.kind == "cancelled"
+    first[1].cancel(0.0)
+    assert tasks.finish(*first).failure.kind == "cancelled"
+    assert tasks.run("import os\ng = os.environ['CUDA_VISIBLE_DEVICES']", options=StepOptions(gpu=2.0)).value("g") == "0,1"
+
+
+# ---------------------------------------------------------------- ends
+
+
+def above(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_a_worker_that_is_killed_takes_its_task_with_it(box: SshServer, tasks: Tasks) -> None:
+    _, handle = tasks.submit("import time\nprint('go')\ntime.sleep(60)")
+    pid = 0
+    for event in handle.events():
+        if isinstance(event, Started):
+            pid = event.pid
+        if isinstance(event, Output):
+            os.kill(above(above(pid)), signal.SIGKILL)  # what forks tasks is between them
+        if isinstance(event, Ended):
+            assert event.result.failure is not None
+            assert (event.result.failure.type, event.result.failure.kind) == ("WorkerLost", "lost")
+            assert "its process was ended" in event.result.failure.message
+    assert wait_gone(pid)
+    assert tasks.run("x = 1").value("x") == 1
+
+
+def cut(executor: RemoteExecutor) -> None:
+    """End the connection that everything shares, as a network does that goes away."""
+    connection = executor.engine.connection  # type: ignore[attr-defined]
+    said = subprocess.run(connection.command("", "-O", "check"), capture_output=True, text=True, check=True).stderr
+    match = re.search(r"pid=(\d+)", said)
+    assert match is not None
+    os.kill(int(match.group(1)), signal.SIGKILL)
+
+
+WAITS = (
+    "import pathlib, time\nwith open('begun', 'a') as file:\n    file.write('x')\nprint('one')\n"
+    "while not pathlib.Path('go').exists():\n    time.sleep(0.05)\nprint('two')\nx = list(range(100_000))"
+)
+
+
+def test_a_cut_connection_loses_nothing(tasks: Tasks) -> None:
+    spec, handle = tasks.submit(WAITS)
+    events = []
+    for event in handle.events():
+        events.append(event)
+        if isinstance(event, Output) and "one" in event.output["text"]:
+            cut(tasks.executor)  # type: ignore[arg-type]
+            (tasks.folder / "go").touch()
+    done = type(tasks.run("y = 1"))(spec, events, 0.0)
+    assert done.live() == "one\ntwo\n"
+    assert done.value("x") == list(range(100_000))
+    assert (tasks.folder / "begun").read_text() == "x"
+
+
+def test_a_box_that_is_away_for_a_while_goes_on_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sshd ends and comes back; what was asked for meanwhile waits, and its user is told why."""
+    monkeypatch.setattr(handles, "PATIENCE", 1.0)
+    folder = tmp_path / "box"
+    folder.mkdir()
+    with server(folder) as box:
+        executor = RemoteExecutor(Apart(box.url))
+        with contextlib.closing(executor):
+            tasks = Tasks(executor, tmp_path)
+            first, handle = tasks.submit(WAITS)
+            events = handle.events()
+            started = next(events)
+            assert isinstance(started, Started)
+            box.leave()
+            cut(executor)
+            second = tasks.submit("y = 5")
+            waiting = second[1].events()
+            held = next(waiting)
+            assert isinstance(held, HeldUp)
+            assert "nothing listens at ssh://box" in held.reason
+            (tmp_path / "go").touch()
+            assert wait_gone(started.pid, 30)
+            box.start()
+            done = type(tasks.finish(*second))(first, [*events], 0.0)
+            assert done.value("x") == list(range(100_000))
+            assert (tmp_path / "begun").read_text() == "x"
+
+
+def test_a_task_outlives_its_driver_and_is_found_again(box: SshServer, tmp_path: Path) -> None:
+    """The driver goes without a word; another one asks for the same attempt and gets the worker that has it."""
+    first = RemoteExecutor(Apart(box.url))
+    tasks = Tasks(first, tmp_path)
+    spec, handle = tasks.submit(WAITS)
+    pid = 0
+    for event in handle.events():
+        if isinstance(event, Started):
+            pid = event.pid
+        if isinstance(event, Output):
+            break
+    first.engine.close()
+    assert alive(pid)
+    second = RemoteExecutor(Apart(box.url))
+    with contextlib.closing(second):
+        again = second.submit(spec)
+        started = next(again.events())
+        assert isinstance(started, Started)
+        assert started.pid == pid
+        (tmp_path / "go").touch()
+        done = Tasks(second, tmp_path).finish(spec, again)
+        assert done.value("x") == list(range(100_000))
+        assert done.live() == "one\ntwo\n"
+        assert (tmp_path / "begun").read_text() == "x"
+        third = Tasks(second, tmp_path).finish(spec, second.submit(spec))  # what it has published is not made again
+        assert third.value("x") == list(range(100_000))
+        assert (tmp_path / "begun").read_text() == "x"
+
+
+# ---------------------------------------------------------------- what travels
+
+
+def test_bytes_travel_once(carrying: RemoteExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[SegmentPart] = []
+    send = Channel.send
+
+    def counting(self: Channel, request: Request) -> None:
+        sent.extend([request] if isinstance(request, SegmentPart) else [])
+        send(self, request)
+
+    monkeypatch.setattr(Channel, "send", counting)
+    local = Tasks(carrying, tmp_path)
+    made = local.run("import os\nx = os.urandom(8) * 500_000")
+    assert len(made.value("x")) == 4_000_000  # its bytes have come here
+    after = [local.submit("n = len(x)", after=made) for _ in range(6)]
+    assert [local.finish(*each).value("n") for each in after] == [4_000_000] * 6
+    assert sent == []  # what was made there is there
+
+
+def test_a_worker_answers_for_a_datastore_that_it_does_not_see(carrying: RemoteExecutor, tmp_path: Path) -> None:
+    store = location.open_store(tmp_path / "store")
+    facts = probe.ask(carrying.engine, store, probe.Question(modules=("numpy", "no_such_thing")))
+    assert facts.modules["numpy"]
+    assert facts.modules["no_such_thing"] is None
+    assert store.list("probes") == []
+
+
+@hiding
+def test_a_whole_flow_on_a_box_that_sees_nothing_of_this_machine(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    with server(there, hidden=(here,)) as box:
+        notebook = NotebookFile(here / "flow.ipynb", {
+            "a": "%%params\nfactor = 3",
+            "b": "%%step load --on local\nimport os\nblock = os.urandom(4_000_000)\nwhere = os.getcwd()",
+            "c": "%%step work --foreach n in range(40)\nsize = len(block) + n * factor\nprint('item', n)",
+            "d": "%%step pick --join work\ntotal = sum(each.size for each in inputs)\nseen = os.listdir(where)",
+        })  # fmt: skip
+        sent: list[int] = []
+        send = Channel.send
+
+        def counting(self: Channel, request: Request) -> None:
+            sent.extend([len(request.data)] if isinstance(request, SegmentPart) else [])
+            send(self, request)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Channel, "send", counting)
+            run = nbflow.run(notebook.path, on=box.url)
+        assert run.status == "done", run.error
+        assert run.data.total == 40 * 4_000_000 + 3 * sum(range(40))
+        assert run.data.seen == []  # it did run elsewhere
+        assert 4_000_000 <= sum(sent) < 4_001_000  # for forty tasks once
+        assert run["work"][7].stdout == "item 7\n"
+        again = nbflow.run(notebook.path, on=box.url)
+        assert {task.state for step in again.steps() for task in step.tasks} == {"reused"}
+
+
+@hiding
+def test_a_step_that_asks_about_runs_which_nobody_there_can_see_fails(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    with server(there, hidden=(here,)) as box:
+        notebook = NotebookFile(here / "flow.ipynb", {
+            "a": "%%step a\nfrom nbflow import Flow\nfrom nbflow.errors import NotFoundError\n"
+                 "try:\n    before = Flow('flow').latest_run\nexcept NotFoundError:\n    before = None",
+        })  # fmt: skip
+        run = nbflow.run(notebook.path, on=box.url)
+        assert run.status == "failed"
+        assert "asked about runs of flow, which ssh://box cannot see" in str(run.error)
+
+
+@hiding
+def test_a_sweep_through_a_cut_connection_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    with server(there, hidden=(here,)) as box:
+        notebook = NotebookFile(here / "flow.ipynb", {
+            "a": f"%%step work --foreach n in range(40)\nimport os, uuid, numpy as np\n"
+                 f"open(f'{marks}/{{n}}-{{uuid.uuid4()}}', 'w').close()\nvalues = np.full(200_000, n) + np.arange(200_000)\n"
+                 f"print('item', n)",
+            "b": "%%step close --join work\ntotal = sum(int(each.values[0]) for each in inputs)",
+        })  # fmt: skip
+        executor = ssh_executor(box.url)
+        cutting = threading.Thread(
+            target=lambda: (eventually(lambda: len([*marks.iterdir()]) >= 10), cut(executor)), daemon=True
+        )
+        cutting.start()
+        run = nbflow.run(notebook.path, on=box.url)
+        cutting.join(60)
+        executor.close()
+    assert run.status == "done", run.error
+    assert run.data.total == sum(range(40))
+    assert [task.stdout for task in run["work"].tasks] == [f"item {n}\n" for n in range(40)]
+    assert sorted(int(path.name.partition("-")[0]) for path in marks.iterdir()) == [*range(40)]
+
+
+def test_the_quickstart_with_every_step_on_the_box(box: SshServer, tmp_path: Path) -> None:
+    quickstart = Path(__file__).resolve().parents[2] / "examples" / "quickstart.ipynb"
+    here, there = (Path(shutil.copy(quickstart, _made(tmp_path / name))) for name in ("here", "there"))
+    local, remote = nbflow.run(here), nbflow.run(there, on=box.url)
+    assert (local.status, remote.status) == ("done", "done")
+    for step in local.steps():
+        for mine, other in zip(step.tasks, remote[step.name].tasks, strict=True):
+            assert mine.stdout == other.stdout
+            assert contents(mine) == contents(other)
+
+
+def contents(task: nbflow.Task) -> dict[str, str]:
+    """What a task has left; of figures their types, since ids differ with each drawing."""
+    return {
+        name: each.type if each.type.startswith("matplotlib") else each.content_id
+        for name, each in task.artifacts.items()
+    }
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
