@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import shutil
 import signal
-import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-import nbflow
 from nbflow.errors import ExecutorError
 from nbflow.executors.remote import handle as handles
 from nbflow.executors.remote import probe
@@ -27,9 +22,8 @@ from nbflow.executors.ssh.messages import Request, SegmentPart
 from nbflow.model import Ended, HeldUp, Output, Started, StepOptions
 from nbflow.store import location
 from tests.conformance.executor import ExecutorConformance, alive, wait_gone
-from tests.support.kernel import NotebookFile
 from tests.support.servers import free_port
-from tests.support.ssh_server import SshServer, can_hide, is_installed
+from tests.support.ssh_server import SshServer, hiding, is_installed, serving
 from tests.support.tasks import Tasks
 from tests.support.waiting import eventually
 
@@ -39,29 +33,12 @@ pytestmark = [
     pytest.mark.skipif(not is_installed(), reason="needs OpenSSH's server and client: make remote"),
 ]
 
-hiding = pytest.mark.skipif(not can_hide(), reason="needs the right to mount, as root in a container has it")
-
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
     folder = tmp_path_factory.mktemp("box")
     with contextlib.ExitStack() as stack:
-        yield stack.enter_context(server(folder, NBFLOW_GPUS="2", TOKEN="s3cr3t-value"))
-
-
-@contextlib.contextmanager
-def server(folder: Path, hidden: tuple[Path, ...] = (), size: str = "64m", **variables: str) -> Iterator[SshServer]:
-    """A box for as long as the block, under the name that its configuration gives it."""
-    server = SshServer(folder, free_port(), hidden, size, **variables)
-    server.make()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environ.items():
-            patch.setenv(name, value)
-        try:
-            server.start()
-            yield server
-        finally:
-            server.stop()
+        yield stack.enter_context(serving(folder, NBFLOW_GPUS="2", TOKEN="s3cr3t-value"))
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +142,7 @@ def test_a_machine_without_openssh(box: SshServer, monkeypatch: pytest.MonkeyPat
 def test_a_disk_that_is_full_there_is_told(tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
-    with server(tmp_path, size="2m", hidden=(full,), NBFLOW_CACHE=str(full)) as box:
+    with serving(tmp_path, size="2m", hidden=(full,), NBFLOW_CACHE=str(full)) as box:
         executor = RemoteExecutor(Apart(box.url))
         with contextlib.closing(executor):
             tasks = Tasks(executor, tmp_path)
@@ -214,7 +191,9 @@ def test_a_task_that_waits_for_a_gpu_says_so_and_can_be_cancelled(
     assert ended.result.failure.kind == "cancelled"
     first[1].cancel(0.0)
     assert tasks.finish(*first).failure.kind == "cancelled"
-    assert tasks.run("import os\ng = os.environ['CUDA_VISIBLE_DEVICES']", options=StepOptions(gpu=2.0)).value("g") == "0,1"
+    assert (
+        tasks.run("import os\ng = os.environ['CUDA_VISIBLE_DEVICES']", options=StepOptions(gpu=2.0)).value("g") == "0,1"
+    )
 
 
 # ---------------------------------------------------------------- ends
@@ -240,28 +219,19 @@ def test_a_worker_that_is_killed_takes_its_task_with_it(box: SshServer, tasks: T
     assert tasks.run("x = 1").value("x") == 1
 
 
-def cut(executor: RemoteExecutor) -> None:
-    """End the connection that everything shares, as a network does that goes away."""
-    connection = executor.engine.connection  # type: ignore[attr-defined]
-    said = subprocess.run(connection.command("", "-O", "check"), capture_output=True, text=True, check=True).stderr
-    match = re.search(r"pid=(\d+)", said)
-    assert match is not None
-    os.kill(int(match.group(1)), signal.SIGKILL)
-
-
 WAITS = (
     "import pathlib, time\nwith open('begun', 'a') as file:\n    file.write('x')\nprint('one')\n"
     "while not pathlib.Path('go').exists():\n    time.sleep(0.05)\nprint('two')\nx = list(range(100_000))"
 )
 
 
-def test_a_cut_connection_loses_nothing(tasks: Tasks) -> None:
+def test_a_cut_connection_loses_nothing(box: SshServer, tasks: Tasks) -> None:
     spec, handle = tasks.submit(WAITS)
     events = []
     for event in handle.events():
         events.append(event)
         if isinstance(event, Output) and "one" in event.output["text"]:
-            cut(tasks.executor)  # type: ignore[arg-type]
+            box.cut(tasks.executor.engine.connection)  # type: ignore[attr-defined]
             (tasks.folder / "go").touch()
     done = type(tasks.run("y = 1"))(spec, events, 0.0)
     assert done.live() == "one\ntwo\n"
@@ -274,7 +244,7 @@ def test_a_box_that_is_away_for_a_while_goes_on_meanwhile(tmp_path: Path, monkey
     monkeypatch.setattr(handles, "PATIENCE", 1.0)
     folder = tmp_path / "box"
     folder.mkdir()
-    with server(folder) as box:
+    with serving(folder) as box:
         executor = RemoteExecutor(Apart(box.url))
         with contextlib.closing(executor):
             tasks = Tasks(executor, tmp_path)
@@ -283,7 +253,7 @@ def test_a_box_that_is_away_for_a_while_goes_on_meanwhile(tmp_path: Path, monkey
             started = next(events)
             assert isinstance(started, Started)
             box.leave()
-            cut(executor)
+            box.cut(executor.engine.connection)
             second = tasks.submit("y = 5")
             waiting = second[1].events()
             held = next(waiting)
@@ -352,101 +322,3 @@ def test_a_worker_answers_for_a_datastore_that_it_does_not_see(carrying: RemoteE
     assert facts.modules["numpy"]
     assert facts.modules["no_such_thing"] is None
     assert store.list("probes") == []
-
-
-@hiding
-def test_a_whole_flow_on_a_box_that_sees_nothing_of_this_machine(tmp_path: Path) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir()
-    there.mkdir()
-    with server(there, hidden=(here,)) as box:
-        notebook = NotebookFile(here / "flow.ipynb", {
-            "a": "%%params\nfactor = 3",
-            "b": "%%step load --on local\nimport os\nblock = os.urandom(4_000_000)\nwhere = os.getcwd()",
-            "c": "%%step work --foreach n in range(40)\nsize = len(block) + n * factor\nprint('item', n)",
-            "d": "%%step pick --join work\ntotal = sum(each.size for each in inputs)\nseen = os.listdir(where)",
-        })  # fmt: skip
-        sent: list[int] = []
-        send = Channel.send
-
-        def counting(self: Channel, request: Request) -> None:
-            sent.extend([len(request.data)] if isinstance(request, SegmentPart) else [])
-            send(self, request)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Channel, "send", counting)
-            run = nbflow.run(notebook.path, on=box.url)
-        assert run.status == "done", run.error
-        assert run.data.total == 40 * 4_000_000 + 3 * sum(range(40))
-        assert run.data.seen == []  # it did run elsewhere
-        assert 4_000_000 <= sum(sent) < 4_001_000  # for forty tasks once
-        assert run["work"][7].stdout == "item 7\n"
-        again = nbflow.run(notebook.path, on=box.url)
-        assert {task.state for step in again.steps() for task in step.tasks} == {"reused"}
-
-
-@hiding
-def test_a_step_that_asks_about_runs_which_nobody_there_can_see_fails(tmp_path: Path) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir()
-    there.mkdir()
-    with server(there, hidden=(here,)) as box:
-        notebook = NotebookFile(here / "flow.ipynb", {
-            "a": "%%step a\nfrom nbflow import Flow\nfrom nbflow.errors import NotFoundError\n"
-                 "try:\n    before = Flow('flow').latest_run\nexcept NotFoundError:\n    before = None",
-        })  # fmt: skip
-        run = nbflow.run(notebook.path, on=box.url)
-        assert run.status == "failed"
-        assert "asked about runs of flow, which ssh://box cannot see" in str(run.error)
-
-
-@hiding
-def test_a_sweep_through_a_cut_connection_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
-    here, there = tmp_path / "here", tmp_path / "there"
-    here.mkdir()
-    there.mkdir()
-    marks = tmp_path / "marks"
-    marks.mkdir()
-    with server(there, hidden=(here,)) as box:
-        notebook = NotebookFile(here / "flow.ipynb", {
-            "a": f"%%step work --foreach n in range(40)\nimport os, uuid, numpy as np\n"
-                 f"open(f'{marks}/{{n}}-{{uuid.uuid4()}}', 'w').close()\nvalues = np.full(200_000, n) + np.arange(200_000)\n"
-                 f"print('item', n)",
-            "b": "%%step close --join work\ntotal = sum(int(each.values[0]) for each in inputs)",
-        })  # fmt: skip
-        executor = ssh_executor(box.url)
-        cutting = threading.Thread(
-            target=lambda: (eventually(lambda: len([*marks.iterdir()]) >= 10), cut(executor)), daemon=True
-        )
-        cutting.start()
-        run = nbflow.run(notebook.path, on=box.url)
-        cutting.join(60)
-        executor.close()
-    assert run.status == "done", run.error
-    assert run.data.total == sum(range(40))
-    assert [task.stdout for task in run["work"].tasks] == [f"item {n}\n" for n in range(40)]
-    assert sorted(int(path.name.partition("-")[0]) for path in marks.iterdir()) == [*range(40)]
-
-
-def test_the_quickstart_with_every_step_on_the_box(box: SshServer, tmp_path: Path) -> None:
-    quickstart = Path(__file__).resolve().parents[2] / "examples" / "quickstart.ipynb"
-    here, there = (Path(shutil.copy(quickstart, _made(tmp_path / name))) for name in ("here", "there"))
-    local, remote = nbflow.run(here), nbflow.run(there, on=box.url)
-    assert (local.status, remote.status) == ("done", "done")
-    for step in local.steps():
-        for mine, other in zip(step.tasks, remote[step.name].tasks, strict=True):
-            assert mine.stdout == other.stdout
-            assert contents(mine) == contents(other)
-
-
-def contents(task: nbflow.Task) -> dict[str, str]:
-    """What a task has left; of figures their types, since ids differ with each drawing."""
-    return {
-        name: each.type if each.type.startswith("matplotlib") else each.content_id
-        for name, each in task.artifacts.items()
-    }
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder

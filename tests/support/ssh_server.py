@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pytest
+
+from nbflow.executors.ssh.connection import Connection
+from tests.support.servers import free_port
 from tests.support.waiting import eventually
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
@@ -92,11 +97,21 @@ class SshServer:
         def answers() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, (self.folder / "sshd.log").read_text()[-2000:]
-            return subprocess.run(
-                ["ssh", "-F", str(self.config), "box", "true"], capture_output=True, check=False
-            ).returncode == 0
+            return (
+                subprocess.run(
+                    ["ssh", "-F", str(self.config), "box", "true"], capture_output=True, check=False
+                ).returncode
+                == 0
+            )
 
         eventually(answers, 30)
+
+    def cut(self, connection: Connection) -> None:
+        """End the connection that everything shares, as a network does that goes away."""
+        command = connection.command("", "-O", "check")
+        match = re.search(r"pid=(\d+)", subprocess.run(command, capture_output=True, text=True, check=True).stderr)
+        assert match is not None
+        os.kill(int(match.group(1)), signal.SIGKILL)
 
     def leave(self) -> None:
         """End it; sessions and workers go on."""
@@ -121,7 +136,28 @@ class SshServer:
         return pids
 
 
-def can_hide() -> bool:
-    """Whether this user may give a process mounts of its own."""
+def _can_hide() -> bool:
+    """Return whether this user may give a process mounts of its own."""
     command = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /mnt"]
-    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    return (
+        shutil.which("unshare") is not None
+        and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    )
+
+
+hiding = pytest.mark.skipif(not _can_hide(), reason="needs the right to mount, as root in a container has it")
+
+
+@contextlib.contextmanager
+def serving(folder: Path, hidden: tuple[Path, ...] = (), size: str = "64m", **variables: str) -> Iterator[SshServer]:
+    """A box for as long as the block lasts, under the name that its configuration gives it."""
+    server = SshServer(folder, free_port(), hidden, size, **variables)
+    server.make()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environ.items():
+            patch.setenv(name, value)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()

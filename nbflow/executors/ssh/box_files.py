@@ -39,7 +39,7 @@ class WorkerOrderFile(msgspec.Struct, frozen=True):
 
 
 class WorkerEnd(msgspec.Struct, frozen=True):
-    """How a worker's errand ended, "" without trouble."""
+    """How a worker's order ended, "" without trouble."""
 
     trouble: str = ""
 

@@ -48,7 +48,7 @@ def main(folder: str, token: str, first: str) -> None:
             executor.prepare()
         worker: str | None = first or _next(box, token, stop)
         while worker:
-            _Errand(box.order(worker), GpuShares(box.gpus, devices), stop).run(executor)
+            _OrderRun(box.order(worker), GpuShares(box.gpus, devices), stop).run(executor)
             worker = _next(box, token, stop)
     finally:
         executor.close()
@@ -79,7 +79,7 @@ def _next(box: BoxFiles, token: str, stop: threading.Event) -> str | None:
         os.close(opened)
 
 
-class _Errand:
+class _OrderRun:
     """One order on its way through this worker."""
 
     def __init__(self, files: OrderFiles, gpus: GpuShares, stop: threading.Event) -> None:

@@ -25,7 +25,7 @@ import msgspec
 from nbflow.errors import ExecutorError, PlanError
 from nbflow.executors import wire
 from nbflow.executors.ssh import messages
-from nbflow.executors.ssh.messages import BoxFacts, Piece, Reply, Request, SegmentPart
+from nbflow.executors.ssh.messages import BoxFacts, EventBytes, Reply, Request, SegmentPart
 from nbflow.store.location import cache_folder
 
 COMMAND = "NBFLOW_SSH"
@@ -297,7 +297,7 @@ class Channel:
         self.close()
         return self.process.returncode % 256, said
 
-    def listen(self, take: Callable[[BoxFacts | Piece | SegmentPart], None], ended: Callable[[], None]) -> None:
+    def listen(self, take: Callable[[BoxFacts | EventBytes | SegmentPart], None], ended: Callable[[], None]) -> None:
         """Take what the desk says, from now on and until the connection ends; answers go to whoever waits for them."""
 
         def read() -> None:
@@ -307,7 +307,7 @@ class Channel:
         self._reader = threading.Thread(target=read, name="nbflow ssh", daemon=True)
         self._reader.start()
 
-    def _read(self, take: Callable[[BoxFacts | Piece | SegmentPart], None]) -> None:
+    def _read(self, take: Callable[[BoxFacts | EventBytes | SegmentPart], None]) -> None:
         assembler = wire.Assembler()
         data = self._rest
         try:

@@ -31,8 +31,8 @@ from nbflow.executors.ssh.messages import (
     BeginWorker,
     BoxFacts,
     BoxState,
+    EventBytes,
     FollowWorker,
-    Piece,
     Reply,
     Request,
     SegmentPart,
@@ -83,7 +83,12 @@ class Desk:
         except OSError as error:
             raise SystemExit(f"{self._box.folder}: {error}") from error
         self._out.send(
-            BoxFacts(worker=probe.own_facts(Question()), cores=limits.cores(), gpus=len(limits.gpus()), memory=limits.memory())
+            BoxFacts(
+                worker=probe.own_facts(Question()),
+                cores=limits.cores(),
+                gpus=len(limits.gpus()),
+                memory=limits.memory(),
+            )
         )
         threading.Thread(target=self._pass_on, name="nbflow desk", daemon=True).start()
         assembler = wire.Assembler()
@@ -305,7 +310,7 @@ class Desk:
         with files.events.open("rb") as events:
             events.seek(offset)
             data = events.read(messages.PART)
-        self._out.send(Piece(worker, offset, data))
+        self._out.send(EventBytes(worker, offset, data))
         with self._lock:
             if self._followed.get(worker) == offset:
                 self._followed[worker] = offset + len(data)

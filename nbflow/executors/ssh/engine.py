@@ -33,8 +33,8 @@ from nbflow.executors.ssh.messages import (
     BeginWorker,
     BoxFacts,
     BoxState,
+    EventBytes,
     FollowWorker,
-    Piece,
     SegmentPart,
     StopWorker,
 )
@@ -66,7 +66,7 @@ class SshEngine:
         self._facts: BoxFacts | None = None
         self._channel: Channel | None = None
         self._trouble = ""  # why there is no connection at the moment
-        self._errands: dict[str, _Errand] = {}
+        self._dispatches: dict[str, _Dispatch] = {}
         self._reach: dict[str, bool] = {}  # datastores -> whether the box reaches them by the same path
         self._there: set[str] = set()  # segments that the box is known to have
         self._expected: dict[str, Store] = {}  # segments on their way here -> where they belong
@@ -90,9 +90,9 @@ class SshEngine:
     def _is_open(self) -> bool:
         return self._channel is not None and self._channel.is_open
 
-    def _running(self) -> list[_Errand]:
+    def _running(self) -> list[_Dispatch]:
         with self._lock:
-            return [errand for errand in self._errands.values() if not errand.is_over]
+            return [dispatch for dispatch in self._dispatches.values() if not dispatch.is_over]
 
     def _connect(self) -> Channel:
         """Return an open channel; the one that there is, or a new one."""
@@ -116,9 +116,9 @@ class SshEngine:
             self._trouble = ""
             self._there.clear()  # its cache may have been emptied meanwhile
             with self._lock:
-                for errand in self._errands.values():
-                    if errand.is_sent and not errand.is_over:
-                        channel.send(FollowWorker(errand.worker, errand.offset))
+                for dispatch in self._dispatches.values():
+                    if dispatch.is_sent and not dispatch.is_over:
+                        channel.send(FollowWorker(dispatch.worker, dispatch.offset))
             return channel
 
     def _listen(self, channel: Channel) -> BoxFacts | None:
@@ -127,12 +127,12 @@ class SshEngine:
         facts: list[BoxFacts] = []
         segments = messages.SegmentAssembler()
 
-        def take(report: BoxFacts | Piece | SegmentPart) -> None:
+        def take(report: BoxFacts | EventBytes | SegmentPart) -> None:
             match report:
                 case BoxFacts():
                     facts.append(report)
                     ready.set()
-                case Piece():
+                case EventBytes():
                     self._take(report)
                 case SegmentPart():
                     self._keep(segments, report)
@@ -156,33 +156,33 @@ class SshEngine:
 
     def start(self, order: WorkerOrder, live: Callable[[bytes], None]) -> str:
         """Have a worker started; return its id at once: what it needs is sent meanwhile."""
-        errand = _Errand(secrets.token_hex(8), order, live)
+        dispatch = _Dispatch(secrets.token_hex(8), order, live)
         with self._lock:
-            self._errands[errand.worker] = errand
+            self._dispatches[dispatch.worker] = dispatch
             if self._courier is None:
                 self._courier = threading.Thread(target=self._carry, name="nbflow ssh courier", daemon=True)
                 self._courier.start()
         self._wake.set()
-        return errand.worker
+        return dispatch.worker
 
     def look(self, ids: Sequence[str]) -> Mapping[str, WorkerState]:
         """Return how workers stand."""
         states: dict[str, WorkerState] = {}
-        asked: list[_Errand] = []
+        asked: list[_Dispatch] = []
         with self._lock:
             for worker in ids:
-                errand = self._errands.get(worker)
-                if errand is None:
+                dispatch = self._dispatches.get(worker)
+                if dispatch is None:
                     states[worker] = WorkerState(state="lost", message="this process did not start it")
-                elif errand.state is not None:
-                    states[worker] = errand.state
-                elif not errand.is_sent:
-                    states[worker] = WorkerState(state="waiting", message=self._trouble or errand.progress)
+                elif dispatch.state is not None:
+                    states[worker] = dispatch.state
+                elif not dispatch.is_sent:
+                    states[worker] = WorkerState(state="waiting", message=self._trouble or dispatch.progress)
                 else:
-                    asked.append(errand)
+                    asked.append(dispatch)
         if asked:
             channel = self._channel
-            workers = tuple(errand.worker for errand in asked)
+            workers = tuple(dispatch.worker for dispatch in asked)
             try:
                 if channel is None:
                     raise cut()
@@ -191,32 +191,32 @@ class SshEngine:
                 if states:  # what is known of those that have not been sent does not wait for the others
                     return states
                 raise
-            states |= {errand.worker: self._seen(errand, answers[errand.worker]) for errand in asked}
+            states |= {dispatch.worker: self._seen(dispatch, answers[dispatch.worker]) for dispatch in asked}
         return states
 
-    def _seen(self, errand: _Errand, answer: BoxState) -> WorkerState:
+    def _seen(self, dispatch: _Dispatch, answer: BoxState) -> WorkerState:
         """Return how a worker stands here: it has ended once all that it said has come."""
         place = self._facts.worker.host if self._facts is not None else ""
         state = msgspec.structs.replace(answer.state, where=place)
         if state.state in {"waiting", "running"}:
             if answer.is_alive:
-                errand.live(b"")
+                dispatch.live(b"")
             return state
-        if errand.offset < answer.size or errand.is_delivering:
+        if dispatch.offset < answer.size or dispatch.is_delivering:
             return WorkerState(state="running", where=place)
-        errand.state = state
+        dispatch.state = state
         return state
 
     def cancel(self, worker: str, *, hard: bool) -> None:
         """Ask a worker to end its task, or kill it."""
         with self._lock:
-            errand = self._errands.get(worker)
-            if errand is None or errand.is_over:
+            dispatch = self._dispatches.get(worker)
+            if dispatch is None or dispatch.is_over:
                 return
-            if not errand.is_sent:
-                errand.state = WorkerState(state="cancelled", message="cancelled before it was sent")
+            if not dispatch.is_sent:
+                dispatch.state = WorkerState(state="cancelled", message="cancelled before it was sent")
                 return
-        mark = errand.carried.files.cancel_mark() if errand.carried is not None else None
+        mark = dispatch.carried.files.cancel_mark() if dispatch.carried is not None else None
         grace = attempt_files.GRACE if mark is None else mark.grace
         channel = self._channel
         if channel is not None:
@@ -246,9 +246,9 @@ class SshEngine:
             try:
                 channel = self._connect()
                 tries = 0
-                for errand in running:
-                    if not errand.is_sent and not errand.is_over:
-                        self._send(channel, errand)
+                for dispatch in running:
+                    if not dispatch.is_sent and not dispatch.is_over:
+                        self._send(channel, dispatch)
             except ExecutorError as error:
                 self._trouble = error.message
                 self._closed.wait(PAUSES[min(tries, len(PAUSES) - 1)])
@@ -257,34 +257,34 @@ class SshEngine:
             self._wake.wait(5.0)
             self._wake.clear()
 
-    def _send(self, channel: Channel, errand: _Errand) -> None:
+    def _send(self, channel: Channel, dispatch: _Dispatch) -> None:
         """Send one order with what it needs; ConnectionCut when that is to be tried again."""
-        order = errand.order
+        order = dispatch.order
         try:
             root, kind, rest = _split(order.spec)
             sent: list[str] = []
             if self._reaches(channel, root):
-                errand.progress = "is being started"
-                begin = BeginWorker(0, errand.worker, order.spec, gpu=order.gpu)
+                dispatch.progress = "is being started"
+                begin = BeginWorker(0, dispatch.worker, order.spec, gpu=order.gpu)
             elif kind == "probes":
-                self._answer_question(channel, errand, root, rest)
+                self._answer_question(channel, dispatch, root, rest)
                 return
             else:
-                errand.carried = carried = errand.carried or CarriedAttempt(order.spec)
-                sent = self._send_segments(channel, errand, carried)
+                dispatch.carried = carried = dispatch.carried or CarriedAttempt(order.spec)
+                sent = self._send_segments(channel, dispatch, carried)
                 begin = BeginWorker(
-                    0, errand.worker, carried.path, origin_of(carried.store), carried.packed_files(), order.gpu
+                    0, dispatch.worker, carried.path, origin_of(carried.store), carried.packed_files(), order.gpu
                 )
             channel.ask(lambda number: msgspec.structs.replace(begin, number=number), type(None))
             self._there.update(sent)
-            channel.send(FollowWorker(errand.worker, errand.offset))
+            channel.send(FollowWorker(dispatch.worker, dispatch.offset))
         except ConnectionCut:
             raise
         except NbflowError as error:
-            errand.state = WorkerState(
+            dispatch.state = WorkerState(
                 state="refused", message=f"{error.message}{f'; {error.fix}' if error.fix else ''}"
             )
-        errand.is_sent = True
+        dispatch.is_sent = True
 
     def _reaches(self, channel: Channel, root: str) -> bool:
         """Return whether the box sees the same datastore under this URL: a folder is tried with a file of ours."""
@@ -301,24 +301,24 @@ class SshEngine:
             self._reach[root] = found == word
         return self._reach[root]
 
-    def _answer_question(self, channel: Channel, errand: _Errand, root: str, rest: str) -> None:
+    def _answer_question(self, channel: Channel, dispatch: _Dispatch, root: str, rest: str) -> None:
         """Answer a question into a datastore that the box does not reach: by what its desk says of itself."""
         store = open_store(root)
         folder = f"probes/{rest.rpartition('/')[0]}"
         question = probe.question_of(store, folder)
         facts = channel.ask(lambda number: AskFacts(number, question), probe.WorkerFacts)
         probe.put_answer(store, folder, facts)
-        errand.state = WorkerState(state="done")
-        errand.is_sent = True
+        dispatch.state = WorkerState(state="done")
+        dispatch.is_sent = True
 
-    def _send_segments(self, channel: Channel, errand: _Errand, carried: CarriedAttempt) -> list[str]:
+    def _send_segments(self, channel: Channel, dispatch: _Dispatch, carried: CarriedAttempt) -> list[str]:
         """Send the segments that the box has not; return those that it was asked about, which it has then."""
         unknown = tuple(each for each in carried.segments() if each.hash not in self._there)
         lacking = set(channel.ask(lambda number: AskLacking(number, unknown), list[str])) if unknown else set()
         wanted = [each for each in unknown if each.hash in lacking]
         total, done = sum(each.length for each in wanted), 0
         for segment in wanted:
-            errand.progress = f"its inputs are being sent: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB"
+            dispatch.progress = f"its inputs are being sent: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB"
             data = carried.bytes_of(segment)
             if data is not None:
                 for part in messages.parts_of(segment, data):
@@ -328,48 +328,48 @@ class SshEngine:
 
     # ------------------------------------------------------------ what comes from there
 
-    def _take(self, piece: Piece) -> None:
+    def _take(self, piece: EventBytes) -> None:
         """Take the next bytes of what a worker has written."""
         with self._lock:
-            errand = self._errands.get(piece.worker)
-            if errand is None or piece.offset > errand.offset:
+            dispatch = self._dispatches.get(piece.worker)
+            if dispatch is None or piece.offset > dispatch.offset:
                 return
-            data = piece.data[errand.offset - piece.offset :]
-            errand.offset += len(data)
-        if errand.carried is None:
-            _give(errand, data)
+            data = piece.data[dispatch.offset - piece.offset :]
+            dispatch.offset += len(data)
+        if dispatch.carried is None:
+            _give(dispatch, data)
             return
-        for body in errand.assembler.feed(data):
-            self._bring(errand, errand.carried, attempt_files.parse_live(body))
+        for body in dispatch.assembler.feed(data):
+            self._bring(dispatch, dispatch.carried, attempt_files.parse_live(body))
 
-    def _bring(self, errand: _Errand, carried: CarriedAttempt, event: LiveEvent) -> None:
+    def _bring(self, dispatch: _Dispatch, carried: CarriedAttempt, event: LiveEvent) -> None:
         """Pass on an event of an attempt whose datastore is here, once what it tells of is here, too."""
         with contextlib.suppress(NbflowError):  # the disk here is full: its result will say so
             carried.note(event)
         if not isinstance(event.event, Ended):
-            errand.live(wire.frame(event))
+            dispatch.live(wire.frame(event))
             return
         result = carried.judged(event.event.result, self.place)
-        errand.is_delivering = True
-        self._carriers.run(lambda: self._deliver(errand, carried, event, result))
+        dispatch.is_delivering = True
+        self._carriers.run(lambda: self._deliver(dispatch, carried, event, result))
 
-    def _deliver(self, errand: _Errand, carried: CarriedAttempt, event: LiveEvent, result: TaskResult) -> None:
+    def _deliver(self, dispatch: _Dispatch, carried: CarriedAttempt, event: LiveEvent, result: TaskResult) -> None:
         """Fetch what a result is made of, through as many connections as it takes, and pass it on."""
         while not self._closed.is_set():
             try:
                 missing = carried.missing(result)
                 if missing:
                     self._fetch(carried.store, missing)
-                errand.live(wire.frame(msgspec.structs.replace(event, event=Ended(result=result))))
+                dispatch.live(wire.frame(msgspec.structs.replace(event, event=Ended(result=result))))
                 break
             except ConnectionCut:
                 self._wake.set()
                 self._closed.wait(1.0)
             except NbflowError as error:
                 failed = carried.unpublished(result, error)
-                errand.live(wire.frame(msgspec.structs.replace(event, event=Ended(result=failed))))
+                dispatch.live(wire.frame(msgspec.structs.replace(event, event=Ended(result=failed))))
                 break
-        errand.is_delivering = False
+        dispatch.is_delivering = False
 
     def _fetch(self, store: Store, segments: Sequence[Segment]) -> None:
         """Return once segments are in the datastore here; raise what keeps them out."""
@@ -397,7 +397,7 @@ class SshEngine:
                 self._unkept = error
 
 
-class _Errand:
+class _Dispatch:
     """A worker that is wanted, on its way there and back."""
 
     def __init__(self, worker: str, order: WorkerOrder, live: Callable[[bytes], None]) -> None:
@@ -417,10 +417,10 @@ class _Errand:
         return self.state is not None
 
 
-def _give(errand: _Errand, data: bytes) -> None:
+def _give(dispatch: _Dispatch, data: bytes) -> None:
     """Pass on what comes live; what the datastore does not take is read there later."""
     with contextlib.suppress(NbflowError):
-        errand.live(data)
+        dispatch.live(data)
 
 
 def _split(url: str) -> tuple[str, str, str]:

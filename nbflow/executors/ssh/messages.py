@@ -41,7 +41,7 @@ class Reply(Message, frozen=True, tag="reply"):
     fix: str | None = None
 
 
-class Piece(Message, frozen=True, tag="piece"):
+class EventBytes(Message, frozen=True, tag="piece"):
     """Desk → driver: the next bytes of what a worker writes for whoever follows it."""
 
     worker: str
@@ -132,7 +132,7 @@ class BoxState(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 Request = AskLacking | AskFetch | AskFile | AskFacts | BeginWorker | FollowWorker | AskState | StopWorker | SegmentPart
-Report = BoxFacts | Reply | Piece | SegmentPart
+Report = BoxFacts | Reply | EventBytes | SegmentPart
 
 _T = TypeVar("_T")
 

@@ -1,0 +1,154 @@
+"""Whole notebooks whose steps run on a box behind a real sshd: the same as top to bottom."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import nbflow
+from nbflow.executors.ssh.connection import Channel, Connection, parse_address
+from nbflow.executors.ssh.messages import Request, SegmentPart
+from nbflow.runs import launch
+from nbflow.runs.run_options import RunOptions
+from tests.support.kernel import NotebookFile
+from tests.support.ssh_server import SshServer, hiding, is_installed, serving
+from tests.support.waiting import eventually
+from tests.whole.lane_notebooks import NOTEBOOKS
+from tests.whole.test_lanes import plainly, shown
+
+pytestmark = [
+    pytest.mark.remote,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(not is_installed(), reason="needs OpenSSH's server and client: make remote"),
+]
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
+    with serving(tmp_path_factory.mktemp("box"), NBFLOW_GPUS="1", PYTHONHASHSEED="0") as box:
+        yield box
+
+
+@pytest.fixture(scope="module")
+def executors(box: SshServer) -> Iterator[launch.Executors]:
+    with launch.Executors(box.url) as executors:
+        yield executors
+
+
+def run(path: Path, executors: launch.Executors, **options: object) -> nbflow.Run:
+    """Run a notebook with an executor that is connected already."""
+    runner = launch.begin(launch.load_flow(path), RunOptions(on=executors.on, **options), executors)  # type: ignore[arg-type]
+    runner.run()
+    return nbflow.Run(f"{runner.place.flow}/{runner.place.run}", store=str(path.parent / ".nbflow"))
+
+
+def test_the_quickstart_with_every_step_elsewhere(executors: launch.Executors, tmp_path: Path) -> None:
+    path, params = tmp_path / "quickstart.ipynb", {"trees": 20}
+    path.write_bytes((EXAMPLES / "quickstart.ipynb").read_bytes())
+    first = run(path, executors, params=params)
+    assert first.status == "done", first.error
+    right = nbflow.reference.run(str(path), params)
+    assert first.data.scores.equals(right["scores"])
+    assert first["load"].task.stdout.startswith("569 biopsies")
+    assert "image/png" in next(each["data"] for each in first["curves"].task.outputs if "data" in each)
+    again = run(path, executors, params=params)
+    assert {step.state for step in again.steps()} == {"reused"}
+
+
+LANES = [*NOTEBOOKS][::4]
+"""A fourth of the notebooks that hold the local lanes to one another: what differs here is the way, not the lane."""
+
+
+@pytest.mark.parametrize("name", LANES)
+def test_every_cell_shows_there_what_it_shows_here(name: str, executors: launch.Executors, tmp_path: Path) -> None:
+    lanes = NOTEBOOKS[name]
+    for file, text in lanes.files.items():
+        (tmp_path / file).write_text(text)
+    NotebookFile(tmp_path / "flow.ipynb", {"ext": "%load_ext nbflow", **lanes.cells})
+    done = run(tmp_path / "flow.ipynb", executors)
+    assert done.status == "done", done.error
+    right = plainly(name)
+    steps = [cell for cell, source in lanes.cells.items() if source.startswith("%%step")]
+    assert {step: shown(done[step].task.outputs) for step in steps} == {step: right.get(step, ("",)) for step in steps}
+
+
+@hiding
+def test_a_whole_flow_on_a_box_that_sees_nothing_of_this_machine(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    with serving(there, hidden=(here,)) as box:
+        notebook = NotebookFile(here / "flow.ipynb", {
+            "a": "%%params\nfactor = 3",
+            "b": "%%step load --on local\nimport os\nblock = os.urandom(4_000_000)\nwhere = os.getcwd()",
+            "c": "%%step work --foreach n in range(40)\nsize = len(block) + n * factor\nprint('item', n)",
+            "d": "%%step pick --join work\ntotal = sum(each.size for each in inputs)\nseen = os.listdir(where)",
+        })  # fmt: skip
+        sent: list[int] = []
+        send = Channel.send
+
+        def counting(self: Channel, request: Request) -> None:
+            sent.extend([len(request.data)] if isinstance(request, SegmentPart) else [])
+            send(self, request)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Channel, "send", counting)
+            run = nbflow.run(notebook.path, on=box.url)
+        assert run.status == "done", run.error
+        assert run.data.total == 40 * 4_000_000 + 3 * sum(range(40))
+        assert run.data.seen == []  # it did run elsewhere
+        assert 4_000_000 <= sum(sent) < 4_001_000  # for forty tasks once
+        assert run["work"][7].stdout == "item 7\n"
+        again = nbflow.run(notebook.path, on=box.url)
+        assert (again["load"].state, again["work"].state) == ("reused", "reused")
+
+
+@hiding
+def test_a_step_that_asks_about_runs_which_nobody_there_can_see_fails(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    with serving(there, hidden=(here,)) as box:
+        notebook = NotebookFile(here / "flow.ipynb", {
+            "a": "%%step a\nfrom nbflow import Flow\nfrom nbflow.errors import NotFoundError\n"
+                 "try:\n    before = Flow('flow').latest_run\nexcept NotFoundError:\n    before = None",
+        })  # fmt: skip
+        run = nbflow.run(notebook.path, on=box.url)
+        assert run.status == "failed"
+        assert "asked about runs of flow, which ssh://box cannot see" in str(run.error)
+
+
+@hiding
+def test_a_sweep_through_a_cut_connection_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    with serving(there, hidden=(here,)) as box:
+        notebook = NotebookFile(here / "flow.ipynb", {
+            "a": f"%%step work --foreach n in range(40)\nimport os, uuid, numpy as np\n"
+                 f"open(f'{marks}/{{n}}-{{uuid.uuid4()}}', 'w').close()\n"
+                 "values = np.full(200_000, n) + np.arange(200_000)\n"
+                 f"print('item', n)",
+            "b": "%%step close --join work\ntotal = sum(int(each.values[0]) for each in inputs)",
+        })  # fmt: skip
+        connection = Connection(parse_address(box.url))
+
+        def cut_in_the_middle() -> None:
+            eventually(lambda: len([*marks.iterdir()]) >= 10)
+            box.cut(connection)
+
+        cutting = threading.Thread(target=cut_in_the_middle, daemon=True)
+        cutting.start()
+        run = nbflow.run(notebook.path, on=box.url)
+        cutting.join(60)
+    assert run.status == "done", run.error
+    assert run.data.total == sum(range(40))
+    assert [task.stdout for task in run["work"].tasks] == [f"item {n}\n" for n in range(40)]
+    assert sorted(int(path.name.partition("-")[0]) for path in marks.iterdir()) == [*range(40)]
