@@ -102,6 +102,10 @@ class Piece(msgspec.Struct, frozen=True):
     registers: bool = False  # a definition that a library gets hold of: replayed whether or not it is used
 
 
+def _never(_: str) -> bool:
+    return False
+
+
 class Surroundings(msgspec.Struct, frozen=True):
     """What stands above a cell: imports by name, whether a name is a definition there; and what the notebook binds."""
 
@@ -109,6 +113,8 @@ class Surroundings(msgspec.Struct, frozen=True):
     is_definition: Callable[[str], bool]
     variables: frozenset[str] = frozenset()  # names that some function of the notebook binds anew
     generators: frozenset[str] = frozenset()  # names that hold generators of random numbers
+    is_data: Callable[[str], bool] = _never  # whether a name is data there
+    acts: Callable[[str], bool] = _never  # whether a function there writes names when it is called
     replays_settings: bool = False  # what is set in the process counts as set-up, for who cannot carry it
 
 
@@ -118,8 +124,15 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
     generators = around.generators
     local: dict[str, bool] = {}  # bound above in this cell -> whether as a definition
 
+    acting = set[str]()  # functions of this cell whose bodies write names
+
     def defined(name: str) -> bool:
         return local.get(name, False) if name in local else name in origins or around.is_definition(name)
+
+    def acts(name: str) -> bool:
+        if name in local:
+            return not local[name] or name in acting
+        return name not in origins and (around.is_data(name) or around.acts(name))
 
     pieces = []
     for statement in analysis.statements:
@@ -131,6 +144,11 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
             piece_kind = _classify(kind, statement, tree, origins, defined)
         if piece_kind == "definition" and statement.kind == "assign" and statement.writes & around.variables:
             piece_kind = "data"
+        handed = frozenset(filter(acts, _decorators(tree)))
+        if handed:
+            piece_kind = "data"
+        if statement.kind == "def" and statement.deferred_writes:
+            acting.update(statement.writes)
         origins.update(statement.imports)
         inside = changed_by_class(tree) if piece_kind == "definition" else frozenset[str]()
         for name in (
@@ -147,9 +165,9 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
             piece = msgspec.structs.replace(piece, writes=frozenset({PROCESS}), changes=frozenset())
         generators = (generators - piece.writes) | made_generators(tree, origins)
         now, late = generator_uses(tree, generators)
-        pieces.append(msgspec.structs.replace(
-            piece, possible=piece.possible | now & piece.reads, free_writes=piece.free_writes | late & piece.free
-        ))  # fmt: skip
+        possible = piece.possible | now & piece.reads | handed
+        free_writes = piece.free_writes | late & piece.free
+        pieces.append(msgspec.structs.replace(piece, possible=possible, free_writes=free_writes))
     return _settle(pieces)
 
 
@@ -244,6 +262,13 @@ def _piece(kind: PieceKind, statement: Statement, tree: ast.stmt | None, origins
         files=file_uses(statement.source, tree, origins),
         registers=tree is not None and _registers(tree, origins),
     )
+
+
+def _decorators(tree: ast.stmt | None) -> Iterator[str]:
+    """Yield the names on which the decorators of a function are called: `app` of `@app.route("/")`."""
+    if isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef):
+        for decorator in tree.decorator_list:
+            yield dotted(decorator.func if isinstance(decorator, ast.Call) else decorator).partition(".")[0]
 
 
 def _registers(tree: ast.stmt, origins: Mapping[str, str]) -> bool:

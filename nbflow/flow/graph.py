@@ -166,6 +166,8 @@ class _Builder:
             lambda name: bool(self._definitions_of(name)),
             self.variables,
             self.generators,
+            lambda name: bool(self.writers.get(name)) and not self._definitions_of(name),
+            lambda name: any(self.definitions[order].free_writes for order in self._definitions_of(name)),
             self.replays_settings,
         )
         if cell.kind == "setup":

@@ -110,3 +110,38 @@ def test_what_is_set_in_one_process_alone_is_said(statement: str, below: str, sa
     findings = [finding for finding in flow.findings if finding.code == "set-once"]
     assert [(f.step, f.cell, f.line) for f in findings] == ([("a", "c1", 3)] if said else [])
     assert all(statement in f.message and "%%setup" in (f.fix or "") for f in findings)
+
+
+HANDED = {
+    "a method of an object": ("app = App()", "@app.route('/a')\ndef a(): return 1", "app"),
+    "an object": ("hooks = Hooks()", "@hooks\ndef a(): return 1", "hooks"),
+    "a function that counts": (
+        "count = 0\ndef deco(fn):\n    global count\n    count += 1\n    return fn",
+        "@deco\ndef a(): return 1",
+        "count",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", HANDED)
+def test_a_function_that_is_handed_to_an_object_is_made_once(how: str) -> None:
+    """It is data: what has got hold of it keeps it, and a definition would be made anew in every step."""
+    above, statement, keeper = HANDED[how]
+    flow = flow_of("from tools import App, Hooks", above, statement, f"%%step uses\nr = a(), {keeper}")
+    makes = next(step for step in flow.steps if step.name == "cell:c2")
+    assert {"a", keeper} <= {*makes.writes}
+    (uses,) = (step for step in flow.steps if step.name == "uses")
+    assert {binding.name: [source.step for source in binding.sources][:1] for binding in uses.bindings} == {
+        "a": ["cell:c2"], keeper: ["cell:c2"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("decorator", ["njit", "tools.cached(3)", "timed", "show.register"])
+def test_other_decorators_leave_a_definition(decorator: str) -> None:
+    flow = flow_of(
+        "from numba import njit\nfrom functools import singledispatch\nimport tools",
+        "def timed(fn): return fn\n@singledispatch\ndef show(x): return 1",
+        f"@{decorator}\ndef a(x: int): return 1",
+        "%%step uses\nr = a(1)",
+    )
+    assert [step.name for step in flow.steps] == ["uses"]
