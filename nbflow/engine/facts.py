@@ -26,12 +26,13 @@ class Known(Frozen, frozen=True, kw_only=True):
     """What runs have shown of a flow's steps, by step.
 
     `changed`: names that they change in place; `unstored`: names that they could not store, each with why; `seen`:
-    files that they touch.
+    files that they touch; `early`: executions that were at a file before a step above had written it.
     """
 
     changed: dict[str, frozenset[str]] = {}  # noqa: RUF012  # msgspec copies both for each instance
     unstored: dict[str, dict[str, str]] = {}  # noqa: RUF012
     seen: dict[str, Files] = {}  # noqa: RUF012
+    early: frozenset[str] = frozenset()
 
     def also(self, changed: Mapping[str, frozenset[str]], unstored: Mapping[str, Mapping[str, str]]) -> Known:
         """Return this with what else has turned out."""
@@ -41,6 +42,7 @@ class Known(Frozen, frozen=True, kw_only=True):
             unstored={name: {**self.unstored.get(name, {}), **more} for name, more in unstored.items()}
             | {name: names for name, names in self.unstored.items() if name not in unstored},
             seen=self.seen,
+            early=self.early,
         )
 
 
@@ -53,6 +55,7 @@ def known_of(flow: Flow, store: Store) -> Known:
         changed={name: frozenset(each["changed"]) for name, each in facts.items() if each.get("changed")},
         unstored={name: both for name, each in facts.items() if (both := _bound(each))},
         seen={name: files for name, files in seen.items() if files is not None},
+        early=frozenset(execution for each in facts.values() for execution in each.get("early", ())),
     )
 
 
@@ -86,6 +89,12 @@ def remember_files(store: Store, flow: Flow, step: Step, files: Files) -> None:
     names = records.FileFacts(reads=sorted(files.reads or ()), writes=sorted(files.writes or ()), of=_uses(flow, step))
     if facts.get("files") != names and len(names["reads"]) + len(names["writes"]) <= MANY:
         records.write_facts(store, step.code, {**facts, "files": names})
+
+
+def remember_early(store: Store, step: Step, executions: Iterable[str]) -> None:
+    """Keep in mind executions of a step that no later run may take the results of: they came before their turn."""
+    facts = records.read_facts(store, step.code)
+    records.write_facts(store, step.code, {**facts, "early": sorted({*facts.get("early", ()), *executions})[-MANY:]})
 
 
 def touched(observations: Observations) -> Files | None:

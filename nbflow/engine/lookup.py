@@ -56,6 +56,7 @@ class RunFacts(msgspec.Struct, frozen=True):
     origin: str | None = None
     fresh: frozenset[str] | bool = False  # True: all; names: these steps
     again: frozenset[str] = frozenset()  # steps with --once that may begin although they have begun before
+    early: frozenset[str] = frozenset()  # executions that came before their turn: their results are not taken
     only: bool = False  # `fresh` names the one step that runs
     session: bool = False
     variables: Callable[[], Mapping[str, str]] = lambda: os.environ  # as tasks find them that no step has set any for
@@ -628,6 +629,7 @@ class Lookup:
             self._seen_places[key] = records.newest_place(self.store, key, among=many)
         if candidates:
             self._seen_places[key] = candidates[0].order[0]
+        candidates = [record for record in candidates if record.execution not in self.facts.early]
         if task.turn is not None:
             candidates = self._of_turn(task.turn, candidates)
         choice = reuse.choose(candidates, wishes, lambda seen: self._holds(task, seen))

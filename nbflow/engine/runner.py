@@ -76,6 +76,7 @@ class FileSpan(msgspec.Struct, frozen=True):
     began: float
     ended: float = 0.0
     files: Files | None = NO_FILES
+    executions: tuple[str, ...] = ()
 
 
 class AttemptEvent(msgspec.Struct, frozen=True):
@@ -546,6 +547,7 @@ class Runner:
             min(span.began, record.created_at),
             max(span.ended, record.created_at + record.elapsed),
             span.files | files if files is not None and span.files is not None else None,
+            (*span.executions, record.execution),
         )
 
     def learn_files(self) -> None:
@@ -561,6 +563,7 @@ class Runner:
                 if span.began < before.ended and not {*step.scope} & {*above.scope}:
                     names = common(cast("Files", before.files), cast("Files", span.files))
                     if names:
+                        facts.remember_early(self.lookup.store, step, span.executions)
                         self.tell(FindingFound(finding=findings.out_of_turn(step, above, names), at=time.time()))
 
     # ------------------------------------------------------------ telling

@@ -268,7 +268,8 @@ def overtaken(step: Step, writer: Step, files: Collection[str]) -> Finding:
 
 def out_of_turn(step: Step, above: Step, files: Collection[str]) -> Finding:
     """Report a step that touched files at the time when a step above it did: from the next run on it waits."""
-    listing = ", ".join(sorted(files)[:3]) + (" …" if len(files) > 3 else "")
+    names = sorted("a data base" if name.startswith("<") else name for name in files)
+    listing = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
     return Finding(
         code="file-order", level="warning", step=step.name, cell=step.cell, name=min(files),
         message=f"{step.label} touched {listing} before {above.label} above it had ended, which does too",

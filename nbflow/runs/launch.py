@@ -361,6 +361,7 @@ def _prepare(
         run=run_id, store_url=store.url, values=parameters.values, tags=tuple(options.tags), origin=origin,
         fresh=pins.steps or chosen, pinned=pins.records, only=only is not None, whole=words is None,
         variables=executors.variables, again=frozenset(find_step(word, flow.steps) for word in options.again),
+        early=known.early,
     )  # fmt: skip
     if only is None:
         part = with_together(part, known.unstored)

@@ -48,6 +48,7 @@ class Facts(TypedDict, total=False):
     unstored: dict[str, str]
     apart: dict[str, str]
     files: FileFacts
+    early: list[str]
 
 
 LAST = 8
