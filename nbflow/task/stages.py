@@ -230,11 +230,11 @@ class Stages:
             replay.register(definition, namespace, self.registry)
         # First all that was changed in place, for a changed input is an output too: `outputs_of` has to know of it.
         # Only then what is beside the outputs, for that is whatever has not become one of them.
+        effects = self._effects()
         with self.costs.of("comparison"):
             touched = self._inputs.compare()
             if self.module_state:
                 self.findings += module_state.changes(self.module_state, self.modules(), spec, self.registry)
-            effects = self._effects()
             shared = self._shared_changes(touched, effects)
             shared |= self._changed_beside(touched)
         # a name that holds something else by now is a write like others; whoever shares its object is found by that
