@@ -32,6 +32,9 @@ AXIS = re.compile(r"\.(?:index|columns|axes|levels)\b")
 PROCESS = "<process>"
 """What a cell has set in its process besides its set-up statements: options, folder, environment."""
 
+LIVE = "<live>"
+"""What a cell has set in its process and no other process can be given: handlers, patches, what own modules keep."""
+
 _NO_DRAW = frozenset(
     "Random SystemRandom getstate get_state default_rng Generator RandomState SeedSequence BitGenerator PCG64 PCG64DXSM"
     " MT19937 Philox SFC64".split()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from nbflow.analysis.effects import state_of
+from nbflow.analysis.effects import LIVE, state_of
 from nbflow.flow.findings import line_of_text
 from nbflow.flow.loops import Candidate, Gate, Loops, Sizes
 from nbflow.flow.scope import closed, defined, gather
@@ -203,6 +203,8 @@ class _Resolving:
                 self.live[binding.name] = record.execution
                 self.makers.add(candidate.task.step)
                 return None
+            if binding.name == LIVE:
+                return None  # where no group could be formed its finding has said so
             if artifact.group < 0:
                 self._unstored(binding.name, artifact, candidate.task.step)
                 return None

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from nbflow.analysis.effects import state_of
+from nbflow.analysis.effects import LIVE, state_of
 from nbflow.engine import claims, inputs, keys, reuse
 from nbflow.engine.earlier import graph_of, parameter_records
 from nbflow.engine.events import Decision, TaskNode, not_held
@@ -748,7 +748,8 @@ class Lookup:
             binds = [*step.bindings, *(b for order in step.definitions for b in self.flow.definitions[order].binds)]
             for binding in binds:
                 for source in binding.sources:
-                    if source.step is not None and source.step not in (step.name, *step.together):
+                    outside = source.step not in (step.name, *step.together)
+                    if source.step is not None and outside and binding.name != LIVE:
                         needs.setdefault(source.step, set()).add(binding.name)
         return {name: frozenset(names) for name, names in needs.items()}
 

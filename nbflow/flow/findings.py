@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from nbflow.analysis.cell import Analysis, analyse, parse_cell
-from nbflow.analysis.effects import PROCESS, STATES, dotted, owner_of
+from nbflow.analysis.effects import LIVE, PROCESS, STATES, dotted, owner_of
 from nbflow.analysis.lines import header_line
 from nbflow.errors import nearest
 from nbflow.flow.fanouts import carried_names
@@ -87,7 +87,7 @@ def together(steps: Sequence[Step], names: Mapping[str, str]) -> Finding:
     """Say which steps run in one process, and what holds them together: names, each with why it cannot be stored."""
     first = steps[0]
     labels = ", ".join(step.label for step in steps)
-    what = "; ".join(f"{name} ({why})" for name, why in names.items())
+    what = "; ".join(f"{worded(name)} ({why})" for name, why in names.items())
     return Finding(
         code="together", level="note", step=first.name, cell=first.cell, name=next(iter(names), None),
         message=f"{len(steps)} steps run together in one process, {labels}: no store can hold {what}",
@@ -321,7 +321,7 @@ def discovered(step: Step, names: Collection[str], record: Record) -> Iterator[F
     shared = sorted({*names} & {*record.shares})
     inputs = {binding.name for binding in step.bindings}
     new = sorted({name for name in names if name not in inputs and not name.startswith("<")} - {*shared})
-    changed = sorted({*names} - {*shared, *new})
+    changed = sorted({*names} - {*shared, *new, LIVE})  # what holds steps together is said of those
     if changed:
         yield mutated(step, changed)
     if new:
@@ -346,6 +346,8 @@ def worded(name: str) -> str:
         return f"what {owner} keeps"
     if name == PROCESS:
         return "options of the process"
+    if name == LIVE:
+        return "what belongs to the process alone"
     return f"the state of {name.strip('<>')}" if name in STATES else name
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from nbflow.analysis.cell import Analysis, analyse, normalise
-from nbflow.analysis.effects import PROCESS, STATES, state_of
+from nbflow.analysis.effects import LIVE, PROCESS, STATES, state_of
 from nbflow.analysis.files import NO_FILES, Files, Touches, Waits
 from nbflow.analysis.touching import Touch
 from nbflow.flow import findings
@@ -310,7 +310,7 @@ class _Builder:
         """
         reads = set(analysis.reads)
         if any(piece.kind == "data" or piece.changes for piece in pieces):
-            reads |= {name for name in (*STATES, PROCESS) if name in self.writers}
+            reads |= {name for name in (*STATES, PROCESS, LIVE) if name in self.writers}
         reads |= {name for name in analysis.builtin_reads if name in self.writers}
         names = dict.fromkeys(defined(analysis.hints, self.writers, None), False) | {
             name: name in analysis.sure_reads

@@ -156,6 +156,7 @@ class KernelTask:
             spec, self.namespace, kernel.registry, self.inputs, kernel.load, Observer(spec), HOOK.local_modules,
             kernel.process.imports,
         )  # fmt: skip
+        self.stages.is_apart = False
         self.observations = Observations()
         self.replayed: list[tuple[Replay, dict[str, Any]]] = []  # with what they bound
         self._context = contextlib.ExitStack()  # what holds while the cell runs

@@ -300,17 +300,19 @@ class _Task:
 
     def _follow(self, behind: _Task) -> None:
         """Begin where the task before has ended: what it made is there, but for what has another value here."""
-        self._take_output()
+        self._take_output(behind.streams)
         self.set_by.add(behind.spec.step)
         for definition in behind.spec.own:
             self.replayed.add(_place_of(definition))
         for name in self.spec.hidden:
             self.module.__dict__.pop(name, None)
 
-    def _take_output(self) -> None:
+    def _take_output(self, before: tuple[Stream, ...] = ()) -> None:
+        """Take what is printed, unless a task before has put something else in the place of its own streams."""
         self.shell.use(self._show)
-        self.streams = Stream("stdout", 1, self._show), Stream("stderr", 2, self._show)
-        sys.stdout, sys.stderr = self.streams
+        self.streams = out, err = Stream("stdout", 1, self._show), Stream("stderr", 2, self._show)
+        sys.stdout = out if not before or sys.stdout is before[0] else sys.stdout
+        sys.stderr = err if not before or sys.stderr is before[1] else sys.stderr
 
     def _show(self, output: dict[str, Any]) -> None:
         self.emit(Output(output=output, at=time.time(), step=self.label))

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from nbflow.analysis.effects import AXES, PROCESS, names_axes, owner_of
+from nbflow.analysis.effects import AXES, LIVE, PROCESS, names_axes, owner_of
 from nbflow.model import FORMAT, MISSING, Finding, Group, Manifest, Observations, Record, Ref, TaskSpec
 from nbflow.store import records
 from nbflow.store.location import Store
@@ -34,7 +34,7 @@ from nbflow.store.serialize.fingerprint import fingerprint, holds_artists, holds
 from nbflow.store.serialize.pickler import Dumped, Unstorable
 from nbflow.store.serialize.registry import Registry
 from nbflow.store.serialize.sharing import dump_together
-from nbflow.task import leftovers, module_state, process_state, random_state, replay, results
+from nbflow.task import leftovers, live_state, module_state, process_state, random_state, replay, results
 from nbflow.task.definition_state import Definitions
 from nbflow.task.import_settings import ImportSettings
 from nbflow.task.join import open_inputs
@@ -173,10 +173,12 @@ class Stages:
         self.process: process_state.Taken = {}
         self.states: Mapping[str, Any] = {}
         self.module_state: module_state.Taken = {}
+        self.live: live_state.Taken = {}
         self._inputs = BaseLine(spec, {}, registry)
         self.above: process_state.Changes | None = None  # where the tasks before it in its process have set it
         self.process_left: process_state.Changes = ()
         self.threads: frozenset[int] = frozenset()
+        self.is_apart = True  # in a process that other steps do not share
 
     # ------------------------------------------------------------ before the cell
 
@@ -186,6 +188,7 @@ class Stages:
         self.states = random_state.loaded()
         self.process = process_state.take()
         self.module_state = module_state.take(self.modules(), self.registry)
+        self.live = live_state.take(self.namespace, self._sources())
         self.threads = frozenset(thread.ident or 0 for thread in threading.enumerate())
         self._see_order()
 
@@ -233,8 +236,6 @@ class Stages:
         effects = self._effects()
         with self.costs.of("comparison"):
             touched = self._inputs.compare()
-            if self.module_state:
-                self.findings += module_state.changes(self.module_state, self.modules(), spec, self.registry)
             shared = self._shared_changes(touched, effects)
             shared |= self._changed_beside(touched)
         # a name that holds something else by now is a write like others; whoever shares its object is found by that
@@ -371,7 +372,27 @@ class Stages:
         )
         if process != above or PROCESS in spec.writes:
             effects[PROCESS] = process
+        effects |= self._live_effects()
         return effects
+
+    def _live_effects(self) -> dict[str, Any]:
+        """Return what the cell did in this process that no other can be given; say so where it stays behind.
+
+        A cell that did something outside is not executed once more for it, only to be together with those below.
+        """
+        spec, observer = self.spec, self.observer
+        own = module_state.changes(self.module_state, self.modules(), spec, self.registry) if self.module_state else ()
+        names = (*own, *live_state.changes(self.live, live_state.take(self.namespace, self._sources())))
+        if not names:
+            return {}
+        outside = observer.written or observer.removed or observer.volatile & {"socket", "subprocess", "database"}
+        if not spec.together:
+            self.findings += [module_state.finding(spec, name) for name in own]
+            self.findings += [live_state.finding(spec, names[len(own) :])] if len(names) > len(own) else []
+        return {LIVE: live_state.Live(names)} if self.is_apart and (spec.together or not outside) else {}
+
+    def _sources(self) -> list[str]:
+        return [self.spec.source, *(statement.source for statement in self.spec.replay)]
 
     def _own(self, taken: process_state.Taken) -> process_state.Taken:
         return self.imports.without(taken)

@@ -84,3 +84,51 @@ def test_by_hand(plain: dict[str, object], start: Start) -> None:
     kernel.ok("read", "set", "read", "again")
     assert kernel.value("found") == repr(plain["found"])
     assert kernel.value("once_more") == repr(plain["once_more"])
+
+
+LIVE = {
+    "imports": "import json, math, random, sqlite3\nimport numpy as np\nfrom json import JSONEncoder\nimport notes",
+    "class": "class P:\n    def __init__(self, x):\n        self.x = x",
+    "set": "%%step set\nrandom.random = lambda: 0.5\nmath.extra = 5\nJSONEncoder.default = lambda self, o: sorted(o)\n"
+    "sqlite3.register_adapter(P, lambda p: p.x)\nerrors = []\nnp.seterrcall(lambda kind, flag: errors.append(kind))\n"
+    "np.seterr(divide='call')\nfirst = notes.push(1), next(notes.ids), notes.count()",
+    "read": "%%step read\ncon = sqlite3.connect(':memory:')\nnp.array([1.0]) / 0\nfound = (\n    random.random(),"
+    " math.extra, json.dumps({2, 1}),\n    con.execute('select ?', (P(5),)).fetchone()[0], list(errors),\n"
+    "    notes.push(2), next(notes.ids), notes.count(),\n)\ncon.close()\ndel con",
+}  # fmt: skip
+"""Handlers, patches and what a module of the notebook's own keeps in a default, a generator and an attribute."""
+
+NOTES = """
+def push(x, given=[]):
+    given.append(x)
+    return list(given)
+
+
+def numbers():
+    yield from range(9)
+
+
+ids = numbers()
+
+
+def count():
+    count.calls += 1
+    return count.calls
+
+
+count.calls = 0
+"""
+
+
+@pytest.mark.notebooks
+def test_what_no_other_process_can_be_given(folder: Path) -> None:
+    (folder / "notes.py").write_text(NOTES)
+    path = folder / "live.ipynb"
+    path.write_text(document_of(LIVE.items(), "live"))
+    expected = run_plainly(path, folder / "copy").values
+    for state in ("done", "reused"):
+        run = nbflow.run(path)
+        assert run.successful, run.error
+        assert (run.data.first, run.data.found) == (expected["first"], expected["found"])
+        assert {step.state for step in run.steps()} == {state}
+        assert run["read"].task.together == ("set", "read")

@@ -54,10 +54,6 @@ STAGED: dict[str, Staged] = {
         ("import nspk.mod as m\nr = [m.V]",), "r",
         (lambda p: p.write("nspk/mod/__init__.py", "V = 99\n"),), {"nspk/mod.py": "V = 1\n"},
     ),
-    "module before an installed one": Staged(
-        ("import iniconfig\nr = getattr(iniconfig, 'OWN', 0)",), "r",
-        (lambda p: p.write("iniconfig.py", "OWN = 1\n"),),
-    ),
     "link or nothing": Staged(
         ("import os\nr = os.path.lexists('opt.txt')",), "r", (lambda p: p.write("opt.txt", ""),),
     ),
