@@ -88,6 +88,7 @@ class KernelLane:
         self._claim: Claim | None = None  # of the step with --once that runs
         self._turns: dict[TaskId, Record] = {}  # of the step with --until that runs: those that are over
         self._elsewhere: set[str] = set()
+        self._told: list[Finding] = []  # of classes that are no step's
         self._looked_at: Flow | None = None  # whether workers are wanted was asked of it
 
     def prepare(self) -> bool:
@@ -154,7 +155,7 @@ class KernelLane:
         """Return the task of a step that is to run here, ready to be entered."""
         self.known.seen.add((step.name, decision.key))
         if not self._turns:
-            self.known.tell([*self.known.upstream().early(step), *self._patched(step)])
+            self.known.tell([*self.known.upstream().early(step), *self._patched(step), *self._destructors(step)])
         identity = decision.task or TaskId(step=step.name)
         task = self.known.task(identity, file)
         self._reasons = decision.reasons
@@ -173,6 +174,14 @@ class KernelLane:
             )
             if below and isinstance(parsed(each.source), ast.Assign | ast.AugAssign | ast.Delete):
                 yield findings.patched(step, each)
+
+    def _destructors(self, step: Step) -> Iterator[Finding]:
+        """Yield findings for classes above a step that have a `__del__`, each once in a kernel."""
+        above = [each for each in self.known.flow().definitions if each.position < step.position]
+        for finding in findings.destructors(above):
+            if finding not in self._told:
+                self._told.append(finding)
+                yield finding
 
     def enter(self, task: KernelTask, *, isolated: bool) -> None:
         """Show the step's code the namespace that its task may see; what is shown from here on belongs to it."""

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import nbflow
+from nbflow.flow.graph import build_flow
+from nbflow.flow.notebook import read_notebook
 from nbflow.store import location, records
 from tests.support.by_hand import Start, states
 from tests.support.kernel import Kernel, NotebookFile
@@ -363,3 +365,16 @@ def test_a_plain_cell_changes_what_a_class_holds(start: Start, first: str) -> No
         shown = kernel.ok(*HELD)
         assert "[1, 'plain'] [1, 'plain'] [1, 'plain']\n" in shown.stdout
         assert "as another cell has left it" not in shown.stderr
+
+
+def test_a_class_with_a_destructor_is_named_once(start: Start) -> None:
+    kernel = start({
+        "def": "log = []\n\nclass Handle:\n    def __del__(self):\n        log.append('gone')",
+        "a": "%%step a\nhandle = Handle()\nprint('made')", "b": "%%step b\nhandle = None\nprint('let go')",
+    })  # fmt: skip
+    kernel.ok("def")
+    assert "Handle.__del__ runs where a step's own copy of an object goes" in kernel.ok("a").stderr
+    assert "__del__" not in kernel.ok("b").stderr
+    flow = build_flow(read_notebook(kernel.notebook.path))
+    told = [(each.name, each.line) for each in flow.findings if each.code == "destructor"]
+    assert told == [("Handle", 4)]
