@@ -100,6 +100,15 @@ class Files(msgspec.Struct, frozen=True):
         """Whether any file is touched, as far as the text tells."""
         return self.reads is None or self.may_write or bool(self.reads or self.named)
 
+    @property
+    def written_out(self) -> Files:
+        """What the text names to the letter, which no run has to show."""
+        return Files(
+            reads=frozenset(path for path in self.reads or () if UNKNOWN not in path),
+            writes=frozenset(path for path in self.writes or () if UNKNOWN not in path),
+            modules=self.modules,
+        )
+
     @classmethod
     def all(cls, parts: Iterable[Files]) -> Files:
         """Return what code does whose parts do these."""

@@ -102,7 +102,8 @@ def touched(observations: Observations) -> Files | None:
     if "subprocess" in observations.volatile:
         return None
     bases = {DATABASE} if "database" in observations.volatile else set()
-    return Files(reads=frozenset(observations.files) | bases, writes=frozenset(observations.written) | bases)
+    reads = frozenset(observations.files) | frozenset(look.partition(" ")[2] for look in observations.looks)
+    return Files(reads=reads | bases, writes=frozenset(observations.written) | bases)
 
 
 def _seen(flow: Flow, step: Step, facts: records.Facts) -> Files | None:

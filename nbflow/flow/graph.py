@@ -406,13 +406,11 @@ class _Builder:
         own = [piece.files for piece in _called(pieces)]
         given = [self.abilities.get(binding.name, NO_FILES) for binding in step.bindings]
         files = Files.all([*data, *own, *used, *given]) if data else Files.all(used)
-        # What a run has seen of the code counts instead of its text. Where the text writes and nothing was seen, a
-        # library writes in compiled code: then both count.
+        # What a run has seen of the code counts instead of what its text leaves open. Where the text writes and nothing
+        # was seen, a library writes in compiled code: then both count.
         seen = self.seen.get(step.name)
-        if seen is not None and (seen.may_write or not files.may_write):
-            files = msgspec.structs.replace(seen, modules=files.modules)
-        elif seen is not None:
-            files |= seen
+        if seen is not None:
+            files = seen | (files.written_out if seen.may_write or not files.may_write else files)
         return self.touches.add(step.name, files, imports)
 
     def _pass_abilities(self, pieces: tuple[Piece, ...]) -> None:

@@ -100,6 +100,11 @@ def test_what_runs_have_seen_counts_instead_of_the_text() -> None:
     assert edges({"a": a, "b": b}) == []
     assert edges({"a": a, "b": a}) == [("a", "b")]
     assert edges({"a": a, "b": b, "c": Files(reads=frozenset({"out/b.json"}))}) == [("b", "c")]
+    named = flow_of(
+        "%%step a\nopen('f.txt', 'w')\nx = 1", "%%step b\ny = open('f.txt').read()",
+        seen={"a": Files(writes=frozenset({"f.txt"})), "b": NO_FILES},
+    )  # fmt: skip
+    assert named.steps[1].ordered == ("a",), "what is written out is meant, seen or not"
     assert edges({"a": a, "b": NO_FILES}) == [("a", "b")], "the text writes, and nothing was seen: in compiled code"
 
 
