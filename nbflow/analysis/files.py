@@ -102,12 +102,8 @@ class Files(msgspec.Struct, frozen=True):
 
     @property
     def written_out(self) -> Files:
-        """What the text names to the letter, which no run has to show."""
-        return Files(
-            reads=frozenset(path for path in self.reads or () if UNKNOWN not in path),
-            writes=frozenset(path for path in self.writes or () if UNKNOWN not in path),
-            modules=self.modules,
-        )
+        """The files that the text names to the letter, which no run has to show; of folders a run shows what counts."""
+        return Files(reads=_written_out(self.reads), writes=_written_out(self.writes), modules=self.modules)
 
     @classmethod
     def all(cls, parts: Iterable[Files]) -> Files:
@@ -119,6 +115,11 @@ class Files(msgspec.Struct, frozen=True):
 
 
 NO_FILES = Files()
+
+
+def _written_out(paths: Paths) -> frozenset[str]:
+    names = paths or frozenset[str]()
+    return frozenset(path for path in names if UNKNOWN not in path and f"{path.rstrip('/')}/{UNKNOWN}" not in names)
 
 
 def _both(one: Paths, other: Paths) -> Paths:
