@@ -1,5 +1,5 @@
 # Every target sets up what it needs; later calls find the set-up done and start at once.
-# On Debian as root missing system packages (python3-venv, chromium) are installed too.
+# On Debian as root missing system packages (python3-venv, chromium, openssh-server) are installed too.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -92,6 +92,8 @@ $(RAY): | $(READY)
 	@touch $@
 
 remote: $(READY) $(RAY) compiled ## stores and executors elsewhere, on servers that the tests start
+	@if ! test -x /usr/sbin/sshd && test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq openssh-server; fi
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -m remote $(NONE_IS_FINE)
 	$(TEST_ENV) .peers/ray/bin/python -m pytest -q $(AGAIN) tests/executors/test_ray.py tests/whole/test_remote.py
 

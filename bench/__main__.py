@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.rows import Row, plain, table
 
-TOPICS = ("start", "cells", "flows", "foreach", "live", "durability", "checks")
+TOPICS = ("start", "cells", "flows", "foreach", "live", "durability", "checks", "remote")
 """Modules with `measure(quick=…)`, which gives rows."""
 
 TEXTS = ("artifacts",)

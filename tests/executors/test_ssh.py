@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import nbflow
 from nbflow.errors import ExecutorError
 from nbflow.executors.remote import handle as handles
 from nbflow.executors.remote import probe
@@ -109,6 +111,15 @@ def script(path: Path, text: str) -> str:
     return f"ssh://box?python={path}"
 
 
+def edited(folder: Path) -> Path:
+    """A copy of nbflow with one line more."""
+    package = Path(nbflow.__file__).parent
+    shutil.copytree(package, folder / "tree" / "nbflow", ignore=shutil.ignore_patterns("labextension", "__pycache__"))
+    with (folder / "tree" / "nbflow" / "model.py").open("a") as file:
+        file.write("# edited\n")
+    return folder / "tree"
+
+
 WRONG: dict[str, tuple[Callable[[Path], str], str]] = {
     "an unknown host key": (lambda _: "ssh://elsewhere", "the host key of ssh://elsewhere is not known here"),
     "a key that it does not know": (lambda _: "ssh://stranger", "ssh://stranger does not let this user in"),
@@ -122,6 +133,10 @@ WRONG: dict[str, tuple[Callable[[Path], str], str]] = {
     "no nbflow": (
         lambda folder: script(folder / "bare", f'exec {os.path.realpath(sys.executable)} -I "$@"'),
         "has no nbflow",
+    ),
+    "nbflow of the same version and other code": (
+        lambda folder: script(folder / "other", f'export PYTHONPATH={edited(folder)}; exec {sys.executable} "$@"'),
+        "has no nbflow, or another one than",
     ),
     "no Python at all": (lambda folder: script(folder / "none", "echo no >&2; exit 3"), "cannot be used: no"),
 }
@@ -148,6 +163,54 @@ def test_a_disk_that_is_full_there_is_told(tmp_path: Path) -> None:
             tasks = Tasks(executor, tmp_path)
             failure = tasks.run("x = b'1234567' * 1_000_000").failure
             assert "no space left" in failure.message.lower()
+
+
+# ---------------------------------------------------------------- an environment of its own
+
+MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
+NETWORK = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_", "SSL_"))}
+TOOLS = "sh cat mkdir mktemp mv rm".split()
+
+
+def path_with(folder: Path, programs: dict[str, str]) -> str:
+    """A folder with a shell's tools and some programs, as all that a box has."""
+    folder.mkdir()
+    for name, place in {**{tool: shutil.which(tool) or "" for tool in TOOLS}, **programs}.items():
+        (folder / name).symlink_to(place)
+    return str(folder)
+
+
+def test_a_box_without_python_and_without_uv(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    path = path_with(tmp_path / "bin", {})
+    with serving(_made(tmp_path / "box"), PATH=path, HOME=str(home), PYTHONPATH=""):
+        assert f"has no Python {MINOR}, and no uv" in refused("ssh://box").message
+
+
+BUILDERS = {
+    "uv": {"uv": shutil.which("uv") or "", f"python{MINOR}": os.path.realpath(sys.executable)},
+    "pip": {f"python{MINOR}": os.path.realpath(sys.executable)},
+}
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_an_environment_is_built_there_once(tmp_path: Path, builder: str) -> None:
+    if not all(BUILDERS[builder].values()):
+        pytest.skip(f"{builder} is not installed")
+    path = path_with(tmp_path / "bin", BUILDERS[builder])
+    with serving(_made(tmp_path / "box"), PATH=path, HOME=str(tmp_path), PYTHONPATH="", **NETWORK) as box:
+        for _ in range(2):
+            executor = ssh_executor("ssh://box")
+            with contextlib.closing(executor):
+                where = Tasks(executor, tmp_path).run("import nbflow, sys\nwhere = nbflow.__file__").value("where")
+            (environment,) = (box.cache / "box" / "environments").iterdir()
+            assert where.startswith(str(environment))
+            assert environment.name.startswith(f"{MINOR}-")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 # ---------------------------------------------------------------- GPUs

@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import os
 import secrets
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ import msgspec
 
 from nbflow import plugins
 from nbflow.executors.ssh.gpu_shares import is_locked
+from nbflow.executors.ssh.own_source import source_id
 from nbflow.jsonable import from_json, to_json
 from nbflow.store.location import LocalStore, Store, cache_folder, open_store
 
@@ -55,7 +55,7 @@ class BoxFiles:
 
     def make(self) -> None:
         """Make the folders that others lie in, for this user alone."""
-        for folder in (self.folder, self.workers, self.idle, self.folder / "orders"):
+        for folder in (self.folder, self.workers, self.idle, self.folder / "orders", self.folder / "specs"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     # ------------------------------------------------------------ orders
@@ -64,9 +64,9 @@ class BoxFiles:
         """Return the files of an order."""
         return OrderFiles(self.folder / "orders" / worker)
 
-    def orders(self) -> list[OrderFiles]:
-        """Return the files of all orders that there are."""
-        return [OrderFiles(path) for path in (self.folder / "orders").iterdir() if not path.is_symlink()]
+    def latest(self, spec: str) -> Path:
+        """Return the link to the last order with a spec."""
+        return self.folder / "specs" / hashlib.sha256(spec.encode()).hexdigest()[:32]
 
     # ------------------------------------------------------------ workers
 
@@ -98,23 +98,25 @@ class BoxFiles:
         return LocalStore(str(self.folder), bare=True)
 
     def sweep(self) -> None:
-        """Remove orders that ended long ago, and segments that nobody has asked for since."""
+        """Remove what nobody has used for long: orders, what copies of datastores hold, locks of the dead."""
         before = time.time() - OLD
-        for order in self.orders():
-            if order.touched() < before and not self.is_alive(order.token()):
-                shutil.rmtree(order.folder, ignore_errors=True)
-        for path in (self.folder / "orders").iterdir():
-            if not path.exists():  # it stood for one of them
-                path.unlink(missing_ok=True)
-        for folder, _, names in os.walk(self.folder / "segments"):
-            for name in names:
-                path = Path(folder) / name
-                with contextlib.suppress(OSError):
-                    if path.stat().st_mtime < before:
-                        path.unlink()
+        for part in ("orders", "specs", "stores", "segments"):
+            for folder, folders, names in os.walk(self.folder / part, topdown=False):
+                for name in (*names, *folders):
+                    _remove_old(Path(folder) / name, before)
         for path in self.workers.iterdir():
             if not is_locked(path):
                 path.unlink(missing_ok=True)
+
+
+def _remove_old(path: Path, before: float) -> None:
+    """Remove a file, a link, or a folder that is empty now, unless it is younger."""
+    with contextlib.suppress(OSError):  # not empty, or gone meanwhile
+        if path.lstat().st_mtime < before:
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()
+            else:
+                path.rmdir()
 
 
 class OrderFiles:
@@ -172,13 +174,6 @@ class OrderFiles:
         except OSError:
             return 0
 
-    def touched(self) -> float:
-        """Return when it was last written to."""
-        try:
-            return self.folder.stat().st_mtime
-        except OSError:
-            return time.time()
-
 
 def new_token(environ: Mapping[str, str] = os.environ) -> str:
     """Return a name for a new worker; up to the dash it says which orders the worker may take later."""
@@ -191,9 +186,7 @@ def kind_of(environ: Mapping[str, str] = os.environ) -> str:
     for name, value in sorted(environ.items()):
         if not name.startswith(PASSING):
             digest.update(f"{name}={value}\0".encode(errors="surrogateescape"))
-    package = Path(plugins.__file__).parent
-    newest = max(path.stat().st_mtime_ns for path in package.rglob("*.py"))
-    digest.update(str(newest).encode())
+    digest.update(source_id().encode())
     return digest.hexdigest()[:12]
 
 

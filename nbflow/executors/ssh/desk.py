@@ -38,6 +38,7 @@ from nbflow.executors.ssh.messages import (
     SegmentPart,
     StopWorker,
 )
+from nbflow.executors.ssh.own_source import source_id
 from nbflow.model import Ended, Segment
 from nbflow.store.interface import TEMPORARY
 from nbflow.store.verified import hash_of
@@ -85,6 +86,7 @@ class Desk:
         self._out.send(
             BoxFacts(
                 worker=probe.own_facts(Question()),
+                source=source_id(),
                 cores=limits.cores(),
                 gpus=len(limits.gpus()),
                 memory=limits.memory(),
@@ -172,23 +174,15 @@ class Desk:
             for path, data in request.files.items():
                 store.write(path, data)
             spec = f"{store.url}/{request.spec}"
-        going = self._going(spec)
-        if going is not None:  # its driver has ended: whoever asks for the same attempt follows the same worker
-            order.folder.symlink_to(going.folder)
+        latest = self._box.latest(spec)
+        going = OrderFiles(latest)
+        if going.read() is not None and going.ended() is None and self._box.is_alive(going.token()):
+            order.folder.symlink_to(latest.resolve())  # its driver has ended: this one follows the same worker
             return
         order.write(WorkerOrderFile(spec, request.gpu, is_carried=bool(request.origin)))
+        latest.unlink(missing_ok=True)
+        latest.symlink_to(order.folder)
         self._hand_out(request.worker, order)
-
-    def _going(self, spec: str) -> OrderFiles | None:
-        """Return the order of a worker that has begun with a spec and is alive."""
-        if probe.is_question(spec):
-            return None
-        for order in self._box.orders():
-            if order.ended() is None and self._box.is_alive(order.token()):
-                going = order.read()
-                if going is not None and going.spec == spec:
-                    return order
-        return None
 
     def _hand_out(self, worker: str, order: OrderFiles) -> None:
         """Give an order to a worker that waits for one, or to a new one."""

@@ -38,6 +38,7 @@ from nbflow.executors.ssh.messages import (
     SegmentPart,
     StopWorker,
 )
+from nbflow.executors.ssh.own_source import source_id
 from nbflow.model import Ended, Segment, TaskResult
 from nbflow.store.location import Store, open_store
 from nbflow.store.verified import hash_of
@@ -108,6 +109,8 @@ class SshEngine:
                 raise interpreter.trouble(self.connection, channel)
             try:
                 probe.compare(facts.worker, {}, self.place)
+                if facts.source != source_id():
+                    raise interpreter.another_nbflow(self.connection)
             except ExecutorError:
                 channel.close()
                 raise
@@ -272,6 +275,8 @@ class SshEngine:
             else:
                 dispatch.carried = carried = dispatch.carried or CarriedAttempt(order.spec)
                 sent = self._send_segments(channel, dispatch, carried)
+                if dispatch.is_over:  # cancelled on the way
+                    return
                 begin = BeginWorker(
                     0, dispatch.worker, carried.path, origin_of(carried.store), carried.packed_files(), order.gpu
                 )
@@ -318,6 +323,8 @@ class SshEngine:
         wanted = [each for each in unknown if each.hash in lacking]
         total, done = sum(each.length for each in wanted), 0
         for segment in wanted:
+            if dispatch.is_over:
+                return []
             dispatch.progress = f"its inputs are being sent: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB"
             data = carried.bytes_of(segment)
             if data is not None:

@@ -6,23 +6,14 @@ folder's name tells Python's minor, nbflow's version and its content, so another
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import importlib.util
-import io
 import shlex
 import sys
-import zipfile
-from functools import cache
-from importlib.metadata import distribution, version
-from pathlib import Path
+from importlib.metadata import version
 
-import msgspec
-
-import nbflow
 from nbflow.errors import ExecutorError
 from nbflow.executors.ssh import messages
 from nbflow.executors.ssh.connection import FAILED, Channel, Connection
+from nbflow.executors.ssh.own_source import source_wheel
 
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -78,61 +69,7 @@ fi
 [ -e "$cache/{name}" ] || mv "$made/env" "$cache/{name}"
 """
 
-NOT_NEEDED = ("jupyterlab",)
-"""Requirements that no worker has a use for."""
-
 BUILD_LONGEST = 1800.0
-
-
-class SourceWheel(msgspec.Struct, frozen=True):
-    """nbflow as it is installed here, as a wheel."""
-
-    file: str
-    data: bytes
-    extras: tuple[str, ...]
-
-    @property
-    def environment(self) -> str:
-        """The name of an environment that holds it."""
-        digest = hashlib.sha256(self.data + ",".join(self.extras).encode()).hexdigest()[:12]
-        return f"{MINOR}-{version('nbflow')}-{digest}"
-
-
-@cache
-def source_wheel() -> SourceWheel:
-    """Return the wheel; the same bytes for the same files."""
-    name = f"nbflow-{version('nbflow')}"
-    package = Path(nbflow.__file__).parent
-    files = {f"nbflow/{path.relative_to(package).as_posix()}": path.read_bytes() for path in _sources(package)}
-    about = (distribution("nbflow").read_text("METADATA") or "").splitlines()
-    head = [line for line in about[: about.index("") if "" in about else None] if not _is_left_out(line)]
-    files[f"{name}.dist-info/METADATA"] = ("\n".join(head) + "\n").encode()
-    files[f"{name}.dist-info/WHEEL"] = (
-        b"Wheel-Version: 1.0\nGenerator: nbflow\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    )
-    record = f"{name}.dist-info/RECORD"
-    files[record] = "".join([*(_recorded(each, data) for each, data in files.items()), f"{record},,\n"]).encode()
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        for each, data in files.items():
-            archive.writestr(zipfile.ZipInfo(each, (2020, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
-    extras = tuple(extra for extra, module in {"s3": "s3fs"}.items() if importlib.util.find_spec(module))
-    return SourceWheel(f"{name}-py3-none-any.whl", out.getvalue(), extras)
-
-
-def _sources(package: Path) -> list[Path]:
-    """Return the files that a worker may need: the front end is none of them."""
-    below = (path for path in package.rglob("*") if path.suffix in {".py", ".typed"} or path.name == "py.typed")
-    return sorted(path for path in below if path.relative_to(package).parts[0] not in {"labextension", "static"})
-
-
-def _is_left_out(line: str) -> bool:
-    return any(line.startswith(f"Requires-Dist: {name}") for name in NOT_NEEDED)
-
-
-def _recorded(name: str, data: bytes) -> str:
-    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-    return f"{name},sha256={digest},{len(data)}\n"
 
 
 # ---------------------------------------------------------------- on the box
@@ -187,7 +124,8 @@ def _build(connection: Connection) -> None:
 def _no_greeting(connection: Connection, code: int, said: str) -> ExecutorError:
     """Return what is wrong where no Python has greeted."""
     place, python = connection.address.place, connection.address.python
-    last = said.splitlines()[-1] if said else f"exit status {code}"
+    lines = [line.strip() for line in said.splitlines() if line.strip()] or [f"exit status {code}"]
+    last = next((line for line in lines if line.lower().startswith("error")), lines[-1])  # hints may stand below it
     if code == FAILED or "No space left" in said or "quota exceeded" in said:
         return connection.trouble(said)
     if code == NO_PYTHON and python:
@@ -210,12 +148,16 @@ def _no_greeting(connection: Connection, code: int, said: str) -> ExecutorError:
 def trouble(connection: Connection, channel: Channel) -> ExecutorError:
     """Return why a Python that has greeted has not gone on."""
     code, said = channel.said()
-    place = connection.address.place
-    if "No module named 'nbflow" in said:
-        mine = version("nbflow")
-        return ExecutorError(
-            f"{place}: {_named(connection)} has no nbflow, or another one than {mine}",
-            fix=f"`{_named(connection)} -m pip install nbflow=={mine}` there, or leave ?python out: nbflow then builds "
-            "an environment",
-        )
+    if "No module named 'nbflow" in said or "cannot import name" in said:
+        return another_nbflow(connection)
     return _no_greeting(connection, code, said)
+
+
+def another_nbflow(connection: Connection) -> ExecutorError:
+    """Return what is wrong where a Python there has no nbflow, or not the one that is here."""
+    mine, named = version("nbflow"), _named(connection)
+    return ExecutorError(
+        f"{connection.address.place}: {named} has no nbflow, or another one than {mine} as it is installed here",
+        fix=f"`{named} -m pip install nbflow=={mine}` there (or the same working tree), or leave ?python out: "
+        "nbflow then builds an environment",
+    )

@@ -27,6 +27,7 @@ class BoxFacts(Message, frozen=True, tag="box"):
     """Desk → driver, first of all: what the box is."""
 
     worker: WorkerFacts
+    source: str  # what tells its nbflow's code from another one's
     cores: int
     gpus: int
     memory: int | None = None
