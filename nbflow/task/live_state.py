@@ -101,11 +101,11 @@ def _events() -> list[tuple[str, list[Callable[..., Any]]]]:
     shell = sys.modules.get("IPython.core.interactiveshell")
     live = attribute(attribute(shell, "InteractiveShell"), "_instance")
     callbacks: Mapping[str, list[Any]] = attribute(attribute(live, "events"), "callbacks") or {}
-    return [(event, [each for each in found if not _is_ours(each)]) for event, found in callbacks.items()]
-
-
-def _is_ours(callback: Any) -> bool:
-    return top_of(str(attribute(callback, "__module__", "") or "")) in SHELL
+    # what libraries register for themselves (pyplot flushes its figures) each process registers anew
+    return [
+        (event, [each for each in functions if attribute(each, "__module__") == "__main__"])
+        for event, functions in callbacks.items()
+    ]
 
 
 def _owners(namespace: Mapping[str, Any]) -> Iterator[Any]:

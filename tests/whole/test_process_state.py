@@ -132,3 +132,17 @@ def test_what_no_other_process_can_be_given(folder: Path) -> None:
         assert (run.data.first, run.data.found) == (expected["first"], expected["found"])
         assert {step.state for step in run.steps()} == {state}
         assert run["read"].task.together == ("set", "read")
+
+
+@pytest.mark.running
+def test_what_libraries_do_to_themselves_keeps_no_steps_together(folder: Path) -> None:
+    cells = {
+        "plot": "%%step plot\nimport matplotlib.pyplot as plt\nimport sqlite3\nfig, ax = plt.subplots()\ny = 1",
+        "read": "%%step read\nz = y + 1",
+    }
+    path = folder / "libraries.ipynb"
+    path.write_text(document_of(cells.items(), "libraries"))
+    for _ in range(2):
+        run = nbflow.run(path)
+        assert run.successful, run.error
+        assert run["read"].task.together == ()
