@@ -56,6 +56,7 @@ class RayEngine:
         self._client: Any = None
         self._context: Any = None
         self._desk: Any = None
+        self._listener: threading.Thread | None = None
         self._live: dict[str, Callable[[bytes], None]] = {}
         self._states: dict[str, WorkerState] = {}
         self._closed = threading.Event()
@@ -72,7 +73,17 @@ class RayEngine:
             self._context = self._client._context_to_restore  # noqa: SLF001  # there is no public way for threads
             with self._here():
                 self._desk = self._find_desk()
-            threading.Thread(target=self._listen, name="nbflow ray", daemon=True).start()
+            if self._listener is None:
+                self._listener = threading.Thread(target=self._listen, name="nbflow ray", daemon=True)
+                self._listener.start()
+
+    def _lose(self) -> None:
+        """Let go of a connection that is broken; `connect` makes another one."""
+        with self._lock:
+            client, self._client, self._desk = self._client, None, None
+        if client is not None:
+            with contextlib.suppress(Exception), _quiet_ray():  # the cluster may be gone
+                client.disconnect()
 
     def _reach(self) -> None:
         """Ask whether anybody listens at all: Ray's own client waits for half a minute, and does not say it."""
@@ -139,6 +150,8 @@ class RayEngine:
             raise
         except Exception as error:  # Ray's client raises whatever its server has raised, and gRPC's own
             text = " ".join(str(error).split())[:300]
+            if not self._context.is_connected():
+                self._lose()
             raise ExecutorError(
                 f"{self.place} does not answer: {type(error).__name__}: {text}",
                 fix="see whether the cluster still runs; `nbflow attach RUN` takes the run up again",
@@ -206,18 +219,15 @@ class RayEngine:
     def close(self) -> None:
         """Disconnect."""
         self._closed.set()
-        with self._lock:
-            client, self._client, self._desk = self._client, None, None
-        if client is not None:
-            with contextlib.suppress(Exception), _quiet_ray():  # the cluster may be gone
-                client.disconnect()
+        self._lose()
 
     def _listen(self) -> None:
         """Take what comes live, for as long as the actor answers; without it the datastore has everything."""
         while not self._closed.is_set():
             desk = self._desk
-            if desk is None:
-                return
+            if desk is None:  # the connection was lost, and may come back
+                self._closed.wait(1.0)
+                continue
             try:
                 with self._here():
                     pieces = self._context.get(desk.take.remote(self._driver, LONG_POLL))

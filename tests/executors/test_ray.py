@@ -18,10 +18,10 @@ from nbflow.executors.remote import handle as handles
 from nbflow.executors.remote.executor import RemoteExecutor
 from nbflow.flow.graph import build_flow
 from nbflow.flow.notebook import read_notebook
-from nbflow.model import Ended, HeldUp, Output, Started, StepOptions
+from nbflow.model import Ended, HeldUp, Noticed, Output, Started, StepOptions
 from tests.conformance.executor import ExecutorConformance, alive, wait_gone
 from tests.support.kernel import NotebookFile
-from tests.support.servers import RayCluster, end_group, free_port
+from tests.support.servers import Link, RayCluster, end_group, free_port
 from tests.support.tasks import Tasks
 from tests.support.waiting import eventually
 
@@ -201,6 +201,31 @@ def test_a_task_outlives_its_driver(cluster: RayCluster, tmp_path: Path) -> None
         assert done.live() == "go\n"
     finally:
         second.close()
+
+
+def test_a_link_that_is_cut_loses_nothing_and_is_told(cluster: RayCluster, tmp_path: Path) -> None:
+    """What ends meanwhile counts at once, what is submitted meanwhile begins once it is healed."""
+    with contextlib.ExitStack() as stack:
+        link = stack.enter_context(contextlib.closing(Link(cluster.client_port)))
+        executor = ray_executor(f"ray://127.0.0.1:{link.port}")
+        stack.callback(executor.close)
+        stack.callback(link.heal)
+        tasks = Tasks(executor, tmp_path)
+        wait = "import pathlib, time\nprint('go')\nwhile not pathlib.Path('{}').exists():\n    time.sleep(0.05)\nx = 1"
+        first, second = (tasks.submit(wait.format(name)) for name in ("first", "second"))
+        for _, handle in (first, second):
+            assert any(isinstance(event, Output) for event in handle.events())
+        link.cut()
+        (tmp_path / "first").touch()
+        assert tasks.finish(*first).value("x") == 1
+        told = next(event for event in second[1].events() if isinstance(event, Noticed))
+        assert "has not answered for 20 s" in told.finding.message
+        link.heal()
+        told = next(event for event in second[1].events() if isinstance(event, Noticed))
+        assert "answers again" in told.finding.message
+        (tmp_path / "second").touch()
+        assert tasks.finish(*second).value("x") == 1
+        assert tasks.run("x = 2").value("x") == 2
 
 
 def test_a_node_that_dies(cluster: RayCluster, executor: RemoteExecutor, tmp_path: Path) -> None:

@@ -14,14 +14,15 @@ import pytest
 
 from nbflow.errors import ExecutorError, PlanError, StoreError
 from nbflow.executors import wire
+from nbflow.executors.remote import attempt_files, probe
+from nbflow.executors.remote import executor as remote
 from nbflow.executors.remote import handle as handles
-from nbflow.executors.remote import probe
 from nbflow.executors.remote.attempt_files import AttemptFiles
 from nbflow.executors.remote.engine import NodeRoom, WorkerOrder, WorkerState
 from nbflow.executors.remote.executor import RemoteExecutor, never
 from nbflow.flow.graph import build_flow
 from nbflow.flow.notebook import read_notebook
-from nbflow.model import Ended, Noticed, Output, Started, StepOptions, TaskSpec
+from nbflow.model import Ended, HeldUp, Noticed, Output, Started, StepOptions, TaskSpec
 from nbflow.runs import integrity
 from nbflow.store import location, records
 from tests.conformance.executor import ExecutorConformance, wait_gone
@@ -169,6 +170,33 @@ def test_a_record_that_the_worker_did_not_come_to_write_is_written_by_the_driver
 # ---------------------------------------------------------------- ends that the task does not say itself
 
 
+class WithoutTheFolder(WorkerProcesses):
+    """Its workers do not see the notebook's folder, but the datastore."""
+
+    def start(self, order: WorkerOrder, live: Callable[[bytes], None]) -> str:
+        files, spec = attempt_files.read_spec(order.spec)
+        files.write_spec(msgspec.structs.replace(spec, folder="/no/such/folder"))
+        return super().start(order, live)
+
+
+def test_files_that_a_step_writes_come_back_where_its_folder_is_not_seen(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("before\n")
+    outside = tmp_path.parent / f"{tmp_path.name}-outside.txt"
+    with tasks_on(WithoutTheFolder(), tmp_path) as tasks:
+        done = tasks.run(
+            "import os\nos.makedirs('deep')\nopen('deep/a.bin', 'wb').write(b'abc' * 10)\nopen('empty', 'w').close()\n"
+            "with open('log.txt', 'a') as f:\n    _ = f.write('after\\n')\n"
+            f"open({str(outside)!r}, 'w').write('x')\nfolder = os.getcwd()"
+        )
+    assert done.value("folder") != str(tmp_path)
+    assert not Path(done.value("folder")).exists()
+    assert (tmp_path / "deep" / "a.bin").read_bytes() == b"abc" * 10
+    assert (tmp_path / "empty").read_bytes() == b""
+    assert (tmp_path / "log.txt").read_text() == "before\nafter\n"
+    (finding,) = [each for each in done.result.findings if each.code == "file-elsewhere"]
+    assert outside.name in finding.message
+
+
 class Forgetful(WorkerProcesses):
     """Says of every worker that it has lost it."""
 
@@ -193,6 +221,39 @@ class Away(WorkerProcesses):
 def test_an_engine_that_is_away_loses_nothing(tmp_path: Path) -> None:
     with tasks_on(Away(is_live=False), tmp_path) as tasks:
         assert tasks.run("x = 5").value("x") == 5
+
+
+class Interrupted(WorkerProcesses):
+    """Is reached at first, and then refuses for a while to start workers."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+    def start(self, order: WorkerOrder, live: Callable[[bytes], None]) -> str:
+        self.number -= 1
+        if self.number >= 0:
+            raise ExecutorError("processes does not answer")
+        return super().start(order, live)
+
+
+def test_a_place_that_is_away_when_a_task_is_submitted_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "START_EVERY", 0.2)
+    with tasks_on(Interrupted(3), tmp_path) as tasks:
+        done = tasks.run("x = 1")
+        assert done.value("x") == 1
+        assert [event.reason for event in done.events if isinstance(event, HeldUp)] == ["processes does not answer"]
+    monkeypatch.setattr(remote, "START_FOR", 1.0)
+    with tasks_on(Interrupted(1000), tmp_path) as tasks:
+        done = tasks.run("x = 1")
+        assert (done.failure.type, done.failure.kind) == ("ExecutorError", "lost")
+        _, handle = tasks.submit("x = 1")
+        handle.cancel(0.0)
+        ended = [*handle.events()][-1]
+        assert isinstance(ended, Ended)
+        assert ended.result.failure is not None
 
 
 def test_a_worker_killed_in_the_middle_takes_the_task_with_it(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -45,6 +46,42 @@ def s3() -> Iterator[dict[str, str]]:
             }  # fmt: skip
         finally:
             server.terminate()
+
+
+class Link:
+    """A way to a port of this machine that can be cut: what is sent then waits, and arrives once it is healed."""
+
+    def __init__(self, port: int) -> None:
+        self.target = port
+        self.whole = threading.Event()
+        self.whole.set()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self.whole.clear()
+
+    def heal(self) -> None:
+        self.whole.set()
+
+    def close(self) -> None:
+        self.whole.set()
+        self.listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                here, _ = self.listener.accept()
+                there = socket.create_connection(("127.0.0.1", self.target))
+                for ways in ((here, there), (there, here)):
+                    threading.Thread(target=self._pump, args=ways, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError), source, sink:
+            while data := source.recv(1 << 16):
+                self.whole.wait()
+                sink.sendall(data)
 
 
 class RayCluster:

@@ -13,8 +13,9 @@ import msgspec
 
 from nbflow.errors import NotFoundError, StoreError
 from nbflow.executors import wire
+from nbflow.executors.remote.written_files import WrittenFile
 from nbflow.jsonable import from_json, to_json, to_msgpack
-from nbflow.model import Frozen, Output, Started, TaskEvent, TaskResult, TaskSpec
+from nbflow.model import Ended, Frozen, Output, Started, TaskEvent, TaskResult, TaskSpec
 from nbflow.store import records
 from nbflow.store.jsonl import ChunkReader, ChunkWriter
 from nbflow.store.location import Store, open_store, safe_name
@@ -59,6 +60,7 @@ class WorkerResult(Frozen, frozen=True, kw_only=True):
     worker: str
     lines: int  # of its log
     result: TaskResult
+    files: tuple[WrittenFile, ...] = ()
 
 
 class LiveEvent(Frozen, frozen=True, kw_only=True):
@@ -67,6 +69,7 @@ class LiveEvent(Frozen, frozen=True, kw_only=True):
     worker: str
     number: int
     event: TaskEvent
+    files: tuple[WrittenFile, ...] = ()  # with the last one
 
 
 class Numbered(Frozen, frozen=True, kw_only=True):
@@ -213,6 +216,12 @@ def earlier(store: Store, spec: TaskSpec) -> tuple[AttemptFiles, TaskSpec] | Non
 def live(worker: str, number: int, event: TaskEvent) -> bytes:
     """Return the frame of an event on its way through an engine."""
     return wire.frame(LiveEvent(worker=worker, number=number, event=event))
+
+
+def ended(result: WorkerResult) -> bytes:
+    """Return the frame of a worker's last event."""
+    event = Ended(result=result.result)
+    return wire.frame(LiveEvent(worker=result.worker, number=result.lines, event=event, files=result.files))
 
 
 def read_spec(url: str) -> tuple[AttemptFiles, TaskSpec]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -15,7 +15,7 @@ from nbflow.errors import ExecutorError, NbflowError, PlanError, StoreError
 from nbflow.executors.remote import attempt_files, probe
 from nbflow.executors.remote.attempt_files import AttemptFiles
 from nbflow.executors.remote.engine import Engine, NodeRoom, WorkerOrder, WorkerState
-from nbflow.executors.remote.handle import RemoteHandle
+from nbflow.executors.remote.handle import SILENCE, RemoteHandle
 from nbflow.model import Finding, Step, StepOptions, TaskSpec
 from nbflow.store.location import Store, open_store
 
@@ -24,6 +24,12 @@ ASK_EVERY = 0.5
 
 READ_EVERY, READ_FOLDER_EVERY = 2.0, 0.5
 """Seconds between two looks at the datastore for a task of which nothing comes live: by requests, and in a folder."""
+
+START_EVERY, START_FOR = 5.0, 300.0
+"""Seconds between two tries to start a worker on a place that has been reached before, and seconds until it fails."""
+
+ANSWER_IN = 5.0
+"""Seconds that an engine may take to answer before the datastore is looked at without it."""
 
 QUEUE = 1000
 """Tasks at once where nobody knows how many fit: the engine's own queue holds the others."""
@@ -38,7 +44,13 @@ class RemoteExecutor:
         self._lock = threading.Lock()
         self._stores: dict[str, Store] = {}
         self._admitted: dict[tuple[str, probe.Question], tuple[Finding, ...]] = {}
+        self._unstarted: list[RemoteHandle] = []  # their place could not be reached
+        self._start_at = 0.0
         self._read_at: dict[str, float] = {}
+        self._asking: threading.Event | None = None  # set once the engine has answered
+        self._away: ExecutorError | None = None
+        self._answered_at = time.monotonic()
+        self._told_away = False
         self._wake = threading.Event()
         self._closed = False
         self._watcher: threading.Thread | None = None
@@ -134,7 +146,12 @@ class RemoteExecutor:
         files = AttemptFiles.of(self._store(spec.store), spec)
         handle = RemoteHandle(spec, files, self, self.engine.place)
         files.write_spec(spec)
-        self.start(handle)
+        try:
+            self.start(handle)
+        except ExecutorError as error:  # the place was reached before this run: it may be back in a moment
+            handle.hold_up(error)
+            with self._lock:
+                self._unstarted.append(handle)
         return handle
 
     def _taken_up(self, spec: TaskSpec) -> RemoteHandle | None:
@@ -187,8 +204,9 @@ class RemoteExecutor:
             if not hard:
                 with contextlib.suppress(NbflowError):  # the store is away: the engine's way is left
                     handle.files.ask_cancel(handle.grace)
-            with contextlib.suppress(NbflowError):  # asked again while the task has not ended
-                self.engine.cancel(handle.worker_id, hard=hard)
+            if handle.worker_id:
+                with contextlib.suppress(NbflowError):  # asked again while the task has not ended
+                    self.engine.cancel(handle.worker_id, hard=hard)
             self._wake.set()
 
         self._carriers.run(end)
@@ -219,6 +237,8 @@ class RemoteExecutor:
 
     def _watch(self) -> None:
         while not (self._closed and not self._handles):
+            if self._unstarted and time.monotonic() >= self._start_at:
+                self._start_again()
             with self._lock:
                 handles = dict(self._handles)
             if handles:
@@ -227,17 +247,68 @@ class RemoteExecutor:
                 for worker in [worker for worker, handle in self._handles.items() if handle.over.is_set()]:
                     del self._handles[worker]
                     self._read_at.pop(worker, None)
-            self._wake.wait(ASK_EVERY if handles else 5.0 * ASK_EVERY)
+            self._wake.wait(ASK_EVERY if handles or self._unstarted else 5.0 * ASK_EVERY)
             self._wake.clear()
+
+    def _start_again(self) -> None:
+        """Try once more to start workers of tasks that were submitted while the place could not be reached."""
+        with self._lock:
+            handles, self._unstarted = self._unstarted, []
+        for handle in handles:
+            if handle.over.is_set():
+                continue
+            try:
+                self.engine.connect()
+                self.start(handle)
+            except ExecutorError as error:
+                handle.hold_up(error, longest=START_FOR)
+                with self._lock:
+                    self._unstarted.append(handle)
+        self._start_at = time.monotonic() + START_EVERY
+
+    def _ask(self, workers: list[str]) -> dict[str, WorkerState] | None:
+        """Return how workers stand, None where the engine cannot be asked or takes long to answer.
+
+        What runs goes on meanwhile, and the datastore says what becomes of it.
+        """
+        if self._asking is not None and not self._asking.is_set():
+            return None
+        answered, answers = threading.Event(), []
+
+        def ask() -> None:
+            try:
+                self.engine.connect()
+                answers.append(dict(self.engine.look(workers)))
+            except ExecutorError as error:
+                self._away = error
+            finally:
+                answered.set()
+
+        self._asking = answered
+        self._carriers.run(ask)
+        answered.wait(ANSWER_IN)
+        return answers[0] if answers else None
+
+    def _tell_away(self, handles: Mapping[str, RemoteHandle], *, is_away: bool) -> None:
+        """Tell the user once that the place does not answer, and once that it does again."""
+        now = time.monotonic()
+        if not is_away:
+            self._answered_at = now
+        if is_away is self._told_away or (is_away and now - self._answered_at < SILENCE):
+            return
+        self._told_away = is_away
+        message, fix = f"{self.engine.place} answers again", None
+        if is_away:
+            message = f"{self.engine.place} has not answered for {SILENCE:g} s"
+            message += f": {self._away.message}" if self._away is not None else ""
+            fix = "wait: what runs there goes on, and what it finishes counts; `nbflow cancel RUN` ends the run"
+        next(iter(handles.values())).notice(Finding(code="silent-worker", message=message, fix=fix))
 
     def _look(self, handles: dict[str, RemoteHandle]) -> None:
         """Ask the engine of all workers at once, and look into the datastore where nothing comes live."""
-        states: dict[str, WorkerState] = {}
-        asked = True
-        try:
-            states = dict(self.engine.look(list(handles)))
-        except ExecutorError:
-            asked = False  # what runs goes on; the datastore says what becomes of it
+        answer = self._ask(list(handles))
+        asked, states = answer is not None, answer or {}
+        self._tell_away(handles, is_away=not asked)
         now = time.monotonic()
         for worker, handle in handles.items():
             state = states.get(worker) if asked else None

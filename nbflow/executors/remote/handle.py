@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from nbflow.errors import NbflowError
+from nbflow.errors import ExecutorError, NbflowError
 from nbflow.executors.attempt import FIX_KILLED, REPLACED
+from nbflow.executors.remote import written_files
 from nbflow.executors.remote.attempt_files import AttemptFiles, Beat, WorkerResult, parse_live
 from nbflow.executors.remote.engine import WorkerState
 from nbflow.executors.wire import Assembler
@@ -105,6 +107,17 @@ class RemoteHandle:
         """End an attempt whose worker has ended and whose result cannot be read."""
         self.end(TaskResult(failure=self._failure(type(error).__name__, error.message, "lost", error.fix)))
 
+    def hold_up(self, error: ExecutorError, longest: float = math.inf) -> None:
+        """Say why no worker could be started; end an attempt that is cancelled, or has waited `longest` seconds."""
+        with self._lock:
+            if self._cancelling is not None:
+                self.end(TaskResult(failure=self._failure("Cancelled", "the task was cancelled", "cancelled")))
+            elif time.monotonic() - self._submitted > longest:
+                self.give_up(error)
+            elif error.message != self._reason:
+                self._reason = error.message
+                self._put(HeldUp(reason=error.message))
+
     def _put(self, event: TaskEvent) -> None:
         if self._sink is None:
             self._queue.put(event)
@@ -130,7 +143,9 @@ class RemoteHandle:
             for body in self._assembler.feed(data):
                 message = parse_live(body)
                 if isinstance(message.event, Ended):
-                    result = WorkerResult(worker=message.worker, lines=message.number, result=message.event.result)
+                    result = WorkerResult(
+                        worker=message.worker, lines=message.number, result=message.event.result, files=message.files
+                    )
                     self.finish(result)
                 else:
                     self._take(message.worker, message.number, message.event)
@@ -178,6 +193,7 @@ class RemoteHandle:
                     self._put(self._ahead.pop(number))
             if result.result.record is not None:
                 self.files.publish(result)
+            written_files.place(self.files.store, self.spec.folder, result.files)
             self.end(result.result)
 
     def end(self, result: TaskResult) -> None:
@@ -222,8 +238,13 @@ class RemoteHandle:
         self._silent = silent
 
     def _notice(self, message: str, fix: str | None) -> None:
-        finding = Finding(code="silent-worker", message=message, step=self.spec.step, cell=self.spec.cell, fix=fix)
-        self._put(Noticed(finding=finding))
+        self.notice(Finding(code="silent-worker", message=message, step=self.spec.step, cell=self.spec.cell, fix=fix))
+
+    def notice(self, finding: Finding) -> None:
+        """Tell the user something while the task runs."""
+        with self._lock:
+            if not self.over.is_set():
+                self._put(Noticed(finding=finding))
 
     def _judge(self, state: WorkerState) -> None:
         """End the attempt of a worker that has ended, by its engine's word, without a result.

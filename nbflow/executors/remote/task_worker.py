@@ -20,7 +20,7 @@ import msgspec
 from nbflow.errors import NbflowError, StoreError
 from nbflow.executors.attempt import AttemptHandle
 from nbflow.executors.local import LocalExecutor, unpublished
-from nbflow.executors.remote import attempt_files
+from nbflow.executors.remote import attempt_files, written_files
 from nbflow.executors.remote.attempt_files import AttemptFiles, WorkerResult, live, now
 from nbflow.jsonable import to_json
 from nbflow.model import Ended, Output, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
@@ -42,7 +42,7 @@ def run(url: str, executor: LocalExecutor, live: Live, stop: threading.Event) ->
     """
     files, spec = attempt_files.read_spec(url)
     published = files.result() or _Errand(files, spec, live, stop).run(executor)
-    live(attempt_files.live(published.worker, published.lines, Ended(result=published.result)))
+    live(attempt_files.ended(published))
     return published.result
 
 
@@ -67,7 +67,7 @@ class _Errand:
             def publish(spec: TaskSpec, result: TaskResult, done: Callable[[TaskResult], None]) -> None:
                 try:
                     log.flush()
-                    published.append(self.files.publish(self._word(result)))
+                    published.append(self.files.publish(self._with_files(spec, result)))
                 except NbflowError as error:
                     published.append(self._word(unpublished(spec, result, error)))
                 done(published[0].result)
@@ -82,6 +82,16 @@ class _Errand:
 
     def _word(self, result: TaskResult) -> WorkerResult:
         return WorkerResult(worker=self.name, lines=self.lines, result=result)
+
+    def _with_files(self, spec: TaskSpec, result: TaskResult) -> WorkerResult:
+        """Return what is published; where the notebook's folder is not seen here, with the files written below it."""
+        if spec.folder == self.spec.folder:
+            return self._word(result)
+        written = result.observations.written
+        findings = written_files.left_there(spec, socket.gethostname(), written)
+        result = msgspec.structs.replace(result, findings=(*result.findings, *findings))
+        files = written_files.pack(self.files.store, spec.folder, written)
+        return msgspec.structs.replace(self._word(result), files=files)
 
     def _at_home(self, stack: contextlib.ExitStack) -> TaskSpec:
         """Return the task as it is run here: with this machine's way to the datastore, its GPUs, and a folder."""

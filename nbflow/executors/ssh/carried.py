@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -17,6 +17,7 @@ from nbflow.executors import wire
 from nbflow.executors.local import unpublished
 from nbflow.executors.remote import attempt_files
 from nbflow.executors.remote.attempt_files import LiveEvent
+from nbflow.executors.remote.written_files import WrittenFile
 from nbflow.jsonable import to_json
 from nbflow.model import Ended, Record, Segment, TaskFailure, TaskResult
 from nbflow.store import artifacts, records
@@ -89,10 +90,14 @@ class CarriedAttempt:
             self._lines += 1
             self._log.put(to_json(event.event))
 
-    def missing(self, result: TaskResult) -> list[Segment]:
-        """Return the segments of a result that the datastore here has not."""
+    def missing(self, result: TaskResult, files: Sequence[WrittenFile]) -> list[Segment]:
+        """Return the segments of a result, and of files that the task wrote, that the datastore here has not."""
         groups = result.record.groups if result.record is not None else ()
-        return [each for each in dict.fromkeys(artifacts.segments_in(groups)) if not self.store.has_segment(each)]
+        wanted = dict.fromkeys((
+            *artifacts.segments_in(groups),
+            *(segment for file in files for segment in file.segments if segment.hash),
+        ))  # fmt: skip
+        return [each for each in wanted if not self.store.has_segment(each)]
 
     def judged(self, result: TaskResult, place: str) -> TaskResult:
         """Return a result as it counts here: what a task has asked about runs there, nobody there could answer."""

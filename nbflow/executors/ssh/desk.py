@@ -39,7 +39,7 @@ from nbflow.executors.ssh.messages import (
     StopWorker,
 )
 from nbflow.executors.ssh.own_source import source_id
-from nbflow.model import Ended, Segment
+from nbflow.model import Segment
 from nbflow.store.interface import TEMPORARY
 from nbflow.store.verified import hash_of
 from nbflow.task import limits
@@ -250,7 +250,7 @@ class Desk:
             result = attempt_files.read_spec(order.spec)[0].result()
             if result is not None:
                 with files.events.open("ab", buffering=0) as events:
-                    events.write(attempt_files.live(result.worker, result.lines, Ended(result=result.result)))
+                    events.write(attempt_files.ended(result))
 
     def _full(self) -> str:
         free = shutil.disk_usage(self._box.folder).free

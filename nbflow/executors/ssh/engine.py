@@ -364,7 +364,7 @@ class SshEngine:
         """Fetch what a result is made of, through as many connections as it takes, and pass it on."""
         while not self._closed.is_set():
             try:
-                missing = carried.missing(result)
+                missing = carried.missing(result, event.files)
                 if missing:
                     self._fetch(carried.store, missing)
                 dispatch.live(wire.frame(msgspec.structs.replace(event, event=Ended(result=result))))
