@@ -32,6 +32,9 @@ IDLE = 600.0
 
 NAMESPACE = "nbflow"
 
+CONNECTING = threading.Lock()
+"""Held while Ray's client connects, which changes what is global to it."""
+
 
 def executor(url: str) -> RemoteExecutor:
     """Return the executor for `ray://host:port`; PlanError for another form, ExecutorError without Ray here."""
@@ -68,6 +71,8 @@ class RayEngine:
         with self._lock:
             if self._desk is not None:
                 return
+            if self._closed.is_set():
+                raise ExecutorError(f"{self.place} was closed")
             self._reach()
             self._client = self._connected()
             self._context = self._client._context_to_restore  # noqa: SLF001  # there is no public way for threads
@@ -112,7 +117,7 @@ class RayEngine:
         from ray._private import client_mode_hook
 
         was_client = client_mode_hook.is_client_mode_enabled
-        with _own_sigterm(), _quiet_ray():
+        with CONNECTING, _own_sigterm(), _quiet_ray():
             try:
                 return self._ray.init(
                     self.place, allow_multiple=True, log_to_driver=False, namespace=NAMESPACE, logging_level="ERROR"
