@@ -76,7 +76,7 @@ class FileSpan(msgspec.Struct, frozen=True):
     began: float
     ended: float = 0.0
     files: Files | None = NO_FILES
-    executions: tuple[str, ...] = ()
+    executions: tuple[str, ...] = ()  # those without an effect, which may be executed again
 
 
 class AttemptEvent(msgspec.Struct, frozen=True):
@@ -370,7 +370,7 @@ class Runner:
                 self.tell(FindingFound(finding=finding, at=time.time()))
             if each.record is not None:
                 self.lookup.keep(each.record)
-                self.note_files(each.record)
+                self.note_files(task, each.record)
                 if unstored := records.unstored(each.record):
                     self.unstored.setdefault(each.record.step, {}).update(unstored)
         for member, each in zip(self.lookup.members(task)[1:], result.then, strict=False):
@@ -539,15 +539,17 @@ class Runner:
             self.logs[task] = records.LogWriter(self.lookup.store, self.place.folder, self.started.run, execution)
         return self.logs[task]
 
-    def note_files(self, record: Record) -> None:
+    def note_files(self, task: TaskId, record: Record) -> None:
         """Take down which files an execution touched, and when."""
+        if task.part:  # a fan-out's list is evaluated before its items
+            return
         files = facts.touched(record.observations)
         span = self.spans.get(record.step, FileSpan(record.created_at))
         self.spans[record.step] = FileSpan(
             min(span.began, record.created_at),
             max(span.ended, record.created_at + record.elapsed),
             span.files | files if files is not None and span.files is not None else None,
-            (*span.executions, record.execution),
+            (*span.executions, *(() if has_effect(record.observations) else (record.execution,))),
         )
 
     def learn_files(self) -> None:
