@@ -23,6 +23,7 @@ from nbflow.model import FORMAT, Segment
 from nbflow.store import artifacts
 from nbflow.store.interface import segment_path
 from nbflow.store.location import LocalStore, Store, cache_folder, name_of, open_store, safe_name
+from tests.support import servers
 
 NAMES = [
     "a", "train 2", "../../etc/passwd", "/abs", "..", ".", "", "%", "%41", "a/b\\c", "q'\"`$;&|<>*?", "nul", "CON.txt",
@@ -290,6 +291,23 @@ class TestS3(StoreConformance):
             finally:
                 os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.remote
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+class TestS3ThatFails(StoreConformance):
+    """An S3 server that answers every third request with an error, whether it has done it or not."""
+
+    @pytest.fixture
+    def url(self, s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+        import fsspec
+
+        with servers.faulty(s3_server["AWS_ENDPOINT_URL"]) as endpoint:
+            for name, value in {**s3_server, "AWS_ENDPOINT_URL": endpoint}.items():
+                monkeypatch.setenv(name, value)
+            bucket = f"bucket-{uuid.uuid4().hex[:8]}"
+            fsspec.filesystem("s3").mkdir(bucket)
+            yield f"s3://{bucket}/team/store"
 
 
 # ---------------------------------------------------------------- what only local folders can be asked

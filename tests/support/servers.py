@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import http.server
+import itertools
 import os
 import signal
 import socket
@@ -46,6 +49,63 @@ def s3() -> Iterator[dict[str, str]]:
             }  # fmt: skip
         finally:
             server.terminate()
+
+
+@contextlib.contextmanager
+def faulty(endpoint: str, *, every: int = 3) -> Iterator[str]:
+    """An HTTP server in front of another one, whose every third answer is an error; every other error is a lie.
+
+    Then the request was done all the same, as when an answer is lost on its way. Of a conditional write nobody could
+    tell afterwards whose it was: those fail honestly.
+    """
+    numbers = itertools.count(1)
+    host, _, port = endpoint.partition("://")[2].partition(":")
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            number = next(numbers)
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            fails = number % every == 0
+            if not fails or number % (2 * every) == 0:
+                status, headers, data = self.forward(body)
+            if fails:
+                status, headers, data = (
+                    500,
+                    [("Content-Type", "application/xml")],
+                    b"<Error><Code>InternalError</Code></Error>",
+                )
+            self.send_response(status)
+            for name, value in headers:
+                if name.lower() not in {"content-length", "transfer-encoding", "connection", "date", "server"}:
+                    self.send_header(name, value)
+            length = (
+                dict(headers).get("Content-Length", "0") if self.command == "HEAD" and not fails else str(len(data))
+            )
+            self.send_header("Content-Length", length)
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(data)
+
+        def forward(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+            with contextlib.closing(http.client.HTTPConnection(host, int(port))) as connection:
+                connection.request(self.command, self.path, body, dict(self.headers))
+                response = connection.getresponse()
+                return response.status, response.getheaders(), response.read()
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
 
 
 class Link:
