@@ -68,14 +68,11 @@ def faulty(endpoint: str, *, every: int = 3) -> Iterator[str]:
             number = next(numbers)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fails = number % every == 0
-            if not fails or number % (2 * every) == 0:
+            if not fails or (number % (2 * every) == 0 and "If-None-Match" not in self.headers):
                 status, headers, data = self.forward(body)
             if fails:
-                status, headers, data = (
-                    500,
-                    [("Content-Type", "application/xml")],
-                    b"<Error><Code>InternalError</Code></Error>",
-                )
+                status, headers = 500, [("Content-Type", "application/xml")]
+                data = b"<Error><Code>InternalError</Code></Error>"
             self.send_response(status)
             for name, value in headers:
                 if name.lower() not in {"content-length", "transfer-encoding", "connection", "date", "server"}:
