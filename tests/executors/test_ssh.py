@@ -384,4 +384,6 @@ def test_a_worker_answers_for_a_datastore_that_it_does_not_see(carrying: RemoteE
     facts = probe.ask(carrying.engine, store, probe.Question(modules=("numpy", "no_such_thing")))
     assert facts.modules["numpy"]
     assert facts.modules["no_such_thing"] is None
+    assert facts.is_carried
+    assert "values travel between it and" in carrying.try_worker(store.url)
     assert store.list("probes") == []

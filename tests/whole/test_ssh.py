@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,3 +156,46 @@ def test_a_sweep_through_a_cut_connection_loses_nothing_and_counts_nothing_twice
     assert run.data.total == sum(range(40))
     assert [task.stdout for task in run["work"].tasks] == [f"item {n}\n" for n in range(40)]
     assert sorted(int(path.name.partition("-")[0]) for path in marks.iterdir()) == [*range(40)]
+
+
+@hiding
+def test_a_run_whose_driver_is_killed_is_taken_up(tmp_path: Path) -> None:
+    """What was done is reused; what still runs there, seen by nobody here, is awaited and not run again."""
+    here, there = _made(tmp_path / "here"), _made(tmp_path / "there")
+    ran, go = tmp_path / "ran", tmp_path / "go"
+    cells = {
+        "a": f"%%step a\nx = 1\nwith open('{ran}', 'a') as f:\n    _ = f.write('a')",
+        "b": f"%%step b\nimport pathlib, time\nwith open('{ran}', 'a') as f:\n    _ = f.write('b')\nprint('go')\n"
+             f"while not pathlib.Path('{go}').exists():\n    time.sleep(0.05)\ny = [x + 1] * 100_000",
+        "c": "%%step c\nz = y[-1] + 1",
+    }  # fmt: skip
+    path = NotebookFile(here / "flow.ipynb", cells).path
+    store = str(here / ".nbflow")
+    with serving(there, hidden=(here,)) as box:
+        driver = _command("run", str(path), "--on", box.url)
+        eventually(lambda: (ran.exists() and "b" in ran.read_text()) or driver.poll() is not None, 120)
+        assert driver.poll() is None, driver.communicate()[0]
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.communicate()
+        lost = nbflow.Flow("flow", store=store).latest_run
+        eventually(lambda: nbflow.Run(f"flow/{lost.id}", store=store).status == "lost", 60)
+        attach = _command("attach", f"flow/{lost.id}", "--store", store, "--json")
+        eventually(lambda: len(nbflow.Flow("flow", store=store).runs()) == 2 or attach.poll() is not None, 120)
+        go.touch()
+        said, _ = attach.communicate(timeout=200)
+    assert attach.returncode == 0, said
+    taken_up = nbflow.Flow("flow", store=store).latest_run
+    assert (taken_up.status, taken_up.data.z) == ("done", 3)
+    assert ran.read_text() == "ab"
+    assert taken_up["a"].state == "reused"
+    assert taken_up["b"].task.stdout == "go\n"
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _command(*words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "nbflow", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from nbflow.model import Frozen
 
@@ -75,3 +75,11 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of the place; workers that still run are ended by whoever closes."""
+
+
+@runtime_checkable
+class FollowsWorkers(Protocol):
+    """An engine without which nothing is heard of a worker that another process has started."""
+
+    def follow(self, order: WorkerOrder, worker: str, live: Callable[[bytes], None]) -> None:
+        """Pass on what a worker says, from its first word on, as `start` does; the worker is known by its id."""

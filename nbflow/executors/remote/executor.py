@@ -14,7 +14,7 @@ from nbflow.engine.threads import Carriers
 from nbflow.errors import ExecutorError, NbflowError, PlanError, StoreError
 from nbflow.executors.remote import attempt_files, probe
 from nbflow.executors.remote.attempt_files import AttemptFiles
-from nbflow.executors.remote.engine import Engine, NodeRoom, WorkerOrder, WorkerState
+from nbflow.executors.remote.engine import Engine, FollowsWorkers, NodeRoom, WorkerOrder, WorkerState
 from nbflow.executors.remote.handle import SILENCE, RemoteHandle
 from nbflow.model import Finding, Step, StepOptions, TaskSpec
 from nbflow.store.location import Store, open_store
@@ -114,10 +114,8 @@ class RemoteExecutor:
         facts = probe.ask(self.engine, self._store(store))
         took = time.monotonic() - began
         probe.compare(facts, {}, self.engine.place)
-        return (
-            f"{facts.host}: Python {facts.python}, nbflow {facts.nbflow}; it read and wrote {store} "
-            f"({took:.1f} s in all)"
-        )
+        way = f"values travel between it and {store}" if facts.is_carried else f"it read and wrote {store}"
+        return f"{facts.host}: Python {facts.python}, nbflow {facts.nbflow}; {way} ({took:.1f} s in all)"
 
     def slots(self) -> int:
         """Return how many tasks of one core each fit at the same time."""
@@ -169,24 +167,20 @@ class RemoteExecutor:
         result = files.result()
         if result is not None and result.result.record is None:
             return None
+        handle = RemoteHandle(submitted, files, self, self.engine.place, keeps_log=False)
+        handle.worker_id = started.worker
+        if result is None and isinstance(self.engine, FollowsWorkers):
+            self.engine.follow(_order(handle), started.worker, handle.feed)
         state = self.engine.look([started.worker]).get(started.worker)
         if result is None and (state is None or state.state not in {"waiting", "running"}):
             return None
-        handle = RemoteHandle(submitted, files, self, self.engine.place, keeps_log=False)
-        handle.worker_id = started.worker
         with self._lock:
             self._handles[started.worker] = handle
         return handle
 
     def start(self, handle: RemoteHandle) -> None:
         """Start a worker for the attempt, the first or another one; ExecutorError when it is refused."""
-        spec = handle.spec
-        options = StepOptions() if spec.evaluate is not None else spec.options
-        order = WorkerOrder(
-            name=f"{spec.flow}/{spec.execution}", spec=handle.files.url, cpu=options.cpu or 1.0, gpu=options.gpu,
-            memory=options.memory,
-        )  # fmt: skip
-        worker = self.engine.start(order, handle.feed)
+        worker = self.engine.start(_order(handle), handle.feed)
         with self._lock:
             self._handles.pop(handle.worker_id, None)
             handle.worker_id = worker
@@ -324,6 +318,16 @@ class RemoteExecutor:
             except NbflowError as error:
                 if ended and handle.quiet > 60.0:
                     handle.give_up(error)
+
+
+def _order(handle: RemoteHandle) -> WorkerOrder:
+    """Return the worker that an attempt asks for."""
+    spec = handle.spec
+    options = StepOptions() if spec.evaluate is not None else spec.options
+    return WorkerOrder(
+        name=f"{spec.flow}/{spec.execution}", spec=handle.files.url, cpu=options.cpu or 1.0, gpu=options.gpu,
+        memory=options.memory,
+    )  # fmt: skip
 
 
 def never(options: StepOptions, nodes: Sequence[NodeRoom]) -> str:

@@ -40,6 +40,7 @@ class WorkerFacts(Frozen, frozen=True, kw_only=True):
     nbflow: str
     modules: dict[str, str | None]
     gpus: str = ""
+    is_carried: bool = False  # it does not see the datastore: the engine carries values there and back
 
 
 def is_question(url: str) -> bool:

@@ -162,11 +162,21 @@ class SshEngine:
         dispatch = _Dispatch(secrets.token_hex(8), order, live)
         with self._lock:
             self._dispatches[dispatch.worker] = dispatch
-            if self._courier is None:
-                self._courier = threading.Thread(target=self._carry, name="nbflow ssh courier", daemon=True)
-                self._courier.start()
+            self._keep_connected()
         self._wake.set()
         return dispatch.worker
+
+    def follow(self, order: WorkerOrder, worker: str, live: Callable[[bytes], None]) -> None:
+        """Pass on what a worker says that another process has started, from its first word on."""
+        channel = self._connect()
+        dispatch = _Dispatch(worker, order, live)
+        dispatch.is_sent = True
+        if not self._reaches(channel, _split(order.spec)[0]):
+            dispatch.carried = CarriedAttempt(order.spec)
+        with self._lock:
+            self._dispatches[worker] = dispatch
+            self._keep_connected()
+        channel.send(FollowWorker(worker, 0))
 
     def look(self, ids: Sequence[str]) -> Mapping[str, WorkerState]:
         """Return how workers stand."""
@@ -237,6 +247,11 @@ class SshEngine:
         self._carriers.close()
 
     # ------------------------------------------------------------ the thread that brings things there
+
+    def _keep_connected(self) -> None:
+        if self._courier is None:
+            self._courier = threading.Thread(target=self._carry, name="nbflow ssh courier", daemon=True)
+            self._courier.start()
 
     def _carry(self) -> None:
         tries = 0
@@ -312,7 +327,7 @@ class SshEngine:
         folder = f"probes/{rest.rpartition('/')[0]}"
         question = probe.question_of(store, folder)
         facts = channel.ask(lambda number: AskFacts(number, question), probe.WorkerFacts)
-        probe.put_answer(store, folder, facts)
+        probe.put_answer(store, folder, msgspec.structs.replace(facts, is_carried=True))
         dispatch.state = WorkerState(state="done")
         dispatch.is_sent = True
 
