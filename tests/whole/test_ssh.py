@@ -159,6 +159,21 @@ def test_a_sweep_through_a_cut_connection_loses_nothing_and_counts_nothing_twice
 
 
 @hiding
+def test_files_that_a_step_writes_there_come_back(tmp_path: Path) -> None:
+    here, there = _made(_made(tmp_path / "hidden") / "here"), _made(tmp_path / "there")
+    with serving(there, hidden=(here.parent,)) as box:
+        path = NotebookFile(here / "flow.ipynb", {
+            "a": "%%step a\nimport os\nplace = os.getcwd()\n"
+                 "with open('out.txt', 'w') as file:\n    _ = file.write('made' * 500_000)",
+            "b": "%%step b --on local\nsize = len(open('out.txt').read())",
+        }).path  # fmt: skip
+        run = nbflow.run(path, on=box.url)
+    assert run.status == "done", run.error
+    assert run.data.place != str(here)
+    assert run.data.size == 2_000_000
+
+
+@hiding
 def test_a_run_whose_driver_is_killed_is_taken_up(tmp_path: Path) -> None:
     """What was done is reused; what still runs there, seen by nobody here, is awaited and not run again."""
     here, there = _made(tmp_path / "here"), _made(tmp_path / "there")
