@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from nbflow.errors import ExecutorError
 from nbflow.executors.remote import handle as handles
 from nbflow.executors.remote import probe
 from nbflow.executors.remote.executor import RemoteExecutor
-from nbflow.executors.ssh.connection import Channel
+from nbflow.executors.ssh.connection import Channel, Connection, parse_address
 from nbflow.executors.ssh.engine import SshEngine
 from nbflow.executors.ssh.engine import executor as ssh_executor
 from nbflow.executors.ssh.messages import Request, SegmentPart
@@ -163,6 +166,19 @@ def test_a_disk_that_is_full_there_is_told(tmp_path: Path) -> None:
             tasks = Tasks(executor, tmp_path)
             failure = tasks.run("x = b'1234567' * 1_000_000").failure
             assert "no space left" in failure.message.lower()
+
+
+def test_one_connection_is_made_however_many_ask_for_it(box: SshServer) -> None:
+    connections = [Connection(parse_address(f"ssh://{getpass.getuser()}@box")) for _ in range(4)]
+    threads = [threading.Thread(target=connection.open) for connection in connections]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    named = [line for line in listing.splitlines() if str(connections[0].socket) in line]
+    assert [line.endswith("[mux]") for line in named] == [True], named
+    box.cut(connections[0])
 
 
 # ---------------------------------------------------------------- an environment of its own

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypeVar, cast
 
@@ -163,13 +163,20 @@ class Connection:
 
     def open(self) -> None:
         """Have the connection that the others share; ExecutorError says why there is none."""
-        if self.socket is None or self._run(self.command("", "-O", "check"))[0] == 0:
+        if self.socket is None or self._is_shared():
             return
-        with contextlib.suppress(OSError):  # of one that has ended without tidying up
-            self.socket.unlink()
-        code, said = self._run(self.command("", "-N", "-f", master="yes"))
+        # one at a time: OpenSSH's second master finds the socket taken, and stays for ever without one
+        with _alone(self.socket.with_suffix(".lock")):
+            if self._is_shared():
+                return
+            with contextlib.suppress(OSError):  # of one that has ended without tidying up
+                self.socket.unlink()
+            code, said = self._run(self.command("", "-N", "-f", master="yes"))
         if code:
             raise self.trouble(said)
+
+    def _is_shared(self) -> bool:
+        return self._run(self.command("", "-O", "check"))[0] == 0
 
     def run(self, script: str, data: bytes = b"", longest: float = 600.0) -> tuple[int, str]:
         """Return the exit status of a shell script there, and what it wrote; ExecutorError without a connection."""
@@ -230,6 +237,19 @@ class Connection:
 def no_client(error: OSError) -> ExecutorError:
     """Return what is wrong where OpenSSH's client does not start."""
     return ExecutorError(f"ssh cannot be started: {error}", fix=f"install OpenSSH's client, or name it in {COMMAND}")
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other processes and threads from doing the same meanwhile."""
+    import fcntl  # not on Windows, where nothing is shared
+
+    held = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def shell_line(script: str) -> str:
