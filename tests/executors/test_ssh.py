@@ -7,7 +7,6 @@ import getpass
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -175,9 +174,12 @@ def test_one_connection_is_made_however_many_ask_for_it(box: SshServer) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    named = [line for line in listing.splitlines() if str(connections[0].socket) in line]
-    assert [line.endswith("[mux]") for line in named] == [True], named
+    commands = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            commands.append(path.read_bytes())
+    wanted = f"\0ControlPath={connections[0].socket}\0".encode()
+    assert sum(wanted in command and b"\0-N\0" in command for command in commands) == 1
     box.cut(connections[0])
 
 
