@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from nbflow.analysis.effects import PROCESS
 from nbflow.engine.inputs import InputValue, Resolved
 from nbflow.model import (
     FORMAT,
@@ -67,7 +68,8 @@ def replay_of(
 
 def key_parts(flow: Flow, step: Step, resolved: Resolved, *, code: str | None = None, item: str = "") -> KeyParts:
     """Return everything that a step's key is made of."""
-    definitions, setup = _replayed([flow.definitions[order] for order in resolved.definitions], step)
+    changes = [each.position for each in flow.steps if PROCESS in each.writes and PROCESS in resolved.inputs]
+    definitions, setup = _replayed([flow.definitions[order] for order in resolved.definitions], step, changes)
     parameters = {parameter.name for parameter in flow.parameters}
     settings: dict[str, str] = {}
     inputs: dict[str, str] = {}
@@ -87,10 +89,13 @@ def key_parts(flow: Flow, step: Step, resolved: Resolved, *, code: str | None = 
     )  # fmt: skip
 
 
-def _replayed(definitions: Sequence[Definition], step: Step) -> tuple[dict[str, str], tuple[str, ...]]:
+def _replayed(
+    definitions: Sequence[Definition], step: Step, changes: Sequence[int]
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the definitions that are replayed for a step by label, and its set-up.
 
-    Imports and set-up run code and keep their order. Where each name is defined once, all else may stand anywhere.
+    Imports and set-up run code and keep their order. Where each name is defined once, all else may stand anywhere, but
+    what reads something while it is defined stands behind so many of the `changes` to the process, by their positions.
     """
     # Moving a function to another cell must not run everything again, so definitions enter the key by their content.
     # Their order counts where a name is defined twice, as then the later one stands.
@@ -106,7 +111,9 @@ def _replayed(definitions: Sequence[Definition], step: Step) -> tuple[dict[str, 
     setup = (
         f"{each.id} after {sum(one.order < each.order for one in imports)}" for each in others if each.kind == "setup"
     )
-    return {_place(each): each.id for each in declarations}, tuple(setup)
+    behind = {each.id: sum(at < each.position for at in changes) for each in declarations if each.reads or each.origins}
+    ids = {_place(each): f"{each.id} behind {n}" if (n := behind.get(each.id)) else each.id for each in declarations}
+    return ids, tuple(setup)
 
 
 def _place(definition: Definition) -> str:

@@ -331,12 +331,17 @@ class _Task:
             self.replayed.add(_place_of(statement))
             # `sys.path.append("src")` stands above `import tools` in the same cell
             while pending and self.spec.places.get(pending[0][0], self.spec.position) <= statement.position:
-                process_state.put(pending.pop(0))
+                self._put(pending.pop(0))
             file = replay.file_of(statement, self.spec.position, self.spec.code_name)
             replay.run(statement, file, self.shell, self.inputs, self.registry)
         for change in pending:
-            process_state.put(change)
-        self.observer.given(name for _, settings, _ in above for name in settings.get("environment", ()))
+            self._put(change)
+
+    def _put(self, change: process_state.Change) -> None:
+        """Set what a step above has set; from here on its variables are the flow's own."""
+        process_state.put(change)
+        _, settings, removals = change
+        self.observer.given((*settings.get("environment", ()), *removals.get("environment", ())))
 
     def _bind(self) -> None:
         """Bind inputs last: they win over what definitions have bound."""
