@@ -122,7 +122,7 @@ class Lookup:
         self._first_turns: dict[str, int] = {}  # executions that stand for a turn: the first one that they stand for
         self._written: set[str] = set()  # files that this run itself has written
         self._writes: list[tuple[str, frozenset[str]]] = []  # the same, in order, with the steps that did
-        self._taken: dict[tuple[str, int | None], tuple[reuse.Choice, int]] = {}  # what was reused, after which writes
+        self._taken: dict[tuple[TaskId, str], tuple[reuse.Choice, int]] = {}  # what was reused, after which writes
         self._revised: set[TaskId] = set()  # tasks that started before a writer was known
         self.revision = 0
         self._sizes: dict[tuple[str, Index], int] = {}
@@ -312,6 +312,8 @@ class Lookup:
                 return msgspec.structs.replace(company, task=task)
             return self._prepare_company(task, company)
         own = self._own.get((key, task.turn))
+        if own is not None and self._answers(task, own.observations) is not None:
+            own = None  # of another item, which was told something else of itself
         if own is not None and not own.caught and reuse.apart(own, self.loops.tracked(step)) is None:
             self.settle(task, own)
             if own.skipped is not None:
@@ -332,7 +334,7 @@ class Lookup:
         """Settle a prepared task with the past execution that was chosen for it."""
         record, key = choice.record, self._resolutions[task].key
         assert record is not None  # noqa: S101
-        self._taken.setdefault((key, task.turn), (choice, len(self._writes)))
+        self._taken.setdefault((task, key), (choice, len(self._writes)))
         self.settle(task, record)
         if record.skipped is not None:
             return _skip(task, record)
@@ -592,7 +594,7 @@ class Lookup:
 
         Its files may have been written by steps below since, which is nothing to it; not by steps above.
         """
-        choice, since = self._taken.get((key, task.turn), (None, 0))
+        choice, since = self._taken.get((task, key), (None, 0))
         if choice is None or choice.record is None:
             return None
         step, seen = self.loops.step_of(task), choice.record.observations
@@ -648,8 +650,12 @@ class Lookup:
     def _holds(self, task: TaskId, seen: Observations) -> Reason | None:
         """Return why what an execution of a task was seen to depend on no longer holds, None where it does."""
         reason = reuse.holds(seen, self.flow.notebook.folder, self.facts.variables(), self._written)
-        if reason is not None or not seen.asked:
-            return reason
+        return reason or self._answers(task, seen)
+
+    def _answers(self, task: TaskId, seen: Observations) -> Reason | None:
+        """Return which of its questions about runs, and about itself, a task would get another answer to now."""
+        if not seen.asked:
+            return None
         facts = self.facts
         now = said(self.flow.name, facts.run, task.step, task.index, facts.tags, is_flow=not facts.session)
         planned = self.flow.name if facts.whole and not facts.run else ""

@@ -430,7 +430,7 @@ def test_what_only_names_shared_memory_is_not_stored(tmp_path: Path) -> None:
     """What it names ends with its step: a step that leaves it to another one is told so."""
     cells = []
     for kind, deed in SHARED.items():
-        cells += [f"%%step made_{kind}\n{deed}", f"%%step read_{kind}\nprint(x)"]
+        cells += [f"%%step made_{kind}\n{deed}", f"%%step read_{kind} --timeout 90s\nprint(x)"]
         cells += [f"%%step alone_{kind}\n{deed.replace('x =', 'y =')}\nz_{kind} = len(list(getattr(y, 'buf', y)))"]
     done = flow(tmp_path, *cells, "%%step last\nprint(" + ", ".join(f"z_{kind}" for kind in SHARED) + ")")
     for kind in SHARED:

@@ -302,7 +302,8 @@ class TestVolatile:
                 "import socket\ntry:\n    socket.create_connection(('127.0.0.1', 1))\nexcept OSError:\n    pass",
                 ("socket",),
             ),
-            ("import sqlite3\nsqlite3.connect(':memory:').close()", ("database",)),
+            ("import sqlite3\nsqlite3.connect('file:x?mode=memory', uri=True).close()", ("database",)),
+            ("import sqlite3\nsqlite3.connect(':memory:').close()", ()),  # it ends with the process
             ("import random\nrandom.random()", ("random",)),
             ("from datetime import datetime\nstamp = datetime.now().isoformat()", ("clock",)),
             ("from time import time\nbegan = time()", ("clock",)),

@@ -295,7 +295,7 @@ def test_what_nobody_reads_need_not_be_stored(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_later_step_reads_must_be_stored(source: str, reads: str, tmp_path: Path) -> None:
-    cells = (f"%%step make\nother = 1\n{source}", f"%%step use\ny = {reads}", "%%step apart\nz = other")
+    cells = (f"%%step make\nother = 1\n{source}", f"%%step use --timeout 90s\ny = {reads}", "%%step apart\nz = other")
     run = nbflow.run(write(tmp_path, *cells), store=str(tmp_path / "store"))
     assert run.status == "failed"
     error = run["make"].task.error
