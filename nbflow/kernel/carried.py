@@ -52,9 +52,21 @@ class ProcessVersions:
 
     def ran(self, statements: Sequence[Place], before: Taken) -> None:
         """Take down that set-up statements have run one after the other, in a process that was as `before`."""
+        last = self._setup.get(statements[-1], ("", {}, {}))
         change = self.see(before)
         self.executed(statements)
-        self._setup[statements[-1]] = change
+        self._setup[statements[-1]] = self._with_what_stands(change, last)
+
+    def _with_what_stands(self, change: Change, last: Change) -> Change:
+        """Return what a statement has set, with what it set when it ran last and has found to be so still."""
+        _, settings, removals = change
+        settings, now = {part: {**values} for part, values in settings.items()}, self.take()
+        for part, values in last[1].items():
+            for name, value in values.items():
+                is_edit = part in process_state.LISTS
+                if is_edit or _same(now.get(part, {}).get(name, MISSING), value):
+                    settings.setdefault(part, {}).setdefault(name, value)
+        return "", settings, {**last[2], **removals}
 
     def executed(self, statements: Iterable[Place]) -> None:
         """Take down that set-up statements have run in a step: what they set is the step's own change."""

@@ -301,6 +301,7 @@ class _Task:
     def _follow(self, behind: _Task) -> None:
         """Begin where the task before has ended: what it made is there, but for what has another value here."""
         self._take_output(behind.streams)
+        self.observer.given(behind.observer.own_variables)
         self.set_by.add(behind.spec.step)
         for definition in behind.spec.own:
             self.replayed.add(_place_of(definition))

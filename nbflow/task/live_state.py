@@ -17,7 +17,7 @@ import msgspec
 from nbflow.model import Finding, TaskSpec
 from nbflow.store.serialize.inspection import answered, attribute, is_a
 from nbflow.task.observe.environment import origin_of, top_of
-from nbflow.task.process_state import SIGNALS
+from nbflow.task.process_state import DISPOSITIONS, SIGNALS
 
 Taken = Mapping[str, Any]
 """What it is, as people would call it -> the object that stands there."""
@@ -43,8 +43,10 @@ def take(namespace: Mapping[str, Any], sources: Iterable[str]) -> Taken:
 
     Modules are looked through where the code sets an attribute of anything: they hold thousands of names.
     """
-    taken: dict[str, Any] = {f"the handler of {name}": signal.getsignal(getattr(signal, name)) for name in SIGNALS}
-    taken |= {f"sys.{name}": getattr(sys, name) for name in ("stdout", "stderr", "stdin", "excepthook")}
+    handlers = {name: signal.getsignal(getattr(signal, name)) for name in SIGNALS}
+    # one that calls nothing travels by value
+    taken: dict[str, Any] = {f"the handler of {n}": None if how in DISPOSITIONS else how for n, how in handlers.items()}
+    taken |= {f"sys.{name}": getattr(sys, name) for name in ("stdout", "stderr", "stdin")}
     if (numpy := sys.modules.get("numpy")) is not None:
         taken["the handler of numpy's errors"] = numpy.geterrcall()
     if (sqlite := sys.modules.get("sqlite3")) is not None:
@@ -71,7 +73,7 @@ def changes(before: Taken, now: Taken) -> tuple[str, ...]:
     known = {_place(name) for name in before}
     return tuple(
         name for name, value in now.items()
-        if _place(name) in known
+        if _place(name) in known and value is not None
         and not (before[name] is value or before[name] == value if name in before else _is_own(name, value))
         and not (
             _is_patch(name)
@@ -92,7 +94,7 @@ def _is_patch(name: str) -> bool:
 def _is_own(name: str, value: Any) -> bool:
     """Return whether a library has put something of its own there, or a library that is new here has anything."""
     if not _is_patch(name):
-        return value in (signal.SIG_DFL, signal.SIG_IGN, None, ()) if "handler" in name or "callback" in name else False
+        return is_a(value, tuple) and not value  # no callbacks
     module = str(attribute(value, "__module__", "") or "") if is_a(value, FUNCTIONS) else ""
     return top_of(module) == top_of(name) or (not module and not is_a(value, PLAIN)) or name.partition(".")[0] == module
 

@@ -74,6 +74,7 @@ def test_in_processes(plain: dict[str, object], folder: Path) -> None:
         assert run.data.found == plain["found"]
         assert run.data.once_more == plain["once_more"]
         assert {step.state for step in run.steps()} == {state}
+        assert {step.task.together for step in run.steps()} == {()}, "all of it travels by value"
 
 
 @pytest.mark.notebooks
@@ -87,14 +88,15 @@ def test_by_hand(plain: dict[str, object], start: Start) -> None:
 
 
 LIVE = {
-    "imports": "import json, math, random, sqlite3\nimport numpy as np\nfrom json import JSONEncoder\nimport notes",
+    "imports": "import json, math, os, random, sqlite3\nimport numpy as np\nfrom json import JSONEncoder\nimport notes",
     "class": "class P:\n    def __init__(self, x):\n        self.x = x",
-    "set": "%%step set\nrandom.random = lambda: 0.5\nmath.extra = 5\nJSONEncoder.default = lambda self, o: sorted(o)\n"
+    "set": "%%step set\nos.environ['LIVE_Z'] = '1'\n"
+    "random.random = lambda: 0.5\nmath.extra = 5\nJSONEncoder.default = lambda self, o: sorted(o)\n"
     "sqlite3.register_adapter(P, lambda p: p.x)\nerrors = []\nnp.seterrcall(lambda kind, flag: errors.append(kind))\n"
     "np.seterr(divide='call')\nfirst = notes.push(1), next(notes.ids), notes.count()",
     "read": "%%step read\ncon = sqlite3.connect(':memory:')\nnp.array([1.0]) / 0\nfound = (\n    random.random(),"
     " math.extra, json.dumps({2, 1}),\n    con.execute('select ?', (P(5),)).fetchone()[0], list(errors),\n"
-    "    notes.push(2), next(notes.ids), notes.count(),\n)\ncon.close()\ndel con",
+    "    notes.push(2), next(notes.ids), notes.count(), os.environ['LIVE_Z'],\n)\ncon.close()\ndel con",
 }  # fmt: skip
 """Handlers, patches and what a module of the notebook's own keeps in a default, a generator and an attribute."""
 

@@ -239,6 +239,11 @@ class Observer:
         """Leave out variables that the steps above have set: those are inputs."""
         self._set.update(variables)
 
+    @property
+    def own_variables(self) -> frozenset[str]:
+        """The variables that the flow itself has set: those of the steps above, and the task's own."""
+        return frozenset(self._set)
+
     def paused(self) -> AbstractContextManager[None]:
         """Let nothing within the block count: it is our own work."""
         return unheard()
