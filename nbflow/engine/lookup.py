@@ -172,6 +172,10 @@ class Lookup:
             or records.read_record(self.store, record.key, record.execution) is None
         }  # fmt: skip
         self._own = {key: record for key, record in self._own.items() if record.execution not in executions}
+        self._taken = {
+            place: taken for place, taken in self._taken.items()
+            if taken[0].record is not None and taken[0].record.execution not in executions
+        }  # fmt: skip
         return bool(executions)
 
     def revise(self, flow: Flow, revised: Iterable[TaskId]) -> None:

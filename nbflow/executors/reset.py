@@ -28,6 +28,7 @@ from typing import Any
 
 from nbflow.task.observe import observer
 from nbflow.task.observe.environment import origin_of
+from nbflow.task.observe.lookups import LOOKS_AT_PATHS, ImportProbe
 
 SIGNALS = tuple(
     getattr(signal, name)
@@ -37,10 +38,10 @@ SIGNALS = tuple(
 VOLATILE = frozenset(
     (
         "last_type last_value last_traceback last_exc stdout stderr argv path modules displayhook path_importer_cache"
-        " filters"
+        " filters meta_path"
     ).split()
 )
-"""Names in `sys` and `warnings` that a cell sets by merely running, or that are put back."""
+"""Names in `sys` and `warnings` that a cell sets by merely running, that are put back, or that a probe looks at."""
 
 KNOWN = frozenset({"nbflow", "matplotlib", "__main__"})
 """Packages whose attributes come late; what matters of them is put back."""
@@ -175,7 +176,7 @@ def _attributes(name: str, module: types.ModuleType) -> dict[str, Any]:
         return {key: value for key, value in attributes.items() if key not in VOLATILE}
     if name == "os":
         # a task's observer looks there itself
-        attributes = {key: value for key, value in attributes.items() if key != "stat"}
+        attributes = {key: value for key, value in attributes.items() if key not in LOOKS_AT_PATHS}
     # what begins with an underscore libraries fill in when they are first used
     return {key: value for key, value in attributes.items() if key[:1] != "_"}
 
@@ -221,7 +222,8 @@ def _threads() -> frozenset[int | None]:
 
 def _interpreter() -> tuple[Any, ...]:
     return (
-        sys.getrecursionlimit(), sys.getswitchinterval(), sys.gettrace(), sys.getprofile(), [*map(id, sys.meta_path)],
+        sys.getrecursionlimit(), sys.getswitchinterval(), sys.gettrace(), sys.getprofile(),
+        [id(finder) for finder in sys.meta_path if not isinstance(finder, ImportProbe)],  # ours, for a task at a time
         [*map(id, sys.path_hooks)], gc.isenabled(), gc.get_threshold(), gc.get_debug(), len(gc.callbacks),
         id(threading.excepthook), len(sys.warnoptions),
     )  # fmt: skip

@@ -18,6 +18,7 @@ import nbflow
 from nbflow.cli import app
 from nbflow.errors import DamagedError, NotFoundError
 from nbflow.flow.notebook import document_of
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -145,6 +146,7 @@ def test_what_is_being_written_is_no_damage(capsys: pytest.CaptureFixture[str]) 
     path = write([*HARVEST, loop])
     process = subprocess.Popen([sys.executable, "-m", "nbflow", "run", str(path)], stdout=subprocess.DEVNULL)
     looks = 0
+    eventually(Path(".nbflow", "nbflow.json").exists)
     while process.poll() is None:
         assert app.main(["fsck", "--json"]) == 0, capsys.readouterr()
         looks += 1

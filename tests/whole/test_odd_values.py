@@ -81,7 +81,7 @@ def test_a_step_that_leaves_them_is_done(lane: str, folder: Path) -> None:
 @pytest.mark.running
 def test_who_reads_one_is_told(folder: Path) -> None:
     cells = [f"%%step make\nodd = KINDS['a mock of a dict']()\nlazy = KINDS[{[*KINDS][8]!r}]()\nfine = 1"]
-    cells += ["%%step read\nlen(odd)\nshown = 1", "%%step other\nend = fine"]
+    cells += ["%%step read --timeout 90s\nlen(odd)\nshown = 1", "%%step other\nend = fine"]
     run = nbflow.run(write(folder, "from odd import KINDS", *cells))
     (told,) = failures(run).values()
     assert "odd" in told

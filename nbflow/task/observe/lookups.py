@@ -108,14 +108,17 @@ Looked = Callable[[Any, os.stat_result | None, bool], None]
 """Takes a path, what is there (None: nothing), and whether a link was followed."""
 
 
+LOOKS_AT_PATHS = ("stat", "lstat", "readlink", "access")
+"""Functions of `os` that `watch_looks` stands before."""
+
+
 def watch_looks(looked: Looked, asked: Callable[[Any, str, str], None]) -> Callable[[], None]:
     """Call back with each path asked for and what is there, and with other questions; return what ends the watch.
 
     `exists`, `is_file`, `getsize` and their like all end in `os.stat`; `resolve` and `is_symlink` in `os.lstat` and
     `os.readlink`.
     """
-    names = ("stat", "lstat", "readlink", "access")
-    originals = {name: getattr(os, name) for name in names}
+    originals = {name: getattr(os, name) for name in LOOKS_AT_PATHS}
 
     def look(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
         return status_of("stat", path, options.get("follow_symlinks", True), arguments, options)
@@ -142,7 +145,7 @@ def watch_looks(looked: Looked, asked: Callable[[Any, str, str], None]) -> Calla
         asked(path, f"{ACCESS}{mode}", str(answer))
         return answer
 
-    for name, function in zip(names, (look, look_at_link, read_link, access), strict=True):
+    for name, function in zip(LOOKS_AT_PATHS, (look, look_at_link, read_link, access), strict=True):
         setattr(os, name, function)
 
     def end() -> None:
@@ -180,20 +183,21 @@ def _entry(entry: os.DirEntry[str]) -> str:
 # ---------------------------------------------------------------- modules
 
 
-class _Probe:
+class ImportProbe:
     """Stands before the finders that import modules, and finds none: it is told what is looked for."""
 
     def __init__(self, sought: Callable[[str], None]) -> None:
         self._sought = sought
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        """Tell that a module is looked for; find none."""
         del path, target
         self._sought(name)
 
 
 def watch_imports(sought: Callable[[str], None]) -> Callable[[], None]:
     """Call back with the name of each module that is looked for and not loaded; return what ends the watch."""
-    probe: Any = _Probe(sought)
+    probe: Any = ImportProbe(sought)
     sys.meta_path.insert(0, probe)
 
     def end() -> None:
