@@ -241,6 +241,7 @@ class KernelLane:
         """Run a step whose options the kernel cannot honour in a process; what it shows is shown here."""
         from nbflow.runs.launch import begin
 
+        self.known.flush()  # what cells above have left may be on its way into the store: the process reads it there
         again = step.name in self._elsewhere
         self._elsewhere.add(step.name)
         run = FlowRun(self.known.ip, self.known.audience)
