@@ -20,6 +20,7 @@ from nbflow.flow.graph import build_flow
 from nbflow.flow.notebook import read_notebook
 from nbflow.model import Ended, HeldUp, Noticed, Output, Started, StepOptions
 from tests.conformance.executor import ExecutorConformance, alive, wait_gone
+from tests.support.drivers import pid_once_it_speaks
 from tests.support.kernel import NotebookFile
 from tests.support.servers import Link, RayCluster, end_group, free_port
 from tests.support.tasks import Tasks
@@ -185,12 +186,7 @@ def test_a_task_outlives_its_driver(cluster: RayCluster, tmp_path: Path) -> None
     spec, handle = tasks.submit(
         "import pathlib, time\nprint('go')\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.05)\nx = 42"
     )
-    pid = 0
-    for event in handle.events():
-        if isinstance(event, Started):
-            pid = event.pid
-        if isinstance(event, Output):
-            break
+    pid = pid_once_it_speaks(handle)
     first.engine.close()
     assert alive(pid)
     (tmp_path / "go").touch()

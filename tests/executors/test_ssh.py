@@ -26,6 +26,7 @@ from nbflow.executors.ssh.messages import Request, SegmentPart
 from nbflow.model import Ended, HeldUp, Output, Started, StepOptions
 from nbflow.store import location
 from tests.conformance.executor import ExecutorConformance, alive, wait_gone
+from tests.support.drivers import pid_once_it_speaks
 from tests.support.servers import free_port
 from tests.support.ssh_server import SshServer, hiding, is_installed, serving
 from tests.support.tasks import Tasks
@@ -353,12 +354,7 @@ def test_a_task_outlives_its_driver_and_is_found_again(box: SshServer, tmp_path:
     first = RemoteExecutor(Apart(box.url))
     tasks = Tasks(first, tmp_path)
     spec, handle = tasks.submit(WAITS)
-    pid = 0
-    for event in handle.events():
-        if isinstance(event, Started):
-            pid = event.pid
-        if isinstance(event, Output):
-            break
+    pid = pid_once_it_speaks(handle)
     first.engine.close()
     assert alive(pid)
     second = RemoteExecutor(Apart(box.url))

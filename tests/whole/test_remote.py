@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 import nbflow
 from nbflow.runs import launch
 from nbflow.runs.run_options import RunOptions
+from tests.support.drivers import killed_and_attached, nbflow_command
 from tests.support.kernel import Kernel, NotebookFile
 from tests.support.servers import RayCluster
 from tests.support.waiting import eventually
@@ -68,11 +67,6 @@ def run(path: Path, executors: launch.Executors, store: str, **options: object) 
     runner = launch.begin(launch.load_flow(path), RunOptions(on=executors.on, store=store, **options), executors)  # type: ignore[arg-type]
     runner.run()
     return nbflow.Run(f"{runner.place.flow}/{runner.place.run}", store=store)
-
-
-def nbflow_command(*words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "nbflow", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 # ---------------------------------------------------------------- whole flows
@@ -184,19 +178,8 @@ def test_a_run_whose_driver_is_killed_is_taken_up(cluster: RayCluster, store: st
     NotebookFile(tmp_path / "flow.ipynb", cells)
     ran = tmp_path / "ran"
     driver = nbflow_command("run", str(tmp_path / "flow.ipynb"), "--on", cluster.url, "--store", store)
-    eventually(lambda: (ran.exists() and "b" in ran.read_text()) or driver.poll() is not None, 120)
-    assert driver.poll() is None, driver.communicate()[0]
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.communicate()
-    lost = nbflow.Flow("flow", store=store).latest_run
-    eventually(lambda: nbflow.Run(f"flow/{lost.id}", store=store).status == "lost", 60)
-    attach = nbflow_command("attach", f"flow/{lost.id}", "--store", store, "--json")
-    eventually(lambda: len(nbflow.Flow("flow", store=store).runs()) == 2 or attach.poll() is not None, 120)
-    (tmp_path / "go").touch()
-    said, _ = attach.communicate(timeout=200)
-    assert attach.returncode == 0, said
-    taken_up = nbflow.Flow("flow", store=store).latest_run
-    assert taken_up.id != lost.id
+    lost, taken_up, said = killed_and_attached(driver, store, ran, tmp_path / "go")
+    assert taken_up.id != lost
     assert (taken_up.status, taken_up.data.z) == ("done", 3)
     assert ran.read_text() == "ab"
     assert taken_up["a"].state == "reused"

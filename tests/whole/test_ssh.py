@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +13,7 @@ from nbflow.executors.ssh.connection import Channel, Connection, parse_address
 from nbflow.executors.ssh.messages import Request, SegmentPart
 from nbflow.runs import launch
 from nbflow.runs.run_options import RunOptions
+from tests.support.drivers import killed_and_attached, nbflow_command
 from tests.support.kernel import NotebookFile
 from tests.support.ssh_server import SshServer, hiding, is_installed, serving
 from tests.support.waiting import eventually
@@ -187,19 +184,8 @@ def test_a_run_whose_driver_is_killed_is_taken_up(tmp_path: Path) -> None:
     path = NotebookFile(here / "flow.ipynb", cells).path
     store = str(here / ".nbflow")
     with serving(there, hidden=(here,)) as box:
-        driver = _command("run", str(path), "--on", box.url)
-        eventually(lambda: (ran.exists() and "b" in ran.read_text()) or driver.poll() is not None, 120)
-        assert driver.poll() is None, driver.communicate()[0]
-        os.kill(driver.pid, signal.SIGKILL)
-        driver.communicate()
-        lost = nbflow.Flow("flow", store=store).latest_run
-        eventually(lambda: nbflow.Run(f"flow/{lost.id}", store=store).status == "lost", 60)
-        attach = _command("attach", f"flow/{lost.id}", "--store", store, "--json")
-        eventually(lambda: len(nbflow.Flow("flow", store=store).runs()) == 2 or attach.poll() is not None, 120)
-        go.touch()
-        said, _ = attach.communicate(timeout=200)
-    assert attach.returncode == 0, said
-    taken_up = nbflow.Flow("flow", store=store).latest_run
+        driver = nbflow_command("run", str(path), "--on", box.url)
+        _, taken_up, _ = killed_and_attached(driver, store, ran, go)
     assert (taken_up.status, taken_up.data.z) == ("done", 3)
     assert ran.read_text() == "ab"
     assert taken_up["a"].state == "reused"
@@ -209,8 +195,3 @@ def test_a_run_whose_driver_is_killed_is_taken_up(tmp_path: Path) -> None:
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
-
-
-def _command(*words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "nbflow", *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
