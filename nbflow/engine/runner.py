@@ -371,7 +371,7 @@ class Runner:
             if each.record is not None:
                 self.lookup.keep(each.record)
                 self.note_files(task, each.record)
-                if unstored := records.unstored(each.record):
+                if unstored := records.unstored(each.record.artifacts):
                     self.unstored.setdefault(each.record.step, {}).update(unstored)
         for member, each in zip(self.lookup.members(task)[1:], result.then, strict=False):
             if each.failure is not None:
@@ -445,13 +445,11 @@ class Runner:
             self.tell(FindingFound(finding=finding, at=time.time()))
         # The flow is not changed under tasks that run. Those on the wrong value are ended, the others may finish, and
         # once nothing runs `rebuild` begins again with what is known by then.
-        self.draining = True
         affected = {other for other in self.state.tasks if not other.part and self.lookup.affected(other, step, names)}
         self.revised |= affected
         for other in affected & self.handles.keys():
             self.handles[other].cancel(0.5)
-        if not self.handles:
-            self.inbox.put(AttemptEvent(task, AllEnded()))
+        self.drain(task)
 
     def unites(self, task: TaskId, result: TaskResult) -> bool:
         """Return whether a task runs again, together with steps that need what it cannot store; begin it if so.
@@ -475,9 +473,7 @@ class Runner:
         for finding in flow.findings:
             if finding.code == "together" and finding.step == group[0]:
                 self.tell(FindingFound(finding=finding, at=time.time()))
-        self.draining = True
-        if not self.handles:
-            self.inbox.put(AttemptEvent(task, AllEnded()))
+        self.drain(task)
         return True
 
     def heals(self, task: TaskId, result: TaskResult | None = None) -> bool:
@@ -495,10 +491,14 @@ class Runner:
         if not self.lookup.drop_lost():
             return False
         self.healed += 1
+        self.drain(task)
+        return True
+
+    def drain(self, task: TaskId) -> None:
+        """Start nothing new; once what runs has ended, because of this task, the flow is understood anew."""
         self.draining = True
         if not self.handles:
             self.inbox.put(AttemptEvent(task, AllEnded()))
-        return True
 
     def rebuild(self) -> None:
         """Understand the flow anew; what has run is found again by its key."""

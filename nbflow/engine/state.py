@@ -223,15 +223,12 @@ def _prepared(state: RunState, event: Decision) -> Step:
             entry = replace(entry, state="done")
         case "done":  # earlier in this very run
             entry = replace(entry, state="done", execution=event.execution, elapsed=event.elapsed)
-        case "caught":
-            entry = replace(
-                entry, state="caught", execution=event.execution, failure=event.failure, elapsed=event.elapsed
-            )
         case "skip":
             entry = replace(entry, state="skipped", execution=event.execution)
-        case "fail":
+        case "fail" | "caught":
+            state_now: TaskState = "caught" if event.action == "caught" else "failed"
             entry = replace(
-                entry, state="failed", failure=event.failure, execution=event.execution, elapsed=event.elapsed
+                entry, state=state_now, execution=event.execution, failure=event.failure, elapsed=event.elapsed
             )
         case "run":
             entry = replace(entry, state="queued")

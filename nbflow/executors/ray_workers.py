@@ -65,7 +65,7 @@ def desk_class() -> type:
             try:
                 await ref
                 self.ended[worker] = "done", ""
-            except BaseException as error:
+            except BaseException as error:  # what ended it decides what the driver is told, a cancelled await included
                 names = {kind.__name__ for kind in type(error).__mro__}
                 text = str(error).strip()
                 if "OutOfMemoryError" in names:

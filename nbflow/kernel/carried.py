@@ -15,24 +15,17 @@ from typing import Any
 import msgspec
 
 from nbflow.analysis.effects import state_of
-from nbflow.model import MISSING, Replay, TaskSpec
+from nbflow.model import MISSING, TaskSpec
 from nbflow.store import artifacts
 from nbflow.store.serialize.registry import Registry
 from nbflow.task import process_state, random_state
 from nbflow.task.definition_state import DefinitionState, is_stateful, prints_of, put_state, reset
 from nbflow.task.import_settings import ImportSettings
 from nbflow.task.process_state import Change, Changes, Taken
+from nbflow.task.replay import Place, place_of
 
 Key = tuple[str, str]
 """A part of the process, and a key in it."""
-
-Place = tuple[str, str, int]
-"""Where a set-up statement stands: its id, cell and line."""
-
-
-def place_of(statement: Replay) -> Place:
-    """Return where a set-up statement stands."""
-    return statement.id, statement.cell, statement.line
 
 
 class ProcessVersions:

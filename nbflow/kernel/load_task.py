@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from nbflow.errors import OutdatedError
-from nbflow.kernel.carried import Place, place_of
 from nbflow.kernel.task import Before, KernelTask
 from nbflow.kernel.workspace import Knowledge
 from nbflow.model import TaskSpec
 from nbflow.task import stages
+from nbflow.task.replay import Place, place_of
 
 
 class Revisited(msgspec.Struct, frozen=True):

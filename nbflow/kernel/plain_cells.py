@@ -13,7 +13,6 @@ from nbflow.analysis.effects import PROCESS
 from nbflow.engine.keys import as_replay
 from nbflow.errors import NbflowError
 from nbflow.flow import findings
-from nbflow.kernel.carried import Place, place_of
 from nbflow.kernel.flow_run import say
 from nbflow.kernel.namespace import is_own
 from nbflow.kernel.scratch_cells import VAGUE
@@ -21,6 +20,7 @@ from nbflow.kernel.task import KernelTask
 from nbflow.kernel.workspace import Knowledge
 from nbflow.model import MISSING, Cell, Reason, Replay, Step, TaskId
 from nbflow.task import process_state, replay
+from nbflow.task.replay import Place, place_of
 
 LOADING = re.compile(r"^%(?:re)?load_ext\s+nbflow\b")
 

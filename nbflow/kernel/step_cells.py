@@ -18,7 +18,6 @@ from nbflow.flow import findings
 from nbflow.flow.definitions import parsed
 from nbflow.flow.loops import next_turn, own_tasks
 from nbflow.kernel import recorder
-from nbflow.kernel.carried import place_of
 from nbflow.kernel.flow_run import FlowRun, say
 from nbflow.kernel.screen import RunScreen, StepScreen
 from nbflow.kernel.task import KernelTask
@@ -43,6 +42,7 @@ from nbflow.task import results
 from nbflow.task.context import current
 from nbflow.task.observe.environment import origin_of
 from nbflow.task.observe.lookups import ADDED
+from nbflow.task.replay import place_of
 from nbflow.tracebacks import failure_of, raised_at, unforeseen, unforeseen_failure
 
 NOT_HERE = (

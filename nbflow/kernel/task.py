@@ -17,7 +17,7 @@ import msgspec
 
 from nbflow.analysis.effects import owner_of, state_of
 from nbflow.errors import TaskError
-from nbflow.kernel.carried import DefinitionVersions, Place, ProcessVersions, place_of, switch_random, wanted_states
+from nbflow.kernel.carried import DefinitionVersions, ProcessVersions, switch_random, wanted_states
 from nbflow.kernel.namespace import Aside
 from nbflow.kernel.stand_in import StandIn
 from nbflow.model import (
@@ -39,6 +39,7 @@ from nbflow.task.context import Context, running
 from nbflow.task.definition_state import Definitions, is_stateful
 from nbflow.task.mutation import is_fixed
 from nbflow.task.observe.observer import HOOK, Observer
+from nbflow.task.replay import Place, place_of
 from nbflow.task.stages import Left, Stages
 from nbflow.tracebacks import failure_of, remember_lines
 

@@ -18,7 +18,6 @@ from nbflow.engine.lookup import Lookup
 from nbflow.errors import NbflowError
 from nbflow.flow import findings
 from nbflow.flow.graph import build_flow
-from nbflow.kernel.carried import Place, place_of
 from nbflow.kernel.document import Document
 from nbflow.kernel.feed import Audience
 from nbflow.kernel.flow_run import FlowRun, say
@@ -40,6 +39,7 @@ from nbflow.store.serialize.pickler import Dumped
 from nbflow.store.serialize.registry import Registry
 from nbflow.store.settings import without_ignored
 from nbflow.task.outputs import Outputs
+from nbflow.task.replay import Place, place_of
 from nbflow.task.stages import Left
 
 if TYPE_CHECKING:

@@ -171,6 +171,12 @@ class _Verification:
 
     def run(self, *, yes: bool) -> Verified:
         """Run everything and compare."""
+        size = sum(file.stat().st_size for file in _files(self.folder))
+        if size > MOST:
+            raise PlanError(
+                f"the folder of {self.file} holds {size >> 30} GB, more than is copied for a verification",
+                fix="verify it in a folder with its own data only",
+            )
         for entry in self.store.list("facts"):  # what is known of its steps counts here, too
             self.scratch.write(entry.path, self.store.read_many([entry.path]).get(entry.path, b""))
         runs = self._flow_runs()
@@ -190,23 +196,22 @@ class _Verification:
                     break
                 runs = self._flow_runs()
                 different = self._different(plain, runs, unsteady)
-        trees = [_tree(self.place / name) for name in ("plain", "again", "flow")]
-        steady = {name for name in trees[0].keys() | trees[1].keys() if trees[0].get(name) == trees[1].get(name)}
+        one, two, other = (_tree(self.place / name) for name in ("plain", "again", "flow"))
+        unsteady_files = {name for name in one.keys() | two.keys() if one.get(name) != two.get(name)}
         files = {
-            name: (_said(trees[0].get(name)), _said(trees[2].get(name)))
-            for name in (steady | trees[2].keys()) - ((trees[0].keys() | trees[1].keys()) - steady)
-            if trees[0].get(name) != trees[2].get(name)
+            name: (_said(one.get(name)), _said(other.get(name)))
+            for name in (one.keys() | other.keys()) - unsteady_files if one.get(name) != other.get(name)
         }  # fmt: skip
         if not different and not files:
             self._remember()
-        written = {name for name in steady if trees[0].get(name) != _tree_of(self.folder, name)}
+        written = {name for name in one.keys() - unsteady_files if one[name] != _content(self.folder / name)}
         return Verified(
             flow=self.flow.name, values=len(prints.keys() - unsteady - self.unknown), files=len(written),
             differences=(
                 *((self._cell(name), name, *both) for name, both in different.items()),
                 *(("a file", name, *both) for name, both in sorted(files.items())),
             ),
-            not_reproducible=tuple(sorted({*unsteady, *((trees[0].keys() | trees[1].keys()) - steady)})),
+            not_reproducible=tuple(sorted(unsteady | unsteady_files)),
             not_compared=tuple(sorted(self.unknown.union(n for n, mark in ends[0].prints.items() if mark is None))),
             together=self._groups() if self.apart and not different else (),
         )  # fmt: skip
@@ -217,12 +222,6 @@ class _Verification:
         """Return the notebook in a copy of its folder, made anew."""
         place = self.place / name
         shutil.rmtree(place, ignore_errors=True)
-        size = sum(file.stat().st_size for file in _files(self.folder))
-        if size > MOST:
-            raise PlanError(
-                f"the folder of {self.file} holds {size >> 30} GB, more than is copied for a verification",
-                fix="verify it in a folder with its own data only",
-            )
         shutil.copytree(self.folder, place, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
         if self.flow.notebook.document:
             (place / self.file).write_text(self.flow.notebook.document)
@@ -338,8 +337,8 @@ def _tree(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): hash_of(file.read_bytes()) for file in _files(folder)}
 
 
-def _tree_of(folder: Path, name: str) -> str | None:
-    return hash_of((folder / name).read_bytes()) if (folder / name).is_file() else None
+def _content(file: Path) -> str | None:
+    return hash_of(file.read_bytes()) if file.is_file() else None
 
 
 def _said(content: str | None) -> str:

@@ -9,7 +9,7 @@ import calendar
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypedDict
@@ -18,7 +18,7 @@ import msgspec
 
 from nbflow.errors import NotFoundError
 from nbflow.jsonable import from_json, to_json
-from nbflow.model import FORMAT, Buffer, Emptied, Output, Record, RunEvent
+from nbflow.model import FORMAT, Buffer, Emptied, Manifest, Output, Record, RunEvent
 from nbflow.store import batches
 from nbflow.store.batches import BatchWriter, Then
 from nbflow.store.interface import segment_path
@@ -120,13 +120,13 @@ def _segments(record: Record) -> list[str]:
     return [segment_path(segment.hash) for buffer in buffers for segment in buffer.segments if segment.hash]
 
 
-def unstored(record: Record) -> dict[str, str]:
-    """Return the names that an execution could not store, each with its type and why."""
-    return {name: f"{each.type}: {each.error}" for name, each in record.artifacts.items() if each.group < 0}
+def unstored(artifacts: Mapping[str, Manifest]) -> dict[str, str]:
+    """Return the names of what an execution left that could not be stored, each with its type and why."""
+    return {name: f"{each.type}: {each.error}" for name, each in artifacts.items() if each.group < 0}
 
 
 def _note_unstored(store: Store, record: Record) -> None:
-    names = unstored(record)
+    names = unstored(record.artifacts)
     if names and (facts := read_facts(store, record.parts.code)).get("unstored") != names:
         write_facts(store, record.parts.code, {**facts, "unstored": names})
 

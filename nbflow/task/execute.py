@@ -19,8 +19,8 @@ import msgspec
 from nbflow.analysis.effects import PROCESS
 from nbflow.errors import NbflowError, SerializationError
 from nbflow.flow.options import tries_again
-from nbflow.model import Finding, Group, Output, Record, Replay, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
-from nbflow.store import artifacts, location
+from nbflow.model import Finding, Group, Output, Record, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
+from nbflow.store import artifacts, location, records
 from nbflow.store.serialize import pickler
 from nbflow.store.serialize.fingerprint import show_as_drawn
 from nbflow.store.serialize.registry import Registry
@@ -117,7 +117,7 @@ class _Task:
         self.shell = prepared.shell
         self.module: types.ModuleType = types.ModuleType("__main__") if behind is None else behind.module
         self.registry: Registry = Registry() if behind is None else behind.registry
-        self.replayed: set[tuple[str, str, int]] = set() if behind is None else behind.replayed
+        self.replayed: set[replay.Place] = set() if behind is None else behind.replayed
         self.set_by: set[str] = set() if behind is None else behind.set_by  # steps whose process changes are there
         self.kept = prepared.kept
         self.store = location.open_store(spec.store) if self.kept is None else self.kept.store(spec.store)
@@ -206,7 +206,8 @@ class _Task:
         """Store what the cell left; return its record."""
         with self.observer.paused():
             groups, manifests = artifacts.save(self.store, outcome.dumped)
-        self.unstored = results.unstored(self.spec, manifests)
+        needed = self.spec.required
+        self.unstored = {name: why for name, why in records.unstored(manifests).items() if name in needed}
         results.check_required(self.spec, manifests)
         return self.stages.record(outcome, groups, manifests)
 
@@ -304,7 +305,7 @@ class _Task:
         self.observer.given(behind.observer.own_variables)
         self.set_by.add(behind.spec.step)
         for definition in behind.spec.own:
-            self.replayed.add(_place_of(definition))
+            self.replayed.add(replay.place_of(definition))
         for name in self.spec.hidden:
             self.module.__dict__.pop(name, None)
 
@@ -327,9 +328,9 @@ class _Task:
         self.set_by.update(step for step, _, _ in above)
         self.shell.compile.flags &= ~replay.FUTURE  # of the task before, in a process that runs several
         for statement in self.spec.replay:
-            if _place_of(statement) in self.replayed:  # by a task before it in this process
+            if replay.place_of(statement) in self.replayed:  # by a task before it in this process
                 continue
-            self.replayed.add(_place_of(statement))
+            self.replayed.add(replay.place_of(statement))
             # `sys.path.append("src")` stands above `import tools` in the same cell
             while pending and self.spec.places.get(pending[0][0], self.spec.position) <= statement.position:
                 self._put(pending.pop(0))
@@ -407,10 +408,6 @@ class _Task:
             line=error.line,
             fix=error.fix,
         )
-
-
-def _place_of(statement: Replay) -> tuple[str, str, int]:
-    return statement.id, statement.cell, statement.line
 
 
 class _Place:

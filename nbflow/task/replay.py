@@ -18,7 +18,15 @@ from nbflow.tracebacks import failure_of, raised_at, remember_lines
 FUTURE = sum(getattr(__future__, name).compiler_flag for name in __future__.all_feature_names[3:])
 """What `from __future__` sets for everything below it."""
 
+Place = tuple[str, str, int]
+"""Where a statement stands that is replayed: its id, cell and line."""
+
 Load = Callable[[Group, frozenset[str]], Mapping[str, Any]]
+
+
+def place_of(statement: Replay) -> Place:
+    """Return where a statement stands."""
+    return statement.id, statement.cell, statement.line
 
 
 class ReplayFailed(Exception):

@@ -79,14 +79,6 @@ def is_public(name: object) -> bool:
     return isinstance(name, str) and not name.startswith("_")
 
 
-def unstored(spec: TaskSpec, artifacts: Mapping[str, Manifest]) -> dict[str, str]:
-    """Return the names that other steps need and that could not be stored, each with its type and why."""
-    return {
-        name: f"{artifact.type}: {artifact.error}" for name, artifact in artifacts.items()
-        if artifact.error and name in spec.required
-    }  # fmt: skip
-
-
 def check_required(spec: TaskSpec, artifacts: Mapping[str, Manifest]) -> None:
     """Raise SerializationError when a value that another step needs could not be stored."""
     needed = {*spec.required, *(spec.outputs or ())}
