@@ -109,7 +109,8 @@ class _Resolving:
         self.again: set[int] = set()  # of this very cell: values of an earlier turn or item refer to them
         self.waits: set[TaskId] = set()
         self.live: dict[str, str] = {}
-        self.makers: set[str] = set()  # of those: what they hold may read whatever their cells read
+        # steps whose values it finds in its process: those may read whatever their cells read
+        self.makers = {each.step for each in settled.together if loops.step_of(each).position < self.step.position}
         self.failure: TaskFailure | None = None
         self.skip: str | None = None
         self.missing: TaskFailure | None = None  # what it surely reads, and nobody left
@@ -182,7 +183,6 @@ class _Resolving:
         for candidate in candidates:
             if isinstance(candidate, Candidate) and candidate.task in self.settled.together:
                 self.live[binding.name] = ""
-                self.makers.add(candidate.task.step)
                 if candidate.sure:
                     return None
                 continue  # where it leaves none, the process has that of the next candidate

@@ -367,8 +367,12 @@ class Lookup:
         if resolved.skip is not None:
             return Decision(task, now, "skip", reasons=(("skipped", resolved.skip),))
         parts = self._parts(task, step, resolved, joined)
-        if resolved.live:  # what they hold follows from what the process has run before
-            lives = {name: keys.digest([execution or behind, name]) for name, execution in resolved.live.items()}
+        # What the process holds follows from what it has run before, and not from what is known of single names: a
+        # change that a run finds out would else execute all of them twice.
+        lives = {name: keys.digest([execution, name]) for name, execution in resolved.live.items() if execution}
+        if behind:
+            lives["what its process holds"] = keys.digest([behind])
+        if lives:
             parts = msgspec.structs.replace(parts, inputs={**parts.inputs, **lives})
         resolution = self._resolutions[task] = _Resolution(resolved, parts, keys.task_key(parts), joined)
         return resolution

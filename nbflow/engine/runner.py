@@ -53,7 +53,8 @@ from nbflow.store.flows import RunPlace, StoredFlow
 Unstored = Mapping[str, Mapping[str, str]]
 """Steps by name, and the names that they could not store, each with why."""
 
-Understand = Callable[[Changed, Unstored], Flow]
+Spent = Mapping[str, tuple[str, ...]]
+Understand = Callable[[Changed, Unstored, Spent], Flow]
 """Gives the flow as it is with what steps turned out to change in place, and could not store."""
 
 Watch = Callable[[Snapshot, RunEvent | TaskOutput | None], None]
@@ -110,6 +111,7 @@ class Runner:
         self.understand = understand
         self.changed: dict[str, frozenset[str]] = {}  # what steps turned out to change in place
         self.unstored: dict[str, dict[str, str]] = {}  # what others need and steps could not store
+        self.spent: dict[str, tuple[str, ...]] = {}  # steps that had an effect, with those that they ran together with
         self.revised: set[TaskId] = set()
         self.told: dict[TaskId, tuple[str, str]] = {}  # the last state that was written, with its execution
         self.held: list[tuple[TaskId, TaskResult]] = []
@@ -371,6 +373,8 @@ class Runner:
             if each.record is not None:
                 self.lookup.keep(each.record)
                 self.note_files(task, each.record)
+                if has_effect(each.record.observations):
+                    self.spent[each.record.step] = self.flow.step(each.record.step).together
                 if unstored := records.unstored(each.record.artifacts):
                     self.unstored.setdefault(each.record.step, {}).update(unstored)
         for member, each in zip(self.lookup.members(task)[1:], result.then, strict=False):
@@ -433,15 +437,11 @@ class Runner:
             return
         step = self.flow.step(task.step)
         names = findings.unforeseen(self.flow, step, record) - self.changed.get(step.name, frozenset())
-        if step.together:  # those that run with it have found what it left, as it left it
-            others = [other for other in self.flow.steps if other.name not in step.together]
-            read = {binding.name for other in others for binding in other.bindings}
-            names = frozenset(name for name in names if name in read or name.startswith("<"))
         if not names or task.part:
             return
         self.changed[step.name] = names | self.changed.get(step.name, frozenset())
         facts.remember_changes(self.lookup.store, step, self.changed[step.name])
-        for finding in findings.discovered(step, names, record):
+        for finding in findings.discovered(step, names - self.unstored.get(step.name, {}).keys(), record):
             self.tell(FindingFound(finding=finding, at=time.time()))
         # The flow is not changed under tasks that run. Those on the wrong value are ended, the others may finish, and
         # once nothing runs `rebuild` begins again with what is known by then.
@@ -466,13 +466,8 @@ class Runner:
         if step.name in self.unstored or any(has_effect(each.observations) for each in (result, *result.then)):
             return False
         self.unstored[step.name] = failed.unstored
-        flow = self.understand(self.changed, self.unstored)
-        group = flow.step(step.name).together
-        if not group:
+        if not self.understand(self.changed, self.unstored, self.spent).step(step.name).together:
             return False
-        for finding in flow.findings:
-            if finding.code == "together" and finding.step == group[0]:
-                self.tell(FindingFound(finding=finding, at=time.time()))
         self.drain(task)
         return True
 
@@ -504,7 +499,14 @@ class Runner:
         """Understand the flow anew; what has run is found again by its key."""
         if not self.draining:
             return
-        self.flow = self.understand(self.changed, self.unstored) if self.understand is not None else self.flow
+        if self.understand is not None:
+            for name in self.spent.keys() & self.unstored.keys():
+                facts.remember_unstored(self.lookup.store, self.flow.step(name), self.unstored[name])
+            told = [each.finding for each in self.findings]
+            self.flow = self.understand(self.changed, self.unstored, self.spent)
+            for finding in self.flow.findings:
+                if finding.code in ("together", "unserializable") and finding not in told:
+                    self.tell(FindingFound(finding=finding, at=time.time()))
         self.draining = False
         self.held.clear()
         self.lookup.revise(self.flow, self.revised)

@@ -77,8 +77,8 @@ def unstored(flow: Flow, reader: str, maker: str, name: str, why: str, obstacle:
     cell = flow.notebook.cells[step.position - 1]
     return Finding(
         code="unserializable", level="warning", step=step.name, cell=step.cell, line=line_of(cell, name), name=name,
-        message=f"{step.label} reads {name!r}, which {maker} could not store when it last ran ({why}), and the two "
-        f"cannot run together: {obstacle}",
+        message=f"{step.label} reads {name!r}, which {flow.step(maker).label} could not store when it last ran "
+        f"({why}), and the two cannot run together: {obstacle}",
         fix=f"make {name} in a %%setup cell, so that every step makes its own; or register a serializer for its type",
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -17,6 +18,7 @@ from nbflow.analysis.cell import parse_cell
 from nbflow.flow import findings
 from nbflow.model import Finding, Flow, Frozen, Step, StepOptions
 
+NOTHING_SPENT: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 PLAIN = StepOptions()
 ALONE = ("join", "until", "timeout", "memory", "once", "nodes", "pip", "env", "on", "serial", "workers", "secret")
 """Options by which a step needs a process, or a place in the order of tasks, of its own."""
@@ -42,13 +44,17 @@ class Bond(Frozen, frozen=True, kw_only=True):
     why: str
 
 
-def with_together(flow: Flow, unstored: Mapping[str, Mapping[str, str]]) -> Flow:
+def with_together(
+    flow: Flow, unstored: Mapping[str, Mapping[str, str]], spent: Mapping[str, tuple[str, ...]] = NOTHING_SPENT
+) -> Flow:
     """Return a flow whose steps know with which others they run, and what is to be said of it.
 
-    `unstored` says of steps which names they could not store, and why; what their text shows is added to it.
+    `unstored` says of steps which names they could not store, and why; what their text shows is added to it. `spent`
+    are steps that have had an effect in this run, each with those that it ran together with: that stays so, as any
+    other process would have to execute it again.
     """
     steps = {step.name: step for step in flow.steps}
-    groups = _Groups(flow)
+    groups = _Groups(flow, spent)
     notes: list[Finding] = []
     for bond in bonds(flow, unstored):
         obstacle = groups.join(bond)
@@ -102,9 +108,10 @@ def _kind_of(value: ast.expr) -> str:
 class _Groups:
     """The groups so far: step -> the names of its group, in document order."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: Flow, spent: Mapping[str, tuple[str, ...]]) -> None:
         self.flow = flow
-        self.of: dict[str, tuple[str, ...]] = {}
+        self.spent = spent
+        self.of = {name: group for group in spent.values() for name in group}
         self.steps = {step.name: step for step in flow.steps}
         self.bonds: list[Bond] = []
         self._above: dict[str, frozenset[str]] = {}
@@ -134,8 +141,10 @@ class _Groups:
 
     def _obstacle(self, names: Iterable[str]) -> str | None:
         members = [step for step in self.flow.steps if step.name in names]
-        first = members[0]
+        first, group = members[0], tuple(step.name for step in members)
         for step in members:
+            if self.spent.get(step.name, group) != group:
+                return f"{step.label} has had an effect in this run already; they do in the next one"
             if step.scope != first.scope:
                 return f"{step.label} and {first.label} are not in the same fan-out"
             if step.options.foreach is not None and step is not first:

@@ -19,7 +19,7 @@ from nbflow import plugins
 from nbflow.engine import claims, facts, forecast
 from nbflow.engine.lookup import Lookup, RunFacts
 from nbflow.engine.resources import Room, never
-from nbflow.engine.runner import Runner, Understand, Unstored, Watch
+from nbflow.engine.runner import Runner, Spent, Understand, Unstored, Watch
 from nbflow.errors import NotebookError, OptionError, PlanError, StoreError, nearest
 from nbflow.flow.graph import Changed, build_flow
 from nbflow.flow.notebook import read_notebook
@@ -346,11 +346,11 @@ def _prepare(
     executors.room(flow)
     chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
 
-    def understand(changed: Changed, unstored: Unstored) -> Flow:
+    def understand(changed: Changed, unstored: Unstored, spent: Spent) -> Flow:
         now = known.also(changed, unstored)
         rebuilt = build_flow(flow.notebook, all_cells=flow.all_cells, changed=now.changed, seen=now.seen)
         rest = without_params(rebuilt if targets is None else with_ancestors(rebuilt, targets))
-        return with_together(rest, now.unstored)
+        return with_together(rest, now.unstored, spent)
 
     part = flow if targets is None else with_ancestors(flow, targets)
     pins = Pins() if only is None else last_results(store, part, targets or (), resume)

@@ -306,8 +306,12 @@ class _Task:
         self.set_by.add(behind.spec.step)
         for definition in behind.spec.own:
             self.replayed.add(replay.place_of(definition))
+        # The task before did not name these, but may have changed them: they share objects with what it was given.
+        for name, ref in behind.spec.along.items():
+            if not name.startswith("<"):
+                self.shell.user_ns.setdefault(name, behind.inputs.value(ref))
         for name in self.spec.hidden:
-            self.module.__dict__.pop(name, None)
+            self.shell.user_ns.pop(name, None)
 
     def _take_output(self, before: tuple[Stream, ...] = ()) -> None:
         """Take what is printed, unless a task before has put something else in the place of its own streams."""

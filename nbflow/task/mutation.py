@@ -49,13 +49,18 @@ class BaseLine:
             and not _is_only_read(spec, name, value)
         }
         self._before = {name: fingerprint(value, registry) for name, value in self._values.items()}
+        # Nobody can say whether these change, and those that it runs together with find them as it leaves them.
+        self._shared = frozenset(spec.live if spec.together else ())
 
     def compare(self) -> frozenset[str]:
         """Return the names of inputs whose objects are not as they were, whatever the names hold after the cell."""
-        return frozenset(
-            name for name, value in self._values.items()
-            if (before := self._before[name]) is None or fingerprint(value, self._registry) != before
-        )  # fmt: skip
+        return frozenset(name for name, value in self._values.items() if self._is_changed(name, value))
+
+    def _is_changed(self, name: str, value: Any) -> bool:
+        before = self._before[name]
+        if before is None:
+            return name not in self._shared
+        return fingerprint(value, self._registry) != before
 
 
 def is_fixed(value: Any) -> bool:

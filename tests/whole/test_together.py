@@ -76,6 +76,12 @@ SHARED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
          "%%step c\nz = twice(y[1]) + next(it)"),
         ("a", "b", "c"),
     ),
+    "a list that another name holds": (
+        ("class Box:\n    def __init__(self, xs):\n        self.xs = xs\n        self.it = (x for x in xs)\ndef add(box, n):\n    box.xs.append(n)",
+         "%%step a\nxs = [1, 2]\nbox = Box(xs)", "%%step b\nadd(box, 3)\nfirst = next(box.it)",
+         "%%step c\nn = [x * 2 for x in xs]\nrest = [*box.it]", "%%step d\ntotal = sum(xs) + sum(n)"),
+        ("a", "b", "c"),
+    ),
     "an option of the process": (
         ("import decimal", "%%step a\ndef narrow(n):\n    decimal.getcontext().prec = n\nnarrow(4)\nit = (x for x in range(3))",
          "%%step b\ny = str(decimal.Decimal(1) / 3)\nk = next(it)\nnarrow(6)", "%%step c\nz = str(decimal.Decimal(1) / 3)"),
@@ -211,3 +217,36 @@ def test_a_cell_with_an_effect_is_not_executed_twice(tmp_path: Path) -> None:
     assert run.successful
     assert run["b"].task.together == ("a", "b")
     assert (tmp_path / "log.txt").read_text() == "started\n" * 2
+
+
+def test_effects_happen_once_whatever_a_run_finds_out(tmp_path: Path) -> None:
+    path = write(tmp_path, (
+        "class Box:\n    def __init__(self, xs):\n        self.xs = xs\ndef add(box, n):\n    box.xs.append(n)",
+        "%%step a\nxs = [1]\nbox = Box(xs)\nit = (x for x in range(5))",
+        "%%step b\nadd(box, next(it) + 7)\nwith open('log.txt', 'a') as log:\n    log.write('b ')",
+        "%%step c\nn = next(it)\nwith open('log.txt', 'a') as log:\n    log.write('c ')",
+        "%%step d\ntotal = sum(xs) + n",
+    ))  # fmt: skip
+    run = nbflow.run(path)
+    assert run.successful, run.error
+    assert (tmp_path / "log.txt").read_text() == "b c "
+    assert (run.data.xs, run.data.box.xs, run.data.total) == ([1, 7], [1, 7], 9)
+    assert {step.state for step in nbflow.run(path).steps()} == {"reused"}
+    assert (tmp_path / "log.txt").read_text() == "b c "
+
+
+def test_what_has_had_an_effect_joins_them_in_the_next_run(tmp_path: Path) -> None:
+    path = write(tmp_path, (
+        "%%step a\nn = iter([7])",
+        "%%step b\nwith open('log.txt', 'a') as log:\n    log.write('b ')\nglobals()['n'] = (x for x in range(5))",
+        "%%step c\nfirst = next(n)",
+    ))  # fmt: skip
+    failed = nbflow.run(path)
+    assert {step.name: step.state for step in failed.steps()} == {"a": "done", "b": "done", "c": "failed"}
+    assert "'n' of b, which could not be stored" in failed["c"].task.error.message
+    assert (tmp_path / "log.txt").read_text().split() == ["b"]
+    run = nbflow.run(path)
+    assert run.successful, run.error
+    assert run["c"].task.together == ("b", "c")
+    assert run.data.first == 0
+    assert (tmp_path / "log.txt").read_text().split() == ["b", "b"]
