@@ -310,6 +310,7 @@ class Flow(Frozen, frozen=True, kw_only=True):
     all_cells: bool = False  # every code cell that computes was taken as a step
     writers: dict[str, tuple[Writer, ...]] = {}  # every name's writers in document order, scratch cells included
     beyond: tuple[Step, ...] = ()  # of a part of a notebook's flow: the other steps, which do not run
+    secrets: tuple[str, ...] = ()  # that any step of the notebook declares
 
     def step(self, name: str) -> Step:
         """Return the step of that name; KeyError when there is none."""
@@ -523,6 +524,7 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     preload: tuple[str, ...] = ()  # installed modules that the flow imports
     options: StepOptions = StepOptions()
     secrets: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()  # secrets that other steps of the notebook declare, and it does not
     evaluate: str | None = None  # only this expression, whose items are stored as 0, 1, …: the list of a --foreach
     targets: tuple[str, ...] = ()
     joined: tuple[JoinItem, ...] | None = None  # of a --join

@@ -805,6 +805,7 @@ class Lookup:
             required=() if task.part else tuple(sorted(self.required(step.name))),
             parameters=self._parameters, tags=self.facts.tags, origin=self.facts.origin, threads=threads,
             preload=self.preload, options=step.options, secrets=step.options.secret,
+            withheld=tuple(name for name in self.flow.secrets if name not in step.options.secret),
             items=self._sizes.get((step.scope[-1], task.index[:-1]), 0) if step.scope and task.index else 0,
             evaluate=step.source if task.part == "list" else None, item=ref(item) if item is not None else None,
             targets=step.targets, joined=joined, seen=self._seen_places.get(resolution.key, 0.0),

@@ -65,6 +65,7 @@ class LocalExecutor:
         self._stores: dict[str, location.Store] = {}  # kept open: one in the cloud takes a while to reach
         self._batches: dict[str, BatchWriter] = {}  # of each of them
         self._opening = threading.Lock()
+        self._given: dict[str, str] = {}  # secrets that tasks have been given: those without them must not show them
 
     def inherit(self, variables: Callable[[], Mapping[str, str]]) -> None:
         """Start workers with these variables."""
@@ -92,10 +93,12 @@ class LocalExecutor:
         `publish` where its result does not count by the record in the datastore alone.
         """
         values = _secrets(spec)
+        self._given |= values
+        hidden = {name: value for name in spec.withheld if (value := os.environ.get(name) or self._given.get(name))}
         if spec.options.gpu and not spec.devices:
             spec = _with_devices(spec)
-        attempt = AttemptHandle(spec, publish or self._publish, values.values(), self._carry(spec))
-        order = wire.SubmitTask(0, wire.pack(spec), spec.options.timeout, spec.options.memory, values)
+        attempt = AttemptHandle(spec, publish or self._publish, [*values.values(), *hidden.values()], self._carry(spec))
+        order = wire.SubmitTask(0, wire.pack(spec), spec.options.timeout, spec.options.memory, values, hidden)
         attempt.renew(lambda: self.carriers.run(partial(self._again, attempt, order)))
         self._give(attempt, order)
         return attempt

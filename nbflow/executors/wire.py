@@ -33,7 +33,8 @@ class SubmitTask(Message, frozen=True, tag="submit"):
     spec: bytes
     timeout: float | None = None
     memory: int | None = None
-    environment: dict[str, str] = {}  # secrets: they are in no spec, which may be stored and shown
+    environment: dict[str, str] = {}  # its secrets: they are in no spec, which may be stored and shown
+    hidden: dict[str, str] = {}  # secrets of other steps, which it does not get and must not show either
 
 
 class CancelTask(Message, frozen=True, tag="cancel"):

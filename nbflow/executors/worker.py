@@ -39,12 +39,14 @@ class Process:
 
     def run(self, order: wire.SubmitTask, prepared: WarmShell) -> TaskResult:
         """Run a task here and return its result."""
-        os.environ.update(order.environment)
         started = time.monotonic()
         spec: TaskSpec | None = None
         try:
             spec = wire.parse_spec(order.spec)
-            result = execute(spec, self.emit, prepared)
+            for name in spec.withheld:
+                os.environ.pop(name, None)
+            os.environ.update(order.environment)
+            result = execute(spec, self.emit, prepared, {**order.hidden, **order.environment})
         except KeyboardInterrupt as error:  # whether anybody asked for it knows who is told of it
             result = _failed(type(error).__name__, INTERRUPTED, spec, started)
         except BaseException as error:  # the run has to hear of whatever ended the task, a fault of ours included

@@ -573,6 +573,7 @@ class _Builder:
             steps=steps,
             definitions=tuple(self.definitions),
             parameters=parameters,
+            secrets=tuple(sorted({name for step in steps for name in step.options.secret})),
             edges=edges_of(steps, self.lists, self.definitions),
             findings=findings.at_headers(
                 (

@@ -113,8 +113,10 @@ class ProcessVersions:
             for part, values in new.items():
                 for name, value in values.items():
                     key = (part, name)
-                    before = settings.get(key, self._base.get(key, there.get(part, {}).get(name, MISSING)))
-                    settings[key] = process_state.applied(part, value, before)
+                    here = there.get(part, {}).get(name, MISSING)
+                    is_unkept = part == process_state.ENVIRONMENT and value is process_state.UNKEPT
+                    before = settings.get(key, self._base.get(key, here))
+                    settings[key] = here if is_unkept else process_state.applied(part, value, before)
             settings.update({(part, name): MISSING for part, names in gone.items() for name in names})
         return settings
 

@@ -6,11 +6,13 @@ import ast
 import contextlib
 import inspect
 import io
+import os
 import sys
 import time
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -40,6 +42,7 @@ from nbflow.task.definition_state import Definitions, is_stateful
 from nbflow.task.mutation import is_fixed
 from nbflow.task.observe.observer import HOOK, Observer
 from nbflow.task.replay import Place, place_of
+from nbflow.task.secrets import Mask
 from nbflow.task.stages import Left, Stages
 from nbflow.tracebacks import failure_of, remember_lines
 
@@ -156,12 +159,13 @@ class KernelTask:
         self.stages = Stages(
             spec, self.namespace, kernel.registry, self.inputs, kernel.load, Observer(spec), HOOK.local_modules,
             kernel.process.imports,
+            {name: os.environ[name] for name in (*spec.secrets, *spec.withheld) if name in os.environ},
         )  # fmt: skip
         self.stages.is_apart = False
         self.observations = Observations()
         self.replayed: list[tuple[Replay, dict[str, Any]]] = []  # with what they bound
         self._context = contextlib.ExitStack()  # what holds while the cell runs
-        self._put_back: list[Callable[[], None]] = []
+        self._put_back: list[Callable[[], object]] = []
         self._begun = 0.0
         self._skipped: str | None = None  # the condition that does not hold
         self._last: bool | None = None  # what its --until came to
@@ -193,12 +197,19 @@ class KernelTask:
         self.inputs.use(before.values)
         self._live = before.values.keys()
         self.stages.others = before.others
+        self._withhold()
         self.bring_process()  # imports look where the cells above have said
         if self._replay_all(before.live):
             self.bring_process()
         with self.stages.costs.of("inputs"):
             stages.bind(spec, self.inputs, self)
         self._take_definitions()
+
+    def _withhold(self) -> None:
+        """Take secrets out of the environment that the step does not declare, and others do, while it runs."""
+        for name in self.spec.withheld:
+            if name in os.environ:
+                self._undo(partial(os.environ.setdefault, name, os.environ.pop(name)))
 
     def bring_process(self) -> None:
         """Set in the process what the cells above have set, and nothing that a cell below has."""
@@ -300,7 +311,7 @@ class KernelTask:
                 self._undo(known.switch(self.namespace[name], "", dict))
         self.stages.definitions = Definitions(names, self.namespace, self.kernel.registry, known.fresh)
 
-    def _undo(self, put_back: Callable[[], None] | None) -> None:
+    def _undo(self, put_back: Callable[[], object] | None) -> None:
         """Call this when the cell is over."""
         if put_back is not None:
             self._put_back.append(put_back)
@@ -427,7 +438,8 @@ class KernelTask:
 
     def record(self, outcome: Left, groups: tuple[Group, ...], manifests: dict[str, Manifest], **shown: Any) -> Record:
         """Return the execution's record: what the cell left, as it was stored, and what it showed."""
-        return self.stages.record(outcome, groups, manifests, observations=self.observations, **shown)
+        record = self.stages.record(outcome, groups, manifests, observations=self.observations, **shown)
+        return Mask(self.stages.secrets.values()).record(record) if self.stages.secrets else record
 
 
 @contextlib.contextmanager

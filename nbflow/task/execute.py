@@ -71,16 +71,20 @@ class WarmShell(msgspec.Struct):
 OURS = shell.VARIABLES | {*limits.THREAD_VARIABLES, limits.GPU_VARIABLE, limits.TASK_VARIABLE}
 
 Emit = Callable[[TaskEvent], None]
+NO_SECRETS: Mapping[str, str] = types.MappingProxyType({})
 _T = TypeVar("_T")
 
 
-def execute(spec: TaskSpec, emit: Emit, prepared: WarmShell | None = None) -> TaskResult:
+def execute(
+    spec: TaskSpec, emit: Emit, prepared: WarmShell | None = None, secrets: Mapping[str, str] = NO_SECRETS
+) -> TaskResult:
     """Execute a task and return its result; raise nothing but a KeyboardInterrupt that comes outside the cell.
 
+    `secrets` are those of the whole flow, by name: nothing that is kept of the task may hold one.
     Outputs travel as events; `finish` puts them into the record. Segments are in the store when this returns, the
     record is not: the supervisor publishes it.
     """
-    return _run(_Task(spec, emit, prepared or WarmShell.make()))
+    return _run(_Task(spec, emit, prepared or WarmShell.make(), secrets))
 
 
 def _run(first: _Task) -> TaskResult:
@@ -89,7 +93,7 @@ def _run(first: _Task) -> TaskResult:
     tasks: list[_Task] = [first]
     others: list[TaskResult] = []
     for other in spec.then if outcome.record is not None else ():
-        task = _Task(other, first.emit, first.prepared, task)
+        task = _Task(other, first.emit, first.prepared, first.secrets, task)
         tasks.append(task)
         result = task.run()
         failure = None if result.record is not None or result.unstored else result.failure
@@ -108,8 +112,11 @@ def _run(first: _Task) -> TaskResult:
 class _Task:
     """One task on its way, in a process of its own, or behind another one in its process."""
 
-    def __init__(self, spec: TaskSpec, emit: Emit, prepared: WarmShell, behind: _Task | None = None) -> None:
+    def __init__(
+        self, spec: TaskSpec, emit: Emit, prepared: WarmShell, secrets: Mapping[str, str], behind: _Task | None = None
+    ) -> None:
         self.spec = spec
+        self.secrets = secrets
         self.behind = behind
         self.label = spec.step if behind is not None else ""  # of its events
         self.emit = emit
@@ -135,6 +142,7 @@ class _Task:
             self.observer,
             self.observer.new_modules,
             self.imports,
+            secrets,
         )
         self.failure: TaskFailure | None = None  # that was caught
         self.unstored: dict[str, str] = {}
@@ -346,8 +354,8 @@ class _Task:
     def _put(self, change: process_state.Change) -> None:
         """Set what a step above has set; from here on its variables are the flow's own."""
         process_state.put(change)
-        _, settings, removals = change
-        self.observer.given((*settings.get("environment", ()), *removals.get("environment", ())))
+        self.observer.given(process_state.variables_of(change))
+        self.observer.refused.update(dict.fromkeys(process_state.unkept_of(change), change[0]))
 
     def _bind(self) -> None:
         """Bind inputs last: they win over what definitions have bound."""

@@ -289,19 +289,40 @@ PARTS: Mapping[str, Part] = {
 LISTS = frozenset({"sys.path", "warnings"})
 """Parts that are one list."""
 
+ENVIRONMENT = "environment"
+
+UNKEPT = None
+"""In place of a variable's value in what is stored: it is a secret, which each process has of its own or not at all."""
+
 
 def take() -> Taken:
     """Return the process as it is now, as far as libraries are loaded; takes well under a millisecond."""
     return {name: part.read() for name, part in PARTS.items() if part.module in sys.modules}
 
 
-def changes(before: Taken, now: Taken, step: str, earlier: Changes = ()) -> Changes:
+def changes(before: Taken, now: Taken, step: str, earlier: Changes, is_secret: Callable[[str, str], bool]) -> Changes:
     """Return what steps have set: those above (`earlier`), and one whose cell made `now` of what was `before`.
 
     What an import has set by itself is no change: a library that was not loaded before has nothing to compare with.
+    Of variables that are a secret, by name and value, only the name is told.
     """
     new, removals = difference(before, now)
+    if ENVIRONMENT in new:
+        variables = new[ENVIRONMENT].items()
+        new[ENVIRONMENT] = {name: UNKEPT if is_secret(name, value) else value for name, value in variables}
     return (*earlier, (step, new, removals)) if new or removals else earlier
+
+
+def variables_of(change: Change) -> tuple[str, ...]:
+    """Return the variables that a step has set or taken away, without those whose values are not kept."""
+    _, settings, removals = change
+    kept = (name for name, value in settings.get(ENVIRONMENT, {}).items() if value is not UNKEPT)
+    return (*kept, *removals.get(ENVIRONMENT, ()))
+
+
+def unkept_of(change: Change) -> tuple[str, ...]:
+    """Return the variables that a step has set and whose values are not kept."""
+    return tuple(name for name, value in change[1].get(ENVIRONMENT, {}).items() if value is UNKEPT)
 
 
 def difference(before: Taken, now: Taken) -> tuple[Taken, dict[str, tuple[str, ...]]]:
@@ -350,6 +371,8 @@ def put(change: Change) -> None:
             __import__(part.module)
         there = part.read() if name in LISTS else {}
         for key, value in values.items():
+            if name == ENVIRONMENT and value is UNKEPT:
+                continue  # this process has it of its own, or a step that needs it asks for it with --secret
             part.put(key, applied(name, value, there.get(key)))
     for name, keys in removals.items():
         for key in keys:

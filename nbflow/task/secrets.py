@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import os
 import urllib.parse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -56,10 +57,10 @@ class Mask:
             failure=None if result.failure is None else self._hidden(result.failure, TaskFailure),
             findings=tuple(self._hidden(finding, Finding) for finding in result.findings),
             observations=self._hidden(result.observations, type(result.observations)),
-            record=None if record is None else self._record(record),
+            record=None if record is None else self.record(record),
         )
 
-    def _record(self, record: Record) -> Record:
+    def record(self, record: Record) -> Record:
         """Return a record without secrets. Keys, ids and segments stay: no text of the user's is in them."""
         return msgspec.structs.replace(
             record,
@@ -73,42 +74,104 @@ class Mask:
         return msgspec.convert(hide(msgspec.to_builtins(value, enc_hook=exact), self._words), kind)
 
 
+ENCODED = 8
+"""Characters from which on a piece of base64 or hexadecimal digits is taken for a secret's, and no other text's."""
+
+
 def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
-    """Return each secret as it may be written (plain, in a repr, in JSON, HTML or a URL), longest first."""
+    """Return each secret as it may be written, longest first.
+
+    Plain, in a repr of text or bytes, in JSON with letters beyond ASCII as they are or escaped, in HTML with quotes
+    as they are or escaped, in HTML that shows a repr or JSON, in a URL's path or query, in base64 wherever it begins
+    in the text that was encoded, and in hexadecimal digits.
+    """
     words: set[str] = set()
     for secret in filter(None, secrets):
-        words |= {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1], html.escape(secret)}
-        words |= {urllib.parse.quote(secret), urllib.parse.quote_plus(secret)}
+        data = secret.encode("utf-8", "surrogateescape")
+        shown = {secret, repr(secret)[1:-1], repr(data)[2:-1]}
+        shown |= {json.dumps(secret, ensure_ascii=escaped)[1:-1] for escaped in (True, False)}
+        words |= shown | {html.escape(text, quote=quote) for text in shown for quote in (True, False)}
+        words |= {html.escape(text).replace("&#x27;", "&#39;") for text in shown}
+        words |= {urllib.parse.quote(data), urllib.parse.quote(data, safe=""), urllib.parse.quote_plus(data)}
+        words |= {word for word in (*_in_base64(data), data.hex(), data.hex().upper()) if len(word) >= ENCODED}
     return tuple(sorted(words, key=len, reverse=True))
 
 
+def _in_base64(data: bytes) -> Iterator[str]:
+    """Yield the digits that stand for nothing but these bytes, wherever they begin among others."""
+    for before in range(3):
+        digits = base64.b64encode(bytes(before) + data).rstrip(b"=").decode()
+        own = digits[-(-before * 4 // 3) : (before + len(data)) * 8 // 6]
+        yield own
+        yield own.replace("+", "-").replace("/", "_")
+
+
+CUT = 12
+"""Characters of a secret's beginning that are told from other text, where a library has cut the rest off."""
+
+ELLIPSIS = ("...", "…")
+
+
 def hide(value: Any, words: Sequence[str]) -> Any:
-    """Return text, or lists and dicts of it, with `***` for each of the words, which come longest first."""
+    """Return text, or lists and dicts of it, with `***` for each of the words, which come longest first.
+
+    So are their beginnings where a table has cut them short.
+    """
     if isinstance(value, str):
         for word in words:
             value = value.replace(word, HIDDEN)
-        return value
+        return _without_beginnings(value, words) if any(mark in value for mark in ELLIPSIS) else value
     if isinstance(value, dict):
         return {hide(name, words): hide(part, words) for name, part in value.items()}
     return [hide(part, words) for part in value] if isinstance(value, list | tuple) else value
 
 
+def _without_beginnings(text: str, words: Sequence[str]) -> str:
+    """Return a text without the beginnings of words that stand before an ellipsis."""
+    for word in words:
+        at = text.find(word[:CUT]) if len(word) > CUT else -1
+        while at >= 0:
+            length = _alike(word, text[at : at + len(word)])
+            if text.startswith(ELLIPSIS, at + length):
+                text = f"{text[:at]}{HIDDEN}{text[at + length :]}"
+                length = len(HIDDEN)
+            at = text.find(word[:CUT], at + length)
+    return text
+
+
+def _alike(one: str, other: str) -> int:
+    """Return how many characters two texts have in common at their beginning."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
 def _unfinished(text: str, words: Sequence[str]) -> int:
     """Return how many of a text's last characters may be the beginning of a secret."""
-    longest = min(len(text), max(map(len, words), default=1) - 1)
-    for length in range(longest, 0, -1):
-        end = text[len(text) - length :]
-        if any(len(word) > length and word.startswith(end) for word in words):
-            return length
-    return 0
+    longest = 0
+    for word in words:
+        end = text[1 - len(word) :] if len(word) > 1 else ""
+        at = end.find(word[0])
+        while at >= 0 and not word.startswith(end[at:]):
+            at = end.find(word[0], at + 1)
+        longest = max(longest, len(end) - at if at >= 0 else 0)
+    return longest
 
 
-def withhold(dumped: Sequence[Dumped | Unstorable], secrets: Mapping[str, str]) -> list[Dumped | Unstorable]:
-    """Return values as they would be stored, those that hold a secret as not storable; `secrets` are by name."""
+def withhold(
+    dumped: Sequence[Dumped | Unstorable], secrets: Mapping[str, str], *, declared: bool
+) -> list[Dumped | Unstorable]:
+    """Return values as they would be stored, those that hold a secret as not storable; `secrets` are by name.
+
+    What has no stored form cannot be searched: where the step has `declared` one, nothing is shown of it but its type.
+    """
     values: list[Dumped | Unstorable] = []
+    words = {name: spellings([secret]) for name, secret in secrets.items()}
     for each in dumped:
-        name = _held_by(each, secrets) if isinstance(each, Dumped) else None
-        if name is None or not isinstance(each, Dumped):
+        if not isinstance(each, Dumped):
+            description = each.described._replace(preview=HIDDEN) if declared else each.described
+            values.append(msgspec.structs.replace(each, described=description))
+            continue
+        name = _held_by(each, words)
+        if name is None:
             values.append(each)
             continue
         for variable in each.names:
@@ -118,12 +181,19 @@ def withhold(dumped: Sequence[Dumped | Unstorable], secrets: Mapping[str, str]) 
     return values
 
 
-def _held_by(dumped: Dumped, secrets: Mapping[str, str]) -> str | None:
-    """Return the name of the secret that stands in a value's bytes, as Python, NumPy and Windows write text."""
+def _held_by(dumped: Dumped, secrets: Mapping[str, Sequence[str]]) -> str | None:
+    """Return the name of the secret that stands in a value's bytes, as Python, NumPy and Windows write text.
+
+    `secrets` holds the spellings of each.
+    """
+    patterns = {
+        name: [word.encode(code, "surrogatepass") for word in words for code in ("utf-8", "utf-16-le", "utf-32-le")]
+        for name, words in secrets.items()
+    }
     for part in (dumped.stream, *dumped.buffers):
         data = bytes(part)
-        for name, secret in secrets.items():
-            if secret and any(secret.encode(code) in data for code in ("utf-8", "utf-16-le", "utf-32-le")):
+        for name, words in patterns.items():
+            if any(word in data for word in words):
                 return name
     return None
 

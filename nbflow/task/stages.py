@@ -17,7 +17,7 @@ names (what cells set in the process or on definitions, random states) is bound 
 from __future__ import annotations
 
 import ast
-import os
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -39,12 +39,19 @@ from nbflow.task.definition_state import Definitions
 from nbflow.task.import_settings import ImportSettings
 from nbflow.task.join import open_inputs
 from nbflow.task.mutation import BaseLine, is_fixed
+from nbflow.task.observe.environment import looks_secret
 from nbflow.task.observe.observer import Observer
 from nbflow.task.results import Costs
 from nbflow.task.secrets import withhold
 
 MANY_OBJECTS = 500_000
 """Bytes of a value's stream, arrays not counted, that are pickled in about 50 ms."""
+
+IN_SECRET = re.compile(r"\bgetpass\b")
+"""In code that asks a person for what nobody else may see."""
+
+ENV_FILE = re.compile(r"(?:^|[/\\])(?:\.env(?:\.\w+)?|\w+\.env)$")
+"""Files that variables are kept in."""
 
 NOTHING_SEEN = Observations()
 
@@ -153,8 +160,10 @@ class Stages:
         observer: Observer,
         modules: Callable[[], Iterable[str]],
         imports: ImportSettings,
+        secrets: Mapping[str, str],
     ) -> None:
         self.spec = spec
+        self.secrets = secrets  # those of the whole flow that are known here, by name
         self.namespace = namespace
         self.registry = registry
         self.values = values
@@ -234,6 +243,7 @@ class Stages:
         # First all that was changed in place, for a changed input is an output too: `outputs_of` has to know of it.
         # Only then what is beside the outputs, for that is whatever has not become one of them.
         effects = self._effects()
+        self._see_refused()
         with self.costs.of("comparison"):
             touched = self._inputs.compare()
             shared = self._shared_changes(touched, effects)
@@ -368,12 +378,41 @@ class Stages:
         # A step passes on what the steps above have set, its own behind it: one value tells the steps below all.
         above = changes_above(spec, self.values) if self.above is None else self.above
         self.process_left = process = process_state.changes(
-            self._own(self.process), self._own(process_state.take()), spec.step, above
+            self._own(self.process), self._own(process_state.take()), spec.step, above, self._is_secret
         )
+        self._see_unkept(above)
         if process != above or PROCESS in spec.writes:
             effects[PROCESS] = process
         effects |= self._live_effects()
         return effects
+
+    def _is_secret(self, name: str, value: str) -> bool:
+        """Return whether what the cell has set a variable to is never to be kept."""
+        asked = any(IN_SECRET.search(source) for source in self._sources())
+        held = any(secret and secret in value for secret in self.secrets.values())
+        return asked or held or looks_secret(name) or any(ENV_FILE.search(path) for path in self.observer.read)
+
+    def _see_unkept(self, above: process_state.Changes) -> None:
+        """Say which variables steps below do not get, as what they hold is a secret."""
+        spec = self.spec
+        names = [name for change in self.process_left[len(above) :] for name in process_state.unkept_of(change)]
+        if names:
+            self.findings.append(Finding(
+                code="secret", level="note", step=spec.step, cell=spec.cell, name=names[0],
+                message=f"{spec.code_name} sets {', '.join(names)}: secrets are not kept, steps below that run in "
+                "processes have what the environment holds",
+                fix=f"export {names[0]}=… and declare it where it is read: --secret {names[0]}",
+            ))  # fmt: skip
+
+    def _see_refused(self) -> None:
+        """Say which secrets the cell has asked for without declaring them, where it went on without."""
+        spec = self.spec
+        for name in sorted(self.observer.asked_in_vain):
+            self.findings.append(Finding(
+                code="secret", level="warning", step=spec.step, cell=spec.cell, name=name,
+                message=f"{spec.code_name} asks for {name}, a secret that it does not declare, and finds none",
+                fix=self.observer.fix_for(name),
+            ))  # fmt: skip
 
     def _live_effects(self) -> dict[str, Any]:
         """Return what the cell did in this process that no other can be given; say so where it stays behind.
@@ -411,9 +450,8 @@ class Stages:
                 ))  # fmt: skip
 
     def _storable(self, dumped: Iterable[Dumped | Unstorable]) -> tuple[Dumped | Unstorable, ...]:
-        """Return what was taken apart without what holds a secret of this step."""
-        secrets = self.spec.secrets
-        return tuple(withhold([*dumped], {n: os.environ.get(n, "") for n in secrets}) if secrets else dumped)
+        """Return what was taken apart without what holds a secret of the flow."""
+        return tuple(withhold([*dumped], self.secrets, declared=bool(self.spec.secrets)) if self.secrets else dumped)
 
     # ------------------------------------------------------------ the record
 

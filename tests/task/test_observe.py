@@ -384,7 +384,7 @@ def test_origins() -> None:
 def test_the_watch_on_variables_ends() -> None:
     kind = type(os.environ)
     before = {name: kind.__dict__[name] for name in ("__getitem__", "__iter__")}
-    end = lookups.watch_environment(lambda *_: None, lambda _: None, lambda: None)
+    end = lookups.watch_environment(lambda *_: None, lambda _: None, lambda: None, lambda *_: None)
     assert kind.__dict__["__getitem__"] is not before["__getitem__"]
     end()
     assert {name: kind.__dict__[name] for name in before} == before

@@ -37,10 +37,14 @@ SESSION = (
 
 
 def watch_environment(
-    read: Callable[[str, str | None], None], written: Callable[[str], object], whole: Callable[[], None]
+    read: Callable[[str, str | None], None],
+    written: Callable[[str], object],
+    whole: Callable[[], None],
+    explain: Callable[[str, KeyError], None],
 ) -> Callable[[], None]:
     """Call back for each variable looked up, for each one set or deleted, and where all are read; return what ends it.
 
+    `explain` may say with a variable's KeyError why there is none.
     `os.environb` is of the same class, its names and values are bytes.
     """
     kind = type(os.environ)
@@ -52,9 +56,10 @@ def watch_environment(
     def get(self: Any, key: Any) -> Any:
         try:
             value = originals["__getitem__"](self, key)
-        except KeyError:
+        except KeyError as error:
             if isinstance(key, (str, bytes)):
                 read(os.fsdecode(key), None)
+                explain(os.fsdecode(key), error)
             raise
         if copied and copied[0] == key:
             copied.popleft()

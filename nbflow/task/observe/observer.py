@@ -182,7 +182,7 @@ class Observer:
         """
         self.spec = spec
         self.fresh = fresh
-        self.ours = ours | {*spec.secrets}
+        self.ours = ours | {*spec.secrets, *spec.withheld}
         self.folder = _real(spec.folder)
         self.read: dict[str, tuple[int, int] | None] = {}  # path -> (mtime, size) when opened; None: absent
         self.written: dict[str, bool] = {}  # path -> whether it was only added to
@@ -190,6 +190,9 @@ class Observer:
         self.programs = Programs(self.folder)
         self.known: dict[str, str] = {}  # path -> id, where it had to be taken before the file changed
         self.variables: dict[str, str] = {}
+        # secrets that it does not get -> the step above that has set it, "" where another step declares it
+        self.refused: dict[str, str] = dict.fromkeys(spec.withheld, "")
+        self.asked_in_vain: set[str] = set()  # of those
         self.volatile: set[str] = set()
         self._own_files = {spec.code_name, *(f"cell {each.position}" for each in spec.replay)}
         self._set: set[str] = set()
@@ -228,7 +231,8 @@ class Observer:
         self._context = current.context
         self._ends = [
             watch_environment(
-                self._called(self._on_variable), self._set.add, self._called(self._on_whole_environment)
+                self._called(self._on_variable), self._set.add, self._called(self._on_whole_environment),
+                self._explain,
             ),
             watch_looks(self._called(self._on_look), self._called(self._on_question)),
             watch_imports(self._called(self._on_search)),
@@ -566,6 +570,21 @@ class Observer:
     def _on_variable(self, frame: types.FrameType, name: str, value: str | None) -> None:
         if name not in self.variables and self._by_user(frame, ASKING):
             self._note_variable(name, value)
+
+    def _explain(self, name: str, error: KeyError) -> None:
+        """Say with a variable's KeyError that it is a secret, which the step has not declared."""
+        if name in self.refused and HOOK.listener is not None:
+            self.asked_in_vain.add(name)
+            setter = self.refused[name]
+            why = f"what {setter} has set it to is not kept" if setter else "another step declares it"
+            error.add_note(f"{name} is a secret: {why}, and {self.spec.code_name} does not declare it")
+            error.fix = self.fix_for(name)  # type: ignore[attr-defined]  # told with the failure
+
+    def fix_for(self, name: str) -> str:
+        """Return how the step comes by a secret."""
+        known = self.spec.step if not self.spec.step.startswith("cell:") else "NAME"
+        export = f"export {name}=… and " if self.refused[name] else ""
+        return f"{export}declare it: %%step {known} --secret {name}"
 
     def _note_variable(self, name: str, value: str | None) -> None:
         if name not in self._set and name not in self.ours:
