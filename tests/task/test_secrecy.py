@@ -336,7 +336,8 @@ def test_by_hand_a_step_gets_what_it_declares_alone(start: Start, monkeypatch: p
     kernel = start({
         "os": "import os", "fetch": "%%step fetch --secret TOKEN\nn = len(os.environ['TOKEN'])",
         "look": "%%step look\nfound = os.environ.get('TOKEN')\nm = n", "ask": "%%step ask\nk = os.environ['TOKEN'], n",
-        "set": "%%step set\nos.environ['A_KEY'] = 'm4de' + '-here'", "use": "%%step use\nlength = len(os.environ['A_KEY'])",
+        "set": "%%step set\nos.environ['A_KEY'] = 'm4de' + '-here'",
+        "use": "%%step use\nlength = len(os.environ['A_KEY'])",
     })  # fmt: skip
     kernel.ok("os", "fetch", "look", "set", "use")
     assert (kernel.value("n"), kernel.value("found"), kernel.value("length")) == ("13", "None", "9")
