@@ -27,6 +27,7 @@ from nbflow.runs.command_words import Command, Word, add_commands, perform
 from nbflow.runs.commands import shared
 from nbflow.runs.face import CANCELLED, DONE, FAILED, UNUSABLE, Answer
 from nbflow.runs.run_options import RunOptions
+from nbflow.store import search
 
 
 class CommandLine:
@@ -84,16 +85,20 @@ class CommandLine:
         with interrupts(cancel.set, "cancelling; press Ctrl-C again to kill\n"), watcher:
             finished = launch.run_notebook(self.notebook, options, watch=watcher, cancel=cancel)
         snapshot = finished.snapshot
-        name = f"{finished.flow}/{finished.id}"
+        name = f"{finished.flow}/{finished.id}{search.store_words(finished.store, Path.cwd())}"
         counts = table.summary(table.counts(snapshot))
-        self._show_end(watcher, snapshot, finished.store, f"{counts}; details: nbflow show {name}")
+        below = [f"{counts}; details: nbflow show {name}"]
+        if finished.status in client.ENDED_BADLY:
+            below.append(f"to go on once it is mended: nbflow resume {name}")
+        self._show_end(watcher, snapshot, finished.store, *below)
         return Answer(code=exit_code(snapshot))
 
     def follow(self, past: client.Run) -> Answer:
         """Show a run that goes on elsewhere until it has ended."""
         stop = threading.Event()
         watcher = terminal.watcher(self.as_json, lambda: None)
-        with interrupts(stop.set, f"the run goes on; `nbflow cancel {past.id}` ends it\n"), watcher:
+        words = f"nbflow cancel {past.id}{search.store_words(past.store, Path.cwd())}"
+        with interrupts(stop.set, f"the run goes on; `{words}` ends it\n"), watcher:
             past.follow(watcher, stop)
         snapshot = past.snapshot
         self._show_end(watcher, snapshot, past.store)

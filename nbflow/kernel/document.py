@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,9 @@ ORIGINS: Mapping[Origin, str] = {
     "executed": "the order in which cells were first executed",
 }
 """Where the document order comes from, best first, as people read it."""
+
+HALF = 0.5
+"""The part of its cells by which a renamed notebook is known."""
 
 
 class Executed(msgspec.Struct, frozen=True):
@@ -40,6 +44,7 @@ class Document:
         self._live: tuple[RawCell, ...] | None = None
         self._executed: dict[str, Executed] = {}
         self._last: str | None = None
+        self._searched: frozenset[tuple[str, int]] = frozenset()  # files that were looked into for a renamed notebook
         self._stamp: tuple[int, int] | None = None
         self._saved: Notebook | None = None
         self._notebook: Notebook | None = None
@@ -61,14 +66,18 @@ class Document:
         live = tuple(cells)
         if live != self._live:
             self._live, self._notebook = live, None
+            if self._saved is not None:
+                self._follow_renamed({cell.id for cell in self._saved.cells})
 
     def refresh(self) -> None:
-        """Read the saved notebook again where it has changed."""
+        """Read the saved notebook again where it has changed, under its new name where it was renamed."""
         if self.path is None:
             return
         try:
             status = self.path.stat()
         except OSError:
+            if self._follow_renamed(set()):
+                return
             if self._stamp is not None or not self.problem:
                 self.problem = f"{self.path} is not there"
                 self._stamp, self._saved, self._notebook = None, None, None
@@ -78,10 +87,41 @@ class Document:
             return
         self._stamp, self._notebook = stamp, None
         try:
-            self._saved, self.problem = read_notebook(self.path), ""
+            saved = read_notebook(self.path)
         except NbflowError as error:
             # a save may be half done; what was read before still counts
             self.problem = error.message
+            return
+        if not self._follow_renamed({cell.id for cell in saved.cells}):
+            self._saved, self.problem = saved, ""
+
+    def _follow_renamed(self, there: AbstractSet[str]) -> bool:
+        """Follow the notebook to its new name if none of its cells is among those that lie `there`, at its old one.
+
+        JupyterLab asks for a name at the first save, and then makes another Untitled.ipynb: no kernel hears of it.
+        """
+        cells = self._cell_ids()
+        if self.path is None or not cells or cells & there:
+            return False
+        others = [path for path in self.path.parent.glob("*.ipynb") if path != self.path]
+        mark = frozenset((str(path), path.stat().st_mtime_ns) for path in others if path.exists())
+        if mark == self._searched:
+            return False
+        self._searched = mark
+        shares = {path: len(cells & _ids_in(path)) / len(cells) for path in others}
+        path = max(shares, key=shares.__getitem__, default=None)
+        if path is None or shares[path] < HALF:
+            return False
+        self.follow(path)
+        return True
+
+    def _cell_ids(self) -> frozenset[str]:
+        """Return the ids of the notebook's cells as they are known best; none where cells bear no ids."""
+        if self._live is not None:
+            return frozenset(raw.id for raw in self._live if raw.id is not None)
+        if self._saved is not None:
+            return frozenset(cell.id for cell in self._saved.cells if cell.id != str(cell.position))
+        return frozenset(name for name in self._executed if not name.isdigit())
 
     # ------------------------------------------------------------ executed cells
 
@@ -197,6 +237,13 @@ class Document:
         if notebook.document and not self._executed:
             return notebook.document
         return document_of(((cell.id, cell.source) for cell in notebook.cells), notebook.name)
+
+
+def _ids_in(path: Path) -> frozenset[str]:
+    try:
+        return frozenset(cell.id for cell in read_notebook(path).cells)
+    except NbflowError:
+        return frozenset()
 
 
 def _step_name(header: str) -> str | None:

@@ -6,6 +6,7 @@ Nothing but `.value` and `.data.NAME` unpickles: listings, states, previews, log
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import os
 import re
 import secrets
@@ -28,11 +29,11 @@ from nbflow.runs.display import cells_of, document_with, gathered, of_step, run_
 from nbflow.runs.follow import Watch, follow
 from nbflow.runs.tasks import Artifact, Data, Failure, Task, failure_of, moment
 from nbflow.runs.values import parameters_of, values_of
-from nbflow.store import records
+from nbflow.store import records, search
 from nbflow.store.flows import named_flow, stored_flows
 from nbflow.store.history import step_state
 from nbflow.store.index import RunSummary
-from nbflow.store.location import open_store, store_url
+from nbflow.store.location import Store
 from nbflow.store.stored_run import StoredRun, place_of, summaries
 from nbflow.task import context
 from nbflow.task.observe import inquiries
@@ -100,13 +101,12 @@ class Flow:
     notebooks lie, and by which word each is meant.
 
     `store` is a folder or URL; without one it is NBFLOW_STORE, else what `%flow config store` wrote to
-    `.nbflow/config.json` in the working directory, else that `.nbflow/`.
+    `.nbflow/config.json` in the working directory, else that `.nbflow/`, else the one of a folder below it.
     """
 
     def __init__(self, name: str, store: str | os.PathLike[str] | None = None) -> None:
-        self._store = open_store(store_url(store, Path.cwd()))
         self._word = name
-        self._flow = inquiries.flow_of(self._store, name)
+        self._store, self._flow = search.find(store, Path.cwd(), name, lambda one: (one, inquiries.flow_of(one, name)))
         self.name = self._flow.name
 
     @property
@@ -166,7 +166,9 @@ class Run:
 
     def __init__(self, name: str | StoredRun, store: str | os.PathLike[str] | None = None) -> None:
         self._past = (
-            name if isinstance(name, StoredRun) else inquiries.named(open_store(store_url(store, Path.cwd())), name)
+            name
+            if isinstance(name, StoredRun)
+            else search.find(store, Path.cwd(), name, lambda one: inquiries.named(one, name))
         )
 
     # ------------------------------------------------------------ what it is
@@ -479,9 +481,36 @@ def _outputs(past: StoredRun) -> Callable[[TaskView], list[dict[str, Any]]]:
 def list_runs(
     store: str | os.PathLike[str] | None = None, flow: str | None = None, tags: Iterable[str] = ()
 ) -> list[RunSummary]:
-    """Return summaries of a store's runs, newest first: those of a flow (None: all) that have all these tags."""
-    opened = open_store(store_url(store, Path.cwd()))
-    return summaries(opened, named_flow(opened, flow) if flow is not None else None, tags)
+    """Return summaries of runs, newest first: those of a flow (None: all) that have all these tags.
+
+    `store` as for `Flow`; where none is named, runs of the folder's own and of those below are listed.
+    """
+    return newest_first(runs for _, runs in runs_by_store(store, flow, tags))
+
+
+def newest_first(runs: Iterable[Iterable[RunSummary]]) -> list[RunSummary]:
+    """Return the runs of several datastores in one order."""
+    return sorted(itertools.chain.from_iterable(runs), key=lambda each: each.run, reverse=True)
+
+
+def runs_by_store(
+    store: str | os.PathLike[str] | None = None, flow: str | None = None, tags: Iterable[str] = ()
+) -> list[tuple[str, list[RunSummary]]]:
+    """Return the URL of each datastore that was looked into with its runs, newest first, as `list_runs` means them.
+
+    Raise NotFoundError where none of them knows the flow.
+    """
+    tags = list(tags)
+    known: list[tuple[str, list[RunSummary]]] = []
+    unknown: NotFoundError | None = None
+    for one in search.stores_for(store, Path.cwd()):
+        try:
+            known.append((one.url, summaries(one, named_flow(one, flow) if flow is not None else None, tags)))
+        except NotFoundError as error:
+            unknown = unknown or error
+    if not known and unknown is not None:
+        raise unknown
+    return known
 
 
 def last_failed(runs: Iterable[RunSummary]) -> RunSummary | None:
@@ -523,13 +552,16 @@ def locate(path: str, store: str | os.PathLike[str] | None = None) -> Run | Step
 
     Raises NotFoundError, which says which part is wrong and what there is instead.
     """
-    opened = open_store(store_url(store, Path.cwd()))
     parts = path.strip("/").split("/")
-    whole = len(parts) > 1 and any(parts[0] in (flow.name, flow.folder) for flow in stored_flows(opened))
-    # without such a flow, two parts are ID/STEP only if they begin like an id
-    named = len(parts) > 1 and not RUN_ID.match(parts[0])
-    run = Run(inquiries.named(opened, "/".join(parts[:2]) if whole or named else parts[0]))
-    rest = parts[2:] if whole else parts[1:]
+
+    def find_run(opened: Store) -> tuple[Run, list[str]]:
+        whole = len(parts) > 1 and any(parts[0] in (flow.name, flow.folder) for flow in stored_flows(opened))
+        # without such a flow, two parts are ID/STEP only if they begin like an id
+        named = len(parts) > 1 and not RUN_ID.match(parts[0])
+        run = Run(inquiries.named(opened, "/".join(parts[:2]) if whole or named else parts[0]))
+        return run, parts[2:] if whole else parts[1:]
+
+    run, rest = search.find(store, Path.cwd(), path, find_run)
     if not rest:
         return run
     names = {step.name for step in run.steps()} | {step.label for step in run.steps()}

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import get_args
 
 import click
@@ -22,6 +23,7 @@ from nbflow.runs.display import artifact_text, facts_text
 from nbflow.runs.face import DONE, FAILED, USAGE, Answer, Face
 from nbflow.runs.printed import print_logs, write_text
 from nbflow.runs.run_options import RunOptions
+from nbflow.store import search
 from nbflow.store.index import RunSummary
 from nbflow.store.location import open_store, store_at, store_url
 
@@ -39,7 +41,7 @@ def resume(face: Face, run: str | None, options: RunOptions, background: bool = 
     Without RUN it is the last run that did not end well. The parameters are that run's, the notebook is taken as it
     is now.
     """
-    last = client.last_failed(_summaries(face)) if run is None else None
+    last = client.last_failed(_listed(face)[0]) if run is None else None
     past = client.Run(f"{last.flow}/{last.run}", face.store) if last is not None else None
     if past is not None and not isinstance(options.fresh, bool) and not _has_step(past, options.fresh[0]):
         # no step, so the word after `--fresh` is RUN
@@ -47,7 +49,7 @@ def resume(face: Face, run: str | None, options: RunOptions, background: bool = 
     if run is not None:
         past = client.Run(face.path(run), face.store)
     if past is None:
-        raise NotFoundError("no run has failed in this store", fix="`runs --all` lists all runs")
+        raise NotFoundError(f"no run has failed in {_listed(face)[1]}", fix="`nbflow runs --all` lists all runs")
     face.take_up(past)
     name = f"{past.flow}/{past.id}"
     options = msgspec.structs.replace(options, resume=name, all_cells=options.all_cells or past.metadata["all_cells"])
@@ -169,26 +171,33 @@ def runs(
     face: Face, tags: tuple[str, ...], flow: str | None, status: str | None, all_runs: bool
 ) -> Answer:  # fmt: skip
     """List runs of whole flows, newest first."""
-    summaries = [each for each in _summaries(face, flow, tags) if status in (None, each.status)]
+    listed, places = _listed(face, flow, tags)
+    looked_in = "" if face.live else f"looked in {places}"  # a notebook has one datastore
+    summaries = [each for each in listed if status in (None, each.status)]
     shown = [each for each in summaries if all_runs or each.is_whole]
     more = listing.left_out(len(summaries) - len(shown)) if len(summaries) > len(shown) else ""
     rows, now = [client.row(summary) for summary in shown], time.time()
     title = ": ".join(filter(None, (flow or (rows[0].flow if rows else face.own()), more)))
     return Answer(
-        text=lambda: "\n".join(filter(None, (listing.runs_text(rows, now), more))),
+        text=lambda: "\n".join(filter(None, (listing.runs_text(rows, now), more, looked_in))),
         html=lambda: listing.runs_html(title, rows, now),
         lines=lambda: (json_lines.line("run", each.created_at, each.run, msgspec.to_builtins(each)) for each in shown),
     )
 
 
-def _summaries(face: Face, flow: str | None = None, tags: tuple[str, ...] = ()) -> Sequence[RunSummary]:
-    """Return summaries of a flow's runs, newest first: the one named, else the face's own, else all."""
+def _listed(face: Face, flow: str | None = None, tags: tuple[str, ...] = ()) -> tuple[Sequence[RunSummary], str]:
+    """Return summaries of a flow's runs, newest first, and where they were looked for.
+
+    It is the flow that is named, else the face's own, else all.
+    """
     try:
-        return client.list_runs(face.store, flow or face.own(), tags)
+        known = client.runs_by_store(face.store, flow or face.own(), tags)
     except NotFoundError:
         if flow is not None:
             raise
-        return ()  # this notebook has not run yet
+        known = [(store_url(face.store, face.folder.absolute()), [])]  # this notebook has not run yet
+    places = search.listing_of((url for url, _ in known), Path.cwd())
+    return client.newest_first(runs for _, runs in known), places
 
 
 def show(face: Face, place: str | None, target: str | None) -> Answer | None:
@@ -267,7 +276,7 @@ def gc(face: Face, keep: int | None, most: int | None, dry_run: bool, force: boo
     from nbflow.runs import garbage
     from nbflow.store.settings import most_bytes
 
-    store = open_store(store_url(face.store, face.folder.absolute()))
+    store = open_store(search.only_store(face.store, face.folder.absolute()))
     most = most_bytes(face.folder.absolute()) if most is None else most
     cleaning = garbage.plan_cleaning(store, garbage.Policy(garbage.KEEP if keep is None else keep, most, force))
     if not dry_run:
@@ -285,7 +294,7 @@ def fsck(face: Face, mend: bool) -> Answer:
     """
     from nbflow.runs import integrity
 
-    store = store_at(store_url(face.store, face.folder.absolute()))
+    store = store_at(search.only_store(face.store, face.folder.absolute()))
     report = integrity.examine(store, _progress())
     if mend:
         report = integrity.repair(store, report)

@@ -2,7 +2,8 @@
 
 `flows/<flow>-<id>/flow.json` holds the flow's name now, the paths that its notebook has had and its cells' ids. A
 renamed or moved notebook is recognised by its cells and keeps its runs; a copy beside an original that still exists is
-a flow of its own. The notebook itself says nothing of it: a copy would say the same.
+a flow of its own, and so is another notebook in the place of one that was renamed or deleted. The notebook itself says
+nothing of it: a copy would say the same.
 
 Folders of format 1 (`flows/<flow>/`, without a `flow.json`) are flows too; the first run that such a flow has now gives
 it an id, and its old runs stay where they are.
@@ -22,7 +23,7 @@ from typing import NamedTuple
 import msgspec
 
 from nbflow.errors import AmbiguousFlow, NbflowError, NotFoundError, nearest
-from nbflow.flow.notebook import parse_document
+from nbflow.flow.notebook import parse_document, read_notebook
 from nbflow.jsonable import from_json
 from nbflow.model import Cell, Frozen, Notebook, RunStarted
 from nbflow.store import records
@@ -82,6 +83,7 @@ class SoughtFlow(msgspec.Struct, frozen=True):
     path: str
     cells: tuple[str, ...]
     host: str
+    sources: frozenset[str] = frozenset()  # hashes
 
 
 # ---------------------------------------------------------------- the flows of a store
@@ -180,24 +182,37 @@ def claim_flow(store: Store, notebook: Notebook) -> StoredFlow:
 
 
 def _matched(store: Store, sought: SoughtFlow) -> StoredFlow | None:
+    def replaced(flow: StoredFlow) -> bool:
+        return _is_other(store, flow, sought.cells, sought.sources)
+
     flows = stored_flows(store)
-    here = _at_its_path(flows, sought)
+    here = _at_its_path(flows, sought, replaced)
     # what is known of a folder of format 1 has to be read from its newest run
-    return here or match([_completed(store, each) for each in flows], sought, _exists(store))
+    return here or match([_completed(store, each) for each in flows], sought, _lies(store), replaced)
 
 
-def match(flows: Sequence[StoredFlow], sought: SoughtFlow, exists: Callable[[str], bool]) -> StoredFlow | None:
-    """Return which of some flows a notebook is, None where it is none; `exists` tells whether a file is at a path.
+def match(
+    flows: Sequence[StoredFlow],
+    sought: SoughtFlow,
+    lies: Callable[[StoredFlow, str], bool],
+    replaced: Callable[[StoredFlow], bool],
+) -> StoredFlow | None:
+    """Return which of some flows a notebook is, None where it is none.
 
-    The flow at the notebook's path comes first, then one that was there before and is nowhere else now, then one whose
-    notebook is gone and shares at least half of its cells: that notebook was renamed or moved.
+    The flow at the notebook's path comes first, unless the notebook has `replaced` that flow's own; then one that was
+    there before and is nowhere else now, then one whose notebook is gone and shares at least half of its cells: that
+    notebook was renamed or moved. `lies` tells whether a flow's notebook is at a path.
     """
     if sought.path:
-        here = _at_its_path(flows, sought)
-        back = [each for each in flows if sought.path in each.paths[:-1] and not _elsewhere(each, sought, exists)]
-        if here or back:
-            return here or back[0]
-        orphans = [each for each in flows if not _elsewhere(each, sought, exists) and _shared(each, sought) >= 0.5]
+        here = _at_its_path(flows, sought, replaced)
+        back = (
+            each
+            for each in flows
+            if sought.path in each.paths[:-1] and not replaced(each) and not _elsewhere(each, sought, lies)
+        )
+        if here or (here := next(back, None)):
+            return here
+        orphans = [each for each in flows if _shared(each, sought) >= 0.5 and not _elsewhere(each, sought, lies)]
     else:  # a notebook without a file
         orphans = [
             each for each in flows if not each.paths and each.name == sought.name and _shared(each, sought) >= 0.5
@@ -205,10 +220,13 @@ def match(flows: Sequence[StoredFlow], sought: SoughtFlow, exists: Callable[[str
     return max(orphans, key=lambda each: (_stem(each) == _stem_of(sought.path), _shared(each, sought)), default=None)
 
 
-def _at_its_path(flows: Iterable[StoredFlow], sought: SoughtFlow) -> StoredFlow | None:
+def _at_its_path(
+    flows: Iterable[StoredFlow], sought: SoughtFlow, replaced: Callable[[StoredFlow], bool]
+) -> StoredFlow | None:
     if not sought.path:
         return None
-    return next((each for each in flows if each.paths[-1:] == (sought.path,) and _is_same(each, sought)), None)
+    here = (each for each in flows if each.paths[-1:] == (sought.path,) and _is_same(each, sought))
+    return next((each for each in here if not replaced(each)), None)
 
 
 def _is_same(flow: StoredFlow, sought: SoughtFlow) -> bool:
@@ -217,9 +235,28 @@ def _is_same(flow: StoredFlow, sought: SoughtFlow) -> bool:
     return relative or flow.host == sought.host or not flow.cells or _shared(flow, sought) >= 0.5
 
 
-def _elsewhere(flow: StoredFlow, sought: SoughtFlow, exists: Callable[[str], bool]) -> bool:
+def _elsewhere(flow: StoredFlow, sought: SoughtFlow, lies: Callable[[StoredFlow, str], bool]) -> bool:
     """Return whether the flow's notebook still lies in another place than the one that is looked for."""
-    return any(exists(path) for path in flow.paths if path != sought.path)
+    return any(lies(flow, path) for path in flow.paths if path != sought.path)
+
+
+def _is_other(store: Store, flow: StoredFlow, cells: Iterable[str], sources: Iterable[str]) -> bool:
+    """Return whether the notebook at a flow's own path is another one: the flow's was renamed or deleted.
+
+    It has none of the ids of the flow's cells, and less than half of the sources that these had in the newest run:
+    tools that convert notebooks give all cells new ids, and a notebook without ids is known by its path.
+    """
+    if {*map(_has_id, cells), *map(_has_id, flow.cells)} != {True} or {*cells} & {*flow.cells}:
+        return False
+    newest = next(iter(runs_of(store, flow)), None)
+    if newest is None:
+        return False
+    try:
+        text = records.read_notebook(store, newest.folder, newest.run)
+        before = _sources(parse_document(text, name=flow.name, folder="", path=None).cells)
+    except NbflowError:  # its run was killed before it had kept one, or it is damaged
+        return False
+    return len(before & {*sources}) < len(before) / 2
 
 
 def _shared(flow: StoredFlow, sought: SoughtFlow) -> float:
@@ -240,18 +277,30 @@ def _stem_of(path: str) -> str:
 
 def _seen(store: Store, notebook: Notebook) -> SoughtFlow:
     path = _recorded(store, notebook.path) if notebook.path else ""
-    return SoughtFlow(notebook.name, path, marks(notebook.cells), socket.gethostname())
+    return SoughtFlow(notebook.name, path, marks(notebook.cells), socket.gethostname(), _sources(notebook.cells))
+
+
+SOURCE = "source:"
 
 
 def marks(cells: Sequence[Cell]) -> tuple[str, ...]:
     """Return what cells are recognised by: their ids, or hashes of their sources where they have none."""
-    names: dict[str, None] = {}
-    for cell in cells:
-        if cell.id != str(cell.position):
-            names[cell.id] = None
-        elif cell.source.strip():
-            names[f"source:{sha256(cell.source.strip().encode(errors='surrogatepass')).hexdigest()[:16]}"] = None
-    return tuple(names)
+    names = (cell.id if cell.id != str(cell.position) else _source_mark(cell) for cell in cells)
+    return tuple(dict.fromkeys(filter(None, names)))
+
+
+def _has_id(mark: str) -> bool:
+    return not mark.startswith(SOURCE)
+
+
+def _sources(cells: Iterable[Cell]) -> frozenset[str]:
+    return frozenset(filter(None, map(_source_mark, cells)))
+
+
+def _source_mark(cell: Cell) -> str:
+    """Return a hash of a cell's source, an empty string for an empty cell."""
+    text = cell.source.strip()
+    return f"{SOURCE}{sha256(text.encode(errors='surrogatepass')).hexdigest()[:16]}" if text else ""
 
 
 def _recorded(store: Store, path: str) -> str:
@@ -269,9 +318,20 @@ def _absolute(store: Store, flow: StoredFlow) -> StoredFlow:
     return msgspec.structs.replace(flow, paths=tuple(os.path.normpath(Path(root) / path) for path in flow.paths))
 
 
-def _exists(store: Store) -> Callable[[str], bool]:
-    root = store.url if isinstance(store, LocalStore) else "."
-    return lambda path: (Path(root) / path).exists()
+def _lies(store: Store) -> Callable[[StoredFlow, str], bool]:
+    root = Path(store.url if isinstance(store, LocalStore) else ".")
+
+    def lies(flow: StoredFlow, path: str) -> bool:
+        place = root / path
+        if not place.exists():
+            return False
+        try:
+            cells = read_notebook(place).cells
+        except NbflowError:  # whose it is cannot be said any more: the flow's, as it was
+            return True
+        return not _is_other(store, flow, marks(cells), _sources(cells))
+
+    return lies
 
 
 def _updated(store: Store, flow: StoredFlow, sought: SoughtFlow, *, partial: bool) -> StoredFlow:

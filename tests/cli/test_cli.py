@@ -85,7 +85,7 @@ def no_traceback_of_ours(err: str) -> bool:
         (["why", "demo.ipynb", "pikc"], 2, r"error: there is no step named 'pikc'"),
         (["show", "nothing"], 2, r"error: there is no run 'nothing'"),
         (["show", "demo/latest"], 2, r"error: there is no flow 'demo'"),
-        (["resume"], 2, r"error: no run has failed in this store"),
+        (["resume"], 2, r"error: no run has failed in \.nbflow"),
         (["run", "demo.ipynb", "--store", "/proc/nbflow"], 3, r"error: cannot .* the datastore"),
         (["--nope"], 2, r"error: no option --nope"),
     ],
@@ -198,7 +198,7 @@ def test_past_runs(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert app.main(["runs", "--tag", "nightly"]) == 0
     assert re.search(rf"✓ demo/{RUN_ID.replace('[0-9a-f]{9}', '[a-z]{6}')}\s+done", capsys.readouterr().out)
     assert app.main(["runs", "--tag", "weekly"]) == 0
-    assert capsys.readouterr().out == "no runs\n"
+    assert capsys.readouterr().out == "no runs\nlooked in store\n"
     assert app.main(["runs", "--json"]) == 0
     assert told(capsys.readouterr().out)[0]["status"] == "done"
     assert app.main(["show", "demo/latest"]) == 0

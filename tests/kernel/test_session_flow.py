@@ -111,6 +111,19 @@ def test_name_without_its_file(start: Start) -> None:
     assert kernel.execute(CHAIN["load"]).status == "ok"
 
 
+def test_renamed_while_its_kernel_runs(start: Start, tmp_path: Path) -> None:
+    """And another notebook is made under the old name, as JupyterLab does with Untitled.ipynb."""
+    kernel = start(CHAIN)
+    kernel.ok("load")
+    assert kernel.execute("%flow run").status == "ok"
+    kernel.notebook.path = (tmp_path / "flow.ipynb").rename(tmp_path / "analysis.ipynb")
+    NotebookFile(tmp_path / "flow.ipynb", {"new": "%%step other\nx = 1"})
+    kernel.notebook.edit("total", CHAIN["total"] + "\n")
+    assert kernel.execute("%flow run").status == "ok"
+    assert "analysis.ipynb" in kernel.execute("%flow status").text
+    assert kernel.execute("%flow runs").text.count("analysis/") == 2
+
+
 def test_new_cell_that_is_not_saved_yet(start: Start) -> None:
     kernel = start(CHAIN)
     kernel.ok("load")

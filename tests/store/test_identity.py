@@ -57,6 +57,7 @@ class Case:
     there: tuple[str, ...] = ()
     expected: str | None = None
     host: str = "here"
+    replaced: bool = False
 
 
 def flow(folder: str, *paths: str, cells: str = "abcd", host: str = "here") -> StoredFlow:
@@ -66,6 +67,9 @@ def flow(folder: str, *paths: str, cells: str = "abcd", host: str = "here") -> S
 CASES = {
     "the same path": Case("../train.ipynb", known=(flow("f", "../train.ipynb"),), expected="f"),
     "the same path, every cell rewritten": Case("../n.ipynb", "wxyz", (flow("f", "../n.ipynb"),), expected="f"),
+    "the same path, another notebook in its place": Case(
+        "../n.ipynb", "wxyz", (flow("f", "../n.ipynb"),), replaced=True
+    ),
     "nothing is known": Case("../train.ipynb"),
     "moved": Case("../b.ipynb", known=(flow("f", "../a.ipynb"),), expected="f"),
     "moved and half of it rewritten": Case("../b.ipynb", "abyz", (flow("f", "../a.ipynb"),), expected="f"),
@@ -104,7 +108,10 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_which_flow_a_notebook_is(case: Case) -> None:
     found = match(
-        case.known, SoughtFlow("train", case.path, tuple(case.cells), case.host), lambda path: path in case.there
+        case.known,
+        SoughtFlow("train", case.path, tuple(case.cells), case.host),
+        lambda _, path: path in case.there,
+        lambda _: case.replaced,
     )
     assert (found.folder if found else None) == case.expected
 
@@ -147,6 +154,30 @@ def test_a_renamed_and_moved_notebook_keeps_its_runs(folder: Path) -> None:
     third = nbflow.run("train.ipynb")
     assert [run.id for run in client.Flow("train").runs()] == [third.id]
     assert len(client.Flow("fit").runs()) == 2
+
+
+@pytest.mark.running
+@pytest.mark.parametrize("new_first", [True, False])
+def test_a_new_notebook_in_the_place_of_a_renamed_one_has_no_runs(folder: Path, new_first: bool) -> None:
+    """JupyterLab asks for a name at the first save and calls the next notebook Untitled.ipynb again."""
+    first = nbflow.run(write("Untitled.ipynb"))
+    Path("Untitled.ipynb").rename("analysis.ipynb")
+    write("Untitled.ipynb", {"8d2e": "%%step load\nx = 1"})
+    store = open_store(".nbflow")
+    assert find_flow(store, read_notebook("Untitled.ipynb")) is None
+    order = ["Untitled.ipynb", "analysis.ipynb"] if new_first else ["analysis.ipynb", "Untitled.ipynb"]
+    runs = {path: nbflow.run(path) for path in order}
+    assert [run.id for run in client.Flow("analysis").runs()] == [runs["analysis.ipynb"].id, first.id]
+    assert [run.id for run in client.Flow("Untitled").runs()] == [runs["Untitled.ipynb"].id]
+    assert {step.state for step in runs["analysis.ipynb"]} == {"reused"}
+
+
+def test_a_notebook_whose_cells_have_new_ids_is_the_same(folder: Path) -> None:
+    """Tools that convert notebooks make all ids anew."""
+    first = nbflow.run(write("train.ipynb"))
+    write("train.ipynb", {f"new-{name}": source for name, source in CELLS.items()})
+    assert nbflow.run("train.ipynb").id in client.Flow("train")
+    assert first.id in client.Flow("train")
 
 
 def test_a_copy_is_a_flow_of_its_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

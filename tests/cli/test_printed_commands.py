@@ -1,0 +1,156 @@
+"""Commands that nbflow prints and that its documentation shows work where they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nbflow.cli import app
+from nbflow.flow.notebook import document_of
+from nbflow.runs import client
+from tests.support.documented import ROOT, Documented, commands
+
+PRINTED = re.compile(r"nbflow ((?:show|resume|cancel|attach|card|logs|runs|why)\b[^`\n]*)")
+DEMO = ["%%params\nlr: float = 0.1", "%%step load\nxs = [1, 2, 3]", "%%step fit\nbest = max(xs) * lr\nbest"]
+FAILING = [
+    "%%params\nlr: float = 0.1",
+    "%%step load\nxs = [0]",
+    "%%step pay --once\npaid = len(xs)",
+    "%%step fit\ny = lr / xs[0]",
+]
+ANALYSIS = [
+    "%%params\nrate: float = 0.1\nlr: float = 0.1",
+    "%%step load\ndepths = [2, 4, 8]",
+    "%%step train --foreach depth in depths --card\nscore = depth * rate\nprint(score)",
+    "%%step pick --join train\nbest = max(inputs, key=lambda task: task.score).item",
+]
+
+
+def write(path: Path, cells: list[str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(document_of(((f"{path.stem}{number}", source) for number, source in enumerate(cells, 1)), ""))
+    return path
+
+
+# ---------------------------------------------------------------- what is printed
+
+
+@pytest.mark.running
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["run", "flow.ipynb"], ""),
+        (["run", "below/deeper/flow.ipynb"], ""),
+        (["run", "../elsewhere/flow.ipynb"], "../elsewhere/.nbflow"),
+        (["run", "flow.ipynb", "--store", "kept here"], "kept here"),
+        (["run", "failing.ipynb"], ""),
+        (["run", "below/failing.ipynb"], ""),
+    ],
+)
+def test_what_a_run_prints_works_where_it_is_printed(
+    words: list[str], named: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = folder / "here"
+    for place in (here, here / "below", here / "below" / "deeper", folder / "elsewhere"):
+        write(place / "flow.ipynb", DEMO)
+        write(place / "failing.ipynb", FAILING)
+    monkeypatch.chdir(here)
+    app.main(words)
+    told = capsys.readouterr()
+    printed = PRINTED.findall(told.out + told.err)
+    assert printed
+    for line in printed:
+        assert (os.path.realpath(named) in line or named in line) if named else "--store" not in line
+        app.main(shlex.split(line))
+        told = capsys.readouterr()
+        assert "error: there is no" not in told.err
+        assert "there is no" not in told.err, told.err
+
+
+@pytest.mark.running
+def test_runs_of_notebooks_below_are_found(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = app.main(["run", str(write(folder / "a" / "first.ipynb", DEMO))])
+    two = app.main(["run", str(write(folder / "b" / "c" / "failing.ipynb", FAILING))])
+    assert (one, two) == (0, 1)
+    app.main(["run", str(write(folder / ".hidden" / "third.ipynb", DEMO))])
+    capsys.readouterr()
+    assert app.main(["runs"]) == 0
+    told = capsys.readouterr().out
+    assert [flow for flow in ("failing", "first", "third") if f"{flow}/" in told] == ["failing", "first"]
+    assert told.index("failing/") < told.index("first/")  # the newest first
+    assert told.splitlines()[-1] == "looked in .nbflow, a/.nbflow, b/c/.nbflow"
+    assert app.main(["show", "first/latest/fit/best"]) == 0
+    assert "0.3" in capsys.readouterr().out
+    assert client.Flow("first").latest_run is not None
+    assert app.main(["resume"]) == 1  # the failed one, below
+    assert "failing" in capsys.readouterr().out
+    assert app.main(["show", "nothing/latest"]) == 2
+    assert "looked in .nbflow, a/.nbflow, b/c/.nbflow" in capsys.readouterr().err
+    assert app.main(["gc", "--dry-run"]) == 2  # which of them?
+    assert "--store a/.nbflow" in capsys.readouterr().err
+    shutil.rmtree(folder / "b")
+    assert app.main(["gc", "--dry-run"]) == 0
+    shutil.copytree(folder / "a", folder / "copied")
+    assert app.main(["show", "first/latest"]) == 2
+    assert "is in 2 datastores: a/.nbflow, copied/.nbflow" in capsys.readouterr().err
+    monkeypatch.setenv("NBFLOW_STORE", str(folder / "other"))
+    assert app.main(["show", "first/latest"]) == 2  # the one that is named is the only one
+
+
+# ---------------------------------------------------------------- what the documentation shows
+
+ELSEWHERE = re.compile(r"ray://|dask://|ssh://|s3://|--on URL|SPEC|--template|^tutorial|^serve")
+"""What needs another machine, a plug-in or a browser: only its words are checked."""
+MENTION = re.compile(r"^[a-z]+$")
+ALONE = frozenset({"runs", "resume", "fsck", "gc", "doctor"})
+"""Commands that mean something without another word."""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A folder with the notebooks of the documentation, which have run; what its words stand for."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("documented")
+        patch.setenv("NBFLOW_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("NBFLOW_STORE", raising=False)
+        patch.chdir(folder)
+        write(folder / "analysis.ipynb", ANALYSIS)
+        write(folder / "failing.ipynb", FAILING)
+        write(folder / "reports" / "spring.ipynb", DEMO)
+        (folder / "examples").mkdir()
+        text = (ROOT / "examples" / "quickstart.ipynb").read_text(encoding="utf-8")
+        (folder / "examples" / "quickstart.ipynb").write_text(text.replace("trees: int = 1000", "trees: int = 5"))
+        assert app.main(["run", "analysis.ipynb"]) == 0
+        assert app.main(["run", "failing.ipynb"]) == 1
+        run = client.Flow("analysis").latest_run
+        assert run is not None
+        yield {
+            "NB": "analysis.ipynb", "NOTEBOOK": "analysis.ipynb", "RUN": f"analysis/{run.id}", "STEP": "train",
+            "ITEM": "1", "NAME": "score", "FILE": "written", "TAG": "kept",
+        }  # fmt: skip
+
+
+@pytest.mark.running
+@pytest.mark.parametrize(
+    "command", [pytest.param(each, id=f"{each.page}:{each.line}:{each.text[:20]}") for each in commands()]
+)
+def test_documented_commands(
+    command: Documented, workplace: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = command.words(workplace)
+    known = app.cli.commands[words[0]]
+    if MENTION.match(command.text) and command.text not in ALONE and not command.is_block:
+        return  # the command's name stands for it
+    if ELSEWHERE.search(command.text):
+        known.make_context(words[0], words[1:], obj=app.CommandLine())
+        return
+    resumes_what_fails = words[0] == "resume" and "RUN" not in command.text
+    assert app.main(words) == int(resumes_what_fails), capsys.readouterr()
