@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         TaskError,
         WorkerLost,
     )
-    from nbflow.flow.parameters import File
+    from nbflow.flow.parameters import Config, File
     from nbflow.page.widget import panel
     from nbflow.runs.client import Flow, Run, Step
     from nbflow.runs.launch import plan, run
@@ -42,6 +42,7 @@ __all__ = [
     "AmbiguousFlow",
     "AmbiguousTask",
     "Artifact",
+    "Config",
     "DamagedError",
     "ExecutorError",
     "File",
@@ -96,7 +97,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "runs.launch": ("plan", "run"),
     "task.live_card": ("card",),
     "page.widget": ("panel",),
-    "flow.parameters": ("File",),
+    "flow.parameters": ("Config", "File"),
     "runs.tasks": ("Artifact", "Task"),
     "runs.verification": ("Verified", "verify"),
 }

@@ -12,6 +12,10 @@ from nbflow.kernel.magics import ENTER, TURN, Decider, hoist, transform, turns
 
 _KEY = "nbflow_extension"  # the attribute of the shell that holds what is loaded
 
+MISPLACED = ("step", "%step", "params", "%params", "%config", "setup", "%setup")
+"""Line magics that say where a header belongs: IPython looks up `%%step` below the first line as the line magic
+`%step`. `%config` is its own."""
+
 
 def load(ip: Any) -> None:
     """Put the magics, transformers and hooks into an IPython; a second time changes nothing."""
@@ -32,9 +36,8 @@ def load(ip: Any) -> None:
     for event, hook in session.hooks().items():
         ip.events.register(event, hook)
     ip.register_magic_function(session_magic(session), "line", "flow")
-    for word in ("step", "params", "setup"):
-        for name in (word, f"%{word}"):  # IPython looks up `%%step` below the first line as the line magic `%step`
-            ip.register_magic_function(misplaced(word), "line", name)
+    for name in MISPLACED:
+        ip.register_magic_function(misplaced(name.lstrip("%")), "line", name)
     session.attach()
     setattr(ip, _KEY, (session, decider, in_turns, attach(session)))
 
@@ -53,7 +56,7 @@ def unload(ip: Any) -> None:
         ip.ast_transformers.remove(decider)
     for event, hook in session.hooks().items():
         ip.events.unregister(event, hook)
-    for name in ("flow", "step", "%step", "params", "%params", "setup", "%setup"):
+    for name in ("flow", *MISPLACED):
         ip.magics_manager.magics["line"].pop(name, None)
     session.close()
     delattr(ip, ENTER)
@@ -62,7 +65,7 @@ def unload(ip: Any) -> None:
 
 
 def misplaced(word: str) -> Any:
-    """Return the line magic that says where a `%%step`, `%%params` or `%%setup` line belongs.
+    """Return the line magic that says where a `%%step`, `%%params`, `%%config` or `%%setup` line belongs.
 
     IPython comes to it only where no transformer of ours has seen the cell: in the one that loads nbflow.
     """

@@ -150,6 +150,7 @@ class StepOptions(Frozen, frozen=True, kw_only=True):
     pip: tuple[str, ...] = ()
     secret: tuple[str, ...] = ()
     here: bool = False
+    late: dict[str, str] = {}  # option -> its text, where a parameter's value is to be put in: `{limit}`
 
 
 class Finding(Frozen, frozen=True, kw_only=True):
@@ -179,6 +180,7 @@ class Cell(Frozen, frozen=True, kw_only=True):
     options: StepOptions = StepOptions()
     body: str = ""  # what IPython runs: the header line replaced by an empty one, so that line numbers stay
     markdown: str = ""  # the text cells right above
+    file: str = ""  # that a %%config cell takes its values from
 
 
 class Notebook(Frozen, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-HeaderKind = Literal["step", "params", "setup"]
+HeaderKind = Literal["step", "params", "config", "setup"]
 LINE_MAGIC = re.compile(r"^\s*(?:%\w|!|\?{1,2}\s*\w|[A-Za-z_][\w.]*\?{1,2}\s*$|[A-Za-z_][\w, ]*\s*=\s*(?:!|%[A-Za-z]))")
 MISPLACED = "misplaced"
 """What stands in a header's place for a cell whose header is where none may be."""
@@ -18,14 +18,14 @@ MISPLACED = "misplaced"
 PYTHON_CELL_MAGICS = frozenset("time timeit capture prun".split())
 """Cell magics whose body is Python, which IPython reads as it reads a cell."""
 
-_HEADER = re.compile(r"^(?P<mark>#\s*)?%%(?P<kind>step|params|setup)(?![\w?])[ \t]*(?P<rest>.*)$")
-_LIKE_A_HEADER = re.compile(r"^\s*%%?(?:step|params|setup)(?![\w?])")
-_COMMENTED = re.compile(r"^#\s*%%(?:step[ \t]+\S+(?:[ \t]+--.*)?|params|setup)\s*$")
+_HEADER = re.compile(r"^(?P<mark>#\s*)?%%(?P<kind>step|params|config|setup)(?![\w?])[ \t]*(?P<rest>.*)$")
+_LIKE_A_HEADER = re.compile(r"^\s*(?:%%?(?:step|params|setup)|%%config)(?![\w?])")  # `%config` is IPython's own
+_COMMENTED = re.compile(r"^#\s*%%(?:(?:step|config)[ \t]+\S+(?:[ \t]+--.*)?|params|config|setup)\s*$")
 """A comment below code that is meant as a header, and no sentence that begins with the word."""
 
 
 class Header(msgspec.Struct, frozen=True):
-    """A `%%step`, `%%params` or `%%setup` line: its place among the lines from 0, and what it says."""
+    """A line that says what its cell is: its place among the lines from 0, and what it says."""
 
     at: int
     kind: HeaderKind
@@ -56,7 +56,7 @@ def header_of(lines: Sequence[str]) -> Header | None:
         text = line.rstrip()
         match = _HEADER.match(text)
         if match is not None:
-            header = Header(at, match["kind"], match["rest"], text)  # type: ignore[arg-type]  # one of the three words
+            header = Header(at, match["kind"], match["rest"], text)  # type: ignore[arg-type]  # one of these words
             if match["mark"] is None:
                 return header
             commented = commented or header
@@ -77,7 +77,7 @@ def misplaced_header(source: str) -> Misplaced | None:
     Lines within a string are text, and so is the body of a cell magic of another language (`%%writefile`). Above code
     `# %%step old` is a comment where the cell has a header; below code it is where a step was meant to begin.
     """
-    if not any(word in source for word in ("%step", "%params", "%setup")):
+    if not any(word in source for word in ("%step", "%params", "%%config", "%setup")):
         return None
     lines = source.split("\n")
     header = header_of(lines)

@@ -20,6 +20,7 @@ from nbflow.cli import terminal
 from nbflow.cli.exit_codes import code_of, exit_code, interrupts
 from nbflow.cli.workers import worker
 from nbflow.errors import NbflowError, PlanError
+from nbflow.flow.parameters import default_text
 from nbflow.model import Flow, Parameter, Plan, Snapshot
 from nbflow.render import preview, table
 from nbflow.runs import client, launch
@@ -172,7 +173,7 @@ def _declared(parameter: Parameter) -> str:
 
 
 def _explained(parameter: Parameter) -> str:
-    default = "required" if parameter.default is None else f"default {preview.clip(parameter.default, 40)}"
+    default = "required" if parameter.default is None else f"default {preview.clip(default_text(parameter), 40)}"
     return f"{parameter.help} [{default}]" if parameter.help else f"[{default}]"
 
 

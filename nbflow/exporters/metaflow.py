@@ -20,6 +20,9 @@ from nbflow.exporters.metaflow_steps import Names, StepTexts
 from nbflow.exporters.module_head import HELPERS as TOP_HELPERS
 from nbflow.exporters.module_head import Top, text_below
 from nbflow.exporters.parameters import default_of
+from nbflow.flow.late_options import filled
+from nbflow.flow.options import PLACEHOLDER
+from nbflow.flow.parameters import literal_of
 from nbflow.model import Flow, Parameter, Step
 
 WORDS = ("kubernetes", "batch", "pypi")
@@ -48,7 +51,19 @@ class MetaflowExporter(TextExporter):
 
     def write(self, flow: Flow, options: Options, environment: Environment, notes: Notes) -> str:
         """Return a flow's FlowSpec file."""
-        return _SpecFile(with_classes(flow), environment, options, notes).text()
+        return _SpecFile(with_classes(_with_values(flow, notes)), environment, options, notes).text()
+
+
+def _with_values(flow: Flow, notes: Notes) -> Flow:
+    """Return a flow whose options hold its parameters' defaults: a decorator is made before there are any others."""
+    for step in flow.steps:
+        for key, text in step.options.late.items():
+            names = sorted({match[1] for match in PLACEHOLDER.finditer(text)})
+            notes.changed(
+                f"--{key} {text} of {step.label} has the value that {', '.join(names)} has in the notebook now",
+                step=step.name, cell=step.cell,
+            )  # fmt: skip
+    return filled(flow, {parameter.name: literal_of(parameter.default) for parameter in flow.parameters})
 
 
 class _SpecFile:

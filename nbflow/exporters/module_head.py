@@ -34,7 +34,20 @@ class Entry:
 
     def __getattr__(self, name):
         return self.given[name](self.task) if name in self.given else getattr(self.task, name)'''
+CONFIG = '''\
+class Config(dict):
+    """A table whose keys are attributes, too."""
+
+    def __getitem__(self, name):
+        value = super().__getitem__(name)
+        return Config(value) if isinstance(value, dict) else value
+
+    def __getattr__(self, name):
+        if name in self:
+            return self[name]
+        raise AttributeError(name)'''
 HELPERS = {
+    "Config": (CONFIG, frozenset[str]()),
     "display": (DISPLAY, frozenset[str]()),
     "frame": (FRAME, frozenset({"pandas"})),
     "as_file": (AS_FILE, frozenset({"pathlib", "tempfile"})),

@@ -9,23 +9,26 @@ from collections.abc import Collection
 import msgspec
 
 from nbflow.exporters.identifiers import GeneratedImports
-from nbflow.flow.parameters import bare_name, declared_type
+from nbflow.flow.parameters import Config, bare_name, declared_type, literal_of
 from nbflow.model import Parameter
 
 KINDS = {
     "int": "int", "float": "float", "bool": "bool", "str": "str", "File": "file", "Path": "str", "date": "str",
-    "datetime": "str", **dict.fromkeys("list dict tuple set frozenset List Dict Tuple Set Any object".split(), "json"),
+    "datetime": "str",
+    **dict.fromkeys("list dict tuple set frozenset List Dict Tuple Set Config Any object".split(), "json"),
 }  # fmt: skip
 """A type of the notebook's -> what it is outside: "int", "float", "bool", "str", "file" or "json"."""
 
+HELPER = "helper"
 CONVERSIONS = {
     "Path": ("pathlib", "Path"), "date": ("datetime", "date.fromisoformat"),
     "datetime": ("datetime", "datetime.fromisoformat"), "frozenset": ("", "frozenset"),
     "tuple": ("", "tuple"), "Tuple": ("", "tuple"), "set": ("", "set"), "Set": ("", "set"),
+    "Config": (HELPER, "Config"),
 }  # fmt: skip
-"""A type -> the module and its function, or the builtin, that makes a value of it from what is kept outside."""
+"""A type -> the module and its function, the builtin, or the file's helper, that makes its value from what is kept."""
 
-_OF_JSON = frozenset("int float bool str None list dict List Dict Any object".split())
+_OF_JSON = frozenset("int float bool str None list dict List Dict Config Any object".split())
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -58,11 +61,12 @@ def setting_of(parameter: Parameter, others: Collection[str]) -> Setting:
         return Setting(kind, type_name, repr(paths[0]) if paths else None, optional=optional or text == "None")
     if text is None:
         return Setting(kind, type_name, optional=optional)
-    try:
-        value = ast.literal_eval(tree)
-    except (ValueError, TypeError, SyntaxError):
+    value = literal_of(text)
+    if value is None and text != "None":
         return Setting(kind, type_name, text, literal=False, optional=optional) if names else Setting(
             inside="its default is computed, and it has no type")  # fmt: skip
+    if isinstance(value, Config):
+        type_name = "Config"
     if kind != "json":
         note = f"its default is {float(value)}, not {text}" if kind == "float" and isinstance(value, int) else ""
         return Setting(kind, type_name, text, optional=optional or value is None, note=note)
@@ -87,7 +91,11 @@ def restored(setting: Setting, value: str, words: GeneratedImports) -> str:
     if setting.type not in CONVERSIONS:
         return value
     module, function = CONVERSIONS[setting.type]
-    result = f"{words.module(module)}.{function}({value})" if module else f"{words.builtin(function)}({value})"
+    if module == HELPER:
+        called = words.helper(function)
+    else:
+        called = f"{words.module(module)}.{function}" if module else words.builtin(function)
+    result = f"{called}({value})"
     return f"{value} and {result}" if setting.optional else result
 
 
@@ -134,6 +142,6 @@ def _holds_json(annotation: str) -> bool:
 
 def _is_json(value: object) -> bool:
     try:
-        return repr(json.loads(json.dumps(value))) == repr(value)
+        return repr(json.loads(json.dumps(value))) == repr(value)  # of a config, too: it is written as a dict
     except (TypeError, ValueError):
         return False

@@ -146,6 +146,16 @@ def parameters_of(
     return tuple(parameters.values()), findings
 
 
+def not_a_parameter(step: Step, option: str, name: str, parameters: Iterable[str]) -> Finding:
+    """Report an option that takes the value of a name that is no parameter."""
+    known = list(parameters)
+    return Finding(
+        code="missing-name", level="error", step=step.name, cell=step.cell, line=1, name=name,
+        message=f"{option} of {step.label}: {name!r} is no parameter{nearest(name, known)}",
+        fix=f"set {name} in a %%params or %%config cell; options know nothing that a step computes",
+    )  # fmt: skip
+
+
 def assigned_parameter(name: str, cell: Cell) -> Finding:
     """Report a cell below `%%params` that gives a parameter another value."""
     return Finding(

@@ -16,7 +16,7 @@ from nbflow.analysis.cell import Analysis, analyse, normalise
 from nbflow.analysis.effects import LIVE, PROCESS, STATES, state_of
 from nbflow.analysis.files import NO_FILES, Files, Touches, Waits
 from nbflow.analysis.touching import Touch
-from nbflow.flow import findings
+from nbflow.flow import findings, late_options
 from nbflow.flow.definitions import (
     Piece,
     Surroundings,
@@ -563,6 +563,10 @@ class _Builder:
                 self.findings.append(findings.missing_name(missing, self.writers, self.notebook.cells))
         parameters, problems = findings.parameters_of(self.notebook.cells, self.writers)
         self.findings.extend(problems)
+        known = {parameter.name: parameter for parameter in parameters}
+        for step in steps:
+            unknown = late_options.unknown_names(step, known)
+            self.findings.extend(findings.not_a_parameter(step, option, name, known) for option, name in unknown)
         steps = tuple(
             msgspec.structs.replace(step, order=order, needs=self._needs(step, names))
             for order, step in enumerate(steps)

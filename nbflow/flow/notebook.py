@@ -14,6 +14,7 @@ import msgspec
 from nbflow import jsonable
 from nbflow.analysis.lines import Misplaced, header_line, header_of, misplaced_header
 from nbflow.errors import NotebookError, OptionError
+from nbflow.flow.config import parse_config, parse_values, with_values
 from nbflow.flow.options import parse_header
 from nbflow.flow.percent import flow_name, read_percent
 from nbflow.model import Cell, Finding, Notebook, StepOptions
@@ -190,7 +191,7 @@ def parse_cells(
 ) -> Notebook:
     """Return the Notebook of raw code cells in document order, with each cell's kind, options and body."""
     check_flow_name(name)
-    reading = _Reading(frozenset(raw.id for raw in cells if raw.id))
+    reading = _Reading(folder, frozenset(raw.id for raw in cells if raw.id))
     parsed = tuple(reading.read(raw, position) for position, raw in enumerate(cells, start=1))
     return Notebook(
         name=name, folder=folder, path=path, cells=parsed, findings=tuple(reading.findings), document=document
@@ -213,6 +214,7 @@ def check_flow_name(name: str) -> str:
 class _Reading(msgspec.Struct):
     """What has been read so far, cell by cell in order."""
 
+    folder: str
     given: frozenset[str]
     ids: set[str] = msgspec.field(default_factory=set)
     findings: list[Finding] = msgspec.field(default_factory=list)
@@ -224,41 +226,56 @@ class _Reading(msgspec.Struct):
             while identity in self.ids or identity in self.given:  # another cell bears that number
                 identity += "_"
         self.ids.add(identity)
-        kind, name, options, body = self._understand(raw, identity)
-        return Cell(
-            id=identity, position=position, source=raw.source, kind=kind, name=name,
-            options=options, body=body, markdown=raw.markdown,
-        )  # fmt: skip
+        cell = Cell(id=identity, position=position, source=raw.source, kind="control", markdown=raw.markdown)
+        try:
+            return msgspec.structs.replace(cell, **self._understand(raw, identity))
+        except OptionError as error:
+            self.findings.append(_as_finding(error, identity, header_line(raw.source)))
+            return cell
 
-    def _understand(self, raw: RawCell, identity: str) -> tuple[Any, str | None, StepOptions, str]:
+    def _understand(self, raw: RawCell, identity: str) -> dict[str, Any]:
+        """Return what a cell's text and tags say of it, as a Cell's fields; OptionError where they cannot be read."""
         if (half := HALF.search(raw.source)) is not None:
             self.findings.append(_as_unwritable(raw.source, half, identity))
-            return "control", None, StepOptions(), ""
+            return {}
         misplaced = misplaced_header(raw.source)
         if misplaced is not None:
             self.findings.append(_as_misplaced(misplaced, identity))
-            return "control", None, StepOptions(), ""
+            return {}
         header, body = split_header(raw.source)
         body = without_control_lines(body)
-        try:
-            if header is not None:
-                kind, rest = header
-                if kind == "step":
-                    name, options = parse_header(rest, cell=identity)
-                    return "step", name, _with_tags(options, raw.tags), body
-                return kind, None, StepOptions(), body
-            tagged = next((tag[5:] for tag in raw.tags if tag.startswith("step:")), None)
-            if tagged is not None:
-                name, options = parse_header(tagged, cell=identity)
-                return "step", name, _with_tags(options, raw.tags), body
-        except OptionError as error:
-            self.findings.append(_as_finding(error, identity, header_line(raw.source)))
-            return "control", None, StepOptions(), ""
+        tagged = next((tag[5:] for tag in raw.tags if tag.startswith("step:")), None)
+        match header or ("step" if tagged is not None else "", tagged or ""):
+            case "step", rest:
+                name, options = parse_header(rest, cell=identity)
+                return {"kind": "step", "name": name, "options": _with_tags(options, raw.tags), "body": body}
+            case "config", rest:
+                said = parse_config(rest)
+                values = self._values(said.file) if said.file else {}
+                return {"kind": "params", "body": with_values(said, body, values), "file": said.file}
+            case kind, _ if kind:
+                return {"kind": kind, "body": body}
         if "parameters" in raw.tags:
-            return "params", None, StepOptions(), body
+            return {"kind": "params", "body": body}
         if not body.strip():
-            return ("control" if raw.source.strip() else "empty"), None, StepOptions(), ""
-        return "plain", None, StepOptions(), body
+            return {"kind": "control" if raw.source.strip() else "empty"}
+        return {"kind": "plain", "body": body}
+
+    def _values(self, file: str) -> dict[str, Any]:
+        """Return what a config's file holds now."""
+        place = Path(self.folder) / file
+        try:
+            return parse_values(read_text(place), place.suffix)
+        except OSError as error:
+            raise OptionError(
+                f"the config {file!r} cannot be read: {error.strerror}", fix=f"check its path, from {self.folder} on"
+            ) from None
+        except ImportError:
+            raise OptionError(
+                "reading YAML needs the package pyyaml", fix="pip install pyyaml, or write TOML"
+            ) from None
+        except ValueError as error:
+            raise OptionError(f"the config {file!r} cannot be understood: {error}", fix=f"correct {file}") from None
 
 
 def split_header(source: str) -> tuple[tuple[str, str] | None, str]:
@@ -287,8 +304,6 @@ def _with_tags(options: StepOptions, tags: Iterable[str]) -> StepOptions:
     previous = tuple(tag[5:] for tag in tags if tag.startswith("prev:"))
     if not previous:
         return options
-    import msgspec
-
     return msgspec.structs.replace(options, after=(*options.after, *previous))
 
 

@@ -25,19 +25,24 @@ _UNITS_SIZE = {
     "GI": 2**30,
     "TI": 2**40,
 }
+PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)((?:\.\w+|\[\w+\])*)\}")
+"""A parameter in an option's text, and what of it is meant: `{limit}`, `{settings.limits[0]}`."""
+
 _BAD_NAME = re.compile(r"[\x00-\x1f\x7f\"'`\\/<>|*?#{}\[\],;=]|\.\.|^-|^\.|\s")
 
 
 class Option(msgspec.Struct, frozen=True):
     """One option: the field of StepOptions that it sets, what its value looks like, and how that is read.
 
-    `parse` is None for a flag; `expression` values run on to the next known option.
+    `parse` is None for a flag; `expression` values run on to the next known option. One that is no `shape` of the flow
+    may take parameters' values, `{limit}`, and may be given to all steps at once.
     """
 
     field: str
     value: str = ""
     parse: Callable[[str], Any] | None = None
     expression: bool = False
+    shape: bool = False
 
 
 def parse_duration(text: str) -> float:
@@ -139,14 +144,14 @@ def _foreach(text: str) -> Foreach:
 
 
 OPTIONS: dict[str, Option] = {
-    "foreach": Option("foreach", "TARGET in EXPR", _foreach, expression=True),
-    "join": Option("join", "STEP[,STEP]", _names),
-    "if": Option("condition", "EXPR", _condition, expression=True),
-    "until": Option("until", "EXPR", _condition, expression=True),
-    "max": Option("max", "N", _positive),
-    "after": Option("after", "STEP[,STEP]", _names),
-    "in": Option("inputs", "NAME[,NAME]", _names),
-    "out": Option("outputs", "NAME[,NAME]", _names),
+    "foreach": Option("foreach", "TARGET in EXPR", _foreach, expression=True, shape=True),
+    "join": Option("join", "STEP[,STEP]", _names, shape=True),
+    "if": Option("condition", "EXPR", _condition, expression=True, shape=True),
+    "until": Option("until", "EXPR", _condition, expression=True, shape=True),
+    "max": Option("max", "N", _positive, shape=True),
+    "after": Option("after", "STEP[,STEP]", _names, shape=True),
+    "in": Option("inputs", "NAME[,NAME]", _names, shape=True),
+    "out": Option("outputs", "NAME[,NAME]", _names, shape=True),
     "cpu": Option("cpu", "N", _amount),
     "gpu": Option("gpu", "N", _amount),
     "memory": Option("memory", "SIZE", parse_size),
@@ -156,8 +161,8 @@ OPTIONS: dict[str, Option] = {
     "backoff": Option("backoff", "SECONDS", parse_duration),
     "retry-on": Option("retry_on", "TYPE[,TYPE]", _names),
     "timeout": Option("timeout", "90s", parse_duration),
-    "catch": Option("catch", "NAME", _identifier),
-    "once": Option("once"),
+    "catch": Option("catch", "NAME", _identifier, shape=True),
+    "once": Option("once", shape=True),
     "workers": Option("workers", "N", _positive),
     "serial": Option("serial"),
     "no-cache": Option("no_cache"),
@@ -167,7 +172,7 @@ OPTIONS: dict[str, Option] = {
     "env": Option("env", "FILE", str),
     "pip": Option("pip", '"pkg==1"', lambda text: tuple(shlex.split(text))),
     "secret": Option("secret", "NAME[,NAME]", _names),
-    "here": Option("here"),
+    "here": Option("here", shape=True),
 }
 """Every option of a step by its name on the line."""
 
@@ -182,17 +187,27 @@ def parse_header(line: str, *, cell: str | None = None) -> tuple[str, StepOption
         )
     name = check_name(head[0].strip("\"'"), cell=cell)
     values: dict[str, Any] = {}
+    late: dict[str, str] = {}
     for key, value in _split(text[head.end() :], name, cell):
         option = OPTIONS[key]
-        if option.field in values:
+        if option.field in values or key in late:
             raise OptionError(f"--{key} is given twice", step=name, cell=cell, line=1, fix="keep one of them")
-        values[option.field] = _parse_value(key, option, value, name, cell)
+        if is_late(option, value):
+            late[key] = value
+        else:
+            values[option.field] = parse_value(key, value, name, cell)
+    if late and values.get("here"):
+        key, value = next(iter(late.items()))
+        raise OptionError(
+            f"--{key} {value} and --here exclude each other: a cell in the kernel begins before there is a run to give "
+            "its options their values", step=name, cell=cell, line=1, fix="leave --here out, or write the value itself",
+        )  # fmt: skip
     if values.get("secret") and values.get("here"):
         raise OptionError(
             "--secret and --here exclude each other: what is shown in the kernel itself cannot be masked",
             step=name, cell=cell, line=1, fix="leave --here out: the step then runs in a process",
         )  # fmt: skip
-    return name, StepOptions(**values)
+    return name, StepOptions(**values, late=late)
 
 
 def check_name(name: str, *, cell: str | None = None) -> str:
@@ -214,7 +229,14 @@ def check_tag(tag: str) -> str:
     return tag
 
 
-def _parse_value(key: str, option: Option, value: str, step: str, cell: str | None) -> Any:
+def is_late(option: Option, value: str) -> bool:
+    """Return whether an option's text takes the value of a parameter."""
+    return option.parse is not None and not option.shape and PLACEHOLDER.search(value) is not None
+
+
+def parse_value(key: str, value: str, step: str | None = None, cell: str | None = None) -> Any:
+    """Return what an option's text says, as its field holds it; OptionError says what it should be."""
+    option = OPTIONS[key]
     if option.parse is None:
         if value:
             raise OptionError(

@@ -10,7 +10,8 @@ import math
 import tokenize
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Never
 
 import msgspec
 
@@ -21,6 +22,9 @@ ENVIRONMENT_PREFIX = "NBFLOW_PARAM_"
 FILE = "__import__('nbflow').File"
 """`File` for a cell that has not imported it."""
 
+CONFIG = "__import__('nbflow').Config"
+"""`Config`, as `File`."""
+
 
 class File(str):
     """A file parameter: the path that `open()` takes; the content belongs to the key of every step that reads it."""
@@ -29,6 +33,39 @@ class File(str):
 
     def __repr__(self) -> str:
         return f"File({str.__repr__(self)})"
+
+
+class Config(dict[str, Any]):
+    """A table of a `%%config` cell: its keys are attributes too (`model.layers`), and nothing in it can be changed."""
+
+    def __init__(self, values: Mapping[str, Any] = MappingProxyType({})) -> None:
+        super().__init__({name: _frozen(value) for name, value in values.items()})
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what stands under a key; raise AttributeError naming the nearest one."""
+        if name in self:
+            return self[name]
+        raise AttributeError(f"the config has no {name!r}{nearest(name, self)}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self})
+
+    def _refuse(self, *_: Any, **__: Any) -> Never:
+        raise TypeError("a config cannot be changed: change its file or cell, or take a copy with dict(…)")
+
+    __setattr__ = __delattr__ = __setitem__ = __delitem__ = _refuse
+    __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[Config], tuple[dict[str, Any]]]:
+        """Build it anew from a plain mapping: its items cannot be set one by one."""
+        return type(self), (dict(self),)
+
+
+def _frozen(value: Any) -> Any:
+    """Return a value whose tables are configs, those in lists too."""
+    if isinstance(value, dict):
+        return Config(value)
+    return [_frozen(part) for part in value] if isinstance(value, list) else value
 
 
 def read_parameters(cell: Cell) -> list[Parameter]:
@@ -67,6 +104,13 @@ def _assignment(node: ast.stmt) -> _Assignment | None:
         case ast.Assign(targets=[ast.Name(id=name)], value=value):
             return _Assignment(name, None, value)
     return None
+
+
+def _value_of(node: ast.expr) -> Any:
+    """Return the value of an expression that holds nothing but literals, as a config may too; raise what is listed."""
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == CONFIG and len(node.args) == 1:
+        return Config(ast.literal_eval(node.args[0]))
+    return ast.literal_eval(node)
 
 
 _UNREADABLE = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
@@ -142,7 +186,7 @@ def with_file(source: str) -> str:
 
 def _type_of_literal(value: ast.expr | None) -> str | None:
     try:
-        literal = None if value is None else ast.literal_eval(value)
+        literal = None if value is None else _value_of(value)
     except _UNREADABLE:
         return None
     return None if literal is None else type(literal).__name__
@@ -197,7 +241,7 @@ def gather_overrides(
 def _is_wrong(parameter: Parameter) -> bool:
     """Return whether a literal default is of another type than declared; None always stands for no value."""
     try:
-        value = ast.literal_eval(parameter.default or "None")
+        value = literal_of(parameter.default)
         kind = declared_type(parameter.annotation or "Any")
     except _UNREADABLE:
         return False
@@ -239,16 +283,23 @@ def _missing_files(
     parameters: tuple[Parameter, ...], values: Mapping[str, Any], exists: Callable[[str], bool]
 ) -> list[str]:
     """Return what is wrong with file parameters whose path is known: computed defaults are looked at later."""
-    paths = {p.name: values.get(p.name, _literal(p.default)) for p in parameters if is_file(p)}
+    paths = {p.name: values.get(p.name, literal_of(p.default)) for p in parameters if is_file(p)}
     return [f"{name} = {str(path)!r}: there is no such file" for name, path in paths.items()
             if isinstance(path, str) and not exists(path)]  # fmt: skip
 
 
-def _literal(source: str | None) -> Any:
+def literal_of(source: str | None) -> Any:
+    """Return the value of a default's source where it is a literal, else None."""
     try:
-        return ast.literal_eval(source or "None")
+        return _value_of(ast.parse(source or "None", mode="eval").body)
     except _UNREADABLE:
         return None
+
+
+def default_text(parameter: Parameter) -> str:
+    """Return a default as people read it: of a config what is in it; "" where there is none."""
+    value = literal_of(parameter.default)
+    return repr(value) if isinstance(value, Config) else parameter.default or ""
 
 
 def convert(raw: Any, annotation: str | None) -> Any:
@@ -394,7 +445,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "int": (int,), "float": (float, int), "complex": (complex, float, int), "bool": (bool,), "str": (str,),
     "bytes": (bytes,), "list": (list,), "List": (list,), "tuple": (tuple,), "Tuple": (tuple,), "set": (set,),
     "frozenset": (frozenset,), "dict": (dict,), "Dict": (dict,), "Path": (Path,), "date": (dt.date,),
-    "datetime": (dt.datetime,), "File": (str,),
+    "datetime": (dt.datetime,), "File": (str,), "Config": (dict,),
 }  # fmt: skip
 
 _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
@@ -409,6 +460,7 @@ _CONVERTERS: Mapping[str, Callable[[Any], Any]] = {
     "dict": _of(dict, """a JSON object, for example '{"a": 1}'"""),
     "Path": _path,
     "File": lambda raw: File(_str(str(raw) if isinstance(raw, Path) else raw)),
+    "Config": lambda raw: Config(_CONVERTERS["dict"](raw)),
     "date": _date,
     "datetime": _datetime,
     "Any": _anything,
@@ -430,7 +482,20 @@ def source_of(value: Any) -> str:
             return f"__import__('datetime').{repr(value).removeprefix('datetime.')}"
         case float() if not math.isfinite(value):
             return f"float({str(value)!r})"
+        case Config():
+            return f"{CONFIG}({source_of(_thawed(value))})"
+        case dict():
+            return f"{{{', '.join(f'{source_of(key)}: {source_of(part)}' for key, part in value.items())}}}"
+        case list():
+            return f"[{', '.join(map(source_of, value))}]"
     return repr(value)
+
+
+def _thawed(value: Any) -> Any:
+    """Return a value whose configs are plain dicts."""
+    if isinstance(value, dict):
+        return {name: _thawed(part) for name, part in value.items()}
+    return [_thawed(part) for part in value] if isinstance(value, list) else value
 
 
 def override_source(source: str, values: Mapping[str, Any]) -> str:
@@ -455,8 +520,8 @@ def override_source(source: str, values: Mapping[str, Any]) -> str:
 
 
 CONSTANT = frozenset(
-    "Path PurePath File date datetime timedelta Decimal Fraction int float bool str list tuple set frozenset dict"
-    " range len min max sum abs round sorted".split()
+    "Path PurePath File Config date datetime timedelta Decimal Fraction int float bool str list tuple set frozenset"
+    " dict range len min max sum abs round sorted".split()
 )
 """Calls that come out the same each time."""
 
@@ -485,7 +550,7 @@ def literal_values(source: str) -> dict[str, Any] | None:
         if assignment is None or assignment.value is None:
             return None
         try:
-            values[assignment.name] = ast.literal_eval(assignment.value)
+            values[assignment.name] = _value_of(assignment.value)
         except _UNREADABLE:
             return None
     return values

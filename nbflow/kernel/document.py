@@ -48,6 +48,7 @@ class Document:
         self._stamp: tuple[int, int] | None = None
         self._saved: Notebook | None = None
         self._notebook: Notebook | None = None
+        self._configs: dict[Path, tuple[int, int] | None] = {}  # files of %%config cells, as they were when read
 
     @property
     def origin(self) -> Origin:
@@ -70,19 +71,19 @@ class Document:
                 self._follow_renamed({cell.id for cell in self._saved.cells})
 
     def refresh(self) -> None:
-        """Read the saved notebook again where it has changed, under its new name where it was renamed."""
+        """Read the saved notebook again where it, under its new name too, or a file of its configs has changed."""
+        if self._configs != (now := {place: _stamp(place) for place in self._configs}):
+            self._configs, self._stamp, self._notebook = now, None, None
         if self.path is None:
             return
-        try:
-            status = self.path.stat()
-        except OSError:
+        stamp = _stamp(self.path)
+        if stamp is None:
             if self._follow_renamed(set()):
                 return
             if self._stamp is not None or not self.problem:
                 self.problem = f"{self.path} is not there"
                 self._stamp, self._saved, self._notebook = None, None, None
             return
-        stamp = (status.st_mtime_ns, status.st_size)
         if stamp == self._stamp:
             return
         self._stamp, self._notebook = stamp, None
@@ -184,6 +185,8 @@ class Document:
         """Return the notebook with what was executed in place of what is stored."""
         if self._notebook is None:
             self._notebook = self._assemble()
+            places = (Path(self._notebook.folder) / cell.file for cell in self._notebook.cells if cell.file)
+            self._configs = {place: _stamp(place) for place in places}
         return self._notebook
 
     def _assemble(self) -> Notebook:
@@ -244,6 +247,15 @@ def _ids_in(path: Path) -> frozenset[str]:
         return frozenset(cell.id for cell in read_notebook(path).cells)
     except NbflowError:
         return frozenset()
+
+
+def _stamp(place: Path) -> tuple[int, int] | None:
+    """Return what changes with a file's content, None where there is no file."""
+    try:
+        status = place.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def _step_name(header: str) -> str | None:

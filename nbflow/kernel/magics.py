@@ -1,4 +1,4 @@
-"""The way into IPython: `%%step`, `%%params` and `%%setup` lines become calls, `%flow` a line magic."""
+"""The way into IPython: `%%step`, `%%params`, `%%config` and `%%setup` lines become calls, `%flow` a line magic."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ from nbflow.tracebacks import failure_of, raised_at, unforeseen, unforeseen_fail
 
 NOT_HERE = (
     "foreach", "join", "retry", "timeout", "memory", "catch", "gpu", "nodes", "env", "pip", "on",
-    "secret",
+    "secret", "late",
 )  # fmt: skip
 """Options that a cell in the kernel cannot honour: its step goes to a process."""
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
+from nbflow.flow.parameters import default_text
 from nbflow.model import SETTLED, Cell, Edge, Finding, Flow, Frozen, Parameter, Snapshot, Step, TaskFailure, TaskView
 from nbflow.page.messages import (
     PROTOCOL,
@@ -222,7 +223,7 @@ def _edge(edge: Edge) -> EdgeView:
 
 def _parameter(parameter: Parameter, values: Mapping[str, str]) -> ParameterView:
     return ParameterView(
-        name=parameter.name, annotation=parameter.annotation or "", default=parameter.default or "",
+        name=parameter.name, annotation=parameter.annotation or "", default=default_text(parameter),
         help=parameter.help, value=values.get(parameter.name, ""),
     )  # fmt: skip
 

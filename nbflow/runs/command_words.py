@@ -17,13 +17,15 @@ ONLY = click.Option(["--only"], metavar="STEP", help="This step alone, on what t
 PLAN = (
     click.Option(["-p", "--param", "params"], multiple=True, metavar="NAME=VALUE",
                  help="Set a parameter; again for others."),
-    click.Option(["--params", "params_file"], metavar="FILE", help="Parameters from a YAML or JSON file."),
+    click.Option(["--params", "params_file"], metavar="FILE", help="Parameters from a YAML, TOML or JSON file."),
     click.Option(["--on"], metavar="URL", default="local", show_default=True, help="Where steps run."),
     click.Option(["--workers"], type=click.IntRange(1), metavar="N", help="Tasks at once; default: one a core."),
     click.Option(["--fresh"], is_flag=True, help="Reuse nothing; `--fresh STEP`: run that step again."),
     click.Option(["--fresh-step", "fresh_steps"], multiple=True, hidden=True),
     click.Option(["--again"], multiple=True, metavar="STEP",
                  help="This step may begin although it is --once and has begun before; again for others."),
+    click.Option(["--with", "step_options"], multiple=True, metavar="OPTIONS",
+                 help="Options for all steps, `retry=2,card`; a step's own go before them."),
     ALL_CELLS,
     click.Option(["--tag", "tags"], multiple=True, metavar="T", help="Tag the run; again for others."),
 )  # fmt: skip
@@ -84,7 +86,8 @@ def _take_options(values: dict[str, Any]) -> RunOptions:
         params[name.strip()] = value
     steps = (*values.pop("words", ()), *values.pop("steps", ()))
     fresh, fresh_steps = values.pop("fresh"), values.pop("fresh_steps")
-    others = {name: values.pop(name) for name in ("params_file", "on", "workers", "again", "all_cells", "tags")}
+    names = ("params_file", "on", "workers", "again", "all_cells", "tags", "step_options")
+    others = {name: values.pop(name) for name in names}
     return RunOptions(
         params=params, fresh=fresh_steps or fresh, steps=steps or None, only=values.pop("only", None), **others
     )

@@ -22,6 +22,7 @@ from nbflow.engine.resources import Room, never
 from nbflow.engine.runner import Runner, Spent, Understand, Unstored, Watch
 from nbflow.errors import NotebookError, OptionError, PlanError, StoreError, nearest
 from nbflow.flow.graph import Changed, build_flow
+from nbflow.flow.late_options import filled, parse_for_all, with_for_all
 from nbflow.flow.notebook import read_notebook
 from nbflow.flow.options import check_tag
 from nbflow.flow.reach import folded
@@ -66,6 +67,7 @@ def run(
     resume: str | None = None,
     only: str | None = None,
     again: Sequence[str] = (),
+    step_options: Sequence[str] | str = (),
     all_cells: bool = False,
     params_file: PathLike | None = None,
     watch: Watch | None = None,
@@ -76,7 +78,8 @@ def run(
     `path` is an .ipynb, or a percent-format .py; `fresh` is True for all steps, or names of steps that are not to be
     reused; `steps` are run with their ancestors; `resume` is a run's id, whose parameters are then used; `only` is one
     step that runs alone, on what the last run (or the one to resume) left of the steps above it; `again` names steps
-    with `--once` that may begin although an earlier run began them. Raises NotebookError, ParameterError, PlanError or
+    with `--once` that may begin although an earlier run began them; `step_options` are options for all steps, as
+    behind `--with`: `"retry=2,card"`. Raises NotebookError, ParameterError, PlanError or
     StoreError only before anything ran.
     """
     return run_notebook(path, _options(locals()), watch=watch, cancel=cancel)
@@ -95,6 +98,7 @@ def plan(
     resume: str | None = None,
     only: str | None = None,
     again: Sequence[str] = (),
+    step_options: Sequence[str] | str = (),
     all_cells: bool = False,
     params_file: PathLike | None = None,
 ) -> Plan:
@@ -108,7 +112,11 @@ def plan(
 def _options(arguments: Mapping[str, Any]) -> RunOptions:
     """Return what the arguments of `run` and `plan`, which are called as its fields, ask of a run."""
     wishes = {name: arguments[name] for name in RunOptions.__struct_fields__}
-    return RunOptions(**{**wishes, "params": wishes["params"] or {}, "tags": tuple(wishes["tags"])})
+    words = wishes["step_options"]
+    return RunOptions(**{
+        **wishes, "params": wishes["params"] or {}, "tags": tuple(wishes["tags"]),
+        "step_options": (words,) if isinstance(words, str) else tuple(words),
+    })  # fmt: skip
 
 
 # ---------------------------------------------------------------- the same with options that are built already
@@ -312,8 +320,8 @@ def begin(flow: Flow, options: RunOptions, executors: Executors, *, watch: Watch
         slots,
         watch,
         ready.understand,
-        executors.room(flow),
-        executors.others(flow, options.workers),
+        executors.room(ready.flow),
+        executors.others(ready.flow, options.workers),
     )
 
 
@@ -334,7 +342,7 @@ def _prepare(
     words = options.steps if only is None else (only,)
     targets = None if words is None else [find_step(word, flow.steps) for word in words]
     check_flow(flow, targets)
-    _refuse_missing(flow)
+    for_all = parse_for_all(options.step_options)
     url = location.store_url(options.store, flow.notebook.folder)
     store = location.open_store(url)
     run_id = run(store) if run is not None else ""
@@ -342,13 +350,14 @@ def _prepare(
     if known.changed or known.seen:
         flow = facts.understood(flow, known)
         check_flow(flow, targets)
-    executors.check(flow)
-    executors.room(flow)
+    flow = with_for_all(flow, for_all)
+    _check_options(flow, executors)
     chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
 
     def understand(changed: Changed, unstored: Unstored, spent: Spent) -> Flow:
         now = known.also(changed, unstored)
         rebuilt = build_flow(flow.notebook, all_cells=flow.all_cells, changed=now.changed, seen=now.seen)
+        rebuilt = filled(with_for_all(rebuilt, for_all), parameters.values)
         rest = without_params(rebuilt if targets is None else with_ancestors(rebuilt, targets))
         return with_together(rest, now.unstored, spent)
 
@@ -363,6 +372,9 @@ def _prepare(
         variables=executors.variables, again=frozenset(find_step(word, flow.steps) for word in options.again),
         early=known.early,
     )  # fmt: skip
+    if any(step.options.late for step in part.steps):
+        part = filled(part, parameters.values)
+        _check_options(part, executors)
     if only is None:
         part = with_together(part, known.unstored)
     return PreparedRun(part, Lookup(part, store, run_facts, parameters.records), parameters, understand)
@@ -396,6 +408,13 @@ def as_error(findings: Sequence[Finding]) -> PlanError:
     error = PlanError(first.message + more, step=first.step, cell=first.cell, line=first.line, fix=first.fix)
     error.findings = tuple(findings)
     return error
+
+
+def _check_options(flow: Flow, executors: Executors) -> None:
+    """Raise PlanError for a step whose options nobody can honour, as far as they are known."""
+    _refuse_missing(flow)
+    executors.check(flow)
+    executors.room(flow)
 
 
 def _refuse_missing(flow: Flow) -> None:

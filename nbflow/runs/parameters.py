@@ -17,6 +17,7 @@ from nbflow.engine import file_parameters
 from nbflow.engine.keys import task_key
 from nbflow.engine.lookup import Lookup, RunFacts
 from nbflow.errors import NotFoundError, ParameterError, PlanError
+from nbflow.flow.config import parse_values
 from nbflow.flow.parameters import gather_overrides, is_constant, literal_values, override_source
 from nbflow.flow.subflow import without_params
 from nbflow.model import FORMAT, Ended, Flow, KeyParts, Record, Step, TaskId
@@ -29,35 +30,23 @@ from nbflow.store.stored_run import StoredRun, find_run
 
 
 def read_params_file(path: str | os.PathLike[str] | None) -> Mapping[str, Any]:
-    """Return the values of a YAML or JSON file by name, none for None; raise ParameterError where it is wrong."""
+    """Return the values of a YAML, TOML or JSON file by name, none for None; raise ParameterError where it is wrong."""
     if path is None:
         return {}
     place = Path(path)
     try:
-        content = _parse(place.read_text(encoding="utf-8"), place.suffix)
+        return parse_values(place.read_text(encoding="utf-8"), place.suffix)
     except OSError as error:
         raise ParameterError(
             f"the parameter file {str(path)!r} cannot be read: {error.strerror}", fix="check the path"
         ) from None
     except ImportError:
         raise ParameterError("reading YAML needs the package pyyaml", fix="pip install pyyaml, or write JSON") from None
-    except Exception as error:  # the YAML reader's own kinds of error
+    except ValueError as error:
         raise ParameterError(
-            f"the parameter file {str(path)!r} cannot be understood: {error}", fix="write YAML or JSON"
+            f"the parameter file {str(path)!r} cannot be understood: {error}",
+            fix="write `name: value` lines, or TOML or JSON that maps names to values",
         ) from None
-    if not isinstance(content, dict):
-        raise ParameterError(
-            f"the parameter file {str(path)!r} is no mapping of names to values", fix="write `name: value` lines"
-        )
-    return {str(name): value for name, value in content.items()}
-
-
-def _parse(text: str, suffix: str) -> Any:
-    if suffix not in (".yaml", ".yml"):
-        return json.loads(text)
-    import yaml
-
-    return yaml.safe_load(text)
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -267,7 +256,7 @@ def _computed_record(flow: Flow, step: Step, place: ParameterPlace, given: Mappi
 
 PLAIN = frozenset(
     "int float bool str NoneType list dict tuple set pathlib.Path pathlib.PosixPath pathlib.WindowsPath datetime.date"
-    " datetime.datetime nbflow.flow.parameters.File nbflow.File".split()
+    " datetime.datetime nbflow.flow.parameters.File nbflow.File nbflow.flow.parameters.Config".split()
 )
 """Types whose values are read here; of others the preview is enough."""
 

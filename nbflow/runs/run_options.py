@@ -36,5 +36,7 @@ class RunOptions(msgspec.Struct, frozen=True):
     """Words that the run can be found by."""
     resume: str | None = None
     """The run whose parameters are used."""
+    step_options: Sequence[str] = ()
+    """Options of steps that all of them are to have, `retry=2,card`; a step's own go before them."""
     all_cells: bool = False
     """Whether every cell that computes is a step."""

@@ -150,6 +150,25 @@ def test_decorators() -> None:
     compile(text, "made.py", "exec")
 
 
+def test_configs_are_parameters_and_options_have_the_value_of_now() -> None:
+    cells = [
+        "%%config\nlimit = '90s'\nmodel = {'layers': 3, 'part': {'n': 1}}",
+        "%%step a --timeout {limit} --cpu {model[part][n]}\nx = model.layers + model.part.n",
+    ]
+    text, told = exported(cells)
+    for line in (
+        """model = Parameter("model", type=JSONType, default='{"layers": 3, "part": {"n": 1}}')""", "class Config(dict):",
+        "model = Config(self.model)", "@timeout(seconds=90)", "@resources(cpu=1)",
+    ):  # fmt: skip
+        assert line in text, text
+    for line in (
+        "--timeout {limit} of a has the value that limit",
+        "--cpu {model[part][n]} of a has the value that model",
+    ):
+        assert line in " ".join(told), told
+    compile(text, "made.py", "exec")
+
+
 @pytest.mark.parametrize("cells", [
     ["def step(x):\n    return x + 1", "%%step a\ny = step(1)"], ["%%step step\nx = 1", "%%step b\ny = x"],
     ["%%params\ncard: int = 1", "%%step a\nx = card"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -87,6 +88,8 @@ def test_empty_cells_with_an_id_keep_their_place() -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_script_is_read_back_as_its_notebook(path: Path, tmp_path: Path) -> None:
     exporting.export(path, "script", tmp_path / "other.py")
+    for beside in path.parent.glob("*.toml"):
+        shutil.copy(beside, tmp_path)
     notebook, script = read_notebook(path), read_notebook(tmp_path / "other.py")
     assert script.name == notebook.name
     assert [(cell.id, cell.position, cell.kind, cell.name, cell.options) for cell in script.cells] == [

@@ -23,7 +23,7 @@ from nbclient import NotebookClient
 HEADER = re.compile(r"%%(step|params|setup)\b(.*)")
 CONTROL = re.compile(r"^\s*%(flow\b|(re)?load_ext\s+nbflow\b|unload_ext\s+nbflow\b).*$", re.MULTILINE)
 NOT_PLAIN = re.compile(r"--(foreach|join|if|until|catch)\b")
-COPIED = (".csv", ".tsv", ".txt", ".json", ".py", ".log")
+COPIED = (".csv", ".tsv", ".txt", ".json", ".toml", ".py", ".log")
 
 # Runs in the kernel after the last cell, in a dict of its own. Values are pickled one by one; classes and functions of
 # the notebook go by value, so that they can be looked at from outside. (cloudpickle loses a Flag's zero member on the

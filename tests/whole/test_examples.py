@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,9 @@ from tests.whole.test_wild import differences, expectations, failures
 
 
 @pytest.mark.notebooks
-@pytest.mark.parametrize("name", ["sweep", "until"])
+@pytest.mark.parametrize("name", ["sweep", "until", "config"])
 def test_an_example_with_loops_leaves_what_its_loops_leave(name: str, tmp_path: Path) -> None:
-    path = Path(shutil.copy(EXAMPLES / f"{name}.ipynb", tmp_path))
+    path = copy_with_data(EXAMPLES / f"{name}.ipynb", tmp_path)
     store = str(tmp_path / "store")
     run = nbflow.run(path, store=store)
     assert run.successful, run.error

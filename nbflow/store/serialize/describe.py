@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from nbflow.flow.parameters import Config
 from nbflow.store.serialize.inspection import answered
 
 PREVIEW = 200
@@ -151,7 +152,7 @@ def _show_text(value: str | bytes) -> str:
 
 CONTAINERS: Mapping[type, tuple[str, str]] = types.MappingProxyType({
     list: ("[", "]"), tuple: ("(", ")"), set: ("{", "}"), frozenset: ("frozenset({", "})"),
-    dict: ("{", "}"), deque: ("deque([", "])"),
+    dict: ("{", "}"), Config: ("{", "}"), deque: ("deque([", "])"),
 })  # fmt: skip
 
 
