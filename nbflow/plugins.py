@@ -15,7 +15,7 @@ from nbflow.model import Finding, Step, TaskEvent, TaskSpec
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-KINDS = ("executors", "serializers", "exporters", "cards", "secrets")
+KINDS = ("executors", "serializers", "exporters", "cards", "secrets", "calls")
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "executors": {
@@ -30,6 +30,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "cards": {},
     "secrets": {},
+    "calls": {},
 }
 """Our own plug-ins, kind -> name -> `module:object`: found without asking the installed packages."""
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from nbflow.analysis.magics import read_magic
 from nbflow.analysis.paths import GONE, UNTOUCHED, Paths, is_bound, is_surely_bound
+from nbflow.analysis.quoted import MAIN
 from nbflow.analysis.result import (
     ADVICE,
     BUILTINS,
@@ -284,7 +285,7 @@ def _conclude(cell: ParsedCell, walk: Walk, state: Paths, sure: frozenset[str]) 
     if cell.shape == "function" and cell.tree is not None:
         python = transform("".join(cell.lines))
     return Analysis(
-        reads=frozenset(facts.reads | facts.expanded),
+        reads=frozenset(facts.reads | facts.expanded) - {MAIN},
         writes=writes,
         may_mutate=possible | frozenset(name for name in facts.escapes if not is_hidden_state(name)),
         deletes=deletes,

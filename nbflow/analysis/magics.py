@@ -11,6 +11,8 @@ from itertools import pairwise
 
 import msgspec
 
+from nbflow.analysis.sql import tables_of, target_of
+
 
 class LineMagic(msgspec.Struct, frozen=True):
     """One line magic or shell line: its name ("!" for the shell) and its dealings with the user's names."""
@@ -77,6 +79,9 @@ def read_line(name: str, line: str) -> LineMagic:
     words = line.split()
     if name == "store":
         return _read_store(words)
+    if name == "sql":
+        tables = (ast.Name(table, ast.Load(), lineno=1, col_offset=0) for table in tables_of(line))
+        return LineMagic(name, binds=target_of(line), expansions=(*fields, *tables))
     if name == "sc":
         target = line.partition("=")[0].split()
         return LineMagic(name, binds=identifiers(target[-1:]), expansions=fields)

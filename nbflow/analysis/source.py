@@ -12,6 +12,7 @@ import msgspec
 
 from nbflow.analysis.lines import header_of
 from nbflow.analysis.magics import AUTOMAGIC, expansions, long_option, split_options
+from nbflow.analysis.sql import tables_of, target_of
 
 if TYPE_CHECKING:
     from IPython.core.inputtransformer2 import TransformerManager
@@ -34,7 +35,7 @@ _LEAKING = frozenset({
 _FOREIGN = frozenset({
     "bash", "sh", "script", "cmd", "perl", "ruby", "python", "python2", "python3", "pypy", "html", "HTML", "javascript",
     "js", "latex", "svg", "SVG", "markdown", "writefile", "file", "system", "sx", "!", "R", "julia", "octave", "cpp",
-    "mermaid", "css", "node", "skip", "powershell", "pwsh", "ai", "sqlite", "zsh", "fish",
+    "mermaid", "css", "node", "skip", "powershell", "pwsh", "ai", "sqlite", "zsh", "fish", "sql",
 })  # fmt: skip
 
 
@@ -87,6 +88,8 @@ def read_cell(source: str) -> ParsedCell:
             break
         name, _, line = text[2:].partition(" ")
         wrapping.add(name, line, first + 1)
+        if name == "sql":
+            wrapping.ask("".join([line, *lines[first + 1 :]]))
         if name in _LEAKING or name == "timeit":
             lines[first] = _code_of(name, line) + "\n"
     if wrapping.shape == "none":
@@ -134,6 +137,11 @@ class _Wrapping:
             if name not in _FOREIGN:
                 what = f"%%{name} is not known; what its cell takes and binds cannot be seen"
                 self.problems.append(Problem("dynamic", number, 0, f"%%{name}", what))
+
+    def ask(self, text: str) -> None:
+        """Add what a statement of SQL may take, and the name that it may bind."""
+        self.expansions += [ast.Name(name, ast.Load(), lineno=1, col_offset=0) for name in tables_of(text)]
+        self.binds += target_of(text)
 
 
 def _code_of(name: str, line: str) -> str:

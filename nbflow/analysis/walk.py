@@ -33,6 +33,7 @@ from nbflow.analysis.paths import (
     join_states,
     merge_contents,
 )
+from nbflow.analysis.quoted import MAIN, Quoted, read_quoted
 from nbflow.analysis.result import (
     ADVICE,
     BUILTINS,
@@ -200,6 +201,12 @@ class Walk:
         if outer is UNTOUCHED or outer is BOUND:
             return Content(NO_BODIES, frozenset((name,)), NO_NAMES)
         return Content(outer.bodies, outer.roots | {name}, outer.held)
+
+    def load_outer(self, name: str, node: ast.AST) -> None:
+        """Load the main module's name, whatever it means here."""
+        slot = self.state.slots.get(name, UNTOUCHED)
+        if slot.bits & PREVIOUS and name.isidentifier():
+            self.take(name, slot, node)
 
     def take(self, name: str, slot: Slot, node: ast.AST | None, *, sure: bool = True) -> None:
         """Keep a global name, whose earlier value may be loaded here, as a read or as what is wrong with it."""
@@ -489,7 +496,10 @@ class Walk:
         return self.receiver(node).as_element()
 
     def receiver(self, node: ast.Attribute) -> Content:
-        """Return the content of what an attribute is looked up on."""
+        """Return the content of what an attribute is looked up on; those of `__main__` are names of the notebook."""
+        root = node.value.id if isinstance(node.value, ast.Name) else ""
+        if self.origins.get(root) == "__main__" and isinstance(node.ctx, ast.Load):
+            self.load_outer(node.attr, node)
         if message := dynamic_attribute(node):
             self.diagnose(node, "dynamic", node.attr, message)
         return self.expr(node.value)
@@ -671,8 +681,12 @@ class Walk:
             return self._on_magic(node, magic)
         is_method = isinstance(func, ast.Attribute)
         callee = self.receiver(func) if isinstance(func, ast.Attribute) else self.expr(func)
-        arguments_by_name: list[tuple[str | None, Content]] = [(None, self.expr(argument)) for argument in node.args]
-        arguments_by_name += [(keyword.arg, self.expr(keyword.value)) for keyword in node.keywords]
+        quoted = read_quoted(node, self.origins, self.is_free)
+        seen = quoted.spaces if quoted is not None else ()  # what is taken from them stands in the text
+        given = [(None, argument) for argument in node.args] + [(each.arg, each.value) for each in node.keywords]
+        arguments_by_name: list[tuple[str | None, Content]] = [
+            (name, self.expr(value)) for name, value in given if value not in seen
+        ]
         arguments = merge_contents(content for _, content in arguments_by_name)
         self.use(arguments)
         if (surely := self._sole_body(func, callee)) is not None:
@@ -682,9 +696,35 @@ class Walk:
         if not is_exempt(node, self.origins, self.is_free):
             self._hand_to_call(node, callee, arguments, is_method=is_method)
         self._note_in_place(node, callee, arguments_by_name)
+        if quoted is not None:
+            self._on_quoted(node, quoted)
+        if quoted is not None and quoted.code is not None:
+            return NOTHING
         if message := dynamic_call(node, self.origins, self.is_free, in_function=self.scope.is_function):
             self.diagnose(node, "dynamic", root_name(func) or "", message)
         return NOTHING
+
+    def _on_quoted(self, node: ast.Call, quoted: Quoted) -> None:
+        """Read what a text reads that a call is given, and run what it runs."""
+        for name in quoted.reads:
+            if name == MAIN:
+                self.sink.add(name)
+            else:
+                self.load(name, node)
+        names = (ast.Name(name, ast.Load(), lineno=node.lineno, col_offset=node.col_offset) for name in quoted.perhaps)
+        self.expand(names)
+        if quoted.code is not None:
+            code = self.context.parsed.setdefault(id(node), quoted.code)
+            self._run_text(node, code, leaks=quoted.language != "timed")
+
+    def _run_text(self, node: ast.Call, code: ast.Module, *, leaks: bool) -> None:
+        """Run code that stands in a text: in the block around it where its names stay, else as in a function."""
+        before, self.place = self.place, self.place or (node.lineno, node.col_offset)
+        if leaks and not self.scope.is_function and self.frame is None and not self.hidden:
+            self.run(code.body)
+        else:
+            self.call_surely(self.summarise_block(code.body, code))
+        self.place = before
 
     def _sole_body(self, func: ast.expr, callee: Content) -> LocalFunction | None:
         """Return the one function that a callee surely is; None where it may be another or may not run."""
@@ -748,10 +788,7 @@ class Walk:
         if magic.code:
             tree = self.context.parsed.get(id(node)) or parse_python(magic.code).tree or ast.Module([], [])
             self.context.parsed[id(node)] = tree
-            if magic.leaks and not self.scope.is_function and self.frame is None and not self.hidden:
-                self.run(tree.body)
-            else:
-                self.call_surely(self.summarise_block(tree.body, tree))
+            self._run_text(node, tree, leaks=magic.leaks)
         for name in magic.binds:
             self.bind(name)
         self.place = before
@@ -911,7 +948,10 @@ class Walk:
             self.change(target)
 
     def do_import(self, node: ast.Import | ast.ImportFrom) -> None:
-        """Bind an import's names; `*` binds names that nobody sees."""
+        """Bind an import's names; `*` binds names that nobody sees, and what comes from `__main__` is read there."""
+        if getattr(node, "module", None) == "__main__":
+            for alias in node.names:
+                self.load_outer(alias.name, node)
         for name, origin in import_pairs(node):
             self.define(name, NOTHING)
             self.origins[mangle(name, self.class_name)] = origin

@@ -15,6 +15,7 @@ import msgspec
 from nbflow.analysis.cell import Analysis, analyse, normalise
 from nbflow.analysis.effects import LIVE, PROCESS, STATES, state_of
 from nbflow.analysis.files import NO_FILES, Files, Touches, Waits
+from nbflow.analysis.quoted import MAIN
 from nbflow.analysis.touching import Touch
 from nbflow.flow import findings, late_options
 from nbflow.flow.definitions import (
@@ -312,6 +313,7 @@ class _Builder:
         if any(piece.kind == "data" or piece.changes for piece in pieces):
             reads |= {name for name in (*STATES, PROCESS, LIVE) if name in self.writers}
         reads |= {name for name in analysis.builtin_reads if name in self.writers}
+        reads |= {MAIN for piece in pieces if MAIN in piece.reads}
         names = dict.fromkeys(defined(analysis.hints, self.writers, None), False) | {
             name: name in analysis.sure_reads
             for name in reads if name not in analysis.optional_reads or name in self.writers

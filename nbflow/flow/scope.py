@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from nbflow.analysis.effects import STATES, state_of
+from nbflow.analysis.quoted import MAIN
 from nbflow.model import Binding, Definition, Source, Writer
 
 
@@ -42,6 +43,9 @@ def gather(
     queue = sorted(names.items())
     while queue:
         name, sure = queue.pop()
+        if name == MAIN:  # `unittest.main()` finds what stands above it
+            queue.extend((each, False) for each in defined(writers, writers, position) if each not in (own or ()))
+            continue
         if name in needs.bindings or name in needs.missing or name in needs.replayed:
             continue
         if inner and name in inner:

@@ -447,6 +447,38 @@ ASYNC = (
     Case("async comprehension", "x = [i async for i in r]", "r", "x"),
 )
 
+QUOTED = (
+    Case("names behind an @", "df.query('price > @limit and kind in @kinds')", "df kinds limit"),
+    Case("query in a function", "def cheap(frame):\n    return frame.query('price < @limit')", "limit", "cheap"),
+    Case("query with a parameter", "def cheap(frame, most):\n    return frame.query('price < @most')", "", "cheap"),
+    Case("query put together", "df.query(f'price > @low and {column} < 3')", "column df low"),
+    Case("eval of a text", "y = eval('a + len(b)')", "a b", "y"),
+    Case("eval in another namespace", "y = eval('a + b', {'a': 1})", "", "y"),
+    Case("eval in this namespace", "y = eval('a', globals())", "a", "y"),
+    Case("exec of a text", "exec('n = m + 1')\nprint(n)", "m", "n"),
+    Case("eval of pandas", "import pandas as pd\ns = pd.eval('a * 2')", "a", "pd s"),
+    Case("eval of pandas imported above", "s = pd.eval('a * 2')", "a pd", "s"),
+    Case("timed", "t = timeit.timeit('f(n)', globals=globals())", "f n timeit", "t"),
+    Case("timed with its own names", "t = timeit.timeit('f(k)', 'k = n', globals=globals())", "f n timeit", "t"),
+    Case("timed in a namespace of its own", "t = timeit.timeit('f(n)', 'from m import f')", "timeit", "t"),
+    Case("timed with an import", "t = timeit.timeit('f()', 'from __main__ import f')", "f timeit", "t"),
+    Case("profiled", "import cProfile\ncProfile.run('y = f(x)')", "f x", "cProfile y"),
+    Case("imported from the main module", "from __main__ import f\nf(x)", "f x", "f"),
+    Case("asked of the main module", "import __main__\n__main__.f(x)", "f x", "__main__", codes="dynamic"),
+    Case(
+        "tables",
+        "duckdb.sql('select v from sales s, other join lands using (k) where w > 3')",
+        "duckdb lands other sales",
+    ),
+    Case("tables of a connection", "rows = con.execute('SELECT * FROM sales').fetchall()", "con sales", "rows"),
+    Case("no statement", "con.execute('pragma x from y')", "con"),
+    Case("a cell of SQL", "%%sql found <<\nselect v from sales where v > :low", "low sales", "found"),
+    Case("a line of SQL", "found = %sql select v from sales", "sales", "found"),
+    Case("formula", "m = smf.ols('y ~ half(x) + I(x ** 2)', data=df)", "I df half smf x y", "m"),
+    Case("no formula", "m = smf.ols('y', df)", "df smf", "m"),
+    Case("looks through the main module", "import unittest\nunittest.main(argv=[''], exit=False)", "", "unittest"),
+)
+
 PROBLEMS = (
     Case("syntax", "x = (", codes="syntax"),
     Case("return at top level", "return x", "x", codes="syntax"),
@@ -475,4 +507,4 @@ PROBLEMS = (
     Case("two problems", "from a import *\nexec(x)", "x", codes="star-import dynamic"),
 )  # fmt: skip
 
-CASES = CORE + IMPORTS + FLOW + SCOPES + MUTATION + IPYTHON + ASYNC + PROBLEMS
+CASES = CORE + IMPORTS + FLOW + SCOPES + MUTATION + IPYTHON + ASYNC + QUOTED + PROBLEMS

@@ -24,7 +24,7 @@ CELLS = {
     "star": "%%step star\nfrom os.path import *\nr = joinn('a')",
     "broken": "%%step broken\nx = (1,\n",
     "closes": "%%step closes --join nosuch\nn = 1",
-    "hidden": "%%step hidden\nexec('a = 1')\nx = globals()['q']",
+    "hidden": "%%step hidden\nexec(str(3))\nx = globals()['q']",
     "never": "%%step never --if False\nnot_made = 1",
     "reader": "%%step reader\nuse = not_made + 1",
     "nothing": "%%step nothing --foreach x in []\nm = x",

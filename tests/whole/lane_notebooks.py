@@ -240,6 +240,23 @@ NOTEBOOKS: dict[str, Lanes] = {
                 "    return sorted(bag)[:n]\nbag = Bag('abca')\nprint(top(bag), sqrt(base))",
         "use": "%%step use\nprint(top(bag, 1), isinstance(bag, Bag), floor(pi), scaled(FACTOR), OrderedDict(bag))",
     }, files={"stars_of_lanes.py": "FACTOR = 3\n\n\ndef scaled(x):\n    return x * FACTOR\n"}),
+    "names inside texts": Lanes({
+        "top": "import cProfile, contextlib, io, timeit, unittest\nimport pandas as pd\nimport polars as pl",
+        "def": "def total(n):\n    return sum(range(n))\n\ndef below(frame):\n    return frame.query('price < @top').size\n\n"
+               "class Sums(unittest.TestCase):\n    def test_small(self):\n        self.assertEqual(total(3), 3)",
+        "make": "%%step make\nshop = pd.DataFrame({'kind': [1, 2, 3], 'price': [5.0, 6.0, 7.0]})\nprint(len(shop))",
+        "bounds": "%%step bounds\nlow, top, kinds = 5.5, 7, [2, 3]\nprint(low)",
+        "cell": "tens = pl.DataFrame({'t': [10, 20]})",
+        "ask": "%%step ask\nprint(len(shop.query('price > @low')), shop.query('kind in @kinds').price.tolist(), below(shop))",
+        "eval": "%%step eval\nprint(pd.eval('low * 2'), shop.eval('k = kind * @low').k.tolist(), eval('top + len(kinds)'))",
+        "time": "%%step time\nprint(timeit.timeit('total(top)', globals=globals(), number=1) > 0,\n"
+                "      timeit.timeit('total(top)', 'from __main__ import total, top', number=1) > 0)",
+        "main": "%%step main\nimport __main__\nwith contextlib.redirect_stdout(io.StringIO()):\n"
+                "    cProfile.run('res = total(top)')\nprint(res, __main__.total(4))",
+        "test": "%%step test\nr = unittest.main(argv=['t'], exit=False, verbosity=0, testRunner=unittest.TextTestRunner(io.StringIO()))"
+                "\nprint(r.result.testsRun, len(r.result.failures))",
+        "sql": "%%step sql\nprint(pl.sql('select sum(t) as s from tens', eager=True).to_dicts(), res)",
+    }),
     "plain cells between steps": Lanes({
         "make": "%%step make\nxs = [3, 1, 2]\nd = {}\nprint(xs)",
         "pop": "last = xs.pop()",
