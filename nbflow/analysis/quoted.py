@@ -148,7 +148,8 @@ def _texts_of(node: ast.expr | None) -> list[str]:
 
 def _timed(node: ast.Call, words: Mapping[str | None, ast.expr]) -> Quoted | None:
     """Return what timeit's statement and set-up read: of a namespace that is not this one only what they import."""
-    given = {**dict(zip(("stmt", "setup"), node.args, strict=False)), **words}
+    given: dict[str | None, ast.expr] = dict(words)
+    given.update(zip(("stmt", "setup"), node.args, strict=False))
     sources = [_texts_of(given.get(name)) for name in ("setup", "stmt")]
     trees = [parse_python("".join(texts)).tree for texts in sources if texts]
     code = ast.Module([part for tree in trees if tree is not None for part in tree.body], [])
