@@ -70,10 +70,10 @@ class ProcessVersions:
         """Return whether a set-up statement has run in this kernel: it is never executed a second time."""
         return statement in self._setup
 
-    def see(self, before: Taken) -> Change:
+    def see(self, before: Taken, now: Taken | None = None) -> Change:
         """Take down how the process was before what it differs from now; return the difference."""
         before = self.imports.without(before)
-        now = self.take()
+        now = self.take() if now is None else self.imports.without(now)
         for part, name in _touched(before, now):
             self._base.setdefault((part, name), before[part].get(name, MISSING))
         return ("", *process_state.difference(before, now))
@@ -97,35 +97,33 @@ class ProcessVersions:
 
     # ------------------------------------------------------------ what a step is to find
 
-    def at(self, spec: TaskSpec, above: Changes) -> dict[Key, Any]:
-        """Return what the process holds at a task's place, where the cells above it have set anything."""
+    def at(self, spec: TaskSpec, above: Changes, now: Taken) -> dict[Key, Any]:
+        """Return what a process that is as `now` holds at a task's place, where cells above have set anything."""
         # Set-up statements and steps set the same options, so only document order says which of two values counts.
         # What has been set by cells below the task is not among them: a run would not have set it yet.
         setup = [(s.position, self._setup[place_of(s)]) for s in spec.replay if self.has_run(place_of(s))]
         steps = [(spec.places.get(change[0], spec.position), change) for change in above]
-        return self._overlaid(change for _, change in sorted([*setup, *steps], key=lambda each: each[0]))
+        return self._overlaid((change for _, change in sorted([*setup, *steps], key=lambda each: each[0])), now)
 
-    def _overlaid(self, changes: Iterable[Change]) -> dict[Key, Any]:
+    def _overlaid(self, changes: Iterable[Change], now: Taken) -> dict[Key, Any]:
         """Return what changes have set, one after the other; MISSING for what they took away."""
         settings: dict[Key, Any] = {}
-        there = self.take()
         for _, new, gone in changes:
             for part, values in new.items():
                 for name, value in values.items():
                     key = (part, name)
-                    here = there.get(part, {}).get(name, MISSING)
+                    here = now.get(part, {}).get(name, MISSING)
                     is_unkept = part == process_state.ENVIRONMENT and value is process_state.UNKEPT
                     before = settings.get(key, self._base.get(key, here))
                     settings[key] = here if is_unkept else process_state.applied(part, value, before)
             settings.update({(part, name): MISSING for part, names in gone.items() for name in names})
         return settings
 
-    def differences(self, wanted: Mapping[Key, Any], *, only: bool = False) -> dict[Key, Any]:
+    def differences(self, wanted: Mapping[Key, Any], now: Taken, *, only: bool = False) -> dict[Key, Any]:
         """Return what has to be set for the process to be as wanted, and as it was at the start in all else.
 
         With `only` all else stays as it is.
         """
-        now = self.take()
         differences = {}
         for key in wanted if only else {**self._base, **wanted}:
             part, name = key
@@ -137,9 +135,8 @@ class ProcessVersions:
                 differences[key] = target
         return differences
 
-    def switch(self, found: Mapping[Key, Any]) -> Callable[[], None]:
+    def switch(self, found: Mapping[Key, Any], now: Taken) -> Callable[[], None]:
         """Set what `differences` found; return what sets again what the user had, where a cell has left alone this."""
-        now = self.take()
         had = {}
         for key, target in found.items():
             part, name = key
@@ -165,7 +162,8 @@ class ProcessVersions:
 
     def put(self, above: Changes) -> None:
         """Set what steps have set that have not run here."""
-        self.switch(self.differences(self._overlaid(above), only=True))
+        now = self.take()
+        self.switch(self.differences(self._overlaid(above, now), now, only=True), now)
         self.taken = self.take()  # the cell that asked for it has not set it itself
 
 
@@ -178,7 +176,7 @@ def _same(one: Any, other: Any) -> bool:
 def _touched(before: Taken, now: Taken) -> set[Key]:
     """Return the keys that differ between two times; of a library that was not loaded before nothing does."""
     return {
-        (part, name) for part, values in now.items() if part in before
+        (part, name) for part, values in now.items() if part in before and process_state.differs(before[part], values)
         for name in values.keys() | before[part].keys()
         if not _same(before[part].get(name, MISSING), values.get(name, MISSING))
     }  # fmt: skip

@@ -214,10 +214,10 @@ class KernelTask:
     def bring_process(self) -> None:
         """Set in the process what the cells above have set, and nothing that a cell below has."""
         process = self.kernel.process
-        settings = process.at(self.spec, stages.changes_above(self.spec, self.inputs))
-        differences = process.differences(settings)
+        now = process.take()
+        settings = process.at(self.spec, stages.changes_above(self.spec, self.inputs), now)
         self.stages.observer.given(name for part, name in settings if part == "environment")
-        self._put_back.append(process.switch(differences))
+        self._put_back.append(process.switch(process.differences(settings, now), now))
 
     def is_entered(self, before: Before) -> bool:
         """Return whether all that a task asks for is in force already, so that a plain cell stands for it."""
@@ -230,7 +230,8 @@ class KernelTask:
         if before.values.keys() - spec.along.keys() != spec.inputs.keys() - states:
             return False
         process = self.kernel.process
-        if process.differences(process.at(spec, stages.changes_above(spec, self.inputs))):
+        now = process.take()
+        if process.differences(process.at(spec, stages.changes_above(spec, self.inputs), now), now):
             return False
         held = (
             self.kernel.definitions.holds(self.namespace.get(name), content)
@@ -400,7 +401,7 @@ class KernelTask:
                 seen = stage.observer.stop(self._seen())
                 orders = (f"the order of {name}" for name in stage.disordered)
                 self.observations = msgspec.structs.replace(seen, kernel=(*self._foreign, *orders))
-                self.kernel.process.see(stage.process)
+                self.kernel.process.see(stage.process, stage.process_after)
             if succeeded and begun:
                 outcome = self._left() if self._skipped is None else stage.skipped(self._skipped)
         finally:

@@ -334,7 +334,7 @@ def difference(before: Taken, now: Taken) -> tuple[Taken, dict[str, tuple[str, .
     removals: dict[str, tuple[str, ...]] = {}
     for name, values in now.items():
         was = before.get(name)
-        if was is None:
+        if was is None or not differs(was, values):
             continue
         new = {key: value for key, value in values.items() if key not in was or differs(was[key], value)}
         keys = tuple(sorted(key for key in was if key not in values))

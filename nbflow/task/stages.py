@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any, Protocol
 
 import msgspec
@@ -224,6 +225,11 @@ class Stages:
 
     # ------------------------------------------------------------ after the cell
 
+    @cached_property
+    def process_after(self) -> process_state.Taken:
+        """The process as the cell has left it; asked for when it has ended."""
+        return process_state.take()
+
     def see_draws(self) -> None:
         """Say that another execution would not do the same, where numbers were drawn that nothing fixes."""
         if random_state.drew(self.spec, self.states):
@@ -378,7 +384,7 @@ class Stages:
         # A step passes on what the steps above have set, its own behind it: one value tells the steps below all.
         above = changes_above(spec, self.values) if self.above is None else self.above
         self.process_left = process = process_state.changes(
-            self._own(self.process), self._own(process_state.take()), spec.step, above, self._is_secret
+            self._own(self.process), self._own(self.process_after), spec.step, above, self._is_secret
         )
         self._see_unkept(above)
         if process != above or PROCESS in spec.writes:
