@@ -136,6 +136,12 @@ export interface ArtifactView {
   preview: string;
 }
 
+export interface CellOutputs {
+  cell: string;
+  whole: boolean;
+  outputs: Record<string, unknown>[];
+}
+
 export interface CellText {
   id: string;
   source: string;
@@ -224,6 +230,17 @@ export interface CardMessage {
   page: string | null;
 }
 
+export interface OutputsMessage {
+  nbflow: number;
+  kind: 'outputs';
+  session: string;
+  seq: number;
+  client: string;
+  run: string;
+  last: boolean;
+  cells: CellOutputs[];
+}
+
 export interface RunsMessage {
   nbflow: number;
   kind: 'runs';
@@ -249,6 +266,7 @@ export type KernelMessage =
   | RefusedMessage
   | DetailMessage
   | CardMessage
+  | OutputsMessage
   | RunsMessage
   | PastMessage;
 
@@ -257,6 +275,7 @@ export type KernelMessage =
 export interface HelloCommand {
   kind: 'hello';
   id: string;
+  client: string;
 }
 
 export interface DocumentCommand {
@@ -268,6 +287,7 @@ export interface DocumentCommand {
 export interface RunCommand {
   kind: 'run';
   id: string;
+  client: string;
   steps: string[];
   params: Record<string, string>;
   fresh: boolean;
@@ -276,6 +296,7 @@ export interface RunCommand {
 export interface ResumeCommand {
   kind: 'resume';
   id: string;
+  client: string;
   run: string;
 }
 
@@ -313,6 +334,12 @@ export interface PastCommand {
   run: string;
 }
 
+export interface PlacedCommand {
+  kind: 'placed';
+  id: string;
+  run: string;
+}
+
 export interface CheckCommand {
   kind: 'check';
   id: string;
@@ -329,7 +356,8 @@ export type Command =
   | CardCommand
   | RunsCommand
   | PastCommand
+  | PlacedCommand
   | CheckCommand;
 
-/** A command without its id, as the panel makes it; whoever sends it adds the id. */
-export type Wish = Command extends infer C ? (C extends Command ? Omit<C, 'id'> : never) : never;
+/** A command without its id and the page's client, as the panel makes it; whoever sends it adds them. */
+export type Wish = Command extends infer C ? (C extends Command ? Omit<C, 'id' | 'client'> : never) : never;

@@ -28,16 +28,17 @@ SETTLING = 10.0
 class FlowRun:
     """One run on its way; `watch` is called from the runner's thread, all else belongs to the kernel's."""
 
-    def __init__(self, ip: Any, audience: Audience, *, shown: bool = True) -> None:
-        """Keep what tasks display for the cell that will show it by `wait` or `leave`; else nobody keeps it."""
+    def __init__(self, ip: Any, audience: Audience) -> None:
+        """Keep what tasks display for the screen that will show it: `wait` or `leave` says which."""
         self.ip = ip
-        self.is_shown = shown
+        self.is_shown = True
         self.audience = audience
         self.runner: Runner | None = None
         self.error: BaseException | None = None
         self.known = table.RunHints()
         self.absorbed = False  # its records are known to the kernel
         self.shown: queue.SimpleQueue[TaskOutput | TaskId] = queue.SimpleQueue()  # pieces, and reused tasks
+        self._screen: Screen | None = None
         self._seen: set[TaskId] = set()  # tasks whose outputs stand in the cell
         self.snapshot: Snapshot | None = None
         self._over = threading.Event()
@@ -85,6 +86,7 @@ class FlowRun:
 
     def leave(self, screen: Screen | None) -> None:
         """Let it draw itself and say when it has ended: nobody waits for it any more."""
+        self._screen = screen
         if screen is None:
             self.is_shown = False
             self.shown = queue.SimpleQueue()
@@ -137,6 +139,7 @@ class FlowRun:
 
     def wait(self, screen: Screen) -> None:
         """Draw until the run has ended; an interrupt cancels it, and is waited for. What broke the runner is raised."""
+        self._screen = screen
         while True:
             try:
                 over = self._over.wait(EVERY)
@@ -157,10 +160,12 @@ class FlowRun:
         return [(view, record) for view, record in pairs if record is not None]
 
     def finish(self) -> None:
-        """Raise RunFailed for a run that did not succeed, after showing the user's tracebacks."""
+        """Raise RunFailed for a run that did not succeed, after showing tracebacks that are not shown yet."""
         if self.snapshot is None or self.status == "done":
             return
         failures = [view.failure for view in self.snapshot.tasks if view.state == "failed" and view.failure is not None]
+        if self._screen is not None and self._screen.tells_failures:
+            failures = []
         for failure in failures[:TRACEBACKS]:
             print(failure.traceback, file=sys.stderr)
         if len(failures) > TRACEBACKS:
@@ -168,25 +173,24 @@ class FlowRun:
         raise failed(self.snapshot, self.known.cells)
 
     def show_cards(self) -> None:
-        """Show the cards of steps that were declared with `--card`, below what is there."""
+        """Show the cards of steps that were declared with `--card`."""
         from nbflow.runs.client import Run
 
         steps = [step.name for step in self.runner.flow.steps if step.options.card] if self.runner is not None else []
-        if self.runner is None or not steps or self.snapshot is None:
+        if self.runner is None or not steps or self.snapshot is None or self._screen is None:
             return
         past = Run(self.name, store=self.runner.lookup.store.url)
         ran = {view.task.step for view in self.snapshot.tasks if view.state in ("done", "reused", "failed", "caught")}
         for name in steps:
             if name in ran:
-                self.ip.display_pub.publish(past[name].card.bundle(), {})
+                self._screen.show_card(name, past[name].card.bundle())
 
     def _cancel(self) -> None:
         if self.runner is not None:
             self.runner.cancel("interrupted")
 
     def _draw(self, screen: Screen, *, last: bool = False) -> None:
-        if self.snapshot is not None:
-            screen.update(self.snapshot, self.known, last=False)  # the table stands above what tasks display
+        snapshot = self.snapshot  # before the pieces: those of tasks that it calls settled are there
         try:
             while True:
                 event = self.shown.get_nowait()
@@ -198,15 +202,15 @@ class FlowRun:
                     continue  # found again, as the flow was understood anew
                 self._seen.add(event)
                 record = self.runner.lookup.record(event) if self.runner is not None else None
-                for output in record.outputs if record is not None else ():
-                    screen.show(event, output)
+                if record is not None:
+                    screen.show_again(event, record.outputs)
         except queue.Empty:
             pass
         if last:
             saved = sum(record.elapsed for view, record in self.records() if view.state == "reused")
             self.known = msgspec.structs.replace(self.known, saved=saved)
-        if self.snapshot is not None:
-            screen.update(self.snapshot, self.known, last=last)
+        if snapshot is not None:
+            screen.update(snapshot, self.known, last=last)
 
 
 def failed(snapshot: Snapshot, cells: Mapping[str, int]) -> RunFailed:

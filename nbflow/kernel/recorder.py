@@ -106,7 +106,8 @@ def show(ip: Any, outputs: Iterable[dict[str, Any]]) -> None:
     for output in outputs:
         kind = output.get("output_type")
         if kind == "stream":
-            print(_text(output["text"]), end="", file=sys.stderr if output.get("name") == "stderr" else sys.stdout)
+            stream = sys.stderr if output.get("name") == "stderr" else sys.stdout
+            print(text_of_output(output["text"]), end="", file=stream)
         elif kind in ("display_data", "execute_result"):
             _publish(ip, kind, output.get("data") or {}, output.get("metadata") or {})
         elif kind == "error":
@@ -116,14 +117,15 @@ def show(ip: Any, outputs: Iterable[dict[str, Any]]) -> None:
             )
 
 
-def _text(value: Any) -> str:
+def text_of_output(value: Any) -> str:
+    """Return an output's text, which nbformat may have as lines."""
     return "".join(value) if isinstance(value, list) else str(value)
 
 
 def _publish(ip: Any, kind: str, data: dict[str, Any], metadata: dict[str, Any]) -> None:
     kernel = getattr(ip, "kernel", None)
     if kernel is None:
-        print(_text(data.get("text/plain", "")))
+        print(text_of_output(data.get("text/plain", "")))
         return
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,18 +1,16 @@
-"""A run as its cell shows it: the table in place, what tasks display below it, what they print folded by step."""
+"""A run as it is shown: the table in place, what steps show below it in document order, or under their own cells."""
 
 from __future__ import annotations
 
 import sys
 import time
-import uuid
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-import msgspec
-
 from nbflow.kernel import recorder
-from nbflow.model import SETTLED, Snapshot, TaskId
+from nbflow.kernel.sheets import CellPages, Displays, InPlace, Output, OwnCell, Sheet, StepCell, display, fitting
+from nbflow.model import SETTLED, Snapshot, Step, TaskFailure, TaskId, TaskState
 from nbflow.render import cards, html, logs, preview, table
 from nbflow.render.cards import MIME as CARD
 from nbflow.render.components import Drawn
@@ -21,237 +19,402 @@ EVERY = 0.1
 """Seconds between two drawings."""
 TICK = 0.5
 """Seconds between two drawings of the table in which nothing but the time has passed."""
-MOST_DISPLAYS = 60
-LARGEST_DISPLAY = 8_000_000
-"""Characters of one display in the cell: the script that Plotly shows before its first figure is of 5 million."""
 LARGEST_TEXT = 200_000
-"""Characters that a step run by hand may print into its cell."""
+"""Characters that a step of one task may print into its cell."""
 TRACEBACKS = 3
 
 
 class Screen(Protocol):
-    """Where a run is shown; all calls come from the kernel's main thread."""
+    """Where a run is shown; all calls come from one thread at a time."""
 
-    def show(self, task: TaskId, output: Mapping[str, Any]) -> None:
-        """Show a piece of what a task displays or prints, as nbformat has it."""
+    tells_failures: bool
+    """Whether it shows the tracebacks of tasks that failed."""
+
+    def show(self, task: TaskId, output: Output) -> None:
+        """Show a piece of what a task displays or prints."""
+
+    def show_again(self, task: TaskId, outputs: Sequence[Output]) -> None:
+        """Show what a task that is reused has shown when it ran."""
+
+    def show_card(self, step: str, bundle: Mapping[str, Any]) -> None:
+        """Show the card of a step, after the run."""
 
     def update(self, snapshot: Snapshot, known: table.RunHints, *, last: bool) -> None:
         """Show the run as it is now."""
 
 
-class Displays:
-    """What tasks display, each in an output of its own that later updates reach, cleared ones used again."""
-
-    def __init__(self, ip: Any, run: str) -> None:
-        self._ip = ip
-        self._run = run
-        self._page = getattr(ip, "kernel", None) is not None
-        self._slots: dict[TaskId, list[str]] = {}  # outputs of a task in order
-        self._next: dict[TaskId, int] = {}  # of these, which one is free
-        self._named: dict[tuple[TaskId, str], str] = {}  # the task's own display id -> output
-        self._waiting: set[TaskId] = set()  # tasks whose next display clears the others
-        self._count = 0
-        self.left_out = 0
-
-    def show(self, task: TaskId, output: Mapping[str, Any]) -> None:
-        """Show a display, an update of one, or a clear."""
-        kind = output["output_type"]
-        if kind == "clear_output":
-            self._waiting.add(task)
-            if not output.get("wait"):
-                self._clear(task)
-            return
-        data, metadata = self._fitting(task, output)
-        name = str((output.get("transient") or {}).get("display_id") or "")
-        if kind == "update_display_data":
-            slot = self._named.get((task, name))
-            if slot is not None:
-                self._publish(slot, data, metadata, update=True)
-            return
-        if task in self._waiting:
-            self._clear(task)
-        slots = self._slots.setdefault(task, [])
-        at = self._next.get(task, 0)
-        fresh = at == len(slots)
-        if fresh and self._count >= MOST_DISPLAYS:
-            self.left_out += 1
-            return
-        if fresh:
-            self._count += 1
-            slots.append(f"nbflow-{self._run}-{uuid.uuid4().hex[:10]}")
-        self._next[task] = at + 1
-        if name:
-            self._named[task, name] = slots[at]
-        self._publish(slots[at], data, metadata, update=not fresh)
-
-    def _clear(self, task: TaskId) -> None:
-        self._waiting.discard(task)
-        for slot in self._slots.get(task, ())[: self._next.get(task, 0)]:
-            self._publish(slot, {"text/plain": ""}, {}, update=True)
-        self._next[task] = 0
-
-    def _fitting(self, task: TaskId, output: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        data, metadata = dict(output.get("data") or {}), dict(output.get("metadata") or {})
-        size = len(msgspec.json.encode(data))
-        if size <= LARGEST_DISPLAY:
-            return data, metadata
-        way = f"nbflow show {self._run}/{task.step}" + (f"/{preview.index(task.index)}" if task.index else "")
-        text = preview.clip(str(data.get("text/plain", "")), 200)
-        return {"text/plain": f"{text}\n[a display of {preview.size(size)} is left out here: {way}]"}, {}
-
-    def _publish(self, slot: str, data: dict[str, Any], metadata: dict[str, Any], *, update: bool) -> None:
-        if self._page:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            self._ip.display_pub.publish(data, metadata, transient={"display_id": slot}, update=update)
-        elif not update and CARD not in data:
-            print(data.get("text/plain", ""))
-
-
-class InPlace:
-    """One output that is drawn again and again."""
+class RunTable:
+    """The table of a run, drawn where something has changed."""
 
     def __init__(self, ip: Any) -> None:
-        self._ip = ip
-        self._identity = f"nbflow-{uuid.uuid4().hex[:12]}"
-        self._begun = False
-
-    def draw(self, text: str, html: str) -> None:
-        """Show this instead of what was there."""
-        sys.stdout.flush()
-        data = {"text/plain": text, "text/html": html}
-        self._ip.display_pub.publish(data, {}, transient={"display_id": self._identity}, update=self._begun)
-        self._begun = True
-
-
-class RunScreen:
-    """The screen of `%flow run`: a table, then each step's log and displays in the order in which they begin."""
-
-    def __init__(self, ip: Any, run: str) -> None:
-        self._page = getattr(ip, "kernel", None) is not None
-        self._ip = ip
-        self._run = run
-        self._displays = Displays(ip, run)
-        self._table = InPlace(ip)
+        self._place = InPlace(OwnCell(ip))
         self._drawn: tuple[str, str] = ("", "")
         self._at = 0.0
-        self._logs: dict[str, logs.Log] = {}
-        self._blocks: dict[str, InPlace] = {}
-        self._shown: dict[str, str] = {}
-        self._snapshot: Snapshot | None = None
-        self._above = ""  # whose output stands last
 
-    def show(self, task: TaskId, output: Mapping[str, Any]) -> None:
-        """Add text to the step's log, and show all else below it."""
-        kind = output["output_type"]
-        if kind in ("stream", "error"):
-            log = self._logs.setdefault(task.step, logs.Log())
-            text = "".join(output["text"]) if kind == "stream" else "\n".join(output.get("traceback") or ()) + "\n"
-            log.add((task.index, str(output.get("name", ""))), text)
-            return
-        if kind == "clear_output" and task.step in self._logs:
-            self._logs[task.step].clear(task.index)
-        self._draw_logs()  # what was printed before stands above
-        if kind in ("display_data", "execute_result") and CARD not in (output.get("data") or {}):
-            self._caption(task)
-        self._displays.show(task, output)
-
-    def _caption(self, task: TaskId) -> None:
-        """Say whose display comes next, where that is not to be seen from what stands above it."""
-        label = self._label(task.step)
-        name = f"{label}/{preview.index(task.index)}" if task.index else label
-        if name != self._above and self._page:
-            InPlace(self._ip).draw(f"{name}:", html.block(html.tag("b", name)))
-        self._above = name
-
-    def _label(self, step: str) -> str:
-        return self._snapshot.labels.get(step) or step if self._snapshot is not None else step
+    def begin(self, run: str) -> None:
+        """Take its place in the cell of a run that goes on after it."""
+        draw_start(self._place, run)
 
     def update(self, snapshot: Snapshot, known: table.RunHints, *, last: bool) -> None:
         """Draw the run where something has changed."""
-        self._snapshot = snapshot
         now = time.time()
-        if not self._page:
-            if last:
-                self._draw_logs()
-                print(table.text(snapshot, now, known=known))
-            return
         still = table.text(snapshot, None, known=known)
         if last or still != self._drawn[0] or time.monotonic() - self._at >= TICK:
             moving = table.text(snapshot, now, known=known)
             if (still, moving) != self._drawn or last:
                 self._drawn, self._at = (still, moving), time.monotonic()
-                self._table.draw(moving, table.as_html(snapshot, now, known=known))
-        self._draw_logs(last=last)
-        if last and self._displays.left_out:
-            print(f"{self._displays.left_out} more displays: nbflow card {self._run} -o FILE")
+                self._place.draw(moving, table.as_html(snapshot, now, known=known))
 
-    def _draw_logs(self, *, last: bool = False) -> None:
-        for step, log in self._logs.items():
-            over = last or self._is_over(step)
-            text = log.text(step, over=over)
-            mark = f"{over}{text}"
-            if self._shown.get(step) == mark:
-                continue
-            self._shown[step] = mark
-            if not self._page:
-                print(text)
-                continue
-            label = self._label(step)
-            if step not in self._blocks:
-                self._above = label
-            way = f"nbflow logs {self._run}/{step}"
-            self._blocks.setdefault(step, InPlace(self._ip)).draw(text, log.as_html(label, way, over=over))
 
-    def _is_over(self, step: str) -> bool:
-        if self._snapshot is None:
-            return False
-        states = [view.state for view in self._snapshot.tasks if view.task.step == step]
-        return bool(states) and all(state in SETTLED for state in states)
+def draw_start(place: InPlace, run: str) -> None:
+    """Say that a run starts while its cell runs: later there is no place for an output any more."""
+    place.draw(f"{run} starts", html.block(html.tag("code", run), html.tag("span", " starts", cls="nbflow-dim")))
+
+
+class ItemOutputs:
+    """What a step shows whose tasks may be many: what they print as one log, then displays, each item's named."""
+
+    def __init__(self, sheet: Sheet, run: str, step: str, *, above: str = "") -> None:
+        """Show it on a sheet; `above` is a name that stands there already, so that a display needs no caption."""
+        self._sheet = sheet
+        self._run = run
+        self._step = step
+        self._above = above
+        self._displays = Displays(sheet, run)
+        self._log: logs.Log | None = None
+        self._block = InPlace(sheet)
+        self._shown = ""
+
+    @property
+    def left_out(self) -> int:
+        """The number of displays that found no room."""
+        return self._displays.left_out
+
+    def show(self, task: TaskId, output: Output, label: str) -> None:
+        """Add text to the log, and show all else below it."""
+        kind = output["output_type"]
+        if kind in ("stream", "error"):
+            self._log = self._log or logs.Log()
+            self._log.add((task.index, str(output.get("name", ""))), _printed(output))
+            return
+        if kind == "clear_output" and self._log is not None:
+            self._log.clear(task.index)
+        self.draw(label, over=False)  # what was printed before stands above
+        if kind in ("display_data", "execute_result") and CARD not in (output.get("data") or {}):
+            self._caption(task, label)
+        self._displays.show(task, output)
+
+    def _caption(self, task: TaskId, label: str) -> None:
+        """Say whose display comes next, where that is not to be seen from what stands above it."""
+        name = f"{label}/{preview.index(task.index)}" if task.index else label
+        if name != self._above and self._sheet.drawn:
+            InPlace(self._sheet).draw(f"{name}:", html.block(html.tag("b", name)))
+        self._above = name
+
+    def draw(self, label: str, *, over: bool) -> None:
+        """Draw the log where it has changed; a terminal gets it once, when the step is over."""
+        if self._log is None or not (over or self._sheet.drawn):
+            return
+        text = self._log.text(self._step, over=over)
+        mark = f"{over}{text}"
+        if mark == self._shown:
+            return
+        if not self._shown:
+            self._above = label
+        self._shown = mark
+        if self._sheet.drawn:
+            self._block.draw(text, self._log.as_html(label, f"nbflow logs {self._run}/{self._step}", over=over))
+        else:
+            self._sheet.add({"output_type": "stream", "name": "stdout", "text": f"{text}\n"})
+
+
+def _printed(output: Output) -> str:
+    if output["output_type"] == "error":
+        return "\n".join(output.get("traceback") or ()) + "\n"
+    return recorder.text_of_output(output["text"])
+
+
+class TaskOutputs:
+    """What a step of one task shows under its own cell: as if it ran there."""
+
+    def __init__(self, sheet: Sheet, run: str, step: str) -> None:
+        self._sheet = sheet
+        self._run = run
+        self._step = step
+        self._room = LARGEST_TEXT
+        self._rest: deque[str] = deque(maxlen=200)
+
+    def show(self, task: TaskId, output: Output) -> None:
+        """Show an output, of a text that is too long its beginning."""
+        kind = output["output_type"]
+        if kind == "stream":
+            text = recorder.text_of_output(output["text"])
+            if self._room > 0:
+                self._sheet.add({**output, "text": text[: self._room]})
+            elif text:
+                self._rest.append(text)
+            self._room -= len(text)
+        elif kind != "error":  # shown once it is known that no further attempt follows
+            data = kind in ("display_data", "update_display_data")
+            fits = dict(zip(("data", "metadata"), fitting(self._run, task, output), strict=True)) if data else {}
+            self._sheet.add({**output, **fits})
+
+    def end(self) -> None:
+        """Show the last lines of a text that was too long."""
+        if not self._rest:
+            return
+        end = "\n".join("".join(self._rest).splitlines()[-20:])
+        self._rest.clear()
+        note = f"\n[… {-self._room:,} characters more: nbflow logs {self._run}/{self._step}]\n"
+        self._sheet.add({"output_type": "stream", "name": "stdout", "text": f"{note}{end}\n"})
+
+
+class RunScreen:
+    """The screen of `%flow run` without a page that puts outputs under cells: the table, then what steps show.
+
+    It stands in document order: a step's outputs come when all steps above it are over. Those of a reused one are
+    folded.
+    """
+
+    tells_failures = False
+
+    def __init__(self, ip: Any, run: str) -> None:
+        self._ip = ip
+        self._run = run
+        self._sheet = OwnCell(ip)
+        self._table = RunTable(ip)
+        self._steps: dict[str, ItemOutputs] = {}
+        self._coming: dict[str, deque[tuple[TaskId, Output]]] = {}
+        self._again: dict[str, list[tuple[TaskId, Output]]] = {}
+        self._passed: set[str] = set()  # steps that are over, and so are those above them
+
+    def show(self, task: TaskId, output: Output) -> None:
+        """Keep it until its step's turn."""
+        self._coming.setdefault(task.step, deque()).append((task, output))
+
+    def show_again(self, task: TaskId, outputs: Sequence[Output]) -> None:
+        """Keep it until its step's turn."""
+        self._again.setdefault(task.step, []).extend((task, output) for output in outputs)
+
+    def show_card(self, step: str, bundle: Mapping[str, Any]) -> None:
+        """Show a card below everything else."""
+        del step
+        self._ip.display_pub.publish(bundle, {})
+
+    def update(self, snapshot: Snapshot, known: table.RunHints, *, last: bool) -> None:
+        """Draw the table, and what steps show whose turn it is; a terminal has the table at the end."""
+        if self._sheet.drawn:
+            self._table.update(snapshot, known, last=last)
+        settled = _settled(snapshot)
+        for step in snapshot.steps:
+            if step in self._passed and not (step in self._coming or step in self._again):
+                continue
+            label = snapshot.labels.get(step) or step
+            over = last or step in settled
+            self._show_step(step, label, over=over)
+            if not over and step not in self._passed:
+                break
+            self._passed.add(step)
+        if not last:
+            return
+        if not self._sheet.drawn:
+            print(table.text(snapshot, time.time(), known=known))
+        if left_out := sum(each.left_out for each in self._steps.values()):
+            print(f"{left_out} more displays: nbflow card {self._run} -o FILE")
+
+    def _show_step(self, step: str, label: str, *, over: bool) -> None:
+        outputs = self._steps.setdefault(step, ItemOutputs(self._sheet, self._run, step))
+        for task, output in self._coming.pop(step, ()):
+            outputs.show(task, output, label)
+        outputs.draw(label, over=over)
+        if over and (again := self._again.pop(step, None)):
+            text, page = folded(self._run, step, label, again)
+            InPlace(self._sheet).draw(text, page)
+
+
+def folded(run: str, step: str, label: str, again: Sequence[tuple[TaskId, Output]]) -> tuple[str, str]:
+    """Return what a reused step has shown, as a line of text and as a block that a click unfolds."""
+    log: logs.Log | None = None
+    parts: list[html.Html] = []
+    for task, output in again:
+        if output["output_type"] in ("stream", "error"):
+            log = log or logs.Log()
+            log.add((task.index, str(output.get("name", ""))), _printed(output))
+        elif (part := cards.shown_part(output)) is not None:
+            name = html.tag("b", f"{label}/{preview.index(task.index)}") if task.index else ""
+            parts.append(html.tag("div", name, html.Html(part.html), cls="nbflow-display"))
+    said = [f"printed {log.lines}"] if log else []
+    said += [f"showed {len(parts)} display{'s' if len(parts) > 1 else ''}"] if parts else []
+    words = f"reused; {' and '.join(said)} when it ran"
+    body = log.body(f"nbflow logs {run}/{step}") if log else ""
+    head = html.tag("summary", html.tag("b", label), " ", html.tag("span", words, cls="nbflow-dim"))
+    text = f"{label}: {words} (nbflow show {run}/{step})"
+    return text, html.block(html.tag("details", head, body, *parts, cls="nbflow-folded"))
 
 
 class StepScreen:
     """The screen of a single task run for a cell: as if it ran in the cell."""
 
+    tells_failures = False
+
     def __init__(self, ip: Any, run: str, step: str) -> None:
         self._ip = ip
-        self._run = run
         self._step = step
-        self._displays = Displays(ip, run)
-        self._room = LARGEST_TEXT
+        sheet = OwnCell(ip)
+        self._outputs = TaskOutputs(sheet, run, step)
+        self._displays = Displays(sheet, run)
         self._printed = False
-        self._rest: deque[str] = deque(maxlen=200)
 
-    def show(self, task: TaskId, output: Mapping[str, Any]) -> None:
+    def show(self, task: TaskId, output: Output) -> None:
         """Show an output as the cell's own, if the cell's own task displays it."""
-        if task.step != self._step or output["output_type"] == "error":
-            return  # errors are shown once it is known that no further attempt follows
-        if output["output_type"] == "execute_result":
-            recorder.show(self._ip, [dict(output)])  # the cell's own result, number and all
+        if task.step != self._step:
             return
-        if output["output_type"] != "stream":
-            self._displays.show(task, output)
-            return
-        text = "".join(output["text"])
-        if self._room > 0:
+        if output["output_type"] in ("stream", "execute_result", "error"):
             self._printed = True
-            recorder.show(self._ip, [{**output, "text": text[: self._room]}])
-        elif text:
-            self._rest.append(text)
-        self._room -= len(text)
+            self._outputs.show(task, output)
+        else:
+            self._displays.show(task, output)  # the cell may show more than this task's: it is not cleared
+
+    def show_again(self, task: TaskId, outputs: Sequence[Output]) -> None:
+        """Show what the cell showed when it ran."""
+        for output in outputs:
+            self.show(task, output)
+
+    def show_card(self, step: str, bundle: Mapping[str, Any]) -> None:
+        """Show a card as the cell's last output."""
+        del step
+        self._ip.display_pub.publish(bundle, {})
 
     def update(self, snapshot: Snapshot, known: table.RunHints, *, last: bool) -> None:
         """Send what was printed; at the end of a text that was too long, show its last lines."""
         del snapshot, known
+        if last:
+            self._outputs.end()
         if self._printed:  # the kernel's own streams would wait 0.2 s for more
             self._printed = False
             sys.stdout.flush()
             sys.stderr.flush()
-        if last and self._rest:
-            end = "".join(self._rest).splitlines()[-20:]
-            print(f"\n[… {-self._room:,} characters more: nbflow logs {self._run}/{self._step}]")
-            print("\n".join(end))
-            self._rest.clear()
+
+
+class StepCells:
+    """What each step shows under its own cell, through the page of one client."""
+
+    def __init__(self, pages: CellPages, client: str, run: str, steps: Iterable[Step]) -> None:
+        self._pages = pages
+        self._client = self._shown_by = client
+        self._run = run
+        self._labels: dict[str, str] = {}
+        self._cells: dict[str, StepCell] = {}
+        self._outputs: dict[str, TaskOutputs | ItemOutputs] = {}
+        self._over: set[str] = set()
+        self._ended = False
+        for step in steps:
+            if step.kind != "params":
+                self._labels[step.name] = step.label
+                cell = self._cells[step.name] = StepCell(step.cell)
+                self._outputs[step.name] = (
+                    ItemOutputs(cell, run, step.name, above=step.label)
+                    if step.scope
+                    else TaskOutputs(cell, run, step.name)
+                )
+        pages.begin(run, self._move)
+
+    def _move(self, client: str) -> None:
+        """Go on in another page, which gets everything: with the next drawing, or at once where the run has ended."""
+        self._client = client
+        if self._ended:
+            self._send(last=True)
+
+    def _send(self, *, last: bool) -> None:
+        if self._shown_by != self._client:
+            self._shown_by = self._client
+            for cell in self._cells.values():
+                cell.repeat()
+        self._pages.send(self._run, self._client, self._cells.values(), last=last)
+
+    def show(self, task: TaskId, output: Output) -> None:
+        """Show an output of a task under its step's cell, once the step has begun."""
+        outputs = self._outputs.get(task.step)
+        if isinstance(outputs, ItemOutputs):
+            outputs.show(task, output, self._labels[task.step])
+        elif outputs is not None:
+            outputs.show(task, output)
+
+    def card(self, step: str, bundle: Mapping[str, Any]) -> None:
+        """Show a step's card below what it has shown."""
+        if step in self._cells:
+            self._cells[step].add(display(bundle))
+            self._send(last=True)
+
+    def update(self, snapshot: Snapshot, *, last: bool) -> None:
+        """Send what is new: a step's cell changes when one of its tasks begins, or is settled without having begun."""
+        states: dict[str, set[TaskState]] = {}
+        for view in snapshot.tasks:
+            states.setdefault(view.task.step, set()).add(view.state)
+        for step, cell in self._cells.items():
+            seen = states.get(step, set())
+            over = bool(seen) and (last or seen <= SETTLED)
+            if not cell.opened and ("running" in seen or (over and seen & SHOWN)):
+                cell.open()
+            if step in self._over:
+                continue
+            outputs = self._outputs[step]
+            if isinstance(outputs, ItemOutputs):
+                outputs.draw(self._labels[step], over=over)
+            if over:
+                self._over.add(step)
+                self._end(step, snapshot)
+        self._ended = last
+        self._send(last=last)
+
+    def _end(self, step: str, snapshot: Snapshot) -> None:
+        outputs = self._outputs[step]
+        if isinstance(outputs, TaskOutputs):
+            outputs.end()
+        for view in snapshot.tasks:
+            if view.task.step == step and view.state == "failed" and view.failure is not None:
+                self._cells[step].add(as_error(view.failure))
+                return
+
+
+SHOWN: frozenset[TaskState] = frozenset({"done", "reused", "failed", "caught", "skipped"})
+"""States in which a step's cell shows what this run has of it; what never began leaves its cell as it is."""
+
+
+def as_error(failure: TaskFailure) -> dict[str, Any]:
+    """Return a task's failure as the output of a cell that raised it."""
+    lines = failure.traceback.splitlines() or [f"{failure.type}: {failure.message}"]
+    return {"output_type": "error", "ename": failure.type, "evalue": failure.message, "traceback": lines}
+
+
+class CellsScreen:
+    """The screen of a run where a page puts outputs under cells: there, and the table alone in the run's own cell."""
+
+    tells_failures = True
+
+    def __init__(self, run_table: RunTable | None, cells: StepCells) -> None:
+        """Show the run in its cell by a table, if it has one."""
+        self._table = run_table
+        self._cells = cells
+
+    def show(self, task: TaskId, output: Output) -> None:
+        """Show an output under its step's cell."""
+        self._cells.show(task, output)
+
+    def show_again(self, task: TaskId, outputs: Sequence[Output]) -> None:
+        """Have the cell show what its step showed when it ran; the page changes nothing where it does so already."""
+        for output in outputs:
+            self._cells.show(task, output)
+
+    def show_card(self, step: str, bundle: Mapping[str, Any]) -> None:
+        """Show a card under its step's cell."""
+        self._cells.card(step, bundle)
+
+    def update(self, snapshot: Snapshot, known: table.RunHints, *, last: bool) -> None:
+        """Draw the table, and send what is new under the cells."""
+        if self._table is not None:
+            self._table.update(snapshot, known, last=last)
+        self._cells.update(snapshot, last=last)
 
 
 RATE = 2_000_000
@@ -261,18 +424,20 @@ LARGEST = 2_000_000
 
 
 class BackgroundScreen:
-    """The table, then what each step prints and displays, in one output: a cell that has ended gets no new ones.
+    """The screen of a run that goes on after its cell, without a page that puts outputs under cells.
 
-    Displays stand as a card shows them, without scripts. Its calls come from the run's own thread.
+    The table, then what each step prints and displays, in one output: a cell that has ended gets no new ones.
+
+    Displays stand as a card shows them, without scripts.
     """
+
+    tells_failures = False
 
     def __init__(self, ip: Any, run: str) -> None:
         self._run = run
-        self._place = InPlace(ip)
-        # while the cell runs: later there is no place for an output any more
-        self._place.draw(
-            f"{run} starts", html.block(html.tag("code", run), html.tag("span", " starts", cls="nbflow-dim"))
-        )
+        self._place = InPlace(OwnCell(ip))
+        draw_start(self._place, run)
+        self._again: dict[str, list[tuple[TaskId, Output]]] = {}
         self._logs: dict[str, logs.Log] = {}
         self._displays: dict[tuple[TaskId, str], Drawn] = {}
         self._count = 0
@@ -282,12 +447,12 @@ class BackgroundScreen:
         self._due = 0.0
         self._at = 0.0
 
-    def show(self, task: TaskId, output: Mapping[str, Any]) -> None:
+    def show(self, task: TaskId, output: Output) -> None:
         """Add text to the step's log, and displays below it; one that is updated changes in its place."""
         kind = output["output_type"]
         if kind in ("stream", "error"):
-            text = "".join(output["text"]) if kind == "stream" else "\n".join(output.get("traceback") or ()) + "\n"
-            self._logs.setdefault(task.step, logs.Log()).add((task.index, str(output.get("name", ""))), text)
+            log = self._logs.setdefault(task.step, logs.Log())
+            log.add((task.index, str(output.get("name", ""))), _printed(output))
         elif kind == "clear_output":
             if task.step in self._logs:
                 self._logs[task.step].clear(task.index)
@@ -296,7 +461,14 @@ class BackgroundScreen:
         else:
             self._display(task, output)
 
-    def _display(self, task: TaskId, output: Mapping[str, Any]) -> None:
+    def show_again(self, task: TaskId, outputs: Sequence[Output]) -> None:
+        """Show folded what a reused task has shown."""
+        self._again.setdefault(task.step, []).extend((task, output) for output in outputs)
+
+    def show_card(self, step: str, bundle: Mapping[str, Any]) -> None:
+        """Leave a card out: the cell has ended."""
+
+    def _display(self, task: TaskId, output: Output) -> None:
         self._count += 1
         name = str((output.get("transient") or {}).get("display_id") or self._count)
         part = cards.shown_part(output)
@@ -326,28 +498,34 @@ class BackgroundScreen:
         self._place.draw(self._text(snapshot, known, clock), page)
 
     def _text(self, snapshot: Snapshot, known: table.RunHints, now: float | None) -> str:
-        printed = [log.text(step, over=_is_over(snapshot, step)) for step, log in self._logs.items()]
+        settled = _settled(snapshot)
+        printed = [log.text(step, over=step in settled) for step, log in self._logs.items()]
         return "\n".join([table.text(snapshot, now, known=known), *printed])
 
     def _step_blocks(self, snapshot: Snapshot, *, last: bool) -> list[html.Html]:
         blocks = []
-        for step in dict.fromkeys([*self._logs, *(task.step for task, _ in self._displays)]):
+        settled = _settled(snapshot)
+        showing = {*self._logs, *self._again, *(task.step for task, _ in self._displays)}
+        for step in (each for each in snapshot.steps if each in showing):
             label = snapshot.labels.get(step) or step
             if step in self._logs:
                 way = f"nbflow logs {self._run}/{step}"
-                over = last or _is_over(snapshot, step)
+                over = last or step in settled
                 blocks.append(html.Html(self._logs[step].as_html(label, way, over=over)))
             for (task, _), part in self._displays.items():
                 if task.step == step:
                     name = f"{label}/{preview.index(task.index)}" if task.index else label
                     caption = html.tag("b", name) if task.index or step not in self._logs else ""
                     blocks.append(html.tag("div", caption, html.Html(part.html), cls="nbflow-display"))
+            if again := self._again.get(step):
+                blocks.append(html.Html(folded(self._run, step, label, again)[1]))
         if self._left_out:
             way = html.tag("code", f"nbflow card {self._run} -o FILE")
             blocks.append(html.tag("div", f"{self._left_out} more displays: ", way, cls="nbflow-dim"))
         return blocks
 
 
-def _is_over(snapshot: Snapshot, step: str) -> bool:
-    states = [view.state for view in snapshot.tasks if view.task.step == step]
-    return bool(states) and all(state in SETTLED for state in states)
+def _settled(snapshot: Snapshot) -> set[str]:
+    """Return the steps whose tasks are all settled; one whose tasks are not known yet is not."""
+    steps = {view.task.step for view in snapshot.tasks}
+    return steps - {view.task.step for view in snapshot.tasks if view.state not in SETTLED}

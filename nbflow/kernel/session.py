@@ -27,7 +27,8 @@ from nbflow.kernel.flow_run import FlowRun, say
 from nbflow.kernel.namespace import running_elsewhere, waiting_elsewhere
 from nbflow.kernel.plain_cells import PlainCells
 from nbflow.kernel.recorder import Recorder
-from nbflow.kernel.screen import BackgroundScreen, RunScreen
+from nbflow.kernel.screen import BackgroundScreen, CellsScreen, RunScreen, RunTable, Screen, StepCells
+from nbflow.kernel.sheets import CellPages
 from nbflow.kernel.step_cells import CellDecision, KernelLane
 from nbflow.kernel.task import KernelTask
 from nbflow.kernel.workspace import Knowledge
@@ -67,6 +68,7 @@ class Session:
         self.document = Document(find_path(ip.user_ns, os.environ), Path.cwd())
         self.recorder = Recorder(ip)
         self.audience = Audience()
+        self.cell_pages = CellPages()
         self.known = Knowledge(ip, self.document, self.registry, self.recorder, self.audience)
         self.lane = KernelLane(self.known)
         self.plain = PlainCells(self.known)
@@ -460,19 +462,44 @@ class Session:
 
         Raises RunFailed when it did not succeed, and whatever `launch.begin` raises before anything ran.
         """
-        run = self.start_run(options)
+        run = self._start_run(options)
         if background:
             print(f"{run.name} runs in the background: `%flow status` shows it")
-            run.leave(BackgroundScreen(self.ip, run.name) if getattr(self.ip, "kernel", None) is not None else None)
+            run.leave(self._screen_behind(run))
             return None
-        run.wait(RunScreen(self.ip, run.name))
+        cells = self._step_cells(run, self._client())
+        run.wait(RunScreen(self.ip, run.name) if cells is None else CellsScreen(RunTable(self.ip), cells))
         return self._end(run)
 
-    def start_run(self, options: RunOptions, *, shown: bool = True) -> FlowRun:
-        """Start a run and return it; raise whatever `launch.begin` raises before anything ran.
+    def run_beside(self, options: RunOptions, client: str) -> None:
+        """Start a run that no cell has asked for, but a client's page, which may show under cells what steps show."""
+        run = self._start_run(options)
+        cells = self._step_cells(run, client)
+        run.leave(CellsScreen(None, cells) if cells is not None else None)
 
-        Without `shown` there is no cell that would show it.
-        """
+    def _client(self) -> str:
+        """Return the client whose request is being answered."""
+        return str((self._parent().get("header") or {}).get("session", ""))
+
+    def _step_cells(self, run: FlowRun, client: str) -> StepCells | None:
+        """Return what puts the outputs of a run under its cells, None where the client's page cannot."""
+        if not self.cell_pages.has(client) or run.runner is None:
+            return None
+        return StepCells(self.cell_pages, client, run.name, run.runner.flow.steps)
+
+    def _screen_behind(self, run: FlowRun) -> Screen | None:
+        """Return the screen of a run that goes on after the cell that runs now; None without a page."""
+        if getattr(self.ip, "kernel", None) is None:
+            return None
+        cells = self._step_cells(run, self._client())
+        if cells is None:
+            return BackgroundScreen(self.ip, run.name)
+        run_table = RunTable(self.ip)
+        run_table.begin(run.name)
+        return CellsScreen(run_table, cells)
+
+    def _start_run(self, options: RunOptions) -> FlowRun:
+        """Start a run and return it; raise whatever `launch.begin` raises before anything ran."""
         from nbflow.runs.launch import begin
 
         self._refuse_second()
@@ -480,7 +507,7 @@ class Session:
         self.known.flush()
         executors = self.known.executors(options.on)
         flow = self.known.whole_flow(all_cells=options.all_cells)
-        run = FlowRun(self.ip, self.audience, shown=shown)
+        run = FlowRun(self.ip, self.audience)
         runner = begin(flow, self._in_store(options), executors, watch=run.watch)
         self._run = run
         run.start(runner)

@@ -51,8 +51,9 @@ def _id(command: Command) -> str:
 
 
 def hello(pages: Pages, command: Command) -> None:
-    """Tell everything anew, since a page has come."""
-    del command
+    """Tell everything anew, since a page has come; one that says which client it is puts outputs under cells."""
+    if client := str(command.get("client", "")):
+        pages.session.cell_pages.arrived(client)
     pages.repeat()
 
 
@@ -65,6 +66,11 @@ def document(pages: Pages, command: Command) -> None:
         pages.look()
 
     pages.main(update)
+
+
+def placed(pages: Pages, command: Command) -> None:
+    """Take note that a page shows all of a run's outputs."""
+    pages.session.cell_pages.placed(str(command.get("run", "")))
 
 
 def check(pages: Pages, command: Command) -> None:
@@ -99,7 +105,7 @@ def _begin(pages: Pages, command: Command, options: RunOptions) -> str:
 
     def start() -> None:
         try:
-            pages.session.start_run(options, shown=False)
+            pages.session.run_beside(options, str(command.get("client", "")))
         except Exception as error:  # defaults of parameters are the user's code
             refuse(pages, command, error)
 
@@ -207,6 +213,7 @@ def _later(pages: Pages, command: Command, work: Callable[[], None]) -> None:
 COMMANDS: Mapping[str, Callable[[Pages, Command], str | None]] = {
     "hello": hello,
     "document": document,
+    "placed": placed,
     "check": check,
     "run": run,
     "resume": resume,

@@ -11,7 +11,7 @@ Times are unix seconds of the kernel's clock, durations seconds.
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 PROTOCOL = 2
 """The value of `nbflow` in every message of the kernel; a page ignores any other."""
@@ -176,6 +176,14 @@ class ArtifactView(TypedDict):
     preview: str
 
 
+class CellOutputs(TypedDict):
+    """What a cell shows: `whole`, or what comes after what it has; as nbformat has it, with updates of displays."""
+
+    cell: str
+    whole: bool
+    outputs: list[dict[str, Any]]
+
+
 class CellText(TypedDict):
     """One code cell of the front end."""
 
@@ -285,6 +293,19 @@ class CardMessage(TypedDict):
     page: str | None
 
 
+class OutputsMessage(TypedDict):
+    """What steps of a run show under their cells, for the page of one client; `last` when the run has ended."""
+
+    nbflow: int
+    kind: Literal["outputs"]
+    session: str
+    seq: int
+    client: str
+    run: str
+    last: bool
+    cells: list[CellOutputs]
+
+
 class RunsMessage(TypedDict):
     """The flow's runs, newest first."""
 
@@ -314,6 +335,7 @@ KernelMessage = (
     | RefusedMessage
     | DetailMessage
     | CardMessage
+    | OutputsMessage
     | RunsMessage
     | PastMessage
 )
@@ -323,10 +345,11 @@ KernelMessage = (
 
 
 class HelloCommand(TypedDict):
-    """A page is there and wants a snapshot."""
+    """A page is there and wants a snapshot; `client` as the kernel knows it, empty where it cannot change cells."""
 
     kind: Literal["hello"]
     id: str
+    client: str
 
 
 class DocumentCommand(TypedDict):
@@ -338,10 +361,14 @@ class DocumentCommand(TypedDict):
 
 
 class RunCommand(TypedDict):
-    """Run the flow in the background: `steps` with their ancestors, or all; `fresh` executes those steps anew."""
+    """Run the flow in the background: `steps` with their ancestors, or all; `fresh` executes those steps anew.
+
+    The page of `client` shows under cells what steps show.
+    """
 
     kind: Literal["run"]
     id: str
+    client: str
     steps: list[str]
     params: dict[str, str]
     fresh: bool
@@ -352,6 +379,7 @@ class ResumeCommand(TypedDict):
 
     kind: Literal["resume"]
     id: str
+    client: str
     run: str
 
 
@@ -399,6 +427,14 @@ class PastCommand(TypedDict):
     run: str
 
 
+class PlacedCommand(TypedDict):
+    """The page shows under its cells all that the steps of a run have shown."""
+
+    kind: Literal["placed"]
+    id: str
+    run: str
+
+
 class CheckCommand(TypedDict):
     """Whether a header line can be understood: the answer is the acknowledgement."""
 
@@ -417,5 +453,6 @@ Command = (
     | CardCommand
     | RunsCommand
     | PastCommand
+    | PlacedCommand
     | CheckCommand
 )

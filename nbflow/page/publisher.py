@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from nbflow.errors import NbflowError
@@ -17,7 +17,15 @@ from nbflow.jsonable import readable
 from nbflow.kernel.document import ORIGINS
 from nbflow.kernel.session import Session
 from nbflow.model import Flow, Notebook
-from nbflow.page.messages import PROTOCOL, AckMessage, ChangeMessage, KernelMessage, SnapshotMessage
+from nbflow.page.messages import (
+    PROTOCOL,
+    AckMessage,
+    CellOutputs,
+    ChangeMessage,
+    KernelMessage,
+    OutputsMessage,
+    SnapshotMessage,
+)
 from nbflow.page.snapshot import PageRun, page
 from nbflow.store.location import store_url
 from nbflow.store.serialize.inspection import answered
@@ -56,6 +64,7 @@ class Pages:
         self._closed = threading.Event()
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._leave = self.audience.watch(self._wake.set)
+        session.cell_pages.deliver(self._show_in_cells)
         self._thread = threading.Thread(target=self._work, name="nbflow-pages", daemon=True)
 
     def start(self) -> None:
@@ -215,6 +224,15 @@ class Pages:
             "nbflow": PROTOCOL, "kind": kind, "session": self.id, "seq": self._seq, "reply_to": reply_to, **content
         }  # fmt: skip
         self._send(cast("KernelMessage", message))
+
+    def _show_in_cells(
+        self, run: str, client: str, cells: Mapping[str, tuple[bool, list[dict[str, Any]]]], last: bool
+    ) -> None:
+        """Tell a client's page what steps show; in the order of the calls, from whatever thread."""
+        self._send(OutputsMessage(
+            nbflow=PROTOCOL, kind="outputs", session=self.id, seq=self._seq, client=client, run=run, last=last,
+            cells=[CellOutputs(cell=cell, whole=whole, outputs=outputs) for cell, (whole, outputs) in cells.items()],
+        ))  # fmt: skip
 
     def acknowledge(self, reply_to: str, text: str, fix: str, *, ok: bool) -> AckMessage:
         """Return the message that answers a command."""

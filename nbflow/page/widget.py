@@ -47,7 +47,7 @@ class Panel(anywidget.AnyWidget):
     def _tell(self, message: KernelMessage) -> None:
         if message["kind"] == "snapshot":
             self.snapshot = dict(message)
-        else:
+        elif message["kind"] != "outputs":  # a widget has no cells
             self.send(message)
 
     def _receive(self, _: Any, command: Any, buffers: Any) -> None:

@@ -56,19 +56,27 @@ class Log:
         """Return `train │ line` for each line that is shown."""
         return "\n".join(f"{step} │ {sanitize.plain(line)}" for line in self._shown(over=over))
 
+    @property
+    def lines(self) -> str:
+        """How many lines were printed, as words: `3 lines`."""
+        whole = self._count + len(self._open)
+        return f"{whole:,} line{'s' if whole != 1 else ''}"
+
+    def body(self, way: str, *, over: bool = True) -> html.Html:
+        """Return the lines that are shown as HTML; `way` is the command that prints all of them."""
+        lines = self._shown(over=over)
+        left_out = self._count + len(self._open) - len(lines)
+        more = html.tag("div", f"{left_out:,} earlier lines: ", html.tag("code", way), cls="nbflow-dim")
+        log = html.tag("pre", sanitize.coloured("\n".join(lines)), cls="nbflow-log")
+        return html.join((more, log)) if over and left_out > 0 else log
+
     def as_html(self, label: str, way: str, *, over: bool) -> str:
         """Return the log as a block that a click unfolds; `way` is the command that prints all of it."""
         lines = self._shown(over=over)
-        whole = self._count + len(self._open)
-        count = f"{whole:,} line{'s' if whole != 1 else ''}"
-        body = html.tag("pre", sanitize.coloured("\n".join(lines)), cls="nbflow-log")
-        more = ""
-        if over and whole > len(lines):
-            more = html.tag("div", f"{whole - len(lines):,} earlier lines: ", html.tag("code", way), cls="nbflow-dim")
         last = preview.clip(sanitize.plain(lines[-1]), 80) if lines and over and len(lines) > SHORT else ""
         head = html.tag(
-            "summary", html.tag("b", label), " ", html.tag("span", f"printed {count}", cls="nbflow-dim"),
+            "summary", html.tag("b", label), " ", html.tag("span", f"printed {self.lines}", cls="nbflow-dim"),
             *([" ", html.tag("span", f"… {last}", cls="nbflow-dim nbflow-last")] if last else []),
         )  # fmt: skip
         opened = {} if over and len(lines) > SHORT else {"open": ""}
-        return html.block(html.tag("details", head, more, body, cls="nbflow-folded", **opened))
+        return html.block(html.tag("details", head, self.body(way, over=over), cls="nbflow-folded", **opened))

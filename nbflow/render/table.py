@@ -144,14 +144,15 @@ def text(snapshot: Snapshot, now: float | None = None, width: int = 0, known: Ru
 def as_html(
     snapshot: Snapshot, now: float | None = None, known: RunHints | None = None, *, below: Iterable[object] = ()
 ) -> str:
-    """Return a run as a block of HTML, as `text` does, with what stands `below` it.
+    """Return a run as a block of HTML, as `text` does, with what stands `below` it; what failed stands first.
 
     Where the run is over and long, its rows can be filtered.
     """
+    drawn = sorted(rows(snapshot, now, known or NOTHING), key=lambda row: row.state != "failed")
     body = [
         (html.marked(row.label, row.state, preview.mark(row.state)), html.state(row.state), _progress(row),
          _time(row), _why(row, known or NOTHING))
-        for row in rows(snapshot, now, known or NOTHING)
+        for row in drawn
     ]  # fmt: skip
     head = html.join(
         (html.tag("b", snapshot.flow), " ", html.tag("code", snapshot.run), " ", html.state(snapshot.status),
@@ -162,7 +163,8 @@ def as_html(
     parts.append(html.table(("step", "state", "tasks", "time", "why"), body, numbers=(3,)))
     if snapshot.findings:
         items = [html.tag("li", html.join(finding_text(finding), "; ")) for finding in snapshot.findings]
-        parts.append(html.tag("ul", *items, cls="nbflow-list"))
+        count = html.tag("summary", f"{len(items)} finding{'s' if len(items) > 1 else ''}", cls="nbflow-dim")
+        parts.append(html.tag("details", count, html.tag("ul", *items, cls="nbflow-list"), cls="nbflow-folded"))
     if _untold(snapshot):
         parts.append(html.tag("div", _untold(snapshot), cls="nbflow-failed"))
     if known is not None and snapshot.status != "running":

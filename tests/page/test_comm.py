@@ -426,3 +426,51 @@ def test_unloading_closes_the_channel(kernel: Kernel) -> None:
             kinds.add(kernel.client.get_iopub_msg(timeout=0.1)["msg_type"])
     assert "comm_close" in kinds
     assert reply(kernel, executed)["status"] == "ok"
+
+
+def shown_under(page: Page, shown: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """What cells show after all that the page was told, as a page puts it together."""
+    for message in page.heard:
+        for cell in message["cells"] if message["kind"] == "outputs" else ():
+            shown[cell["cell"]] = [*([] if cell["whole"] else shown.get(cell["cell"], ())), *cell["outputs"]]
+    page.heard.clear()
+    return shown
+
+
+def test_outputs_go_under_the_cells_of_a_page_that_takes_them(kernel: Kernel) -> None:
+    kernel.notebook.insert("each", "%%step each --foreach row in rows\nprint('row', row)\nrow * 2", before="slow")
+    kernel.notebook.edit("slow", "%%step slow --join each\nprint('slow'); 1 / 0")
+    page = Page(kernel)
+    client = kernel.client.session.session
+    assert page.ask("hello", client=client)["ok"]
+    started = kernel.send("%flow run", "run")
+    page.hear(
+        lambda data: any(
+            one["output_type"] == "error" for cell in data.get("cells", ()) for one in cell.get("outputs", ())
+        )
+    )
+    drawn = page.outputs(started)
+    shown = shown_under(page, {})
+    assert [(one["output_type"], one["text"]) for one in shown["load"]] == [("stream", "loaded\n")]
+    assert [one["output_type"] for one in shown["slow"]] == ["stream", "error"]
+    assert "ZeroDivisionError" in "\n".join(shown["slow"][1]["traceback"])
+    texts = [one["data"]["text/plain"] for one in shown["each"]]
+    assert [text for text in texts if "row" not in text] == [
+        "each/0:", "2", "each/1:", "4", "each/2:", "6",
+    ]  # fmt: skip
+    assert "each │ [2] row 3" in texts[0]
+    kinds = [one["msg_type"] for one in drawn]
+    assert kinds.count("display_data") == 1  # the table alone, and one error
+    assert kinds.count("stream") == 0
+
+    # a page that has come since has everything from now on, reused steps are told as a whole, and nobody else is told
+    page.ask("hello", client="another")
+    page.send("run", client="another", steps=["load"], params={}, fresh=False)
+    told = page.hear(lambda data: data["kind"] == "outputs")
+    assert told["client"] == "another"
+    assert told["cells"] == [{"cell": "load", "whole": True, "outputs": shown["load"]}]
+    page.settled("done")
+    page.heard.clear()
+    page.send("run", steps=["load"], params={}, fresh=True)  # by a page that takes none
+    page.settled("done")
+    assert not [one for one in page.heard if one["kind"] == "outputs"]

@@ -13,7 +13,7 @@ from nbflow.render.preview import MARKS
 from tests.support.places import ROOT
 
 SOURCES = ROOT / "labextension" / "src"
-PLAIN = {"str": "string", "int": "number", "float": "number", "bool": "boolean", "NoneType": "null"}
+PLAIN = {"str": "string", "int": "number", "float": "number", "bool": "boolean", "NoneType": "null", "Any": "unknown"}
 
 
 def written(annotation: object) -> str:

@@ -10,7 +10,7 @@ import type { ISessionContext } from '@jupyterlab/apputils';
 import type { Kernel, KernelMessage } from '@jupyterlab/services';
 import type { JSONObject } from '@lumino/coreutils';
 
-import type { CellText, Command, Wish } from '../messages';
+import type { CellText, Command, OutputsMessage, Wish } from '../messages';
 import { CONTROL, EVENTS } from '../messages';
 import type { Notice } from '../state/reduce';
 import { isKernelMessage } from '../state/reduce';
@@ -29,7 +29,8 @@ export class Link {
 
   constructor(
     private readonly context: ISessionContext,
-    private readonly cells: () => CellText[]
+    private readonly cells: () => CellText[],
+    private readonly place: (outputs: OutputsMessage) => void
   ) {
     context.kernelChanged.connect(this.changed, this);
     context.statusChanged.connect(this.status, this);
@@ -58,6 +59,7 @@ export class Link {
       this.kernel.removeCommTarget(EVENTS, this.opened);
     }
     this.kernel = kernel;
+    this.store.client = kernel?.clientId ?? '';
     this.forget();
     if (kernel) {
       kernel.registerCommTarget(EVENTS, this.opened);
@@ -119,7 +121,14 @@ export class Link {
       return;
     }
     const { data } = (message as KernelMessage.ICommMsgMsg<'iopub'>).content;
-    if (isKernelMessage(data) && data.kind !== 'ack') {
+    if (isKernelMessage(data) && data.kind === 'outputs') {
+      if (data.client === this.kernel?.clientId) {
+        this.place(data);
+        if (data.last) {
+          this.send({ kind: 'placed', run: data.run });
+        }
+      }
+    } else if (isKernelMessage(data) && data.kind !== 'ack') {
       this.tell(data);
       this.open();
     }

@@ -8,6 +8,7 @@ import { BRIDGE } from '../bridge';
 import { Drawing } from '../drawing/drawing';
 import type { Host } from '../host';
 import { Link } from './link';
+import { CellsOutputs } from './outputs';
 import { cellsOf, declare, reveal } from './notebook';
 import { START } from '../state/reduce';
 
@@ -23,7 +24,8 @@ export class Links {
     if (known) {
       return known;
     }
-    const link = new Link(panel.sessionContext, () => cellsOf(panel));
+    const outputs = new CellsOutputs(panel);
+    const link = new Link(panel.sessionContext, () => cellsOf(panel), message => outputs.place(message));
     this.known.set(panel, link);
     this.watchDocument(panel, link);
     panel.disposed.connect(() => {

@@ -12,6 +12,8 @@ export class Store {
   private readonly watchers = new Set<(state: State) => void>();
   private readonly timers = new Map<string, number>();
   private count = 0;
+  /** Who the page is for the kernel, where it can put outputs under cells. */
+  client = '';
   private readonly prefix = Math.random().toString(36).slice(2, 8);
 
   get state(): State {
@@ -46,7 +48,7 @@ export class Store {
    */
   send(wish: Wish, deliver: (command: Command) => void, unanswered: (command: Command) => Notice | null): string {
     this.count += 1;
-    const command: Command = { ...wish, id: `${this.prefix}-${this.count}` };
+    const command = { ...wish, id: `${this.prefix}-${this.count}`, client: this.client } as Command;
     this.dispatch({ type: 'sent', command });
     deliver(command);
     this.timers.set(
