@@ -481,6 +481,27 @@ class Replay(Frozen, frozen=True, kw_only=True):
     binds: dict[str, Ref] = {}
 
 
+class FileContent(Frozen, frozen=True, kw_only=True):
+    """A file and its bytes, on their way to another machine; `path` is relative, with `/`."""
+
+    path: str
+    segments: tuple[Segment, ...]
+
+
+class StepEnvironment(Frozen, frozen=True, kw_only=True):
+    """Packages that a step asks for, and all that it takes to make them available in another place.
+
+    `tool` reads them: pip (or uv in its place) by `arguments`, uv by a lock file, conda by an environment.yml.
+    """
+
+    id: str  # what results depend on: the requirements, and the content of the files that they name
+    label: str  # as people write it
+    tool: Literal["pip", "uv", "conda"] = "pip"
+    arguments: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()  # a Python that has these need not be made; none: it has to be
+    files: tuple[FileContent, ...] = ()
+
+
 class JoinItem(Frozen, frozen=True, kw_only=True):
     """One item of a fan-out as its join sees it: where its tasks' records lie, in the order of the body."""
 
@@ -541,6 +562,7 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     live: tuple[str, ...] = ()  # names that it reads as the tasks before it in its process left them
     hidden: tuple[str, ...] = ()  # names of those tasks that have another value at its place
     together: tuple[str, ...] = ()  # the steps that its process runs, its own too
+    environment: StepEnvironment | None = None  # None: what the worker's own Python has
 
 
 class TaskFailure(Frozen, frozen=True, kw_only=True):

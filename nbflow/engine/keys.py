@@ -21,6 +21,7 @@ from nbflow.model import (
     Ref,
     Replay,
     Step,
+    StepEnvironment,
 )
 
 # ---------------------------------------------------------------- spec parts and key
@@ -66,7 +67,9 @@ def replay_of(
     return before, own
 
 
-def key_parts(flow: Flow, step: Step, resolved: Resolved, *, code: str | None = None, item: str = "") -> KeyParts:
+def key_parts(
+    flow: Flow, step: Step, resolved: Resolved, environment: StepEnvironment | None = None, *, item: str = ""
+) -> KeyParts:
     """Return everything that a step's key is made of."""
     changes = [each.position for each in flow.steps if PROCESS in each.writes and PROCESS in resolved.inputs]
     definitions, setup = _replayed([flow.definitions[order] for order in resolved.definitions], step, changes)
@@ -84,8 +87,8 @@ def key_parts(flow: Flow, step: Step, resolved: Resolved, *, code: str | None = 
     if resolved.along:
         options["along"] = ",".join(sorted(resolved.along))
     return KeyParts(
-        code=code or step.code, definitions=definitions, setup=setup, inputs=inputs, parameters=settings,
-        item=item, environment=environment_id(step), options=options,
+        code=step.code, definitions=definitions, setup=setup, inputs=inputs, parameters=settings,
+        item=item, environment=environment_id(environment), options=options,
     )  # fmt: skip
 
 
@@ -120,10 +123,17 @@ def _place(definition: Definition) -> str:
     return f"{', '.join(definition.names)} (cell {definition.position}, line {definition.line})"
 
 
-def environment_id(step: Step) -> str:
-    """Return what a result may depend on before anything has run: Python, platform, the step's own packages."""
+def environment_id(environment: StepEnvironment | None) -> str:
+    """Return what a result may depend on before anything has run: Python, platform, the packages that are asked for."""
     words = [f"python {sys.version_info[0]}.{sys.version_info[1]}", sys.platform, platform.machine()]
-    return " ".join([*words, *step.options.pip, step.options.env or ""]).strip()
+    own = [environment.label, f"({environment.id[:12]})"] if environment is not None else []
+    return " ".join([*words, *own])
+
+
+def parts_of(identity: str) -> list[str]:
+    """Return what `environment_id` has put together: three words on the machine, then the packages, "" for none."""
+    python, version, platform_name, machine, packages = f"{identity}    ".split(" ", 4)
+    return [f"{python} {version}", platform_name, machine, packages.strip()]
 
 
 def task_key(parts: KeyParts, *, version: int = FORMAT) -> str:

@@ -7,13 +7,13 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import msgspec
 
 from nbflow.analysis.effects import LIVE, state_of
-from nbflow.engine import claims, inputs, keys, reuse
+from nbflow.engine import claims, environments, inputs, keys, reuse
 from nbflow.engine.earlier import graph_of, parameter_records
 from nbflow.engine.events import Decision, TaskNode, not_held
 from nbflow.errors import NbflowError
@@ -30,6 +30,7 @@ from nbflow.model import (
     Reason,
     Record,
     Step,
+    StepEnvironment,
     TaskFailure,
     TaskId,
     TaskSpec,
@@ -44,6 +45,7 @@ from nbflow.store.serialize.registry import Registry
 from nbflow.store.stored_run import StoredRun
 from nbflow.task.context import Caught, said
 from nbflow.task.observe import inquiries
+from nbflow.task.observe.environment import version_of
 
 
 class RunFacts(msgspec.Struct, frozen=True):
@@ -131,6 +133,8 @@ class Lookup:
         self._gates: set[TaskId] = set()  # ends of fan-outs that already wait for their items
         self._companies: dict[TaskId, _Company] = {}  # by the first task of each
         self._failures: dict[TaskId, MemberFailure] = {}  # of tasks that another one's process has run
+        self._environments: dict[tuple[str | None, tuple[str, ...]], environments.EnvironmentSource | None] = {}
+        self._stored_environments: dict[str, StepEnvironment] = {}  # by their ids
         self._earlier: dict[str, Lookup | None] = {}  # past runs in which a task failed
         self._above = inputs.SettledTasks(has=self._has, record=self._records.get, sizes=self._sizes)
 
@@ -574,7 +578,9 @@ class Lookup:
                 item = f"{whole.artifact.content_id if whole else ''} {task.index}"
         if task.turn and step.options.condition is not None:
             item = f"{item} after the first turn"  # which alone asks --if
-        parts = keys.key_parts(self.flow, step, resolved, item=item)
+        source = self.environment(step)
+        environment = source.environment if source is not None else None
+        parts = keys.key_parts(self.flow, step, resolved, environment, item=item)
         if self.asks_for_parameters(step):
             values = {name: f"{value!r}#{keys.digest(repr(value))}" for name, value in self.facts.values.items()}
             parts = msgspec.structs.replace(parts, parameters=values | parts.parameters)
@@ -583,6 +589,22 @@ class Lookup:
         content = [entry.content() for entry in joined]
         contents = {**parts.inputs, "inputs": f"{len(content)} items {keys.digest(content)}"}
         return msgspec.structs.replace(parts, inputs=contents)
+
+    def environment(self, step: Step) -> environments.EnvironmentSource | None:
+        """Return the environment that a step asks for; its files are read once a run."""
+        asked = step.options.env, step.options.pip
+        if asked not in self._environments:
+            self._environments[asked] = environments.environment_for(self.flow.notebook, step)
+        return self._environments[asked]
+
+    def _stored_environment(self, step: Step) -> StepEnvironment | None:
+        """Return a step's environment, whose files are in the datastore."""
+        source = self.environment(step)
+        if source is None:
+            return None
+        if source.environment.id not in self._stored_environments:
+            self._stored_environments[source.environment.id] = source.stored(self.store)
+        return self._stored_environments[source.environment.id]
 
     def asks_for_parameters(self, step: Step) -> bool:
         """Return whether a step may read `current.parameters`."""
@@ -657,7 +679,9 @@ class Lookup:
 
     def _holds(self, task: TaskId, seen: Observations) -> Reason | None:
         """Return why what an execution of a task was seen to depend on no longer holds, None where it does."""
-        reason = reuse.holds(seen, self.flow.notebook.folder, self.facts.variables(), self._written)
+        source = self.environment(self.loops.step_of(task))
+        version = partial(environments.version_in, source.environment) if source is not None else version_of
+        reason = reuse.holds(seen, self.flow.notebook.folder, self.facts.variables(), self._written, version)
         return reason or self._answers(task, seen)
 
     def _answers(self, task: TaskId, seen: Observations) -> Reason | None:
@@ -814,6 +838,7 @@ class Lookup:
             ),
             then=tuple(self.spec(each, attempt, threads) for each in self._companies.get(task, NO_COMPANY).tasks[1:]),
             live=tuple(resolved.live), hidden=self._hidden(step), together=step.together,
+            environment=self._stored_environment(step),
         )  # fmt: skip
 
     def _hidden(self, step: Step) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import msgspec
 
 from nbflow.analysis.effects import AXES
-from nbflow.engine.keys import AHEAD
+from nbflow.engine.keys import AHEAD, parts_of
 from nbflow.model import (
     FORMAT,
     Change,
@@ -45,19 +45,24 @@ LOOKS = {TIME: "the time of", ENTRIES: "what is in"}
 
 
 def holds(
-    observations: Observations, folder: str, variables: Mapping[str, str], rewritten: Collection[str] = ()
+    observations: Observations,
+    folder: str,
+    variables: Mapping[str, str],
+    rewritten: Collection[str] = (),
+    version: Callable[[str], str | None] = version_of,
 ) -> Reason | None:
     """Return why what an execution in the notebook's folder depended on no longer holds, None where it does.
 
     `variables`: the environment that a task begins with. `rewritten`: files that steps above have written just
-    now. What was added to one of those then is lost.
+    now. What was added to one of those then is lost. `version`: gives a distribution's version where the task would
+    run, None where nobody here can tell.
     """
     return (
         _files_hold(observations.files, folder)
         or _looks_hold(observations.looks, folder)
         or _imports_hold(observations.imports, folder)
         or _written_hold(observations.written, folder, rewritten)
-        or _packages_hold(observations.distributions)
+        or _packages_hold(observations.distributions, version)
         or _variables_hold(observations.environment, variables)
         or _kernel_holds(observations.kernel)
     )
@@ -132,11 +137,11 @@ def _written_hold(files: dict[str, str], folder: str, rewritten: Collection[str]
     return None
 
 
-def _packages_hold(distributions: dict[str, str]) -> Reason | None:
-    for name, version in distributions.items():
-        now = version_of(name)
-        if now != version:
-            return ("package", f"{name} {version} → {now}" if now else f"{name} {version} is no longer installed")
+def _packages_hold(distributions: dict[str, str], version: Callable[[str], str | None]) -> Reason | None:
+    for name, before in distributions.items():
+        now = version(name)
+        if now is not None and now != before:
+            return ("package", f"{name} {before} → {now}" if now else f"{name} {before} is no longer installed")
     return None
 
 
@@ -265,7 +270,7 @@ def differences(old: KeyParts, before: str, parts: KeyParts, source: str) -> tup
     if parts.item != old.item:
         changes.append(Change(code="input", what="the item changed"))
     if parts.environment != old.environment:
-        what = "Python or the machine changed"
+        what = _environment_change(old.environment, parts.environment)
         changes.append(Change(code="environment", what=what, before=old.environment, after=parts.environment))
     if parts.options.get("along") != old.options.get("along"):
         changes.append(Change(code="input", what="other names share objects with its inputs now"))
@@ -277,6 +282,14 @@ def differences(old: KeyParts, before: str, parts: KeyParts, source: str) -> tup
         )
     changes.extend(_named("file", old.files, parts.files))
     return tuple(changes)
+
+
+def _environment_change(before: str, now: str) -> str:
+    """Return what is another one: the machine with its Python, or the packages that the step asks for."""
+    (*machine, packages), (*machine_before, _) = parts_of(now), parts_of(before)
+    if machine != machine_before:
+        return "Python or the machine changed"
+    return f"it asks for {packages} now" if packages else "it asks for no packages of its own now"
 
 
 def _code_change(before: str, after: str) -> Change:

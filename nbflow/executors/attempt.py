@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from nbflow.executors.wire import Assembler, Born, Ending, Frames, Gone, Raw, Report, parse_event
-from nbflow.model import Ended, Output, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
+from nbflow.model import Ended, HeldUp, Output, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
 from nbflow.task.outputs import Outputs, finish
 from nbflow.task.secrets import Mask
 
@@ -254,6 +254,10 @@ class AttemptHandle:
             line=failure.line if failure is not None else None,
             kind=self._why,
         )
+
+    def hold_up(self, reason: str) -> None:
+        """Say for what it waits before a process can begin with it."""
+        self._put(HeldUp(reason=reason))
 
     def give_up(self, failure: TaskFailure) -> None:
         """End without a process that could run it: as what it was asked to end as, else with this failure."""

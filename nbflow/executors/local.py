@@ -12,9 +12,10 @@ from typing import Protocol
 import msgspec
 
 from nbflow.engine import resources
+from nbflow.engine.environments import is_met
 from nbflow.engine.threads import Carriers
 from nbflow.errors import ExecutorError, NbflowError, PlanError
-from nbflow.executors import wire
+from nbflow.executors import environments, wire
 from nbflow.executors.attempt import AttemptHandle, Carry, Publish, lost_supervisor
 from nbflow.executors.spare import SpareLane
 from nbflow.executors.warm import WarmLane
@@ -42,7 +43,7 @@ class ProcessLane(Protocol):
         """End everything that it started."""
 
 
-LANES: dict[str, Callable[[], ProcessLane]] = {
+LANES: dict[str, Callable[[str], ProcessLane]] = {
     "zygote": ZygoteLane, "spare": SpareLane, "single": partial(SpareLane, spares=0),
 }  # fmt: skip
 
@@ -55,7 +56,9 @@ class LocalExecutor:
         name = lane or os.environ.get("NBFLOW_LANE") or ("zygote" if sys.platform == "linux" else "spare")
         if name not in (*LANES, "warm"):
             raise ExecutorError(f"no lane named {name!r}", fix=f"NBFLOW_LANE is one of: {', '.join(LANES)}, warm")
-        self.lane: ProcessLane = LANES["zygote" if name == "warm" else name]()
+        self._lane_of = LANES["zygote" if name == "warm" else name]
+        self.lane: ProcessLane = self._lane_of(sys.executable)
+        self._others: dict[str, ProcessLane] = {}  # those of environments, by their interpreter
         self.warm: WarmLane | None = None  # small tasks of wide fan-outs share workers
         if isinstance(self.lane, ZygoteLane) and name != lane:
             self.warm = WarmLane(self.lane, self.slots())
@@ -95,16 +98,32 @@ class LocalExecutor:
         values = _secrets(spec)
         self._given |= values
         hidden = {name: value for name in spec.withheld if (value := os.environ.get(name) or self._given.get(name))}
+        if spec.environment is not None and is_met(spec.environment):
+            spec = msgspec.structs.replace(spec, environment=None)
         if spec.options.gpu and not spec.devices:
             spec = _with_devices(spec)
         attempt = AttemptHandle(spec, publish or self._publish, [*values.values(), *hidden.values()], self._carry(spec))
         order = wire.SubmitTask(0, wire.pack(spec), spec.options.timeout, spec.options.memory, values, hidden)
         attempt.renew(lambda: self.carriers.run(partial(self._again, attempt, order)))
-        self._give(attempt, order)
+        if spec.environment is None:
+            self._give(attempt, order)
+        else:  # it may have to be made first
+            attempt.bind(lambda _: attempt.give_up(lost_supervisor(spec)))
+            self.carriers.run(partial(self._again, attempt, order))
         return attempt
 
     def _give(self, attempt: AttemptHandle, order: wire.SubmitTask) -> None:
         spec = attempt.spec
+        if spec.environment is not None:
+            try:
+                python = environments.made(spec.environment, self._store(spec.store), attempt.hold_up)
+            except NbflowError as error:
+                kind = type(error).__name__
+                attempt.give_up(TaskFailure(type=kind, message=error.message, cell=spec.cell, fix=error.fix))
+                return
+            if not attempt.over.is_set():
+                self._lane_in(python).submit(attempt, order, frozenset(spec.preload))
+            return
         lane = self.warm if self.warm is not None and self.warm.takes(spec) else self.lane
         lane.submit(attempt, order, frozenset(spec.preload))
 
@@ -118,6 +137,14 @@ class LocalExecutor:
         if attempt.cancelling:  # before there was a process that could have heard of it
             attempt.cancel(0.0)
             attempt.give_up(lost_supervisor(attempt.spec))
+
+    def _lane_in(self, python: str) -> ProcessLane:
+        """Return the lane of an environment, by its interpreter."""
+        with self._opening:
+            if python not in self._others:
+                self._others[python] = self._lane_of(python)
+            self._others[python].variables = self.lane.variables
+            return self._others[python]
 
     def _carry(self, spec: TaskSpec) -> Carry | None:
         """Return what publishes in another thread, None for a store in a folder, where publishing takes no time."""
@@ -165,7 +192,8 @@ class LocalExecutor:
         """End everything that it started."""
         if self.warm is not None:
             self.warm.close()
-        self.lane.close()
+        for lane in (self.lane, *self._others.values()):
+            lane.close()
         self.carriers.close()
         for writer in self._batches.values():
             writer.close()

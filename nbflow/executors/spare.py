@@ -31,12 +31,12 @@ class SpareWorker(msgspec.Struct):
     socket: socket.socket
 
     @classmethod
-    def start(cls, preload: frozenset[str], variables: Mapping[str, str]) -> SpareWorker:
+    def start(cls, preload: frozenset[str], variables: Mapping[str, str], python: str) -> SpareWorker:
         """Start a process, which imports IPython and `preload` before it asks for a task."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
-                command("nbflow.executors.spare_main", theirs.fileno(), preload),
+                command("nbflow.executors.spare_main", theirs.fileno(), preload, python),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -51,10 +51,11 @@ class SpareWorker(msgspec.Struct):
 class SpareLane:
     """Workers, and one thread that supervises those with a task."""
 
-    def __init__(self, spares: int = SPARES) -> None:
+    def __init__(self, python: str = sys.executable, spares: int = SPARES) -> None:
         if sys.platform == "win32":
             raise ExecutorError("local tasks need Linux or macOS", fix="run nbflow under WSL, or with --on ray://…")
         self.variables: Callable[[], Mapping[str, str]] = lambda: os.environ
+        self._python = python
         self._spares = spares
         self._lock = threading.Lock()
         self._idle: deque[SpareWorker] = deque()
@@ -80,7 +81,7 @@ class SpareLane:
         """Run a task in a worker started ahead; `preload` are the modules that its flow imports."""
         with self._lock:
             self._check_open()
-            worker = self._idle.popleft() if self._idle else SpareWorker.start(preload, self.variables())
+            worker = self._idle.popleft() if self._idle else SpareWorker.start(preload, self.variables(), self._python)
             self._next += 1
             number = self._next
             self._attempts[number] = attempt
@@ -99,7 +100,7 @@ class SpareLane:
             while self._idle:
                 _discard(self._idle.popleft())
         while len(self._idle) < self._spares:
-            self._idle.append(SpareWorker.start(self._preload, self.variables()))
+            self._idle.append(SpareWorker.start(self._preload, self.variables(), self._python))
 
     def _tell(self, what: tuple[wire.SubmitTask, SpareWorker] | wire.CancelTask) -> None:
         self._todo.append(what)

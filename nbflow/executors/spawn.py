@@ -11,10 +11,9 @@ from nbflow.task import limits
 
 CODE = """\
 import sys
-try:
-    import nbflow
-except ImportError:
-    sys.path.append(sys.argv[3])
+sys.path.insert(0, sys.argv[3])
+import nbflow
+del sys.path[0]
 import importlib
 importlib.import_module(sys.argv[4]).main(int(sys.argv[1]), sys.argv[2])
 """
@@ -27,13 +26,14 @@ PIPE = 1 << 18
 """Bytes of the pipe that a reused worker's orders come through; the driver leaves at most half of that in it."""
 
 
-def command(module: str, fd: int, preload: frozenset[str]) -> list[str]:
-    """Return the command line of a process that runs a module's `main`.
+def command(module: str, fd: int, preload: frozenset[str], python: str = sys.executable) -> list[str]:
+    """Return the command line of a process that runs a module's `main`, in another Python than this one if so asked.
 
-    `-P` keeps the working folder off the path: modules of the notebook's own must not be preloaded.
+    `-P` keeps the working folder off the path: modules of the notebook's own must not be preloaded. nbflow is the one
+    that runs here, whatever there is in that Python.
     """
     home = str(Path(__file__).parents[2])
-    return [sys.executable, "-P", "-c", CODE, str(fd), ",".join(sorted(preload)), home, module]
+    return [python, "-P", "-c", CODE, str(fd), ",".join(sorted(preload)), home, module]
 
 
 def environment(own: Mapping[str, str]) -> dict[str, str]:

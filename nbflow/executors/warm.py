@@ -335,7 +335,7 @@ def may_share(spec: TaskSpec, *, attempts: bool = False) -> bool:
     Further attempts get a process of their own, unless `attempts` says that they count as the first one.
     """
     options = spec.options
-    demands = (options.timeout, options.memory, options.gpu, options.env, options.pip, options.secret, spec.secrets)
+    demands = (options.timeout, options.memory, options.gpu, spec.environment, options.secret, spec.secrets)
     if any(demands) or options.once or options.join or options.nodes > 1 or spec.evaluate is not None:
         return False
     return (attempts or spec.attempt == 1) and not any(map(_connects, spec.replay))

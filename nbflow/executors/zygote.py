@@ -42,6 +42,7 @@ class Zygote:
         preload: frozenset[str],
         again: Callable[[AttemptHandle, wire.SubmitTask], None],
         variables: Mapping[str, str],
+        python: str = sys.executable,
     ) -> None:
         """Start the process; `again` gets the tasks that wait when it breaks while it imports."""
         self.preload = preload
@@ -58,7 +59,7 @@ class Zygote:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process ends before it is ready
         with theirs:
             self.process = subprocess.Popen(
-                command("nbflow.executors.zygote_main", theirs.fileno(), preload),
+                command("nbflow.executors.zygote_main", theirs.fileno(), preload, python),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -193,10 +194,11 @@ class Zygote:
 class ZygoteLane:
     """The zygotes of one executor: one at a time but for the moments when the modules to preload change."""
 
-    def __init__(self) -> None:
+    def __init__(self, python: str = sys.executable) -> None:
         if sys.platform != "linux":
             raise ExecutorError("tasks can be forked from a zygote on Linux only", fix="use NBFLOW_LANE=spare")
         self.variables: Callable[[], Mapping[str, str]] = lambda: os.environ
+        self._python = python
         self._lock = threading.Lock()
         self._zygotes: list[Zygote] = []
         self._unsafe: frozenset[str] = frozenset()
@@ -241,7 +243,9 @@ class ZygoteLane:
         self._zygotes = [zygote for zygote in self._zygotes if zygote.alive]
         modules = frozenset().union(*(zygote.preload for zygote in self._zygotes))
         if not self._zygotes or preload - modules - self._unsafe:
-            self._zygotes.append(Zygote((modules | preload) - self._unsafe, self._again, self.variables()))
+            self._zygotes.append(
+                Zygote((modules | preload) - self._unsafe, self._again, self.variables(), self._python)
+            )
         ready = [zygote for zygote in self._zygotes if zygote.ready.is_set()]
         if not ready:
             return self._zygotes[0]

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import msgspec
 
 from nbflow.engine.claims import Claim
+from nbflow.engine.environments import environment_for, is_met
 from nbflow.engine.events import not_held
 from nbflow.engine.keys import as_replay
-from nbflow.errors import NbflowError
+from nbflow.errors import NbflowError, PlanError
 from nbflow.flow import findings
 from nbflow.flow.definitions import parsed
 from nbflow.flow.loops import next_turn, own_tasks
@@ -108,7 +109,11 @@ class KernelLane:
 
     def decide(self, step: Step) -> CellDecision:
         """Decide what is to be done with a step whose cell is about to run; errors name the steps to run first."""
-        if (elsewhere_options(step.options) or step.scope) and not step.options.here:
+        try:
+            apart = elsewhere_options(step.options) or step.scope or self._lacks_packages(step)
+        except PlanError as error:
+            return CellDecision(error=error)
+        if apart and not step.options.here:
             return CellDecision(step=step)
         self._turns = {}
         if step.options.once:
@@ -116,6 +121,11 @@ class KernelLane:
         if step.options.until is not None:
             self.known.hold()  # the notebook may be edited while the turns run
         return self._from(step, own_tasks(step, ())[0])
+
+    def _lacks_packages(self, step: Step) -> bool:
+        """Return whether the notebook's metadata asks for packages that this kernel has not."""
+        source = environment_for(self.known.flow().notebook, step)
+        return source is not None and not is_met(source.environment)
 
     def _from(self, step: Step, task: TaskId) -> CellDecision:
         """Decide for a step from one of its tasks on: as long as turns can be reused, they are."""

@@ -16,7 +16,7 @@ from typing import Any, Self
 import msgspec
 
 from nbflow import plugins
-from nbflow.engine import claims, facts, forecast
+from nbflow.engine import claims, environments, facts, forecast
 from nbflow.engine.lookup import Lookup, RunFacts
 from nbflow.engine.resources import Room, never
 from nbflow.engine.runner import Runner, Spent, Understand, Unstored, Watch
@@ -194,7 +194,9 @@ class Executors:
         """
         for url, steps in self._places(flow).items():
             self._factory(url)
-            if url != "local" and isinstance(executor := self.get(url), plugins.SupportsChecks):
+            if url == "local":
+                _check_tools(flow, steps)
+            elif isinstance(executor := self.get(url), plugins.SupportsChecks):
                 executor.check(steps)
 
     def admit(self, flow: Flow, store: str) -> tuple[Finding, ...]:
@@ -202,7 +204,9 @@ class Executors:
         findings: list[Finding] = []
         for url, steps in self._places(flow).items():
             if url != "local" and isinstance(executor := self.get(url), plugins.SupportsChecks):
-                findings += executor.admit(store, preload_of(flow, steps), flow.notebook.folder)
+                # the packages of the others are those of an environment, which is made there
+                plain = [step for step in steps if environments.environment_for(flow.notebook, step) is None]
+                findings += executor.admit(store, preload_of(flow, plain), flow.notebook.folder)
         return tuple(findings)
 
     def local(self, url: str | None = None) -> Executor:  # noqa: ARG002  # called as `get` is
@@ -380,6 +384,17 @@ def _prepare(
     return PreparedRun(part, Lookup(part, store, run_facts, parameters.records), parameters, understand)
 
 
+def _check_tools(flow: Flow, steps: Iterable[Step]) -> None:
+    """Raise PlanError for a step whose environment needs a program to make it that is not here."""
+    from nbflow.executors import environments as made  # few flows ask for an environment
+
+    for step in steps:
+        source = environments.environment_for(flow.notebook, step)
+        trouble = made.lacks(source.environment) if source is not None else None
+        if trouble is not None:
+            raise PlanError(trouble.message, step=step.name, cell=step.cell, line=1, fix=trouble.fix)
+
+
 def check_flow(flow: Flow, targets: Sequence[str] | None = None) -> None:
     """Raise PlanError for the first finding that keeps a flow from running, with the number of others.
 
@@ -413,6 +428,7 @@ def as_error(findings: Sequence[Finding]) -> PlanError:
 def _check_options(flow: Flow, executors: Executors) -> None:
     """Raise PlanError for a step whose options nobody can honour, as far as they are known."""
     _refuse_missing(flow)
+    environments.check(flow)
     executors.check(flow)
     executors.room(flow)
 
@@ -420,7 +436,7 @@ def _check_options(flow: Flow, executors: Executors) -> None:
 def _refuse_missing(flow: Flow) -> None:
     default = StepOptions()
     for step in flow.steps:
-        for name in ("nodes", "env", "pip"):
+        for name in ("nodes",):
             if getattr(step.options, name) != getattr(default, name):
                 word = {"condition": "if"}.get(name, name)
                 raise PlanError(

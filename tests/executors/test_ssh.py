@@ -188,7 +188,7 @@ def test_one_connection_is_made_however_many_ask_for_it(box: SshServer) -> None:
 
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 NETWORK = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "UV_", "SSL_"))}
-TOOLS = "sh cat mkdir mktemp mv rm".split()
+TOOLS = "sh basename ln mkdir mktemp rm tar".split()
 
 
 def path_with(folder: Path, programs: dict[str, str]) -> str:
@@ -222,7 +222,7 @@ def test_an_environment_is_built_there_once(tmp_path: Path, builder: str) -> Non
             executor = ssh_executor("ssh://box")
             with contextlib.closing(executor):
                 where = Tasks(executor, tmp_path).run("import nbflow, sys\nwhere = nbflow.__file__").value("where")
-            (environment,) = (box.cache / "box" / "environments").iterdir()
+            (environment,) = (box.cache / "environments").glob("[!.]*")
             assert where.startswith(str(environment))
             assert environment.name.startswith(f"{MINOR}-")
 

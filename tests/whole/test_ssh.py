@@ -17,6 +17,7 @@ from tests.support.drivers import killed_and_attached, nbflow_command
 from tests.support.kernel import NotebookFile
 from tests.support.ssh_server import SshServer, hiding, is_installed, serving
 from tests.support.waiting import eventually
+from tests.support.wheels import make_wheel
 from tests.whole.lane_notebooks import NOTEBOOKS
 from tests.whole.test_lanes import plainly, shown
 
@@ -195,3 +196,21 @@ def test_a_run_whose_driver_is_killed_is_taken_up(tmp_path: Path) -> None:
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+@hiding
+def test_packages_of_a_step_are_installed_on_a_box_that_sees_nothing_of_this_machine(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    make_wheel(here / "wheels", "nbtiny", "1.0")
+    there.mkdir()
+    with serving(there, hidden=(here,)) as box:
+        notebook = NotebookFile(here / "flow.ipynb", {
+            "a": '%%step a --pip "nbtiny --no-index --find-links wheels"\nimport nbtiny, sys\n'
+                 "version, where = nbtiny.VERSION, sys.prefix",
+            "b": "%%step b --on local\nlonger = version + '.0'",
+        })  # fmt: skip
+        run = nbflow.run(notebook.path, on=box.url)
+        assert run.status == "done", run.error
+        assert run.data.longer == "1.0.0"
+        assert run.data.where.startswith(str(box.cache / "environments"))
+        assert nbflow.run(notebook.path, on=box.url)["a"].state == "reused"

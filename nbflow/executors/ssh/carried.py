@@ -58,7 +58,9 @@ class CarriedAttempt:
     def segments(self) -> list[Segment]:
         """Return the segments that the worker reads, each once."""
         groups = [*self.spec.groups, *(group for record in self._joined() for group in record.groups)]
-        return [*dict.fromkeys(artifacts.segments_in(groups))]
+        files = self.spec.environment.files if self.spec.environment is not None else ()
+        sent = (segment for file in files for segment in file.segments if segment.hash)
+        return [*dict.fromkeys((*artifacts.segments_in(groups), *sent))]
 
     def _joined(self) -> Iterator[Record]:
         """Yield the records that a join opens when it is asked for what they hold."""

@@ -7,15 +7,14 @@ folder's name tells Python's minor, nbflow's version and its content, so another
 from __future__ import annotations
 
 import shlex
-import sys
 from importlib.metadata import version
 
+from nbflow.engine.environments import MINOR
 from nbflow.errors import ExecutorError
+from nbflow.executors.environment_script import NO_PYTHON, NO_VENV, last_line, packed, script
 from nbflow.executors.ssh import messages
 from nbflow.executors.ssh.connection import FAILED, Channel, Connection
 from nbflow.executors.ssh.own_source import source_wheel
-
-MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 CODE = f"""\
 import sys
@@ -25,10 +24,10 @@ from nbflow.executors.ssh.desk import main
 main()
 """
 
-CACHE = 'cache="${NBFLOW_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nbflow}/box/environments"'
+CACHE = '"${NBFLOW_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/nbflow}/environments"'
 
-NOT_BUILT, NO_PYTHON, NO_VENV = 90, 91, 92
-"""Exit statuses of the scripts below."""
+NOT_BUILT = 90
+"""Exit status of the script below where there is no environment yet."""
 
 NAMED = """\
 p={python}
@@ -38,35 +37,9 @@ exec "$p" -c {code}
 """
 
 BUILT = """\
-{CACHE}
+cache={CACHE}
 [ -x "$cache/{name}/bin/python" ] || exit {NOT_BUILT}
 exec "$cache/{name}/bin/python" -c {code}
-"""
-
-BUILD = """\
-{CACHE}
-mkdir -p "$cache" && made=$(mktemp -d "$cache/.tmp-XXXXXX") || exit 1
-trap 'rm -rf "$made"' EXIT
-cat > "$made/{wheel}" || exit 1
-uv=
-for each in uv "$HOME/.local/bin/uv" "$HOME/.cargo/bin/uv"; do
-  if command -v "$each" >/dev/null 2>&1; then uv=$each; break; fi
-done
-if [ -n "$uv" ]; then
-  "$uv" venv -q --python {MINOR} "$made/env" || exit {NO_PYTHON}
-  "$uv" pip install -q --python "$made/env/bin/python" "$made/{wheel}{extras}" || exit 1
-else
-  python=
-  for each in python{MINOR} python3 python; do
-    if "$each" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '{MINOR}')" >/dev/null 2>&1; then
-      python=$each; break
-    fi
-  done
-  [ -n "$python" ] || exit {NO_PYTHON}
-  "$python" -m venv "$made/env" || exit {NO_VENV}
-  "$made/env/bin/python" -m pip install -q --disable-pip-version-check "$made/{wheel}{extras}" || exit 1
-fi
-[ -e "$cache/{name}" ] || mv "$made/env" "$cache/{name}"
 """
 
 BUILD_LONGEST = 1800.0
@@ -112,11 +85,11 @@ def _build(connection: Connection) -> None:
     """Build the environment; takes a minute, once."""
     wheel = source_wheel()
     extras = f"[{','.join(wheel.extras)}]" if wheel.extras else ""
-    script = BUILD.format(
-        CACHE=CACHE, MINOR=MINOR, NO_PYTHON=NO_PYTHON, NO_VENV=NO_VENV, wheel=wheel.file, extras=extras,
-        name=wheel.environment,
+    text = script(
+        cache=CACHE, name=wheel.environment, tool="pip", python=MINOR, minor=MINOR,
+        arguments=(f"./{wheel.file}{extras}",),
     )  # fmt: skip
-    code, said = connection.run(script, wheel.data, BUILD_LONGEST)
+    code, said = connection.run(text, packed({wheel.file: wheel.data}), BUILD_LONGEST)
     if code:
         raise _no_greeting(connection, code, said)
 
@@ -124,8 +97,7 @@ def _build(connection: Connection) -> None:
 def _no_greeting(connection: Connection, code: int, said: str) -> ExecutorError:
     """Return what is wrong where no Python has greeted."""
     place, python = connection.address.place, connection.address.python
-    lines = [line.strip() for line in said.splitlines() if line.strip()] or [f"exit status {code}"]
-    last = next((line for line in lines if line.lower().startswith("error")), lines[-1])  # hints may stand below it
+    last = last_line(said) or f"exit status {code}"
     if code == FAILED or "No space left" in said or "quota exceeded" in said:
         return connection.trouble(said)
     if code == NO_PYTHON and python:

@@ -1,0 +1,35 @@
+"""Whole files ↔ segments: the way of a file to another machine, and back."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from nbflow.model import FileContent, Segment
+from nbflow.store.artifacts import save_segment, segment_of
+from nbflow.store.location import Store
+
+PIECE = 16 << 20
+"""Bytes of a file in one segment."""
+
+
+def segments_of(path: Path, store: Store | None = None) -> tuple[Segment, ...]:
+    """Return the segments that a file consists of, kept in a datastore if one is given."""
+    segments = []
+    with path.open("rb") as file:
+        while data := memoryview(file.read(PIECE)):
+            segments.append(segment_of(data) if store is None else save_segment(store, data))
+    return tuple(segments)
+
+
+def content_of(store: Store, file: FileContent) -> bytes:
+    """Return a file's bytes; DamagedError where the datastore lacks some of them."""
+    return bytes(store.map_segments(file.segments)) if file.segments else b""
+
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Write a file that appears under its name whole or not at all, with the folders above it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    temporary.write_bytes(data)
+    temporary.replace(target)
