@@ -433,18 +433,10 @@ def _is_setup(
     if _is_under(setting, PROCESS_STATE):
         return True
     if isinstance(tree, ast.Expr):
-        replayed = _is_under(setting, SETUP_CALLS) or _joins_class(tree, origins, defined)
+        replayed = _is_under(setting, SETUP_CALLS)
     else:
         replayed = bool(_touched(tree, origins)) and not _makes(tree, origins, defined)
     return replayed and all(defined(name) for name in reads if name not in _BUILTINS)
-
-
-def _joins_class(tree: ast.Expr, origins: Mapping[str, str], defined: Callable[[str], bool]) -> bool:
-    """Return whether a call registers definitions with a class of the notebook: `Shape.register(Square)`."""
-    match tree.value:
-        case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr="register"), args=[*parts], keywords=[]):
-            return owner not in origins and defined(owner) and all(isinstance(part, ast.Name) for part in parts)
-    return False
 
 
 def _makes(tree: ast.stmt, origins: Mapping[str, str], defined: Callable[[str], bool]) -> bool:

@@ -36,7 +36,7 @@ SETUP_CALLS = tuple(
     " loguru.logger.enable loguru.logger.disable rich.pretty.install rich.traceback.install"
     # Python
     " nest_asyncio.apply faulthandler.enable multiprocessing.set_start_method"
-    " codecs.register gettext.install pyximport.install django.setup"
+    " collections.abc numbers os.PathLike.register codecs.register gettext.install pyximport.install django.setup"
     " typeguard.install_import_hook jaxtyping.install_import_hook".split()
 )
 """Functions, and parts of libraries all of whose functions are meant (`jax.config`), by their full names."""

@@ -19,7 +19,8 @@ from nbflow.model import MISSING, TaskSpec
 from nbflow.store import artifacts
 from nbflow.store.serialize.registry import Registry
 from nbflow.task import process_state, random_state
-from nbflow.task.definition_state import DefinitionState, is_stateful, prints_of, put_state, reset
+from nbflow.task.definition_parts import is_same, is_stateful, prints_of
+from nbflow.task.definition_state import DefinitionState, attributes_of, names_of, put_state, reset
 from nbflow.task.import_settings import ImportSettings
 from nbflow.task.process_state import Change, Changes, Taken
 from nbflow.task.replay import Place, place_of
@@ -190,7 +191,7 @@ class SetState(msgspec.Struct, frozen=True):
 
     value: Any
     content_id: str
-    prints: Mapping[str, str | None]
+    prints: Mapping[str, str]
     keys: Mapping[str, Any] = MappingProxyType({})  # the state that stands in the store, by its keys
 
 
@@ -232,15 +233,15 @@ class DefinitionVersions:
     def keep(self, value: Any, content_id: str, state: Mapping[str, Any]) -> None:
         """Take down that a class or function is as a task has left it, where it is the one that the task had."""
         if is_stateful(value):
-            now = DefinitionState.of(value, self._registry).attributes
-            if all(now.get(key, MISSING) is each for key, each in state.get("set", {}).items()):
+            now = attributes_of(value)
+            if all(is_same(now.get(key, MISSING), each) for key, each in state.get("set", {}).items()):
                 self.bind(value, content_id, state)
 
     def state(self, value: Any, content_id: str) -> Any:
         """Return what cells have set on a class or function where that is this version, else MISSING."""
         if not self.holds(value, content_id):
             return MISSING
-        keys, now = self._held[id(value)].keys, DefinitionState.of(value, self._registry).attributes
+        keys, now = self._held[id(value)].keys, attributes_of(value)
         return {"set": {key: now[key] for key in keys.get("set", ()) if key in now}, "gone": keys.get("gone", [])}
 
     def switch(
@@ -274,7 +275,7 @@ class DefinitionVersions:
 
 def wanted_states(spec: TaskSpec) -> dict[str, str]:
     """Return the version of what cells set on it that a task needs of each definition: a content id, "" for none."""
-    names = [name for statement in spec.replay if statement.kind == "definition" for name in statement.names]
+    names = names_of(spec.replay)
     states = dict.fromkeys(names, "")
     for name in names:
         ref = spec.inputs.get(state_of(name))

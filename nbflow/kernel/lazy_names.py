@@ -13,7 +13,8 @@ from nbflow.kernel.versions import Ledger
 from nbflow.model import Cell, Definition, Flow, Manifest
 from nbflow.store import artifacts
 from nbflow.task import random_state, replay
-from nbflow.task.definition_state import is_stateful
+from nbflow.task.definition_parts import is_stateful
+from nbflow.task.definition_state import names_of
 
 
 class Waiting:
@@ -142,7 +143,7 @@ class Waiting:
             binds = {bind.name: self.ledger.content_of(bind.name) for bind in each.binds}
             self.ledger.bind_definition(each.id, each.names, binds)
             replay.register(statement, self.ip.user_ns, self.kernel.registry)
-            self.kernel.definitions.see(each.names, self.ip.user_ns)
+            self.kernel.definitions.see(names_of([each]), self.ip.user_ns)
             for name in each.names:
                 self._set_state(name)
             self.drop(each.names)

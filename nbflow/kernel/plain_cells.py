@@ -20,6 +20,7 @@ from nbflow.kernel.task import KernelTask
 from nbflow.kernel.workspace import Knowledge
 from nbflow.model import MISSING, Cell, Reason, Replay, Step, TaskId
 from nbflow.task import process_state, replay
+from nbflow.task.definition_state import names_of
 from nbflow.task.replay import Place, place_of
 
 LOADING = re.compile(r"^%(?:re)?load_ext\s+nbflow\b")
@@ -92,7 +93,7 @@ class PlainCells:
     def _follow(self, own: list[Replay]) -> None:
         """See after each statement what the cell has defined."""
         kernel = self.known.kernel
-        names = [name for each in own for name in each.names]
+        names = names_of(own)
         if names:
             see = partial(kernel.definitions.see, names, kernel.ip.user_ns)
             self._stack.enter_context(kernel.statements.followed(see))

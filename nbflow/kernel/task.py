@@ -38,7 +38,8 @@ from nbflow.model import (
 from nbflow.store.serialize.registry import Registry
 from nbflow.task import module_state, process_state, replay, results, stages
 from nbflow.task.context import Context, running
-from nbflow.task.definition_state import Definitions, is_stateful
+from nbflow.task.definition_parts import is_stateful
+from nbflow.task.definition_state import Definitions, names_of
 from nbflow.task.mutation import is_fixed
 from nbflow.task.observe.observer import HOOK, Observer
 from nbflow.task.replay import Place, place_of
@@ -298,14 +299,14 @@ class KernelTask:
 
     def _see(self) -> None:
         """Look at what a statement of the cell has done."""
-        names = [name for definition in self.spec.own for name in definition.names]
+        names = names_of(self.spec.own)
         self.kernel.definitions.see(names, self.namespace)
         self.stages.definitions.see(names, self.namespace)
 
     def _take_definitions(self) -> None:
         """Take down how the definitions are; those that no cell above has set anything on are as their source says."""
         known = self.kernel.definitions
-        names = [name for statement in self.spec.replay if statement.kind == "definition" for name in statement.names]
+        names = names_of(self.spec.replay)
         known.see(names, self.namespace)
         for name, content in wanted_states(self.spec).items():
             if not content and self._keeps(name):
@@ -379,7 +380,7 @@ class KernelTask:
         self.aside.note(statement.names)
         if statement.kind == "definition":
             replay.register(statement, self.namespace, self.kernel.registry)
-            self.kernel.definitions.see(statement.names, self.namespace)
+            self.kernel.definitions.see(names_of([statement]), self.namespace)
 
     # ------------------------------------------------------------ after the cell
 

@@ -7,7 +7,7 @@ on them since is data: it travels under the definition's name in angle brackets 
 from __future__ import annotations
 
 import copy
-import enum
+import gc
 import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -15,21 +15,26 @@ from typing import Any
 import msgspec
 
 from nbflow.analysis.effects import state_of
-from nbflow.store.serialize.fingerprint import fingerprint
-from nbflow.store.serialize.inspection import answered, attribute, is_a
+from nbflow.model import MISSING, Definition, Replay
+from nbflow.store.serialize.inspection import answered, is_a
 from nbflow.store.serialize.registry import Registry
-
-CODE = (
-    types.FunctionType, staticmethod, classmethod, property, types.MemberDescriptorType, types.GetSetDescriptorType,
-    types.WrapperDescriptorType, types.MethodDescriptorType, types.BuiltinFunctionType, type,
-)  # fmt: skip
-FIXED = (int, float, complex, str, bytes, bool, type(None), *CODE)
-METHODS = (types.FunctionType, staticmethod, classmethod, property)
-OWN = frozenset(
-    "_abc_impl _member_map_ _member_names_ _value2member_map_ _member_type_ _unhashable_values_ _use_args_ _new_member_"
-    " _value_repr_ _generate_next_value_ _hashable_values_ _unhashable_values_map_".split()
+from nbflow.task.definition_parts import (
+    METHODS,
+    SLOTS,
+    Standing,
+    by_identity,
+    is_same,
+    is_stateful,
+    looks_of,
+    parts_of,
+    prints_of,
+    put_part,
 )
-"""What Python's own metaclasses keep on a class, besides names with two underscores around them."""
+
+FIXED = (
+    int, float, complex, str, bytes, bool, type(None), types.WrapperDescriptorType, types.MethodDescriptorType,
+    types.BuiltinFunctionType, types.CodeType, type, *SLOTS,
+)  # fmt: skip
 
 
 class DefinitionState(msgspec.Struct, frozen=True):
@@ -37,7 +42,7 @@ class DefinitionState(msgspec.Struct, frozen=True):
 
     value: Any
     attributes: Mapping[str, Any]
-    prints: Mapping[str, str | None]
+    prints: Mapping[str, str]
     data: tuple[Any, ...] = ()  # objects on it that are those of names too: their versions go by these
 
     @classmethod
@@ -45,42 +50,56 @@ class DefinitionState(msgspec.Struct, frozen=True):
         cls, value: Any, registry: Registry, namespace: Mapping[str, Any] = types.MappingProxyType({})
     ) -> DefinitionState:
         """Return how a class or function is now, with the very objects that stand on it and what names hold of them."""
-        attributes = _attributes(value)
-        parts = [*attributes.values(), *attributes.get("()defaults", ()), *attributes.get("()kwdefaults", {}).values()]
+        attributes = attributes_of(value)
+        parts = [*attributes.values()]
+        parts += [each for key, held in attributes.items() if key.endswith("__defaults__") for each in held or ()]
+        parts += [
+            e for key, held in attributes.items() if key.endswith("__kwdefaults__") for e in (held or {}).values()
+        ]
         held = {id(each) for each in namespace.values()}
         data = tuple(each for each in parts if id(each) in held and not is_a(each, (*METHODS, *FIXED)))
         return cls(value, attributes, prints_of(value, registry), data)
 
     def copied(self) -> DefinitionState:
         """Return the same with copies of what can change in place, as far as it can be copied, data as it is."""
-        data = {id(each): each for each in self.data}
-        copies = {key: _copied(each, data) for key, each in self.attributes.items()}
+        memo: dict[int, Any] = {id(each): each for each in self.data}  # one for all parts, which share objects
+        copies = {key: _copied(each, memo, self.prints.get(key)) for key, each in self.attributes.items()}
         return msgspec.structs.replace(self, attributes=copies)
 
 
-def _copied(value: Any, data: Mapping[int, Any]) -> Any:
-    if is_a(value, (*METHODS, *FIXED)):
+def _copied(value: Any, memo: dict[int, Any], look: str | None) -> Any:
+    if is_a(value, (*METHODS, *FIXED)) or look == by_identity(value):
         return value
-    return answered(lambda: copy.deepcopy(value, {**data}), value)  # what cannot be copied stays what it is
+    if is_a(value, types.MappingProxyType):
+        (owner,) = gc.get_referents(value)
+        return types.MappingProxyType(_copied(owner, memo, None))
+    return answered(lambda: copy.deepcopy(value, memo), value)  # what cannot be copied stays what it is
 
 
 def reset(value: Any, state: DefinitionState) -> None:
     """Make a class or function what it was."""
-    now = _attributes(value)
+    now = attributes_of(value)
     put_state(value, {
-        "set": {key: each for key, each in state.attributes.items() if now.get(key) is not each},
+        "set": {key: each for key, each in state.attributes.items() if not is_same(now.get(key, MISSING), each)},
         "gone": sorted(now.keys() - state.attributes.keys()),
     })  # fmt: skip
 
 
-def is_stateful(value: Any) -> bool:
-    """Return whether a value is a class or function of the notebook's own, on which cells may set something."""
-    return is_a(value, type | types.FunctionType) and attribute(value, "__module__") == "__main__"
+def attributes_of(value: Any) -> dict[str, Any]:
+    """Return the value of each part of a class, function or object, by key."""
+    return {key: part.value for key, part in parts_of(value).items()}
 
 
-def prints_of(value: Any, registry: Registry) -> dict[str, str | None]:
-    """Return a fingerprint of each thing that stands on a class or function."""
-    return {key: _code_of(each) or fingerprint(each, registry) for key, each in _attributes(value).items()}
+def names_of(statements: Iterable[Replay | Definition]) -> list[str]:
+    """Return the names that definitions bind, without those of imports: what those bind belongs to its module."""
+    return [
+        name for statement in statements if statement.kind == "definition" and not _imports(statement.source)
+        for name in statement.names
+    ]  # fmt: skip
+
+
+def _imports(source: str) -> bool:
+    return source.lstrip().startswith(("import ", "from "))
 
 
 class Definitions:
@@ -93,7 +112,8 @@ class Definitions:
         """Take down the definitions of these names; `fresh` says how one was when it was defined, if not as now."""
         self._registry = registry
         self._values = {name: namespace[name] for name in names if is_stateful(namespace.get(name))}
-        self._before = {name: prints_of(value, registry) for name, value in self._values.items()}
+        self._parts: list[Mapping[str, Standing]] = []  # alive: nothing new comes to lie where they lie
+        self._before = {name: self._looks(value) for name, value in self._values.items()}
         states = {name: fresh(value) for name, value in self._values.items()}
         self._fresh = {name: state.prints if state else self._before[name] for name, state in states.items()}
 
@@ -108,7 +128,12 @@ class Definitions:
         if value is None:
             return
         put_state(value, state)
-        self._before[name] = prints_of(value, self._registry)
+        self._before[name] = self._looks(value)
+
+    def _looks(self, value: Any) -> dict[str, str]:
+        """Return how each part of a definition looks now, to be compared with later."""
+        self._parts.append(parts_of(value))
+        return looks_of(self._parts[-1], self._registry)
 
     def see(self, names: Iterable[str], namespace: Mapping[str, Any]) -> None:
         """Take down what the cell itself defines, after each of its statements: what is new is as its source says."""
@@ -116,7 +141,7 @@ class Definitions:
             value = namespace.get(name)
             if is_stateful(value) and self._values.get(name) is not value:
                 self._values[name] = value
-                self._fresh[name] = self._before[name] = prints_of(value, self._registry)
+                self._fresh[name] = self._before[name] = self._looks(value)
 
     def changed(self) -> dict[str, dict[str, Any]]:
         """Return the definitions that the cell has changed, each with all that differs from its source."""
@@ -136,62 +161,15 @@ class Definitions:
         return self._values.get(name)
 
     def _state(self, name: str) -> dict[str, Any]:
-        value, fresh = self._values[name], self._fresh[name]
-        now = _attributes(value)
-        prints = prints_of(value, self._registry)
-        values: dict[str, Any] = {key: now[key] for key in now if fresh.get(key) != prints[key]}
+        now, fresh = parts_of(self._values[name]), self._fresh[name]
+        looks = looks_of(now, self._registry)
+        values = {key: part.value for key, part in now.items() if fresh.get(key) != looks[key]}
         return {"set": values, "gone": sorted(fresh.keys() - now.keys())}
 
 
-def _attributes(value: Any) -> dict[str, Any]:
-    """Return what cells may set on a class or function, by name, without what is Python's own."""
-    if isinstance(value, type):
-        return {key: each for key, each in vars(value).items() if _is_set(key, each)}
-    attributes = {key: each for key, each in vars(value).items() if _is_set(key, each)}
-    if value.__defaults__:
-        attributes["()defaults"] = value.__defaults__
-    if value.__kwdefaults__:
-        attributes["()kwdefaults"] = value.__kwdefaults__
-    for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=False):
-        try:
-            content = cell.cell_contents
-        except ValueError:  # not bound yet
-            continue
-        if not is_a(content, CODE):
-            attributes[f"(){name}"] = content
-    return attributes
-
-
-def _is_set(key: str, value: Any) -> bool:
-    """Return whether a cell may have set an attribute: Python's own are not, methods with such names may be."""
-    own = key in OWN or (key.startswith("__") and key.endswith("__") and not is_a(value, METHODS))
-    return not own and (is_a(value, METHODS) or not is_a(value, (*CODE, enum.Enum)))
-
-
-def _code_of(value: Any) -> str:
-    """Return a text that is equal for equal code of a method, or of what wraps methods; "" for anything else."""
-    if is_a(value, types.FunctionType):
-        return f"code {hash(value.__code__)}"
-    if is_a(value, staticmethod | classmethod):
-        return f"{type(value).__name__} {_code_of(value.__func__)}"
-    if is_a(value, property):
-        return f"property {_code_of(value.fget)} {_code_of(value.fset)} {_code_of(value.fdel)}"
-    return ""
-
-
 def put_state(value: Any, state: Mapping[str, Any]) -> None:
-    """Set on a class or function what cells have set on it."""
+    """Set on a class, function or object what cells have set on it."""
     for key, each in state["set"].items():
-        if key == "()defaults":
-            value.__defaults__ = each
-        elif key == "()kwdefaults":
-            value.__kwdefaults__ = each
-        elif key.startswith("()"):
-            cells = dict(zip(value.__code__.co_freevars, value.__closure__ or (), strict=False))
-            if key[2:] in cells:
-                cells[key[2:]].cell_contents = each
-        else:
-            setattr(value, key, each)
+        put_part(value, key, each)
     for key in state["gone"]:
-        if not key.startswith("()") and key in vars(value):
-            delattr(value, key)
+        put_part(value, key, MISSING)

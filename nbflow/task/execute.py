@@ -26,7 +26,7 @@ from nbflow.store.serialize.fingerprint import show_as_drawn
 from nbflow.store.serialize.registry import Registry
 from nbflow.task import leftovers, limits, process_state, random_state, replay, results, shell, stages
 from nbflow.task.context import Caught, Context, running
-from nbflow.task.definition_state import Definitions
+from nbflow.task.definition_state import Definitions, names_of
 from nbflow.task.import_settings import ImportSettings
 from nbflow.task.observe.observer import Observer
 from nbflow.task.stages import Left, Stages
@@ -359,7 +359,7 @@ class _Task:
 
     def _bind(self) -> None:
         """Bind inputs last: they win over what definitions have bound."""
-        names = [name for statement in self.spec.replay if statement.kind == "definition" for name in statement.names]
+        names = names_of(self.spec.replay)
         behind = self.behind
         fresh = behind.stages.definitions.origin if behind is not None else lambda _: None
         self.stages.definitions = Definitions(names, self.shell.user_ns, self.registry, fresh)
@@ -368,7 +368,7 @@ class _Task:
     def _run_cell(self) -> None:
         self.emit(Started(pid=os.getpid(), at=time.time(), step=self.label))
         start = time.monotonic()
-        names = [name for definition in self.spec.own for name in definition.names]
+        names = names_of(self.spec.own)
         with self.shell.after_statements(lambda: self.stages.definitions.see(names, self.shell.user_ns)):
             result = shell.run_cell(self.shell, self.spec.source, self.spec.code_name, self._title())
         self.stages.elapsed = time.monotonic() - start

@@ -12,7 +12,7 @@ from nbflow.model import Finding, TaskSpec
 from nbflow.store.serialize.fingerprint import fingerprint
 from nbflow.store.serialize.inspection import attribute, is_a
 from nbflow.store.serialize.registry import Registry
-from nbflow.task.definition_state import prints_of
+from nbflow.task.definition_parts import prints_of
 from nbflow.task.observe.observer import local_modules
 
 CODE = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)

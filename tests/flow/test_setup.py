@@ -25,7 +25,7 @@ REPLAYED = {
     "a constant that is made": ("import tools, pathlib", "tools.PLACE = pathlib.Path('a')"),
     "a function": ("import tools\ndef f(): return 1", "tools.f = f"),
     "a lambda": ("import tools", "tools.now = lambda: tools.clock()"),
-    "a class joins another": ("class A: pass\nclass B: pass", "A.register(B)"),
+    "a class joins a library's": ("from collections.abc import Sized\nclass B: pass", "Sized.register(B)"),
     "an accessor": (
         "import pandas as pd",
         "@pd.api.extensions.register_dataframe_accessor('geo')\nclass Geo:\n    pass",

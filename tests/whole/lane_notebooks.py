@@ -53,6 +53,35 @@ NOTEBOOKS: dict[str, Lanes] = {
                "Account.count += 10\ntotal = Account.count",
         "end": "%%step end\nprint(total, Account.count, ada.rate, bob.owner, tick())",
     }),
+    "state of every kind on classes and functions": Lanes({
+        "def": "import abc, enum, functools\nfrom dataclasses import dataclass, fields\nfrom counting import counted\n\n"
+               "class Level(enum.Enum):\n    LOW = 1\n    HIGH = 2\n    TOP = 2\n\n"
+               "class Kind(type):\n    made = 0\n\n"
+               "class Plan(metaclass=Kind):\n    'as drafted'\n    level = Level.LOW\n    unit = int\n    class Limits:\n"
+               "        hours = 1\n    def cost(self, seen=[]):\n        seen.append(len(seen))\n        return list(seen)\n\n"
+               "class Cheap:\n    def price(self):\n        return 1\n\nclass Dear:\n    def price(self):\n        return 9\n\n"
+               "class Offer(Cheap):\n    pass\n\nclass Sized(abc.ABC):\n    pass\n\n"
+               "@dataclass\nclass Point:\n    x: int = 0",
+        "decorated": "class Tally:\n    def __init__(self, function):\n        self.function, self.calls = function, 0\n"
+                     "    def __call__(self, *given):\n        self.calls += 1\n        return self.function(*given)\n\n"
+                     "@Tally\ndef half(x):\n    return x / 2\n\n@counted\ndef third(x):\n    return x / 3\n\n"
+                     "@functools.singledispatch\ndef name_of(x):\n    return 'thing'\n\ndef add(a, b=1):\n    return a + b\n\n"
+                     "plus = functools.partial(add, b=2)",
+        "one": "%%step one\nPlan.level, Plan.unit, Plan.shout = Level.TOP, Plan.Limits, str.upper\nPlan.Limits.hours = 8\n"
+               "Plan.cost.checked = True\nPlan.__doc__ = 'as agreed'\nLevel.HIGH.note = 'steep'\nKind.made += 1\n"
+               "Offer.__bases__ = (Dear,)\nSized.register(Point)\nadd.__name__ = 'plus_one'\nadd.__doc__ = 'adds'\n"
+               "add.__annotations__['a'] = float\nadd.__defaults__ = (10,)\nplus.keywords['b'] = 5\n"
+               "fields(Point)[0].default = 4\nprint(half(4), third(6), Plan().cost(), Plan.unit is Plan.Limits)\nstarted = [1]",
+        "plain": "@name_of.register\ndef named_number(x: int):\n    return 'number'\n\nname_of.register(str, lambda x: 'text')",
+        "two": "%%step two\nprint(Plan.level, Plan.level is Level.HIGH, Plan.unit.hours, Plan.shout('a'), Plan.cost.checked, Plan.__doc__)\n"
+               "print(Level.HIGH.note, Level(2).note, Kind.made, Offer().price(), isinstance(Point(), Sized), add.__name__, add.__doc__)\n"
+               "print(add.__annotations__, add(1), plus(1), fields(Point)[0].default, name_of(1), name_of('a'), name_of(1.5))\n"
+               "print(half(2), half.calls, third.calls, Plan().cost())\nhalves = [half]",
+        "three": "%%step three\nprint(halves[0] is half, halves[0](8), half.calls, third(3), third.calls, Plan().cost())\n"
+                 "Plan.level, Kind.made = Level.LOW, 5\ndel Plan.shout",
+        "four": "%%step four\nprint(Plan.level.name, Kind.made, hasattr(Plan, 'shout'), half.calls, third.calls, Plan().cost(), started)",
+    }, {"counting.py": "def counted(function):\n    def call(*given):\n        call.calls += 1\n        return function(*given)\n"
+                       "    call.calls = 0\n    return call\n"}),
     "a class set from a plain cell": Lanes({
         "def": "class Shape:\n    sides = 0\n    def describe(self):\n        return self.sides",
         "make": "%%step make\nbase = [3]\nprint(base)",

@@ -459,6 +459,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         if is_main_function(value):
             self.free |= free_names(value.__code__)
             return reduce_function(value)
+        if type(value).__module__ == "__main__" and has_own_state(type(value)):
+            return self.stated(value)
         reduced = super().reducer_override(value)
         if reduced is not NotImplemented and is_a(value, type) and value.__module__ != "builtins":
             self.made.add(id(value))

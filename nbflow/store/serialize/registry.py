@@ -109,11 +109,15 @@ class Registry:
 
 
 def is_defined_here(value: Any) -> bool:
-    """Return whether a value is a class, function or type alias made in `__main__` (a decorated one included)."""
+    """Return whether what a definition binds was made in `__main__`: a class, function or alias, or one decorated."""
     if is_a(value, NAMED_KINDS):
         return answered(lambda: value.__module__ == "__main__", False)  # as where it has none
     own = attribute(value, "__dict__")
-    return type(own) is dict and "__wrapped__" in own and own.get("__module__") == "__main__"
+    if type(own) is dict and "__wrapped__" in own and own.get("__module__") == "__main__":
+        return True
+    return bool(
+        attribute(type(value), "__module__") == "__main__"
+    )  # an object that a decorator of the notebook has made
 
 
 def _follow(value: Any, path: list[str]) -> Any:
