@@ -22,7 +22,7 @@ from nbflow.cli.workers import worker
 from nbflow.errors import NbflowError, PlanError
 from nbflow.flow.parameters import default_text
 from nbflow.model import Flow, Parameter, Plan, Snapshot
-from nbflow.render import preview, table
+from nbflow.render import preview, sanitize, table
 from nbflow.runs import client, launch
 from nbflow.runs.command_words import Command, Word, add_commands, perform
 from nbflow.runs.commands import shared
@@ -126,7 +126,7 @@ class CommandLine:
             for line in answer.lines():
                 print(line)
         elif answer.text is not None:
-            print(answer.text())
+            print(sanitize.for_terminal(answer.text()))
         return answer.code
 
 

@@ -23,7 +23,7 @@ from nbflow.model import (
     TaskId,
     TaskOutput,
 )
-from nbflow.render import json_lines, preview, table
+from nbflow.render import json_lines, preview, sanitize, table
 from nbflow.runs.printed import output_text
 
 if TYPE_CHECKING:
@@ -65,10 +65,10 @@ def lasting(out: IO[str]) -> Iterator[None]:
 
 
 def tell(text: str, out: IO[str] | None = None) -> None:
-    """Write lines to standard output, or elsewhere, at once."""
+    """Write lines to standard output, or elsewhere, at once; control sequences of notebooks and stores are left out."""
     out = sys.stdout if out is None else out
     with lasting(out):
-        print(text, file=out, flush=True)
+        print(sanitize.for_terminal(text), file=out, flush=True)
 
 
 class Watcher(Protocol):
@@ -233,7 +233,8 @@ class LiveTable:
 
         self._printed = time.monotonic()
         whole = Text()
-        for name, line in self._lines:
+        for name, text in self._lines:
+            line = sanitize.for_terminal(text)
             whole.append(f"{name} │ ", "dim")
             whole.append_text(Text.from_ansi(line)) if "\x1b" in line else whole.append(line)
             whole.append("\n")
@@ -266,15 +267,17 @@ def rich_table(snapshot: Snapshot, now: float, height: int) -> Group:
         style = STYLES.get(row.state, "")
         # Text, not markup: names and messages are the user's
         grid.add_row(
-            Text(f"{preview.mark(row.state)} {row.label}", style=style),
+            Text(f"{preview.mark(row.state)} {sanitize.plain(row.label)}", style=style),
             Text(row.state, style=style),
             Text(row.count),
             Text(preview.duration(row.elapsed)),
-            Text(row.note),
+            Text(sanitize.plain(row.note)),
         )
     if left_out:
         grid.add_row(Text(f"  and {left_out} more", style="dim"))
-    return Group(Text(table.title(snapshot, now), style="bold", no_wrap=True, overflow="ellipsis"), grid)
+    return Group(
+        Text(sanitize.plain(table.title(snapshot, now)), style="bold", no_wrap=True, overflow="ellipsis"), grid
+    )
 
 
 def task_name(snapshot: Snapshot, step: str, index: tuple[int, ...]) -> str:

@@ -15,12 +15,13 @@ from nbflow.errors import OptionError
 from nbflow.flow.options import parse_size
 from nbflow.kernel.document import ORIGINS
 from nbflow.model import Flow, Plan
-from nbflow.render import preview
+from nbflow.render import preview, sanitize
 from nbflow.runs import client
 from nbflow.runs.command_words import Command, Word, add_commands, perform
 from nbflow.runs.commands import shared
 from nbflow.runs.face import Answer
 from nbflow.runs.place_trial import try_place
+from nbflow.runs.printed import tell
 from nbflow.runs.run_options import RunOptions
 from nbflow.store import settings
 from nbflow.store.flows import find_flow, word_for
@@ -77,7 +78,7 @@ class LiveNotebook:
 
     def tell(self, text: Callable[[], str]) -> None:
         """Show a person what is about to happen."""
-        print(text())
+        tell(text())
 
     def take_up(self, past: client.Run) -> None:
         """Leave the notebook as it is: a kernel has one."""
@@ -120,10 +121,10 @@ def load(face: LiveNotebook, task: str, cell: bool) -> None:
 
     past = _find_task(face.path(task), face.store)
     task_inputs = revisit(face.session.known, past.spec())
-    print(f"{past.name}: {past.summary}")
-    print(f"loaded {', '.join(task_inputs.inputs) or 'nothing'}")
+    tell(f"{past.name}: {past.summary}")
+    tell(f"loaded {', '.join(task_inputs.inputs) or 'nothing'}")
     if task_inputs.definitions:
-        print(f"defined {', '.join(task_inputs.definitions)}")
+        tell(f"defined {', '.join(task_inputs.definitions)}")
     if cell:
         face.session.ip.set_next_input(task_inputs.source)
 
@@ -279,7 +280,7 @@ class ShownText:
     """Text for terminals and saved notebooks, and HTML where there is a page."""
 
     def __init__(self, text: str, html: str = "") -> None:
-        self.text = text
+        self.text = sanitize.for_terminal(text)
         self.html = html
 
     def __repr__(self) -> str:

@@ -244,7 +244,10 @@ def within(drawn: Iterable[Drawn], room: int = LARGEST) -> tuple[Drawn, ...]:
 def _policy() -> str:
     """Return what a card may do: show pictures that it holds, and run the one script that tells its height."""
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    return (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    )
 
 
 def document(title: str, subtitle: str, body: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 
 STYLE = (
@@ -73,6 +74,10 @@ VOID = frozenset({"br", "col", "hr", "img", "input"})
 """Elements without content and end."""
 
 
+UNSHOWN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""Characters that have no place in HTML; in a terminal that a page is printed to they may do anything."""
+
+
 class Html(str):
     """Text that is HTML already."""
 
@@ -80,8 +85,8 @@ class Html(str):
 
 
 def escape(text: object) -> Html:
-    """Return a value's text with no markup in it; `Html` stays as it is."""
-    return text if isinstance(text, Html) else Html(html.escape(str(text), quote=True))
+    """Return a value's text with no markup and nothing unshown in it; `Html` stays as it is."""
+    return text if isinstance(text, Html) else Html(html.escape(UNSHOWN.sub("", str(text)), quote=True))
 
 
 def tag(name: str, *content: object, cls: str = "", **attributes: object) -> Html:

@@ -21,7 +21,7 @@ from nbflow.model import (
     TaskId,
     TaskOutput,
 )
-from nbflow.render import table
+from nbflow.render import sanitize, table
 
 VERSION = 1
 COUNTED = ("done", "reused", "failed", "caught", "skipped", "cancelled")
@@ -31,12 +31,18 @@ def line(kind: str, at: float, run: str | None, content: dict[str, Any]) -> str:
     """Return an object as a line of JSON, without the line's end."""
     # anything that JSON has no word for is shown, not refused: a line must never be lost
     whole = {"v": VERSION, "t": at, "run": run, "kind": kind, **content}
-    return msgspec.json.encode(whole, enc_hook=repr).decode()
+    return _encoded(whole)
 
 
 def plain(content: dict[str, Any]) -> str:
     """Return an object that stands alone as a line of JSON."""
-    return msgspec.json.encode(content, enc_hook=repr).decode()
+    return _encoded(content)
+
+
+def _encoded(content: dict[str, Any]) -> str:
+    """Return an object as JSON that does nothing to a terminal: in texts, where it may stand, it is escaped."""
+    text = msgspec.json.encode(content, enc_hook=repr).decode()
+    return sanitize.CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def plan(planned: Plan) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 import re
-from html.parser import HTMLParser
+from collections import Counter
+from collections.abc import Mapping
 
-from nbflow.render.html import VOID, Html
+from nbflow.render.html import UNSHOWN, VOID, Html
 
 SHOWN = frozenset(
     "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6"
@@ -31,12 +32,69 @@ IMAGE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9
 LINK = re.compile(r"(?:https?://|mailto:|#)", re.IGNORECASE)
 
 
+RAW = {
+    name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE)
+    for name in "script style textarea title iframe noembed noframes xmp".split()
+}
+"""Elements whose content is text up to their own end, whatever it holds."""
+
+NAME = re.compile(r"<(/?)([a-zA-Z][^\s/>]*+)")
+ATTRIBUTE = re.compile(r"[\s/]*+(?P<name>=?[^\s/>=]*+)(?:\s*+=\s*+(?P<value>\"[^\"]*+\"?|'[^']*+'?|[^\s>]*+))?+")
+
+
 def clean(text: str) -> Html:
-    """Return HTML of any origin without whatever could load, run or leave its place; it is always balanced."""
-    parser = _Cleaner()
-    parser.feed(text)
-    parser.close()
-    return parser.end()
+    """Return HTML of any origin without whatever could load, run or leave its place; it is always balanced.
+
+    It takes time in proportion to the text, however broken that is, which `html.parser` does not promise.
+    """
+    cleaner = _Cleaner()
+    at = 0
+    while at < len(text):
+        start = text.find("<", at)
+        cleaner.take_text(text[at : start if start >= 0 else len(text)])
+        at = _take_markup(cleaner, text, start) if start >= 0 else len(text)
+    return cleaner.end()
+
+
+def _take_markup(cleaner: _Cleaner, text: str, start: int) -> int:
+    """Hand on what begins with `<` at a place, and return where it ends: what never ends, ends with the text."""
+    found = NAME.match(text, start)
+    if found is None:
+        if text.startswith("<!--", start):
+            return _behind(text, "-->", start + 2)
+        if text.startswith(("<!", "<?", "</"), start):
+            return _behind(text, ">", start)
+        cleaner.take_text("<")
+        return start + 1
+    name, at = found[2].lower(), found.end()
+    attributes: dict[str, str] = {}
+    while at < len(text) and text[at] != ">":
+        attribute = ATTRIBUTE.match(text, at)
+        if attribute is None or attribute.end() == at:
+            return len(text)
+        at, value = attribute.end(), attribute["value"] or ""
+        if value[:1] in ('"', "'") and (len(value) == 1 or value[-1] != value[0]):
+            return len(text)
+        plain_value = html.unescape(value[1:-1] if value[:1] in ('"', "'") else value)
+        attributes.setdefault(attribute["name"].lower(), plain_value)
+    if at >= len(text):
+        return at
+    if found[1]:
+        cleaner.end_element(name)
+        return at + 1
+    is_closed = text[at - 1] == "/"
+    cleaner.start_element(name, attributes)
+    if is_closed and name not in HIDDEN:
+        cleaner.end_element(name)
+    elif name in RAW:
+        end = RAW[name].search(text, at)
+        return end.start() if end is not None else len(text)
+    return at + 1
+
+
+def _behind(text: str, mark: str, start: int) -> int:
+    at = text.find(mark, start)
+    return at + len(mark) if at >= 0 else len(text)
 
 
 def words(text: str) -> str:
@@ -44,50 +102,46 @@ def words(text: str) -> str:
     return html.unescape(re.sub(r"<[^>]*>", " ", clean(text))).strip()
 
 
-class _Cleaner(HTMLParser):
+class _Cleaner:
+    """What is left of elements and text, one after another."""
+
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
         self._out: list[str] = []
         self._open: list[str] = []
+        self._count: Counter[str] = Counter()  # of those that are open
         self._hidden: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def start_element(self, tag: str, attributes: dict[str, str]) -> None:
         if self._hidden:
             if tag == self._hidden[-1]:
                 self._hidden.append(tag)
         elif tag in HIDDEN:
             self._hidden.append(tag)
         elif tag in SHOWN:
-            attributes = "".join(
-                f' {name}="{html.escape(value)}"' for name, value in _attributes(tag, dict(attrs)).items()
-            )
-            if tag == "img" and "src=" not in attributes:
+            kept = "".join(f' {name}="{html.escape(value)}"' for name, value in _attributes(tag, attributes).items())
+            if tag == "img" and "src=" not in kept:
                 return
-            self._out.append(f"<{tag}{attributes}>")
+            self._out.append(f"<{tag}{kept}>")
             if tag not in VOID:
                 self._open.append(tag)
+                self._count[tag] += 1
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in HIDDEN:
-            self.handle_starttag(tag, attrs)
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
+    def end_element(self, tag: str) -> None:
         if self._hidden:
             if tag == self._hidden[-1]:
                 self._hidden.pop()
             return
-        if tag not in self._open:
+        if not self._count[tag]:
             return
-        while self._open:
+        last = ""
+        while last != tag:
             last = self._open.pop()
+            self._count[last] -= 1
             self._out.append(f"</{last}>")
-            if last == tag:
-                break
 
-    def handle_data(self, data: str) -> None:
+    def take_text(self, data: str) -> None:
         if not self._hidden:
-            self._out.append(html.escape(data, quote=False))
+            self._out.append(html.escape(UNSHOWN.sub("", html.unescape(data)), quote=False))
 
     def end(self) -> Html:
         self._out += [f"</{tag}>" for tag in reversed(self._open)]
@@ -95,16 +149,16 @@ class _Cleaner(HTMLParser):
         return Html("".join(self._out))
 
 
-def _attributes(tag: str, attributes: dict[str, str | None]) -> dict[str, str]:
+def _attributes(tag: str, attributes: Mapping[str, str]) -> dict[str, str]:
     """Return those of an element's attributes that stay."""
-    harmless = {name: value or "" for name, value in attributes.items() if name in ATTRIBUTES}
-    style = _style(attributes.get("style") or "")
+    harmless = {name: value for name, value in attributes.items() if name in ATTRIBUTES}
+    style = _style(attributes.get("style", ""))
     if style:
         harmless["style"] = style
-    if tag == "img" and IMAGE.fullmatch(attributes.get("src") or ""):
-        harmless["src"] = attributes["src"] or ""
-    if tag == "a" and LINK.match((attributes.get("href") or "").strip()):
-        harmless |= {"href": (attributes["href"] or "").strip(), "target": "_blank", "rel": "noopener noreferrer"}
+    if tag == "img" and IMAGE.fullmatch(attributes.get("src", "")):
+        harmless["src"] = attributes["src"]
+    if tag == "a" and LINK.match(attributes.get("href", "").strip()):
+        harmless |= {"href": attributes["href"].strip(), "target": "_blank", "rel": "noopener noreferrer"}
     return harmless
 
 
@@ -120,13 +174,37 @@ def _style(text: str) -> str:
 
 # ---------------------------------------------------------------- text with colours
 
-SEQUENCE = re.compile(r"\x1b\[([0-9;]*)([A-Za-z])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.?")
+SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)([0-?]*)[ -/]*([@-~])"  # CSI: colours, movements, modes
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c|$)"  # OSC, DCS and their like
+    r"|\x1b[ -/]*.?", re.DOTALL,
+)  # fmt: skip
+"""What a terminal does not show but does: set the clipboard, the title, its answers to programs."""
+
+CONTROL = re.compile(r"[\x00-\x07\x0b-\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
+"""Characters that a terminal does not show either, without the ends of lines, tabs, backspaces and the escape."""
+
+COLOUR = re.compile(r"(?:\d{0,3}[;:]){0,15}\d{0,3}")
+"""The numbers of a colour, as many and as long as there are any."""
+
 COLOURS = ("black", "red", "green", "yellow", "blue", "magenta", "cyan", "white")
+
+
+def for_terminal(text: str) -> str:
+    """Return text from a store or a notebook as a terminal may be given it: of all that is not shown only colours."""
+    if text.isprintable():
+        return text
+    kept = SEQUENCE.sub(lambda found: found[0] if _is_colour(found) else "", text)
+    return CONTROL.sub("", kept) if CONTROL.search(kept) else kept
+
+
+def _is_colour(found: re.Match[str]) -> bool:
+    return found[2] == "m" and found[0].startswith("\x1b") and COLOUR.fullmatch(found[1]) is not None
 
 
 def plain(text: str) -> str:
     """Return text for a terminal without colours and movements, and of overwritten lines the last state."""
-    return overwritten(SEQUENCE.sub("", text))
+    return CONTROL.sub("", overwritten(SEQUENCE.sub("", text)))
 
 
 def overwritten(text: str) -> str:
@@ -158,14 +236,14 @@ def coloured(text: str) -> Html:
     for sequence in SEQUENCE.finditer(text):
         parts.append(_span(text[at : sequence.start()], classes))
         at = sequence.end()
-        if sequence[2] == "m":
+        if _is_colour(sequence):
             classes = _classes(sequence[1] or "0", classes)
     parts.append(_span(text[at:], classes))
     return Html("".join(parts))
 
 
 def _span(text: str, classes: tuple[str, ...]) -> str:
-    escaped = html.escape(text, quote=False)
+    escaped = html.escape(UNSHOWN.sub("", text), quote=False)
     return f'<span class="{" ".join(classes)}">{escaped}</span>' if classes and text else escaped
 
 
@@ -173,7 +251,7 @@ def _classes(codes: str, before: tuple[str, ...]) -> tuple[str, ...]:
     """Return the classes that hold after a code such as `1;31`; `before` are those so far."""
     colour = next((name for name in before if name.endswith("-fg")), "")
     bold = "ansi-bold" in before
-    numbers = [int(code or 0) for code in codes.split(";")]
+    numbers = [int(code or 0) for code in re.split("[;:]", codes)]
     while numbers:
         number = numbers.pop(0)
         if number == 0:

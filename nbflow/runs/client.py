@@ -23,7 +23,7 @@ from nbflow.errors import AmbiguousTask, NotFoundError, nearest
 from nbflow.flow.options import check_tag
 from nbflow.model import Flow as Graph
 from nbflow.model import Index, RunStatus, Snapshot, Tagged, TaskState, TaskView
-from nbflow.render import html, listing, preview, table
+from nbflow.render import html, listing, preview, sanitize, table
 from nbflow.render.cards import Card
 from nbflow.runs.display import cells_of, document_with, gathered, of_step, run_html, step_html
 from nbflow.runs.follow import Watch, follow
@@ -152,7 +152,7 @@ class Flow:
         return [row(summary) for summary in inquiries.runs_of(self._store, self._word)[:SHOWN_RUNS]]
 
     def __repr__(self) -> str:
-        return f"Flow({self.name})\n{listing.runs_text(self._rows(), time.time())}"
+        return sanitize.for_terminal(f"Flow({self.name})\n{listing.runs_text(self._rows(), time.time())}")
 
     def _repr_html_(self) -> str:
         return listing.runs_html(self.name, self._rows(), time.time())
@@ -381,7 +381,7 @@ class Run:
     # ------------------------------------------------------------ as people see it
 
     def __repr__(self) -> str:
-        return table.text(self.snapshot, time.time(), known=cells_of(self._past))
+        return sanitize.for_terminal(table.text(self.snapshot, time.time(), known=cells_of(self._past)))
 
     def _repr_html_(self) -> str:
         return run_html(self._past)
@@ -467,7 +467,7 @@ class Step:
     def __repr__(self) -> str:
         lines = [f"Step({self._past.flow}/{self._past.run}/{self.name}: {self.state})"]
         lines += [f"  {task.name}  {task.summary}" for task in self.tasks]
-        return "\n".join(lines)
+        return sanitize.for_terminal("\n".join(lines))
 
     def _repr_html_(self) -> str:
         return step_html(self._past, self.label, html.state(self.state, preview.mark(self.state)), self._views())

@@ -21,7 +21,7 @@ from nbflow.runs import client
 from nbflow.runs.command_words import ALL_CELLS, ONLY, PLAN, STEP, Word
 from nbflow.runs.display import artifact_text, facts_text
 from nbflow.runs.face import DONE, FAILED, USAGE, Answer, Face
-from nbflow.runs.printed import print_logs, write_text
+from nbflow.runs.printed import print_logs, tell, write_text
 from nbflow.runs.run_options import RunOptions
 from nbflow.store import search
 from nbflow.store.index import RunSummary
@@ -146,12 +146,12 @@ def cancel(face: Face, run: str | None) -> None:
     """Ask a run to stop, wherever it runs."""
     if run is None:
         if not face.cancel():
-            print("no run is under way")
+            tell("no run is under way")
         return
     past = client.Run(face.path(run), face.store)
     ended = past.finished
     past.cancel()
-    print(f"{past.flow}/{past.id} " + (f"has ended already: {past.status}" if ended else "was asked to stop"))
+    tell(f"{past.flow}/{past.id} " + (f"has ended already: {past.status}" if ended else "was asked to stop"))
 
 
 def attach(face: Face, run: str | None) -> Answer:
@@ -207,7 +207,7 @@ def show(face: Face, place: str | None, target: str | None) -> Answer | None:
         if not isinstance(past, client.Run):
             raise OptionError("--notebook needs a run, not a part of it", fix="name the run alone")
         write_text(target, past.notebook_with_outputs())
-        print(f"wrote {target}")
+        tell(f"wrote {target}")
         return None
     if isinstance(past, client.Artifact):
         artifact = past
@@ -240,7 +240,7 @@ def card(face: Face, place: str | None, target: str | None, template: str) -> An
         return Answer(text=lambda: shown.text, value=lambda: shown)
     page = shown.html
     write_text(target, page)
-    print(f"wrote {target} ({preview.size(len(page.encode()))})")
+    tell(f"wrote {target} ({preview.size(len(page.encode()))})")
     return None
 
 
@@ -249,7 +249,7 @@ def tag(face: Face, run: str | None, tags: tuple[str, ...], removed: tuple[str, 
     past = client.Run(face.path(run), face.store)
     past.add_tag(*tags)
     past.remove_tag(*removed)
-    print(f"{past.flow}/{past.id}  {' '.join(f'#{each}' for each in past.tags) or 'no tags'}")
+    tell(f"{past.flow}/{past.id}  {' '.join(f'#{each}' for each in past.tags) or 'no tags'}")
 
 
 def diff(face: Face, before: str, after: str) -> Answer:

@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from nbflow.errors import NotFoundError, OptionError
+from nbflow.render import sanitize
 from nbflow.runs import client
 from nbflow.runs.tasks import Task
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def tell(text: str) -> None:
+    """Print a line that may hold words of a store or a notebook."""
+    print(sanitize.for_terminal(text))
 
 
 def print_logs(path: str, attempt: int | None = None, store: str | os.PathLike[str] | None = None) -> None:
@@ -28,7 +34,7 @@ def print_logs(path: str, attempt: int | None = None, store: str | os.PathLike[s
     tasks = place.tasks if isinstance(place, client.Step) else [place]
     for task in tasks:
         if len(tasks) > 1:
-            print(f"== {task.name}{'' if task.turn is None else f', turn {task.turn}'}")
+            tell(f"== {task.name}{'' if task.turn is None else f', turn {task.turn}'}")
         _print_task(task, attempt)
 
 
@@ -41,7 +47,7 @@ def _print_task(task: Task, number: int | None) -> None:
     print_outputs(pieces)
     error = executed.error
     if error is not None and not any(piece.get("output_type") == "error" for piece in pieces):
-        print((error.traceback or str(error)).rstrip(), file=sys.stderr, flush=True)
+        print(sanitize.for_terminal((error.traceback or str(error)).rstrip()), file=sys.stderr, flush=True)
 
 
 def print_outputs(outputs: Iterable[Mapping[str, Any]]) -> None:
@@ -49,7 +55,7 @@ def print_outputs(outputs: Iterable[Mapping[str, Any]]) -> None:
     for output in outputs:
         is_error = output.get("output_type") == "error" or output.get("name") == "stderr"
         target = sys.stderr if is_error else sys.stdout
-        text = output_text(output)
+        text = sanitize.for_terminal(output_text(output))
         target.write(text if target.isatty() else COLOURS.sub("", text))
         target.flush()
 

@@ -14,7 +14,7 @@ from typing import Any
 from nbflow import model
 from nbflow.errors import NotFoundError, nearest
 from nbflow.model import Record, TaskFailure, TaskState, TaskView
-from nbflow.render import html, listing, preview
+from nbflow.render import html, listing, preview, sanitize
 from nbflow.render.cards import Card
 from nbflow.runs.display import card_of, cards_of
 from nbflow.runs.task_inputs import load_inputs, spec_of
@@ -118,7 +118,7 @@ class Artifact:
 
     def __repr__(self) -> str:
         parts = [self.type, preview.shape(self.shape), preview.artifact(self._manifest, listing.WIDTH)]
-        return f"Artifact({self.name}: {', '.join(part for part in parts if part)})"
+        return sanitize.for_terminal(f"Artifact({self.name}: {', '.join(part for part in parts if part)})")
 
     def _repr_html_(self) -> str:
         return listing.artifacts_html(html.tag("b", self.name), [self._manifest])
@@ -170,7 +170,7 @@ class PastAttempt(_Executed):
 
     def __repr__(self) -> str:
         error = f", {self.error}" if self.error else ""
-        return f"Attempt({self.attempt}: {self.state}{error})"
+        return sanitize.for_terminal(f"Attempt({self.attempt}: {self.state}{error})")
 
 
 class Task(_Executed):
@@ -389,7 +389,7 @@ class Task(_Executed):
     def __repr__(self) -> str:
         head = f"Task({self._past.flow}/{self._past.run}/{self.name}: {self.summary})"
         artifacts = listing.artifacts_text(self._manifests)
-        return f"{head}\n{artifacts}" if artifacts else head
+        return sanitize.for_terminal(f"{head}\n{artifacts}" if artifacts else head)
 
     @property
     def summary(self) -> str:

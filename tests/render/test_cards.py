@@ -190,6 +190,45 @@ def test_coloured_text() -> None:
     assert sanitize.plain("10%\r 50%\r100%\nab\b\bcd\x1b[K") == "100%\ncd"
 
 
+TERMINAL = {
+    "a\tb\r\n\x1b[1;38;5;196mred\x1b[0m\x1b[38:2:1:2:3m!\x1b[m": None,  # colours, lines and tabs stay
+    "\x1b]52;c;cm0gLXJm\x07x": "x",  # the clipboard
+    "\x1b]8;;https://a.example\x1b\\x\x1b]8;;\x1b\\": "x",
+    "\x9d52;c;cm0gLXJm\x9cx": "x",
+    "\x1b]0;title without an end": "",
+    "\x1bP$qm\x1b\\x\x1b_G\x1b\\\x1b^p\x1b\\": "x",  # asks for an answer that a shell would read
+    "\x1b[2J\x1b[3A\x1b[?1049h\x1b[6n\x1bcx": "x",
+    "\x9b31mx": "x",
+    "\x1b[" + "9" * 5000 + "mx": "x",
+    "\x1b[" + "1;" * 5000 + "1mx": "x",
+    "\x07\x00\x7f\x85x": "x",
+    "x\x1b": "x",
+}
+
+
+@pytest.mark.parametrize(("text", "kept"), TERMINAL.items())
+def test_a_terminal_is_given_text_and_colours_alone(text: str, kept: str | None) -> None:
+    assert sanitize.for_terminal(text) == (text if kept is None else kept)
+    shown = "red!" if kept is None else kept
+    assert sanitize.plain(text).endswith(shown)
+    page = re.sub("<[^>]*>", "", sanitize.coloured(text))
+    assert page.endswith(shown)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", page)
+
+
+BROKEN = ["<", "<a ", "<div>", "</div>", "&", "<!--", '<a href="', "<a x='", "<?", "<![CDATA[", "</", "<b", "<script>",
+          '<a ="', "<p/", "<a b=c ", "<style>x</style", "<svg>"]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", BROKEN)
+def test_broken_html_takes_time_in_proportion(piece: str) -> None:
+    """Some of these took minutes: each `<` was read to the end of the text."""
+    for text in (piece * (60_000 // len(piece)), f"{piece * (60_000 // len(piece))}>", f"<p>{piece * 9000}</p>"):
+        kept = sanitize.clean(text)
+        assert kept == sanitize.clean(kept), "nothing is left that could be understood in another way"
+        assert sanitize.words(f"<p>first</p>{text}").startswith("first")
+
+
 def test_logs_keep_the_end_and_what_a_bar_shows_last() -> None:
     log = logs.Log()
     for number in range(1000):

@@ -194,3 +194,24 @@ def test_text_of_the_user_cannot_break_the_page(folder: Path, capsys: pytest.Cap
     for part in parts:
         assert "<img" not in part._repr_html_()
         assert "<b>" not in part._repr_html_().replace("<b>page</b>", "").replace("<b>a</b>", "")
+
+
+@running
+def test_text_of_the_user_does_nothing_to_a_terminal(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sequence = "\x1b]52;c;cm0gLXJm\x07\x1b[2J\x1b[" + "9" * 5000 + "m"
+    cells = [f"%%step a\nprint({sequence!r} + 'printed')\nvalue = {sequence!r}\nraise ValueError({sequence!r} + 'why')"]
+    Path("page.ipynb").write_text(document_of(((f"c{at}", cell) for at, cell in enumerate(cells)), "page"))
+    codes = [app.main(words) for words in (
+        ["run", "page.ipynb"], ["runs"], ["show", "page/latest"], ["show", "page/latest/a"], ["logs", "page/latest/a"],
+        ["card", "page/latest/a", "-o", "card.html"], ["runs", "--json"], ["plan", "page.ipynb"],
+    )]  # fmt: skip
+    assert codes == [1, 0, 0, 0, 0, 0, 0, 0]
+    told = "".join(capsys.readouterr())
+    run = nbflow.Run("page/latest")
+    told += "".join(map(repr, (run, run["a"], run["a"].task, run["a"].task.attempts[0], nbflow.Flow("page"))))
+    told += Path("card.html").read_text()
+    assert "printed" in told
+    assert "ValueError: why" in told
+    assert "\x1b]" not in told
+    assert "\x1b[2J" not in told
+    assert "999m" not in told

@@ -8,7 +8,10 @@ import { element } from './elements';
 
 /** What a card may do that this kernel's user has just made. */
 const TRUSTED = 'allow-scripts allow-popups allow-popups-to-escape-sandbox';
-const POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
+const POLICY =
+  "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src 'unsafe-inline'";
+/** What no card may do, whoever made it: no policy forbids a page to go elsewhere by itself. */
+const LEAVING = 'meta[http-equiv="refresh" i], base';
 /** What has no place in a card of unknown origin: a frame without scripts can still load and go elsewhere. */
 const BARRED =
   'script, meta[http-equiv], base, link, iframe, frame, frameset, object, embed, form, video, audio, img:not([src^="data:"])';
@@ -41,6 +44,7 @@ export async function prepared(page: Page, chart: Chart | undefined): Promise<st
   const made = new DOMParser().parseFromString(page.html, 'text/html');
   made.documentElement.dataset['theme'] = isDark() ? 'dark' : 'light';
   made.documentElement.dataset['inside'] = '';
+  made.querySelectorAll(LEAVING).forEach(one => one.remove());
   if (!page.trusted) {
     made.querySelectorAll(BARRED).forEach(one => one.remove());
     made.querySelectorAll('*').forEach(withoutHandlers);
