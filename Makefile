@@ -23,7 +23,7 @@ MODULES := node_modules/.ready
 BUILT := node_modules/.built
 
 PEER := .peers/metaflow/.ready
-RAY := .peers/ray/.ready
+CLUSTERS := ray dask
 
 # kernels, processes and browsers on a machine that others load too: a test counts as failed when it fails three times
 AGAIN := --reruns 2 --reruns-delay 2
@@ -80,22 +80,25 @@ running: $(READY) compiled ## kernels and worker processes
 notebooks: $(READY) compiled ## whole notebooks against a plain kernel
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -n 2 --dist loadgroup -m notebooks $(NONE_IS_FINE)
 
-# Ray's environment, where nbflow and what notebooks import come from .venv. jsonschema would read a grammar of another
-# package of .venv in each of Ray's processes, for seconds: there it is told that there is none.
-$(RAY): | $(READY)
-	$(PYTHON) -m venv .peers/ray
-	.peers/ray/bin/python -m pip install --quiet --disable-pip-version-check 'ray[client]==2.60.0'
-	place="$$(.peers/ray/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")"; \
+# Environments of Ray and of Dask, where nbflow and what notebooks import come from .venv. jsonschema would read a grammar
+# of another package of .venv in each of Ray's processes, for seconds: there it is told that there is none.
+.peers/ray/.ready: PACKAGE := ray[client]==2.60.0
+.peers/dask/.ready: PACKAGE := distributed==2026.8.0
+$(CLUSTERS:%=.peers/%/.ready): .peers/%/.ready: | $(READY)
+	$(PYTHON) -m venv .peers/$*
+	.peers/$*/bin/python -m pip install --quiet --disable-pip-version-check '$(PACKAGE)'
+	place="$$(.peers/$*/bin/python -c "import sysconfig; print(sysconfig.get_paths()['purelib'])")"; \
 	  $(BIN)/python -c "import sysconfig; print('$(CURDIR)', sysconfig.get_paths()['purelib'], sep='\n')" \
 	    > "$$place/development.pth"; \
 	  echo "import sys; sys.modules['rfc3987_syntax'] = None" > "$$place/aside.pth"
 	@touch $@
 
-remote: $(READY) $(RAY) compiled ## stores and executors elsewhere, on servers that the tests start
+remote: $(READY) $(CLUSTERS:%=.peers/%/.ready) compiled ## stores and executors elsewhere, on servers that the tests start
 	@if ! test -x /usr/sbin/sshd && test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq openssh-server; fi
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -m remote $(NONE_IS_FINE)
 	$(TEST_ENV) .peers/ray/bin/python -m pytest -q $(AGAIN) tests/executors/test_ray.py tests/whole/test_remote.py
+	$(TEST_ENV) .peers/dask/bin/python -m pytest -q $(AGAIN) tests/executors/test_dask.py tests/whole/test_dask.py
 
 browser: $(BUILT) compiled ## the panel in JupyterLab, Notebook and a plain page, in Chromium
 	@if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null && test -z "$${NBFLOW_CHROMIUM:-}" && \

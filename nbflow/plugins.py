@@ -19,6 +19,7 @@ KINDS = ("executors", "serializers", "exporters", "cards", "secrets", "calls")
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "executors": {
+        "dask": "nbflow.executors.dask:executor",
         "local": "nbflow.executors.local:LocalExecutor",
         "ray": "nbflow.executors.ray:executor",
         "ssh": "nbflow.executors.ssh.engine:executor",

@@ -7,29 +7,22 @@ and another process finds them by their ids. It holds no core, and ends by itsel
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 import signal
-import socket
 import threading
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from nbflow.errors import ExecutorError, PlanError
-from nbflow.executors.ray_workers import desk_class
+from nbflow.errors import ExecutorError
+from nbflow.executors.ray_workers import actor_class
+from nbflow.executors.remote.address import parse_address, reach
+from nbflow.executors.remote.desk import IDLE, LONG_POLL, wants
 from nbflow.executors.remote.engine import NodeRoom, WorkerOrder, WorkerState
 from nbflow.executors.remote.executor import RemoteExecutor
+from nbflow.model import StepOptions
 
 PORT = 10001
-REACH = 5.0
-"""Seconds in which a host has to answer at all."""
-
-LONG_POLL = 10.0
-IDLE = 600.0
-"""Seconds without work and questions after which the actor ends."""
-
 NAMESPACE = "nbflow"
 
 CONNECTING = threading.Lock()
@@ -47,7 +40,7 @@ class RayEngine:
     queues = False
 
     def __init__(self, url: str) -> None:
-        self.host, self.port = _address(url)
+        self.host, self.port = parse_address(url, "ray", PORT)
         self.place = f"ray://{self.host}:{self.port}"
         try:
             import ray
@@ -73,7 +66,11 @@ class RayEngine:
                 return
             if self._closed.is_set():
                 raise ExecutorError(f"{self.place} was closed")
-            self._reach()
+            reach(
+                self.host, self.port, self.place,
+                "see that the cluster runs (`ray status` there) and that its client port, 10001 unless it was started "
+                "with --ray-client-server-port, can be reached from here",
+            )  # fmt: skip
             self._client = self._connected()
             self._context = self._client._context_to_restore  # noqa: SLF001  # there is no public way for threads
             with self._here():
@@ -89,17 +86,6 @@ class RayEngine:
         if client is not None:
             with contextlib.suppress(Exception), _quiet_ray():  # the cluster may be gone
                 client.disconnect()
-
-    def _reach(self) -> None:
-        """Ask whether anybody listens at all: Ray's own client waits for half a minute, and does not say it."""
-        try:
-            socket.create_connection((self.host, self.port), REACH).close()
-        except OSError as error:
-            raise ExecutorError(
-                f"nothing answers at {self.place}: {error.strerror or error}",
-                fix="see that the cluster runs (`ray status` there) and that its client port, 10001 unless it was "
-                "started with --ray-client-server-port, can be reached from here",
-            ) from error
 
     def _connected(self) -> Any:
         try:
@@ -173,7 +159,7 @@ class RayEngine:
                 "name": name, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True, "num_cpus": 0,
                 "max_restarts": 0, "max_concurrency": 1000, "resources": self._at_head(),
             }  # fmt: skip
-            return self._context.remote(desk_class()).options(**options).remote(IDLE)
+            return self._context.remote(actor_class()).options(**options).remote(IDLE)
 
     def _at_head(self) -> dict[str, float]:
         """Return what keeps the actor on the head, which the cluster would not survive anyway."""
@@ -199,15 +185,16 @@ class RayEngine:
                 ))  # fmt: skip
         return rooms
 
+    def refuses(self, options: StepOptions) -> str:
+        """Return what Ray has no way for."""
+        return f"--nodes {options.nodes}: not there yet" if options.nodes > 1 else ""
+
     def start(self, order: WorkerOrder, live: Callable[[bytes], None]) -> str:
         """Start a worker; return its id."""
         worker = secrets.token_hex(8)
         self._live[worker] = live
-        resources: dict[str, Any] = {"num_cpus": order.cpu, "num_gpus": order.gpu}
-        if order.memory:
-            resources["memory"] = order.memory
         with self._here():
-            self._context.get(self._desk.start.remote(self._driver, worker, order.spec, order.name, resources))
+            self._context.get(self._desk.start.remote(self._driver, worker, order.spec, order.name, wants(order)))
         return worker
 
     def look(self, ids: Sequence[str]) -> Mapping[str, WorkerState]:
@@ -244,22 +231,6 @@ class RayEngine:
                 live = self._live.get(worker)
                 if live is not None:
                     live(data)
-
-
-def _address(url: str) -> tuple[str, int]:
-    """Return host and port of `ray://host:port`; PlanError for anything else."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = urllib.parse.urlsplit(""), None
-    if parts.scheme != "ray" or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
-        raise PlanError(f"--on {_without_secrets(url)}: not a Ray address", fix="write ray://HOST:10001")
-    return parts.hostname, port or PORT
-
-
-def _without_secrets(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//***@", url)
 
 
 def _mismatch(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""Servers on this machine that tests start: an S3 server, a Ray cluster."""
+"""Servers on this machine that tests start: an S3 server, a Ray cluster, a Dask cluster."""
 
 from __future__ import annotations
 
@@ -198,6 +198,56 @@ class RayCluster:
         """End all nodes with all their processes."""
         for node in reversed(self.nodes):
             end_group(node)
+
+
+class DaskCluster:
+    """Dask on this machine's loopback: a scheduler, and workers with a nanny each, as `dask worker` starts them."""
+
+    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.variables = {**os.environ, **variables}
+        self.client_port = free_port()
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def url(self) -> str:
+        return f"dask://127.0.0.1:{self.client_port}"
+
+    def start(self, *words: str) -> None:
+        """Start the scheduler, and wait until it answers."""
+        self._process("scheduler", "--host=127.0.0.1", f"--port={self.client_port}", *words)
+        eventually(lambda: "Scheduler at" in self.log(0))
+
+    def add(self, threads: int = 2, gpus: int = 2) -> subprocess.Popen[bytes]:
+        """Start a worker, and wait until the scheduler has it; return its nanny, whose group holds the worker."""
+        self.variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(gpus)))
+        worker = self._process(
+            "worker", f"tcp://127.0.0.1:{self.client_port}", f"--nthreads={threads}", f"--resources=GPU={gpus}",
+            "--memory-limit=0", "--local-directory", str(self.folder),
+        )  # fmt: skip
+        number = len(self.processes) - 1
+        eventually(lambda: "Registered to" in self.log(number))
+        return worker
+
+    def log(self, number: int) -> str:
+        process = self.processes[number]
+        text = (self.folder / f"dask-{number}.log").read_text()
+        assert process.poll() is None, text[-3000:]
+        return text
+
+    def _process(self, *words: str) -> subprocess.Popen[bytes]:
+        command = [str(Path(sys.executable).with_name("dask")), *words, "--no-dashboard"]
+        with (self.folder / f"dask-{len(self.processes)}.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, env=self.variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self.processes.append(process)
+        return process
+
+    def stop(self) -> None:
+        """End all of them with all their processes."""
+        for process in reversed(self.processes):
+            end_group(process)
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

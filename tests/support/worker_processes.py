@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from nbflow.executors.remote.engine import NodeRoom, WorkerOrder, WorkerState
+from nbflow.model import StepOptions
 from nbflow.task import limits
 
 
@@ -29,6 +30,9 @@ class WorkerProcesses:
 
     def nodes(self) -> Sequence[NodeRoom]:
         return [NodeRoom(name="here", cpu=2, gpu=2, memory=limits.memory())]
+
+    def refuses(self, options: StepOptions) -> str:
+        return ""
 
     def start(self, order: WorkerOrder, live: Callable[[bytes], None]) -> str:
         command = [sys.executable, "-m", "nbflow", "worker", order.spec, *(["--live"] if self.is_live else [])]

@@ -14,13 +14,12 @@ import pytest
 
 import nbflow
 from nbflow.runs import launch
-from nbflow.runs.run_options import RunOptions
 from tests.support.drivers import killed_and_attached, nbflow_command
 from tests.support.kernel import Kernel, NotebookFile
 from tests.support.servers import RayCluster
 from tests.support.waiting import eventually
+from tests.whole.elsewhere import EXAMPLES, run, runs_the_quickstart, shows_the_same
 from tests.whole.lane_notebooks import NOTEBOOKS
-from tests.whole.test_lanes import plainly, shown
 
 pytest.importorskip("ray", reason="Ray has an environment of its own: make remote")
 
@@ -29,8 +28,6 @@ pytestmark = [
     # s3fs and Ray's client leave sockets to the end of the process
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]  # fmt: skip
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -62,26 +59,11 @@ def store(s3_server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_pat
     return f"s3://{bucket}/store"
 
 
-def run(path: Path, executors: launch.Executors, store: str, **options: object) -> nbflow.Run:
-    """Run a notebook with an executor that is connected already."""
-    runner = launch.begin(launch.load_flow(path), RunOptions(on=executors.on, store=store, **options), executors)  # type: ignore[arg-type]
-    runner.run()
-    return nbflow.Run(f"{runner.place.flow}/{runner.place.run}", store=store)
-
-
 # ---------------------------------------------------------------- whole flows
 
 
 def test_the_quickstart_with_every_step_elsewhere(executors: launch.Executors, store: str) -> None:
-    path, params = EXAMPLES / "quickstart.ipynb", {"trees": 20}
-    first = run(path, executors, store, params=params)
-    assert first.status == "done", first.error
-    right = nbflow.reference.run(str(path), params)
-    assert first.data.scores.equals(right["scores"])
-    assert first["load"].task.stdout.startswith("569 biopsies")
-    assert "image/png" in next(each["data"] for each in first["curves"].task.outputs if "data" in each)
-    again = run(path, executors, store, params=params)
-    assert {step.state for step in again.steps()} == {"reused"}
+    runs_the_quickstart(EXAMPLES / "quickstart.ipynb", executors, store)
 
 
 def test_the_example_gives_what_it_gives_top_to_bottom(cluster: RayCluster, store: str, tmp_path: Path) -> None:
@@ -145,7 +127,7 @@ def test_three_hundred_items_on_two_workers(executors: launch.Executors, tmp_pat
         "j": "%%step j --join b\ntotal = sum(each.y for each in inputs)",
     }
     NotebookFile(tmp_path / "wide.ipynb", cells)
-    done = run(tmp_path / "wide.ipynb", executors, str(tmp_path / ".nbflow"))
+    done = run(tmp_path / "wide.ipynb", executors)
     assert done.status == "done", done.error
     assert done.data.total == sum(range(300)) + 300 * 100_000
     assert len(done["b"].tasks) == 300
@@ -153,15 +135,7 @@ def test_three_hundred_items_on_two_workers(executors: launch.Executors, tmp_pat
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_every_cell_shows_there_what_it_shows_here(name: str, executors: launch.Executors, tmp_path: Path) -> None:
-    lanes = NOTEBOOKS[name]
-    for file, text in lanes.files.items():
-        (tmp_path / file).write_text(text)
-    NotebookFile(tmp_path / "flow.ipynb", {"ext": "%load_ext nbflow", **lanes.cells})
-    done = run(tmp_path / "flow.ipynb", executors, str(tmp_path / ".nbflow"))
-    assert done.status == "done", done.error
-    right = plainly(name)
-    steps = [cell for cell, source in lanes.cells.items() if source.startswith("%%step")]
-    assert {step: shown(done[step].task.outputs) for step in steps} == {step: right.get(step, ("",)) for step in steps}
+    shows_the_same(name, executors, tmp_path)
 
 
 # ---------------------------------------------------------------- the driver goes

@@ -12,22 +12,18 @@ import nbflow
 from nbflow.executors.ssh.connection import Channel, Connection, parse_address
 from nbflow.executors.ssh.messages import Request, SegmentPart
 from nbflow.runs import launch
-from nbflow.runs.run_options import RunOptions
 from tests.support.drivers import killed_and_attached, nbflow_command
 from tests.support.kernel import NotebookFile
 from tests.support.ssh_server import SshServer, hiding, is_installed, serving
 from tests.support.waiting import eventually
 from tests.support.wheels import make_wheel
-from tests.whole.lane_notebooks import NOTEBOOKS
-from tests.whole.test_lanes import plainly, shown
+from tests.whole.elsewhere import EXAMPLES, SOME, runs_the_quickstart, shows_the_same
 
 pytestmark = [
     pytest.mark.remote,
     pytest.mark.timeout(400),
     pytest.mark.skipif(not is_installed(), reason="needs OpenSSH's server and client: make remote"),
 ]
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -42,41 +38,15 @@ def executors(box: SshServer) -> Iterator[launch.Executors]:
         yield executors
 
 
-def run(path: Path, executors: launch.Executors, **options: object) -> nbflow.Run:
-    """Run a notebook with an executor that is connected already."""
-    runner = launch.begin(launch.load_flow(path), RunOptions(on=executors.on, **options), executors)  # type: ignore[arg-type]
-    runner.run()
-    return nbflow.Run(f"{runner.place.flow}/{runner.place.run}", store=str(path.parent / ".nbflow"))
-
-
 def test_the_quickstart_with_every_step_elsewhere(executors: launch.Executors, tmp_path: Path) -> None:
-    path, params = tmp_path / "quickstart.ipynb", {"trees": 20}
+    path = tmp_path / "quickstart.ipynb"
     path.write_bytes((EXAMPLES / "quickstart.ipynb").read_bytes())
-    first = run(path, executors, params=params)
-    assert first.status == "done", first.error
-    right = nbflow.reference.run(str(path), params)
-    assert first.data.scores.equals(right["scores"])
-    assert first["load"].task.stdout.startswith("569 biopsies")
-    assert "image/png" in next(each["data"] for each in first["curves"].task.outputs if "data" in each)
-    again = run(path, executors, params=params)
-    assert {step.state for step in again.steps()} == {"reused"}
+    runs_the_quickstart(path, executors)
 
 
-LANES = [*NOTEBOOKS][::4]
-"""A fourth of the notebooks that hold the local lanes to one another: what differs here is the way, not the lane."""
-
-
-@pytest.mark.parametrize("name", LANES)
+@pytest.mark.parametrize("name", SOME)
 def test_every_cell_shows_there_what_it_shows_here(name: str, executors: launch.Executors, tmp_path: Path) -> None:
-    lanes = NOTEBOOKS[name]
-    for file, text in lanes.files.items():
-        (tmp_path / file).write_text(text)
-    NotebookFile(tmp_path / "flow.ipynb", {"ext": "%load_ext nbflow", **lanes.cells})
-    done = run(tmp_path / "flow.ipynb", executors)
-    assert done.status == "done", done.error
-    right = plainly(name)
-    steps = [cell for cell, source in lanes.cells.items() if source.startswith("%%step")]
-    assert {step: shown(done[step].task.outputs) for step in steps} == {step: right.get(step, ("",)) for step in steps}
+    shows_the_same(name, executors, tmp_path)
 
 
 @hiding

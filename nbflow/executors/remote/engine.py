@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from nbflow.model import Frozen
+from nbflow.model import Frozen, StepOptions
 
 
 class NodeRoom(Frozen, frozen=True, kw_only=True):
@@ -56,6 +56,9 @@ class Engine(Protocol):
 
     def nodes(self) -> Sequence[NodeRoom]:
         """Return its machines; none where that is not known."""
+
+    def refuses(self, options: StepOptions) -> str:
+        """Return why no step with these options can run there, whatever machines it has; "" when one may."""
 
     def start(self, order: WorkerOrder, live: Callable[[bytes], None]) -> str:
         """Start a worker; return the id under which `look` and `cancel` know it. ExecutorError when it is refused.

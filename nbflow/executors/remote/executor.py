@@ -63,7 +63,7 @@ class RemoteExecutor:
         self.engine.connect()
         nodes = self.engine.nodes()
         for step in steps:
-            why = never(step.options, nodes)
+            why = self.engine.refuses(step.options) or never(step.options, nodes)
             if why:
                 raise PlanError(
                     f"{step.label}: {self.engine.place}: {why}", step=step.name, cell=step.cell, line=1,

@@ -12,7 +12,7 @@ import secrets
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -34,13 +34,18 @@ LOOK_EVERY = 1.0
 Live = Callable[[bytes], None]
 
 
-def run(url: str, executor: LocalExecutor, live: Live, stop: threading.Event) -> TaskResult:
+def run(
+    url: str, executor: LocalExecutor, live: Live, stop: threading.Event, devices: Sequence[str] | None = None
+) -> TaskResult:
     """Run the task whose spec lies at a URL in a process of `executor`, and return the result that counts.
 
     Raise NbflowError only where there is no spec that can be read. Events go to `live` too, as frames; `stop`, set
-    from elsewhere, cancels the task.
+    from elsewhere, cancels the task. `devices` are its GPUs; without them it has those that this process is shown.
     """
     files, spec = attempt_files.read_spec(url)
+    if spec.options.gpu and devices is None:
+        devices = os.environ.get(limits.GPU_VARIABLE, "").split(",")
+    spec = msgspec.structs.replace(spec, devices=tuple(filter(None, devices or ())))
     published = files.result() or _Errand(files, spec, live, stop).run(executor)
     live(attempt_files.ended(published))
     return published.result
@@ -94,11 +99,8 @@ class _Errand:
         return msgspec.structs.replace(self._word(result), files=files)
 
     def _at_home(self, stack: contextlib.ExitStack) -> TaskSpec:
-        """Return the task as it is run here: with this machine's way to the datastore, its GPUs, and a folder."""
-        spec = msgspec.structs.replace(self.spec, store=self.files.store.url, devices=())
-        visible = os.environ.get(limits.GPU_VARIABLE)
-        if spec.options.gpu and visible:
-            spec = msgspec.structs.replace(spec, devices=tuple(visible.split(",")))
+        """Return the task as it is run here: with this machine's way to the datastore, and a folder."""
+        spec = msgspec.structs.replace(self.spec, store=self.files.store.url)
         if not Path(spec.folder).is_dir():
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nbflow-"))
             spec = msgspec.structs.replace(spec, folder=folder)

@@ -39,7 +39,7 @@ from nbflow.executors.ssh.messages import (
     StopWorker,
 )
 from nbflow.executors.ssh.own_source import source_id
-from nbflow.model import Ended, Segment, TaskResult
+from nbflow.model import Ended, Segment, StepOptions, TaskResult
 from nbflow.store.location import Store, open_store
 from nbflow.store.verified import hash_of
 
@@ -156,6 +156,10 @@ class SshEngine:
         if facts is None:
             return []
         return [NodeRoom(name=facts.worker.host, cpu=facts.cores, gpu=facts.gpus, memory=facts.memory)]
+
+    def refuses(self, options: StepOptions) -> str:
+        """Return what one machine has no way for."""
+        return f"--nodes {options.nodes}: it is one machine; Ray has several" if options.nodes > 1 else ""
 
     def start(self, order: WorkerOrder, live: Callable[[bytes], None]) -> str:
         """Have a worker started; return its id at once: what it needs is sent meanwhile."""

@@ -1,0 +1,233 @@
+"""`dask://host:8786`: tasks as workers on a Dask cluster, started and watched by one small plugin of its scheduler.
+
+Dask ends the tasks of a client that has gone. The plugin's are its own: they outlive the notebook, and another process
+finds them by their ids. Dask runs tasks in threads and cannot end one; ours are processes below those threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import platform
+import secrets
+import threading
+import warnings
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+from nbflow.errors import ExecutorError
+from nbflow.executors import dask_workers
+from nbflow.executors.remote.address import parse_address, reach
+from nbflow.executors.remote.desk import IDLE, LONG_POLL, wants
+from nbflow.executors.remote.engine import NodeRoom, WorkerOrder, WorkerState
+from nbflow.executors.remote.executor import RemoteExecutor
+from nbflow.model import StepOptions
+
+PORT = 8786
+CONNECT = 10.0
+"""Seconds in which what answers at the address has to be a scheduler."""
+
+ANSWER = 30.0
+"""Seconds that the scheduler may take to answer a question."""
+
+PLUGIN = f"nbflow-{version('nbflow')}"
+
+
+def executor(url: str) -> RemoteExecutor:
+    """Return the executor for `dask://host:port`; PlanError for another form, ExecutorError without Dask here."""
+    return RemoteExecutor(DaskEngine(url))
+
+
+class DaskEngine:
+    """One Dask cluster, reached through its scheduler."""
+
+    queues = False
+
+    def __init__(self, url: str) -> None:
+        self.host, self.port = parse_address(url, "dask", PORT)
+        self.place = f"dask://{self.host}:{self.port}"
+        try:
+            import distributed
+        except ImportError:
+            raise ExecutorError(f"{self.place}: Dask is not installed here", fix='pip install "nbflow[dask]"') from None
+        self._distributed = distributed
+        self._driver = secrets.token_hex(8)
+        self._lock = threading.Lock()
+        self._client: Any = None
+        self._listener: threading.Thread | None = None
+        self._live: dict[str, Callable[[bytes], None]] = {}
+        self._closed = threading.Event()
+        self._counts_cores = False
+
+    # ------------------------------------------------------------ connected
+
+    def connect(self) -> None:
+        """Reach the scheduler; ExecutorError says what is wrong."""
+        with self._lock:
+            if self._client is not None and self._client.status in {"running", "connecting"}:
+                return
+            if self._closed.is_set():
+                raise ExecutorError(f"{self.place} was closed")
+            reach(self.host, self.port, self.place, "see that `dask scheduler` runs there, and that its port can be "
+                  "reached from here: 8786 unless it was started with --port")  # fmt: skip
+            self._let_go()
+            self._client = self._connected()
+            if self._listener is None:
+                self._listener = threading.Thread(target=self._listen, name="nbflow dask", daemon=True)
+                self._listener.start()
+
+    def _connected(self) -> Any:
+        client = None
+        try:
+            self._compare(_from_thread(partial(_facts, f"tcp://{self.host}:{self.port}")))
+            with _quiet_dask():
+                client = self._distributed.Client(
+                    f"tcp://{self.host}:{self.port}", timeout=CONNECT, set_as_default=False, name="nbflow"
+                )
+                client.register_plugin(dask_workers.plugin(PLUGIN, IDLE), name=PLUGIN)
+        except BaseException as error:
+            if client is not None:
+                _close(client)
+            if not isinstance(error, Exception) or isinstance(error, ExecutorError):
+                raise
+            text = " ".join(str(error).split())[:300]  # Dask raises whatever the other side has raised
+            raise self._no_scheduler(f"{type(error).__name__}: {text}") from error
+        return client
+
+    def _no_scheduler(self, why: str) -> ExecutorError:
+        return ExecutorError(
+            f"{self.place} answers, but not as a Dask scheduler: {why}",
+            fix="use the scheduler's own port (8786 by default, not the dashboard's 8787 or a worker's)",
+        )
+
+    def _compare(self, facts: Mapping[str, Any]) -> None:
+        """Raise ExecutorError for no scheduler, or one that would not understand the code that travels to it."""
+        if facts["type"] != "Scheduler":
+            raise self._no_scheduler(f"it is a {facts['type']}")
+        pairs = {
+            "Python": (facts["python"], ".".join(platform.python_version_tuple()[:2])),
+            "distributed": (facts["distributed"], version("distributed")),
+        }
+        for name, (their, own) in pairs.items():
+            if their != own:
+                raise ExecutorError(
+                    f"{self.place} has {name} {their}, this notebook has {own}",
+                    fix=f"install the same {name} on both sides",
+                )
+
+    def _let_go(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            _close(client)
+
+    def _ask(self, method: str, *words: Any, longest: float = ANSWER) -> Any:
+        """Return what the desk answers; ExecutorError where it cannot be asked."""
+        client = self._client
+        try:
+            if client is None:
+                raise OSError("there is no connection")
+            return client.sync(self._call, client, method, words, callback_timeout=longest)
+        except Exception as error:  # as above
+            text = " ".join(str(error).split())[:300]
+            raise ExecutorError(
+                f"{self.place} does not answer: {type(error).__name__}: {text}",
+                fix="see whether the scheduler still runs; `nbflow attach RUN` takes the run up again",
+            ) from error
+
+    @staticmethod
+    async def _call(client: Any, method: str, words: Sequence[Any]) -> Any:
+        return await getattr(client.scheduler, PLUGIN)(method=method, words=list(words))
+
+    # ------------------------------------------------------------ the engine
+
+    def nodes(self) -> Sequence[NodeRoom]:
+        """Return the cluster's worker processes: a task is on one of them."""
+        nodes = self._ask("nodes")
+        self._counts_cores = any(node.pop("counts_cores") for node in nodes)
+        return [NodeRoom(**node) for node in nodes]
+
+    def refuses(self, options: StepOptions) -> str:
+        """Return what Dask has no way for."""
+        if options.nodes > 1:
+            return f"Dask starts no tasks together on several nodes (--nodes {options.nodes}); Ray does"
+        if options.gpu % 1:
+            return f"Dask counts whole GPUs (--gpu {options.gpu:g}); Ray shares one among several tasks"
+        if (options.cpu or 1) > 1 and not self._counts_cores:
+            return (
+                f"Dask gives each task one thread, and workers there do not count cores (--cpu {options.cpu:g}): "
+                'start them with --resources "CPU=8"'
+            )
+        return ""
+
+    def start(self, order: WorkerOrder, live: Callable[[bytes], None]) -> str:
+        """Start a worker; return its id."""
+        worker = secrets.token_hex(8)
+        self._live[worker] = live
+        self._ask("start", self._driver, worker, order.spec, order.name, wants(order))
+        return worker
+
+    def look(self, ids: Sequence[str]) -> Mapping[str, WorkerState]:
+        """Return how workers stand."""
+        answers = self._ask("look", list(ids))
+        return {worker: WorkerState(state=state, message=text, where=where) for worker, state, text, where in answers}
+
+    def cancel(self, worker: str, *, hard: bool) -> None:
+        """Take a worker out of the queue, or end its task with all its processes."""
+        self._ask("cancel", worker, hard)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._closed.set()
+        with self._lock:
+            self._let_go()
+
+    def _listen(self) -> None:
+        """Take what comes live, for as long as the desk answers; without it the datastore has everything."""
+        while not self._closed.is_set():
+            try:
+                pieces = self._ask("take", self._driver, LONG_POLL, longest=LONG_POLL + ANSWER)
+            except ExecutorError:
+                if self._closed.wait(1.0):
+                    return
+                continue
+            for worker, data in pieces:
+                live = self._live.get(worker)
+                if live is not None:
+                    live(bytes(data))
+
+
+async def _facts(address: str) -> dict[str, Any]:
+    """Return what answers at an address, as it says of itself in Dask's language.
+
+    Dask's own client would wait without an end where something else answers.
+    """
+    from distributed.core import rpc
+
+    async with asyncio.timeout(CONNECT), rpc(address) as there:
+        identity, versions = await there.identity(), await there.versions()
+    python = ".".join(str(versions["host"]["python"]).split(".")[:2])
+    return {
+        "type": identity["type"], "python": python, "distributed": versions["packages"].get("distributed"),
+    }  # fmt: skip
+
+
+def _from_thread(ask: Callable[[], Coroutine[Any, Any, dict[str, Any]]]) -> dict[str, Any]:
+    """Return what a coroutine returns, run in a thread: that of a kernel has an event loop that runs."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(lambda: asyncio.run(ask())).result()
+
+
+def _close(client: Any) -> None:
+    with contextlib.suppress(Exception), _quiet_dask():  # the scheduler may be gone
+        client.close(timeout=2.0)
+
+
+@contextlib.contextmanager
+def _quiet_dask() -> Iterator[None]:
+    """Keep Dask's warnings off the user's cell: the error that follows says it all."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
