@@ -218,12 +218,12 @@ class DaskCluster:
         self._process("scheduler", "--host=127.0.0.1", f"--port={self.client_port}", *words)
         eventually(lambda: "Scheduler at" in self.log(0))
 
-    def add(self, threads: int = 2, gpus: int = 2) -> subprocess.Popen[bytes]:
-        """Start a worker, and wait until the scheduler has it; return its nanny, whose group holds the worker."""
+    def add(self, *words: str, threads: int = 2, gpus: int = 2) -> subprocess.Popen[bytes]:
+        """Start a worker, and wait until the scheduler has it; return the process that leads its group, a nanny."""
         self.variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(gpus)))
         worker = self._process(
             "worker", f"tcp://127.0.0.1:{self.client_port}", f"--nthreads={threads}", f"--resources=GPU={gpus}",
-            "--memory-limit=0", "--local-directory", str(self.folder),
+            "--memory-limit=0", "--local-directory", str(self.folder), *words,
         )  # fmt: skip
         number = len(self.processes) - 1
         eventually(lambda: "Registered to" in self.log(number))
