@@ -27,6 +27,7 @@ from nbflow.runs import client, launch
 from nbflow.runs.command_words import Command, Word, add_commands, perform
 from nbflow.runs.commands import shared
 from nbflow.runs.face import CANCELLED, DONE, FAILED, UNUSABLE, Answer
+from nbflow.runs.printed import write_text
 from nbflow.runs.run_options import RunOptions
 from nbflow.store import search
 
@@ -41,6 +42,8 @@ class CommandLine:
         self.notebook = ""
         self.store: str | None = None
         self.as_json = False
+        self.write = False
+        self.write_to: str | None = None
 
     def own(self) -> str | None:
         """Return None: every flow of the datastore is meant where none is named."""
@@ -91,8 +94,18 @@ class CommandLine:
         below = [f"{counts}; details: nbflow show {name}"]
         if finished.status in client.ENDED_BADLY:
             below.append(f"to go on once it is mended: nbflow resume {name}")
+        if target := self._written(finished):
+            below.append(f"wrote {target}")
         self._show_end(watcher, snapshot, finished.store, *below)
         return Answer(code=exit_code(snapshot))
+
+    def _written(self, finished: client.Run) -> str:
+        """Write the run's notebook with its outputs if that was asked for, and return its path."""
+        if not (self.write or self.write_to):
+            return ""
+        target = self.write_to or f"{Path(self.notebook).with_suffix('')}.executed.ipynb"
+        write_text(target, finished.notebook_with_outputs())
+        return target
 
     def follow(self, past: client.Run) -> Answer:
         """Show a run that goes on elsewhere until it has ended."""
@@ -201,6 +214,11 @@ STORE = click.Option(["--store"], metavar="URL", expose_value=False, callback=_k
 JSON = click.Option(["--json", "as_json"], is_flag=True, expose_value=False, callback=_keep,
                     help="One JSON object a line, and nothing else.")  # fmt: skip
 
+WRITE = (
+    click.Option(["--write"], is_flag=True, expose_value=False, callback=_keep,
+                 help="Write the notebook with the run's outputs and parameters beside NB; `--write OUT`: to OUT."),
+    click.Option(["--write-to"], hidden=True, expose_value=False, callback=_keep),
+)  # fmt: skip
 ON = click.Option(["--on"], metavar="URL", help="Try this place, too: a worker starts and works there.")
 
 ON_NOTEBOOKS = frozenset({"run", "plan", "why", "check", "dag", "verify", "export"})
@@ -226,6 +244,7 @@ add_commands(
             (
                 *((NOTEBOOK,) if name in ON_NOTEBOOKS else ()),
                 *params,
+                *(WRITE if name == "run" else ()),
                 STORE,
                 *(() if name in IN_TEXT else (JSON,)),
             ),

@@ -16,6 +16,7 @@ from nbflow.analysis.lines import Misplaced, header_line, header_of, misplaced_h
 from nbflow.errors import NotebookError, OptionError
 from nbflow.flow.config import parse_config, parse_values, with_values
 from nbflow.flow.options import parse_header
+from nbflow.flow.parameters import literal_values, override_source
 from nbflow.flow.percent import flow_name, read_percent
 from nbflow.model import Cell, Finding, Notebook, StepOptions
 from nbflow.plain_files import read_text
@@ -192,10 +193,28 @@ def parse_cells(
     """Return the Notebook of raw code cells in document order, with each cell's kind, options and body."""
     check_flow_name(name)
     reading = _Reading(folder, frozenset(raw.id for raw in cells if raw.id))
-    parsed = tuple(reading.read(raw, position) for position, raw in enumerate(cells, start=1))
+    parsed = [reading.read(raw, position) for position, raw in enumerate(cells, start=1)]
+    for at, raw in enumerate(cells):
+        if INJECTED in raw.tags:
+            _take_injected(parsed, at)
     return Notebook(
-        name=name, folder=folder, path=path, cells=parsed, findings=tuple(reading.findings), document=document
+        name=name, folder=folder, path=path, cells=tuple(parsed), findings=tuple(reading.findings), document=document
     )
+
+
+INJECTED = "injected-parameters"
+"""The tag of a cell with the parameters of the run that has written the notebook; papermill's word."""
+
+
+def _take_injected(cells: list[Cell], at: int) -> None:
+    """Let the values of an injected cell be those of the parameters above it, which it assigns once more."""
+    values = literal_values(cells[at].body)
+    if not values:
+        return
+    for above, cell in enumerate(cells[:at]):
+        if cell.kind == "params":
+            cells[above] = msgspec.structs.replace(cell, body=override_source(cell.body, values))
+    cells[at] = msgspec.structs.replace(cells[at], kind="control", body="")
 
 
 def check_flow_name(name: str) -> str:

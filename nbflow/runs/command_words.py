@@ -45,8 +45,8 @@ class Command(click.Command):
     """A command of either face; what its words ask of a run goes on as one RunOptions, `options`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the words: one right after `--fresh` is its step, unless the command would then lack a word."""
-        words, flags = split_fresh(args), split_fresh(args, following=False)
+        """Read the words: one right after `--fresh` or `--write` is its own, unless the command would then lack one."""
+        words, flags = join_optional(args), join_optional(args, following=False)
         try:
             rest = super().parse_args(ctx, words)
         except click.MissingParameter:
@@ -59,7 +59,11 @@ class Command(click.Command):
         return rest
 
 
-def split_fresh(words: Sequence[str], *, following: bool = True) -> list[str]:
+OPTIONAL: Mapping[str, str] = {"--fresh": "--fresh-step", "--write": "--write-to"}
+"""Options that may have a word of their own or none, and the option that stands for them with one."""
+
+
+def join_optional(words: Sequence[str], *, following: bool = True) -> list[str]:
     """Return words with `--fresh=WORD` and, if `following`, `--fresh WORD` written as `--fresh-step=WORD`."""
     split: list[str] = []
     queue = list(words)
@@ -67,10 +71,11 @@ def split_fresh(words: Sequence[str], *, following: bool = True) -> list[str]:
         word = queue.pop(0)
         if word == "--":
             return [*split, word, *queue]
-        if word.startswith("--fresh="):
-            split.append(f"--fresh-step={word.removeprefix('--fresh=')}")
-        elif word == "--fresh" and following and queue and not queue[0].startswith("-"):
-            split.append(f"--fresh-step={queue.pop(0)}")
+        option, equals, value = word.partition("=")
+        if option in OPTIONAL and equals:
+            split.append(f"{OPTIONAL[option]}={value}")
+        elif word in OPTIONAL and following and queue and not queue[0].startswith("-"):
+            split.append(f"{OPTIONAL[word]}={queue.pop(0)}")
         else:
             split.append(word)
     return split

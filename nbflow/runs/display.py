@@ -6,6 +6,7 @@ import json
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import msgspec
 
 from nbflow import jsonable, plugins
 from nbflow.errors import NbflowError, NotFoundError
-from nbflow.flow.notebook import document_of, parse_document, read_document
+from nbflow.flow.notebook import INJECTED, document_of, parse_document, read_document
+from nbflow.flow.parameters import literal_values
 from nbflow.model import Edge, Flow, Manifest, Record, Snapshot, TaskView
 from nbflow.render import components as parts
 from nbflow.render import dag, html, listing, preview, table
@@ -315,7 +317,42 @@ def document_with(run: StoredRun, flow: Flow, shown: Mapping[str, list[dict[str,
     for declared, cell in zip(flow.notebook.cells, cells, strict=False):
         cell["outputs"] = [_saved(output) for output in shown.get(named.get(declared.id, ""), ())]
         cell["execution_count"] = None
+    given = _changed(run.started.parameters, flow)
+    if given:
+        last = max(each.position for each in flow.notebook.cells if each.kind == "params")
+        _inject(document["cells"], cells[last - 1], given)
     return jsonable.text(json.dumps(document, indent=1, ensure_ascii=False)) + "\n"
+
+
+def _changed(parameters: Mapping[str, str], flow: Flow) -> dict[str, str]:
+    """Return the source of each parameter's value that is not the notebook's own, as far as JSON can express it."""
+    given = {}
+    for parameter in flow.parameters:
+        try:
+            source = repr(json.loads(parameters[parameter.name]))
+        except (KeyError, ValueError):
+            continue
+        if source != parameter.default:
+            given[parameter.name] = source
+    return given
+
+
+def _inject(cells: list[dict[str, Any]], below: dict[str, Any], given: Mapping[str, str]) -> None:
+    """Put a cell with the values of a run's parameters below the last cell that declares some, as papermill does.
+
+    It takes the place of the one that an earlier run has left, and keeps what that says of other parameters.
+    """
+    for cell in [cell for cell in cells if INJECTED in cell["metadata"].get("tags", ())]:
+        given = {name: repr(value) for name, value in (literal_values(cell["source"]) or {}).items()} | dict(given)
+        cells.remove(cell)
+    lines = "".join(f"{name} = {source}\n" for name, source in given.items())
+    injected: dict[str, Any] = {
+        "cell_type": "code", "execution_count": None, "metadata": {"tags": [INJECTED]}, "outputs": [],
+        "source": f"# Parameters\n{lines}",
+    }  # fmt: skip
+    if "id" in below:
+        injected["id"] = uuid.uuid4().hex[:8]
+    cells.insert(next(at for at, cell in enumerate(cells) if cell is below) + 1, injected)
 
 
 def _saved(output: Mapping[str, Any]) -> dict[str, Any]:

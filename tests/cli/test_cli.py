@@ -20,7 +20,7 @@ import pytest
 from nbflow.cli import app
 from nbflow.flow.notebook import document_of
 from nbflow.runs import client
-from nbflow.runs.command_words import split_fresh
+from nbflow.runs.command_words import join_optional
 from tests.support.stored import StoredRun
 
 RUN_ID = r"\d{8}-\d{6}-[0-9a-f]{9}"
@@ -133,11 +133,12 @@ def test_broken_notebooks(
         (["--fresh", "a", "nb"], ["--fresh-step=a", "nb"]),
         (["nb", "--fresh", "--json"], ["nb", "--fresh", "--json"]),
         (["nb", "--fresh=a", "--fresh", "b"], ["nb", "--fresh-step=a", "--fresh-step=b"]),
+        (["--write", "out.ipynb", "nb"], ["--write-to=out.ipynb", "nb"]),
         (["--", "--fresh", "a"], ["--", "--fresh", "a"]),
     ],
 )
-def test_fresh_takes_the_next_word(words: list[str], split: list[str]) -> None:
-    assert split_fresh(words) == split
+def test_options_that_take_the_next_word(words: list[str], split: list[str]) -> None:
+    assert join_optional(words) == split
 
 
 # ---------------------------------------------------------------- what needs no run
@@ -388,3 +389,24 @@ def test_output_that_nobody_reads_any_more() -> None:
     )  # fmt: skip
     _, err = process.communicate(timeout=60)
     assert "Traceback" not in err
+
+
+@running
+def test_the_executed_notebook_is_written_and_can_be_run(folder: Path) -> None:
+    done = nbflow("run", "--write", "demo.ipynb", "-p", "lr=0.5")
+    assert done.returncode == 0, done.stderr
+    assert "wrote demo.executed.ipynb" in done.stdout + done.stderr
+    again = nbflow("run", "demo.executed.ipynb", "-p", "name=y", "--write", "again.ipynb", "--json")
+    assert again.returncode == 0, again.stderr
+    assert told(again.stdout)[-1]["counts"]["reused"] == 4  # the values of the first run are the notebook's own now
+    for name, lines in (("demo.executed.ipynb", "lr = 0.5\n"), ("again.ipynb", "lr = 0.5\nname = 'y'\n")):
+        written = nbformat.read(folder / name, as_version=4)  # type: ignore[no-untyped-call]
+        nbformat.validate(written)
+        injected, load, pick = written.cells[2], written.cells[4], written.cells[-1]
+        assert (injected.metadata["tags"], injected.source) == (["injected-parameters"], f"# Parameters\n{lines}")
+        assert [one.text for one in load.outputs] == ["loading\n"]
+        assert [one.data["text/plain"] for one in pick.outputs] == ["27"]
+    failed = nbflow("run", "failing.ipynb", "--write", "failed.ipynb")
+    assert failed.returncode == 1
+    bad = nbformat.read(folder / "failed.ipynb", as_version=4).cells[1]  # type: ignore[no-untyped-call]
+    assert [one.output_type for one in bad.outputs] == ["stream", "error"]

@@ -15,7 +15,7 @@ from nbflow.runs.command_words import Word, usage_error
 from nbflow.runs.run_options import RunOptions
 
 SHELL, NOTEBOOK = app.cli, commands.flow
-ONLY_SHELL = {"--store", "--json"}
+ONLY_SHELL = {"--write", "--store", "--json"}
 ONLY_NOTEBOOK = {"--background"}
 
 
