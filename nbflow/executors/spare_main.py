@@ -27,10 +27,11 @@ def main(fd: int, preload: str) -> NoReturn:
         # what imports say is not the task's
         os.dup2(null, place)
     own = take_back()
+    made = shell.make_shell()  # before the imports: some libraries look at it then
     for name in filter(None, preload.split(",")):
         with contextlib.suppress(Exception):  # the task's own import will say what is wrong
             importlib.import_module(name)
-    prepared = WarmShell(shell.make_shell(), limits.controller(), own)
+    prepared = WarmShell(made, limits.controller(), own)
     for _ in itertools.chain(shell.warming(prepared.shell), observer.warming()):
         if select.select([fd], [], [], 0)[0]:
             break

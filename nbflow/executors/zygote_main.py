@@ -111,9 +111,10 @@ class ZygoteLoop:
             self._when_quiet()
 
     def _prepare(self) -> None:
+        made = shell.make_shell()  # before the imports: some libraries look at it then
         unsafe = self._import()
         own = take_back()
-        self.prepared = WarmShell(shell.make_shell(), limits.controller(), own)
+        self.prepared = WarmShell(made, limits.controller(), own)
         if self.preload:
             installed()  # looked through for serializers once here, not in every task
         self._freeze()

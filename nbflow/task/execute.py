@@ -300,7 +300,7 @@ class _Task:
         if Path(spec.folder).is_dir():
             os.chdir(spec.folder)
             sys.path.insert(0, spec.folder)
-        sys.argv = [""]
+        sys.argv = shell.kernel_words()
         limits.set_threads(spec.threads, self.prepared.thread_variables, self.prepared.pools)
         limits.show_gpus(spec.devices)
         random_state.refresh()
@@ -369,6 +369,7 @@ class _Task:
         self.emit(Started(pid=os.getpid(), at=time.time(), step=self.label))
         start = time.monotonic()
         names = names_of(self.spec.own)
+        shell.suit(self.shell, [self.spec.source, *(statement.source for statement in self.spec.replay)])
         with self.shell.after_statements(lambda: self.stages.definitions.see(names, self.shell.user_ns)):
             result = shell.run_cell(self.shell, self.spec.source, self.spec.code_name, self._title())
         self.stages.elapsed = time.monotonic() - start

@@ -6,11 +6,13 @@ import atexit
 import builtins
 import contextlib
 import importlib
+import importlib.util
 import os
+import re
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -141,8 +143,21 @@ class ResultHook(DisplayHook):  # type: ignore[misc,unused-ignore]
             self.emit(self.output)
 
 
+class KernelOfTask(msgspec.Struct, frozen=True):
+    """What code finds that asks the shell for its kernel: that there is one."""
+
+    shell: Any
+    implementation: str = "ipython"
+
+
 class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
-    """An IPython without history file, terminal or event loop, whose outputs go to `emit`."""
+    """An IPython without history file, terminal or event loop, whose outputs go to `emit`.
+
+    Code that asks whether it is in a notebook looks at the shell's class, its module and its `kernel`: it finds what it
+    finds in Jupyter's own kernel.
+    """
+
+    kernel = AnyTrait()
 
     def __init__(self, **options: Any) -> None:
         config = Config()
@@ -153,6 +168,23 @@ class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
         atexit.unregister(self.atexit_operations)
         cleanup = self.input_transformer_manager.cleanup_transforms
         cleanup[cleanup.index(leading_empty_lines)] = keep_empty_lines
+        self.kernel = KernelOfTask(self)
+
+    in_loop = False
+    """Whether cells run within a running event loop, as all of them do in a kernel."""
+
+    def should_run_async(self, raw_cell: str, **options: Any) -> bool:
+        """Return whether a cell runs in the event loop: where it awaits, and where its code may ask for one."""
+        if super().should_run_async(raw_cell, **options):
+            return True
+        asyncio = sys.modules.get("asyncio")
+        if not self.in_loop or asyncio is None:
+            return self.in_loop
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return True
+        return False  # a cell that a cell runs
 
     emit: Emit = staticmethod(lambda _: None)
 
@@ -233,6 +265,10 @@ class Shell(InteractiveShell):  # type: ignore[misc,unused-ignore]
         self.emit({"output_type": "error", **jsonable(error)})
 
 
+Shell.__name__ = Shell.__qualname__ = "ZMQInteractiveShell"
+Shell.__module__ = "ipykernel.zmqshell"
+
+
 def keep_empty_lines(lines: list[str]) -> list[str]:
     """Return a cell's lines without common indent; keep empty ones at the top, so that lines keep their numbers.
 
@@ -254,6 +290,7 @@ def make_shell() -> Shell:
     if not isinstance(shell.compile, Compiler):
         shell.compile = Compiler()
     builtins.input = _no_input
+    builtins.get_ipython = shell.get_ipython  # type: ignore[attr-defined]  # for libraries that are imported outside of cells, too
     # advice on how to leave an interactive session, which this is not
     warnings.filterwarnings("ignore", message="To exit: use", category=UserWarning)
     return shell
@@ -274,6 +311,26 @@ def warming(shell: Any) -> Iterator[None]:
         raise ValueError
     except ValueError as error:
         shell.InteractiveTB.structured_traceback(type(error), error, error.__traceback__)
+
+
+ASKS_LOOP = re.compile(r"asyncio|anyio|create_task|ensure_future|get_running_loop|get_event_loop")
+"""What stands in code that may ask for the running event loop."""
+
+
+def suit(shell: Any, sources: Iterable[str]) -> None:
+    """Make a process look to some code as a kernel does, as far as the code may look: that costs time."""
+    text = "\n".join(sources)
+    shell.in_loop = ASKS_LOOP.search(text) is not None
+    if "ipykernel" in text:  # `"ipykernel" in sys.modules`
+        with contextlib.suppress(ImportError):
+            importlib.import_module("ipykernel")
+
+
+def kernel_words() -> list[str]:
+    """Return what `sys.argv` holds in a kernel."""
+    spec = importlib.util.find_spec("ipykernel_launcher")
+    program = spec.origin if spec is not None and spec.origin else "ipykernel_launcher.py"
+    return [program, "-f", "kernel.json"]
 
 
 def rehearse(shell: Any) -> None:

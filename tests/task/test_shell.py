@@ -214,3 +214,26 @@ def test_a_widget_is_shown_as_its_text(tasks: Tasks) -> None:
     done = tasks.run("import ipywidgets\nfrom IPython.display import display\ndisplay(ipywidgets.IntSlider(value=7))")
     (shown,) = done.result.outputs
     assert shown["data"] == {"text/plain": "IntSlider(value=7)"}
+
+
+def test_what_is_started_without_an_await_runs_as_in_a_kernel(tasks: Tasks) -> None:
+    done = tasks.run(
+        "import asyncio\nheard = []\nasync def listen(word):\n    await asyncio.sleep(0.01)\n    heard.append(word)\n"
+        "tasks = [asyncio.create_task(listen(word)) for word in 'ab']"
+    )
+    assert done.result.record.artifacts["heard"].preview == "['a', 'b']"
+    assert [finding.code for finding in done.result.record.findings] == ["left-running"]
+
+
+def test_a_loop_runs_around_a_cell_that_asks_for_one_but_not_around_a_cell_within(tasks: Tasks) -> None:
+    done = tasks.run(
+        "import asyncio\nprint(asyncio.get_running_loop().is_running())\nget_ipython().run_cell('1 + 1').success"
+    )
+    assert [each.get("text") or each["data"]["text/plain"] for each in done.result.outputs] == ["True\n", "2", "True"]
+
+
+def test_a_cell_finds_what_it_finds_in_a_notebook(tasks: Tasks) -> None:
+    done = tasks.run(
+        "import sys\nip = get_ipython()\nprint(type(ip), hasattr(ip, 'kernel'), 'ipykernel' in sys.modules)\nprint(sys.argv[1])"
+    )
+    assert done.stdout == "<class 'ipykernel.zmqshell.ZMQInteractiveShell'> True True\n-f\n"

@@ -269,6 +269,16 @@ NOTEBOOKS: dict[str, Lanes] = {
                 "    return sorted(bag)[:n]\nbag = Bag('abca')\nprint(top(bag), sqrt(base))",
         "use": "%%step use\nprint(top(bag, 1), isinstance(bag, Bag), floor(pi), scaled(FACTOR), OrderedDict(bag))",
     }, files={"stars_of_lanes.py": "FACTOR = 3\n\n\ndef scaled(x):\n    return x * FACTOR\n"}),
+    "what a cell finds around it": Lanes({
+        "top": "import asyncio, sys\nimport pandas as pd\n\ndef where():\n    return get_ipython().__class__.__name__",
+        "ask": "%%step ask\nprint(where(), 'zmqshell' in str(type(get_ipython())), hasattr(get_ipython(), 'kernel'), __name__)\n"
+               "print('ipykernel' in sys.modules, sys.argv[0].endswith('ipykernel_launcher.py'), sys.argv[1])",
+        "wide": "%%step wide\nframe = pd.DataFrame({f'column_{n:02d}': [n, n * 1000] for n in range(25)})\nprint(frame)\n"
+                "print(pd.get_option('display.max_columns'), pd.get_option('display.width'))",
+        "loop": "%%step loop\nasync def word():\n    return 'heard'\nwaiting = asyncio.ensure_future(word())\n"
+                "print(asyncio.get_running_loop().is_running())",
+        "end": "%%step end\nprint(frame.iloc[:, :20], get_ipython().run_cell('1 + 1').result)",
+    }),
     "names inside texts": Lanes({
         "top": "import cProfile, contextlib, io, timeit, unittest\nimport pandas as pd\nimport polars as pl",
         "def": "def total(n):\n    return sum(range(n))\n\ndef below(frame):\n    return frame.query('price < @top').size\n\n"
