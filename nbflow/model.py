@@ -194,6 +194,11 @@ class Notebook(Frozen, frozen=True, kw_only=True):
     document: str = ""  # the notebook's own JSON, kept with each run
     grows: bool = False  # only cells that were executed are known: others may follow
 
+    @property
+    def positions(self) -> dict[str, int]:
+        """The positions of its cells by their ids."""
+        return {cell.id: cell.position for cell in self.cells}
+
 
 # ---------------------------------------------------------------- the flow
 
@@ -668,6 +673,8 @@ class RunStarted(Frozen, frozen=True, kw_only=True, tag="run"):
     asked: tuple[str, ...] = ()  # of a run of a part: the steps that --step, --only or a cell run by hand named
     steps: tuple[str, ...] = ()  # in document order
     labels: dict[str, str] = {}
+    cells: dict[str, int] = {}  # the positions of code cells by their ids
+    loops: dict[str, str] = {}  # the loop variable of each step in a fan-out
     folded: tuple[str, ...] = ()  # plain cells that are there only because they may change something: drawn as one
     all_cells: bool = False
     edges: tuple[Edge, ...] = ()
@@ -760,6 +767,8 @@ class Plan(Frozen, frozen=True, kw_only=True):
     flow: str
     tasks: tuple[PlanTask, ...]
     findings: tuple[Finding, ...] = ()
+    labels: dict[str, str] = {}
+    cells: dict[str, int] = {}  # the positions of code cells by their ids
 
 
 class TaskView(Frozen, frozen=True, kw_only=True):
@@ -788,6 +797,8 @@ class Snapshot(Frozen, frozen=True, kw_only=True):
     steps: tuple[str, ...]
     labels: dict[str, str]
     tasks: tuple[TaskView, ...]
+    cells: dict[str, int] = {}
+    loops: dict[str, str] = {}
     folded: tuple[str, ...] = ()
     edges: tuple[Edge, ...] = ()
     finished_at: float | None = None

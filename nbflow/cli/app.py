@@ -6,6 +6,7 @@ unusable; 130 cancelled. Errors go to standard error as `error: WHAT`, `  where:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -20,7 +21,9 @@ from nbflow.cli import terminal
 from nbflow.cli.exit_codes import code_of, exit_code, interrupts
 from nbflow.cli.workers import worker
 from nbflow.errors import NbflowError, PlanError
+from nbflow.flow.notebook import read_notebook
 from nbflow.flow.parameters import default_text
+from nbflow.flow.subflow import preload_of
 from nbflow.model import Flow, Parameter, Plan, Snapshot
 from nbflow.render import preview, sanitize, table
 from nbflow.runs import client, launch
@@ -85,7 +88,9 @@ class CommandLine:
         del background
         options = self._in_store(options)
         cancel = threading.Event()
-        watcher = terminal.watcher(self.as_json, lambda: launch.plan_notebook(self.notebook, options))
+        watcher = terminal.watcher(
+            self.as_json, lambda: launch.plan_notebook(self.notebook, options), lambda: self._imports(options)
+        )
         with interrupts(cancel.set, "cancelling; press Ctrl-C again to kill\n"), watcher:
             finished = launch.run_notebook(self.notebook, options, watch=watcher, cancel=cancel)
         snapshot = finished.snapshot
@@ -107,10 +112,14 @@ class CommandLine:
         write_text(target, finished.notebook_with_outputs())
         return target
 
+    def _imports(self, options: RunOptions) -> Sequence[str]:
+        """Return the modules that the workers of this machine begin with."""
+        return preload_of(launch.load_flow(self.notebook, all_cells=options.all_cells))
+
     def follow(self, past: client.Run) -> Answer:
         """Show a run that goes on elsewhere until it has ended."""
         stop = threading.Event()
-        watcher = terminal.watcher(self.as_json, lambda: None)
+        watcher = terminal.watcher(self.as_json, lambda: None, tuple)
         words = f"nbflow cancel {past.id}{search.store_words(past.store, Path.cwd())}"
         with interrupts(stop.set, f"the run goes on; `{words}` ends it\n"), watcher:
             past.follow(watcher, stop)
@@ -126,6 +135,13 @@ class CommandLine:
             terminal.tell(text)
         if snapshot.status != "running":
             terminal.show_failures(snapshot)
+
+    def placed(self, error: NbflowError) -> NbflowError:
+        """Return an error with its cell's number in the notebook that was named."""
+        if error.cell and self.notebook:
+            with contextlib.suppress(NbflowError):
+                error.cell = preview.cell(error.cell, read_notebook(self.notebook).positions)
+        return error
 
     def cancel(self) -> bool:
         """Return False: a command line has no run of its own in the background."""
@@ -273,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has gone; nothing more can be told
         return DONE
     except NbflowError as error:
-        terminal.show_error(error)
+        terminal.show_error(shell.placed(error))
         return code_of(error)
     except Exception as error:  # the last resort: a fault of nbflow's own is told in one line, too
         terminal.show_error(

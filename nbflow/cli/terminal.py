@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TextIO
@@ -84,15 +84,18 @@ class Watcher(Protocol):
     ) -> None: ...
 
 
-def watcher(as_json: bool, plan: Callable[[], Plan | None]) -> Watcher:
-    """Return who shows a run on standard output; `plan` gives what it would do, for the first line of JSON."""
+def watcher(as_json: bool, plan: Callable[[], Plan | None], imports: Callable[[], Sequence[str]]) -> Watcher:
+    """Return who shows a run on standard output.
+
+    `plan` gives what it would do, for the first line of JSON; `imports` the modules that its workers begin with.
+    """
     if as_json:
         return JsonLines(sys.stdout, plan)
     if sys.stdout.isatty():
         from rich.console import Console  # here and below: imported only where a person watches
 
-        return LiveTable(Console())
-    return PlainLines(sys.stdout)
+        return LiveTable(Console(), imports)
+    return PlainLines(sys.stdout, imports)
 
 
 class JsonLines:
@@ -143,6 +146,7 @@ class Pieces:
 
     def __init__(self) -> None:
         self._open: dict[tuple[TaskId, str], str] = {}
+        self._items: dict[TaskId, str] = {}
 
     def lines(self, snapshot: Snapshot, event: Event) -> list[tuple[str, str]]:
         """Return (task's name, line) for each line that is whole now: all of them once a task ends."""
@@ -154,11 +158,14 @@ class Pieces:
             *whole, rest = (self._open.pop(key, "") + text).split("\n")
             if rest:
                 self._open[key] = rest
-        elif isinstance(event, TaskChanged) and event.state in SETTLED:
+        elif isinstance(event, TaskChanged):
+            self._items[event.task] = event.item
+            if event.state not in SETTLED:
+                return []
             whole = [self._open.pop(key) for key in list(self._open) if key[0] == event.task]
         else:
             return []
-        name = task_name(snapshot, event.task.step, event.task.index)
+        name = task_name(snapshot, event.task, self._items.get(event.task, ""))
         return [(name, line.rstrip("\r").rpartition("\r")[2]) for line in whole]
 
 
@@ -170,9 +177,10 @@ def _redrawn(output: Mapping[str, Any]) -> bool:
 class PlainLines:
     """One line for each change worth telling, for logs: starts, ends, findings, and the text that tasks print."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, imports: Callable[[], Sequence[str]]) -> None:
         self._out = out
         self._pieces = Pieces()
+        self._starting = Starting(imports)
 
     def __enter__(self) -> Self:
         return self
@@ -187,19 +195,41 @@ class PlainLines:
         if isinstance(event, RunStarted):
             tell(f"{event.flow} · {event.run} · running", self._out)
         elif isinstance(event, TaskChanged):
+            if self._starting.begins(event):
+                tell(f"  {self._starting.line}", self._out)
             if event.state not in ("pending", "queued") or any(code == "waiting" for code, _ in event.reasons):
                 tell(task_line(snapshot, event), self._out)
         elif isinstance(event, FindingFound):
-            for text in table.finding_text(event.finding):
+            for text in table.finding_text(event.finding, snapshot.cells):
                 tell(text, self._out)
+
+
+class Starting:
+    """What a first run waits for while no task of it has begun: its workers import what the notebook does."""
+
+    def __init__(self, imports: Callable[[], Sequence[str]]) -> None:
+        self._imports = imports
+        self.line = ""
+        self._over = False
+
+    def begins(self, event: TaskChanged) -> bool:
+        """Take the next event; return whether workers are started from now on. It ends with the first that works."""
+        if event.state == "running":
+            self._over, self.line = True, ""
+        if event.state != "queued" or self._over or self.line:
+            return False
+        names = sorted({name.partition(".")[0] for name in self._imports()})
+        self.line = f"starting workers (importing {', '.join(names)})…" if names else "starting workers…"
+        return True
 
 
 class LiveTable:
     """The table of steps drawn in place, ten times a second; what tasks print scrolls by above it."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, imports: Callable[[], Sequence[str]]) -> None:
         from rich.live import Live
 
+        self._starting = Starting(imports)
         self._console = console
         self._seen: Snapshot | None = None
         self._live = Live(console=console, refresh_per_second=FRAMES, transient=True, get_renderable=self._draw)
@@ -220,12 +250,14 @@ class LiveTable:
         """Keep the run as it is now; it is drawn the next time that it is due."""
         self._seen = snapshot
         self._lines += self._pieces.lines(snapshot, event)
+        if isinstance(event, TaskChanged):
+            self._starting.begins(event)
         if time.monotonic() - self._printed >= 1 / FRAMES:
             self._print()
 
     def _draw(self) -> RenderableType:
         seen = self._seen
-        return "" if seen is None else rich_table(seen, time.time(), self._console.height)
+        return "" if seen is None else rich_table(seen, time.time(), self._console.height, self._starting.line)
 
     def _print(self) -> None:
         """Write the lines that have gathered, all at once: one by one they would take longer than the tasks."""
@@ -244,8 +276,8 @@ class LiveTable:
                 self._live.console.print(whole, end="", soft_wrap=True)
 
 
-def rich_table(snapshot: Snapshot, now: float, height: int) -> Group:
-    """Return the table of a run that fits a screen of so many lines: settled steps give way first."""
+def rich_table(snapshot: Snapshot, now: float, height: int, below: str = "") -> Group:
+    """Return the table of a run that fits a screen of so many lines: settled steps give way first; and a line below."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -275,26 +307,27 @@ def rich_table(snapshot: Snapshot, now: float, height: int) -> Group:
         )
     if left_out:
         grid.add_row(Text(f"  and {left_out} more", style="dim"))
-    return Group(
-        Text(sanitize.plain(table.title(snapshot, now)), style="bold", no_wrap=True, overflow="ellipsis"), grid
-    )
+    title = Text(sanitize.plain(table.title(snapshot, now)), style="bold", no_wrap=True, overflow="ellipsis")
+    return Group(title, grid, *([Text(f"  {below}", style="dim")] if below else []))
 
 
-def task_name(snapshot: Snapshot, step: str, index: tuple[int, ...]) -> str:
-    """Return a task's name: `train`, or `train/2` inside a fan-out."""
-    label = snapshot.labels.get(step) or step
-    return f"{label}/{preview.index(index)}" if index else label
+def task_name(snapshot: Snapshot, task: TaskId, item: str) -> str:
+    """Return a task's name: `train`, or `train/2 depth=4` inside a fan-out."""
+    label = snapshot.labels.get(task.step) or task.step
+    if not task.index:
+        return label
+    return f"{label}/{preview.index(task.index)} {preview.item(snapshot.loops.get(task.step, ''), item)}".rstrip()
 
 
 def task_line(snapshot: Snapshot, event: TaskChanged) -> str:
     """Return a task's change as `  ✓ train  done  3.2 s  why`."""
-    parts = [f"  {preview.mark(event.state)} {task_name(snapshot, event.task.step, event.task.index)}", event.state]
+    parts = [f"  {preview.mark(event.state)} {task_name(snapshot, event.task, event.item)}", event.state]
     if event.attempt > 1:
         parts.append(f"attempt {event.attempt}")
     if event.elapsed is not None and event.state != "running":
         parts.append(preview.duration(event.elapsed))
     if event.failure is not None and event.failure.kind != "cancelled":
-        parts.append(preview.failure(event.failure))
+        parts.append(preview.failure(event.failure, snapshot.cells))
     elif event.state != "done":
         parts.append(preview.reasons(reason for reason in event.reasons if reason[0] != "new"))
     return "  ".join(part for part in parts if part)
@@ -312,9 +345,9 @@ def show_failures(snapshot: Snapshot) -> None:
             continue
         failure = view.failure
         error = NbflowError(
-            f"{task_name(snapshot, view.task.step, view.task.index)} failed: {failure.type}: {failure.message}",
+            f"{task_name(snapshot, view.task, view.item)} failed: {failure.type}: {failure.message}",
             step=view.task.step,
-            cell=failure.cell,
+            cell=preview.cell(failure.cell, snapshot.cells) or None,
             line=failure.line,
             fix=failure.fix,
         )

@@ -193,7 +193,7 @@ def choose(records: Sequence[Record], wishes: Wishes, holds: Callable[[Observati
         refusal = _refusal(record, wishes) or apart(record, wishes.tracked) or holds(record.observations)
         if refusal is None:
             age = describe_age((wishes.now or time.time()) - record.created_at)
-            return Choice(record, (("reused", f"from {record.run}, {age}"),))
+            return Choice(record, (("reused", f"{age}, from {record.run}"),))
         refusals.append(refusal)
     return Choice(None, tuple(refusals[:1]))
 
@@ -245,7 +245,7 @@ def describe_age(seconds: float) -> str:
     for size, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit} old"
-    return f"{max(seconds, 0):.0f} s old"
+    return f"{seconds:.0f} s old" if seconds >= 0.5 else "just now"
 
 
 def changes(parts: KeyParts, source: str, previous: Record | None) -> tuple[Change, ...]:

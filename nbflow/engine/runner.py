@@ -146,6 +146,7 @@ class Runner:
         return state.RunState(
             run=started.run, flow=flow.name, order={step.name: step.order for step in flow.steps},
             labels={step.name: step.label for step in flow.steps}, folded=folded(flow),
+            cells=started.cells, loops=started.loops,
             options={step.name: step.options for step in flow.steps}, slots=self.slots, started_at=started.at,
             edges=flow.edges, parameters=started.parameters, tags=started.tags, room=self.room,
             places=self.places,

@@ -86,6 +86,8 @@ class RunState(Struct, frozen=True):
     parameters: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
     folded: tuple[str, ...] = ()
+    cells: Mapping[str, int] = field(default_factory=dict)
+    loops: Mapping[str, str] = field(default_factory=dict)
     tasks: Map[TaskId, TaskEntry] = field(default_factory=Map)
     dependents: Map[TaskId, tuple[TaskId, ...]] = field(default_factory=Map)
     queue: tuple[TaskId, ...] = ()
@@ -479,7 +481,7 @@ def snapshot(state: RunState, findings: tuple[Finding, ...] = ()) -> Snapshot:
     return Snapshot(
         run=state.run, flow=state.flow, status=state.status, started_at=state.started_at,
         steps=tuple(sorted(state.order, key=lambda name: state.order[name])), labels=dict(state.labels),
-        folded=state.folded,
+        cells=dict(state.cells), loops=dict(state.loops), folded=state.folded,
         tasks=tuple(_view(entry) for entry in views if _is_shown(entry)), edges=state.edges,
         finished_at=state.finished_at,
         error=state.error, parameters=dict(state.parameters), tags=state.tags, findings=findings,

@@ -205,7 +205,7 @@ class Document:
             else:
                 place = len(cells) if self.origin == "executed" else _place(cells, executed.after)
                 cells.insert(place, parsed.cells[0])
-            if self.origin != "executed":
+            if self.origin != "executed" and parsed.cells[0].kind != "control":  # `%flow` lines change no flow
                 findings.append(_differs(identity, parsed.cells[0], known=at is not None))
         numbered = tuple(
             msgspec.structs.replace(cell, position=position) for position, cell in enumerate(cells, start=1)

@@ -6,7 +6,6 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +61,7 @@ class FlowRun:
         self.runner = runner
         self._names = {name: id(value) for name, value in self.ip.user_ns.items()}
         notebook = runner.flow.notebook
-        self.known = table.RunHints(
-            cells={cell.id: cell.position for cell in notebook.cells}, notebook=Path(notebook.path or "").name
-        )
+        self.known = table.RunHints(notebook=Path(notebook.path or "").name)
         threading.Thread(target=self._work, args=(runner,), name="nbflow-run", daemon=True).start()
 
     def bound_since(self) -> set[str]:
@@ -170,7 +167,7 @@ class FlowRun:
             print(failure.traceback, file=sys.stderr)
         if len(failures) > TRACEBACKS:
             print(f"{len(failures) - TRACEBACKS} more tasks failed: `%flow show {self.name}`", file=sys.stderr)
-        raise failed(self.snapshot, self.known.cells)
+        raise failed(self.snapshot)
 
     def show_cards(self) -> None:
         """Show the cards of steps that were declared with `--card`."""
@@ -213,8 +210,8 @@ class FlowRun:
             screen.update(snapshot, self.known, last=last)
 
 
-def failed(snapshot: Snapshot, cells: Mapping[str, int]) -> RunFailed:
-    """Return the error that names a run's first failed step; `cells` are the positions of its cells."""
+def failed(snapshot: Snapshot) -> RunFailed:
+    """Return the error that names a run's first failed step."""
     for view in snapshot.tasks:
         if view.state != "failed" or view.failure is None:
             continue
@@ -222,7 +219,7 @@ def failed(snapshot: Snapshot, cells: Mapping[str, int]) -> RunFailed:
         place = "/".join(filter(None, (snapshot.run, view.task.step, preview.index(view.task.index))))
         return RunFailed(
             f"{snapshot.labels.get(view.task.step, view.task.step)} failed: {failure.type}: {failure.message}",
-            step=view.task.step, cell=preview.cell(failure.cell, cells) or None, line=failure.line,
+            step=view.task.step, cell=preview.cell(failure.cell, snapshot.cells) or None, line=failure.line,
             fix=failure.fix or f"`%flow load {place}` loads its inputs into this notebook; `%flow resume` goes on",
         )  # fmt: skip
     word = "was cancelled" if snapshot.status == "cancelled" else f"ended as {snapshot.status}"

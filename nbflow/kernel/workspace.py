@@ -198,7 +198,7 @@ class Knowledge:
         """Say under the cell what its execution has brought to light, and keep it with the session run."""
         for finding in new:
             self.journal().find(finding)
-            print("\n".join(table.finding_text(finding)), file=sys.stderr)
+            print("\n".join(table.finding_text(finding, self.document.notebook().positions)), file=sys.stderr)
 
     def _state(self, group: Group, name: str) -> Any:
         """Return what cells have set on a definition where that is still what a stored group holds of it."""

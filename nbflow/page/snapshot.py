@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
+import msgspec
+
 from nbflow.flow.parameters import default_text
 from nbflow.model import SETTLED, Cell, Edge, Finding, Flow, Frozen, Parameter, Snapshot, Step, TaskFailure, TaskView
 from nbflow.page.messages import (
@@ -104,12 +106,12 @@ _Found = tuple[table.Row, list[TaskView]]
 
 
 def _by_step(snapshot: Snapshot, flow: Flow) -> dict[str, _Found]:
-    """Return the row and tasks of each step of a run; the flow says where its cells stand."""
-    hints = table.RunHints(cells={step.cell: step.position for step in flow.steps})
+    """Return the row and tasks of each step of a run; the flow says where its cells stand now."""
+    snapshot = msgspec.structs.replace(snapshot, cells={**snapshot.cells, **flow.notebook.positions})
     tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
     for view in snapshot.tasks:
         tasks.setdefault(view.task.step, []).append(view)
-    return {row.step: (row, tasks[row.step]) for row in table.rows(snapshot, known=hints, fold=False)}
+    return {row.step: (row, tasks[row.step]) for row in table.rows(snapshot, fold=False)}
 
 
 def _newest(name: str, runs: Sequence[Mapping[str, _Found]]) -> _Found | None:

@@ -152,6 +152,7 @@ class TaskSeen(Frozen, frozen=True):
     above: tuple[str, ...] = ()
     below: tuple[str, ...] = ()
     dag: str = ""  # an SVG of the flow
+    cells: dict[str, int] = {}  # noqa: RUF012  # the positions of code cells by their ids
 
     @property
     def name(self) -> str:
@@ -319,9 +320,10 @@ def default_parts(task: TaskSeen, made: Mapping[str, str] | None = None) -> list
     """Return the parts of a task's own card; `made` are the bodies of the cards that its code made, by name."""
     own_parts = [_named(name, body) for name, body in (made or {}).items()]
     if task.failure is not None:
-        text = preview.failure(task.failure)
+        text = preview.failure(task.failure, task.cells)
         own_parts.append(Error(text, task.failure.traceback).drawn)
-    displays = [part for output in task.outputs if (part := output_part(output)) is not None]
+    shown = (each for each in task.outputs if task.failure is None or each.get("output_type") != "error")  # said above
+    displays = [part for output in shown if (part := output_part(output)) is not None]
     if displays:
         own_parts.append(parts.section("Output", displays))
     own_parts.append(parts.section("Task", [_facts(task)]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from nbflow.model import Frozen, Manifest, RunStatus, TaskView
 from nbflow.render import html, preview
@@ -83,9 +83,9 @@ def artifact_cells(one: Manifest) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def summary(view: TaskView) -> str:
+def summary(view: TaskView, cells: Mapping[str, int]) -> str:
     """Return the time that a task took and why, or its error, as they stand behind its state."""
-    why = preview.failure(view.failure) if view.failure is not None else preview.reasons(view.reasons)
+    why = preview.failure(view.failure, cells) if view.failure is not None else preview.reasons(view.reasons)
     words = ", ".join(part for part in (preview.duration(view.elapsed), why) if part)
     return f", {words}" if words else ""
 

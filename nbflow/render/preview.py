@@ -68,6 +68,13 @@ def index(place: Index) -> str:
     return ".".join(str(number) for number in place)
 
 
+def item(variable: str, value: str) -> str:
+    """Return a fan-out's item as `depth=4`, from its loop variable and its preview; empty where it is not known."""
+    if not value:
+        return ""
+    return f"{variable}={clip(value, 40)}" if variable.isidentifier() else clip(value, 40)
+
+
 def artifact(manifest: Manifest, width: int = 60) -> str:
     """Return an artifact's value in one line of at most `width` columns, or why it was not stored."""
     if manifest.group < 0:
@@ -80,9 +87,13 @@ def reasons(codes: Iterable[Reason]) -> str:
     return "; ".join(what or code for code, what in codes)
 
 
-def failure(failed: TaskFailure, cells: Mapping[str, int] | None = None) -> str:
-    """Return a failure as `ValueError: its message (cell 4, line 2)`; `cells` are positions of cells by their ids."""
+def failure(failed: TaskFailure, cells: Mapping[str, int] | None = None, width: int = 0) -> str:
+    """Return a failure as `ValueError: its message (cell 4, line 2)`; `cells` are positions of cells by their ids.
+
+    A message of more than `width` columns, if given, is cut, and not its place.
+    """
     text, place = message(failed), where(failed, cells)
+    text = clip(text, width) if width else text
     return f"{text} ({place})" if place else text
 
 

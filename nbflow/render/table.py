@@ -15,6 +15,7 @@ from nbflow.model import (
     Finding,
     Frozen,
     Plan,
+    PlanTask,
     Snapshot,
     TaskFailure,
     TaskState,
@@ -23,18 +24,17 @@ from nbflow.model import (
 from nbflow.render import html, preview
 
 NOTE = 72
-"""Columns that a row's last cell may take."""
+"""Columns that a message may take in a row's last cell; reasons may take two lines of that."""
 
 
 class RunHints(Frozen, frozen=True):
-    """What is known of a run besides its state: the usual time of a task of each step, what reuse has saved, its cells.
+    """What is known of a run besides its state: the usual time of a task of each step, what reuse has saved.
 
-    `cells` are the positions of code cells by their ids; `notebook` is the name of the file that links lead into.
+    `notebook` is the name of the file that links lead into.
     """
 
     expected: dict[str, float] = {}  # noqa: RUF012  # msgspec copies it for each instance
     saved: float = 0.0
-    cells: dict[str, int] = {}  # noqa: RUF012
     notebook: str = ""
 
 
@@ -73,7 +73,9 @@ def rows(
         tasks[hidden[0]] = [view for name in hidden for view in tasks[name]]
     steps = (name for name in tasks if name not in hidden[1:])
     waits = _waits(snapshot, tasks, labels)
-    return tuple(_row(name, labels[name], tasks[name], empty, known, waits.get(name, "")) for name in steps)
+    return tuple(
+        _row(name, labels[name], tasks[name], empty, known, snapshot.cells, waits.get(name, "")) for name in steps
+    )
 
 
 def _waits(snapshot: Snapshot, tasks: Mapping[str, Sequence[TaskView]], labels: Mapping[str, str]) -> dict[str, str]:
@@ -133,7 +135,7 @@ def text(snapshot: Snapshot, now: float | None = None, width: int = 0, known: Ru
     """
     lines = [title(snapshot, now)]
     lines += [f"  {line}" for line in preview.grid(_cells(row) for row in rows(snapshot, now, known or NOTHING))]
-    lines += [line for finding in snapshot.findings for line in finding_text(finding)]
+    lines += [line for finding in snapshot.findings for line in finding_text(finding, snapshot.cells)]
     if _untold(snapshot):
         lines.append(f"error: {_untold(snapshot)}")
     if known is not None and snapshot.status != "running":
@@ -151,7 +153,7 @@ def as_html(
     drawn = sorted(rows(snapshot, now, known or NOTHING), key=lambda row: row.state != "failed")
     body = [
         (html.marked(row.label, row.state, preview.mark(row.state)), html.state(row.state), _progress(row),
-         _time(row), _why(row, known or NOTHING))
+         _time(row), _why(row, known or NOTHING, snapshot.cells))
         for row in drawn
     ]  # fmt: skip
     head = html.join(
@@ -162,7 +164,9 @@ def as_html(
     parts = [html.tag("div", head, box, cls="nbflow-head")]
     parts.append(html.table(("step", "state", "tasks", "time", "why"), body, numbers=(3,)))
     if snapshot.findings:
-        items = [html.tag("li", html.join(finding_text(finding), "; ")) for finding in snapshot.findings]
+        items = [
+            html.tag("li", html.join(finding_text(finding, snapshot.cells), "; ")) for finding in snapshot.findings
+        ]
         count = html.tag("summary", f"{len(items)} finding{'s' if len(items) > 1 else ''}", cls="nbflow-dim")
         parts.append(html.tag("details", count, html.tag("ul", *items, cls="nbflow-list"), cls="nbflow-folded"))
     if _untold(snapshot):
@@ -180,13 +184,13 @@ def _progress(row: Row) -> html.Html:
     return html.join((row.count, bar))
 
 
-def _why(row: Row, known: RunHints) -> html.Html | str:
+def _why(row: Row, known: RunHints, cells: Mapping[str, int]) -> html.Html | str:
     """Return a row's note, with a link to the cell where an error has its place."""
     if not row.note:
         return ""
     failed = row.failure
-    place = preview.where(failed, known.cells) if failed is not None else ""
-    if failed is None or not known.notebook or failed.cell not in known.cells or not row.note.endswith(f" ({place})"):
+    place = preview.where(failed, cells) if failed is not None else ""
+    if failed is None or not known.notebook or failed.cell not in cells or not row.note.endswith(f" ({place})"):
         return html.tag("span", row.note, title=row.note)
     message = row.note.removesuffix(f" ({place})")
     # JupyterLab follows it to the cell; nbflow's extension does so in Notebook 7, too
@@ -206,20 +210,23 @@ def plan_text(plan: Plan) -> str:
     """Return what would run and what would be reused, and why, as plain text."""
     lines = [f"plan of {plan.flow}"]
     cells = [
-        (f"  {preview.mark('reused' if task.action == 'reuse' else 'queued')} {_task_name(task.step, task.index)}",
-         task.action, preview.clip(preview.reasons(task.reasons), NOTE))
+        (f"  {preview.mark('reused' if task.action == 'reuse' else 'queued')} {_task_name(plan, task)}",
+         task.action, preview.reasons(task.reasons))
         for task in plan.tasks
     ]  # fmt: skip
     lines += preview.grid(cells)
-    lines += [line for finding in plan.findings for line in finding_text(finding)]
+    lines += [line for finding in plan.findings for line in finding_text(finding, plan.cells)]
     return "\n".join(lines)
 
 
-def finding_text(finding: Finding) -> list[str]:
-    """Return the lines of a finding: `warning: …`, and its place and fix where known."""
-    place = [f"step {finding.step}"] if finding.step else []
+def finding_text(finding: Finding, cells: Mapping[str, int]) -> list[str]:
+    """Return the lines of a finding: `warning: …`, and its place and fix where known.
+
+    `cells` are the positions of cells by their ids.
+    """
+    place = [f"step {finding.step}"] if finding.step and not finding.step.startswith("cell:") else []
     if finding.cell:
-        place.append(finding.cell if finding.cell.startswith("cell") else f"cell {finding.cell}")
+        place.append(preview.cell(finding.cell, cells))
     if finding.line is not None:
         place.append(f"line {finding.line}")
     lines = [f"{finding.level}: {finding.message}"]
@@ -230,11 +237,12 @@ def finding_text(finding: Finding) -> list[str]:
     return lines
 
 
-def _task_name(step: str, index: tuple[int, ...] | None) -> str:
+def _task_name(plan: Plan, task: PlanTask) -> str:
     """Return a planned task's name: `train`, `train/2` or, before the list is known, `train/*`."""
-    if index is None:
-        return f"{step}/*"
-    return f"{step}/{preview.index(index)}" if index else step
+    label = plan.labels.get(task.step) or task.step
+    if task.index is None:
+        return f"{label}/*"
+    return f"{label}/{preview.index(task.index)}" if task.index else label
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -248,7 +256,10 @@ def _timed(view: TaskView, now: float | None) -> TaskView:
     return msgspec.structs.replace(view, elapsed=max(0.0, now - view.started_at))
 
 
-def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState, known: RunHints, waits: str = "") -> Row:
+def _row(
+    name: str, label: str, tasks: Sequence[TaskView], empty: TaskState, known: RunHints, cells: Mapping[str, int],
+    waits: str,
+) -> Row:  # fmt: skip
     """Return the row of a step's tasks; `empty` is its state when it has none, `waits` what it waits for."""
     usual = known.expected.get(name)
     states = {view.state for view in tasks}
@@ -259,7 +270,7 @@ def _row(name: str, label: str, tasks: Sequence[TaskView], empty: TaskState, kno
         usual = elapsed / share if share and elapsed else None
     return Row(
         step=name, label=label, state=state, count=_count(tasks), elapsed=elapsed,
-        note=_note(state, tasks, known) or (waits if state == "pending" else ""),
+        note=_note(state, tasks, cells) or (waits if state == "pending" else ""),
         expected=usual, share=share, failure=_failure(state, tasks),
     )  # fmt: skip
 
@@ -300,19 +311,19 @@ def _failure(state: TaskState, tasks: Sequence[TaskView]) -> TaskFailure | None:
     return failure if failure is not None and failure.kind != "cancelled" else None
 
 
-def _note(state: TaskState, tasks: Sequence[TaskView], known: RunHints) -> str:
+def _note(state: TaskState, tasks: Sequence[TaskView], cells: Mapping[str, int]) -> str:
     """Return the one thing worth saying about a step."""
     telling = next((view for view in tasks if view.state == state), None)
     if telling is None:
         return ""
     tries = f"attempt {telling.attempt}: " if telling.attempt > 1 else ""
     if telling.failure is not None and telling.failure.kind != "cancelled":
-        return preview.clip(tries + preview.failure(telling.failure, known.cells), NOTE)
+        return tries + preview.failure(telling.failure, cells, NOTE)
     # on a first run every step is new: saying so at each would only be noise
     why = preview.reasons(reason for reason in telling.reasons if reason[0] != "new")
     if not why and telling.reused_from:
         why = f"from {telling.reused_from}"
-    return preview.clip(f"{tries}{why}".removesuffix(": "), NOTE)
+    return preview.clip(f"{tries}{why}".removesuffix(": "), 2 * NOTE)
 
 
 def _untold(snapshot: Snapshot) -> str:

@@ -25,7 +25,7 @@ from nbflow.model import Flow as Graph
 from nbflow.model import Index, RunStatus, Snapshot, Tagged, TaskState, TaskView
 from nbflow.render import html, listing, preview, sanitize, table
 from nbflow.render.cards import Card
-from nbflow.runs.display import cells_of, document_with, gathered, of_step, run_html, step_html
+from nbflow.runs.display import document_with, gathered, hints_of, of_step, run_html, step_html
 from nbflow.runs.follow import Watch, follow
 from nbflow.runs.tasks import Artifact, Data, Failure, Task, failure_of, moment
 from nbflow.runs.values import parameters_of, values_of
@@ -381,7 +381,7 @@ class Run:
     # ------------------------------------------------------------ as people see it
 
     def __repr__(self) -> str:
-        return sanitize.for_terminal(table.text(self.snapshot, time.time(), known=cells_of(self._past)))
+        return sanitize.for_terminal(table.text(self.snapshot, time.time(), known=hints_of(self._past)))
 
     def _repr_html_(self) -> str:
         return run_html(self._past)
@@ -466,8 +466,12 @@ class Step:
 
     def __repr__(self) -> str:
         lines = [f"Step({self._past.flow}/{self._past.run}/{self.name}: {self.state})"]
-        lines += [f"  {task.name}  {task.summary}" for task in self.tasks]
-        return sanitize.for_terminal("\n".join(lines))
+        loop = self._past.snapshot.loops.get(self.name, "")
+        rows = [
+            (f"  {task.name}", preview.item(loop, view.item), task.summary)
+            for task, view in zip(self.tasks, self._views(), strict=True)
+        ]
+        return sanitize.for_terminal("\n".join([*lines, *preview.grid(rows)]))
 
     def _repr_html_(self) -> str:
         return step_html(self._past, self.label, html.state(self.state, preview.mark(self.state)), self._views())

@@ -90,7 +90,7 @@ def check(face: Face, all_cells: bool) -> Answer:
     serious = sum(finding.level == "error" for finding in flow.findings)
     verdict = f"{serious} error{'s' if serious > 1 else ''}" if serious else "ok"
     steps = sum(step.kind != "params" for step in flow.steps)
-    lines = [line for finding in flow.findings for line in table.finding_text(finding)]
+    lines = [line for finding in flow.findings for line in table.finding_text(finding, flow.notebook.positions)]
     lines.append(f"{verdict}: {flow.name}, {steps} steps, {len(flow.parameters)} parameters")
     return Answer(
         text=lambda: "\n".join(lines), lines=lambda: [json_lines.plain(verdicts)], code=USAGE if serious else DONE

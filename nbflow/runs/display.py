@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from nbflow import jsonable, plugins
-from nbflow.errors import NbflowError, NotFoundError
-from nbflow.flow.notebook import INJECTED, document_of, parse_document, read_document
+from nbflow.errors import NotFoundError
+from nbflow.flow.notebook import INJECTED, document_of, read_document
 from nbflow.flow.parameters import literal_values
 from nbflow.model import Edge, Flow, Manifest, Record, Snapshot, TaskView
 from nbflow.render import components as parts
@@ -98,7 +98,7 @@ def seen_of(past: StoredRun, view: TaskView, label: str, outputs: Outputs) -> Ta
         inputs=tuple(one for one, _ in inputs), origins={one.name: step for one, step in inputs},
         artifacts=_left(record), outputs=tuple(dict(output) for output in outputs),
         source=record.source if record is not None else "", above=above, below=below,
-        dag=_drawing(snapshot, view.task.step),
+        dag=_drawing(snapshot, view.task.step), cells=snapshot.cells,
     )  # fmt: skip
 
 
@@ -188,13 +188,17 @@ def _counts(views: Iterable[TaskView]) -> dict[Any, int]:
     return counts
 
 
+def _why(snapshot: Snapshot, view: TaskView) -> str:
+    return preview.failure(view.failure, snapshot.cells) if view.failure else preview.reasons(view.reasons)
+
+
 def _overview(snapshot: Snapshot, views: Sequence[TaskView]) -> str:
     """Return a table with a row for each task; of many, only the first ones."""
     labels = snapshot.labels
     body = [
         (html.marked(_name(labels.get(view.task.step) or view.task.step, view), view.state, preview.mark(view.state)),
          html.state(view.state), preview.clip(view.item, 60), preview.duration(view.elapsed),
-         preview.clip(preview.failure(view.failure) if view.failure else preview.reasons(view.reasons), table.NOTE))
+         preview.clip(_why(snapshot, view), table.NOTE))
         for view in views[:GATHERED]
     ]  # fmt: skip
     return html.table(("task", "state", "item", "time", "why"), body, numbers=(3,))
@@ -239,7 +243,7 @@ def run_html(past: StoredRun) -> str:
     if artifact_rows:
         heads = ("step", *listing.ARTIFACT_HEADS)
         below.append(_folded("artifacts", len(artifact_rows), html.table(heads, artifact_rows, numbers=(4,))))
-    return table.as_html(snapshot, time.time(), cells_of(past), below=below)
+    return table.as_html(snapshot, time.time(), hints_of(past), below=below)
 
 
 def _folded(title: str, count: int, content: html.Html) -> html.Html:
@@ -249,9 +253,9 @@ def _folded(title: str, count: int, content: html.Html) -> html.Html:
 
 def step_html(past: StoredRun, label: str, state: html.Html, views: Sequence[TaskView]) -> str:
     """Return a step's artifacts, or a row for each of its items with their values."""
-    title = html.join((html.tag("b", label), " ", state))
+    title, snapshot = html.join((html.tag("b", label), " ", state)), past.snapshot
     if len(views) == 1 and not views[0].task.index:
-        summary = listing.summary(views[0])
+        summary = listing.summary(views[0], snapshot.cells)
         return listing.artifacts_html(
             html.join((title, html.tag("span", summary, cls="nbflow-dim"))), _artifacts(past, views[0])
         )
@@ -269,7 +273,7 @@ def step_html(past: StoredRun, label: str, state: html.Html, views: Sequence[Tas
             preview.index(view.task.index), preview.clip(view.item, 60),
             "" if view.task.turn is None else str(view.task.turn), html.state(view.state, preview.mark(view.state)),
             preview.duration(view.elapsed), *cells,
-            preview.failure(view.failure) if view.failure else preview.reasons(view.reasons),
+            _why(snapshot, view),
         ))  # fmt: skip
     heads = ("item", "value", "turn", "state", "time", *names, "why")
     head = html.tag("div", title, html.filter_box(len(body)), cls="nbflow-head")
@@ -294,16 +298,9 @@ def _short(value: str) -> str:
         return preview.clip(value, 24)
 
 
-def cells_of(run: StoredRun) -> table.RunHints:
-    """Return where a run's cells stand, if something failed in it: only then tables say it."""
-    if not any(view.failure is not None for view in run.snapshot.tasks):
-        return table.NOTHING
-    path = run.started.notebook or ""
-    try:
-        notebook = parse_document(run.document, name=run.flow, folder=run.started.folder, path=path)
-    except NbflowError:  # it is damaged: the table says the cells' ids
-        return table.NOTHING
-    return table.RunHints(cells={cell.id: cell.position for cell in notebook.cells}, notebook=Path(path).name)
+def hints_of(run: StoredRun) -> table.RunHints:
+    """Return what tables say of a run besides its state: the file that links to failed cells lead into."""
+    return table.RunHints(notebook=Path(run.started.notebook or "").name)
 
 
 def document_with(run: StoredRun, flow: Flow, shown: Mapping[str, list[dict[str, Any]]]) -> str:

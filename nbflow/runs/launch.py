@@ -276,7 +276,10 @@ class Executors:
 def plan_flow(flow: Flow, options: RunOptions, executors: Executors) -> Plan:
     """Return what a run of a flow with these options would do."""
     ready = _prepare(flow, options, executors, run=None)
-    return Plan(flow=ready.flow.name, tasks=forecast.rows(ready.flow, ready.lookup), findings=ready.flow.findings)
+    return Plan(
+        flow=ready.flow.name, tasks=forecast.rows(ready.flow, ready.lookup), findings=ready.flow.findings,
+        labels={step.name: step.label for step in ready.flow.steps}, cells=ready.flow.notebook.positions,
+    )  # fmt: skip
 
 
 def why_flow(flow: Flow, step: str, options: RunOptions, executors: Executors, *, cost: bool = False) -> dict[str, Any]:
@@ -510,8 +513,15 @@ def run_started(flow: Flow, run: str, **about: Any) -> RunStarted:
         run=run, flow=flow.name, at=time.time(), notebook=flow.notebook.path, folder=flow.notebook.folder,
         user=_user(), host=socket.gethostname(), pid=os.getpid(), commit=git_commit(flow.notebook.folder),
         steps=tuple(step.name for step in flow.steps), labels={step.name: step.label for step in flow.steps},
+        cells=flow.notebook.positions, loops=loop_variables(flow),
         folded=folded(flow), edges=flow.edges, all_cells=flow.all_cells, **about,
     )  # fmt: skip
+
+
+def loop_variables(flow: Flow) -> dict[str, str]:
+    """Return what the innermost loop around each step calls its item."""
+    loops = {step.name: step.options.foreach.target for step in flow.steps if step.options.foreach is not None}
+    return {step.name: loops[step.scope[-1]] for step in flow.steps if step.scope and step.scope[-1] in loops}
 
 
 def _user() -> str:

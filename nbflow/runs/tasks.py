@@ -396,7 +396,7 @@ class Task(_Executed):
         """Its state, the time it took and why, or its error, in one line."""
         parts = [self.state, preview.duration(self.elapsed), preview.reasons(self.reasons)]
         if self._view.failure is not None:
-            parts[2] = preview.failure(self._view.failure)
+            parts[2] = preview.failure(self._view.failure, self._past.snapshot.cells)
         return ", ".join(part for part in parts if part)
 
     def _repr_html_(self) -> str:

@@ -84,6 +84,8 @@ def snapshot(
         started_at=begun,
         steps=start.steps,
         labels=start.labels,
+        cells=start.cells,
+        loops=start.loops,
         folded=start.folded,
         tasks=tuple(settle(view, status, now) for view in _in_order(start, _without_placeholders(tasks))),
         edges=start.edges,

@@ -105,6 +105,44 @@ def test_runs_of_notebooks_below_are_found(
     assert app.main(["show", "first/latest"]) == 2  # the one that is named is the only one
 
 
+@pytest.mark.running
+def test_words_of_a_run_name_cells_and_items_as_people_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By number, never by id; an item by its loop's variable; what is waited for; ages first; the error last."""
+    sources = [
+        "import numpy as np", "%%params\nmost: int = 9", "%%step load\nbest = np.int64(11)",
+        "%%step fit --foreach depth in [2, 4]\nassert depth < most, 'too deep'\nprint(best)",
+    ]  # fmt: skip
+    text = document_of(
+        ((f"d95d42f0-d484-448d-b1d6-05dac0f1d16{number}", source) for number, source in enumerate(sources)), "flow"
+    )
+    (folder / "flow.ipynb").write_text(text)
+    assert app.main(["run", "flow.ipynb"]) == 0
+    told = capsys.readouterr().out
+    assert told.index("starting workers (importing numpy)…") < told.index("load  running")
+    assert "fit/1 depth=4 | 11" in told
+    assert app.main(["show", "flow/latest/load"]) == 0
+    assert re.search(r"best +numpy.int64 +8 B +11$", capsys.readouterr().out, re.MULTILINE)
+    assert app.main(["run", "flow.ipynb", "-p", "most=3"]) == 1
+    seen = capsys.readouterr()
+    assert re.search(r"↺ load +reused +(\d+ s old|just now), from \d", seen.out)
+    assert "AssertionError: too deep (cell 4, line 2)" in seen.out
+    assert seen.err.splitlines()[-2:] == [
+        "error: fit/1 depth=4 failed: AssertionError: too deep", "  where: step fit, cell 4, line 2",
+    ]  # fmt: skip
+    for words in (
+        ["show", "flow/latest"],
+        ["show", "flow/latest/fit"],
+        ["card", "flow/latest"],
+        ["plan", "flow.ipynb"],
+    ):
+        assert app.main(words) == 0
+        told = capsys.readouterr().out
+        assert "d95d42f0" not in told
+    (folder / "flow.ipynb").write_text(text.replace("%%step load", "%%step load --nope"))
+    assert app.main(["run", "flow.ipynb"]) == 2
+    assert "cell 3, line 1" in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------- what the documentation shows
 
 ELSEWHERE = re.compile(r"ray://|dask://|ssh://|s3://|--on URL|SPEC|--template|^tutorial|^serve")
@@ -123,6 +161,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         patch.delenv("NBFLOW_STORE", raising=False)
         patch.chdir(folder)
         write(folder / "analysis.ipynb", ANALYSIS)
+        write(folder / "train.ipynb", [f"{ANALYSIS[0]}\nlimit: str = '90s'", *ANALYSIS[1:]])
         write(folder / "failing.ipynb", FAILING)
         write(folder / "reports" / "spring.ipynb", DEMO)
         (folder / "examples").mkdir()

@@ -143,7 +143,8 @@ def test_rows_say_what_matters() -> None:
 def test_an_error_leads_to_its_cell() -> None:
     failure = TaskFailure(type="OSError", message="x", cell="3f0b-9c", line=2)
     seen = snapshot(view("train", "failed", failure=failure), steps=("train",), status="failed")
-    known = table.RunHints(cells={"3f0b-9c": 7}, notebook="my book.ipynb")
+    seen = msgspec.structs.replace(seen, cells={"3f0b-9c": 7})
+    known = table.RunHints(notebook="my book.ipynb")
     assert "OSError: x (cell 7, line 2)" in table.text(seen, known=known)
     link = balanced(table.as_html(seen, known=known)).find(".//a")
     assert link is not None

@@ -204,11 +204,17 @@ def _show_array(value: Any) -> str:
     shape = tuple(value.shape)
     dtype = str(value.dtype).removeprefix("torch.")
     if not shape and dtype != "object":
-        return f"{value!r}"[:PREVIEW]
+        return _show_scalar(value)[:PREVIEW]
     head = f"{label}{dtype} × {_by(shape)}" if len(shape) == 1 else f"{label}{_by(shape)} {dtype}"
     if len(shape) == 1 and shape[0] <= 2 * ITEMS and hasattr(value, "tolist") and dtype != "object":
         return f"{head}: {_show_container(value.tolist(), 1)}"
     return head
+
+
+def _show_scalar(value: Any) -> str:
+    """Return a number of an array library as people write it: `11`, not `np.int64(11)`."""
+    item = value.item() if type(value).__module__ == "numpy" else value
+    return repr(item) if item is value or isinstance(item, bool | int | float | complex | str | bytes) else str(value)
 
 
 def _show_instance(value: Any, depth: int) -> str:
