@@ -14,13 +14,16 @@ from nbflow.model import Frozen, Index, Manifest, Reason, TaskFailure, TaskState
 from nbflow.render import components as parts
 from nbflow.render import html, preview, sanitize
 from nbflow.render.components import (
+    HTML,
     JSON,
+    YAML,
     Artifact,
     Chart,
     Code,
     Component,
     Drawn,
     Error,
+    Grid,
     Image,
     Markdown,
     Progress,
@@ -57,6 +60,15 @@ body:has(>.nbflow-page){margin:0;background:var(--page);color:var(--ink)}
 .nbflow-card details.nbflow-section>summary{cursor:pointer;font-weight:600;margin-bottom:6px}
 .nbflow-card summary{cursor:pointer}
 .nbflow-card .nbflow-section .nbflow-section{border-top:0;padding-left:14px;margin-top:4px}
+.nbflow-card .nbflow-grid{display:grid;gap:12px;margin:8px 0}
+.nbflow-card .nbflow-grid>div{min-width:0}
+.nbflow-card .nbflow-of-2{grid-template-columns:repeat(2,minmax(0,1fr))}
+.nbflow-card .nbflow-of-3{grid-template-columns:repeat(3,minmax(0,1fr))}
+.nbflow-card .nbflow-of-4{grid-template-columns:repeat(4,minmax(0,1fr))}
+.nbflow-card .nbflow-of-5{grid-template-columns:repeat(5,minmax(0,1fr))}
+.nbflow-card .nbflow-of-6{grid-template-columns:repeat(6,minmax(0,1fr))}
+.nbflow-card td .nbflow-progress{min-width:180px}
+.nbflow-card td img{max-width:320px}
 .nbflow-card .nbflow-boxes{display:flex;flex-wrap:wrap;gap:10px;margin:8px 0}
 .nbflow-card .nbflow-box{border:1px solid var(--nbflow-line);border-radius:6px;padding:8px 14px;min-width:96px}
 .nbflow-card .nbflow-value{font-size:22px;font-weight:600;line-height:1.3;font-variant-numeric:tabular-nums}
@@ -111,8 +123,8 @@ SCRIPT = (
 
 
 __all__ = [
-    "JSON", "Artifact", "Card", "Chart", "Code", "Component", "Error", "Image", "Markdown", "Progress", "Section",
-    "Table", "TaskSeen", "Template", "Timeline", "ValueBox",
+    "HTML", "JSON", "YAML", "Artifact", "Card", "Chart", "Code", "Component", "Error", "Grid", "Image", "Markdown",
+    "Progress", "Section", "Table", "TaskSeen", "Template", "Timeline", "ValueBox",
 ]  # fmt: skip
 
 MIME = "application/vnd.nbflow.card+json"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from nbflow import model
+from nbflow.jsonable import jsonable
 from nbflow.model import Frozen
 from nbflow.render import html, preview, sanitize
 from nbflow.render.html import Html, tag
@@ -38,16 +39,16 @@ CELL = 120
 """Columns of text that a cell may take."""
 
 
-class Grid(Frozen, frozen=True):
-    """Cells as text; `numbers` are the columns to align to the right, `note` says what is left out."""
+class Cells(Frozen, frozen=True):
+    """Cells as text or components; `numbers` are the columns to align to the right, `note` says what is left out."""
 
     heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[str | Component, ...], ...]
     numbers: frozenset[int] = frozenset()
     note: str = ""
 
 
-def grid_of(data: Any, rows: int = 20, columns: int = 20) -> Grid:
+def grid_of(data: Any, rows: int = 20, columns: int = 20) -> Cells:
     """Return the first cells of a pandas, polars or Arrow table, a list of dicts, a dict of columns or rows.
 
     Raise TypeError for what is no table. Only what is shown is converted.
@@ -74,7 +75,7 @@ def grid_of(data: Any, rows: int = 20, columns: int = 20) -> Grid:
     return _of_rows(data, rows, columns)
 
 
-def _of_rows(data: Iterable[Any], rows: int, columns: int) -> Grid:
+def _of_rows(data: Iterable[Any], rows: int, columns: int) -> Cells:
     height = len(data) if isinstance(data, Sequence) else None
     first = list(itertools.islice(data, rows))
     if first and all(isinstance(row, Mapping) for row in first):
@@ -85,7 +86,7 @@ def _of_rows(data: Iterable[Any], rows: int, columns: int) -> Grid:
     return _grid([""] * width, [line + ("",) * (width - len(line)) for line in lines], height, columns)
 
 
-def _pandas(data: Any, rows: int, columns: int) -> Grid:
+def _pandas(data: Any, rows: int, columns: int) -> Cells:
     frame = data.to_frame() if data.ndim == 1 and hasattr(data, "to_frame") else data
     height, width = frame.shape
     corner = frame.iloc[:rows, :columns]
@@ -105,7 +106,7 @@ def _name(name: Any) -> str:
 
 def _grid(
     names: Sequence[Any], body: Sequence[Sequence[Any]], height: int | None, columns: int, width: int | None = None
-) -> Grid:
+) -> Cells:
     heads = names[:columns]
     wide = len(names) if width is None else width
     numbers = frozenset(
@@ -116,16 +117,20 @@ def _grid(
         note = f"{len(body):,} of {len(body) if height is None else height:,} rows"
         note += f", {len(heads)} of {wide:,} columns" if wide > columns else f", {wide} columns"
     cells = tuple(tuple(_cell(value) for value in row[:columns]) for row in body)
-    return Grid(heads=tuple(map(_name, heads)), rows=cells, numbers=numbers, note=note)
+    return Cells(heads=tuple(map(_name, heads)), rows=cells, numbers=numbers, note=note)
 
 
 def _is_number(value: Any) -> bool:
     return hasattr(value, "__float__") and hasattr(value, "__add__") and not isinstance(value, bool)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any) -> str | Component:
     if value is None:
         return ""
+    if isinstance(value, Component):
+        return value
+    if hasattr(value, "savefig"):  # a figure
+        return Image(value)
     if _is_number(value) and not isinstance(value, int):
         return f"{float(value):.6g}"
     return preview.clip(str(value), CELL)
@@ -152,16 +157,41 @@ class Component:
     """What every part has in common: it is drawn when it is made, and once more when it is updated."""
 
     def __init__(self, draw: Callable[[], Drawn]) -> None:
-        self.drawn = guarded(draw)
         self._changed: Callable[[], None] = _nobody
+        self._draw: Callable[[], Drawn] | None = draw
+        self.drawn = guarded(draw)
 
     def update(self, *content: Any, **options: Any) -> None:
         """Show something else in the same place; takes what the component itself takes."""
         self._become(type(self)(*content, **options))
 
     def _become(self, other: Component) -> None:
+        other._changed = self._changed_within  # its inner parts report to it from now on
+        self._draw = lambda: other.drawn
         self.drawn = other.drawn
         self._changed()
+
+    def _holding(self, inner: Iterable[Component]) -> None:
+        """Be drawn again whenever a component within this one is updated."""
+        for each in inner:
+            each.watched(self._changed_within)
+
+    def _of(self, parts: Iterable[Any], joined: Callable[[list[Drawn]], Drawn]) -> Callable[[], Drawn]:
+        """Return what draws parts together, each of them as it is by then."""
+        components: list[Component] = []
+
+        def draw() -> Drawn:
+            if not components:
+                components.extend(map(component_of, parts))
+                self._holding(components)
+            return joined([part.drawn for part in components])
+
+        return draw
+
+    def _changed_within(self) -> None:
+        if self._draw is not None:
+            self.drawn = guarded(self._draw)
+            self._changed()
 
     def watched(self, changed: Callable[[], None]) -> Self:
         """Call `changed` after each update."""
@@ -169,7 +199,7 @@ class Component:
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_changed": _nobody}
+        return {**self.__dict__, "_changed": _nobody, "_draw": None}
 
     def _repr_html_(self) -> str:
         return html.block(Html(self.drawn.html))
@@ -329,17 +359,26 @@ class Table(Component):
     """
 
     def __init__(self, data: Any, *, rows: int = 20, columns: int = 20, title: str = "") -> None:
-        super().__init__(lambda: table(grid_of(data, rows, columns), title))
+        cells: list[Cells] = []
+
+        def draw() -> Drawn:
+            if not cells:
+                cells.append(grid_of(data, rows, columns))
+                self._holding(each for row in cells[0].rows for each in row if isinstance(each, Component))
+            return table(cells[0], title)
+
+        super().__init__(draw)
 
 
-def table(grid: Grid, title: str = "") -> Drawn:
+def table(grid: Cells, title: str = "") -> Drawn:
     """Return cells of text as a table."""
     heads = [
         tag("th", head, scope="col", cls="nbflow-number" if at in grid.numbers else "")
         for at, head in enumerate(grid.heads)
     ]
+    numbers = [("nbflow-number" if at in grid.numbers else "") for at in range(len(grid.heads))]
     body = [
-        tag("tr", *(tag("td", cell, cls="nbflow-number" if at in grid.numbers else "") for at, cell in enumerate(row)))
+        tag("tr", *(tag("td", _within(cell), cls=kind) for cell, kind in zip(row, numbers, strict=False)))
         for row in grid.rows
     ]
     parts = [
@@ -349,8 +388,17 @@ def table(grid: Grid, title: str = "") -> Drawn:
     ]
     scrolling = tag("div", *parts, cls="nbflow-scroll")
     note = tag("div", grid.note, cls="nbflow-dim") if grid.note else Html("")
-    lines = preview.grid([grid.heads, *grid.rows]) if grid.rows or any(grid.heads) else []
+    texts = (map(_in_words, row) for row in grid.rows)
+    lines = preview.grid([grid.heads, *texts]) if grid.rows or any(grid.heads) else []
     return _titled(title, html.join((scrolling, note)), "\n".join([*lines, *([grid.note] if grid.note else [])]))
+
+
+def _in_words(cell: str | Component) -> str:
+    return cell if isinstance(cell, str) else preview.clip(cell.drawn.text, CELL)
+
+
+def _within(cell: str | Component) -> str:
+    return cell if isinstance(cell, str) else Html(cell.drawn.html)
 
 
 class JSON(Component):
@@ -368,6 +416,37 @@ def _json(value: Any, title: str) -> Drawn:
     except (TypeError, ValueError):  # keys that JSON does not know, circles
         text = repr(value)
     return _titled(title, content, text)
+
+
+class YAML(Component):
+    """Settings as YAML: nested dicts and lists, or a text that is YAML already."""
+
+    def __init__(self, value: Any, *, title: str = "") -> None:
+        super().__init__(lambda: _yaml(value, title))
+
+
+def _yaml(value: Any, title: str) -> Drawn:
+    if isinstance(value, str):
+        text = value
+    else:
+        try:
+            import yaml  # type: ignore[import-untyped,unused-ignore]
+        except ImportError:  # an extra of its own: `nbflow[yaml]`
+            return _json(value, title)
+        text = yaml.safe_dump(jsonable(value), sort_keys=False, allow_unicode=True)
+    return _titled(title, Html(_code(text.rstrip("\n"), "yaml").html), text)
+
+
+class HTML(Component):
+    """HTML, reduced to known elements: no script, no frame, no form, nothing that is loaded from elsewhere."""
+
+    def __init__(self, text: str, *, title: str = "") -> None:
+        super().__init__(lambda: _titled(title, *_markup(str(text))))
+
+
+def _markup(text: str) -> tuple[Html, str]:
+    cleaned = sanitize.clean(text)
+    return tag("div", cleaned, cls="nbflow-html"), sanitize.words(cleaned)
 
 
 def _tree(value: Any, depth: int, room: list[int]) -> Html:
@@ -422,7 +501,7 @@ def artifacts(manifests: Sequence[model.Manifest], extra: Mapping[str, str] | No
     )  # fmt: skip
     heads = ("name", "type", "shape", "size", "preview", "from")
     columns = [at for at in range(6) if any(row[at] for row in rows)]
-    grid = Grid(
+    grid = Cells(
         heads=tuple(heads[at] for at in columns),
         rows=tuple(tuple(row[at] for at in columns) for row in rows),
         numbers=frozenset(place for place, at in enumerate(columns) if at == 3),
@@ -568,10 +647,24 @@ def _seconds(moment: Any) -> float:
 
 
 class Section(Component):
-    """Parts under a heading; folded unless `open`."""
+    """Parts under a heading; folded unless `open`. A part that is updated changes in its place."""
 
     def __init__(self, title: str, parts: Iterable[Any], *, open: bool = True) -> None:  # noqa: A002
-        super().__init__(lambda: section(title, [component_of(part).drawn for part in parts], opened=open))
+        super().__init__(self._of(parts, lambda drawn: section(title, drawn, opened=open)))
+
+
+class Grid(Component):
+    """Parts beside each other, in as many columns. A part that is updated changes in its place."""
+
+    def __init__(self, parts: Iterable[Any], *, columns: int = 2) -> None:
+        super().__init__(self._of(parts, lambda drawn: side_by_side(drawn, columns)))
+
+
+def side_by_side(parts: Sequence[Drawn], columns: int) -> Drawn:
+    """Return parts in rows of so many columns, at most six."""
+    places = [tag("div", Html(part.html)) for part in parts]
+    content = tag("div", *places, cls=f"nbflow-grid nbflow-of-{min(6, max(1, columns))}")
+    return Drawn(html=content, text="\n".join(part.text for part in parts if part.text))
 
 
 def section(title: str, parts: Sequence[Drawn], *, opened: bool = True) -> Drawn:

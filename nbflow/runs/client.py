@@ -25,7 +25,7 @@ from nbflow.model import Flow as Graph
 from nbflow.model import Index, RunStatus, Snapshot, Tagged, TaskState, TaskView
 from nbflow.render import html, listing, preview, sanitize, table
 from nbflow.render.cards import Card
-from nbflow.runs.display import document_with, gathered, hints_of, of_step, run_html, step_html
+from nbflow.runs.display import document_with, hints_of, of_step, report, run_html, step_html
 from nbflow.runs.follow import Watch, follow
 from nbflow.runs.tasks import Artifact, Data, Failure, Task, failure_of, moment
 from nbflow.runs.values import parameters_of, values_of
@@ -333,8 +333,8 @@ class Run:
 
     @property
     def card(self) -> Card:
-        """One card with those of all its tasks."""
-        return gathered(self._past, self.flow, self.snapshot.tasks, _outputs(self._past))
+        """One card with its graph, who ran when, and those of all its tasks."""
+        return report(self._past, _outputs(self._past))
 
     # ------------------------------------------------------------ what can be done to it
 

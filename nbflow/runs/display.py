@@ -161,12 +161,40 @@ def _drawing(snapshot: Snapshot, step: str) -> str:
 # ---------------------------------------------------------------- many tasks in one card
 
 
-def gathered(past: StoredRun, title: str, views: Sequence[TaskView], outputs: Callable[[TaskView], Outputs]) -> Card:
-    """Return one card for several tasks of a run: a table first, then each task's own card."""
+DISPLAYS = frozenset({"display_data", "execute_result"})
+
+
+def report(past: StoredRun, outputs: Callable[[TaskView], Outputs]) -> Card:
+    """Return the card of a whole run: its graph, who ran when, its tasks, what they showed."""
+    snapshot = past.snapshot
+    labels = snapshot.labels
+    above = []
+    if graph := _drawing(snapshot, ""):
+        drawing = html.tag("div", html.Html(graph), cls="nbflow-scroll")
+        above.append(parts.section("Graph", [Drawn(html=drawing, text="")]))
+    begun = [view for view in snapshot.tasks if view.started_at is not None]
+    if len(begun) > 1:
+        spans = sorted(
+            (view.started_at or 0.0, _name(labels.get(view.task.step) or view.task.step, view), view.elapsed or 0.0)
+            for view in begun
+        )
+        timeline = parts.Timeline((name, start, start + length) for start, name, length in spans)
+        above.append(parts.section("Timeline", [timeline.drawn]))
+    return gathered(past, past.flow, snapshot.tasks, outputs, above=above)
+
+
+def gathered(
+    past: StoredRun, title: str, views: Sequence[TaskView], outputs: Callable[[TaskView], Outputs],
+    *, above: Sequence[Drawn] = (),
+) -> Card:  # fmt: skip
+    """Return one card for several tasks of a run: a table first, below what stands `above`, then each task's own card.
+
+    Those of tasks that showed something, or failed, are open.
+    """
     snapshot = past.snapshot
     first = views[:GATHERED]
     labels = snapshot.labels
-    pieces = [Drawn(html=_overview(snapshot, views), text=table.summary(_counts(views)))]
+    pieces = [*above, Drawn(html=_overview(snapshot, views), text=table.summary(_counts(views)))]
     for view in first:
         label = labels.get(view.task.step) or view.task.step
         content = seen_of(past, view, label, outputs(view))
@@ -174,7 +202,8 @@ def gathered(past: StoredRun, title: str, views: Sequence[TaskView], outputs: Ca
         heading = (
             f"{content.name}{f' · {view.item}' if view.item else ''} · {view.state} {preview.duration(view.elapsed)}"
         )
-        pieces.append(parts.section(heading.strip(), inner, opened=len(first) <= 1))
+        telling = view.failure is not None or any(each.get("output_type") in DISPLAYS for each in content.outputs)
+        pieces.append(parts.section(heading.strip(), inner, opened=telling or len(first) <= 1))
     if len(views) > len(first):
         note = f"{len(views) - len(first)} more tasks: `nbflow card {past.flow}/{past.run}/STEP/ITEM -o FILE`"
         pieces.append(Drawn(html=html.tag("p", note, cls="nbflow-note"), text=note))

@@ -121,8 +121,8 @@ class Boards:
     """
 
     Artifact, Chart, Code, Error, Image = parts.Artifact, parts.Chart, parts.Code, parts.Error, parts.Image
-    JSON, Markdown, Progress, Section = parts.JSON, parts.Markdown, parts.Progress, parts.Section
-    Table, Timeline, ValueBox = parts.Table, parts.Timeline, parts.ValueBox
+    Grid, HTML, JSON, Markdown, Progress = parts.Grid, parts.HTML, parts.JSON, parts.Markdown, parts.Progress
+    Section, Table, Timeline, ValueBox, YAML = parts.Section, parts.Table, parts.Timeline, parts.ValueBox, parts.YAML
 
     def __init__(self) -> None:
         self._boards: dict[str, Board] = {}

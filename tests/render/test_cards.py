@@ -43,6 +43,10 @@ def made() -> dict[str, cards.Component]:
         "svg": cards.Image(b"<svg onload='alert(1)'></svg>"),
         "chart": cards.Chart({"mark": "bar", "title": NASTY, "encoding": {"x": {"field": NASTY}}}),
         "progress": cards.Progress(4, NASTY, 1),
+        "html": cards.HTML(NASTY, title=NASTY),
+        "yaml": cards.YAML({NASTY: [NASTY]}),
+        "grid": cards.Grid([NASTY, cards.Code(NASTY)]),
+        "nested": cards.Table([{"a": cards.Section(NASTY, [NASTY])}]),
         "box": cards.ValueBox(NASTY, NASTY, NASTY),
         "code": cards.Code(NASTY, NASTY),
         "json": cards.JSON({NASTY: [NASTY, {"deep": NASTY}]}),
@@ -75,6 +79,36 @@ def test_nothing_of_a_value_becomes_markup(name: str) -> None:
         assert (attributes.get("src") or "data:image/").startswith("data:image/")
         assert (attributes.get("href") or "#").startswith("#")
     assert drawn.text
+
+
+def test_components_within_others_live() -> None:
+    """To any depth, also after the one around them was given another content; pickles hold what was drawn."""
+    inner, other = cards.Progress(10, "inner"), cards.Progress(10, "other")
+    table = cards.Table([{"depth": 4, "trained": cards.Grid([inner, "words"], columns=3)}])
+    outer = cards.Section("all", [table, cards.YAML({"lr": 0.1})])
+    changes: list[str] = []
+    outer.watched(lambda: changes.append(outer.drawn.text))
+    inner.update(7)
+    assert len(changes) == 1
+    assert "7 of 10" in outer.drawn.html
+    assert "7 of 10" in outer.drawn.text
+    assert "nbflow-of-3" in outer.drawn.html
+    assert "lr: 0.1" in outer.drawn.text
+    table.update([{"depth": 5, "trained": other}])
+    other.update(3)
+    assert len(changes) == 3
+    assert "3 of 10" in outer.drawn.html
+    assert "7 of 10" not in outer.drawn.html
+    assert pickle.loads(pickle.dumps(outer)).drawn == outer.drawn
+
+
+def test_html_shows_and_does_nothing() -> None:
+    drawn = cards.HTML(
+        "<p style='color:red' onclick='x()'>hi <b>you</b></p><script>x()</script><iframe src=a></iframe>"
+    ).drawn
+    assert "<b>you</b>" in drawn.html
+    assert drawn.text.split() == ["hi", "you"]
+    assert not re.search("script|iframe|onclick", drawn.html)
 
 
 @pytest.mark.parametrize(
