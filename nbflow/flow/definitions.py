@@ -35,12 +35,13 @@ CONSTANT_CALLS = frozenset(
     " functools.partial functools.lru_cache functools.cache functools.singledispatch functools.cmp_to_key"
     " re.compile pathlib.Path pathlib.PurePath pathlib.PosixPath datetime.date datetime.datetime datetime.timedelta"
     " datetime.timezone datetime.time zoneinfo.ZoneInfo fractions.Fraction uuid.UUID"
+    " pydantic.create_model attrs.make_class attr.make_class"
     " operator.itemgetter operator.attrgetter operator.methodcaller importlib.import_module logging.getLogger"
     " numpy.dtype numpy.vectorize string.Template numpy.float32 numpy.float64 numpy.int32 numpy.int64".split()
 )
 """Imported names whose call gives a class, a function, a module or an immutable constant."""
 
-BUILTIN_CONSTANT_CALLS = frozenset("int float str bool complex bytes tuple frozenset range".split())
+BUILTIN_CONSTANT_CALLS = frozenset("int float str bool complex bytes tuple frozenset range object".split())
 
 CARRIED = (
     "sys.path", "sys.setrecursionlimit", "os.environ", "os.chdir", "warnings.filterwarnings", "warnings.simplefilter",
@@ -129,6 +130,9 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
     def defined(name: str) -> bool:
         return local.get(name, False) if name in local else name in origins or around.is_definition(name)
 
+    def builtin(name: str) -> bool:
+        return name in _BUILTINS and name not in local and not around.is_data(name) and not around.is_definition(name)
+
     def acts(name: str) -> bool:
         if name in local:
             return not local[name] or name in acting
@@ -141,7 +145,7 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
         if sets:
             piece_kind: PieceKind = "setup" if around.replays_settings else "data"
         else:
-            piece_kind = _classify(kind, statement, tree, origins, defined)
+            piece_kind = _classify(kind, statement, tree, origins, defined, builtin)
         if piece_kind == "definition" and statement.kind == "assign" and statement.writes & around.variables:
             piece_kind = "data"
         handed = frozenset(filter(acts, _decorators(tree)))
@@ -297,6 +301,7 @@ def _classify(
     tree: ast.stmt | None,
     origins: Mapping[str, str],
     defined: Callable[[str], bool],
+    builtin: Callable[[str], bool],
 ) -> PieceKind:
     """Return what becomes of a statement: the first rule that fits decides, data is what remains."""
     if statement.kind == "magic":
@@ -309,8 +314,9 @@ def _classify(
         return "data"
     if _is_setup(tree, statement.reads, origins, defined):
         return "setup"
-    if cell == "plain" and statement.kind == "assign" and _is_constant(tree, origins, defined):
-        return "definition"
+    if cell == "plain" and statement.kind == "assign":
+        own = {name: name for name in _names(tree) if builtin(name)}  # `NewType("UserId", int)`
+        return "definition" if _is_constant(tree, {**own, **origins}, defined) else "data"
     return "data"
 
 
@@ -336,7 +342,7 @@ def _constant_value(value: ast.expr, origins: Mapping[str, str], defined: Callab
         case ast.Constant():
             return True
         case ast.Name(id=name):
-            return defined(name) or name == "__name__"  # the same in every task
+            return defined(name) or name in origins or name == "__name__"  # the same in every task
         case ast.Attribute():
             return dotted(value).split(".")[0] in origins  # of a module: what a class holds may change
         case ast.UnaryOp(operand=operand):

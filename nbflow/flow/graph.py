@@ -7,6 +7,7 @@ looking a name up is then the rule itself, "the value that the nearest earlier c
 from __future__ import annotations
 import __future__
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -69,6 +70,9 @@ Seen = Mapping[str, Files]
 """Steps by name, and the files that runs have seen their code touch."""
 
 NOTHING_SEEN: Seen = {}
+
+_TEXTS = re.compile(r"[\"'](\w+)[\"']")
+"""Texts in a decorator's line."""
 
 
 def _without_looks(pieces: tuple[Piece, ...], touches: tuple[Touch | None, ...]) -> tuple[Piece, ...]:
@@ -318,6 +322,7 @@ class _Builder:
             name: name in analysis.sure_reads
             for name in reads if name not in analysis.optional_reads or name in self.writers
         }  # fmt: skip
+        names = dict.fromkeys(self._registered(cell), False) | names
         options = cell.options
         if options.condition is not None:
             names.update(dict.fromkeys(analyse(options.condition).reads, True))
@@ -328,6 +333,18 @@ class _Builder:
         if options.join:
             names.pop("inputs", None)
         return names
+
+    def _registered(self, cell: Cell) -> Iterator[str]:
+        """Yield what the bodies read that libraries have got hold of above: a line magic's, an accessor's.
+
+        Definitions are there wherever such a body may run; data where the cell speaks of it, by its name or by the text
+        that it was registered under.
+        """
+        for definition in (self.definitions[order] for order in self.setup):
+            if definition.kind == "definition" and definition.free:
+                words = {*definition.names, *_TEXTS.findall(definition.source.partition("\n")[0])}
+                spoken = any(word in cell.body for word in words)
+                yield from definition.free if spoken else defined(definition.free, self.writers, None)
 
     def _asked(self, options: StepOptions, analysis: Analysis) -> dict[str, bool]:
         """Return the names that `--until` takes from above, not from the cell; the cell may have failed before."""

@@ -46,6 +46,8 @@ REGISTRATIONS = frozenset(
     " pandas.api.extensions.register_index_accessor pandas.api.extensions.register_extension_dtype"
     " polars.api.register_dataframe_namespace polars.api.register_lazyframe_namespace"
     " polars.api.register_series_namespace polars.api.register_expr_namespace"
-    " xarray.register_dataset_accessor xarray.register_dataarray_accessor".split()
+    " xarray.register_dataset_accessor xarray.register_dataarray_accessor"
+    " IPython.core.magic.register_line_magic IPython.core.magic.register_cell_magic"
+    " IPython.core.magic.register_line_cell_magic".split()
 )
-"""Decorators that hand a class to a library: it is replayed in every task below, used or not."""
+"""Decorators that hand a class or function to a library: it is replayed in every task below, used or not."""

@@ -392,7 +392,8 @@ def test_plugged_serializers(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyP
 
 
 NAMES = set(
-    "definition plugged fill_cell fill_function fill_node fill_own fill_set fill_whole make_apart make_array "
+    "definition plugged fill_cell fill_function fill_node fill_own fill_parser fill_set fill_whole make_apart "
+    "make_array "
     "make_cell make_context make_dict_iterator make_dict_view make_frame make_frozenset make_function make_mark "
     "make_masked make_match make_memory make_of_kind make_part make_polars_frame make_polars_series make_region "
     "make_series make_storage make_tensor make_view".split()

@@ -279,6 +279,32 @@ NOTEBOOKS: dict[str, Lanes] = {
                 "print(asyncio.get_running_loop().is_running())",
         "end": "%%step end\nprint(frame.iloc[:, :20], get_ipython().run_cell('1 + 1').result)",
     }),
+    "kinds that are known by what they are": Lanes({
+        "top": "import argparse\nfrom dataclasses import make_dataclass\nfrom enum import Enum\nfrom typing import NamedTuple, NewType, TypedDict\n"
+               "from pydantic import create_model",
+        "kinds": "Nothing = object()\nUser = NewType('User', int)\nFilm = TypedDict('Film', {'name': str})\n"
+                 "Pair = make_dataclass('Pair', ['a', ('b', int, 0)])\nRow = NamedTuple('Row', [('n', str), ('i', int)])\n"
+                 "Tone = Enum('Tone', 'HIGH LOW')\nModel = create_model('Model', q=(int, 1))",
+        "def": "def look(d, key, default=Nothing):\n    found = d.get(key, Nothing)\n    if found is not Nothing:\n        return found\n"
+               "    return 'none' if default is Nothing else default",
+        "make": "%%step make\npair, row, tone, model, film, user = Pair(1), Row('x', 2), Tone.LOW, Model(q=4), Film(name='a'), User(5)\n"
+                "marks = {'gone': Nothing, 'there': 1}\nprint(pair, row, tone, model, film, user)",
+        "parser": "%%step parser\nparser = argparse.ArgumentParser(prog='p')\nparser.add_argument('--rate', type=float, default=0.5)\n"
+                  "quiet = parser.add_argument_group('more').add_argument('--quiet', action='store_true')\nprint(parser.parse_args([]))",
+        "is": "%%step is\nprint(pair == Pair(1), isinstance(row, Row), tone is Tone.LOW, isinstance(model, Model), film, user)\n"
+              "print(look(marks, 'gone'), look(marks, 'there'), look(marks, 'x', 3), marks['gone'] is Nothing)",
+        "parse": "%%step parse\nargs = parser.parse_args(['--rate', '2'])\nprint(args, sorted(vars(args)), quiet in parser._actions)\n"
+                 "print(parser.format_help())",
+        "end": "%%step end\nprint(args.rate, parser.parse_args(['--quiet']), type(pair) is Pair, marks['gone'] is Nothing)",
+    }),
+    "magics of the notebook's own": Lanes({
+        "top": "from IPython.core.magic import register_cell_magic, register_line_cell_magic, register_line_magic",
+        "def": "@register_line_magic\ndef shout(line):\n    return line.upper() + mark()\n\n@register_cell_magic\ndef count(line, cell):\n"
+               "    return len(cell.split())\n\ndef mark():\n    return '!'",
+        "line": "%%step line\nword = %shout hello\nprint(word)",
+        "cell": "%%step cell\n%%count\none two\nthree",
+        "end": "%%step end\nprint(word, get_ipython().run_line_magic('shout', 'again'))",
+    }),
     "names inside texts": Lanes({
         "top": "import cProfile, contextlib, io, timeit, unittest\nimport pandas as pd\nimport polars as pl",
         "def": "def total(n):\n    return sum(range(n))\n\ndef below(frame):\n    return frame.query('price < @top').size\n\n"

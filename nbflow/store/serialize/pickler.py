@@ -60,7 +60,7 @@ from nbflow.store.serialize.objects import (
     reduce_proxy,
     reduce_whole,
 )
-from nbflow.store.serialize.rebuild import definition, fill_set, keeps, make_frozenset, make_mark, plugged
+from nbflow.store.serialize.rebuild import definition, fill_parser, fill_set, keeps, make_frozenset, make_mark, plugged
 from nbflow.store.serialize.registry import NAMED_KINDS, Registry
 from nbflow.store.serialize.sets import FIXED_HASHES, Ordered, is_ordered
 from nbflow.tracebacks import text_of
@@ -450,12 +450,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
 
     def named(self, value: Any) -> Any:
         """Return a reference to the definition of a class, function or alias, or its reduction where it has none."""
-        if getattr(value, "__module__", None) == "__main__":
-            reference = self.session.registry.reference(value)
-            if reference is not None:
-                self.definitions.add(reference[0])
-                # one text of its own: a name that other values hold too would be the same object, or not, by chance
-                return definition, ("\n".join(reference),)
+        reference = self.session.registry.reference(value)
+        if reference is not None:
+            self.definitions.add(reference[0])
+            # one text of its own: a name that other values hold too would be the same object, or not, by chance
+            return definition, ("\n".join(reference),)
         if is_main_function(value):
             self.free |= free_names(value.__code__)
             return reduce_function(value)
@@ -582,6 +581,9 @@ def _route(kind: type, registry: Registry) -> Callable[[Pickler, Any], Any] | No
         return _alone(reduce_node)
     if package == "multiprocessing" and _is_shared(kind):
         return _shared
+    parsers = sys.modules.get("argparse")
+    if parsers is not None and issubclass(kind, parsers._AttributeHolder | parsers._ActionsContainer):  # noqa: SLF001
+        return _parser
     pandas = sys.modules.get("pandas")
     if pandas is not None and issubclass(kind, _pandas_holders(pandas)):
         return Pickler.pandas
@@ -592,6 +594,15 @@ def _pandas_holders(pandas: Any) -> tuple[type, ...]:
     if not hasattr(pandas, "Index"):  # being imported by another thread
         return ()
     return pandas.DataFrame, pandas.Series, pandas.Index, pandas.api.extensions.ExtensionArray
+
+
+def _parser(_: Pickler, value: Any) -> Any:
+    """Return the reduction of a parser of arguments, or a part of one, or what it has found.
+
+    What it leaves out is marked by one text, which it knows by `is`.
+    """
+    reduced = value.__reduce_ex__(4)
+    return (*reduced[:3], None, None, fill_parser) if len(reduced) == 5 and type(reduced[2]) is dict else NotImplemented
 
 
 def _cell(_: Pickler, value: types.CellType) -> Any:

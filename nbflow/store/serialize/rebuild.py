@@ -381,3 +381,16 @@ def _parts(items: list[Any], way: Way) -> tuple[dict[Any, None], list[Any], list
     at_once = max(size // 4, 5)
     more = [_Filler(-1 - place) for place in range(at_once - len(arranged))]
     return dict.fromkeys([*arranged[:at_once], *more]), arranged[at_once:], [*fillers, *more], after
+
+
+def fill_parser(value: Any, state: dict[str, Any]) -> None:
+    """Fill a part of an argument parser; the text that marks what is left out is the module's own."""
+    import argparse
+
+    def own(part: Any) -> Any:
+        return argparse.SUPPRESS if type(part) is str and part == argparse.SUPPRESS else part
+
+    for part in state.values():
+        if type(part) is dict:  # groups of arguments share it with their parser
+            part.update((key, own(each)) for key, each in [*part.items()])
+    value.__dict__.update((name, own(part)) for name, part in state.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 import typing
 import weakref
@@ -56,7 +57,8 @@ class Registry:
         reference = self._lookup(value)
         if reference is not None:
             return reference
-        qualname = attribute(value, "__qualname__") if is_a(value, NAMED_KINDS) else None
+        is_own = is_a(value, NAMED_KINDS) and attribute(value, "__module__") == "__main__"
+        qualname = attribute(value, "__qualname__") if is_own else None
         if not isinstance(qualname, str) or "." not in qualname or "<locals>" in qualname:
             return None
         root, *rest = qualname.split(".")
@@ -109,15 +111,26 @@ class Registry:
 
 
 def is_defined_here(value: Any) -> bool:
-    """Return whether what a definition binds was made in `__main__`: a class, function or alias, or one decorated."""
+    """Return whether what a definition binds was made in `__main__`: a class, function or alias, or one decorated.
+
+    So is a class that a call has made and that is not where it says to be (`make_dataclass`), and a bare object, which
+    is only there to be told apart from all others.
+    """
+    if type(value) is object:
+        return True
     if is_a(value, NAMED_KINDS):
-        return answered(lambda: value.__module__ == "__main__", False)  # as where it has none
+        return answered(lambda: value.__module__ == "__main__" or _is_nowhere(value), False)  # as where it has none
     own = attribute(value, "__dict__")
     if type(own) is dict and "__wrapped__" in own and own.get("__module__") == "__main__":
         return True
     return bool(
         attribute(type(value), "__module__") == "__main__"
     )  # an object that a decorator of the notebook has made
+
+
+def _is_nowhere(value: Any) -> bool:
+    """Return whether the module that a class names does not have it."""
+    return is_a(value, type) and getattr(sys.modules.get(value.__module__), value.__name__, None) is not value
 
 
 def _follow(value: Any, path: list[str]) -> Any:
