@@ -150,7 +150,8 @@ class StepOptions(Frozen, frozen=True, kw_only=True):
     pip: tuple[str, ...] = ()
     secret: tuple[str, ...] = ()
     here: bool = False
-    late: dict[str, str] = {}  # option -> its text, where a parameter's value is to be put in: `{limit}`
+    at_most: bool = False  # its amounts are limits: where there is less, it runs with that
+    late: tuple[tuple[str, str], ...] = ()  # options whose texts take parameters' values: (`timeout`, `{limit}`)
 
 
 class Finding(Frozen, frozen=True, kw_only=True):
@@ -181,6 +182,7 @@ class Cell(Frozen, frozen=True, kw_only=True):
     body: str = ""  # what IPython runs: the header line replaced by an empty one, so that line numbers stay
     markdown: str = ""  # the text cells right above
     file: str = ""  # that a %%config cell takes its values from
+    injected: bool = False  # its parameters have been given by another tool: they count, not those of a cell above
 
 
 class Notebook(Frozen, frozen=True, kw_only=True):

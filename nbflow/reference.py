@@ -145,8 +145,9 @@ class _Plain:
             self.space.setdefault("File", File)
             self.run(override_source(cell.body, self.overrides), f"cell {cell.position}")
             return
-        if step is None:
-            self.run(cell.body, f"cell {cell.position}")
+        if step is None:  # it belongs to no step, and may be one that is meant to fail
+            with contextlib.suppress(*([Exception] if cell.options.catch is not None else [])):
+                self.run(cell.body, f"cell {cell.position}")
             return
         options, self.failed = step.options, False
         head = self.flow.step(options.join[0]).scope[-1] if options.join else ""

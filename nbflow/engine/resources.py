@@ -25,6 +25,16 @@ class Grant(msgspec.Struct, frozen=True):
     memory: int = 0
 
 
+def within(options: StepOptions, room: Room, slots: int) -> StepOptions:
+    """Return options whose amounts, where they are limits, are at most what a machine has."""
+    if not options.at_most:
+        return options
+    gpu = options.gpu if room.devices is None else min(options.gpu, len(room.devices))
+    cpu = None if options.cpu is None else min(options.cpu, slots)
+    memory = None if room.memory is not None and (options.memory or 0) > room.memory else options.memory
+    return msgspec.structs.replace(options, gpu=gpu, cpu=cpu, memory=memory)
+
+
 def grant(options: StepOptions, cores: float, slots: int, room: Room, running: Iterable[Grant]) -> Grant | None:
     """Return what a task may use beside those that run, None while it has to wait."""
     grants = tuple(running)

@@ -57,7 +57,7 @@ class MetaflowExporter(TextExporter):
 def _with_values(flow: Flow, notes: Notes) -> Flow:
     """Return a flow whose options hold its parameters' defaults: a decorator is made before there are any others."""
     for step in flow.steps:
-        for key, text in step.options.late.items():
+        for key, text in step.options.late:
             names = sorted({match[1] for match in PLACEHOLDER.finditer(text)})
             notes.changed(
                 f"--{key} {text} of {step.label} has the value that {', '.join(names)} has in the notebook now",

@@ -15,7 +15,7 @@ from nbflow.analysis.effects import LIVE, PROCESS, STATES, dotted, owner_of
 from nbflow.analysis.lines import header_line
 from nbflow.errors import nearest
 from nbflow.flow.fanouts import carried_names
-from nbflow.flow.parameters import read_parameters
+from nbflow.flow.parameters import is_of, literal_of, read_parameters
 from nbflow.model import Cell, Definition, Finding, Flow, Parameter, Record, Step, TaskFailure, Writer
 
 CACHING = re.compile(r"^@(?:functools\.)?(?:lru_)?cache\b", re.MULTILINE)
@@ -136,14 +136,21 @@ def parameters_of(
     for cell in cells:
         for parameter in read_parameters(cell) if cell.kind == "params" else ():
             name = parameter.name
-            if name in parameters:
+            if name in parameters and not cell.injected:
                 findings.append(duplicate_parameter(parameters[name], parameter))
                 continue
-            parameters[name] = parameter
+            parameters[name] = given_again(parameters[name], parameter) if name in parameters else parameter
             below = [cells[w.position - 1] for w in writers.get(name, ()) if w.position > cell.position]
             others = [other for other in below if other.kind != "params" and name in analyse(other.body).writes]
             findings.extend(assigned_parameter(name, other) for other in others)
     return tuple(parameters.values()), findings
+
+
+def given_again(declared: Parameter, injected: Parameter) -> Parameter:
+    """Return a parameter with the value that another tool has given it, of the declared type where it can be."""
+    value = literal_of(injected.default)
+    kind = declared.annotation if value is None or is_of(value, declared.annotation) else injected.annotation
+    return msgspec.structs.replace(injected, annotation=kind, help=declared.help)
 
 
 def not_a_parameter(step: Step, option: str, name: str, parameters: Iterable[str]) -> Finding:

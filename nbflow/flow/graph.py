@@ -178,7 +178,8 @@ class _Builder:
         if cell.kind == "setup":
             self._add_setup_cell(cell, analysis)
             return
-        pieces = split_cell(cell.kind, analysis, around)
+        # of a cell that may break off nobody knows which of its assignments were made: all of them are data
+        pieces = split_cell("step" if cell.options.catch is not None else cell.kind, analysis, around)
         touches = self.reach.read(pieces, self.origins, self.writers)
         own = self._define(cell, pieces, touches)
         self._add_candidate(cell, analysis, _without_looks(pieces, touches), touches, own)

@@ -79,7 +79,7 @@ def keeps_state(definition: Definition) -> bool:
 
 def label_of(cell: Cell, writes: frozenset[str]) -> str:
     """Return what people call a plain cell that writes these names: `cell 3: df`."""
-    names = ", ".join(sorted(name for name in writes if not name.startswith("<")))
+    names = ", ".join(sorted(name for name in writes if not name.startswith("<") and name != cell.options.catch))
     kind = "parameters" if cell.kind == "params" else f"cell {cell.position}"
     return f"{kind}: {names}" if names else kind
 

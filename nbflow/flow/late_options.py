@@ -31,7 +31,7 @@ def parse_for_all(words: Sequence[str]) -> StepOptions:
             late[key] = value
         else:
             values[option.field] = parse_value(key, value)
-    return StepOptions(**values, late=late)
+    return StepOptions(**values, late=tuple(late.items()))
 
 
 def _pairs(word: str) -> Iterator[tuple[str, str]]:
@@ -59,22 +59,16 @@ def with_for_all(flow: Flow, options: StepOptions) -> Flow:
 
 def _with(step: Step, options: StepOptions) -> Step:
     plain, own = StepOptions(), step.options
-    said = {OPTIONS[key].field for key in own.late}
-    values = {
-        name: getattr(options, name) for name in StepOptions.__struct_fields__
-        if name not in said and name != "late" and getattr(own, name) == getattr(plain, name)
-    }  # fmt: skip
-    late = {
-        key: text
-        for key, text in options.late.items()
-        if getattr(own, OPTIONS[key].field) == getattr(plain, OPTIONS[key].field)
-    }
-    return msgspec.structs.replace(step, options=msgspec.structs.replace(own, **values, late={**late, **own.late}))
+    said = {OPTIONS[key].field for key, _ in own.late}
+    said |= {name for name in StepOptions.__struct_fields__ if getattr(own, name) != getattr(plain, name)}
+    values = {name: getattr(options, name) for name in StepOptions.__struct_fields__ if name not in said}
+    late = (*own.late, *(pair for pair in options.late if OPTIONS[pair[0]].field not in said))
+    return msgspec.structs.replace(step, options=msgspec.structs.replace(own, **{**values, "late": late}))
 
 
 def unknown_names(step: Step, parameters: Mapping[str, Parameter]) -> Iterator[tuple[str, str]]:
     """Yield each option of a step, as it is written, with a name in it that is no parameter."""
-    for key, text in step.options.late.items():
+    for key, text in step.options.late:
         for match in PLACEHOLDER.finditer(text):
             if match[1] not in parameters:
                 yield f"--{key} {text}", match[1]
@@ -89,7 +83,7 @@ def filled(flow: Flow, values: Mapping[str, Any]) -> Flow:
 
 def _filled(step: Step, values: Mapping[str, Any]) -> Step:
     fields: dict[str, Any] = {}
-    for key, text in step.options.late.items():
+    for key, text in step.options.late:
         where: dict[str, Any] = {"step": step.name, "cell": step.cell, "line": 1}
         try:
             value = PLACEHOLDER.sub(lambda match: _text(_part(match, values)), text)
@@ -101,7 +95,7 @@ def _filled(step: Step, values: Mapping[str, Any]) -> Step:
         except OptionError as error:
             message = f"--{key} {text} of {step.label} is {value!r} in this run: {error.message}"
             raise PlanError(message, **where, fix=error.fix) from None
-    return msgspec.structs.replace(step, options=msgspec.structs.replace(step.options, **fields, late={}))
+    return msgspec.structs.replace(step, options=msgspec.structs.replace(step.options, **fields, late=()))
 
 
 def _part(match: re.Match[str], values: Mapping[str, Any]) -> Any:

@@ -16,9 +16,9 @@ from nbflow.analysis.lines import Misplaced, header_line, header_of, misplaced_h
 from nbflow.errors import NotebookError, OptionError
 from nbflow.flow.config import parse_config, parse_values, with_values
 from nbflow.flow.options import parse_header
-from nbflow.flow.parameters import literal_values, override_source
 from nbflow.flow.percent import flow_name, read_percent
-from nbflow.model import Cell, Finding, Notebook, StepOptions
+from nbflow.flow.tags import SKIPPED, Tags
+from nbflow.model import Cell, Finding, Notebook
 from nbflow.plain_files import read_text
 
 CONTROL = re.compile(
@@ -103,8 +103,11 @@ def read_document(text: str, where: str) -> dict[str, Any]:
         raise NotebookError(f"{where} is JSON but not a notebook: it has no list of cells", fix="name an .ipynb file")
     if not isinstance(document.get("cells", []), list):
         raise NotebookError(f"{where} is not a notebook: its cells are no list", fix="open it in Jupyter and save it")
-    if document.get("nbformat") != 4:
+    written = document.get("nbformat")
+    if written != 4:
         document = _upgrade(text, where)
+    if isinstance(written, int) and written < 4:  # those that converting has made are others each time
+        document["cells"] = [{key: part for key, part in cell.items() if key != "id"} for cell in document["cells"]]
     cells = [_cell_of(cell, where) for cell in document["cells"]]
     return {**document, "metadata": _mapping(document.get("metadata")), "cells": cells}
 
@@ -192,29 +195,11 @@ def parse_cells(
 ) -> Notebook:
     """Return the Notebook of raw code cells in document order, with each cell's kind, options and body."""
     check_flow_name(name)
-    reading = _Reading(folder, frozenset(raw.id for raw in cells if raw.id))
-    parsed = [reading.read(raw, position) for position, raw in enumerate(cells, start=1)]
-    for at, raw in enumerate(cells):
-        if INJECTED in raw.tags:
-            _take_injected(parsed, at)
+    reading = _Reading(folder, Tags.over(raw.tags for raw in cells), frozenset(raw.id for raw in cells if raw.id))
+    parsed = tuple(reading.read(raw, position) for position, raw in enumerate(cells, start=1))
     return Notebook(
-        name=name, folder=folder, path=path, cells=tuple(parsed), findings=tuple(reading.findings), document=document
+        name=name, folder=folder, path=path, cells=parsed, findings=tuple(reading.findings), document=document
     )
-
-
-INJECTED = "injected-parameters"
-"""The tag of a cell with the parameters of the run that has written the notebook; papermill's word."""
-
-
-def _take_injected(cells: list[Cell], at: int) -> None:
-    """Let the values of an injected cell be those of the parameters above it, which it assigns once more."""
-    values = literal_values(cells[at].body)
-    if not values:
-        return
-    for above, cell in enumerate(cells[:at]):
-        if cell.kind == "params":
-            cells[above] = msgspec.structs.replace(cell, body=override_source(cell.body, values))
-    cells[at] = msgspec.structs.replace(cells[at], kind="control", body="")
 
 
 def check_flow_name(name: str) -> str:
@@ -234,6 +219,7 @@ class _Reading(msgspec.Struct):
     """What has been read so far, cell by cell in order."""
 
     folder: str
+    tags: Tags
     given: frozenset[str]
     ids: set[str] = msgspec.field(default_factory=set)
     findings: list[Finding] = msgspec.field(default_factory=list)
@@ -254,6 +240,8 @@ class _Reading(msgspec.Struct):
 
     def _understand(self, raw: RawCell, identity: str) -> dict[str, Any]:
         """Return what a cell's text and tags say of it, as a Cell's fields; OptionError where they cannot be read."""
+        if SKIPPED in raw.tags:
+            return {}
         if (half := HALF.search(raw.source)) is not None:
             self.findings.append(_as_unwritable(raw.source, half, identity))
             return {}
@@ -263,22 +251,27 @@ class _Reading(msgspec.Struct):
             return {}
         header, body = split_header(raw.source)
         body = without_control_lines(body)
-        tagged = next((tag[5:] for tag in raw.tags if tag.startswith("step:")), None)
-        match header or ("step" if tagged is not None else "", tagged or ""):
-            case "step", rest:
-                name, options = parse_header(rest, cell=identity)
-                return {"kind": "step", "name": name, "options": _with_tags(options, raw.tags), "body": body}
-            case "config", rest:
-                said = parse_config(rest)
-                values = self._values(said.file) if said.file else {}
-                return {"kind": "params", "body": with_values(said, body, values), "file": said.file}
-            case kind, _ if kind:
-                return {"kind": kind, "body": body}
-        if "parameters" in raw.tags:
-            return {"kind": "params", "body": body}
-        if not body.strip():
+        if header is None:
+            return self._tagged(raw, identity, body)
+        kind, rest = header
+        if kind == "step":
+            name, options = parse_header(rest, cell=identity)
+            return {"kind": kind, "name": name, "options": self.tags.with_options(options, raw.tags), "body": body}
+        if kind == "config":
+            said = parse_config(rest)
+            values = self._values(said.file) if said.file else {}
+            return {"kind": "params", "body": with_values(said, body, values), "file": said.file}
+        return {"kind": kind, "body": body}
+
+    def _tagged(self, raw: RawCell, identity: str, body: str) -> dict[str, Any]:
+        """Return the fields of a cell without a header: what its tags make of it, else a plain or an empty cell."""
+        tagged = self.tags.read(raw.tags, identity, empty=not body.strip())
+        if tagged.kind == "control":
+            return {}
+        if not tagged.kind and not body.strip():
             return {"kind": "control" if raw.source.strip() else "empty"}
-        return {"kind": "plain", "body": body}
+        fields = {name: getattr(tagged, name) for name in ("options", "injected")}
+        return {**fields, "kind": tagged.kind or "plain", "name": tagged.name or None, "body": body}
 
     def _values(self, file: str) -> dict[str, Any]:
         """Return what a config's file holds now."""
@@ -317,13 +310,6 @@ def without_control_lines(source: str) -> str:
     ):
         return source
     return "\n".join("" if CONTROL.match(line) else line for line in source.split("\n"))
-
-
-def _with_tags(options: StepOptions, tags: Iterable[str]) -> StepOptions:
-    previous = tuple(tag[5:] for tag in tags if tag.startswith("prev:"))
-    if not previous:
-        return options
-    return msgspec.structs.replace(options, after=(*options.after, *previous))
 
 
 def _as_finding(error: OptionError, cell: str, line: int) -> Finding:

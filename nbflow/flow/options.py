@@ -207,7 +207,7 @@ def parse_header(line: str, *, cell: str | None = None) -> tuple[str, StepOption
             "--secret and --here exclude each other: what is shown in the kernel itself cannot be masked",
             step=name, cell=cell, line=1, fix="leave --here out: the step then runs in a process",
         )  # fmt: skip
-    return name, StepOptions(**values, late=late)
+    return name, StepOptions(**values, late=tuple(late.items()))
 
 
 def check_name(name: str, *, cell: str | None = None) -> str:

@@ -240,12 +240,16 @@ def gather_overrides(
 
 def _is_wrong(parameter: Parameter) -> bool:
     """Return whether a literal default is of another type than declared; None always stands for no value."""
+    value = literal_of(parameter.default)
+    return value is not None and not is_of(value, parameter.annotation)
+
+
+def is_of(value: Any, annotation: str | None) -> bool:
+    """Return whether a value is of a declared type; of one that cannot be read, every value is."""
     try:
-        value = literal_of(parameter.default)
-        kind = declared_type(parameter.annotation or "Any")
+        return fits(value, declared_type(annotation or "Any"))
     except _UNREADABLE:
-        return False
-    return value is not None and not fits(value, kind)
+        return True
 
 
 def fits(value: Any, kind: ast.expr) -> bool:

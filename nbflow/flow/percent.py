@@ -10,6 +10,12 @@ import msgspec
 from nbflow.analysis.lines import LINE_MAGIC, PYTHON_CELL_MAGICS, header_of, is_header, parsed_texts
 
 MARKER = re.compile(r"^# %%(?:\s+(?P<title>.*?))?(?P<kind>\[markdown\]|\[md\]|\[raw\])?\s*(?P<meta>(?:[\w-]+=.*)?)$")
+ELSEWHERE = re.compile(
+    r"^#\s*%%+(?!\w)(?P<title>.*?)(?P<kind>\[markdown\]|\[md\]|\[raw\])?\s*(?P<meta>(?:[\w-]+=.*)?)$"
+    r"|^# (?:In ?\[[\d ]*\]:?|<codecell>|<markdowncell>)\s*$"
+)
+"""What begins a cell for VS Code, Spyder and nbconvert, too, in a file that has no header of Jupytext's."""
+
 _CELL_MAGIC = re.compile(r"^%%\w")
 _COMMENTED = re.compile(
     r"^(?:# )+(?=%{1,2}\w|!|\?{1,2}\s*\w|[A-Za-z_][\w.]*\?{1,2}\s*$|[A-Za-z_][\w, ]*\s*=\s*(?:!|%[A-Za-z]))"
@@ -33,7 +39,9 @@ def read_percent(text: str) -> list[PercentCell]:
     Jupytext's header and cells that are active only in the script (`active-py`) are no cells; nor are empty cells
     without an id.
     """
-    text = _HEADER.sub("", text, count=1)
+    header = _HEADER.match(text)
+    marker = MARKER if header is not None else ELSEWHERE
+    text = text[header.end() :] if header is not None else text
     cells: list[PercentCell] = []
     kind, identity = "code", None
     tags: tuple[str, ...] = ()
@@ -41,7 +49,7 @@ def read_percent(text: str) -> list[PercentCell]:
     for line in [*text.splitlines(), None]:
         match = None
         if line is not None:
-            match = MARKER.match(line) if line.startswith("# %%") and not is_header(line) else None
+            match = marker.match(line) if line.startswith("#") and not is_header(line) else None
             if match is None:
                 lines.append(line)
                 continue
@@ -63,7 +71,8 @@ def flow_name(text: str) -> str | None:
 
 def _marker(match: re.Match[str], line: str) -> tuple[str, str | None, tuple[str, ...]]:
     mark = (match["kind"] or "") + (match["title"] or "")
-    kind = "markdown" if "[markdown]" in mark or "[md]" in mark else "raw" if "[raw]" in mark else "code"
+    is_text = any(word in mark for word in ("[markdown]", "[md]")) or "<markdowncell>" in line
+    kind = "markdown" if is_text else "raw" if "[raw]" in mark else "code"
     identity = re.search(r'\bid="([^"]*)"', line)
     labels = re.search(r"\btags=(\[[^\]]*\])", line)
     return kind, identity[1] if identity else None, _words(labels[1]) if labels else ()

@@ -98,10 +98,10 @@ class Decider(ast.NodeTransformer):
             return node
         call = entry_of(node)
         if call is None:
-            header = self.session.tagged()
-            if header is None:
+            said = self.session.tagged()
+            if said is None:
                 return node
-            call = _insert_call(node, header)
+            call = _insert_call(node, *said)
         kind, header = (ast.literal_eval(argument) for argument in call.args[:2])
         if not self.session.decide(kind, header, node):
             del node.body[1:]
@@ -132,8 +132,8 @@ def turns(ip: Any, session: Session) -> StandIn:
     return StandIn(ip, "run_ast_nodes", in_turns)
 
 
-def _insert_call(node: ast.Module, header: str) -> ast.Call:
+def _insert_call(node: ast.Module, kind: str, header: str) -> ast.Call:
     """Insert the call for a header that a cell's tags spell as the first statement, and return it."""
-    statement = cast("ast.Expr", ast.parse(_call("step", header)).body[0])
+    statement = cast("ast.Expr", ast.parse(_call(kind, header)).body[0])
     node.body.insert(0, statement)
     return cast("ast.Call", statement.value)

@@ -240,17 +240,17 @@ class Session:
 
     # ------------------------------------------------------------ a step's first line
 
-    def tagged(self) -> str | None:
-        """Return what the running cell's tags say after `step:`, None where its source or nothing declares a step."""
+    def tagged(self) -> tuple[str, str] | None:
+        """Return the header that the running cell's tags stand for, its kind and what it says; None where none does."""
         request = self._request
         if request is None or request.decision is not None or len(self._stacks.get(threading.get_ident(), [])) != 1:
             return None
         cell = self._cell(request.cell)
         if cell is None or split_header(cell.source)[0] is not None:
             return None
-        if cell.kind == "step":
-            return cell.name
-        return "" if cell.kind == "control" and self._errors(cell) else None
+        if cell.kind in ("step", "params"):
+            return cell.kind, cell.name or ""
+        return ("step", "") if cell.kind == "control" and self._errors(cell) else None
 
     def decide(self, kind: str, header: str, tree: ast.Module) -> bool:
         """Decide before anything of a cell has run whether its body runs here; never raise.
@@ -432,7 +432,9 @@ class Session:
         if request.problem is not None and request.decision is None:
             raise request.problem
         if request.decision is None or request.decision.step is None:
-            self.plain.after(self._cell(request.cell), request.names, succeeded=succeeded)
+            cell = self._cell(request.cell)
+            meant = cell is not None and cell.options.catch is not None and isinstance(failed, Exception)
+            self.plain.after(cell, request.names, succeeded=succeeded or meant)
         return None
 
     def _give_up(self, request: Request, error: BaseException) -> NbflowError | None:

@@ -15,8 +15,9 @@ import msgspec
 
 from nbflow import jsonable, plugins
 from nbflow.errors import NotFoundError
-from nbflow.flow.notebook import INJECTED, document_of, read_document
+from nbflow.flow.notebook import document_of, read_document
 from nbflow.flow.parameters import literal_values
+from nbflow.flow.tags import INJECTED
 from nbflow.model import Edge, Flow, Manifest, Record, Snapshot, TaskView
 from nbflow.render import components as parts
 from nbflow.render import dag, html, listing, preview, table
@@ -368,9 +369,9 @@ def _inject(cells: list[dict[str, Any]], below: dict[str, Any], given: Mapping[s
 
     It takes the place of the one that an earlier run has left, and keeps what that says of other parameters.
     """
-    for cell in [cell for cell in cells if INJECTED in cell["metadata"].get("tags", ())]:
+    earlier = [cell for cell in cells if INJECTED in cell["metadata"].get("tags", ())]
+    for cell in earlier:
         given = {name: repr(value) for name, value in (literal_values(cell["source"]) or {}).items()} | dict(given)
-        cells.remove(cell)
     lines = "".join(f"{name} = {source}\n" for name, source in given.items())
     injected: dict[str, Any] = {
         "cell_type": "code", "execution_count": None, "metadata": {"tags": [INJECTED]}, "outputs": [],
@@ -379,6 +380,8 @@ def _inject(cells: list[dict[str, Any]], below: dict[str, Any], given: Mapping[s
     if "id" in below:
         injected["id"] = uuid.uuid4().hex[:8]
     cells.insert(next(at for at, cell in enumerate(cells) if cell is below) + 1, injected)
+    for cell in earlier:
+        cells.remove(cell)
 
 
 def _saved(output: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import msgspec
 from nbflow import plugins
 from nbflow.engine import claims, environments, facts, forecast
 from nbflow.engine.lookup import Lookup, RunFacts
-from nbflow.engine.resources import Room, never
+from nbflow.engine.resources import Room, never, within
 from nbflow.engine.runner import Runner, Spent, Understand, Unstored, Watch
 from nbflow.errors import NotebookError, OptionError, PlanError, StoreError, nearest
 from nbflow.flow.graph import Changed, build_flow
@@ -252,6 +252,16 @@ class Executors:
                 raise PlanError(f"{step.label}: {why}", step=step.name, cell=step.cell, line=1, fix=fix)
         return room
 
+    def within_limits(self, flow: Flow) -> Flow:
+        """Return a flow whose steps ask for no more than the run's own executor has, where their amounts are limits."""
+        if not any(step.options.at_most for step in flow.steps):
+            return flow
+        executor = self.get()
+        room = Room(executor.gpus(), executor.memory()) if isinstance(executor, plugins.SupportsRoom) else Room()
+        return msgspec.structs.replace(flow, steps=tuple(
+            msgspec.structs.replace(step, options=within(step.options, room, self.slots())) for step in flow.steps
+        ))  # fmt: skip
+
     def close(self) -> None:
         """End everything that was started."""
         with self._lock:
@@ -357,14 +367,14 @@ def _prepare(
     if known.changed or known.seen:
         flow = facts.understood(flow, known)
         check_flow(flow, targets)
-    flow = with_for_all(flow, for_all)
+    flow = executors.within_limits(with_for_all(flow, for_all))
     _check_options(flow, executors)
     chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
 
     def understand(changed: Changed, unstored: Unstored, spent: Spent) -> Flow:
         now = known.also(changed, unstored)
         rebuilt = build_flow(flow.notebook, all_cells=flow.all_cells, changed=now.changed, seen=now.seen)
-        rebuilt = filled(with_for_all(rebuilt, for_all), parameters.values)
+        rebuilt = filled(executors.within_limits(with_for_all(rebuilt, for_all)), parameters.values)
         rest = without_params(rebuilt if targets is None else with_ancestors(rebuilt, targets))
         return with_together(rest, now.unstored, spent)
 

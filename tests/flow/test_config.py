@@ -161,7 +161,7 @@ def test_options_take_the_values_of_parameters() -> None:
 
 def test_braces_of_expressions_are_pythons_own() -> None:
     options = parse_header("a --if {limit} --foreach x in {1, 2}")[1]
-    assert (options.condition, options.late) == ("{limit}", {})
+    assert (options.condition, options.late) == ("{limit}", ())
 
 
 def test_a_value_that_an_option_cannot_take_is_named() -> None:
@@ -185,7 +185,7 @@ def test_a_name_in_an_option_that_is_no_parameter_is_found() -> None:
         (["retry=2,card"], StepOptions(retry=2, card=True)),
         (["retry=2", "--timeout=90s"], StepOptions(retry=2, timeout=90)),
         (["retry-on=OSError,KeyError,card"], StepOptions(retry_on=("OSError", "KeyError"), card=True)),
-        (["timeout={limit}"], StepOptions(late={"timeout": "{limit}"})),
+        (["timeout={limit}"], StepOptions(late=(("timeout", "{limit}"),))),
     ],
 )
 def test_options_for_all_steps(words: list[str], expected: StepOptions) -> None:
@@ -211,7 +211,7 @@ def test_a_steps_own_options_go_before_those_for_all() -> None:
     flow = flow_of(PARAMETERS, "%%step a --retry 1\nx = 1", "%%step b --timeout {limit}\ny = x")
     flow = with_for_all(flow, parse_for_all(["retry=3,timeout=9s,card"]))
     assert flow.step("a").options == StepOptions(retry=1, timeout=9, card=True)
-    assert flow.step("b").options == StepOptions(retry=3, card=True, late={"timeout": "{limit}"})
+    assert flow.step("b").options == StepOptions(retry=3, card=True, late=(("timeout", "{limit}"),))
 
 
 # ---------------------------------------------------------------- whole notebooks
