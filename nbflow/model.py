@@ -518,6 +518,23 @@ class JoinItem(Frozen, frozen=True, kw_only=True):
     reads: dict[str, Ref] = {}  # names that its tasks took from outside the body
 
 
+class Parallel(Frozen, frozen=True, kw_only=True):
+    """The place of a process among those that run a step together, one on each of its `--nodes`."""
+
+    rank: int = 0
+    world_size: int = 1
+    master_address: str = "127.0.0.1"  # of the first one's machine, as the others reach it
+    master_port: int = 0  # free there when the step began; 0, any, where it runs alone
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which torchrun tells it, and `torch.distributed` reads it."""
+        return {
+            "RANK": str(self.rank), "WORLD_SIZE": str(self.world_size), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1",
+            "MASTER_ADDR": self.master_address, "MASTER_PORT": str(self.master_port),
+        }  # fmt: skip
+
+
 class TaskSpec(Frozen, frozen=True, kw_only=True):
     """All that a worker needs to run one task: source text and references, never code of ours."""
 
@@ -561,6 +578,7 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     constants: tuple[str, ...] = ()  # names that the joined body read, and that are replayed
     item: Ref | None = None  # the innermost foreach's item, for `current.item`
     devices: tuple[str, ...] = ()  # the ids of the GPUs that it may use
+    parallel: Parallel = Parallel()
     items: int = 0  # of the innermost fan-out that the task is in
     is_flow: bool = True  # False: a cell run by hand
     home: str = ""  # the run's folder in the store

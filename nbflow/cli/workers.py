@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable
 
 import click
@@ -18,7 +17,9 @@ from nbflow.store.location import open_store
 @click.command()
 @click.argument("spec", metavar="SPEC")
 @click.option("--live", "is_live", is_flag=True, help="Write events to standard output too, as an engine reads them.")
-def worker(spec: str, is_live: bool) -> Answer:
+@click.option("--devices", help="GPUs that the task may use, such as 0,1; without it those that it asks for.")
+@click.option("--lost-by", default="", help="What has ended the worker if it is told to end; else it was cancelled.")
+def worker(spec: str, is_live: bool, devices: str | None, lost_by: str) -> Answer:
     """Run one task for a notebook elsewhere.
 
     SPEC is the URL or path of the task's spec in a datastore, or `-` for a spec on standard input.
@@ -31,11 +32,12 @@ def worker(spec: str, is_live: bool) -> Answer:
         probe.answer(spec)
         return Answer()
     url = _stored(sys.stdin.buffer.read()) if spec == "-" else spec
-    stop = threading.Event()
+    stop = task_worker.Stop(lost_by)
     executor = LocalExecutor(lane="single")
     try:
         with interrupts(stop.set, "ending the task; once more to kill it\n"):
-            return Answer(code=_code(task_worker.run(url, executor, live, stop)))
+            gpus = devices.split(",") if devices else None
+            return Answer(code=_code(task_worker.run(url, executor, live, stop, gpus)))
     finally:
         executor.close()
 

@@ -689,7 +689,8 @@ class Lookup:
         if not seen.asked:
             return None
         facts = self.facts
-        now = said(self.flow.name, facts.run, task.step, task.index, facts.tags, is_flow=not facts.session)
+        nodes = self.loops.step_of(task).options.nodes
+        now = said(self.flow.name, facts.run, task.step, task.index, facts.tags, nodes=nodes, is_flow=not facts.session)
         planned = self.flow.name if facts.whole and not facts.run else ""
         return inquiries.changed(seen.asked, self.store, now, planned)
 

@@ -70,6 +70,8 @@ def pick(wanted: float, devices: Iterable[str], running: Iterable[Grant]) -> dic
 
 def never(options: StepOptions, room: Room) -> str:
     """Return why a step can never run on this machine, "" when it can."""
+    if options.nodes > 1:
+        return f"--nodes {options.nodes} asks for several machines: this is one"
     if room.devices is not None and options.gpu > len(room.devices):
         count = f"{len(room.devices)} GPUs" if room.devices else "no GPU"
         return f"--gpu {options.gpu:g} asks for more than there is: this machine has {count}"

@@ -191,11 +191,11 @@ class _Post:
         self._processes = LocalExecutor(lane="zygote")
         self._lock = threading.Lock()
         self._grants: dict[str, resources.Grant] = {}
-        self._stops: dict[str, threading.Event] = {}
+        self._stops: dict[str, task_worker.Stop] = {}
 
     def run(self, spec: str, worker: str, gpu: float, send: Callable[[bytes], None]) -> None:
         """Run a task to its end."""
-        stop = self._stops[worker] = threading.Event()
+        stop = self._stops[worker] = task_worker.Stop()
         try:
             devices = self._take(worker, gpu)
             task_worker.run(spec, self._processes, send, stop, devices)

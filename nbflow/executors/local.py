@@ -95,6 +95,9 @@ class LocalExecutor:
 
         `publish` where its result does not count by the record in the datastore alone.
         """
+        if spec.options.nodes > spec.parallel.world_size:
+            why = resources.never(spec.options, resources.Room())
+            raise ExecutorError(why, step=spec.step, cell=spec.cell, fix=FIX_ELSEWHERE)
         values = _secrets(spec)
         self._given |= values
         hidden = {name: value for name in spec.withheld if (value := os.environ.get(name) or self._given.get(name))}

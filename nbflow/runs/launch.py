@@ -36,7 +36,6 @@ from nbflow.model import (
     PlanTask,
     RunStarted,
     Step,
-    StepOptions,
     TaskId,
 )
 from nbflow.plugins import Executor
@@ -238,7 +237,7 @@ class Executors:
 
     def room(self, flow: Flow) -> Room:
         """Return the GPUs and memory of the run's own executor; raise PlanError where a step asks it for more."""
-        asking = [step for step in flow.steps if step.options.gpu or step.options.memory]
+        asking = [step for step in flow.steps if step.options.gpu or step.options.memory or step.options.nodes > 1]
         if not any((step.options.on or self.on) == self.on for step in asking):
             return Room()
         executor = self.get()
@@ -440,21 +439,9 @@ def as_error(findings: Sequence[Finding]) -> PlanError:
 
 def _check_options(flow: Flow, executors: Executors) -> None:
     """Raise PlanError for a step whose options nobody can honour, as far as they are known."""
-    _refuse_missing(flow)
     environments.check(flow)
     executors.check(flow)
     executors.room(flow)
-
-
-def _refuse_missing(flow: Flow) -> None:
-    default = StepOptions()
-    for step in flow.steps:
-        for name in ("nodes",):
-            if getattr(step.options, name) != getattr(default, name):
-                word = {"condition": "if"}.get(name, name)
-                raise PlanError(
-                    f"--{word} is not supported yet", step=step.name, cell=step.cell, line=1, fix="leave it out"
-                )
 
 
 def find_step(word: str, steps: Sequence[Step]) -> str:

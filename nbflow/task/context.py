@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from nbflow.errors import nearest
-from nbflow.model import Asked, Index, TaskEvent, TaskSpec
+from nbflow.model import Asked, Index, Parallel, TaskEvent, TaskSpec
 
 
 class Parameters(Mapping[str, Any]):
@@ -66,13 +66,17 @@ def task_name(step: str, index: Index) -> str:
     return f"{step}/{'.'.join(map(str, index))}" if index else step
 
 
-def said(flow: str, run: str, step: str, index: Index, tags: tuple[str, ...], *, is_flow: bool) -> dict[str, str]:
+def said(
+    flow: str, run: str, step: str, index: Index, tags: tuple[str, ...], *, nodes: int, is_flow: bool
+) -> dict[str, str]:
     """Return what `current` tells a task's code, by attribute and as text; other tasks may get other answers.
 
-    Attempts and temporary folders are left out: whatever another execution would get there, this one is as good.
+    Attempts, addresses and temporary folders are left out: whatever another execution would get there, this one is as
+    good.
     """
     answers = {"flow": flow, "run": run, "step": step, "task": task_name(step, index), "tags": " ".join(tags)}
-    return {**answers, "index": str(index[-1]) if index else "", "is_flow": str(is_flow)}
+    index_text = str(index[-1]) if index else ""
+    return {**answers, "index": index_text, "parallel": str(nodes), "is_flow": str(is_flow)}
 
 
 class Context(msgspec.Struct):
@@ -88,6 +92,7 @@ class Context(msgspec.Struct):
     parameters: Parameters = msgspec.field(default_factory=lambda: Parameters({}))
     tags: tuple[str, ...] = ()
     is_flow: bool = True
+    parallel: Parallel = Parallel()
     folder: str | None = None  # the temporary folder, once somebody asked for it
     closing: list[Callable[[], None]] = msgspec.field(default_factory=list)  # called once the task's own code is over
     asked: dict[Asked, None] = msgspec.field(default_factory=dict)  # what it asked nbflow itself, in order
@@ -103,7 +108,8 @@ class Context(msgspec.Struct):
 
     def says(self) -> dict[str, str]:
         """Return what `current` tells the task's code of its run and its place there, as text."""
-        return said(self.flow, self.run, self.step, self.indices, self.tags, is_flow=self.is_flow)
+        nodes = self.parallel.world_size
+        return said(self.flow, self.run, self.step, self.indices, self.tags, nodes=nodes, is_flow=self.is_flow)
 
     def close(self) -> None:
         """Call what waits for the end of the task's own code, once."""
@@ -124,6 +130,7 @@ class Context(msgspec.Struct):
             parameters=Parameters(pickle.loads(spec.parameters) if spec.parameters else {}),  # this run's own
             tags=spec.tags,
             is_flow=spec.is_flow,
+            parallel=spec.parallel,
         )
 
 
@@ -183,6 +190,11 @@ class Current:
     def tags(self) -> tuple[str, ...] | None:
         """The run's tags when the task began."""
         return None if (context := self._asked("tags")) is None else context.tags
+
+    @property
+    def parallel(self) -> Parallel | None:
+        """The place among the processes that run the step on several nodes; rank 0 of 1 without `--nodes`."""
+        return None if (context := self._asked("parallel")) is None else context.parallel
 
     @property
     def tempdir(self) -> str | None:

@@ -374,6 +374,8 @@ NEVER = {
     "gpus": (StepOptions(gpu=8.0), "no node has 8 GPUs; the largest has 2"),
     "cores": (StepOptions(cpu=65), "no node has 65 cores; the largest has 64"),
     "memory": (StepOptions(memory=32_000_000_000), "no node has 32 GB of memory; the largest has 16"),
+    "two nodes": (StepOptions(cpu=8, nodes=2), ""),
+    "one of two": (StepOptions(gpu=1.0, nodes=2), "2 nodes are wanted; 1 of 2 has what the step asks for on each"),
     "together": (StepOptions(cpu=9, gpu=1.0), "no node has all that it asks for at once (--cpu, --gpu, --memory)"),
 }  # fmt: skip
 

@@ -89,7 +89,7 @@ def test_each_task_sees_its_own_gpus(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_gpus")
-@pytest.mark.parametrize("options", ["--gpu 3", "--memory 900T"])
+@pytest.mark.parametrize("options", ["--gpu 3", "--memory 900T", "--nodes 2"])
 def test_more_than_there_is_fails_before_anything_runs(tmp_path: Path, options: str) -> None:
     path = flow(tmp_path, "%%step first\nopen('ran', 'w').close()", f"%%step greedy {options}\nx = 1")
     with pytest.raises(PlanError) as caught:

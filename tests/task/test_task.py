@@ -26,6 +26,7 @@ from nbflow.model import (
     Group,
     Manifest,
     Output,
+    Parallel,
     Ref,
     Started,
     TaskEvent,
@@ -150,7 +151,7 @@ def test_a_spec_survives_the_wire(tmp_path: Path) -> None:
 
 
 def test_outside_a_step_current_is_empty() -> None:
-    names = ("flow", "run", "step", "task", "attempt", "item", "index", "parameters", "tags", "tempdir")
+    names = ("flow", "run", "step", "task", "attempt", "item", "index", "parameters", "tags", "parallel", "tempdir")
     assert [getattr(current, name) for name in names] == [None] * len(names)
     assert current.is_flow is False
     assert "no step" in repr(current)
@@ -167,6 +168,7 @@ def test_current_within_a_step(tmp_path: Path) -> None:
         assert dict(current.parameters) == {"lr": 0.1}
         with pytest.raises(AttributeError, match="known: lr"):
             _ = current.parameters.rate
+        assert current.parallel == Parallel(rank=0, world_size=1)
         folder = current.tempdir
         assert folder is not None
         assert current.tempdir == folder

@@ -101,6 +101,7 @@ class AttemptFiles:
     def __init__(self, store: Store, home: str, execution: str) -> None:
         self.store = store
         self.home = home
+        self.execution = execution
         self.folder = f"{home}/attempts/{safe_name(execution)}"
         self.log = f"{home}/logs/{safe_name(execution)}"
         self._reader = ChunkReader(store, self.log)
@@ -109,6 +110,12 @@ class AttemptFiles:
     def of(cls, store: Store, spec: TaskSpec) -> AttemptFiles:
         """Return the files of a spec's attempt."""
         return cls(store, home_of(spec), spec.execution)
+
+    def of_rank(self, rank: int) -> AttemptFiles:
+        """Return the same files with the log of one of several nodes that run the attempt together."""
+        files = AttemptFiles(self.store, self.home, self.execution)
+        files.log += f"-rank{rank}"
+        return files
 
     @property
     def url(self) -> str:

@@ -18,7 +18,7 @@ LONG_POLL = 10.0
 
 def wants(order: WorkerOrder) -> dict[str, float]:
     """Return what a worker wants, as a desk reads it."""
-    return {"CPU": order.cpu, "GPU": order.gpu, "memory": order.memory or 0}
+    return {"CPU": order.cpu, "GPU": order.gpu, "memory": order.memory or 0, "nodes": order.nodes}
 
 
 def desk_class() -> type[Any]:
@@ -146,9 +146,9 @@ def desk_class() -> type[Any]:
                 await self.serve(worker, spec, name)
                 self.end(worker, "done", "")
             except BaseException as error:  # what ended it decides what the driver is told, a cancelled await included
-                self.end(worker, *(self.read_end(error) or self._read_text(error)))
+                self.end(worker, *(self.read_end(error) or self.read_text(error)))
 
-        def _read_text(self, error: BaseException) -> tuple[str, str]:
+        def read_text(self, error: BaseException) -> tuple[str, str]:
             text = str(error).strip()
             if "No module named 'nbflow" in text:
                 return "refused", "nbflow is not installed on the worker"
@@ -161,11 +161,15 @@ def desk_class() -> type[Any]:
 
         def _why(self, worker: str, free: Mapping[str, float]) -> str:
             words = {"CPU": "cores", "GPU": "GPUs", "memory": "bytes of memory"}
+            wants = self.wants[worker]
             lacks = [
-                f"{wanted:g} {words[key]} wanted, {free.get(key, 0):g} free"
-                for key, wanted in self.wants[worker].items()
-                if wanted > free.get(key, 0)
+                f"{wants[key] * wants['nodes']:g} {word} wanted, {free.get(key, 0):g} free"
+                for key, word in words.items()
+                if wants[key] * wants["nodes"] > free.get(key, 0)
             ]
-            return "waits for " + " and ".join(lacks) if lacks else "waits for a worker process to start"
+            if lacks:
+                return "waits for " + " and ".join(lacks)
+            several = f"{wants['nodes']:g} machines at once, and for " if wants["nodes"] > 1 else ""
+            return f"waits for {several}a worker process to start"
 
     return Desk

@@ -25,6 +25,7 @@ class WorkerOrder(Frozen, frozen=True, kw_only=True):
     cpu: float = 1.0
     gpu: float = 0.0
     memory: int | None = None
+    nodes: int = 1  # as many processes together, each with these resources on a machine of its own
 
 
 class WorkerState(Frozen, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ ANSWER_IN = 5.0
 """Seconds that an engine may take to answer before the datastore is looked at without it."""
 
 QUEUE = 1000
-"""Tasks at once where nobody knows how many fit: the engine's own queue holds the others."""
+"""Tasks at once where the engine has a queue of its own, or nobody knows how many fit."""
 
 
 class RemoteExecutor:
@@ -120,7 +120,8 @@ class RemoteExecutor:
     def slots(self) -> int:
         """Return how many tasks of one core each fit at the same time."""
         self.engine.connect()
-        return max(1, int(sum(node.cpu for node in self.engine.nodes()))) if self.engine.nodes() else QUEUE
+        nodes = () if self.engine.queues else self.engine.nodes()
+        return max(1, int(sum(node.cpu for node in nodes))) if nodes else QUEUE
 
     # ------------------------------------------------------------ tasks
 
@@ -326,14 +327,17 @@ def _order(handle: RemoteHandle) -> WorkerOrder:
     options = StepOptions() if spec.evaluate is not None else spec.options
     return WorkerOrder(
         name=f"{spec.flow}/{spec.execution}", spec=handle.files.url, cpu=options.cpu or 1.0, gpu=options.gpu,
-        memory=options.memory,
+        memory=options.memory, nodes=options.nodes,
     )  # fmt: skip
 
 
 def never(options: StepOptions, nodes: Sequence[NodeRoom]) -> str:
     """Return why no machine can run a step, "" when one can, or nobody knows."""
-    if not nodes or any(_fits(options, node) for node in nodes):
+    large_enough = sum(_fits(options, node) for node in nodes)
+    if not nodes or large_enough >= options.nodes:
         return ""
+    if large_enough:
+        return f"{options.nodes} nodes are wanted; {large_enough} of {len(nodes)} has what the step asks for on each"
     most_gpus = max(node.gpu for node in nodes)
     if options.gpu > most_gpus:
         has = f"the largest has {most_gpus:g}" if most_gpus else "none has any"

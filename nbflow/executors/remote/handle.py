@@ -263,15 +263,20 @@ class RemoteHandle:
         elif state.state == "memory":
             message = f"{self._machine(state)} ended the task's process for want of memory: {state.message}"
             self.end(TaskResult(failure=self._failure("MemoryError", message, "memory", FIX_KILLED)))
-        elif not self._begun and self._replaced < REPLACED:
+        elif not self._may_have_begun and self._replaced < REPLACED:
             self._replaced += 1
             self._gone = None
             self._courier.start(self)
         else:
             self.end(TaskResult(failure=self._lost(state), elapsed=time.monotonic() - self._submitted))
 
+    @property
+    def _may_have_begun(self) -> bool:
+        """Whether something of the cell may have run: a worker beats once it has given the task to a process."""
+        return self._begun or bool(self._beats)
+
     def _lost(self, state: WorkerState) -> TaskFailure:
-        after = "before the cell had begun" if not self._begun else "before the cell finished"
+        after = "before the cell finished" if self._may_have_begun else "before the cell had begun"
         what = "was lost" if state.state == "lost" else "ended"
         message = f"the worker on {self._machine(state)} {what} {after}: {state.message or 'no reason was given'}"
         if self._replaced:

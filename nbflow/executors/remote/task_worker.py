@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -23,7 +24,7 @@ from nbflow.executors.local import LocalExecutor, unpublished
 from nbflow.executors.remote import attempt_files, written_files
 from nbflow.executors.remote.attempt_files import AttemptFiles, WorkerResult, live, now
 from nbflow.jsonable import to_json
-from nbflow.model import Ended, Output, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
+from nbflow.model import Ended, Output, Parallel, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
 from nbflow.store.jsonl import ChunkWriter
 from nbflow.task import limits
 
@@ -34,31 +35,63 @@ LOOK_EVERY = 1.0
 Live = Callable[[bytes], None]
 
 
+class Stop(threading.Event):
+    """Set from elsewhere, it ends the task: cancelled, or lost where whoever set it had a reason of its own."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__()
+        self.reason = reason
+
+
 def run(
-    url: str, executor: LocalExecutor, live: Live, stop: threading.Event, devices: Sequence[str] | None = None
+    url: str,
+    executor: LocalExecutor,
+    live: Live,
+    stop: Stop,
+    devices: Sequence[str] | None = None,
+    gang: Gang | None = None,
 ) -> TaskResult:
     """Run the task whose spec lies at a URL in a process of `executor`, and return the result that counts.
 
     Raise NbflowError only where there is no spec that can be read. Events go to `live` too, as frames; `stop`, set
-    from elsewhere, cancels the task. `devices` are its GPUs; without them it has those that this process is shown.
+    from elsewhere, ends the task. `devices` are its GPUs; without them it has those that this process is shown.
+    `gang` is there where it runs on several nodes at once: what the first of them shows and leaves is the task's.
     """
     files, spec = attempt_files.read_spec(url)
+    if gang is not None:
+        spec = msgspec.structs.replace(spec, parallel=gang.parallel)
+        if gang.parallel.rank:
+            files, live = files.of_rank(gang.parallel.rank), _nowhere
     if spec.options.gpu and devices is None:
         devices = os.environ.get(limits.GPU_VARIABLE, "").split(",")
     spec = msgspec.structs.replace(spec, devices=tuple(filter(None, devices or ())))
-    published = files.result() or _Errand(files, spec, live, stop).run(executor)
+    published = files.result() or _Errand(files, spec, live, stop, gang).run(executor)
     live(attempt_files.ended(published))
     return published.result
+
+
+class Gang(Protocol):
+    """Those that run a task together, on several nodes, as one of them sees it."""
+
+    parallel: Parallel
+
+    def wait(self) -> None:
+        """Return once all the others have finished well; whoever fails ends the others, this one too."""
+
+
+def _nowhere(_: bytes) -> None:
+    """Take what is said live and let it go."""
 
 
 class _Errand:
     """One task on its way through this worker."""
 
-    def __init__(self, files: AttemptFiles, spec: TaskSpec, live: Live, stop: threading.Event) -> None:
+    def __init__(self, files: AttemptFiles, spec: TaskSpec, live: Live, stop: Stop, gang: Gang | None) -> None:
         self.files = files
         self.spec = spec
         self.live = live
         self.stop = stop
+        self.gang = gang
         self.name = secrets.token_hex(4)
         self.lines = 0  # of its log
 
@@ -72,7 +105,7 @@ class _Errand:
             def publish(spec: TaskSpec, result: TaskResult, done: Callable[[TaskResult], None]) -> None:
                 try:
                     log.flush()
-                    published.append(self.files.publish(self._with_files(spec, result)))
+                    published.append(self._published(spec, result))
                 except NbflowError as error:
                     published.append(self._word(unpublished(spec, result, error)))
                 done(published[0].result)
@@ -84,6 +117,26 @@ class _Errand:
             with self._watched(handle):
                 self._follow(handle, log)
             return published[0]
+
+    def _published(self, spec: TaskSpec, result: TaskResult) -> WorkerResult:
+        """Publish a result, and return what counts.
+
+        Of several nodes the first one publishes what they have done together, once all have; one that fails publishes
+        that at once.
+        """
+        if result.failure is not None and self.stop.is_set() and self.stop.reason:
+            failure = _lost(spec, self.stop.reason)
+            return self.files.publish(self._word(msgspec.structs.replace(result, failure=failure)))
+        if self.gang is None:
+            return self.files.publish(self._with_files(spec, result))
+        if result.failure is not None:
+            failure = _of_rank(result.failure, self.gang.parallel)
+            return self.files.publish(self._word(msgspec.structs.replace(result, failure=failure)))
+        if self.gang.parallel.rank:
+            return self._word(result)
+        word = self._with_files(spec, result)
+        self.gang.wait()
+        return self.files.publish(word)
 
     def _word(self, result: TaskResult) -> WorkerResult:
         return WorkerResult(worker=self.name, lines=self.lines, result=result)
@@ -155,6 +208,17 @@ class _Errand:
             yield
         finally:
             over.set()
+
+
+def _of_rank(failure: TaskFailure, parallel: Parallel) -> TaskFailure:
+    who = f"rank {parallel.rank} of {parallel.world_size}, on {socket.gethostname()}"
+    return msgspec.structs.replace(failure, message=f"{who}: {failure.message}")
+
+
+def _lost(spec: TaskSpec, reason: str) -> TaskFailure:
+    message = f"the worker on {socket.gethostname()} was told to end: {reason}"
+    fix = "run the step again, with --retry N where that may happen"
+    return TaskFailure(type="WorkerLost", message=message, cell=spec.cell, kind="lost", fix=fix)
 
 
 def _not_begun(spec: TaskSpec, error: NbflowError) -> TaskFailure:

@@ -12,7 +12,6 @@ import secrets
 import select
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def main(folder: str, token: str, first: str) -> None:
     box = BoxFiles(Path(folder))
     devices = limits.gpus()  # before a task's own are shown to it
     executor = LocalExecutor(lane="zygote" if sys.platform == "linux" else "single")
-    stop = threading.Event()
+    stop = task_worker.Stop()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -55,7 +54,7 @@ def main(folder: str, token: str, first: str) -> None:
         (box.workers / token).unlink(missing_ok=True)
 
 
-def _next(box: BoxFiles, token: str, stop: threading.Event) -> str | None:
+def _next(box: BoxFiles, token: str, stop: task_worker.Stop) -> str | None:
     """Return the next order, None when it is time to end."""
     path = box.idle / token
     made = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}")
@@ -82,7 +81,7 @@ def _next(box: BoxFiles, token: str, stop: threading.Event) -> str | None:
 class _OrderRun:
     """One order on its way through this worker."""
 
-    def __init__(self, files: OrderFiles, gpus: GpuShares, stop: threading.Event) -> None:
+    def __init__(self, files: OrderFiles, gpus: GpuShares, stop: task_worker.Stop) -> None:
         self.files = files
         self.gpus = gpus
         self.stop = stop
