@@ -22,6 +22,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "dask": "nbflow.executors.dask:executor",
         "local": "nbflow.executors.local:LocalExecutor",
         "ray": "nbflow.executors.ray:executor",
+        "slurm": "nbflow.executors.slurm:executor",
         "ssh": "nbflow.executors.ssh.engine:executor",
     },
     "serializers": {},
