@@ -8,6 +8,7 @@ import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { LabIcon } from '@jupyterlab/ui-components';
 
 import { cardInMain, chartsOf, rendererOf } from './lab/cards';
+import { COMMANDS, addCommands } from './lab/commands';
 import { FlowPanel, Links, answerWidgets, followLinks } from './lab/panel';
 
 const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">
@@ -60,7 +61,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
       describedBy: { args: { type: 'object', properties: {} } },
       execute: () => app.shell.activateById(panel.id)
     });
-    palette?.addItem({ command: SHOW, category: 'nbflow' });
+    addCommands(app.commands, tracker, links);
+    [SHOW, ...COMMANDS].forEach(command => palette?.addItem({ command, category: 'nbflow' }));
   }
 };
 

@@ -48,6 +48,8 @@ export interface StepView {
   started_at: number | null;
   elapsed: number | null;
   note: string;
+  mark: string;
+  why: string;
   failure: FailureView | null;
   tasks: TaskItem[];
 }
@@ -291,6 +293,7 @@ export interface RunCommand {
   steps: string[];
   params: Record<string, string>;
   fresh: boolean;
+  stale: boolean;
 }
 
 export interface ResumeCommand {
@@ -358,6 +361,9 @@ export type Command =
   | PastCommand
   | PlacedCommand
   | CheckCommand;
+
+/** The command that runs the whole flow, which others begin with. */
+export const RUN = { kind: 'run' as const, steps: [] as string[], params: {}, fresh: false, stale: false };
 
 /** A command without its id and the page's client, as the panel makes it; whoever sends it adds them. */
 export type Wish = Command extends infer C ? (C extends Command ? Omit<C, 'id' | 'client'> : never) : never;

@@ -571,6 +571,16 @@ class Session:
         flow, executors = self.flow(all_cells=options.all_cells), self.known.executors(options.on)
         return plan_flow(flow, self._in_store(options), executors)
 
+    def glance(self, flow: Flow) -> Plan:
+        """Return what a run of a flow would do by what is in the store, without asking or executing anything.
+
+        It may be called from any thread. PlanError where a parameter would have to be computed.
+        """
+        from nbflow.runs.launch import Unasked, plan_flow
+
+        unasked = Unasked("local", self.known.kernel.process.environment)
+        return plan_flow(flow, self._in_store(RunOptions()), unasked)
+
     def why(self, step: str, options: RunOptions, *, cost: bool = False) -> dict[str, Any]:
         """Return whether a step would run, and what changed, as `launch.why` does."""
         from nbflow.runs.launch import why_flow

@@ -10,6 +10,7 @@ from typing import Any
 
 from nbflow.errors import NbflowError
 from nbflow.flow.options import parse_header
+from nbflow.page import marks
 from nbflow.page.messages import AckMessage
 from nbflow.page.publisher import Pages
 from nbflow.runs.run_options import RunOptions
@@ -83,11 +84,22 @@ def check(pages: Pages, command: Command) -> None:
 
 
 def run(pages: Pages, command: Command) -> str:
-    """Run the flow, or steps of it with all that they need, in the background."""
+    """Run the flow, or steps of it with all that they need, in the background; with `stale` what is not fresh."""
+    if command.get("stale"):
+        return _begin(pages, command, lambda: RunOptions(steps=_stale(pages)))
     steps = tuple(str(step) for step in command.get("steps", ()))
     params = {str(name): str(value) for name, value in command.get("params", {}).items()}
     fresh: bool | tuple[str, ...] = (steps or True) if command.get("fresh") else False
-    return _begin(pages, command, RunOptions(params=params, steps=steps or None, fresh=fresh))
+    return _begin(pages, command, lambda: RunOptions(params=params, steps=steps or None, fresh=fresh))
+
+
+def _stale(pages: Pages) -> tuple[str, ...]:
+    """Return the steps whose results are not those of the notebook as it stands; NbflowError where all are."""
+    planned = marks.of_plan(pages.session.plan(RunOptions()), pages.session.flow())
+    stale = tuple(step for step, mark in planned.steps.items() if mark.word != "fresh")
+    if not stale:
+        raise NbflowError("nothing is stale", fix="`Run` runs what runs each time, too")
+    return stale
 
 
 def resume(pages: Pages, command: Command) -> str:
@@ -95,17 +107,17 @@ def resume(pages: Pages, command: Command) -> str:
     from nbflow.page import queries
 
     past = str(command.get("run", "")) or queries.last_unfinished(pages.store, pages.flow)
-    return _begin(pages, command, RunOptions(resume=past))
+    return _begin(pages, command, lambda: RunOptions(resume=past))
 
 
-def _begin(pages: Pages, command: Command, options: RunOptions) -> str:
+def _begin(pages: Pages, command: Command, options: Callable[[], RunOptions]) -> str:
     """Start a run as soon as no cell runs; what cannot be known before that is refused later."""
     if pages.audience.busy:
         raise NbflowError("a run is under way", fix="wait for it, or cancel it")
 
     def start() -> None:
         try:
-            pages.session.run_beside(options, str(command.get("client", "")))
+            pages.session.run_beside(options(), str(command.get("client", "")))
         except Exception as error:  # defaults of parameters are the user's code
             refuse(pages, command, error)
 

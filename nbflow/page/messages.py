@@ -51,7 +51,10 @@ class TaskItem(TypedDict):
 
 
 class StepView(TypedDict):
-    """One step with its state; `count` says how many items are done, `tasks` lists the first of several."""
+    """One step with its state; `count` says how many items are done, `tasks` lists the first of several.
+
+    `mark` is what its cell bears: fresh, stale, new, or a state; empty where nothing is known. `why` says why.
+    """
 
     name: str
     label: str
@@ -68,6 +71,8 @@ class StepView(TypedDict):
     started_at: float | None
     elapsed: float | None
     note: str
+    mark: str
+    why: str
     failure: FailureView | None
     tasks: list[TaskItem]
 
@@ -363,7 +368,7 @@ class DocumentCommand(TypedDict):
 class RunCommand(TypedDict):
     """Run the flow in the background: `steps` with their ancestors, or all; `fresh` executes those steps anew.
 
-    The page of `client` shows under cells what steps show.
+    With `stale`, those that are not fresh. The page of `client` shows under cells what steps show.
     """
 
     kind: Literal["run"]
@@ -372,6 +377,7 @@ class RunCommand(TypedDict):
     steps: list[str]
     params: dict[str, str]
     fresh: bool
+    stale: bool
 
 
 class ResumeCommand(TypedDict):

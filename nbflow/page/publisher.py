@@ -16,7 +16,8 @@ from nbflow.errors import NbflowError
 from nbflow.jsonable import readable
 from nbflow.kernel.document import ORIGINS
 from nbflow.kernel.session import Session
-from nbflow.model import Flow, Notebook
+from nbflow.model import SETTLED, Flow, Notebook
+from nbflow.page.marks import Planner
 from nbflow.page.messages import (
     PROTOCOL,
     AckMessage,
@@ -61,6 +62,9 @@ class Pages:
         self._want_whole = False
         self._printed: set[str] = set()
         self._wake = threading.Event()
+        self._planner = Planner(self._wake.set)
+        self._planned: Any = None  # what the newest plan was made of
+        self._watched = False  # whether a page has come
         self._closed = threading.Event()
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._leave = self.audience.watch(self._wake.set)
@@ -75,6 +79,7 @@ class Pages:
     def close(self) -> None:
         """Tell nothing any more."""
         self._leave()
+        self._planner.close()
         self._closed.set()
         self._wake.set()
 
@@ -108,6 +113,7 @@ class Pages:
             PageRun(snapshot=hand, by_hand=True) if hand is not None else None,
             order=ORIGINS[self.session.document.origin],
             busy=self.audience.busy,
+            planned=self._planner.marks,
         )
         return cast("SnapshotMessage", {**message, **self.stamp()})
 
@@ -131,12 +137,26 @@ class Pages:
             began = time.perf_counter()
             while not self._jobs.empty():
                 self._try(self._jobs.get())
+            self._try(self._plan)
             self._try(self._tell_news)
             self._closed.wait(max(EVERY, 10 * (time.perf_counter() - began)))
 
     def _wait(self) -> None:
         self._wake.wait(REPEAT if self.audience.busy else None)
         self._wake.clear()
+
+    def _plan(self) -> None:
+        """Have a plan made where the notebook, or what has been executed here, is not what the last one was made of."""
+        flow, run, hand = self.audience.flow, self.audience.run, self.audience.by_hand
+        if not self._watched or flow is None or (run is not None and run.status == "running"):
+            return
+        by_hand = hand.tasks if hand is not None else ()
+        settled = tuple((view.task, view.state, view.attempt) for view in by_hand if view.state in SETTLED)
+        now = (flow, run.run if run is not None else "", settled)
+        before = self._planned
+        if before is None or before[0] is not flow or before[1:] != now[1:]:
+            self._planned = now
+            self._planner.ask(self.session.glance, flow)
 
     def _tell_news(self) -> None:
         """Send what is new since the last message: a change where that says it, else a snapshot."""
@@ -202,7 +222,7 @@ class Pages:
 
     def repeat(self) -> None:
         """Tell everything anew, soon: a page has come."""
-        self._want_whole = True
+        self._want_whole = self._watched = True
         self._wake.set()
 
     def main(self, work: Callable[[], None]) -> None:

@@ -11,6 +11,8 @@ import msgspec
 
 from nbflow.flow.parameters import default_text
 from nbflow.model import SETTLED, Cell, Edge, Finding, Flow, Frozen, Parameter, Snapshot, Step, TaskFailure, TaskView
+from nbflow.page import marks
+from nbflow.page.marks import Marks
 from nbflow.page.messages import (
     PROTOCOL,
     CellView,
@@ -29,6 +31,7 @@ from nbflow.page.messages import (
 from nbflow.render import dag, preview, table
 from nbflow.render.layout import lay_out
 
+NO_MARKS = Marks()
 ITEMS = 100
 """Tasks of a step that are listed one by one."""
 TRACEBACKS = 20
@@ -55,17 +58,22 @@ class PageRun(Frozen, frozen=True):
 
 
 def page(
-    flow: Flow, run: PageRun | None, hand: PageRun | None = None, *, order: str = "", busy: bool = False
-) -> SnapshotMessage:
+    flow: Flow, run: PageRun | None, hand: PageRun | None = None, *, order: str = "", busy: bool = False,
+    planned: Marks = NO_MARKS,
+) -> SnapshotMessage:  # fmt: skip
     """Return a snapshot message, without its place in the series, of a flow, its newest run and cells run by hand.
 
     A step's state is that of whatever ran it last; while the run is under way it is the run's. `busy` says that the run
-    or a step by hand is under way.
+    or a step by hand is under way; `planned` is what the newest plan says of steps.
     """
     under_way = run is not None and run.snapshot.status == "running"
     snapshots = [each.snapshot for each in (run, None if under_way else hand) if each is not None]
     runs = [_by_step(snapshot, flow) for snapshot in snapshots]
     steps = [_drawn(step, step.name, _newest(step.name, runs), begun=run is not None) for step in flow.steps]
+    finished = (run.snapshot.finished_at or 0.0) if run is not None else 0.0
+    for step in steps:
+        ended = max(finished, (step["started_at"] or 0.0) + (step["elapsed"] or 0.0))
+        marks.put(step, planned, running=under_way, until=ended)
     return _message(flow.name, run or hand, steps, flow, order=order, busy=busy)
 
 
@@ -151,6 +159,8 @@ def _view(step: Step | None, row: table.Row, tasks: Sequence[TaskView]) -> StepV
         started_at=min(started) if started else None,
         elapsed=row.elapsed,
         note=row.note,
+        mark="",
+        why="",
         failure=_failure(failed) if failed is not None else None,
         tasks=[_item(view) for view in tasks[:ITEMS]] if len(tasks) > 1 else [],
     )

@@ -291,6 +291,22 @@ def plan_flow(flow: Flow, options: RunOptions, executors: Executors) -> Plan:
     )  # fmt: skip
 
 
+class Unasked(Executors):
+    """The executors of a plan that nobody waits for: no place is asked, and nothing is started."""
+
+    def get(self, url: str | None = None) -> Executor:
+        """Raise PlanError: what would be executed stays unknown."""
+        raise PlanError(f"nothing is executed at {url or self.on} for a plan", fix="run the flow")
+
+    def check(self, flow: Flow) -> None:
+        """Check nothing."""
+
+    def room(self, flow: Flow) -> Room:
+        """Return no room: nobody waits for it."""
+        del flow
+        return Room()
+
+
 def why_flow(flow: Flow, step: str, options: RunOptions, executors: Executors, *, cost: bool = False) -> dict[str, Any]:
     """Return whether a step of a flow would run or be reused, and what changed, as `why` gives it."""
     ready = _prepare(flow, msgspec.structs.replace(options, steps=None, resume=None, only=None), executors, run=None)

@@ -9,8 +9,8 @@ import pytest
 
 from nbflow.flow.graph import build_flow
 from nbflow.flow.notebook import RawCell, parse_cells
-from nbflow.model import Flow, Snapshot, TaskFailure, TaskId, TaskView
-from nbflow.page import snapshot
+from nbflow.model import Flow, Plan, PlanTask, Snapshot, TaskFailure, TaskId, TaskView
+from nbflow.page import marks, snapshot
 
 SOURCES = [
     "import math",
@@ -168,3 +168,48 @@ def test_an_earlier_run_has_the_layout_of_its_own_steps() -> None:
     message = snapshot.past(FLOW, seen({"load": "done", "gone": "failed"}, status="failed"))
     assert [place["name"] for place in message["layout"]["places"]] == [step["name"] for step in message["steps"]]
     assert "gone" in {place["name"] for place in message["layout"]["places"]}
+
+
+def planned(*rows: tuple[str, str, str, str], at: float = 0.0) -> marks.Marks:
+    """Marks of a plan whose rows are (step, action, code, what)."""
+    tasks = [
+        PlanTask(step=step, index=(number,) if step == "train" else (), action=action, reasons=((code, what),))
+        for number, (step, action, code, what) in enumerate(rows)
+    ]
+    return marks.of_plan(Plan(flow="digits", tasks=tuple(tasks)), FLOW, at)
+
+
+@pytest.mark.parametrize(
+    ("action", "code", "what", "mark", "why"),
+    [
+        ("reuse", "reused", "from r, 3 h old", "fresh", "from r, 3 h old"),
+        ("run", "no-cache", "never reused: --no-cache", "fresh", "runs each time: never reused: --no-cache"),
+        ("run", "code", "line 3 changed", "stale", "line 3 changed"),
+        ("run", "parameter", "rate: 0.1 → 1", "stale", "rate: 0.1 → 1"),
+        ("run", "new", "it has not run before", "new", "it has not run before"),
+        ("run", "failed", "failed in r", "failed", "failed in r"),
+    ],
+)
+def test_a_cell_bears_what_a_run_would_do(action: str, code: str, what: str, mark: str, why: str) -> None:
+    message = snapshot.page(
+        FLOW, seen({"load": "done"}, status="done"), planned=planned(("load", action, code, what), at=99.0)
+    )
+    (load,) = (step for step in message["steps"] if step["name"] == "load")
+    assert (load["mark"], load["why"], load["state"]) == (mark, why, "done")
+
+
+def test_of_several_items_the_first_that_would_run_speaks_for_its_step() -> None:
+    found = planned(("train", "reuse", "reused", "r"), ("train", "run", "code", "line 1"), ("train", "run", "new", "x"))
+    assert found.steps["train"] == marks.Mark("stale", "line 1")
+
+
+def test_what_is_below_a_step_that_never_ran_has_not_run_either() -> None:
+    rows = [("load", "run", "new", "it has not run before"), ("cell:c4", "run", "input", "load runs")]
+    assert planned(*rows).steps["cell:c4"] == marks.Mark("new", "load runs")
+
+
+def test_a_run_that_is_newer_than_the_plan_counts_more() -> None:
+    stale = planned(("load", "run", "code", "line 3 changed"), at=9.0)
+    for state, mark in (("running", "running"), ("pending", "pending"), ("done", "fresh"), ("failed", "failed")):
+        message = snapshot.page(FLOW, seen({"load": state}), planned=stale)
+        assert next(step["mark"] for step in message["steps"] if step["name"] == "load") == mark

@@ -3,6 +3,7 @@
 import { button, element, mark, setHidden, setText } from './elements';
 import { CardFrame } from './frame';
 import type { Host } from '../host';
+import { RUN } from '../messages';
 import type { CardMessage, DetailMessage, FailureView, SnapshotMessage, StepView, TaskItem } from '../messages';
 import type { Abilities, Notice } from '../state/reduce';
 import { MARKS, SETTLED, elapsed, place } from './words';
@@ -96,7 +97,7 @@ export class Details {
 
   private run(fresh: boolean): void {
     if (this.step) {
-      this.asked.host.send({ kind: 'run', steps: [this.step.name], params: {}, fresh });
+      this.asked.host.send({ ...RUN, steps: [this.step.name], fresh });
     }
   }
 

@@ -12,6 +12,7 @@ import { DeclareForm, ParameterForm } from './forms';
 import { FlowGraph } from './graph';
 import { History } from './history';
 import type { Host } from '../host';
+import { RUN } from '../messages';
 import type { CardMessage, FindingView, SnapshotMessage } from '../messages';
 import type { Notice, State } from '../state/reduce';
 import { START, abilities, cardKey, detailKey, shown } from '../state/reduce';
@@ -45,7 +46,7 @@ export class Drawing {
   private readonly empty = element('div', { class: 'nbf-empty' });
   private readonly main: HTMLElement;
   private readonly body: HTMLElement;
-  private readonly buttons: Record<'run' | 'resume' | 'cancel', HTMLButtonElement>;
+  private readonly buttons: Record<'run' | 'stale' | 'resume' | 'cancel', HTMLButtonElement>;
   private readonly tabs = new Map<Tab, HTMLButtonElement>();
   private readonly panels = new Map<Tab, HTMLElement>();
   private readonly watches: (IntersectionObserver | ResizeObserver)[] = [];
@@ -81,7 +82,8 @@ export class Drawing {
     this.declare = new DeclareForm(host, say);
     this.history = new History(run => this.look(run));
     this.buttons = {
-      run: button('Run', () => host.send({ kind: 'run', steps: [], params: {}, fresh: false }), { class: 'nbf-button nbf-main' }),
+      run: button('Run', () => host.send(RUN), { class: 'nbf-button nbf-main' }),
+      stale: button('Run stale', () => host.send({ ...RUN, stale: true })),
       resume: button('Resume', () => host.send({ kind: 'resume', run: this.state.past?.run?.run ?? '' })),
       cancel: button('Cancel', () => host.send({ kind: 'cancel' }), { class: 'nbf-button nbf-stop' })
     };
@@ -173,7 +175,7 @@ export class Drawing {
     setAttribute(this.root, 'data-link', this.state.link);
     setAttribute(this.root, 'data-status', snapshot?.run?.status ?? 'none');
     setAttribute(this.root, 'data-run', snapshot?.run?.run ?? null);
-    for (const name of ['run', 'resume', 'cancel'] as const) {
+    for (const name of ['run', 'stale', 'resume', 'cancel'] as const) {
       this.buttons[name].disabled = !able[name];
       setAttribute(this.buttons[name], 'title', able[name] ? null : able.why || null);
     }

@@ -4,6 +4,7 @@ import { button, element, setHidden, setText } from './elements';
 import { headerOf, nameProblem } from './header';
 import type { Declared } from './header';
 import type { Host } from '../host';
+import { RUN } from '../messages';
 import type { CellView, ParameterView, SnapshotMessage } from '../messages';
 import type { Abilities, Notice } from '../state/reduce';
 
@@ -106,7 +107,7 @@ export class ParameterForm {
 
   private submit(): void {
     if (!this.run.disabled) {
-      this.host.send({ kind: 'run', steps: [], params: this.given(), fresh: false });
+      this.host.send({ ...RUN, params: this.given() });
     }
   }
 

@@ -2,7 +2,7 @@
 
 import { element, setAttribute, setText } from './elements';
 import type { StepView } from '../messages';
-import { MARKS, elapsed, spoken } from './words';
+import { cellMark, elapsed, noteOf, spoken, stateOf } from './words';
 
 const ROW = 42;
 const BEYOND = 6;
@@ -101,14 +101,15 @@ export class StepList {
     setAttribute(root, 'aria-label', spoken(step, this.now));
     setAttribute(root, 'data-step', step.name);
     setAttribute(root, 'data-state', step.state);
-    setAttribute(row.mark, 'class', `nbf-mark nbf-is-${step.state}`);
-    setText(row.mark, MARKS[step.state] ?? ' ');
+    const state = stateOf(step);
+    setAttribute(row.mark, 'class', `nbf-mark nbf-is-${state}`);
+    setText(row.mark, cellMark(state) || ' ');
     setText(row.label, step.label);
     setAttribute(row.label, 'title', step.label);
     setText(row.time, elapsed(step, this.now));
-    setAttribute(row.state, 'class', `nbf-state nbf-is-${step.state}`);
-    setText(row.state, step.state);
-    const note = [step.count, step.note || step.detail].filter(Boolean).join(' · ');
+    setAttribute(row.state, 'class', `nbf-state nbf-is-${state}`);
+    setText(row.state, state);
+    const note = [step.count, noteOf(step) || step.detail].filter(Boolean).join(' · ');
     setText(row.note, note);
     setAttribute(row.note, 'title', note || null);
     row.bar.style.width = step.total > 1 ? `${(100 * step.settled) / step.total}%` : '0';

@@ -15,6 +15,21 @@ export const MARKS: Readonly<Record<string, string>> = {
   cancelled: '■',
 };
 
+/** What a step's cell bears in; its mark out. */
+export function cellMark(word: string): string {
+  return { fresh: '✓', stale: '◌', new: '·' }[word] ?? MARKS[word] ?? '';
+}
+
+/** A step in; its state in a word, stale where the notebook has changed since, out. */
+export function stateOf(step: StepView): string {
+  return step.mark === 'stale' ? 'stale' : step.state;
+}
+
+/** A step in; what is worth saying of its state out. */
+export function noteOf(step: StepView): string {
+  return step.mark === 'stale' ? step.why : step.note;
+}
+
 /** A run's status in; its mark out. */
 export const STATUS_MARKS: Readonly<Record<string, string>> = {
   running: '▸',
@@ -86,9 +101,10 @@ export function elapsed(step: Pick<StepView, 'state' | 'started_at' | 'elapsed'>
 export function counts(steps: readonly StepView[]): [string, number][] {
   const found = new Map<string, number>();
   for (const step of steps) {
-    found.set(step.state, (found.get(step.state) ?? 0) + 1);
+    const state = stateOf(step);
+    found.set(state, (found.get(state) ?? 0) + 1);
   }
-  return WORST_FIRST.filter(state => found.has(state)).map(state => [state, found.get(state) ?? 0]);
+  return ['stale', ...WORST_FIRST].filter(state => found.has(state)).map(state => [state, found.get(state) ?? 0]);
 }
 
 /** A number and a word in; `1 step` or `3 steps` out. */
@@ -117,7 +133,7 @@ export function share(snapshot: SnapshotMessage): number {
 
 /** A step and the time in; what a screen reader says of it out. */
 export function spoken(step: StepView, now: number): string {
-  const parts = [`${step.label}: ${step.state}`];
+  const parts = [`${step.label}: ${stateOf(step)}`];
   if (step.count) {
     parts.push(step.count);
   }
@@ -125,8 +141,8 @@ export function spoken(step: StepView, now: number): string {
   if (time) {
     parts.push(time);
   }
-  if (step.note) {
-    parts.push(step.note);
+  if (noteOf(step)) {
+    parts.push(noteOf(step));
   }
   return parts.join(', ');
 }

@@ -168,6 +168,9 @@ export class Link {
 
   /** A wish in, on its way to the kernel; its id out. */
   send(wish: Wish): string {
+    if (wish.kind === 'run' || wish.kind === 'resume') {
+      this.tellDocument(); // what was typed just now counts
+    }
     return this.store.send(wish, command => this.deliver(command), command => this.unanswered(command));
   }
 

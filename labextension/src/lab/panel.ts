@@ -8,6 +8,7 @@ import { BRIDGE } from '../bridge';
 import { Drawing } from '../drawing/drawing';
 import type { Host } from '../host';
 import { Link } from './link';
+import { CellMarks } from './marks';
 import { CellsOutputs } from './outputs';
 import { cellsOf, declare, reveal } from './notebook';
 import { START } from '../state/reduce';
@@ -27,6 +28,8 @@ export class Links {
     const outputs = new CellsOutputs(panel);
     const link = new Link(panel.sessionContext, () => cellsOf(panel), message => outputs.place(message));
     this.known.set(panel, link);
+    const marks = new CellMarks(panel);
+    link.store.watch(state => marks.update(state));
     this.watchDocument(panel, link);
     panel.disposed.connect(() => {
       this.known.delete(panel);

@@ -198,15 +198,19 @@ export function shown(state: State): SnapshotMessage | null {
 /** What a person can do now, and why not: buttons are dead where nothing would happen. */
 export interface Abilities {
   run: boolean;
+  stale: boolean;
   resume: boolean;
   cancel: boolean;
   /** Why running is not possible, for the buttons' titles; empty when it is. */
   why: string;
 }
 
+/** What cells bear whose results are not those of the notebook as it stands. */
+const STALE: ReadonlySet<string> = new Set(['stale', 'new', 'failed', 'cancelled']);
+
 /** What the page knows in; which buttons are alive out. */
 export function abilities(state: State): Abilities {
-  const nothing = { run: false, resume: false, cancel: false };
+  const nothing = { run: false, stale: false, resume: false, cancel: false };
   if (state.link === 'none') {
     return { ...nothing, why: 'no kernel' };
   }
@@ -216,20 +220,22 @@ export function abilities(state: State): Abilities {
   const { busy, run, steps } = state.snapshot;
   const cancel = busy && !Object.values(state.pending).includes('cancel');
   if (state.past !== null) {
-    return { run: false, resume: state.link === 'linked' && !busy, cancel, why: 'an earlier run is shown' };
+    return { ...nothing, resume: state.link === 'linked' && !busy, cancel, why: 'an earlier run is shown' };
   }
   if (busy) {
-    return { run: false, resume: false, cancel, why: 'a run is under way' };
+    return { ...nothing, cancel, why: 'a run is under way' };
   }
   if (state.link !== 'linked') {
     return { ...nothing, why: 'not connected to the kernel yet' };
   }
   const starting = Object.values(state.pending).some(kind => kind === 'run' || kind === 'resume');
   const ended = run !== null && !run.by_hand && ['failed', 'cancelled', 'lost'].includes(run.status);
+  const stale = steps.some(step => STALE.has(step.mark));
   return {
     run: steps.length > 0 && !starting,
+    stale: stale && !starting,
     resume: ended && !starting,
     cancel: false,
-    why: steps.length ? '' : 'the notebook declares no step',
+    why: !steps.length ? 'the notebook declares no step' : stale ? '' : 'nothing is stale',
   };
 }

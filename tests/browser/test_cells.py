@@ -1,0 +1,82 @@
+"""Steps in their cells: what they show stands under them, their states in the margin; run by buttons and keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Locator, expect
+
+from tests.browser.conftest import Shoot
+from tests.browser.jupyter import Notebook
+
+pytestmark = pytest.mark.browser
+Open = Callable[..., Notebook]
+FLOW = [
+    "%%params\nrate: float = 2.0",
+    "%%step load\nrows = [1, 2, 3]\nprint('loaded', len(rows))",
+    "%%step scale\nscaled = [rate * row for row in rows]\nsum(scaled)",
+    "%%step other\nanswer = 42\nanswer",
+]
+
+
+def mark(book: Notebook, number: int) -> Locator:
+    return book.cell(number).locator(".nbf-cell-mark")
+
+
+def bears(book: Notebook, number: int, word: str, why: str = "") -> None:
+    """The cell bears this mark, and says why to whoever points at it or has it read."""
+    expect(mark(book, number)).to_have_attribute("data-mark", word, timeout=20_000)
+    expect(mark(book, number)).to_have_attribute("title", re.compile(f"^{word}.*{re.escape(why)}"))
+
+
+def shows(book: Notebook, number: int, text: str) -> None:
+    expect(book.cell(number).locator(".jp-OutputArea").first).to_contain_text(text, timeout=20_000)
+
+
+def type_anew(book: Notebook, number: int, source: str) -> None:
+    book.cell(number).locator(".cm-content").click()
+    book.page.keyboard.press("Control+a")
+    book.page.keyboard.insert_text(source)
+
+
+@pytest.mark.parametrize(("lab", "dark"), [(True, False), (False, True)], ids=["lab-light", "notebook-dark"])
+def test_a_journey(notebook: Open, shoot: Shoot, lab: bool, dark: bool) -> None:
+    name = "lab" if lab else "notebook7"
+    book = notebook("journey.ipynb", FLOW, lab=lab, dark=dark)
+    page = book.page
+    run, stale = (page.locator(f"[data-command='nbflow:{one}']:visible").first for one in ("run", "run-stale"))
+    book.run(0)
+    for number, why in ((2, "not run before"), (3, "load runs"), (4, "not run before")):
+        bears(book, number, "new", why)
+    run.click()
+    shows(book, 2, "loaded 3")
+    shows(book, 3, "12")
+    shows(book, 4, "42")
+    for number in (2, 3, 4):
+        bears(book, number, "fresh")
+    shoot(page, f"cells-fresh-{name}")
+
+    # editing turns what depends on it stale before anything runs; run stale runs that alone
+    type_anew(book, 2, "%%step load\nrows = [1, 2, 3, 4]\nprint('loaded', len(rows))")
+    bears(book, 2, "stale", "line 2")
+    bears(book, 3, "stale", "load")
+    bears(book, 4, "fresh")
+    shoot(page, f"cells-stale-{name}")
+    page.keyboard.press("Control+Alt+Enter")
+    shows(book, 2, "loaded 4")
+    shows(book, 3, "20")
+    for number in (2, 3, 4):
+        bears(book, number, "fresh")
+    expect(stale).to_have_attribute("aria-disabled", "true")
+
+    # what fails says so at its cell; mended, it is run again
+    type_anew(book, 3, "%%step scale\nscaled = rows / 0\nsum(scaled)")
+    bears(book, 3, "stale", "line 2")
+    stale.click()
+    shows(book, 3, "TypeError")
+    bears(book, 3, "failed", "TypeError")
+    shoot(page, f"cells-failed-{name}")
+    type_anew(book, 3, FLOW[2])
+    bears(book, 3, "fresh")  # the store knows that result
