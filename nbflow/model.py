@@ -493,6 +493,7 @@ class FileContent(Frozen, frozen=True, kw_only=True):
 
     path: str
     segments: tuple[Segment, ...]
+    modified: int = 0  # when, in nanoseconds since 1970; 0: it does not matter
 
 
 class StepEnvironment(Frozen, frozen=True, kw_only=True):
@@ -587,6 +588,9 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     live: tuple[str, ...] = ()  # names that it reads as the tasks before it in its process left them
     hidden: tuple[str, ...] = ()  # names of those tasks that have another value at its place
     together: tuple[str, ...] = ()  # the steps that its process runs, its own too
+    is_apart: bool = False  # its place does not see the folder
+    reads: tuple[str, ...] = ()  # files below the folder that it is known to read there
+    files: tuple[FileContent, ...] = ()  # the same with what they hold
     environment: StepEnvironment | None = None  # None: what the worker's own Python has
 
 

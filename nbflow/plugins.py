@@ -126,6 +126,14 @@ class SupportsChecks(Protocol):
 
 
 @runtime_checkable
+class SupportsFiles(Protocol):
+    """An executor whose tasks may find none of the files beside the notebook."""
+
+    def wants_files(self, folder: str) -> bool:
+        """Return whether tasks do not see this folder, so that what they read below it has to be sent along."""
+
+
+@runtime_checkable
 class SupportsBatches(Protocol):
     """An executor that runs small tasks faster when it gets them ahead of time."""
 

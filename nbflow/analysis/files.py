@@ -148,6 +148,12 @@ def file_uses(source: str, tree: ast.AST | None, origins: Mapping[str, str]) -> 
     return files
 
 
+def named_paths(tree: ast.AST) -> frozenset[str]:
+    """Return every text of a statement that may be a path, put together where it is written in parts."""
+    texts = {_text_of(node) for node in ast.walk(tree) if isinstance(node, ast.Constant | ast.BinOp | ast.Call)}
+    return frozenset(text for text in texts if text and UNKNOWN not in text and "\n" not in text)
+
+
 def _file_call(call: ast.Call, origins: Mapping[str, str]) -> Files:
     func = call.func
     name = full_name(func, origins)
@@ -213,7 +219,7 @@ def _named(places: Sequence[ast.expr], count: int) -> Paths:
 
 
 def _text_of(place: ast.expr) -> str:
-    """Return the path of `"a/b"`, `Path("a/b")`, `Path("a") / "b"`, `f"a/{b}"`, `"a/" + b`, `os.path.join("a", b)`."""
+    """Return the path of `"a/b"`, `Path("a", b)`, `Path("a") / "b"`, `f"a/{b}"`, `"a/" + b`, `os.path.join("a", b)`."""
     match place:
         case ast.Constant(value=str(text)):
             return text
@@ -225,7 +231,7 @@ def _text_of(place: ast.expr) -> str:
             "str",
         ):
             return _text_of(inner)
-        case ast.Call(args=[_, _, *_] as parts, keywords=[]) if dotted(place.func).endswith("path.join"):
+        case ast.Call(args=[_, _, *_] as parts, keywords=[]) if dotted(place.func).endswith(("path.join", "Path")):
             return "/".join(map(_text_of, parts))
         case ast.BinOp(left=left, op=ast.Div(), right=right):
             return f"{_text_of(left)}/{_text_of(right)}"

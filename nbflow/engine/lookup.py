@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from nbflow.analysis.effects import LIVE, state_of
-from nbflow.engine import claims, environments, inputs, keys, reuse
+from nbflow.engine import claims, environments, inputs, keys, known_files, reuse
 from nbflow.engine.earlier import graph_of, parameter_records
 from nbflow.engine.events import Decision, TaskNode, not_held
 from nbflow.errors import NbflowError
@@ -841,6 +841,14 @@ class Lookup:
             live=tuple(resolved.live), hidden=self._hidden(step), together=step.together,
             environment=self._stored_environment(step),
         )  # fmt: skip
+
+    def known_files(self, task: TaskId) -> tuple[str, ...]:
+        """Return the files below the notebook's folder that a prepared task is known to read."""
+        members = self.members(task)
+        before = [self.previous(each) for each in members if not each.part]
+        sources = [text for each in members for text in known_files.sources_of(self.flow, self.loops.step_of(each))]
+        seen = [record.observations for record in before if record is not None]
+        return known_files.known_files(self.flow.notebook.folder, sources, self.facts.values, seen)
 
     def _hidden(self, step: Step) -> tuple[str, ...]:
         """Return the names of a step's group that cells outside of it write between the step before it and itself."""

@@ -45,7 +45,7 @@ from nbflow.model import (
     TaskResult,
     TaskSpec,
 )
-from nbflow.plugins import Executor, Handle, SupportsBatches, SupportsLog, SupportsPush
+from nbflow.plugins import Executor, Handle, SupportsBatches, SupportsFiles, SupportsLog, SupportsPush
 from nbflow.store import records
 from nbflow.store.artifacts import lost_of
 from nbflow.store.flows import RunPlace, StoredFlow
@@ -135,6 +135,7 @@ class Runner:
         self.behind = False  # something has changed that was not drawn yet
         self.slots = slots
         self.batches: dict[int, bool] = {}
+        self.senders: dict[int, bool] = {}
         self.pushes: dict[type, bool] = {}
         self.log_keepers: dict[type, bool] = {}
         self.state = self.new_state()
@@ -314,12 +315,20 @@ class Runner:
             self.claims[task] = claim
         try:
             executor = self.executor_of(step.options.on)
-            handle = executor.submit(spec)
+            handle = executor.submit(self.with_files(task, executor, spec))
         except ExecutorError as error:
             return self.not_begun(task, error)
         self.handles[task] = handle
         self.follow(task, handle)
         return self.batched(task, executor, spec) if spec.items and not task.part else ()
+
+    def with_files(self, task: TaskId, executor: Executor, spec: TaskSpec) -> TaskSpec:
+        """Return a task with the files that it is known to read, where it goes to a place that does not see them."""
+        if id(executor) not in self.senders:
+            self.senders[id(executor)] = isinstance(executor, SupportsFiles)  # slow: not for each task
+        if not self.senders[id(executor)] or not cast("SupportsFiles", executor).wants_files(spec.folder):
+            return spec
+        return msgspec.structs.replace(spec, is_apart=True, reads=self.lookup.known_files(task))
 
     def not_begun(self, task: TaskId, error: NbflowError) -> Iterable[events.Event]:
         """Return the end of a task that could not be started, as an event."""

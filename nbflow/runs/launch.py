@@ -16,7 +16,7 @@ from typing import Any, Self
 import msgspec
 
 from nbflow import plugins
-from nbflow.engine import claims, environments, facts, forecast
+from nbflow.engine import claims, environments, facts, forecast, known_files
 from nbflow.engine.lookup import Lookup, RunFacts
 from nbflow.engine.resources import Room, never, within
 from nbflow.engine.runner import Runner, Spent, Understand, Unstored, Watch
@@ -206,6 +206,8 @@ class Executors:
                 # the packages of the others are those of an environment, which is made there
                 plain = [step for step in steps if environments.environment_for(flow.notebook, step) is None]
                 findings += executor.admit(store, preload_of(flow, plain), flow.notebook.folder)
+                if isinstance(executor, plugins.SupportsFiles) and executor.wants_files(flow.notebook.folder):
+                    findings += known_files.beyond(flow, steps, url)
         return tuple(findings)
 
     def local(self, url: str | None = None) -> Executor:  # noqa: ARG002  # called as `get` is

@@ -13,10 +13,11 @@ PIECE = 16 << 20
 """Bytes of a file in one segment."""
 
 
-def segments_of(path: Path, store: Store | None = None) -> tuple[Segment, ...]:
-    """Return the segments that a file consists of, kept in a datastore if one is given."""
+def segments_of(path: Path, store: Store | None = None, start: int = 0) -> tuple[Segment, ...]:
+    """Return the segments that a file consists of from a byte on, kept in a datastore if one is given."""
     segments = []
     with path.open("rb") as file:
+        file.seek(start)
         while data := memoryview(file.read(PIECE)):
             segments.append(segment_of(data) if store is None else save_segment(store, data))
     return tuple(segments)

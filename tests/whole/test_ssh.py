@@ -184,3 +184,78 @@ def test_packages_of_a_step_are_installed_on_a_box_that_sees_nothing_of_this_mac
         assert run.data.longer == "1.0.0"
         assert run.data.where.startswith(str(box.cache / "environments"))
         assert nbflow.run(notebook.path, on=box.url)["a"].state == "reused"
+
+
+FILES = {
+    "p": "%%params\nsource: File = 'given.txt'",
+    "a": "%%step named --on {box}\nimport tools\nfrom pathlib import Path\n"
+         "text = open('data/a.csv').read() + Path('data', 'b.csv').read_text() + open(source).read() + tools.word()\n"
+         "with open('log.txt', 'a') as log:\n    log.write('more\\n')\n"
+         "Path('old.txt').unlink()\nPath('empty').mkdir()\n"
+         "Path('out/new.txt').parent.mkdir()\nPath('out/new.txt').write_text('new')",
+    "b": "%%step computed --on {box} --foreach n in [1, 2]\nfrom pathlib import Path\nprint('item', n)\n"
+         "here = Path('items')\n"
+         "found = here.joinpath(f'{{n}}.txt').read_text() if here.joinpath(f'{{n}}.txt').exists() else 'none'",
+    "c": "%%step listed --on {box}\nfrom pathlib import Path\n"
+         "names = sorted(each.name + each.read_text() for each in Path('items').glob('*.txt'))",
+    "d": "%%step last --join computed\nall_of_them = [each.found for each in inputs]",
+}  # fmt: skip
+
+
+@hiding
+def test_files_beside_the_notebook_travel_to_a_box_that_does_not_see_them(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    beside = {
+        "given.txt": "given ", "data/a.csv": "a ", "data/b.csv": "b ", "log.txt": "first\n", "old.txt": "", "tools.py":
+        "from words import WORD\n\ndef word():\n    return WORD\n", "words.py": "WORD = 'module'\n",
+        "items/1.txt": "one", "items/2.txt": "two", "items/3.txt": "three",
+    }  # fmt: skip
+    for name, text in beside.items():
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text(text)
+    with serving(there, hidden=(here,)) as box:
+        cells = {name: source.format(box=box.url) for name, source in FILES.items()}
+        path = NotebookFile(here / "flow.ipynb", cells).path
+        run = nbflow.run(path)
+        assert run.status == "done", run.error
+        assert run.data.text == "a b given module"
+        assert run.data.all_of_them == ["one", "two"]
+        assert run.data.names == ["1.txtone", "2.txttwo", "3.txtthree"]
+        assert (here / "log.txt").read_text() == "first\nmore\n"
+        assert (here / "out" / "new.txt").read_text() == "new"
+        assert (here / "empty").is_dir()
+        assert not (here / "old.txt").exists()
+        sent = {finding.step for finding in run._past.snapshot.findings if finding.code == "file-sent"}
+        assert sent == {"computed", "listed"}  # nobody could tell these by their text
+        assert [task.attempt for task in run["computed"].tasks] == [1, 1]
+        assert run["computed"].tasks[0].stdout == "item 1\n"
+        again = nbflow.run(path)
+        assert {step.name: step.state for step in again.steps() if step.name != "named"} == {
+            "computed": "reused", "listed": "reused", "last": "reused",
+        }  # fmt: skip
+        fresh = nbflow.run(path, fresh=["computed", "listed"])
+        assert fresh.data.all_of_them == ["one", "two"]
+        assert [
+            finding for finding in fresh._past.snapshot.findings if finding.code == "file-sent"
+        ] == []  # seen the last time
+
+
+@hiding
+def test_a_step_that_comes_to_a_file_after_an_effect_fails_and_says_what_to_do(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    (here / "data.txt").write_text("here")
+    (tmp_path / "beyond.txt").write_text("beyond")
+    with serving(there, hidden=(here,)) as box:
+        path = NotebookFile(here / "flow.ipynb", {
+            "a": "%%step a\nimport subprocess\nsubprocess.run(['true'])\nend = 'txt'\nx = open(f'data.{end}').read()",
+            "b": "%%step b\ny = open('../beyond.txt').read()",
+        }).path  # fmt: skip
+        run = nbflow.run(path, on=box.url)
+        error = run["a"].task.error
+        assert error is not None
+        assert "looked for data.txt on ssh://box, which does not see the notebook's folder" in error.message
+        (told,) = [finding for finding in run._past.snapshot.findings if finding.code == "file-elsewhere"]
+        assert (told.step, "../beyond.txt" in told.message) == ("b", True)

@@ -13,7 +13,7 @@ import msgspec
 
 from nbflow.errors import NotFoundError, StoreError
 from nbflow.executors import wire
-from nbflow.executors.remote.written_files import WrittenFile
+from nbflow.executors.remote.task_files import WrittenFile
 from nbflow.jsonable import from_json, to_json, to_msgpack
 from nbflow.model import Ended, Frozen, Output, Started, TaskEvent, TaskResult, TaskSpec
 from nbflow.store import records

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import msgspec
 
+from nbflow.engine import known_files
 from nbflow.engine.threads import Carriers
 from nbflow.errors import ExecutorError, NbflowError, PlanError, StoreError
-from nbflow.executors.remote import attempt_files, probe
+from nbflow.executors.remote import attempt_files, probe, task_files
 from nbflow.executors.remote.attempt_files import AttemptFiles
 from nbflow.executors.remote.engine import Engine, FollowsWorkers, NodeRoom, WorkerOrder, WorkerState
 from nbflow.executors.remote.handle import SILENCE, RemoteHandle
-from nbflow.model import Finding, Step, StepOptions, TaskSpec
+from nbflow.executors.remote.task_files import SentFiles
+from nbflow.model import Finding, Step, StepOptions, TaskFailure, TaskResult, TaskSpec
 from nbflow.store.location import Store, open_store
 
 ASK_EVERY = 0.5
@@ -31,6 +33,9 @@ START_EVERY, START_FOR = 5.0, 300.0
 ANSWER_IN = 5.0
 """Seconds that an engine may take to answer before the datastore is looked at without it."""
 
+MOST_ROUNDS = 10
+"""Times that a task may come to files that nobody knew of, and is run again with them."""
+
 QUEUE = 1000
 """Tasks at once where the engine has a queue of its own, or nobody knows how many fit."""
 
@@ -44,6 +49,8 @@ class RemoteExecutor:
         self._lock = threading.Lock()
         self._stores: dict[str, Store] = {}
         self._admitted: dict[tuple[str, probe.Question], tuple[Finding, ...]] = {}
+        self._unseen: set[str] = set()  # folders that workers do not see
+        self._sent = SentFiles()
         self._unstarted: list[RemoteHandle] = []  # their place could not be reached
         self._start_at = 0.0
         self._read_at: dict[str, float] = {}
@@ -86,10 +93,21 @@ class RemoteExecutor:
         self.engine.connect()
         findings: tuple[Finding, ...] = ()
         if not self.engine.queues:
-            facts = probe.ask(self.engine, self._store(store), question)
-            findings = probe.compare(facts, probe.versions(question.modules, folder), self.engine.place)
+            with probe.marked(question) as marked:
+                facts = probe.ask(self.engine, self._store(store), marked)
+            if not facts.sees_folder:
+                self._unseen.add(folder)
+            travelling = () if facts.sees_folder else probe.beside(question.modules, folder)
+            ours = probe.versions([name for name in question.modules if name not in travelling], folder)
+            findings = probe.compare(facts, ours, self.engine.place)
+        elif "://" in store:  # nobody can be asked; where the datastore is a shared folder the notebook's is one too
+            self._unseen.add(folder)
         self._admitted[store, question] = findings
         return findings
+
+    def wants_files(self, folder: str) -> bool:
+        """Return whether workers do not see the notebook's folder."""
+        return folder in self._unseen
 
     def describe(self) -> str:
         """Return in a few words what there is, for `nbflow doctor`; ExecutorError where it cannot be reached."""
@@ -132,6 +150,7 @@ class RemoteExecutor:
         self.engine.connect()
         spec = msgspec.structs.replace(spec, threads=int(spec.options.cpu or 0))  # 0: as many as the worker may use
         try:
+            spec = self._with_files(spec, spec.reads)
             handle = self._taken_up(spec) or self._started(spec)
         except StoreError as error:
             raise ExecutorError(error.message, fix=error.fix) from error
@@ -152,6 +171,44 @@ class RemoteExecutor:
             with self._lock:
                 self._unstarted.append(handle)
         return handle
+
+    def _with_files(self, spec: TaskSpec, paths: Iterable[str]) -> TaskSpec:
+        """Return a task with files below the notebook's folder, which are in the datastore then."""
+        return msgspec.structs.replace(spec, files=self._sent.packed(self._store(spec.store), spec.folder, paths))
+
+    def completes(self, handle: RemoteHandle, result: TaskResult) -> TaskResult | None:
+        """Run a task again that has looked for files in vain which are here: they are sent. Return how it ends else.
+
+        None where it runs again. One that has done something beyond its own folder is not executed twice: it fails.
+        """
+        spec = handle.spec
+        if not self.wants_files(spec.folder) or (result.failure is not None and result.failure.kind != "error"):
+            return result
+        sent = [file.path for file in spec.files]
+        seen = [each.observations for each in (result, *result.then)]
+        missing = dict.fromkeys(path for each in seen for path in known_files.missing_files(spec.folder, each, sent))
+        if not missing:
+            return result
+        if any(map(task_files.has_effect, seen)) or handle.completed >= MOST_ROUNDS:
+            return _not_completed(spec, result, [*missing], self.engine.place)
+        again = msgspec.structs.replace(spec, execution=f"{spec.execution}+{handle.completed + 1}")
+        with self._lock:
+            self._handles.pop(handle.worker_id, None)
+        handle.begin_again(again, AttemptFiles.of(self._store(spec.store), again), [*missing])
+        self._carriers.run(partial(self._start_completed, handle, [*sent, *missing]))
+        return None
+
+    def _start_completed(self, handle: RemoteHandle, paths: Sequence[str]) -> None:
+        try:
+            handle.spec = self._with_files(handle.spec, paths)
+            handle.files.write_spec(handle.spec)
+            self.start(handle)
+        except StoreError as error:
+            handle.give_up(error)
+        except ExecutorError as error:
+            handle.hold_up(error)
+            with self._lock:
+                self._unstarted.append(handle)
 
     def _taken_up(self, spec: TaskSpec) -> RemoteHandle | None:
         """Return the handle of the worker that runs this very task for a run whose driver has gone, None without one.
@@ -329,6 +386,18 @@ def _order(handle: RemoteHandle) -> WorkerOrder:
         name=f"{spec.flow}/{spec.execution}", spec=handle.files.url, cpu=options.cpu or 1.0, gpu=options.gpu,
         memory=options.memory, nodes=options.nodes,
     )  # fmt: skip
+
+
+def _not_completed(spec: TaskSpec, result: TaskResult, missing: Sequence[str], place: str) -> TaskResult:
+    """Return what a result comes to that was made without files that are here, and cannot be made again."""
+    names = ", ".join(missing[:3]) + (" and others" if len(missing) > 3 else "")
+    failure = TaskFailure(
+        type="FileNotFoundError", cell=spec.cell,
+        message=f"step {spec.step} looked for {names} on {place}, which does not see the notebook's folder; it had an "
+        "effect elsewhere before, and is not executed twice",
+        fix="write the file's name into the cell, or give it as a File parameter: it is sent along then",
+    )  # fmt: skip
+    return msgspec.structs.replace(result, record=None, failure=failure, then=())
 
 
 def never(options: StepOptions, nodes: Sequence[NodeRoom]) -> str:

@@ -6,12 +6,12 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from nbflow.errors import ExecutorError, NbflowError
 from nbflow.executors.attempt import FIX_KILLED, REPLACED
-from nbflow.executors.remote import written_files
+from nbflow.executors.remote import task_files
 from nbflow.executors.remote.attempt_files import AttemptFiles, Beat, WorkerResult, parse_live
 from nbflow.executors.remote.engine import WorkerState
 from nbflow.executors.wire import Assembler
@@ -36,6 +36,9 @@ class Courier(Protocol):
     def stop(self, handle: RemoteHandle, *, hard: bool) -> None:
         """End the worker: taken from the queue, or killed."""
 
+    def completes(self, handle: RemoteHandle, result: TaskResult) -> TaskResult | None:
+        """Return how the attempt ends; None where it runs again, with files that its worker has looked for in vain."""
+
 
 class RemoteHandle:
     """A handle: events in the order of the worker's log, each once, whichever way they came first."""
@@ -59,6 +62,8 @@ class RemoteHandle:
         self._next = 0
         self._ahead: dict[int, TaskEvent] = {}
         self._begun = False
+        self._past: set[str] = set()  # workers of earlier executions
+        self.completed = 0  # executions before this one, which lacked files
         self._replaced = 0
         self._cancelling: float | None = None  # since when
         self._grace = 0.0
@@ -152,7 +157,7 @@ class RemoteHandle:
 
     def _take(self, worker: str, number: int, event: TaskEvent) -> None:
         """Take a line of a worker's log; put it and those after it that are there once those before it are."""
-        if self.over.is_set():
+        if self.over.is_set() or worker in self._past:
             return
         self._worker = self._worker or worker
         if worker != self._worker or number < self._next:
@@ -161,8 +166,12 @@ class RemoteHandle:
         while self._next in self._ahead:
             each = self._ahead.pop(self._next)
             self._next += 1
-            self._begun = self._begun or isinstance(each, Started)
-            self._put(each)
+            if isinstance(each, Started) and not each.step:
+                if not self._begun:
+                    self._put(each)
+                self._begun = True
+            else:
+                self._put(each)
 
     def read(self) -> None:
         """Look at what stands in the datastore: the result, the log, signs of life; StoreError when it is away."""
@@ -183,18 +192,36 @@ class RemoteHandle:
     def finish(self, result: WorkerResult) -> None:
         """End with what a worker has published, after all that it has shown."""
         with self._lock:
-            if self.over.is_set():
+            if self.over.is_set() or result.worker in self._past:
                 return
-            if result.worker == self._worker or not self._worker:
+            self._worker = self._worker or result.worker
+            if result.worker == self._worker:
                 if self._next < result.lines:
                     for line in self.files.new_lines():
                         self._take(line.worker, line.number, line.event)
                 for number in sorted(self._ahead):  # what is missing before them was never written
                     self._put(self._ahead.pop(number))
-            if result.result.record is not None:
+            counted = result.result if self._cancelling is not None else self._courier.completes(self, result.result)
+            if counted is None:
+                return
+            if counted.record is not None:
                 self.files.publish(result)
-            written_files.place(self.files.store, self.spec.folder, result.files)
-            self.end(result.result)
+            task_files.place(self.files.store, self.spec.folder, result.files)
+            self.end(counted)
+
+    def begin_again(self, spec: TaskSpec, files: AttemptFiles, missing: Sequence[str]) -> None:
+        """Follow another execution from now on: the task runs again with files that it has looked for in vain."""
+        with self._lock:
+            self.completed += 1
+            self._past.add(self._worker)
+            self.spec, self.files, self.keeps_log = spec, files, False
+            self._assembler, self._worker, self._next, self._ahead = Assembler(), "", 0, {}
+            self._beats, self._gone, self._heard = {}, None, time.monotonic()
+            names = ", ".join(missing[:3]) + (" and others" if len(missing) > 3 else "")
+            self.notice(Finding(
+                code="file-sent", level="note", step=spec.step, cell=spec.cell,
+                message=f"{names} turned out to be read on {self.place}: it runs again with what was missing",
+            ))  # fmt: skip
 
     def end(self, result: TaskResult) -> None:
         """Put the last event; drop later ones."""

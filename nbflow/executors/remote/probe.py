@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import platform
 import secrets
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+
+import msgspec
 
 from nbflow.errors import ExecutorError, NotFoundError, StoreError
 from nbflow.executors.remote.engine import Engine, WorkerOrder
@@ -29,6 +33,7 @@ class Question(Frozen, frozen=True, kw_only=True):
 
     modules: tuple[str, ...] = ()
     folder: str = ""
+    mark: str = ""  # a file in the folder, for the moment
 
 
 class WorkerFacts(Frozen, frozen=True, kw_only=True):
@@ -40,6 +45,7 @@ class WorkerFacts(Frozen, frozen=True, kw_only=True):
     nbflow: str
     modules: dict[str, str | None]
     gpus: str = ""
+    sees_folder: bool = False  # the notebook's
     is_carried: bool = False  # it does not see the datastore: the engine carries values there and back
 
 
@@ -76,6 +82,7 @@ def own_facts(question: Question) -> WorkerFacts:
     return WorkerFacts(
         host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), nbflow=_version("nbflow"),
         modules=versions(question.modules, question.folder),
+        sees_folder=bool(question.mark) and (Path(question.folder) / question.mark).is_file(),
         gpus=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
     )  # fmt: skip
 
@@ -100,8 +107,20 @@ def versions(modules: Sequence[str], folder: str) -> dict[str, str | None]:
     }
 
 
+def beside(modules: Sequence[str], folder: str) -> tuple[str, ...]:
+    """Return those of some modules that stand in a folder."""
+    return tuple(name for name in modules if folder and PathFinder.find_spec(name, [folder]) is not None)
+
+
+def requirements(modules: Sequence[str]) -> tuple[str, ...]:
+    """Return what pip would be given to have modules as they are here."""
+    homes = packages_distributions()
+    names = dict.fromkeys(homes[name][0] for name in modules if homes.get(name))
+    return tuple(f"{name}=={_version(name)}" for name in names)
+
+
 def _is_there(module: str, folder: str) -> bool:
-    if folder and PathFinder.find_spec(module, [folder]) is not None:
+    if beside([module], folder):
         return True
     try:
         return importlib.util.find_spec(module) is not None
@@ -122,6 +141,24 @@ def ask(engine: Engine, store: Store, question: Question = Question(), longest: 
     finally:
         store.delete(f"{folder}/{QUESTION}")
         store.delete(f"{folder}/{ANSWER}")
+
+
+@contextlib.contextmanager
+def marked(question: Question) -> Iterator[Question]:
+    """Ask also whether a worker sees the very folder, not another one of its path: by a file that stands in it.
+
+    Where none can be written nobody can tell, and the folder counts as another one.
+    """
+    mark = Path(question.folder) / f".nbflow-{secrets.token_hex(8)}"
+    try:
+        mark.touch(exist_ok=False)
+    except OSError:
+        yield question
+        return
+    try:
+        yield msgspec.structs.replace(question, mark=mark.name)
+    finally:
+        mark.unlink(missing_ok=True)
 
 
 def _await(engine: Engine, worker: str, store: Store, path: str, longest: float) -> WorkerFacts:
@@ -172,10 +209,12 @@ def compare(facts: WorkerFacts, ours: Mapping[str, str | None], place: str) -> t
         )
     missing = [name for name, their in facts.modules.items() if their is None and ours.get(name) is not None]
     if missing:
+        wanted = " ".join(requirements(missing))
         raise ExecutorError(
             f"{place}: the workers lack {', '.join(missing)}, which the steps there import",
-            fix="install that on the workers; modules that stand beside the notebook are seen where its folder is, "
-            "under the same path",
+            fix=f'`pip install {wanted}` on the workers, or `--pip "{wanted}"` on the steps'
+            if wanted
+            else "install that on the workers",
         )
     return tuple(
         Finding(

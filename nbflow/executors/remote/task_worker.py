@@ -21,7 +21,7 @@ import msgspec
 from nbflow.errors import NbflowError, StoreError
 from nbflow.executors.attempt import AttemptHandle
 from nbflow.executors.local import LocalExecutor, unpublished
-from nbflow.executors.remote import attempt_files, written_files
+from nbflow.executors.remote import attempt_files, task_files
 from nbflow.executors.remote.attempt_files import AttemptFiles, WorkerResult, live, now
 from nbflow.jsonable import to_json
 from nbflow.model import Ended, Output, Parallel, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
@@ -146,17 +146,18 @@ class _Errand:
         if spec.folder == self.spec.folder:
             return self._word(result)
         written = result.observations.written
-        findings = written_files.left_there(spec, socket.gethostname(), written)
+        findings = task_files.left_there(spec, socket.gethostname(), written)
         result = msgspec.structs.replace(result, findings=(*result.findings, *findings))
-        files = written_files.pack(self.files.store, spec.folder, written)
+        files = task_files.pack(self.files.store, spec.folder, written, spec.files)
         return msgspec.structs.replace(self._word(result), files=files)
 
     def _at_home(self, stack: contextlib.ExitStack) -> TaskSpec:
         """Return the task as it is run here: with this machine's way to the datastore, and a folder."""
         spec = msgspec.structs.replace(self.spec, store=self.files.store.url)
-        if not Path(spec.folder).is_dir():
+        if spec.is_apart or not Path(spec.folder).is_dir():
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nbflow-"))
-            spec = msgspec.structs.replace(spec, folder=folder)
+            spec = msgspec.structs.replace(spec, folder=os.path.realpath(folder))
+            task_files.unpack(self.files.store, folder, spec.files)
         return spec
 
     def _follow(self, handle: AttemptHandle, log: ChunkWriter) -> None:

@@ -17,7 +17,7 @@ from nbflow.executors import wire
 from nbflow.executors.local import unpublished
 from nbflow.executors.remote import attempt_files
 from nbflow.executors.remote.attempt_files import LiveEvent
-from nbflow.executors.remote.written_files import WrittenFile
+from nbflow.executors.remote.task_files import WrittenFile
 from nbflow.jsonable import to_json
 from nbflow.model import Ended, Record, Segment, TaskFailure, TaskResult
 from nbflow.store import artifacts, records
@@ -58,7 +58,7 @@ class CarriedAttempt:
     def segments(self) -> list[Segment]:
         """Return the segments that the worker reads, each once."""
         groups = [*self.spec.groups, *(group for record in self._joined() for group in record.groups)]
-        files = self.spec.environment.files if self.spec.environment is not None else ()
+        files = (*self.spec.files, *(self.spec.environment.files if self.spec.environment is not None else ()))
         sent = (segment for file in files for segment in file.segments if segment.hash)
         return [*dict.fromkeys((*artifacts.segments_in(groups), *sent))]
 
