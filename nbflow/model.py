@@ -44,6 +44,7 @@ __all__ = [
     "Parameter",
     "Plan",
     "PlanTask",
+    "PlannedPlace",
     "Question",
     "Reason",
     "Record",
@@ -785,6 +786,21 @@ class Change(Frozen, frozen=True, kw_only=True):
     after: str = ""
 
 
+class PlannedPlace(Frozen, frozen=True, kw_only=True):
+    """What a run would do in one place: how many tasks would run and be reused there, what is sent, how long it takes.
+
+    `upload` is in bytes, `seconds` go by how long tasks took before; None where no step that runs has run before.
+    """
+
+    place: str
+    run: int
+    reuse: int
+    upload: int = 0
+    seconds: float | None = None
+    is_least: bool = False  # more may be sent, and it may take longer: not all is known yet
+    too_small: tuple[str, ...] = ()  # machines on which some of the steps cannot run
+
+
 class Plan(Frozen, frozen=True, kw_only=True):
     """What a run would do, in document order."""
 
@@ -793,6 +809,7 @@ class Plan(Frozen, frozen=True, kw_only=True):
     findings: tuple[Finding, ...] = ()
     labels: dict[str, str] = {}
     cells: dict[str, int] = {}  # the positions of code cells by their ids
+    places: tuple[PlannedPlace, ...] = ()  # where steps are sent to; none where all runs here
 
 
 class TaskView(Frozen, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from nbflow.errors import OptionError, nearest
-from nbflow.model import Finding, Step, TaskEvent, TaskSpec
+from nbflow.model import Finding, Segment, Step, TaskEvent, TaskSpec
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -123,6 +123,17 @@ class SupportsChecks(Protocol):
         Raise StoreError where tasks there could not read and write the datastore, ExecutorError where they lack modules
         that steps import, which may stand in the notebook's folder.
         """
+
+
+@runtime_checkable
+class SupportsPlans(Protocol):
+    """An executor elsewhere, which can tell what a run would mean there."""
+
+    def upload(self, store: str, segments: Sequence[Segment]) -> int:
+        """Return how many bytes of these would be sent: what the datastore, or the place itself, has not yet."""
+
+    def too_small(self, steps: Sequence[Step]) -> tuple[str, ...]:
+        """Return a line on each machine that cannot run some of these steps."""
 
 
 @runtime_checkable

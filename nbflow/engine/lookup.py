@@ -29,6 +29,7 @@ from nbflow.model import (
     Observations,
     Reason,
     Record,
+    Segment,
     Step,
     StepEnvironment,
     TaskFailure,
@@ -36,7 +37,7 @@ from nbflow.model import (
     TaskSpec,
 )
 from nbflow.store import records
-from nbflow.store.artifacts import lost_of, save
+from nbflow.store.artifacts import lost_of, save, segments_in
 from nbflow.store.executions import Stood, execution_id, last_executions
 from nbflow.store.flows import RunPlace, find_flow, runs_of
 from nbflow.store.location import Store
@@ -804,11 +805,7 @@ class Lookup:
         resolution = self._resolutions[task]
         resolved = resolution.resolved
         item = self._item(task) if task.part != "list" else None
-        values = [*resolved.inputs.values(), *resolved.along.values(), *resolved.binds.values()]
-        values += [item] if item else []
-        values += [entry.item for entry in resolution.joined or ()]
-        values += [value for entry in resolution.joined or () for value in entry.reads.values()]
-        groups, ref = keys.pack(values)
+        groups, ref = keys.pack(self._values(task))
         replay, own = keys.replay_of(self.flow, step, resolved, ref)
         joined = None if resolution.joined is None else tuple(
             JoinItem(
@@ -841,6 +838,29 @@ class Lookup:
             live=tuple(resolved.live), hidden=self._hidden(step), together=step.together,
             environment=self._stored_environment(step),
         )  # fmt: skip
+
+    def _values(self, task: TaskId) -> list[inputs.InputValue]:
+        """Return the values that a prepared task is given."""
+        resolution, item = self._resolutions[task], self._item(task) if task.part != "list" else None
+        resolved = resolution.resolved
+        values = [*resolved.inputs.values(), *resolved.along.values(), *resolved.binds.values()]
+        values += [item] if item else []
+        values += [entry.item for entry in resolution.joined or ()]
+        values += [value for entry in resolution.joined or () for value in entry.reads.values()]
+        return values
+
+    def segments(self, task: TaskId) -> list[Segment] | None:
+        """Return the segments that a task's inputs consist of, as far as they are known; None where they are not."""
+        resolution = self._resolutions.get(task)
+        if resolution is None:
+            return None
+        below = (record for entry in resolution.joined or () for _, record in entry.tasks)
+        groups = [*keys.pack(self._values(task))[0], *(group for record in below for group in record.groups)]
+        return [*segments_in(groups)]
+
+    def last_tasks(self, step: str) -> int:
+        """Return how many tasks a step had in its last run, 0 where it had none."""
+        return sum(task.step == step and not task.part for task in self._history)
 
     def known_files(self, task: TaskId) -> tuple[str, ...]:
         """Return the files below the notebook's folder that a prepared task is known to read."""

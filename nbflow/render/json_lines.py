@@ -46,8 +46,10 @@ def _encoded(content: dict[str, Any]) -> str:
 
 
 def plan(planned: Plan) -> dict[str, Any]:
-    """Return a plan as `{tasks: [{step, index, action, reasons}]}`."""
+    """Return a plan as `{tasks: [{step, index, action, reasons}], places?}`."""
+    places = {"places": [msgspec.structs.asdict(place) for place in planned.places]} if planned.places else {}
     return {
+        **places,
         "tasks": [
             {
                 "step": task.step,
@@ -56,7 +58,7 @@ def plan(planned: Plan) -> dict[str, Any]:
                 "reasons": reasons(task.reasons),
             }
             for task in planned.tasks
-        ]
+        ],
     }
 
 

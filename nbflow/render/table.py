@@ -15,6 +15,7 @@ from nbflow.model import (
     Finding,
     Frozen,
     Plan,
+    PlannedPlace,
     PlanTask,
     Snapshot,
     TaskFailure,
@@ -215,8 +216,22 @@ def plan_text(plan: Plan) -> str:
         for task in plan.tasks
     ]  # fmt: skip
     lines += preview.grid(cells)
+    for place in plan.places:
+        lines += [f"  {place.place}: {_outlook(place)}", *(f"    {line}" for line in place.too_small)]
     lines += [line for finding in plan.findings for line in finding_text(finding, plan.cells)]
     return "\n".join(lines)
+
+
+def _outlook(place: PlannedPlace) -> str:
+    """Return what a run would mean for a place: `12 tasks run, 3 are reused; 1.2 MB to send; about 4 min`."""
+    tasks = f"{place.run} task{'s' if place.run != 1 else ''} run{'s' if place.run == 1 else ''}"
+    least = "at least " if place.is_least else ""
+    parts = [f"{tasks}, {place.reuse} {'is' if place.reuse == 1 else 'are'} reused"]
+    if place.run:
+        parts.append(f"{least}{preview.size(place.upload)} to send" if place.upload or least else "nothing to send")
+        expected = f"{least}about {preview.duration(place.seconds)}"
+        parts.append(expected if place.seconds is not None else "how long it takes is not known yet")
+    return "; ".join(parts)
 
 
 def finding_text(finding: Finding, cells: Mapping[str, int]) -> list[str]:

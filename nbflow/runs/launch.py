@@ -16,7 +16,7 @@ from typing import Any, Self
 import msgspec
 
 from nbflow import plugins
-from nbflow.engine import claims, environments, facts, forecast, known_files
+from nbflow.engine import claims, environments, facts, forecast, known_files, state
 from nbflow.engine.lookup import Lookup, RunFacts
 from nbflow.engine.resources import Room, never, within
 from nbflow.engine.runner import Runner, Spent, Understand, Unstored, Watch
@@ -33,13 +33,14 @@ from nbflow.model import (
     Finding,
     Flow,
     Plan,
+    PlannedPlace,
     PlanTask,
     RunStarted,
     Step,
     TaskId,
 )
 from nbflow.plugins import Executor
-from nbflow.runs import client, garbage
+from nbflow.runs import client, garbage, place_plan
 from nbflow.runs.parameters import Given, Wish, as_text, evaluate, read_params_file
 from nbflow.runs.run_options import PathLike, RunOptions
 from nbflow.runs.single_step import Pins, last_results
@@ -191,7 +192,7 @@ class Executors:
 
         ExecutorError for one that cannot be reached.
         """
-        for url, steps in self._places(flow).items():
+        for url, steps in self.places(flow).items():
             self._factory(url)
             if url == "local":
                 _check_tools(flow, steps)
@@ -201,7 +202,7 @@ class Executors:
     def admit(self, flow: Flow, store: str) -> tuple[Finding, ...]:
         """Return what differs where steps run; raise StoreError or ExecutorError where their tasks could not run."""
         findings: list[Finding] = []
-        for url, steps in self._places(flow).items():
+        for url, steps in self.places(flow).items():
             if url != "local" and isinstance(executor := self.get(url), plugins.SupportsChecks):
                 # the packages of the others are those of an environment, which is made there
                 plain = [step for step in steps if environments.environment_for(flow.notebook, step) is None]
@@ -214,7 +215,7 @@ class Executors:
         """Return the executor of this machine: parameters are evaluated where the notebook is."""
         return self.get("local")
 
-    def _places(self, flow: Flow) -> dict[str, list[Step]]:
+    def places(self, flow: Flow) -> dict[str, list[Step]]:
         """Return the steps of each place where a flow's tasks run."""
         places: dict[str, list[Step]] = {self.on: []}
         for step in flow.steps:
@@ -235,7 +236,7 @@ class Executors:
 
     def others(self, flow: Flow, workers: int | None) -> dict[str, int]:
         """Return the cores of each other place that steps name, at most `workers` each."""
-        return {url: workers or self.slots(url) for url in self._places(flow) if url != self.on}
+        return {url: workers or self.slots(url) for url in self.places(flow) if url != self.on}
 
     def room(self, flow: Flow) -> Room:
         """Return the GPUs and memory of the run's own executor; raise PlanError where a step asks it for more."""
@@ -287,8 +288,14 @@ class Executors:
 def plan_flow(flow: Flow, options: RunOptions, executors: Executors) -> Plan:
     """Return what a run of a flow with these options would do."""
     ready = _prepare(flow, options, executors, run=None)
+    rows, findings = forecast.rows(ready.flow, ready.lookup), ready.flow.findings
+    steps = executors.places(ready.flow)
+    planned: tuple[PlannedPlace, ...] = ()
+    if any(url != "local" for url, sent in steps.items() if sent):
+        findings = (*findings, *executors.admit(ready.flow, ready.lookup.store.url))
+        planned = place_plan.planned_places(ready.flow, ready.lookup, rows, steps, executors)
     return Plan(
-        flow=ready.flow.name, tasks=forecast.rows(ready.flow, ready.lookup), findings=ready.flow.findings,
+        flow=ready.flow.name, tasks=rows, findings=findings, places=planned,
         labels={step.name: step.label for step in ready.flow.steps}, cells=ready.flow.notebook.positions,
     )  # fmt: skip
 
@@ -488,7 +495,7 @@ def _run_until(runner: Runner, cancel: threading.Event | None) -> None:
         runner.run()
     finally:
         ended.set()
-    Index(runner.lookup.store.url).add_run(runner.place.folder, runner.drawn)
+    Index(runner.lookup.store.url).add_run(runner.place.folder, state.snapshot(runner.state))
 
 
 # ---------------------------------------------------------------- plans

@@ -259,3 +259,33 @@ def test_a_step_that_comes_to_a_file_after_an_effect_fails_and_says_what_to_do(t
         assert "looked for data.txt on ssh://box, which does not see the notebook's folder" in error.message
         (told,) = [finding for finding in run._past.snapshot.findings if finding.code == "file-elsewhere"]
         assert (told.step, "../beyond.txt" in told.message) == ("b", True)
+
+
+@hiding
+def test_a_plan_says_what_would_be_sent_and_how_long_it_takes(tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    (here / "data.bin").write_bytes(bytes(range(256)) * 4000)
+    with serving(there, hidden=(here,), NBFLOW_GPUS="0") as box:
+        path = NotebookFile(here / "flow.ipynb", {
+            "a": "%%step make --on local\nimport os\nblock = os.urandom(3_000_000)",
+            "b": "%%step work --foreach n in [1, 2]\nimport time\ntime.sleep(0.3)\nsize = len(block) + n\n"
+                 "data = len(open('data.bin', 'rb').read())",
+            "c": "%%step pick --join work\nsizes = [each.size for each in inputs]",
+        }).path  # fmt: skip
+        (first,) = [place for place in nbflow.plan(path, on=box.url).places if place.place != "local"]
+        assert (first.run, first.reuse, first.seconds, first.is_least) == (2, 0, None, True)
+        done = nbflow.run(path, on=box.url)
+        assert done.status == "done", done.error
+        nothing = nbflow.plan(path, on=box.url)
+        assert [(each.place, each.run, each.upload) for each in nothing.places] == [(box.url, 0, 0), ("local", 0, 0)]
+        (here / "data.bin").write_bytes(bytes(range(1, 256)) * 4000)
+        changed = next(each for each in nbflow.plan(path, on=box.url).places if each.place != "local")
+        assert (changed.run, changed.reuse) == (3, 0)
+        assert changed.upload == 255 * 4000  # the values are there already
+        assert changed.seconds is not None
+        assert changed.seconds >= 0.3
+        told, _ = nbflow_command("plan", str(path), "--on", box.url).communicate(timeout=60)
+        assert "3 tasks run, 0 are reused; at least 1.0 MB to send; at least about " in told
+        assert nbflow.run(path, on=box.url).data.sizes == [3_000_001, 3_000_002]

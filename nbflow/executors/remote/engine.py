@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from nbflow.model import Frozen, StepOptions
+from nbflow.model import Frozen, Segment, StepOptions
 
 
 class NodeRoom(Frozen, frozen=True, kw_only=True):
@@ -79,6 +79,14 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of the place; workers that still run are ended by whoever closes."""
+
+
+@runtime_checkable
+class CarriesSegments(Protocol):
+    """An engine that takes values to its workers itself where those do not reach the datastore."""
+
+    def lacking(self, store: str, segments: Sequence[Segment]) -> Sequence[Segment] | None:
+        """Return those that workers have not; None where they reach the datastore."""
 
 
 @runtime_checkable

@@ -15,10 +15,10 @@ from nbflow.engine.threads import Carriers
 from nbflow.errors import ExecutorError, NbflowError, PlanError, StoreError
 from nbflow.executors.remote import attempt_files, probe, task_files
 from nbflow.executors.remote.attempt_files import AttemptFiles
-from nbflow.executors.remote.engine import Engine, FollowsWorkers, NodeRoom, WorkerOrder, WorkerState
+from nbflow.executors.remote.engine import CarriesSegments, Engine, FollowsWorkers, NodeRoom, WorkerOrder, WorkerState
 from nbflow.executors.remote.handle import SILENCE, RemoteHandle
 from nbflow.executors.remote.task_files import SentFiles
-from nbflow.model import Finding, Step, StepOptions, TaskFailure, TaskResult, TaskSpec
+from nbflow.model import Finding, Segment, Step, StepOptions, TaskFailure, TaskResult, TaskSpec
 from nbflow.store.location import Store, open_store
 
 ASK_EVERY = 0.5
@@ -121,6 +121,24 @@ class RemoteExecutor:
             f"{count}, {cores:g} cores, {gpus:g} GPUs; the largest: {max(node.cpu for node in nodes):g} cores, "
             f"{max(node.gpu for node in nodes):g} GPUs"
         )
+
+    def upload(self, store: str, segments: Sequence[Segment]) -> int:
+        """Return how many bytes of these segments would be sent, to the datastore or by the engine to its workers."""
+        each = [segment for segment in dict.fromkeys(segments) if segment.hash]
+        lacking = self.engine.lacking(store, each) if isinstance(self.engine, CarriesSegments) else None
+        if lacking is None:
+            lacking = [segment for segment in each if not self._store(store).has_segment(segment)]
+        return sum(segment.length for segment in lacking)
+
+    def too_small(self, steps: Sequence[Step]) -> tuple[str, ...]:
+        """Return a line on each machine that some of these steps do not fit on."""
+        lines = []
+        for node in self.engine.nodes():
+            labels = [step.label for step in steps if not _fits(step.options, node)]
+            if labels:
+                has = f"{node.cpu:g} cores, {node.gpu:g} GPUs"
+                lines.append(f"{node.name or self.engine.place} ({has}) is too small for {', '.join(labels)}")
+        return tuple(lines)
 
     def try_worker(self, store: str) -> str:
         """Return what a worker says that has just read and written a datastore, for `nbflow doctor`.

@@ -99,15 +99,18 @@ class _Errand:
         """Run the task and return what counts."""
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(contextlib.closing(self.files.writer(self.name)))
-            spec = self._at_home(stack)
+            try:
+                spec = self._at_home(stack)
+            except (NbflowError, OSError) as error:
+                return self.files.publish(self._word(TaskResult(failure=_not_begun(self.spec, _as_ours(error)))))
             published: list[WorkerResult] = []
 
             def publish(spec: TaskSpec, result: TaskResult, done: Callable[[TaskResult], None]) -> None:
                 try:
                     log.flush()
                     published.append(self._published(spec, result))
-                except NbflowError as error:
-                    published.append(self._word(unpublished(spec, result, error)))
+                except (NbflowError, OSError) as error:
+                    published.append(self._word(unpublished(spec, result, _as_ours(error))))
                 done(published[0].result)
 
             try:
@@ -220,6 +223,13 @@ def _lost(spec: TaskSpec, reason: str) -> TaskFailure:
     message = f"the worker on {socket.gethostname()} was told to end: {reason}"
     fix = "run the step again, with --retry N where that may happen"
     return TaskFailure(type="WorkerLost", message=message, cell=spec.cell, kind="lost", fix=fix)
+
+
+def _as_ours(error: NbflowError | OSError) -> NbflowError:
+    """Return an error of the system, as of a disk that is full, in our words."""
+    if isinstance(error, NbflowError):
+        return error
+    return StoreError(f"files of the task on {socket.gethostname()}: {error}", fix="see whether its disk is full")
 
 
 def _not_begun(spec: TaskSpec, error: NbflowError) -> TaskFailure:

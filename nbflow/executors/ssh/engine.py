@@ -325,6 +325,14 @@ class SshEngine:
             self._reach[root] = found == word
         return self._reach[root]
 
+    def lacking(self, store: str, segments: Sequence[Segment]) -> Sequence[Segment] | None:
+        """Return which segments the box has not; None where it reaches the datastore itself."""
+        channel = self._connect()
+        if self._reaches(channel, store):
+            return None
+        hashes = set(channel.ask(lambda number: AskLacking(number, tuple(segments)), list[str]))
+        return [segment for segment in segments if segment.hash in hashes]
+
     def _answer_question(self, channel: Channel, dispatch: _Dispatch, root: str, rest: str) -> None:
         """Answer a question into a datastore that the box does not reach: by what its desk says of itself."""
         store = open_store(root)
