@@ -19,6 +19,7 @@ import msgspec
 
 from nbflow.cli import terminal
 from nbflow.cli.exit_codes import code_of, exit_code, interrupts
+from nbflow.cli.tutorial import tutorial
 from nbflow.cli.workers import worker
 from nbflow.errors import NbflowError, PlanError
 from nbflow.flow.notebook import read_notebook
@@ -219,6 +220,18 @@ def doctor(face: CommandLine, on: str | None) -> Answer:
     )
 
 
+def serve(face: CommandLine, port: int) -> None:
+    """Show runs and their cards as pages, for this machine only.
+
+    It reads and never writes. The address that it prints holds a token without which it answers nobody.
+    """
+    from nbflow.cli.server import CardServer
+
+    with CardServer(face.store, port) as server, contextlib.suppress(KeyboardInterrupt):
+        terminal.tell(f"{server.url}\nruns and their cards, for this machine only; Ctrl-C ends it")
+        server.serve_forever()
+
+
 def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     """Keep with the face what is said to the shell and not to the command."""
     setattr(ctx.obj, str(param.name), value)
@@ -235,11 +248,13 @@ WRITE = (
                  help="Write the notebook with the run's outputs and parameters beside NB; `--write OUT`: to OUT."),
     click.Option(["--write-to"], hidden=True, expose_value=False, callback=_keep),
 )  # fmt: skip
+PORT = click.Option(["--port"], type=click.IntRange(0, 65535), default=0, metavar="N",
+                    help="The port; default: a free one.")  # fmt: skip
 ON = click.Option(["--on"], metavar="URL", help="Try this place, too: a worker starts and works there.")
 
 ON_NOTEBOOKS = frozenset({"run", "plan", "why", "check", "dag", "verify", "export"})
 """Commands that take a notebook's path."""
-IN_TEXT = frozenset({"show", "logs", "card", "tag", "cancel", "doctor"})
+IN_TEXT = frozenset({"show", "logs", "card", "tag", "cancel", "doctor", "serve"})
 """Commands that have no form for programs."""
 
 
@@ -265,11 +280,16 @@ add_commands(
                 *(() if name in IN_TEXT else (JSON,)),
             ),
         )
-        for name, (action, params) in {**shared(live=False), "doctor": (doctor, (ON,))}.items()
+        for name, (action, params) in {
+            **shared(live=False),
+            "doctor": (doctor, (ON,)),
+            "serve": (serve, (PORT,)),
+        }.items()
     },
     ShellCommand,
 )
 cli.add_command(worker)
+cli.add_command(tutorial)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

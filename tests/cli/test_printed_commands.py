@@ -14,6 +14,7 @@ import pytest
 from nbflow.cli import app
 from nbflow.flow.notebook import document_of
 from nbflow.runs import client
+from tests.support import documented
 from tests.support.documented import ROOT, Documented, commands
 
 PRINTED = re.compile(r"nbflow ((?:show|resume|cancel|attach|card|logs|runs|why)\b[^`\n]*)")
@@ -24,12 +25,8 @@ FAILING = [
     "%%step pay --once\npaid = len(xs)",
     "%%step fit\ny = lr / xs[0]",
 ]
-ANALYSIS = [
-    "%%params\nrate: float = 0.1\nlr: float = 0.1",
-    "%%step load\ndepths = [2, 4, 8]",
-    "%%step train --foreach depth in depths --card\nscore = depth * rate\nprint(score)",
-    "%%step pick --join train\nbest = max(inputs, key=lambda task: task.score).item",
-]
+ANALYSIS = documented.cells_of("README.md")
+"""What the first page shows, pasted."""
 
 
 def write(path: Path, cells: list[str]) -> Path:
@@ -145,7 +142,9 @@ def test_words_of_a_run_name_cells_and_items_as_people_do(folder: Path, capsys: 
 
 # ---------------------------------------------------------------- what the documentation shows
 
-ELSEWHERE = re.compile(r"ray://|dask://|ssh://|s3://|--on URL|SPEC|--template|^tutorial|^serve")
+ELSEWHERE = re.compile(
+    r"ray://|dask://|ssh://|s3://|--on URL|SPEC|--template|^tutorial|^serve|^card analysis/latest/train/2"
+)
 """What needs another machine, a plug-in or a browser: only its words are checked."""
 MENTION = re.compile(r"^[a-z]+$")
 ALONE = frozenset({"runs", "resume", "fsck", "gc", "doctor"})
@@ -161,7 +160,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         patch.delenv("NBFLOW_STORE", raising=False)
         patch.chdir(folder)
         write(folder / "analysis.ipynb", ANALYSIS)
-        write(folder / "train.ipynb", [f"{ANALYSIS[0]}\nlimit: str = '90s'", *ANALYSIS[1:]])
+        write(folder / "train.ipynb", [ANALYSIS[0], f"{ANALYSIS[1]}\nlimit: str = '90s'", *ANALYSIS[2:]])
         write(folder / "failing.ipynb", FAILING)
         write(folder / "reports" / "spring.ipynb", DEMO)
         (folder / "examples").mkdir()
@@ -172,8 +171,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         run = client.Flow("analysis").latest_run
         assert run is not None
         yield {
-            "NB": "analysis.ipynb", "NOTEBOOK": "analysis.ipynb", "RUN": f"analysis/{run.id}", "STEP": "train",
-            "ITEM": "1", "NAME": "score", "FILE": "written", "TAG": "kept",
+            "NB": "analysis.ipynb", "NOTEBOOK": "analysis.ipynb", "RUN": f"analysis/{run.id}", "STEP": "fit",
+            "ITEM": "1", "NAME": "error", "FILE": "written", "TAG": "kept",
         }  # fmt: skip
 
 

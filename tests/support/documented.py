@@ -44,3 +44,9 @@ def commands() -> Iterator[Documented]:
             elif not inside:
                 for text in INLINE.findall(line):
                     yield Documented(page.name, number, text, is_block=False)
+
+
+def cells_of(page: str) -> list[str]:
+    """The blocks of a page that are cells, in order: those that are marked as `python`."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
