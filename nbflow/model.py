@@ -797,7 +797,8 @@ class PlannedPlace(Frozen, frozen=True, kw_only=True):
     reuse: int
     upload: int = 0
     seconds: float | None = None
-    is_least: bool = False  # more may be sent, and it may take longer: not all is known yet
+    sends_more: bool = False  # what some tasks are given is not known yet
+    takes_longer: bool = False  # some steps have not run before
     too_small: tuple[str, ...] = ()  # machines on which some of the steps cannot run
 
 

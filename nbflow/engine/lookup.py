@@ -47,6 +47,7 @@ from nbflow.store.stored_run import StoredRun
 from nbflow.task.context import Caught, said
 from nbflow.task.observe import inquiries
 from nbflow.task.observe.environment import version_of
+from nbflow.task.observe.modules import INSTALLED
 
 
 class RunFacts(msgspec.Struct, frozen=True):
@@ -857,6 +858,13 @@ class Lookup:
         below = (record for entry in resolution.joined or () for _, record in entry.tasks)
         groups = [*keys.pack(self._values(task))[0], *(group for record in below for group in record.groups)]
         return [*segments_in(groups)]
+
+    def imported(self, step: Step) -> frozenset[str]:
+        """Return the installed modules that a step's own code was seen to import the last time."""
+        task = next((task for task in self._history if task.step == step.name and not task.part), None)
+        record = self.previous(task) if task is not None else None
+        imports = record.observations.imports if record is not None else {}
+        return frozenset(name for name, place in imports.items() if place == INSTALLED)
 
     def last_tasks(self, step: str) -> int:
         """Return how many tasks a step had in its last run, 0 where it had none."""

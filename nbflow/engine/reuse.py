@@ -286,10 +286,13 @@ def differences(old: KeyParts, before: str, parts: KeyParts, source: str) -> tup
 
 def _environment_change(before: str, now: str) -> str:
     """Return what is another one: the machine with its Python, or the packages that the step asks for."""
-    (*machine, packages), (*machine_before, _) = parts_of(now), parts_of(before)
+    (*machine, packages), (*machine_before, packages_before) = parts_of(now), parts_of(before)
     if machine != machine_before:
         return "Python or the machine changed"
-    return f"it asks for {packages} now" if packages else "it asks for no packages of its own now"
+    label, label_before = packages.rpartition(" (")[0], packages_before.rpartition(" (")[0]
+    if not label:
+        return "it asks for no packages of its own now"
+    return f"{label}: what that asks for has changed" if label == label_before else f"it asks for {label} now"
 
 
 def _code_change(before: str, after: str) -> Change:

@@ -225,13 +225,19 @@ def plan_text(plan: Plan) -> str:
 def _outlook(place: PlannedPlace) -> str:
     """Return what a run would mean for a place: `12 tasks run, 3 are reused; 1.2 MB to send; about 4 min`."""
     tasks = f"{place.run} task{'s' if place.run != 1 else ''} run{'s' if place.run == 1 else ''}"
-    least = "at least " if place.is_least else ""
     parts = [f"{tasks}, {place.reuse} {'is' if place.reuse == 1 else 'are'} reused"]
     if place.run:
-        parts.append(f"{least}{preview.size(place.upload)} to send" if place.upload or least else "nothing to send")
+        parts.append(_to_send(place))
+        least = "at least " if place.takes_longer else ""
         expected = f"{least}about {preview.duration(place.seconds)}"
         parts.append(expected if place.seconds is not None else "how long it takes is not known yet")
     return "; ".join(parts)
+
+
+def _to_send(place: PlannedPlace) -> str:
+    if not place.upload:
+        return "what is sent is not known yet" if place.sends_more else "nothing to send"
+    return f"{'at least ' if place.sends_more else ''}{preview.size(place.upload)} to send"
 
 
 def finding_text(finding: Finding, cells: Mapping[str, int]) -> list[str]:

@@ -199,14 +199,15 @@ class Executors:
             elif isinstance(executor := self.get(url), plugins.SupportsChecks):
                 executor.check(steps)
 
-    def admit(self, flow: Flow, store: str) -> tuple[Finding, ...]:
+    def admit(self, flow: Flow, lookup: Lookup) -> tuple[Finding, ...]:
         """Return what differs where steps run; raise StoreError or ExecutorError where their tasks could not run."""
         findings: list[Finding] = []
         for url, steps in self.places(flow).items():
             if url != "local" and isinstance(executor := self.get(url), plugins.SupportsChecks):
                 # the packages of the others are those of an environment, which is made there
                 plain = [step for step in steps if environments.environment_for(flow.notebook, step) is None]
-                findings += executor.admit(store, preload_of(flow, plain), flow.notebook.folder)
+                modules = {*preload_of(flow, plain)}.union(*map(lookup.imported, plain))
+                findings += executor.admit(lookup.store.url, sorted(modules), flow.notebook.folder)
                 if isinstance(executor, plugins.SupportsFiles) and executor.wants_files(flow.notebook.folder):
                     findings += known_files.beyond(flow, steps, url)
         return tuple(findings)
@@ -292,7 +293,7 @@ def plan_flow(flow: Flow, options: RunOptions, executors: Executors) -> Plan:
     steps = executors.places(ready.flow)
     planned: tuple[PlannedPlace, ...] = ()
     if any(url != "local" for url, sent in steps.items() if sent):
-        findings = (*findings, *executors.admit(ready.flow, ready.lookup.store.url))
+        findings = (*findings, *executors.admit(ready.flow, ready.lookup))
         planned = place_plan.planned_places(ready.flow, ready.lookup, rows, steps, executors)
     return Plan(
         flow=ready.flow.name, tasks=rows, findings=findings, places=planned,
@@ -346,7 +347,7 @@ def begin(flow: Flow, options: RunOptions, executors: Executors, *, watch: Watch
     )  # fmt: skip
     slots = options.workers or executors.slots()
     claims.check_store(ready.lookup.store, ready.flow.steps)
-    differences = executors.admit(ready.flow, ready.lookup.store.url)
+    differences = executors.admit(ready.flow, ready.lookup)
     entry = claim_flow(ready.lookup.store, flow.notebook)
     lost_runs = stored_run.lost_before(ready.lookup.store, entry)
     large = garbage.grown(ready.lookup.store, most_bytes(flow.notebook.folder))

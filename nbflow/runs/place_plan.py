@@ -53,7 +53,7 @@ def planned_places(
             place=url, run=sum(counts[name] for name in {row.step for row in running}),
             reuse=sum(row.step in names and row.action == "reuse" for row in rows), upload=upload,
             seconds=max(ends[name] for name in known) if known else None,
-            is_least=not all_known or len(known) < len(running), too_small=too_small,
+            sends_more=not all_known, takes_longer=len(known) < len(running), too_small=too_small,
         ))  # fmt: skip
     return tuple(each for each in planned if each.run or each.reuse)
 

@@ -25,6 +25,7 @@ from nbflow.flow.notebook import read_notebook
 from nbflow.model import Ended, HeldUp, Noticed, Output, Started, StepOptions, TaskSpec
 from nbflow.runs import integrity
 from nbflow.store import location, records
+from nbflow.store.files import segments_of
 from tests.conformance.executor import ExecutorConformance, wait_gone
 from tests.support.kernel import NotebookFile
 from tests.support.tasks import Done, Tasks
@@ -397,6 +398,41 @@ def test_a_plan_names_the_step_that_is_too_large(tmp_path: Path) -> None:
     executor.check(flow.steps[:1])
 
 
+class Unlike(WorkerProcesses):
+    """It has machines of several kinds."""
+
+    def nodes(self) -> list[NodeRoom]:
+        return ROOMS
+
+
+def test_a_plan_names_machines_on_which_some_steps_cannot_run(tmp_path: Path) -> None:
+    notebook = NotebookFile(tmp_path / "flow.ipynb", {"a": "%%step a\nx = 1", "b": "%%step b --gpu 1\ny = x"})
+    flow = build_flow(read_notebook(notebook.path))
+    executor = RemoteExecutor(Unlike())
+    assert executor.too_small(flow.steps) == ("b (64 cores, 0 GPUs) is too small for b",)
+    assert executor.too_small(flow.steps[:1]) == ()
+
+
+def test_what_the_datastore_has_is_not_sent(tmp_path: Path) -> None:
+    store = location.open_store(tmp_path / "store")
+    for name, data in (("a", b"a" * 5000), ("b", b"b" * 7000), ("zeros", bytes(9000))):
+        (tmp_path / name).write_bytes(data)
+    segments_of(tmp_path / "a", store)
+    executor = RemoteExecutor(WorkerProcesses())
+    segments = [segment for name in ("a", "b", "b", "zeros") for segment in segments_of(tmp_path / name)]
+    assert executor.upload(store.url, segments) == 7000
+
+
+def test_workers_say_whether_they_see_the_very_folder(tmp_path: Path) -> None:
+    with contextlib.closing(WorkerProcesses()) as engine:
+        executor = RemoteExecutor(engine)
+        executor.admit(str(tmp_path / "store"), (), str(tmp_path))
+        assert not executor.wants_files(str(tmp_path))
+        executor.admit(str(tmp_path / "store"), (), str(tmp_path / "nowhere"))
+        assert executor.wants_files(str(tmp_path / "nowhere"))
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
 class Elsewhere(WorkerProcesses):
     """Its workers see other files than this machine."""
 
@@ -437,8 +473,9 @@ def test_workers_of_another_kind_are_told_before_a_run(tmp_path: Path) -> None:
         "lack beside, numpy, which": {"modules": {"beside": None, "sys": "", "numpy": None, "no_such_thing": None}},
     }
     for said, fields in others.items():
-        with pytest.raises(ExecutorError, match=said):
+        with pytest.raises(ExecutorError, match=said) as caught:
             probe.compare(msgspec.structs.replace(answer, **fields), ours, "here")
+    assert f"numpy=={ours['numpy']}" in (caught.value.fix or "")
     older = msgspec.structs.replace(answer, modules={**answer.modules, "numpy": "1.0"})
     (finding,) = probe.compare(older, ours, "here")
     assert f"numpy is {ours['numpy']} here and 1.0 on here" in finding.message

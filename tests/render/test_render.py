@@ -20,6 +20,7 @@ from nbflow.model import (
     Finding,
     Manifest,
     Plan,
+    PlannedPlace,
     PlanTask,
     Snapshot,
     StepOptions,
@@ -426,7 +427,22 @@ def test_plan_text() -> None:
         PlanTask(step="b", index=None, action="run", reasons=(("input", "a runs"),)),
         PlanTask(step="c", index=(1, 0), action="run"),
     ))  # fmt: skip
-    assert table.plan_text(plan).splitlines() == [
-        "plan of f", "  ↺ a      reuse  from r0, 3 h old", "  ○ b/*    run    a runs", "  ○ c/1.0  run",
-    ]  # fmt: skip
+    lines = ["plan of f", "  ↺ a      reuse  from r0, 3 h old", "  ○ b/*    run    a runs", "  ○ c/1.0  run"]
+    assert table.plan_text(plan).splitlines() == lines
+    places = (
+        PlannedPlace(
+            place="ray://a:1", run=12, reuse=1, upload=38_000_000, seconds=240.0, too_small=("b is too small",)
+        ),
+        PlannedPlace(place="ssh://b", run=1, reuse=0, sends_more=True, seconds=2.0, takes_longer=True),
+        PlannedPlace(place="ssh://c", run=2, reuse=0, upload=1200, sends_more=True),
+        PlannedPlace(place="local", run=0, reuse=3),
+    )
+    assert table.plan_text(msgspec.structs.replace(plan, places=places)).splitlines() == [
+        *lines,
+        "  ray://a:1: 12 tasks run, 1 is reused; 38.0 MB to send; about 4 min 00 s",
+        "    b is too small",
+        "  ssh://b: 1 task runs, 0 are reused; what is sent is not known yet; at least about 2.0 s",
+        "  ssh://c: 2 tasks run, 0 are reused; at least 1.2 kB to send; how long it takes is not known yet",
+        "  local: 0 tasks run, 3 are reused",
+    ]
     assert Change(code="code", what="w").what == "w"

@@ -76,7 +76,7 @@ def test_a_file_describes_it_and_its_content_counts(wheels: Path, tmp_path: Path
     assert first.data.version == "1.0"
     (tmp_path / name).write_text(FILES[name].replace("nbouter==1.0", "nbtiny==2.0").replace("tiny-1.0", "tiny-2.0"))
     (row,) = [row for row in nbflow.plan(path).tasks if row.step == "use"]
-    assert (row.action, row.reasons[0][0]) == ("run", "environment")
+    assert (row.action, row.reasons[0]) == ("run", ("environment", f"--env {name}: what that asks for has changed"))
     assert nbflow.run(path).data.version == "2.0"
 
 

@@ -150,15 +150,16 @@ def marked(question: Question) -> Iterator[Question]:
     Where none can be written nobody can tell, and the folder counts as another one.
     """
     mark = Path(question.folder) / f".nbflow-{secrets.token_hex(8)}"
+    is_made = False
+    with contextlib.suppress(OSError):
+        if question.folder:
+            mark.touch(exist_ok=False)
+            is_made = True
     try:
-        mark.touch(exist_ok=False)
-    except OSError:
-        yield question
-        return
-    try:
-        yield msgspec.structs.replace(question, mark=mark.name)
+        yield msgspec.structs.replace(question, mark=mark.name if is_made else "")
     finally:
-        mark.unlink(missing_ok=True)
+        if is_made:
+            mark.unlink(missing_ok=True)
 
 
 def _await(engine: Engine, worker: str, store: Store, path: str, longest: float) -> WorkerFacts:
@@ -221,7 +222,7 @@ def compare(facts: WorkerFacts, ours: Mapping[str, str | None], place: str) -> t
             code="versions-differ", level="note",
             message=f"{name} is {ours[name]} here and {their} on {place}: what steps give there may differ, and is not "
             "reused here",
-            fix=f"install one version of {name} in both places",
+            fix=f'`--pip "{" ".join(requirements([name])) or name}"` on the steps there, or one version in both places',
         )
         for name, their in facts.modules.items()
         if their and ours.get(name) and their != ours[name]
