@@ -622,6 +622,7 @@ class TaskResult(Frozen, frozen=True, kw_only=True):
     observations: Observations = Observations()
     findings: tuple[Finding, ...] = ()
     unstored: dict[str, str] = {}  # names that other steps need and that could not be stored, with why
+    asked: tuple[str, ...] = ()  # names that its code has looked for in vain, whether or not it failed for that
     then: tuple[TaskResult, ...] = ()  # of the tasks that its process ran after it, as far as it came
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from nbflow.analysis.files import NO_FILES, Files, meet
 from nbflow.engine.keys import digest
-from nbflow.flow.graph import Seen, build_flow
+from nbflow.flow.graph import Asked, Changed, Seen, build_flow
 from nbflow.flow.together import with_together
 from nbflow.model import Flow, Frozen, Observations, Step
 from nbflow.store import records
@@ -25,25 +25,32 @@ DATABASE = "<data base>"
 class Known(Frozen, frozen=True, kw_only=True):
     """What runs have shown of a flow's steps, by step.
 
-    `changed`: names that they change in place; `unstored`: names that they could not store, each with why; `seen`:
-    files that they touch; `early`: executions that were at a file before a step above had written it.
+    `changed`: names that they change in place; `asked`: names that they read though no text shows it; `unstored`: names
+    that they could not store, each with why; `seen`: files that they touch; `early`: executions that were at a file
+    before a step above had written it.
     """
 
-    changed: dict[str, frozenset[str]] = {}  # noqa: RUF012  # msgspec copies both for each instance
+    changed: dict[str, frozenset[str]] = {}  # noqa: RUF012  # msgspec copies all three for each instance
+    asked: dict[str, frozenset[str]] = {}  # noqa: RUF012
     unstored: dict[str, dict[str, str]] = {}  # noqa: RUF012
     seen: dict[str, Files] = {}  # noqa: RUF012
     early: frozenset[str] = frozenset()
 
-    def also(self, changed: Mapping[str, frozenset[str]], unstored: Mapping[str, Mapping[str, str]]) -> Known:
+    def also(self, changed: Changed, asked: Asked, unstored: Mapping[str, Mapping[str, str]]) -> Known:
         """Return this with what else has turned out."""
         return Known(
-            changed={name: self.changed.get(name, frozenset()) | more for name, more in changed.items()}
-            | {name: names for name, names in self.changed.items() if name not in changed},
+            changed=_both(self.changed, changed),
+            asked=_both(self.asked, asked),
             unstored={name: {**self.unstored.get(name, {}), **more} for name, more in unstored.items()}
             | {name: names for name, names in self.unstored.items() if name not in unstored},
             seen=self.seen,
             early=self.early,
         )
+
+
+def _both(before: Changed, more: Changed) -> dict[str, frozenset[str]]:
+    steps = {**before, **more}
+    return {name: before.get(name, frozenset()) | more.get(name, frozenset()) for name in steps}
 
 
 def known_of(flow: Flow, store: Store) -> Known:
@@ -53,6 +60,7 @@ def known_of(flow: Flow, store: Store) -> Known:
     seen = {step.name: _seen(flow, step, facts[step.name]) for step in flow.steps if step.name in facts}
     return Known(
         changed={name: frozenset(each["changed"]) for name, each in facts.items() if each.get("changed")},
+        asked={name: frozenset(each["asked"]) for name, each in facts.items() if each.get("asked")},
         unstored={name: both for name, each in facts.items() if (both := _bound(each))},
         seen={name: files for name, files in seen.items() if files is not None},
         early=frozenset(execution for each in facts.values() for execution in each.get("early", ())),
@@ -74,6 +82,12 @@ def remember_changes(store: Store, step: Step, names: Iterable[str]) -> None:
     facts = records.read_facts(store, step.code)
     changes = set(facts.get("changed", ())) | set(names)
     records.write_facts(store, step.code, {**facts, "changed": sorted(changes)})
+
+
+def remember_asked(store: Store, step: Step, names: Iterable[str]) -> None:
+    """Add names that a step reads though its text does not show it to what is known of its code."""
+    facts = records.read_facts(store, step.code)
+    records.write_facts(store, step.code, {**facts, "asked": sorted({*facts.get("asked", ()), *names})})
 
 
 def remember_unstored(store: Store, step: Step, names: Mapping[str, str]) -> None:
@@ -125,8 +139,10 @@ def with_known(flow: Flow, store: Store) -> Flow:
 
 def understood(flow: Flow, known: Known) -> Flow:
     """Return a flow with what is known of its steps, the flow itself where that changes nothing."""
-    if known.changed or _orders(flow, known.seen):
-        return build_flow(flow.notebook, all_cells=flow.all_cells, changed=known.changed, seen=known.seen)
+    if known.changed or known.asked or _orders(flow, known.seen):
+        return build_flow(
+            flow.notebook, all_cells=flow.all_cells, changed=known.changed, seen=known.seen, asked=known.asked
+        )
     return flow
 
 

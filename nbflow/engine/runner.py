@@ -19,7 +19,7 @@ from nbflow.engine.reuse import has_effect
 from nbflow.engine.threads import Carriers
 from nbflow.errors import DamagedError, ExecutorError, NbflowError
 from nbflow.flow import findings
-from nbflow.flow.graph import Changed
+from nbflow.flow.graph import Asked, Changed
 from nbflow.flow.options import tries_again
 from nbflow.flow.reach import folded
 from nbflow.model import (
@@ -54,8 +54,8 @@ Unstored = Mapping[str, Mapping[str, str]]
 """Steps by name, and the names that they could not store, each with why."""
 
 Spent = Mapping[str, tuple[str, ...]]
-Understand = Callable[[Changed, Unstored, Spent], Flow]
-"""Gives the flow as it is with what steps turned out to change in place, and could not store."""
+Understand = Callable[[Changed, Asked, Unstored, Spent], Flow]
+"""Gives the flow as it is with what steps turned out to change in place, to read, and could not store."""
 
 Watch = Callable[[Snapshot, RunEvent | TaskOutput | None], None]
 DRAW_EVERY = 0.1
@@ -110,6 +110,7 @@ class Runner:
         self.places = places or {}
         self.understand = understand
         self.changed: dict[str, frozenset[str]] = {}  # what steps turned out to change in place
+        self.asked: dict[str, frozenset[str]] = {}  # what they turned out to read
         self.unstored: dict[str, dict[str, str]] = {}  # what others need and steps could not store
         self.spent: dict[str, tuple[str, ...]] = {}  # steps that had an effect, with those that they ran together with
         self.revised: set[TaskId] = set()
@@ -392,7 +393,7 @@ class Runner:
                 failure = findings.with_way_out(self.flow.step(member.step), each.failure)
                 execution = self.lookup.execution(member, self.state.tasks[task].attempt)
                 self.lookup.fail(member, MemberFailure(failure, execution, each.elapsed))
-        if self.unites(task, result):
+        if self.serves(task, result) or self.unites(task, result):
             return
         self.discover(task, result.record)
         if result.failure is not None and result.failure.type == DamagedError.__name__ and self.heals(task, result):
@@ -461,6 +462,28 @@ class Runner:
             self.handles[other].cancel(0.5)
         self.drain(task)
 
+    def serves(self, task: TaskId, result: TaskResult) -> bool:
+        """Return whether a task runs again, given the names of cells above that it has looked for; begin it if so.
+
+        A cell that had an effect on anything else is not executed twice: it is given them from the next run on.
+        """
+        results = (result, *result.then)
+        asking = next((each for each in results if each.asked), None)
+        if asking is None or self.understand is None or self.state.cancelled is not None:
+            return False
+        step = self.flow.step(self.lookup.members(task)[results.index(asking)].step)
+        known = self.asked.get(step.name, frozenset())
+        names = findings.unserved(self.flow, step, asking.asked) - known
+        if not names:
+            return False
+        facts.remember_asked(self.lookup.store, step, names)
+        if any(has_effect(each.observations) for each in results) or step.options.once:
+            self.tell(FindingFound(finding=findings.served_late(step, names), at=time.time()))
+            return False
+        self.asked[step.name] = known | names
+        self.drain(task)
+        return True
+
     def unites(self, task: TaskId, result: TaskResult) -> bool:
         """Return whether a task runs again, together with steps that need what it cannot store; begin it if so.
 
@@ -476,7 +499,7 @@ class Runner:
         if step.name in self.unstored or any(has_effect(each.observations) for each in (result, *result.then)):
             return False
         self.unstored[step.name] = failed.unstored
-        if not self.understand(self.changed, self.unstored, self.spent).step(step.name).together:
+        if not self.understand(self.changed, self.asked, self.unstored, self.spent).step(step.name).together:
             return False
         self.drain(task)
         return True
@@ -513,7 +536,7 @@ class Runner:
             for name in self.spent.keys() & self.unstored.keys():
                 facts.remember_unstored(self.lookup.store, self.flow.step(name), self.unstored[name])
             told = [each.finding for each in self.findings]
-            self.flow = self.understand(self.changed, self.unstored, self.spent)
+            self.flow = self.understand(self.changed, self.asked, self.unstored, self.spent)
             for finding in self.flow.findings:
                 if finding.code in ("together", "unserializable") and finding not in told:
                     self.tell(FindingFound(finding=finding, at=time.time()))

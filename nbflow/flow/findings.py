@@ -324,6 +324,24 @@ def unforeseen(flow: Flow, step: Step, record: Record) -> frozenset[str]:
     return known | {name for name in names - known if _is_missed(flow, step, name)}
 
 
+def unserved(flow: Flow, step: Step, names: Iterable[str]) -> frozenset[str]:
+    """Return those of the names that a step has looked for in vain which a cell above it gives, and it is not given."""
+    given = {binding.name for binding in step.bindings}
+    given |= {name for order in step.definitions for name in flow.definitions[order].names}
+    above = {name for name in names if any(each.position < step.position for each in flow.writers.get(name, ()))}
+    return frozenset(above - given)
+
+
+def served_late(step: Step, names: Iterable[str]) -> Finding:
+    """Report a step that has looked for names of cells above which nothing showed it would, and does not run again."""
+    listing = ", ".join(sorted(names))
+    return Finding(
+        code="missing-name", level="warning", step=step.name, cell=step.cell, name=min(names),
+        message=f"{step.label} has looked for {listing} of a cell above, which its text does not show",
+        fix=f"run it again: it is given {listing} from now on; or name {listing} in the cell",
+    )  # fmt: skip
+
+
 def _is_missed(flow: Flow, step: Step, name: str) -> bool:
     """Return whether a step below another one reads a name that no cell writes by its text."""
     below = (other for other in flow.steps if other.position > step.position)

@@ -66,6 +66,9 @@ from nbflow.model import (
 Changed = Mapping[str, frozenset[str]]
 """Steps by name, and what they were seen to change in place though nothing in their text says so."""
 
+Asked = Changed
+"""Steps by name, and the names that they were seen to read though nothing in their text says so."""
+
 Seen = Mapping[str, Files]
 """Steps by name, and the files that runs have seen their code touch."""
 
@@ -103,13 +106,14 @@ def build_flow(
     all_cells: bool = False,
     changed: Changed | None = None,
     seen: Seen = NOTHING_SEEN,
+    asked: Asked | None = None,
     replays_settings: bool = False,
 ) -> Flow:
     """Return the flow that a notebook is; with `all_cells` every code cell that computes is a step.
 
     With `replays_settings` what cells set in the process is set-up, for targets whose processes cannot be given it.
     """
-    builder = _Builder(notebook, all_cells, changed or {}, seen, replays_settings=replays_settings)
+    builder = _Builder(notebook, all_cells, changed or {}, seen, asked or {}, replays_settings=replays_settings)
     for cell in notebook.cells:
         builder.add(cell)
     return builder.finish()
@@ -119,7 +123,14 @@ class _Builder:
     """The notebook read so far: who wrote which name, and the candidates for steps."""
 
     def __init__(
-        self, notebook: Notebook, all_cells: bool, changed: Changed, seen: Seen, *, replays_settings: bool
+        self,
+        notebook: Notebook,
+        all_cells: bool,
+        changed: Changed,
+        seen: Seen,
+        asked: Asked,
+        *,
+        replays_settings: bool,
     ) -> None:
         self.changed = changed
         self.replays_settings = replays_settings
@@ -138,6 +149,7 @@ class _Builder:
         self.touches = Touches()
         self.files: list[Files] = []  # what each definition may do to files
         self.seen = seen
+        self.asked = asked
         self.abilities: dict[str, Files] = {}  # what the methods of a value, or a class, may do to files
         self.bodies: dict[str, Files] = {}  # what calling a function may do to them
         self.variables = frozenset(union(global_names(cell.body) for cell in notebook.cells))
@@ -323,7 +335,7 @@ class _Builder:
             name: name in analysis.sure_reads
             for name in reads if name not in analysis.optional_reads or name in self.writers
         }  # fmt: skip
-        names = dict.fromkeys(self._registered(cell), False) | names
+        names = dict.fromkeys((*self._registered(cell), *self.asked.get(step_name(cell), ())), False) | names
         options = cell.options
         if options.condition is not None:
             names.update(dict.fromkeys(analyse(options.condition).reads, True))

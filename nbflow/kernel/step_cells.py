@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from nbflow.engine import facts
 from nbflow.engine.claims import Claim
 from nbflow.engine.environments import environment_for, is_met
 from nbflow.engine.events import not_held
@@ -41,6 +42,7 @@ from nbflow.runs.run_options import RunOptions
 from nbflow.store.serialize.pickler import Unstorable
 from nbflow.task import results
 from nbflow.task.context import current
+from nbflow.task.main_module import missing_names
 from nbflow.task.observe.environment import origin_of
 from nbflow.task.observe.lookups import ADDED
 from nbflow.task.replay import place_of
@@ -374,12 +376,23 @@ class KernelLane:
         failure = TaskFailure(type="Interrupted", message="the cell did not end", cell=spec.cell, kind="cancelled")
         if error is not None:
             failure = failure_of(error, (spec.code_name,), spec.cell, kind=_kind(error))
+            self._learn_asked(spec.step, error)
         state: TaskState = "cancelled" if failure.kind == "cancelled" else "failed"
         self.known.failed.add(spec.step)
         self.known.journal().tell(
             task.identity, state, attempt=spec.attempt, key=spec.key, failure=failure,
             elapsed=task.stages.elapsed, reasons=self._reasons,
         )  # fmt: skip
+
+    def _learn_asked(self, name: str, error: BaseException) -> None:
+        """Give a step, from now on, the names of cells above that it has failed for not finding."""
+        flow = self.known.flow()
+        step = flow.step(name)
+        names = findings.unserved(flow, step, missing_names(error))
+        if names:
+            facts.remember_asked(self.known.store(), step, names)
+            self.known.understand_anew()
+            self.known.tell([findings.served_late(step, names)])
 
 
 def _kind(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from nbflow.engine.lookup import Lookup, RunFacts
 from nbflow.engine.resources import Room, never, within
 from nbflow.engine.runner import Runner, Spent, Understand, Unstored, Watch
 from nbflow.errors import NotebookError, OptionError, PlanError, StoreError, nearest
-from nbflow.flow.graph import Changed, build_flow
+from nbflow.flow.graph import Asked, Changed, build_flow
 from nbflow.flow.late_options import filled, parse_for_all, with_for_all
 from nbflow.flow.notebook import read_notebook
 from nbflow.flow.options import check_tag
@@ -389,16 +389,18 @@ def _prepare(
     store = location.open_store(url)
     run_id = run(store) if run is not None else ""
     known = facts.known_of(flow, store)
-    if known.changed or known.seen:
+    if known.changed or known.seen or known.asked:
         flow = facts.understood(flow, known)
         check_flow(flow, targets)
     flow = executors.within_limits(with_for_all(flow, for_all))
     _check_options(flow, executors)
     chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
 
-    def understand(changed: Changed, unstored: Unstored, spent: Spent) -> Flow:
-        now = known.also(changed, unstored)
-        rebuilt = build_flow(flow.notebook, all_cells=flow.all_cells, changed=now.changed, seen=now.seen)
+    def understand(changed: Changed, asked: Asked, unstored: Unstored, spent: Spent) -> Flow:
+        now = known.also(changed, asked, unstored)
+        rebuilt = build_flow(
+            flow.notebook, all_cells=flow.all_cells, changed=now.changed, seen=now.seen, asked=now.asked
+        )
         rebuilt = filled(executors.within_limits(with_for_all(rebuilt, for_all)), parameters.values)
         rest = without_params(rebuilt if targets is None else with_ancestors(rebuilt, targets))
         return with_together(rest, now.unstored, spent)

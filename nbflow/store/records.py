@@ -41,12 +41,13 @@ class Facts(TypedDict, total=False):
     """What was learnt about a step's code.
 
     Names that it changes in place; those that could not be stored, and those that do not come back as they were, each
-    with why; files that it was seen to use.
+    with why; those that it reads though its text does not show it; files that it was seen to use.
     """
 
     changed: list[str]
     unstored: dict[str, str]
     apart: dict[str, str]
+    asked: list[str]
     files: FileFacts
     early: list[str]
 

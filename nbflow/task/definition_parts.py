@@ -32,7 +32,7 @@ OWN = frozenset(
     "_abc_impl _member_map_ _member_names_ _value2member_map_ _member_type_ _unhashable_values_ _use_args_ _new_member_"
     " _value_repr_ _generate_next_value_ _hashable_values_ _unhashable_values_map_ __dict__ __weakref__ __bases__"
     " __annotations_cache__ __annotate__ __annotate_func__ __firstlineno__ __static_attributes__ __protocol_attrs__"
-    " __non_callable_proto_members__ __dataclass_fields__".split()
+    " __non_callable_proto_members__ __dataclass_fields__ __slotnames__".split()
 )
 """What Python keeps on a class for itself, or what has parts of its own here."""
 

@@ -28,6 +28,7 @@ from nbflow.task import leftovers, limits, process_state, random_state, replay, 
 from nbflow.task.context import Caught, Context, running
 from nbflow.task.definition_state import Definitions, names_of
 from nbflow.task.import_settings import ImportSettings
+from nbflow.task.main_module import Main, missing_names
 from nbflow.task.observe.observer import Observer
 from nbflow.task.stages import Left, Stages
 from nbflow.task.streams import Stream
@@ -122,7 +123,7 @@ class _Task:
         self.emit = emit
         self.prepared = prepared
         self.shell = prepared.shell
-        self.module: types.ModuleType = types.ModuleType("__main__") if behind is None else behind.module
+        self.module: Main = Main() if behind is None else behind.module
         self.registry: Registry = Registry() if behind is None else behind.registry
         self.replayed: set[replay.Place] = set() if behind is None else behind.replayed
         self.set_by: set[str] = set() if behind is None else behind.set_by  # steps whose process changes are there
@@ -171,6 +172,7 @@ class _Task:
             observations=observations,
             findings=tuple(self.stages.findings),
             unstored=self.unstored,
+            asked=tuple(sorted(self.module.asked)),
         )
 
     def seen_now(self, result: TaskResult) -> TaskResult:
@@ -375,6 +377,7 @@ class _Task:
         self.stages.elapsed = time.monotonic() - start
         self.stages.see_draws()
         if result.error is not None:
+            self.module.asked.update(missing_names(result.error))
             raise _Failed(failure_of(result.error, self._files(), self.spec.cell))
 
     def _title(self) -> str:
