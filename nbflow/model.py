@@ -512,10 +512,11 @@ class StepEnvironment(Frozen, frozen=True, kw_only=True):
 
 
 class JoinItem(Frozen, frozen=True, kw_only=True):
-    """One item of a fan-out as its join sees it: where its tasks' records lie, in the order of the body."""
+    """One item of a fan-out, or one branch, as a join sees it: where its tasks' records lie, in order."""
 
     index: int
-    item: Ref
+    item: Ref | None = None  # None for a branch
+    name: str = ""  # of a branch's step
     places: tuple[tuple[str, str], ...] = ()  # (key, execution)
     reads: dict[str, Ref] = {}  # names that its tasks took from outside the body
 

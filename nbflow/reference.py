@@ -59,6 +59,8 @@ class _Plain:
         self.failed = False  # the step that runs, and `--catch` caught it
         self.done: dict[str, list[JoinedItem]] = {}  # of each fan-out, its last time round
         self.excused: set[str] = set()  # names that a skipped or caught step, or a loop without items, would have bound
+        joined = {name for step in flow.steps for name in step.options.join}
+        self.branches: dict[str, dict[str, Any]] = {s.name: {} for s in flow.steps if s.name in joined and not s.scope}
         self.without: set[str] = set()  # fan-outs whose list was skipped
 
     def scope(self, cell: Cell) -> tuple[str, ...]:
@@ -135,7 +137,10 @@ class _Plain:
 
     def columns(self, head: str, entry: JoinedItem) -> list[str]:
         """Return the names that the body writes and that fit into a table."""
-        names = {name for step in self.flow.steps if head in step.scope for name in step.writes}
+        steps = (
+            step for step in self.flow.steps if head in step.scope or (entry.is_branch and step.name == entry.item)
+        )
+        names = {name for step in steps for name in step.writes}
         return [name for name in entry.names() if name in names and is_scalar(getattr(entry, name))]
 
     def cell(self, cell: Cell) -> None:
@@ -150,9 +155,11 @@ class _Plain:
                 self.run(cell.body, f"cell {cell.position}")
             return
         options, self.failed = step.options, False
-        head = self.flow.step(options.join[0]).scope[-1] if options.join else ""
+        head = next((head for name in options.join for head in self.flow.step(name).scope[-1:]), "")
         if options.join:
-            self.space["inputs"] = Inputs(self.done[head], lambda entry: self.columns(head, entry))
+            branches = [kept_entry(at, n, self.branches.get(n, {}), n) for at, n in enumerate(options.join)]
+            entries = self.done[head] if head else branches
+            self.space["inputs"] = Inputs(entries, lambda entry: self.columns(head, entry))
         if (
             self.lost(step)
             or head in self.without
@@ -165,6 +172,9 @@ class _Plain:
             for _ in range(options.max if options.until is not None else 1):
                 if self.turn(step):
                     break
+        if step.name in self.branches:
+            names = {binding.name for binding in step.bindings} | {*step.writes}
+            self.branches[step.name] = {n: copy.deepcopy(self.space[n]) for n in names if n in self.space}
 
     def lost(self, step: Step) -> bool:
         """Return whether a step surely reads a name that nobody left, as its maker was skipped or caught."""

@@ -72,15 +72,16 @@ class _JoinedItem(msgspec.Struct, frozen=True):
     """One item as a join sees it: its value, its body's tasks in order, and the names that those took from outside."""
 
     index: int
-    item: inputs.InputValue
+    item: inputs.InputValue | None
     tasks: tuple[tuple[TaskId, Record], ...]
     reads: Mapping[str, inputs.InputValue]
+    branch: str = ""
 
     def content(self) -> list[object]:
         """Return what identifies all that the join may see of it."""
         names = {name: value.artifact.content_id for name, value in self.reads.items()}
         names |= {name: artifact.content_id for _, record in self.tasks for name, artifact in record.artifacts.items()}
-        return [self.item.artifact.content_id, sorted(names.items())]
+        return [self.branch if self.item is None else self.item.artifact.content_id, sorted(names.items())]
 
 
 class _Resolution(msgspec.Struct, frozen=True):
@@ -518,7 +519,7 @@ class Lookup:
         """Return what a join sees of each item that is done, None for a task that joins nothing."""
         head = self.loops.joined(step) if not task.part else None
         if head is None:
-            return None
+            return self._branches(step) if not task.part else None
         place = task.index[: len(head.scope) - 1]
         listing = self._records.get(TaskId(step=head.name, index=place, part="list"))
         entries = []
@@ -533,6 +534,15 @@ class Lookup:
             item = inputs.InputValue(listing.groups[artifact.group], artifact, head.name)
             entries.append(_JoinedItem(at, item, tasks, self._outside_reads(tasks)))
         return tuple(entries)
+
+    def _branches(self, step: Step) -> tuple[_JoinedItem, ...] | None:
+        """Return what a join of steps in no fan-out sees of each, None for a step that joins none."""
+        entries = []
+        for at, branch in enumerate(self.loops.branches(step)):
+            records = self._body_records(branch, ())
+            tasks = tuple((task, record) for task, record in records if record is not None and record.skipped is None)
+            entries.append(_JoinedItem(at, None, tasks, self._outside_reads(tasks), branch.name))
+        return tuple(entries) or None
 
     def _body_definitions(self, task: TaskId, step: Step) -> tuple[int, ...]:
         """Return the constants, functions and classes that a join's fan-out reads: its items have them too."""
@@ -810,7 +820,8 @@ class Lookup:
         replay, own = keys.replay_of(self.flow, step, resolved, ref)
         joined = None if resolution.joined is None else tuple(
             JoinItem(
-                index=entry.index, item=ref(entry.item), reads={name: ref(v) for name, v in entry.reads.items()},
+                index=entry.index, item=ref(entry.item) if entry.item is not None else None, name=entry.branch,
+                reads={name: ref(v) for name, v in entry.reads.items()},
                 places=tuple((record.key, record.execution) for _, record in entry.tasks),
             )
             for entry in resolution.joined
@@ -846,7 +857,7 @@ class Lookup:
         resolved = resolution.resolved
         values = [*resolved.inputs.values(), *resolved.along.values(), *resolved.binds.values()]
         values += [item] if item else []
-        values += [entry.item for entry in resolution.joined or ()]
+        values += [entry.item for entry in resolution.joined or () if entry.item is not None]
         values += [value for entry in resolution.joined or () for value in entry.reads.values()]
         return values
 

@@ -193,9 +193,16 @@ def choose(records: Sequence[Record], wishes: Wishes, holds: Callable[[Observati
         refusal = _refusal(record, wishes) or apart(record, wishes.tracked) or holds(record.observations)
         if refusal is None:
             age = describe_age((wishes.now or time.time()) - record.created_at)
-            return Choice(record, (("reused", f"{age}, from {record.run}"),))
+            return Choice(record, (("reused", f"{age}, from {record.run}"), *_undone(record)))
         refusals.append(refusal)
     return Choice(None, tuple(refusals[:1]))
+
+
+def _undone(record: Record) -> tuple[Reason, ...]:
+    """Return what is to be said of a reused execution that left nothing but what it did elsewhere."""
+    if OUTSIDE.isdisjoint(record.observations.volatile) or any(each.group >= 0 for each in record.artifacts.values()):
+        return ()
+    return (("effect", "what it did outside is not done again: with --no-cache it is, in each run"),)
 
 
 def apart(record: Record, tracked: Sequence[str]) -> Reason | None:

@@ -51,7 +51,18 @@ class MetaflowExporter(TextExporter):
 
     def write(self, flow: Flow, options: Options, environment: Environment, notes: Notes) -> str:
         """Return a flow's FlowSpec file."""
+        _refuse_branches(flow, notes)
         return _SpecFile(with_classes(_with_values(flow, notes)), environment, options, notes).text()
+
+
+def _refuse_branches(flow: Flow, notes: Notes) -> None:
+    """Refuse joins of branches: steps are written one after another, so that each sees what the last one left."""
+    for step in flow.steps:
+        if step.options.join and not any(other.scope for other in flow.steps if other.name in step.options.join):
+            notes.refused(
+                f"--join of {step.label} joins branches, which are written one after another", step=step.name,
+                cell=step.cell, line=1, fix="give what both leave names of their own, and leave --join out",
+            )  # fmt: skip
 
 
 def _with_values(flow: Flow, notes: Notes) -> Flow:

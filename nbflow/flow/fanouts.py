@@ -73,14 +73,15 @@ def _close(step: Step, resolve: Callable[[str], str], placing: _Placing) -> tupl
         if name not in placing.scopes:
             continue  # an unknown step is a finding of its own
         scope = placing.scopes[name]
-        if not scope:
-            message = f"--join {word}: {word} is in no fan-out"
-            fix = "name a step of a --foreach's body that stands above"
-            placing.findings.append(_join_error(step, message, fix, name=word))
-            continue
         scopes.add(scope)
-    if not scopes:
-        return None
+    if scopes <= {()}:
+        return None  # of branches
+    if () in scopes:
+        word = next(word for word in step.options.join if not placing.scopes.get(resolve(word), (word,)))
+        message = f"--join {word}: {word} is in no fan-out, and the others are"
+        fix = "name steps of one --foreach's body, or steps that are in none"
+        placing.findings.append(_join_error(step, message, fix, name=word))
+        scopes.discard(())
     if len({scope[-1] for scope in scopes}) > 1:
         heads = " and ".join(sorted({scope[-1] for scope in scopes}))
         message = f"--join names steps of different fan-outs: {heads}"
@@ -168,7 +169,7 @@ def edges_of(steps: Sequence[Step], lists: Mapping[str, Step], definitions: Sequ
                     names.setdefault((source.step or "", step.name), set()).add(bind.name)
     edges = [Edge(frm=frm, to=to, names=tuple(sorted(read_names))) for (frm, to), read_names in names.items()]
     after = [
-        Edge(frm=need, to=step.name, why="after")
+        Edge(frm=need, to=step.name, why="join" if need in step.options.join else "after")
         for step in steps for need in step.needs if (need, step.name) not in names
     ]  # fmt: skip
     joined = [

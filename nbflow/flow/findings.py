@@ -108,6 +108,14 @@ def missing_name(missing: MissingName, writers: Mapping[str, Sequence[Writer]], 
             f"{f' ({first.name})' if first.name else ''} below it writes",
             fix=f"move cell {first.position} above cell {cell.position}, or rename one of the two",
         )  # fmt: skip
+    private = next((other for other in cells[: cell.position - 1] if _keeps_to_itself(other, name)), None)
+    if private is not None:
+        return Finding(
+            code="missing-name", level=level, step=missing.step, cell=cell.id, line=line, name=name,
+            message=f"{missing.step} reads {name!r}, which is private to {private.name} (cell {private.position}): "
+            "names that begin with _ stay in their step",
+            fix=f"call it {name.lstrip('_')} in both cells, or make it in a plain cell",
+        )  # fmt: skip
     names_above = [
         other for other, by in writers.items() if other != name and any(w.position < cell.position for w in by)
     ]
@@ -116,6 +124,11 @@ def missing_name(missing: MissingName, writers: Mapping[str, Sequence[Writer]], 
         message=f"{missing.step} reads {name!r}, which no cell above writes{nearest(name, names_above)}",
         fix="define it in a cell above, or correct the name",
     )  # fmt: skip
+
+
+def _keeps_to_itself(cell: Cell, name: str) -> bool:
+    """Return whether a cell is a step that binds a name which none but itself may read."""
+    return cell.kind == "step" and name.startswith("_") and name in analyse(cell.body).private
 
 
 def duplicate_parameter(first: Parameter, second: Parameter) -> Finding:
@@ -404,6 +417,8 @@ def carried(steps: Sequence[Step]) -> list[Finding]:
     findings = []
     for head, names in carried_names(steps).items():
         listing = ", ".join(name.strip("<>") for name in names)
+        own = next((name for name in names if not name.startswith("<")), None)
+        apart = f"; or give what an item changes another name (`own = {own}.copy()`) to keep each item's own copy"
         findings.append(
             Finding(
                 code="carried",
@@ -413,7 +428,7 @@ def carried(steps: Sequence[Step]) -> list[Finding]:
                 line=1,
                 name=names[0],
                 message=f"the items of {head} run one after another, because each takes {listing} from the one before",
-                fix="gather it in a step with --join to let them run side by side",
+                fix="gather it in a step with --join to let them run side by side" + (apart if own else ""),
             )
         )
     return findings

@@ -599,8 +599,9 @@ class _Builder:
         for step in steps:
             unknown = late_options.unknown_names(step, known)
             self.findings.extend(findings.not_a_parameter(step, option, name, known) for option, name in unknown)
+        branches = {step.name for step in steps if not step.scope}
         steps = tuple(
-            msgspec.structs.replace(step, order=order, needs=self._needs(step, names))
+            msgspec.structs.replace(step, order=order, needs=self._needs(step, names, branches))
             for order, step in enumerate(steps)
         )
         return Flow(
@@ -705,6 +706,8 @@ class _Builder:
                     return step.name
         return word
 
-    def _needs(self, step: Step, names: set[str]) -> tuple[str, ...]:
+    def _needs(self, step: Step, names: set[str], branches: set[str]) -> tuple[str, ...]:
+        """Return the steps that have to be over before a step, among them the branches that it joins."""
         after = {self._resolve_step(word) for word in step.options.after}
+        after |= {self._resolve_step(word) for word in step.options.join} & branches
         return tuple(sorted((set(step.needs) | after) & names))

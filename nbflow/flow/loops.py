@@ -228,7 +228,8 @@ class Loops:
         looks += [self.of_sources(task, bind.name, bind.sources, sizes) for bind in binds[len(step.bindings) :]]
         for look in looks:
             tasks.update((c.task, None) for c in _up_to_sure(look) if c.task.step in self.steps)
-        for word in (*step.options.after, *(name for name in step.file_sources if name in self.steps)):
+        branches = (branch.name for branch in self.branches(step))
+        for word in (*step.options.after, *(name for name in step.file_sources if name in self.steps), *branches):
             tasks[self.whole(word, task)] = None
         for head in self._joined(step):
             tasks[TaskId(step=head.name, index=task.index[: len(head.scope) - 1], part="all")] = None
@@ -311,6 +312,11 @@ class Loops:
     def joined(self, step: Step) -> Step | None:
         """Return the foreach step whose fan-out this step closes; None when it is no join."""
         return next(iter(self._joined(step)), None)
+
+    def branches(self, step: Step) -> tuple[Step, ...]:
+        """Return the steps that a join names which are in no fan-out, in the order in which it names them."""
+        names = [name for name in step.options.join if name in self.steps]
+        return () if self._joined(step) else tuple(self.steps[name] for name in names)
 
     # ------------------------------------------------------------ which tasks there are
 

@@ -229,7 +229,7 @@ class KernelLane:
         for order in step.own_definitions:
             self.known.waiting.add_definition(self.known.flow().definitions[order])
         last = decision.reuse[-1]
-        where = f"from {last.record.run}, {last.reasons[0][1].partition(', ')[2]}"
+        where = f"from {last.record.run}, {last.reasons[0][1].partition(', ')[0]}"
         milliseconds = (time.perf_counter() - began) * 1000
         if decision.in_place:
             count = len(decision.reuse)
@@ -237,7 +237,8 @@ class KernelLane:
             return
         if last.record.until is False:
             self.known.tell([findings.gave_up(step)])
-        print(f"reused {where} ({milliseconds:.0f} ms); run the cell once more to execute it")
+        more = "".join(f"; {what}" for _, what in last.reasons[1:])
+        print(f"reused {where} ({milliseconds:.0f} ms){more}; run the cell once more to execute it")
 
     def skip(self, step: Step, decision: CellDecision) -> None:
         """Skip a step by hand as a run would; its cell says why."""

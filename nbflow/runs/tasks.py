@@ -57,10 +57,15 @@ def failure_of(failure: TaskFailure | None) -> Failure | None:
 class Data:
     """Values by name: `data.NAME` loads one, `dir(data)` and `name in data` load none."""
 
-    __slots__ = ("_load", "_names", "_of")
+    __slots__ = ("_elsewhere", "_load", "_names", "_of")
 
-    def __init__(self, of: str, names: Callable[[], Iterable[str]], load: Callable[[str], Any]) -> None:
+    def __init__(
+        self, of: str, names: Callable[[], Iterable[str]], load: Callable[[str], Any],
+        elsewhere: Callable[[str], str] = lambda _: "",
+    ) -> None:  # fmt: skip
+        """Take what they are of, their names and how one is loaded; `elsewhere` says where one is that is not here."""
         self._of = of
+        self._elsewhere = elsewhere
         self._names = names
         self._load = load
 
@@ -73,6 +78,8 @@ class Data:
             names = sorted(self._names())
             if name in names:
                 raise AttributeError(error.message) from error
+            if place := self._elsewhere(name):
+                raise AttributeError(f"{self._of} did not make {name!r}: {place}") from None
             shown_names = ", ".join(names[:20]) or "none"
             raise AttributeError(f"{self._of} has no {name!r}{nearest(name, names)} (names: {shown_names})") from None
 
@@ -332,7 +339,13 @@ class Task(_Executed):
     @property
     def data(self) -> Data:
         """`task.data.NAME` loads what the task left under that name, or replays a definition of its cell."""
-        return Data(f"{self._past.flow}/{self._past.run}/{self.name}", self._names, self._load)
+        return Data(f"{self._past.flow}/{self._past.run}/{self.name}", self._names, self._load, self._elsewhere)
+
+    def _elsewhere(self, name: str) -> str:
+        """Return where a name is that another step has left: people look for all they know in the last task."""
+        values = values_of(self._past)
+        known = name in values.names() or name in self._past.started.parameters
+        return f"a task's data is what its own cell left; `run.data.{name}` has the run's last value" if known else ""
 
     def _names(self) -> set[str]:
         record = self._record

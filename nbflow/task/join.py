@@ -1,4 +1,4 @@
-"""`inputs` of a join: the items of a fan-out in order, each name loaded when it is asked for."""
+"""`inputs` of a join: the items of a fan-out, or branches, in order, each name loaded when it is asked for."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ SCALARS = frozenset({"int", "float", "bool", "str", "complex", "NoneType", "date
 
 
 class JoinedItem:
-    """One item: `.item`, `.index`, and every name as the item left it, read or written in whichever step."""
+    """One item: `.item`, `.index`, and every name as the item left it, read or written in whichever step.
+
+    A branch is told by its step's name, which is its `.item`.
+    """
 
     def __init__(
-        self, index: int, item: Callable[[], Any], names: Callable[[], Mapping[str, Callable[[], Any]]]
-    ) -> None:
+        self, index: int, item: Callable[[], Any], names: Callable[[], Mapping[str, Callable[[], Any]]],
+        branch: str = "",
+    ) -> None:  # fmt: skip
         self._index = index
+        self._branch = branch
         self._item = item
         self._names = names
         self._loaded: dict[str, Any] = {}
@@ -37,6 +42,11 @@ class JoinedItem:
         """The value that the loop variable had."""
         return self._item()
 
+    @property
+    def is_branch(self) -> bool:
+        """Whether it is what one step left, not an item of a fan-out."""
+        return bool(self._branch)
+
     def names(self) -> list[str]:
         """Every name that it has, sorted."""
         return sorted(self._names())
@@ -47,9 +57,9 @@ class JoinedItem:
         if name not in self._loaded:
             loaders = self._names()
             if name not in loaders:
-                raise AttributeError(
-                    f"item {self._index} has no {name!r}{nearest(name, loaders)}; it has {', '.join(sorted(loaders))}"
-                )
+                what = self._branch or f"item {self._index}"
+                known = ", ".join(sorted(loaders)) or "nothing"
+                raise AttributeError(f"{what} has no {name!r}{nearest(name, loaders)}; it has {known}")
             self._loaded[name] = loaders[name]()
         return self._loaded[name]
 
@@ -58,15 +68,16 @@ class JoinedItem:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the item with all its values: the records that it was loaded from may be removed one day."""
-        return (kept_entry, (self._index, self.item, {name: getattr(self, name) for name in self.names()}))
+        values = {name: getattr(self, name) for name in self.names()}
+        return (kept_entry, (self._index, self.item, values, *filter(None, [self._branch])))
 
     def __repr__(self) -> str:
-        return f"<item {self._index}: {', '.join(self.names())}>"
+        return f"<{self._branch or f'item {self._index}'}: {', '.join(self.names())}>"
 
 
-def kept_entry(index: int, item: Any, values: dict[str, Any]) -> JoinedItem:
-    """Return an item that holds its values in memory."""
-    return JoinedItem(index, partial(_same, item), partial(_constants, values))
+def kept_entry(index: int, item: Any, values: dict[str, Any], branch: str = "") -> JoinedItem:
+    """Return an item, or a branch, that holds its values in memory."""
+    return JoinedItem(index, partial(_same, item), partial(_constants, values), branch)
 
 
 def _same(value: Any) -> Any:
@@ -78,7 +89,7 @@ def _constants(values: Mapping[str, Any]) -> dict[str, Callable[[], Any]]:
 
 
 class Inputs(Sequence[JoinedItem]):
-    """The items of a fan-out that are done, in item order."""
+    """The items of a fan-out that are done, in item order; or branches, each an attribute too (`inputs.left`)."""
 
     def __init__(
         self, entries: Sequence[JoinedItem], scalars: Callable[[JoinedItem], Sequence[str]] | None = None
@@ -90,10 +101,27 @@ class Inputs(Sequence[JoinedItem]):
     def __getitem__(self, place: int) -> JoinedItem: ...
     @overload
     def __getitem__(self, place: slice) -> Inputs: ...
-    def __getitem__(self, place: int | slice) -> JoinedItem | Inputs:
+    @overload
+    def __getitem__(self, place: str) -> JoinedItem: ...
+    def __getitem__(self, place: int | slice | str) -> JoinedItem | Inputs:
+        if isinstance(place, str):
+            return getattr(self, place)  # type: ignore[no-any-return]  # one of its entries
         if isinstance(place, slice):
             return Inputs(self._entries[place], self._scalars)
         return self._entries[place]
+
+    def __getattr__(self, name: str) -> JoinedItem:
+        """Return the branch of that step's name."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        branches = {each.item: each for each in self._entries if each.is_branch}
+        if name in branches:
+            return branches[name]
+        what = f"the branches {', '.join(branches)}" if branches else "items: inputs[0], inputs[1], …"
+        raise AttributeError(f"inputs has no {name!r}{nearest(name, branches)}; it has {what}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *(each.item for each in self._entries if each.is_branch)})
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -102,7 +130,7 @@ class Inputs(Sequence[JoinedItem]):
         return iter(self._entries)
 
     def __repr__(self) -> str:
-        return f"<inputs: {len(self)} items>"
+        return f"<inputs: {len(self)} {'branches' if any(each.is_branch for each in self) else 'items'}>"
 
     def frame(self) -> Any:
         """Return a pandas DataFrame with a row for each item and a column for each name that holds numbers or text.
@@ -127,7 +155,7 @@ def is_scalar(value: Any) -> bool:
 
 
 class _Stored:
-    """An item whose values lie in the store."""
+    """An item, or a branch, whose values lie in the store."""
 
     def __init__(
         self,
@@ -139,6 +167,7 @@ class _Stored:
     ) -> None:
         self.entry, self.value_of, self.store, self.registry = entry, value_of, store, registry
         self.constants = constants
+        self.label = entry.name or f"item {entry.index}"
 
     @cached_property
     def written(self) -> Mapping[str, tuple[Record, Manifest]]:
@@ -147,9 +176,7 @@ class _Stored:
         for key, execution in self.entry.places:
             record = records.read_record(self.store, key, execution)
             if record is None:
-                raise DamagedError(
-                    f"what item {self.entry.index} has left is missing or damaged", fix="run the flow once more"
-                )
+                raise DamagedError(f"what {self.label} has left is missing or damaged", fix="run the flow once more")
             manifests.update(
                 (name, (record, artifact)) for name, artifact in record.artifacts.items() if not name.startswith("<")
             )
@@ -166,7 +193,7 @@ class _Stored:
         def load() -> Any:
             record, artifact = self.written[name]
             if artifact.group < 0:
-                raise AttributeError(f"{name} of item {self.entry.index} was not stored: {artifact.error}")
+                raise AttributeError(f"{name} of {self.label} was not stored: {artifact.error}")
             return artifacts.load(self.store, (record.groups[artifact.group],), [name], self.registry)[name]
 
         return load
@@ -189,5 +216,11 @@ def open_inputs(
 ) -> Inputs:
     """Return the `inputs` of a join from the items in its spec; read nothing before it is asked for."""
     stored = {entry.index: _Stored(entry, value_of, store, registry, constants) for entry in items}
-    entries = [JoinedItem(entry.index, partial(value_of, entry.item), stored[entry.index].names) for entry in items]
+    entries = [
+        JoinedItem(
+            entry.index, partial(value_of, entry.item) if entry.item is not None else partial(_same, entry.name),
+            stored[entry.index].names, entry.name,
+        )
+        for entry in items
+    ]  # fmt: skip
     return Inputs(entries, lambda entry: stored[entry.index].scalars())

@@ -112,7 +112,9 @@ NOTEBOOKS = [
     ),
     Broken("--join nobody", cells(GOOD[0], "%%step b --join q\ny = 1"), r"q", "step b, cell c2", ".", PlanError),
     Broken(
-        "--join of no fan-out", cells(GOOD[0], "%%step b --join a\ny = 1"), r"a", "step b, cell c2", ".", PlanError
+        "--join of a fan-out and of none",
+        cells(GOOD[0], "%%step f --foreach i in [1, 2]\nz = i", "%%step b --join f,a\ny = 1"),
+        r"a is in no fan-out", "step b, cell 3", ".", PlanError
     ),
     Broken(
         "a circle", cells("%%step a --after b\nx = 1", "%%step b\ny = x"), r"b", "step a|step b", ".", PlanError
