@@ -23,6 +23,7 @@ MODULES := node_modules/.ready
 BUILT := node_modules/.built
 
 PEER := .peers/metaflow/.ready
+SITE := .peers/docs/.ready
 CLUSTERS := ray dask
 
 # kernels, processes and browsers on a machine that others load too: a test counts as failed when it fails three times
@@ -31,7 +32,7 @@ AGAIN := --reruns 2 --reruns-delay 2
 # pytest ends with 5 when no test bears the marker
 NONE_IS_FINE := || test $$? -eq 5
 
-.PHONY: help setup compiled demo test unit running notebooks remote browser export soak check frontend format bench clean
+.PHONY: docs help setup compiled demo test unit running notebooks remote browser export soak check frontend format bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -136,6 +137,17 @@ check: $(READY) ## ruff, mypy and the layer table
 	  else echo "labextension/: not checked, node_modules is missing (make browser installs it)"; fi; fi
 
 frontend: $(BUILT) ## the sidebar and the widget, built into nbflow/labextension and nbflow/static
+
+# MkDocs in an environment of its own; neither building nor reading the site needs a network
+$(SITE): docs/site/requirements.txt | $(VENV)/bin/python
+	$(PYTHON) -m venv .peers/docs
+	.peers/docs/bin/python -m pip install --quiet --disable-pip-version-check -r docs/site/requirements.txt
+	@touch $@
+
+docs: $(READY) $(SITE) ## the documentation as a site: build/docs/index.html
+	$(BIN)/python docs/site/pages.py build/site
+	.peers/docs/bin/mkdocs build --quiet --strict -f build/site/mkdocs.yml -d $(CURDIR)/build/docs
+	@echo "build/docs/index.html; its search needs a server: $(BIN)/python -m http.server -d build/docs"
 
 format: $(READY) ## ruff's formatting and safe fixes
 	$(BIN)/ruff format .

@@ -50,3 +50,9 @@ def cells_of(page: str) -> list[str]:
     """The blocks of a page that are cells, in order: those that are marked as `python`."""
     text = (ROOT / page).read_text(encoding="utf-8")
     return re.findall(r"^```python\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
+
+
+def flow_of(page: str) -> list[str]:
+    """The cells of a page's first block, which stand below each other."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.split(r"\n\n(?=%%)", text.split("```\n")[1].strip())
