@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -137,14 +137,18 @@ def python_of(environment: StepEnvironment) -> Path:
     return home_of(environment) / "bin" / "python"
 
 
-def version_in(environment: StepEnvironment, name: str) -> str | None:
-    """Return the version of a distribution that tasks in an environment find; None where it was not made here."""
+def versions_in(environment: StepEnvironment) -> Callable[[str], str | None]:
+    """Return what gives the versions of distributions that tasks in an environment find.
+
+    It gives None where the environment was not made here: nobody knows then.
+    """
     if is_met(environment):
-        return version_of(name)
-    if not python_of(environment).exists():
-        return None
+        return version_of
     site = home_of(environment) / "lib" / f"python{MINOR}" / "site-packages"
-    return _version_at(str(site), site.stat().st_mtime_ns, name) or version_of(name)
+    if not python_of(environment).exists() or not site.exists():
+        return lambda _: None
+    changed = site.stat().st_mtime_ns
+    return lambda name: _version_at(str(site), changed, name) or version_of(name)
 
 
 @lru_cache(maxsize=10_000)

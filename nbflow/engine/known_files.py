@@ -44,6 +44,12 @@ def known_files(
     return tuple(sorted(found))
 
 
+def is_withheld(path: str) -> bool:
+    """Return whether a file is one that holds secrets: it never enters a datastore."""
+    name = PurePath(path).name
+    return name.startswith(".env") or name in (".netrc", ".pgpass") or name.endswith((".pem", ".key"))
+
+
 def missing_files(folder: str, seen: Observations, sent: Iterable[str]) -> tuple[str, ...]:
     """Return files that exist below a folder and were looked for in vain where only those that were `sent` are."""
     vain = {path for path, identity in seen.files.items() if identity == ABSENT}
@@ -58,6 +64,12 @@ def missing_files(folder: str, seen: Observations, sent: Iterable[str]) -> tuple
     found = {*_files_of(folder, vain), *_content(folder, listed)}
     found |= {*_modules(folder, modules, seen.imports)}
     return tuple(sorted(found - {*sent}))
+
+
+def withheld_files(folder: str, seen: Observations) -> tuple[str, ...]:
+    """Return files with secrets that exist in a folder and were looked for in vain where they are not sent."""
+    vain = (path for path, identity in seen.files.items() if identity == ABSENT and _is_below(path))
+    return tuple(path for path in vain if is_withheld(path) and (Path(folder) / path).is_file())
 
 
 def beyond(flow: Flow, steps: Iterable[Step], place: str) -> list[Finding]:
@@ -117,7 +129,7 @@ def _files_of(folder: str, paths: Iterable[str]) -> Iterator[str]:
 
 def _is_file(folder: str, path: str) -> bool:
     try:
-        return (Path(folder) / path).is_file()
+        return (Path(folder) / path).is_file() and not is_withheld(path)
     except (OSError, ValueError):  # a text that no file can be named by
         return False
 

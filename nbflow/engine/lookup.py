@@ -7,7 +7,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -692,7 +692,7 @@ class Lookup:
     def _holds(self, task: TaskId, seen: Observations) -> Reason | None:
         """Return why what an execution of a task was seen to depend on no longer holds, None where it does."""
         source = self.environment(self.loops.step_of(task))
-        version = partial(environments.version_in, source.environment) if source is not None else version_of
+        version = environments.versions_in(source.environment) if source is not None else version_of
         reason = reuse.holds(seen, self.flow.notebook.folder, self.facts.variables(), self._written, version)
         return reason or self._answers(task, seen)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nbflow.engine.known_files import beyond, known_files, missing_files
+from nbflow.engine.known_files import beyond, known_files, missing_files, withheld_files
 from nbflow.flow.graph import build_flow
 from nbflow.model import Cell, Notebook, Observations, StepOptions
 from nbflow.task.observe.environment import file_id, folder_id
@@ -22,6 +22,8 @@ BESIDE = (
     "kit/part.py",
     "x y.txt",
     "n.md",
+    ".env",
+    "my.pem",
 )
 
 
@@ -45,6 +47,7 @@ NAMED = {
     "beyond": ("open('/etc/passwd'); open('../a.csv')", set()),
     "with a line for IPython": ("%matplotlib inline\nopen('a.csv')", {"a.csv"}),
     "a parameter": ("open(source)", {"n.md"}),
+    "what holds secrets": ("open('.env'); open('my.pem')", set()),
     "another parameter": ("open(other)", set()),
 }
 
@@ -82,6 +85,13 @@ MISSING = {
 def test_what_was_looked_for_in_vain(case: str, folder: str) -> None:
     seen, files = MISSING[case]
     assert {*missing_files(folder, seen, ["x y.txt"])} == files
+
+
+def test_files_with_secrets_are_not_sent(folder: str) -> None:
+    seen = Observations(files={".env": "", "my.pem": "", ".env.test": "", "a.csv": ""})
+    assert missing_files(folder, seen, []) == ("a.csv",)
+    assert withheld_files(folder, seen) == (".env", "my.pem")
+    assert known_files(folder, [], {}, [Observations(files={".env": "b3:1", "./": "b3:2"})]) == ()
 
 
 def test_a_folder_that_was_seen_as_it_is_lacks_nothing(folder: str) -> None:

@@ -18,6 +18,7 @@ from tests.support.drivers import killed_and_attached, nbflow_command
 from tests.support.kernel import Kernel, NotebookFile
 from tests.support.servers import RayCluster
 from tests.support.waiting import eventually
+from tests.support.wheels import make_wheel
 from tests.whole.elsewhere import EXAMPLES, run, runs_the_quickstart, shows_the_same
 from tests.whole.lane_notebooks import NOTEBOOKS
 
@@ -96,6 +97,20 @@ def test_a_cell_run_by_hand_is_sent_there(cluster: RayCluster, tmp_path: Path) -
         assert kernel.value("y") in {"[1, 2, '0']", "[1, 2, '1']"}
         assert kernel.ok("c").status == "ok"
         assert kernel.value("z") == "3"
+
+
+def test_packages_of_a_step_are_installed_there(executors: launch.Executors, store: str, tmp_path: Path) -> None:
+    make_wheel(tmp_path / "wheels", "nbtiny", "1.0")
+    cells = {
+        "a": '%%step a --pip "nbtiny --no-index --find-links wheels"\nimport nbtiny, sys\n'
+             "version, where = nbtiny.VERSION, sys.prefix",
+        "b": "%%step b --on local\nlonger = version + '.0'",
+    }  # fmt: skip
+    path = NotebookFile(tmp_path / "flow.ipynb", cells).path
+    first = run(path, executors, store)
+    assert first.status == "done", first.error
+    assert (first.data.longer, "environments" in first.data.where) == ("1.0.0", True)
+    assert run(path, executors, store)["a"].state == "reused"
 
 
 MIXED = {

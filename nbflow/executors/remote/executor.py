@@ -205,6 +205,10 @@ class RemoteExecutor:
         sent = [file.path for file in spec.files]
         seen = [each.observations for each in (result, *result.then)]
         missing = dict.fromkeys(path for each in seen for path in known_files.missing_files(spec.folder, each, sent))
+        withheld = [path for each in seen for path in known_files.withheld_files(spec.folder, each)]
+        if withheld and result.failure is not None:
+            fix = f"{', '.join(withheld)} holds secrets and is not sent: declare what is needed by --secret NAME"
+            result = msgspec.structs.replace(result, failure=msgspec.structs.replace(result.failure, fix=fix))
         if not missing:
             return result
         if any(map(task_files.has_effect, seen)) or handle.completed >= MOST_ROUNDS:

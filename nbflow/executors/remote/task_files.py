@@ -39,7 +39,8 @@ class SentFiles:
             try:
                 status = place.stat()
                 key = store.url, str(place), status.st_mtime_ns, status.st_size, status.st_ino
-                if key not in self._segments:
+                known = self._segments.get(key)
+                if known is None or not all(store.has_segment(each) for each in known if each.hash):  # gc takes some
                     self._segments[key] = segments_of(place, store)
             except OSError:
                 continue
