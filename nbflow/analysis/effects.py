@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 import msgspec
@@ -69,6 +69,16 @@ def owner_of(name: str) -> str | None:
     return name[4:-1] if name.startswith("<of ") else None
 
 
+def made_by(names: Iterable[str]) -> str:
+    """Return the name of what a definition that computes has made of its names: `<made Settings>`."""
+    return f"<made {','.join(sorted(names))}>"
+
+
+def is_made(name: str) -> bool:
+    """Return whether a name is one of `made_by`."""
+    return name.startswith("<made ")
+
+
 def dotted(node: ast.expr) -> str:
     """Return `a.b.c` as text, "" for any other expression."""
     return dotted_name(node) or ""
@@ -86,11 +96,15 @@ def calls_in(tree: ast.AST) -> tuple[tuple[ast.Call, bool], ...]:
     calls: list[tuple[ast.Call, bool]] = []
 
     def visit(node: ast.AST, inside: bool) -> None:
-        inside = inside or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         if isinstance(node, ast.Call):
             calls.append((node, inside))
-        for child in ast.iter_child_nodes(node):
-            visit(child, inside)
+        body: list[ast.AST] = []
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = [*node.body]
+        elif isinstance(node, ast.Lambda):
+            body = [node.body]
+        for child in ast.iter_child_nodes(node):  # decorators, defaults and annotations are evaluated at once
+            visit(child, inside or any(child is each for each in body))
 
     visit(tree, inside=False)
     return tuple(calls)

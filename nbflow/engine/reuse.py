@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
-from nbflow.analysis.effects import AXES
+from nbflow.analysis.effects import AXES, is_made
 from nbflow.engine.keys import AHEAD, parts_of
+from nbflow.flow.findings import worded
 from nbflow.model import (
     FORMAT,
     Change,
@@ -333,19 +334,27 @@ def _definition_changes(old: KeyParts, new: KeyParts) -> list[Change]:
 
 
 def _named(code: str, old: Mapping[str, str], new: Mapping[str, str]) -> list[Change]:
-    changes = []
+    changes: list[Change] = []
     for name in sorted({*old, *new}):
         if old.get(name) == new.get(name):
             continue
         before, after = (_shown(code, side.get(name)) for side in (old, new))
+        label = _label(name)
         if name not in old:
-            what = f"{name} is read now"
+            what = f"{label} is read now"
         elif name not in new:
-            what = f"{name} is no longer read"
+            what = f"{label} is no longer read"
         else:
-            what = f"{name}: {before} → {after}" if code == "parameter" else f"{name} changed"
-        changes.append(Change(code=code, what=what, before=before, after=after))
+            what = f"{label}: {before} → {after}" if code == "parameter" else f"{label} changed"
+        if what not in {change.what for change in changes}:
+            changes.append(Change(code=code, what=what, before=before, after=after))
     return changes
+
+
+def _label(name: str) -> str:
+    """Return what people call an input, which may be one of a definition."""
+    data, *definition = name.split(" while defining ")
+    return worded(data) if is_made(data) else " while defining ".join([worded(data), *definition])
 
 
 def _shown(code: str, text: str | None) -> str:

@@ -12,14 +12,17 @@ from typing import Literal
 import msgspec
 
 from nbflow.analysis.cell import Analysis, Statement, analyse, parse_cell
+from nbflow.analysis.computing import computes_now, computes_when_called
 from nbflow.analysis.effects import (  # fmt: skip
     NO_DRAWS,
     PROCESS,
+    STATES,
     Random,
     calls_in,
     dotted,
     full_name,
     generator_uses,
+    made_by,
     made_generators,
     random_uses,
 )
@@ -101,6 +104,10 @@ class Piece(msgspec.Struct, frozen=True):
     random: Random = NO_DRAWS
     files: Files = NO_FILES
     registers: bool = False  # a definition that a library gets hold of: replayed whether or not it is used
+    computes: bool = False  # calling what it defines gives something else each time
+
+
+_NOTHING: frozenset[str] = frozenset()
 
 
 def _never(_: str) -> bool:
@@ -113,9 +120,11 @@ class Surroundings(msgspec.Struct, frozen=True):
     origins: Mapping[str, str]
     is_definition: Callable[[str], bool]
     variables: frozenset[str] = frozenset()  # names that some function of the notebook binds anew
+    hidden: frozenset[str] = frozenset()  # names of builtins that some cell binds
     generators: frozenset[str] = frozenset()  # names that hold generators of random numbers
     is_data: Callable[[str], bool] = _never  # whether a name is data there
     acts: Callable[[str], bool] = _never  # whether a function there writes names when it is called
+    computes: Callable[[str], bool] = _never  # whether calling it gives something else each time
     replays_settings: bool = False  # what is set in the process counts as set-up, for who cannot carry it
 
 
@@ -138,7 +147,15 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
             return not local[name] or name in acting
         return name not in origins and (around.is_data(name) or around.acts(name))
 
-    pieces = []
+    computing: dict[str, bool] = {}  # bound above in this cell -> whether calling it gives something else each time
+
+    def computes(name: str) -> bool:
+        return computing[name] if name in computing else around.computes(name)
+
+    def is_bound(name: str) -> bool:
+        return name in local or around.is_data(name) or defined(name)
+
+    pieces: list[Piece] = []
     for statement in analysis.statements:
         tree = parse_statement(statement)
         sets = _sets(statement, tree, origins)
@@ -146,11 +163,17 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
             piece_kind: PieceKind = "setup" if around.replays_settings else "data"
         else:
             piece_kind = _classify(kind, statement, tree, origins, defined, builtin)
-        if piece_kind == "definition" and statement.kind == "assign" and statement.writes & around.variables:
-            piece_kind = "data"
+        if piece_kind == "definition" and statement.kind == "assign":
+            taken = any(map(is_bound, statement.builtin_reads))  # `dict` is what the notebook has made of it
+            piece_kind = "data" if taken or statement.writes & around.variables else piece_kind
         handed = frozenset(filter(acts, _decorators(tree)))
+        made = tree if statement.kind in ("def", "class") else None
         if handed:
             piece_kind = "data"
+        computed = (
+            piece_kind == "definition" and made is not None and not around.replays_settings
+            and computes_now(made, origins, generators, is_bound, computes)
+        )  # fmt: skip
         if statement.kind == "def" and statement.deferred_writes:
             acting.update(statement.writes)
         origins.update(statement.imports)
@@ -168,11 +191,29 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
             # what it sets is no name: neither the module nor its attribute is anybody's data
             piece = msgspec.structs.replace(piece, writes=frozenset({PROCESS}), changes=frozenset())
         generators = (generators - piece.writes) | made_generators(tree, origins)
+        piece = msgspec.structs.replace(piece, free=piece.free | statement.builtin_reads & around.hidden)
+        is_computing = made is not None and computes_when_called(made, origins, is_bound, computes)
+        computing.update(dict.fromkeys(statement.writes, is_computing))
         now, late = generator_uses(tree, generators)
         possible = piece.possible | now & piece.reads | handed
         free_writes = piece.free_writes | late & piece.free
-        pieces.append(msgspec.structs.replace(piece, possible=possible, free_writes=free_writes))
+        piece = msgspec.structs.replace(piece, possible=possible, free_writes=free_writes, computes=is_computing)
+        pieces += _parted(piece, statement.writes - inside, tree, origins) if computed else [piece]
     return _settle(pieces)
+
+
+def _parted(piece: Piece, names: frozenset[str], tree: ast.stmt | None, origins: Mapping[str, str]) -> Iterator[Piece]:
+    """Yield a definition that computes as two pieces: what its cell does, once, and what is put in place below.
+
+    The one makes a value, by name that of `made_by`; the other needs that, and the definitions that it is made from.
+    """
+    made = made_by(names)
+    data = _piece("data", piece.statement, tree, origins)
+    yield msgspec.structs.replace(data, writes=(data.writes - names) | {made}, possible=piece.possible, free=_NOTHING)
+    yield msgspec.structs.replace(
+        piece, reads=(piece.reads - STATES) | {made}, writes=names, possible=_NOTHING, changes=_NOTHING,
+        random=NO_DRAWS, files=NO_FILES,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=4096)

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from nbflow.analysis.cell import Analysis, analyse, normalise
-from nbflow.analysis.effects import LIVE, PROCESS, STATES, state_of
+from nbflow.analysis.effects import LIVE, PROCESS, STATES, is_made, state_of
 from nbflow.analysis.files import NO_FILES, Files, Touches, Waits
 from nbflow.analysis.quoted import MAIN
+from nbflow.analysis.result import BUILTINS
 from nbflow.analysis.touching import Touch
 from nbflow.flow import findings, late_options
 from nbflow.flow.definitions import (
@@ -153,9 +154,11 @@ class _Builder:
         self.abilities: dict[str, Files] = {}  # what the methods of a value, or a class, may do to files
         self.bodies: dict[str, Files] = {}  # what calling a function may do to them
         self.variables = frozenset(union(global_names(cell.body) for cell in notebook.cells))
+        self.hidden = BUILTINS.intersection(union(analyse(cell.body).writes for cell in notebook.cells))
         self.attached: dict[str, tuple[int, ...]] = {}  # in this cell: name -> its definitions with what they were left
         self.listed = any("__subclasses__" in cell.body for cell in notebook.cells)
         self.generators: frozenset[str] = frozenset()  # names of generators of random numbers
+        self.computing: set[str] = set()  # names whose call gives something else each time
         self.postponed = False  # annotations, by a `from __future__` above
         self.alike: Counter[str] = Counter()  # cells with the same code
         self.reach = Reach.over(notebook)
@@ -182,9 +185,11 @@ class _Builder:
             dict(self.origins),
             lambda name: bool(self._definitions_of(name)),
             self.variables,
+            self.hidden,
             self.generators,
             lambda name: bool(self.writers.get(name)) and not self._definitions_of(name),
             lambda name: any(self.definitions[order].free_writes for order in self._definitions_of(name)),
+            self.computing.__contains__,
             self.replays_settings,
         )
         if cell.kind == "setup":
@@ -198,6 +203,8 @@ class _Builder:
         self._pass_abilities(pieces)
         for piece in pieces:
             self.origins.update(piece.origins)
+            self.computing -= piece.writes
+            self.computing |= piece.writes if piece.computes else frozenset()
             what = sets_here(piece, self.origins)
             if what:
                 self.set_here.append(findings.SetHere(cell, piece.statement.line, what.partition(".")[0]))
@@ -231,7 +238,10 @@ class _Builder:
                 continue
             inner = {name: (Source(step=step_name(cell)),) for name in piece.reads & (data_above - data_later[at])}
             hints = dict.fromkeys(defined(piece.statement.hints, self.writers, None), False)
-            need = self._gather(hints | dict.fromkeys(piece.reads, True), inner, own)
+            reads = dict.fromkeys(piece.reads, True)
+            if any(map(is_made, reads)):  # its cell has used the data
+                reads = {n: True for n in reads if is_made(n) or n in own or self._definitions_of(n)}
+            need = self._gather(hints | reads, inner, own)
             order = len(self.definitions)
             self.definitions.append(definition_of(cell, piece, order, need))
             self.files.append(piece.files)
@@ -576,7 +586,7 @@ class _Builder:
 
     def _note_missing(self, step: str, cell: Cell, need: Gathered, writes: frozenset[str]) -> None:
         for name, sure in need.missing.items():
-            if name.startswith("<"):
+            if name.startswith("<") or name in BUILTINS:
                 continue
             self.missing.append(findings.MissingName(name, step, cell, sure and not self.vague, writes))
 

@@ -17,6 +17,7 @@ from typing import cast
 import msgspec
 
 from nbflow.analysis.cell import Analysis
+from nbflow.analysis.effects import is_made
 from nbflow.analysis.touching import NOBODY, PACKAGES, Above, Act, FunctionEffects, Touch, body_of, touch_of
 from nbflow.flow.definitions import Piece, parse_statement
 from nbflow.flow.findings import BARRED, places_that_wait
@@ -159,7 +160,9 @@ class Reach(msgspec.Struct):
                 continue
             touch = known_touch or Touch(touched=piece.reads, kept=piece.reads, lazy=True)
             calls = calls or touch.calls
-            binds = frozenset(name for name in piece.writes - piece.changes if not name.startswith("<"))
+            binds = frozenset(
+                name for name in piece.writes - piece.changes if is_made(name) or not name.startswith("<")
+            )
             sure = not unsure and piece.statement.kind == "assign"
             changed |= self._apply(touch, binds, around if touch.calls else NOBODY, sure=sure)
             does: Act = "outside" if piece.files.may_write and not PACKAGES.match(piece.statement.source) else touch.act

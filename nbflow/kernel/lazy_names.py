@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from nbflow.analysis.effects import PROCESS, owner_of, state_of
+from nbflow.analysis.effects import PROCESS, is_made, made_by, owner_of, state_of
 from nbflow.engine.inputs import InputValue
 from nbflow.engine.keys import as_replay
 from nbflow.flow.scope import gather
@@ -27,6 +27,7 @@ class Waiting:
         self._flow = flow
         self._values: dict[str, InputValue] = {}
         self._states: dict[str, InputValue] = {}  # class or function that is not there yet -> what cells have set on it
+        self._made: dict[str, InputValue] = {}  # what definitions that compute have made
         self._definitions: dict[str, str] = {}  # name -> the definition's id
 
     def __bool__(self) -> bool:
@@ -67,6 +68,9 @@ class Waiting:
         if owner is not None:
             self._states[owner] = stored
             self._set_state(owner)
+            return
+        if is_made(name):
+            self._made[name] = stored
             return
         value = self.kernel.load(stored.group, frozenset({name}))[name]
         if name == PROCESS:
@@ -139,8 +143,12 @@ class Waiting:
                 if binding.name in self._values:
                     self._bind_value(binding.name)
             statement = as_replay(each)
-            execute(self.ip, statement)
+            stored = {name: value for name, value in self._made.items() if name == made_by(each.names)}
+            made = {n: self.kernel.load(v.group, frozenset(v.group.names))[n] for n, v in stored.items()}
+            if not replay.put_made(each.names, made, self.ip.user_ns):
+                execute(self.ip, statement)
             binds = {bind.name: self.ledger.content_of(bind.name) for bind in each.binds}
+            binds |= {name: value.artifact.content_id for name, value in stored.items()}
             self.ledger.bind_definition(each.id, each.names, binds)
             replay.register(statement, self.ip.user_ns, self.kernel.registry)
             self.kernel.definitions.see(names_of([each]), self.ip.user_ns)

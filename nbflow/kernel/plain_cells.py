@@ -42,7 +42,8 @@ class PlainCells:
         self._task = self._placed = self._step = None
         self._stack = contextlib.ExitStack()
         if self.known.waiting:
-            self.known.waiting.bind(analyse(source).reads, cell)
+            analysis = analyse(source)
+            self.known.waiting.bind(analysis.reads | analysis.builtin_reads, cell)
         if cell is not None and cell.kind == "plain":
             self._begin(cell)
         if self._task is None:

@@ -367,8 +367,9 @@ class KernelTask:
             self.aside.hold(name)
         self.namespace.update(binds)
         try:
-            with muted("stdout"), muted("stderr"):
-                execute(self.kernel.ip, statement)  # what it shows was shown by its own cell
+            if not replay.put_made(statement.names, binds, self.namespace):
+                with muted("stdout"), muted("stderr"):
+                    execute(self.kernel.ip, statement)  # what it shows was shown by its own cell
         except Exception as error:  # the user's code
             raise _failed(statement, error) from error
         finally:

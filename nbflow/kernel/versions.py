@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from nbflow.analysis.effects import owner_of
+from nbflow.analysis.effects import is_made, owner_of
 from nbflow.engine.inputs import InputValue
 from nbflow.model import MISSING, Definition, Group, Manifest, Record
 from nbflow.store.serialize.fingerprint import fingerprint
@@ -119,6 +119,13 @@ class Ledger:
                 value=value, serial=self._serial, definition=definition_id, binds=dict(binds or {}), bound=looks
             )
 
+    def know_made(self, name: str, content_id: str, values: Mapping[str, Any]) -> None:
+        """Note that names hold what the definition that computes them has made, which is stored as this by now."""
+        for each, value in values.items():
+            entry = self._entry(each)
+            if entry is not None and entry.value is value and entry.definition:
+                self._entries[each] = msgspec.structs.replace(entry, binds={**entry.binds, name: content_id})
+
     # ------------------------------------------------------------ what is asked
 
     def step_of(self, name: str) -> str:
@@ -183,8 +190,8 @@ class Ledger:
 
         `alone`: nobody else is given it, so that another object would do that is the same.
         """
-        if name not in entry.binds:
-            return False
+        if name not in entry.binds or is_made(name):
+            return entry.binds.get(name) == content
         value, mark = entry.bound.get(name, (MISSING, None))
         if value is not MISSING and self.namespace.get(name, MISSING) is value:
             return self.verified(name) == content

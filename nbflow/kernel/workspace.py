@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from nbflow.analysis.effects import owner_of, state_of
+from nbflow.analysis.effects import is_made, owner_of, state_of
 from nbflow.engine import facts
 from nbflow.engine.events import Decision
 from nbflow.engine.inputs import InputValue
@@ -178,6 +178,8 @@ class Knowledge:
         for name, artifact in record.artifacts.items():
             if (owner := owner_of(name)) is not None:
                 self.kernel.definitions.keep(self.ip.user_ns.get(owner), artifact.content_id, values.get(name, {}))
+            elif is_made(name) and name in values:
+                self.ledger.know_made(name, artifact.content_id, values[name].values)
         if self._upstream is not None:
             self._upstream.executed(record)
         self.ledger.bind_record(record, values)

@@ -34,6 +34,7 @@ from nbflow.store.serialize.pickler import Registry
 from nbflow.store.stored_run import StoredRun
 from nbflow.task import process_state
 from nbflow.task.definition_state import put_state
+from nbflow.task.replay import put_made
 
 _MAIN_LOCK = threading.RLock()
 """Held while `__main__` is a run's namespace: pickles and dataclasses look their module up by name."""
@@ -235,9 +236,10 @@ class Values:
         namespace = self._namespace
         for needed in sorted(definition.requires):
             namespace.update(self._made.get(needed, {}))
-        for binding in definition.binds:
-            for name, value in self._bound(binding):
-                namespace[name] = value
+        binds = {name: value for binding in definition.binds for name, value in self._bound(binding)}
+        if put_made(definition.names, binds, namespace):
+            return {name: namespace[name] for name in definition.names if name in namespace}
+        namespace.update(binds)
         file = f"{self._flow.name}: cell {definition.position}"
         _remember_lines(file, definition)
         flags = future_flags(each.source for each in self._flow.definitions[: definition.order])

@@ -7,9 +7,10 @@ import ast
 import contextlib
 import inspect
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from nbflow.analysis.effects import made_by
 from nbflow.model import Group, Ref, Replay, TaskFailure
 from nbflow.store.serialize.registry import Registry
 from nbflow.task.streams import silent
@@ -73,8 +74,9 @@ def run(replay: Replay, file: str, shell: Any, inputs: StoredInputs, registry: R
     before = {name: namespace[name] for name in values if name in namespace}
     namespace.update(values)
     try:
-        with silent(), _undisplayed(shell):
-            _execute(replay, file, shell)
+        if not put_made(replay.names, values, namespace):
+            with silent(), _undisplayed(shell):
+                _execute(replay, file, shell)
     except BaseException as error:  # the user's code
         if isinstance(error, KeyboardInterrupt) and not raised_at(error):
             raise
@@ -86,6 +88,14 @@ def run(replay: Replay, file: str, shell: Any, inputs: StoredInputs, registry: R
         namespace.update({name: value for name, value in before.items() if name not in replay.names})
     if replay.kind == "definition":
         register(replay, namespace, registry)
+
+
+def put_made(names: Iterable[str], values: Mapping[str, Any], namespace: dict[str, Any]) -> bool:
+    """Bind what a definition that computes has made, where that is among the values that it reads; whether it is."""
+    made = values.get(made_by(names))
+    if made is not None:
+        namespace.update(made.values)
+    return made is not None
 
 
 def register(replay: Replay, namespace: Mapping[str, Any], registry: Registry) -> None:

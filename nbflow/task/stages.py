@@ -27,12 +27,13 @@ from typing import Any, Protocol
 
 import msgspec
 
-from nbflow.analysis.effects import AXES, LIVE, PROCESS, names_axes, owner_of
+from nbflow.analysis.effects import AXES, LIVE, PROCESS, is_made, made_by, names_axes, owner_of
 from nbflow.model import FORMAT, MISSING, Finding, Group, Manifest, Observations, Record, Ref, TaskSpec
 from nbflow.store import records
 from nbflow.store.location import Store
 from nbflow.store.serialize.fingerprint import fingerprint, holds_artists, holds_classes
 from nbflow.store.serialize.pickler import Dumped, Unstorable
+from nbflow.store.serialize.rebuild import Made
 from nbflow.store.serialize.registry import Registry
 from nbflow.store.serialize.sharing import dump_together
 from nbflow.task import leftovers, live_state, module_state, process_state, random_state, replay, results
@@ -90,7 +91,7 @@ class InputPlace(Protocol):
 def bind(spec: TaskSpec, values: InputSource, place: InputPlace) -> None:
     """Bind a task's inputs, each where it belongs; what steps set in the process belongs to the replay."""
     for name, ref in spec.inputs.items():
-        if name == PROCESS:
+        if name == PROCESS or is_made(name):  # those of the replay
             continue
         value = values.value(ref)
         if name in random_state.STATES:
@@ -381,6 +382,10 @@ class Stages:
             state = self.definitions.state(owner_of(name) or "")
             if state is not None:
                 effects[name] = state
+        for statement in spec.own:
+            if (made := made_by(statement.names)) in spec.writes:
+                values = {name: self.namespace[name] for name in statement.names if name in self.namespace}
+                effects[made] = Made(statement.id, values)
         # A step passes on what the steps above have set, its own behind it: one value tells the steps below all.
         above = changes_above(spec, self.values) if self.above is None else self.above
         self.process_left = process = process_state.changes(

@@ -82,6 +82,35 @@ NOTEBOOKS: dict[str, Lanes] = {
         "four": "%%step four\nprint(Plan.level.name, Kind.made, hasattr(Plan, 'shout'), half.calls, third.calls, Plan().cost(), started)",
     }, {"counting.py": "def counted(function):\n    def call(*given):\n        call.calls += 1\n        return function(*given)\n"
                        "    call.calls = 0\n    return call\n"}),
+    "definitions that compute": Lanes({
+        "top": "import datetime as dt, enum, json, os, random, time, uuid\nfrom dataclasses import dataclass, field, fields\n"
+               "numbers = iter(range(100))",
+        "def": "# once\ndef tag(turn=next(numbers), at=time.time_ns()):\n    return turn, at\n\n"
+               "class Settings:\n    rate = json.load(open('rate.json'))\n    started = dt.datetime.now()\n"
+               "    name = f'run_{started:%H%M%S%f}'\n    def __init__(self, n):\n        self.n = n\n"
+               "    def total(self):\n        return self.rate * self.n\n\n"
+               "def fresh():\n    return uuid.uuid4().hex\n\n"
+               "@dataclass\nclass Row:\n    key: str = fresh()\n    turn: int = next(numbers)\n    rest: list = field(default_factory=list)\n\n"
+               "class Code(enum.Enum):\n    ONE = next(numbers)\n    TWO = next(numbers)\n\n"
+               "class Wide(Settings):\n    def total(self):\n        return 10 * super().total()",
+        "seeded": "random.seed(1)\nclass Draw:\n    first = random.random()\n    def again(self, x=random.random()):\n        return x",
+        "one": "%%step one\nopened = Settings(3)\nrow, code, wide = Row(), Code.TWO, Wide(2)\nseen = (tag(), Settings.name, Row().key)\n"
+               "print(next(numbers), random.random(), Draw.first, Draw().again(), opened.total(), wide.total(), row.turn, code.value)",
+        "edit": "%%step edit\nSettings.rate += 1\ntag.calls = 3\nedited = [1]",
+        "two": "%%step two\nprint(isinstance(opened, Settings), isinstance(row, Row), code is Code.TWO, isinstance(wide, Settings))\n"
+               "print(seen == (tag(), Settings.name, Row().key), opened.total(), wide.total(), Settings(1).total(), tag.calls)\n"
+               "print([each.name for each in fields(Row)], row == Row(row.key), next(numbers))\nother = Settings(5)",
+        "three": "%%step three\nprint(isinstance(other, Settings), other.started == opened.started, other.total(), Draw().again() == Draw.first)\n"
+                 "print(random.random(), next(numbers), tag()[0], [each.value for each in Code], len(edited))",
+    }, {"rate.json": "2"}),
+    "a name of Python's own": Lanes({
+        "def": "def size(x):\n    return len(x)\n\nlow = max(1, 2)",
+        "early": "%%step early\nbefore = size('abc'), low, str(5)\nprint(before)",
+        "own": "%%step own\nstr = {'a': 1}\nlen = lambda x: -1\nprint(str['a'])",
+        "plain": "number = str['a']\nkind = int(str['a'])",
+        "late": "%%step late\nprint(size('abc'), str, number, kind, before)",
+        "back": "%%step back\ndel len\nlast = [1]\nprint(size('abc') if 'len' in globals() else 3, last)",
+    }),
     "a class set from a plain cell": Lanes({
         "def": "class Shape:\n    sides = 0\n    def describe(self):\n        return self.sides",
         "make": "%%step make\nbase = [3]\nprint(base)",

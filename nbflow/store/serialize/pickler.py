@@ -60,7 +60,16 @@ from nbflow.store.serialize.objects import (
     reduce_proxy,
     reduce_whole,
 )
-from nbflow.store.serialize.rebuild import definition, fill_parser, fill_set, keeps, make_frozenset, make_mark, plugged
+from nbflow.store.serialize.rebuild import (
+    Made,
+    definition,
+    fill_parser,
+    fill_set,
+    keeps,
+    make_frozenset,
+    make_mark,
+    plugged,
+)  # fmt: skip
 from nbflow.store.serialize.registry import NAMED_KINDS, Registry
 from nbflow.store.serialize.sets import FIXED_HASHES, Ordered, is_ordered
 from nbflow.tracebacks import text_of
@@ -429,6 +438,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         self.guarded = 0
         self.hidden: list[int] = []
         self.made: set[int] = set()  # classes that are data, stored by value: what is set on them is seen by all
+        self.making: set[str] = set()  # definitions whose classes and functions are stored as they are
         self.whole = True
         self.stateful: set[str] = set()  # classes met that say themselves what is pickled of them
 
@@ -451,7 +461,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
     def named(self, value: Any) -> Any:
         """Return a reference to the definition of a class, function or alias, or its reduction where it has none."""
         reference = self.session.registry.reference(value)
-        if reference is not None:
+        if reference is not None and reference[0] not in self.making:
             self.definitions.add(reference[0])
             # one text of its own: a name that other values hold too would be the same object, or not, by chance
             return definition, ("\n".join(reference),)
@@ -461,9 +471,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         if type(value).__module__ == "__main__" and has_own_state(type(value)):
             return self.stated(value)
         reduced = super().reducer_override(value)
-        if reduced is not NotImplemented and is_a(value, type) and value.__module__ != "builtins":
+        if reduced is not NotImplemented and is_a(value, type) and value.__module__ != "builtins" and not self.making:
             self.made.add(id(value))
         return reduced
+
+    def computed(self, value: Made) -> Any:
+        """Return the reduction of what a definition has made: none of it refers to that definition."""
+        self.making.add(value.identity)
+        return Made, (value.identity, value.values)
 
     def array(self, value: Any) -> Any:
         """Return a NumPy array's reduction: over shared memory where several arrays look into it."""
@@ -647,6 +662,7 @@ OWN_KINDS: Mapping[type, Callable[[Pickler, Any], Any]] = types.MappingProxyType
     Region: _region,
     Ordered: _ordered,
     Boundary: Pickler.mark,
+    Made: Pickler.computed,
     io.TextIOWrapper: _open_file,
     memoryview: _alone(reduce_memory),
     re.Match: _alone(reduce_match),

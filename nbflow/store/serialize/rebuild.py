@@ -18,6 +18,14 @@ from typing import Any
 from nbflow.tracebacks import remember_lines
 
 
+class Made:
+    """What a definition that computes has made: classes and functions, which are stored as they are, and its id."""
+
+    def __init__(self, identity: str, values: dict[str, Any]) -> None:
+        self.identity = identity
+        self.values = values
+
+
 def make_array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any, writable: bool = True) -> Any:
     """Return an array over bytes; `order` is that of its memory."""
     import numpy as np
