@@ -224,7 +224,8 @@ def gather_overrides(
         else:
             continue
         try:
-            values[name] = convert(raw, parameter.annotation)
+            value = convert(raw, parameter.annotation)
+            values[name] = Config(value) if isinstance(literal_of(parameter.default), Config) else value
         except (ValueError, TypeError) as error:
             problems.append(f"{name} = {raw!r}: {error}")
     problems += [f"the default of {p.name} is no {p.annotation}: {p.default}" for p in parameters

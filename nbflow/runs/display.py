@@ -16,7 +16,7 @@ import msgspec
 from nbflow import jsonable, plugins
 from nbflow.errors import NotFoundError
 from nbflow.flow.notebook import document_of, read_document
-from nbflow.flow.parameters import literal_values
+from nbflow.flow.parameters import literal_of, literal_values
 from nbflow.flow.tags import INJECTED
 from nbflow.model import Edge, Flow, Manifest, Record, Snapshot, TaskView
 from nbflow.render import components as parts
@@ -356,11 +356,11 @@ def _changed(parameters: Mapping[str, str], flow: Flow) -> dict[str, str]:
     given = {}
     for parameter in flow.parameters:
         try:
-            source = repr(json.loads(parameters[parameter.name]))
+            value = json.loads(parameters[parameter.name])
         except (KeyError, ValueError):
             continue
-        if source != parameter.default:
-            given[parameter.name] = source
+        if repr(value) != parameter.default and value != literal_of(parameter.default):
+            given[parameter.name] = repr(value)
     return given
 
 

@@ -256,7 +256,8 @@ def _computed_record(flow: Flow, step: Step, place: ParameterPlace, given: Mappi
 
 PLAIN = frozenset(
     "int float bool str NoneType list dict tuple set pathlib.Path pathlib.PosixPath pathlib.WindowsPath datetime.date"
-    " datetime.datetime nbflow.flow.parameters.File nbflow.File nbflow.flow.parameters.Config".split()
+    " datetime.datetime nbflow.flow.parameters.File nbflow.File nbflow.flow.parameters.Config"
+    " nbflow.Config".split()
 )
 """Types whose values are read here; of others the preview is enough."""
 

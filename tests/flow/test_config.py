@@ -13,13 +13,14 @@ import pytest
 
 import nbflow
 from nbflow import reference
-from nbflow.errors import OptionError, PlanError
+from nbflow.cli import app
+from nbflow.errors import OptionError, ParameterError, PlanError
 from nbflow.flow.config import ConfigHeader, parse_config, parse_values, with_values
 from nbflow.flow.graph import build_flow
 from nbflow.flow.late_options import filled, parse_for_all, with_for_all
 from nbflow.flow.notebook import document_of, parse_document, read_notebook
 from nbflow.flow.options import parse_header
-from nbflow.flow.parameters import Config, convert, literal_values, source_of
+from nbflow.flow.parameters import Config, convert, gather_overrides, literal_values, source_of
 from nbflow.model import Flow, StepOptions
 from nbflow.runs import launch
 from nbflow.store.serialize.describe import preview_of
@@ -124,6 +125,14 @@ def test_a_table_is_a_frozen_dict_whose_keys_are_attributes() -> None:
     assert preview_of(Config({"n": 1})) == "{'n': 1}"
     with pytest.raises(AttributeError, match="the config has no 'limits'; did you mean 'limit'"):
         table.limits
+
+
+def test_a_table_that_is_given_from_outside_is_one_too() -> None:
+    flow = flow_of("%%config\nmodel: dict = {'layers': 3}\nplain = 1")
+    values = gather_overrides(flow.parameters, {"model": '{"layers": 4}', "plain": 2}, {}, {})
+    assert (type(values["model"]), values) == (Config, {"model": {"layers": 4}, "plain": 2})
+    with pytest.raises(ParameterError, match="expected a JSON object"):
+        gather_overrides(flow.parameters, {"model": "3"}, {}, {})
 
 
 def test_nothing_in_a_table_can_be_changed() -> None:
@@ -264,6 +273,16 @@ def test_a_files_values_belong_to_the_keys_of_what_reads_them(notebook: Notebook
     assert any("'layers': 3" in reason and "'layers': 5" in reason for reason in reasons), reasons
     third = nbflow.run(notebook.path, params={"rate": 1.0}, step_options="retry=1,card")
     assert (states(third), third.data.score) == ({"fit": "done", "name": "reused"}, 20.0)
+
+
+@running
+def test_an_executed_notebook_holds_what_was_given_and_not_what_the_file_says(
+    notebook: NotebookFile, tmp_path: Path
+) -> None:
+    app.main(["run", str(notebook.path), "-p", "rate=2.0", "--write", str(tmp_path / "out.ipynb")])
+    injected = [cell for cell in read_notebook(tmp_path / "out.ipynb").cells if cell.injected]
+    assert [cell.source for cell in injected] == ["# Parameters\nrate = 2.0\n"]
+    assert nbflow.run(tmp_path / "out.ipynb").data.score == 24.0
 
 
 @running
