@@ -70,6 +70,9 @@ LOOKS = frozenset("get copy items keys values count index".split())
 LOGGED = frozenset("debug info warning warn error exception critical fatal log".split())
 """Functions of `logging`, and methods of its loggers, that write a line and set nothing."""
 
+OF_LOGGERS = frozenset("addHandler removeHandler setLevel addFilter removeFilter".split())
+"""Methods that set something on a logger, which belongs to the process."""
+
 WARNED = frozenset("warn warn_explicit showwarning formatwarning".split())
 """The same of `warnings`."""
 
@@ -187,6 +190,8 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
         piece = _piece(piece_kind, statement, tree, origins)
         if inside:
             piece = msgspec.structs.replace(piece, writes=piece.writes - inside, changes=inside)
+        if piece_kind == "data" and tree is not None and _sets_logger(tree):
+            piece = msgspec.structs.replace(piece, writes=piece.writes | {PROCESS})
         if sets and piece_kind == "data":
             # what it sets is no name: neither the module nor its attribute is anybody's data
             piece = msgspec.structs.replace(piece, writes=frozenset({PROCESS}), changes=frozenset())
@@ -447,6 +452,12 @@ def _sets(statement: Statement, tree: ast.stmt | None, origins: Mapping[str, str
     if statement.kind == "magic":
         return _magic_of(statement) in CARRIED_MAGICS
     return tree is not None and _sets_only(tree, origins)
+
+
+def _sets_logger(tree: ast.stmt) -> bool:
+    """Return whether a statement sets something on a logger, or on whatever has methods of those names."""
+    calls = (call.func for call, inside in calls_in(tree) if not inside)
+    return any(isinstance(function, ast.Attribute) and function.attr in OF_LOGGERS for function in calls)
 
 
 def _magic_of(statement: Statement) -> str:

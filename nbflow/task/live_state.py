@@ -5,6 +5,7 @@ It is compared by identity before and after the cell. Steps below then run in th
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import sys
@@ -16,8 +17,9 @@ import msgspec
 
 from nbflow.model import Finding, TaskSpec
 from nbflow.store.serialize.inspection import answered, attribute, is_a
+from nbflow.task import log_handlers
 from nbflow.task.observe.environment import origin_of, top_of
-from nbflow.task.process_state import DISPOSITIONS, SIGNALS
+from nbflow.task.process_state import DISPOSITIONS, SHELL_LOGGERS, SIGNALS
 
 Taken = Mapping[str, Any]
 """What it is, as people would call it -> the object that stands there."""
@@ -52,6 +54,8 @@ def take(namespace: Mapping[str, Any], sources: Iterable[str]) -> Taken:
     if (sqlite := sys.modules.get("sqlite3")) is not None:
         taken |= {f"sqlite's adapter of {_name(key[0])}": each for key, each in [*sqlite.adapters.items()]}
         taken |= {f"sqlite's converter of {key}": each for key, each in [*sqlite.converters.items()]}
+    taken["a handler of no logger"] = ()
+    taken |= {f"a handler of the logger {logger.name}": log_handlers.strange(logger) for logger in _own_loggers()}
     for event, callbacks in _events():
         taken |= {f"a callback of IPython's {event}": tuple(callbacks)}
     if not any(SETTING.search(source) for source in sources):
@@ -108,6 +112,12 @@ def _events() -> list[tuple[str, list[Callable[..., Any]]]]:
         (event, [each for each in functions if attribute(each, "__module__") == "__main__"])
         for event, functions in callbacks.items()
     ]
+
+
+def _own_loggers() -> list[logging.Logger]:
+    """Return the loggers that are no library's."""
+    loggers = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    return [each for each in loggers if top_of(each.name) not in sys.modules and top_of(each.name) not in SHELL_LOGGERS]
 
 
 def _owners(namespace: Mapping[str, Any]) -> Iterator[Any]:

@@ -22,6 +22,8 @@ from typing import Any
 
 import msgspec
 
+from nbflow.task import log_handlers
+
 Taken = dict[str, dict[str, Any]]
 """Part of the process -> key -> value."""
 
@@ -158,12 +160,14 @@ QUIET = {"level": logging.NOTSET, "disabled": False, "propagate": True}
 
 
 def _loggers() -> dict[str, Any]:
-    """Return what is set on loggers besides their handlers, by logger and setting."""
+    """Return what is set on loggers, by logger and setting; of the root's handlers `logging.basicConfig` says all."""
     settings: dict[str, Any] = {" disable": logging.root.manager.disable, " level": logging.root.level}
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if isinstance(logger, logging.Logger) and name.partition(".")[0] not in SHELL_LOGGERS:
             own = vars(logger)
             settings |= {f"{name} {each}": own[each] for each in QUIET if own.get(each, QUIET[each]) != QUIET[each]}
+            if handlers := log_handlers.described(logger):
+                settings[f"{name} handlers"] = handlers
     return settings
 
 
@@ -173,12 +177,14 @@ def _set_logger(key: str, value: Any) -> None:
         logging.disable(value)
     elif setting == "level":
         logging.getLogger(name or None).setLevel(value)
+    elif setting == "handlers":
+        log_handlers.put(logging.getLogger(name), value)
     else:
         setattr(logging.getLogger(name), setting, value)
 
 
 def _drop_logger(key: str) -> None:
-    _set_logger(key, QUIET[key.rpartition(" ")[2]])
+    _set_logger(key, QUIET.get(key.rpartition(" ")[2], ()))
 
 
 def _sklearn() -> dict[str, Any]:

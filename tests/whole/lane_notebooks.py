@@ -334,6 +334,16 @@ NOTEBOOKS: dict[str, Lanes] = {
         "cell": "%%step cell\n%%count\none two\nthree",
         "end": "%%step end\nprint(word, get_ipython().run_line_magic('shout', 'again'))",
     }),
+    "loggers with handlers": Lanes({
+        "top": "import logging, sys\nlog = logging.getLogger('lanes')\nlog.setLevel(logging.INFO)\nlog.propagate = False\n"
+               "if not log.handlers:\n    handler = logging.StreamHandler(sys.stdout)\n"
+               "    handler.setFormatter(logging.Formatter('{name}|{levelname}|{message}', style='{'))\n    log.addHandler(handler)",
+        "one": "%%step one\nlog.info('one begins')\nxs = [1]",
+        "more": "%%step more\nfine = logging.getLogger('lanes.fine')\nfine.setLevel(logging.DEBUG)\nfine.addHandler(logging.StreamHandler(sys.stdout))\n"
+                "fine.debug('both')\nprint(len(fine.handlers))",
+        "two": "%%step two\nlog.warning('two has %d', len(xs))\nlogging.getLogger('lanes.fine').debug('fine')\nys = xs + [2]",
+        "end": "%%step end\nlog.error('end')\nprint(ys, log.handlers[0].formatter._fmt, fine.level)",
+    }),
     "names inside texts": Lanes({
         "top": "import cProfile, contextlib, io, timeit, unittest\nimport pandas as pd\nimport polars as pl",
         "def": "def total(n):\n    return sum(range(n))\n\ndef below(frame):\n    return frame.query('price < @top').size\n\n"
