@@ -22,6 +22,7 @@ NbflowError
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -63,18 +64,30 @@ class NbflowError(Exception):
             parts.append(f"line {self.line}")
         return ", ".join(parts)
 
-    def report(self) -> list[str]:
-        """Return the lines shown to a person: `error: …`, then `  where: …` and `  fix: …` when known."""
+    def report(self, *, in_notebook: bool = False) -> list[str]:
+        """Return the lines shown to a person: `error: …`, then `  where: …` and `  fix: …` when known.
+
+        Commands in them are those of a shell, `in_notebook` those of a cell.
+        """
         lines = [f"error: {self.message}"]
         if self.where:
             lines.append(f"  where: {self.where}")
         if self.fix:
             lines.append(f"  fix: {self.fix}")
-        return lines
+        return [as_typed_in_cells(line) for line in lines] if in_notebook else lines
 
     def _render_traceback_(self) -> list[str]:
         """Return the lines that IPython shows in place of a traceback through nbflow's frames."""
-        return self.report()
+        return self.report(in_notebook=True)
+
+
+COMMAND = re.compile(r"`nbflow (?!worker|serve|tutorial)([a-z]+)( NB\b)?")
+"""A command as messages hold it, those left out that only a shell has."""
+
+
+def as_typed_in_cells(text: str) -> str:
+    """Return a message whose commands are `%flow COMMAND` instead of `nbflow COMMAND NB`."""
+    return COMMAND.sub(r"`%flow \1", text)
 
 
 def _rebuild(kind: type[NbflowError], args: tuple[Any, ...], state: dict[str, Any]) -> NbflowError:

@@ -228,4 +228,4 @@ def failed(snapshot: Snapshot) -> RunFailed:
 
 def say(error: NbflowError) -> None:
     """Show an error that must not stop the cell below it."""
-    print("\n".join(error.report()), file=sys.stderr)
+    print("\n".join(error.report(in_notebook=True)), file=sys.stderr)

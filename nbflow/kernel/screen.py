@@ -123,7 +123,7 @@ class ItemOutputs:
             self._above = label
         self._shown = mark
         if self._sheet.drawn:
-            self._block.draw(text, self._log.as_html(label, f"nbflow logs {self._run}/{self._step}", over=over))
+            self._block.draw(text, self._log.as_html(label, f"%flow logs {self._run}/{self._step}", over=over))
         else:
             self._sheet.add({"output_type": "stream", "name": "stdout", "text": f"{text}\n"})
 
@@ -165,7 +165,7 @@ class TaskOutputs:
             return
         end = "\n".join("".join(self._rest).splitlines()[-20:])
         self._rest.clear()
-        note = f"\n[… {-self._room:,} characters more: nbflow logs {self._run}/{self._step}]\n"
+        note = f"\n[… {-self._room:,} characters more: %flow logs {self._run}/{self._step}]\n"
         self._sheet.add({"output_type": "stream", "name": "stdout", "text": f"{note}{end}\n"})
 
 
@@ -220,7 +220,7 @@ class RunScreen:
         if not self._sheet.drawn:
             print(table.text(snapshot, time.time(), known=known))
         if left_out := sum(each.left_out for each in self._steps.values()):
-            print(f"{left_out} more displays: nbflow card {self._run} -o FILE")
+            print(f"{left_out} more displays: %flow card {self._run} -o FILE")
 
     def _show_step(self, step: str, label: str, *, over: bool) -> None:
         outputs = self._steps.setdefault(step, ItemOutputs(self._sheet, self._run, step))
@@ -246,9 +246,9 @@ def folded(run: str, step: str, label: str, again: Sequence[tuple[TaskId, Output
     said = [f"printed {log.lines}"] if log else []
     said += [f"showed {len(parts)} display{'s' if len(parts) > 1 else ''}"] if parts else []
     words = f"reused; {' and '.join(said)} when it ran"
-    body = log.body(f"nbflow logs {run}/{step}") if log else ""
+    body = log.body(f"%flow logs {run}/{step}") if log else ""
     head = html.tag("summary", html.tag("b", label), " ", html.tag("span", words, cls="nbflow-dim"))
-    text = f"{label}: {words} (nbflow show {run}/{step})"
+    text = f"{label}: {words} (%flow show {run}/{step})"
     return text, html.block(html.tag("details", head, body, *parts, cls="nbflow-folded"))
 
 
@@ -509,7 +509,7 @@ class BackgroundScreen:
         for step in (each for each in snapshot.steps if each in showing):
             label = snapshot.labels.get(step) or step
             if step in self._logs:
-                way = f"nbflow logs {self._run}/{step}"
+                way = f"%flow logs {self._run}/{step}"
                 over = last or step in settled
                 blocks.append(html.Html(self._logs[step].as_html(label, way, over=over)))
             for (task, _), part in self._displays.items():
@@ -520,7 +520,7 @@ class BackgroundScreen:
             if again := self._again.get(step):
                 blocks.append(html.Html(folded(self._run, step, label, again)[1]))
         if self._left_out:
-            way = html.tag("code", f"nbflow card {self._run} -o FILE")
+            way = html.tag("code", f"%flow card {self._run} -o FILE")
             blocks.append(html.tag("div", f"{self._left_out} more displays: ", way, cls="nbflow-dim"))
         return blocks
 

@@ -561,7 +561,7 @@ class Session:
         try:
             past.follow(watch)
         except KeyboardInterrupt:
-            print(f"the run goes on; `nbflow cancel {past.flow}/{past.id}` ends it")
+            print(f"the run goes on; `%flow cancel {past.flow}/{past.id}` ends it")
 
     def plan(self, options: RunOptions) -> Plan:
         """Return what `run_flow` with these options would do."""

@@ -210,7 +210,7 @@ def fitting(run: str, task: TaskId, output: Output) -> tuple[dict[str, Any], dic
     size = len(msgspec.json.encode(data))
     if size <= LARGEST_DISPLAY:
         return data, metadata
-    way = f"nbflow show {run}/{task.step}" + (f"/{preview.index(task.index)}" if task.index else "")
+    way = f"%flow show {run}/{task.step}" + (f"/{preview.index(task.index)}" if task.index else "")
     text = preview.clip(str(data.get("text/plain", "")), 200)
     return {"text/plain": f"{text}\n[a display of {preview.size(size)} is left out here: {way}]"}, {}
 

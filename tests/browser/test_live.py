@@ -45,7 +45,7 @@ def test_a_hundred_thousand_lines(notebook: Open, shoot: Shoot, way: str) -> Non
     book.run(1 if way == "by-hand" else 2)
     output = book.cell(1).locator(".jp-OutputArea")
     expect(output).to_contain_text("line 99999")
-    expect(output).to_contain_text(re.compile(r"characters more: nbflow logs flood/\S+/flood"))
+    expect(output).to_contain_text(re.compile(r"characters more: %flow logs flood/\S+/flood"))
     assert len(output.inner_text()) < 250_000
     shoot(book.page, f"flood-{way}")
     step(panel, "flood", "done").click(timeout=FAST)

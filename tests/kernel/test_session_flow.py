@@ -294,6 +294,18 @@ def test_show_and_load(commands: Kernel) -> None:
     assert commands.execute("del xs\n%flow load flow/latest/double\nprint(xs)").stdout.endswith("[1, 2, 3]\n")
 
 
+def test_what_a_notebook_prints_works_in_a_cell(start: Start) -> None:
+    many = "%%step many --timeout 60s\nfor n in range(60_000):\n    print('line', n)"
+    kernel = start({"many": many, "bad": "%%step bad\n1 / 0"})
+    told = [kernel.run("many").text, kernel.execute("%flow run").text, kernel.execute("%flow show nothing").traceback]
+    assert kernel.execute("%flow show nothing").traceback.splitlines()[-1] == "  fix: `%flow runs` lists all runs"
+    commands = re.findall(r"%flow (?:logs|load|show|runs)[^`)\]\n]*", "\n".join(told))
+    assert {command.split()[1] for command in commands} >= {"logs", "load", "runs"}
+    assert not re.search(r"\bnbflow (?:logs|show|card|runs)\b", "\n".join(told))
+    for command in dict.fromkeys(commands):
+        assert kernel.execute(command).status == "ok", command
+
+
 def test_logs_and_the_notebook_of_a_run(start: Start, tmp_path: Path) -> None:
     shown = "%%step shown\nimport sys\nprint('counted', 3)\nprint('careful', file=sys.stderr)\nn = 3\nn"
     each = "%%step each --foreach k in range(n)\nprint('item', k)\nsquare = k * k"
