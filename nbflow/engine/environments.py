@@ -51,7 +51,10 @@ class EnvironmentSource(Frozen, frozen=True, kw_only=True):
 
     def stored(self, store: Store) -> StepEnvironment:
         """Return the environment with its files in a datastore, for whoever makes it elsewhere."""
-        files = (FileContent(path=path, segments=segments_of(Path(at), store)) for path, at in self.files.items())
+        try:
+            files = [FileContent(path=path, segments=segments_of(Path(at), store)) for path, at in self.files.items()]
+        except OSError as error:  # it was there when the run began
+            raise PlanError(f"{self.environment.label}: {error}", fix="start the run again") from error
         return msgspec.structs.replace(self.environment, files=tuple(files))
 
 

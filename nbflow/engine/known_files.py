@@ -68,7 +68,7 @@ def missing_files(folder: str, seen: Observations, sent: Iterable[str]) -> tuple
 
 def withheld_files(folder: str, seen: Observations) -> tuple[str, ...]:
     """Return files with secrets that exist in a folder and were looked for in vain where they are not sent."""
-    vain = (path for path, identity in seen.files.items() if identity == ABSENT and _is_below(path))
+    vain = (path for path, identity in seen.files.items() if identity == ABSENT and is_below(path))
     return tuple(path for path in vain if is_withheld(path) and (Path(folder) / path).is_file())
 
 
@@ -89,10 +89,11 @@ def beyond(flow: Flow, steps: Iterable[Step], place: str) -> list[Finding]:
 
 
 def _is_beyond(folder: str, path: str) -> bool:
-    return "/" in path and not _is_below(path) and not path.startswith("/dev/") and _is_file(folder, path)
+    return "/" in path and not is_below(path) and not path.startswith("/dev/") and _is_file(folder, path)
 
 
-def _is_below(path: str) -> bool:
+def is_below(path: str) -> bool:
+    """Return whether a path leads below the folder that it counts from, as it is written."""
     return not PurePath(path).is_absolute() and ".." not in PurePath(path).parts
 
 
@@ -123,7 +124,7 @@ def _files_of(folder: str, paths: Iterable[str]) -> Iterator[str]:
     for path in paths:
         if path.endswith("/"):
             yield from _content(folder, [path])
-        elif len(path) < 1000 and _is_below(path) and _is_file(folder, path):
+        elif len(path) < 1000 and is_below(path) and _is_file(folder, path):
             yield PurePath(path).as_posix()
 
 
@@ -137,7 +138,7 @@ def _is_file(folder: str, path: str) -> bool:
 def _content(folder: str, listed: Iterable[str]) -> Iterator[str]:
     """Yield the files right in some folders; not those of the notebook's own, where everything else stands too."""
     for path in listed:
-        if not _is_below(path) or PurePath(path) == PurePath():
+        if not is_below(path) or PurePath(path) == PurePath():
             continue
         try:
             names = sorted(os.listdir(Path(folder) / path))  # noqa: PTH208  # names, as `folder_id` has them
@@ -160,7 +161,7 @@ def _modules(folder: str, names: Iterable[str], places: Mapping[str, str]) -> It
         known.add(place)
         for file in _sources(Path(place)):
             path = os.path.relpath(file, folder)
-            if _is_below(path):
+            if is_below(path):
                 yield PurePath(path).as_posix()
                 queue += imports_in(str(file), file_id(str(file))) if file.suffix == ".py" else ()
         queue += [name.rpartition(".")[0]] if "." in name else []

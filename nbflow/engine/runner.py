@@ -17,7 +17,7 @@ from nbflow.engine.lookup import Lookup, MemberFailure
 from nbflow.engine.resources import Room
 from nbflow.engine.reuse import has_effect
 from nbflow.engine.threads import Carriers
-from nbflow.errors import DamagedError, ExecutorError, NbflowError
+from nbflow.errors import DamagedError, NbflowError
 from nbflow.flow import findings
 from nbflow.flow.graph import Asked, Changed
 from nbflow.flow.options import tries_again
@@ -301,7 +301,10 @@ class Runner:
             0 if alone else max(1, self.state.slots // max(1, len(self.state.running)))
         )
         home = records.run_folder(self.place.folder, self.place.run)
-        spec = msgspec.structs.replace(self.lookup.spec(task, attempt, threads), home=home, devices=devices)
+        try:
+            spec = msgspec.structs.replace(self.lookup.spec(task, attempt, threads), home=home, devices=devices)
+        except NbflowError as error:  # the datastore does not take what the task's environment is made from
+            return self.not_begun(task, error)
         if step.options.once and not task.part:
             if lost_of(self.lookup.store, spec.groups, verify=True) and self.heals(task):  # before it has begun
                 return ()
@@ -317,7 +320,7 @@ class Runner:
         try:
             executor = self.executor_of(step.options.on)
             handle = executor.submit(self.with_files(task, executor, spec))
-        except ExecutorError as error:
+        except NbflowError as error:
             return self.not_begun(task, error)
         self.handles[task] = handle
         self.follow(task, handle)

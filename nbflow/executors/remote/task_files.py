@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
+from nbflow.engine.known_files import is_below
 from nbflow.engine.reuse import OUTSIDE
 from nbflow.model import FileContent, Finding, Frozen, Observations, Segment, TaskSpec
 from nbflow.store.files import content_of, segments_of, write_whole
@@ -51,7 +52,7 @@ class SentFiles:
 def unpack(store: Store, folder: str, files: Sequence[FileContent]) -> None:
     """Write files that were sent into a folder."""
     for file in files:
-        if _is_below(file.path):
+        if is_below(file.path):
             target = Path(folder) / file.path
             write_whole(target, content_of(store, file))
             os.utime(target, ns=(file.modified, file.modified))
@@ -86,15 +87,11 @@ def _left_in(folder: Path) -> Iterator[str]:
             yield path.as_posix()
 
 
-def _is_below(path: str) -> bool:
-    return not PurePath(path).is_absolute() and ".." not in PurePath(path).parts
-
-
 def place(store: Store, folder: str, files: Sequence[WrittenFile]) -> None:
     """Put what a task has left into the notebook's folder: files whole, or added to the end of what is there."""
     for each in files:
         target = Path(folder) / each.path
-        if not _is_below(each.path) or not Path(folder).is_dir():
+        if not is_below(each.path) or not Path(folder).is_dir():
             continue
         if each.is_removed:
             target.unlink(missing_ok=True)
@@ -107,7 +104,7 @@ def place(store: Store, folder: str, files: Sequence[WrittenFile]) -> None:
 
 def left_there(spec: TaskSpec, host: str, written: Mapping[str, str]) -> tuple[Finding, ...]:
     """Return a finding for files beyond the notebook's folder: nobody brings them back."""
-    paths = [path for path, mark in written.items() if mark and not _is_below(path)]
+    paths = [path for path, mark in written.items() if mark and not is_below(path)]
     if not paths:
         return ()
     names = ", ".join(paths[:3]) + (" and others" if len(paths) > 3 else "")
@@ -119,4 +116,4 @@ def left_there(spec: TaskSpec, host: str, written: Mapping[str, str]) -> tuple[F
 
 def has_effect(seen: Observations) -> bool:
     """Return whether a task has done anything beyond a folder of its own, which nobody else has seen."""
-    return any(not _is_below(path) for path in seen.written) or not OUTSIDE.isdisjoint(seen.volatile)
+    return any(not is_below(path) for path in seen.written) or not OUTSIDE.isdisjoint(seen.volatile)
