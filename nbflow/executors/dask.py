@@ -87,7 +87,7 @@ class DaskEngine:
                 client = self._distributed.Client(
                     f"tcp://{self.host}:{self.port}", timeout=CONNECT, set_as_default=False, name="nbflow"
                 )
-                client.register_plugin(dask_workers.plugin(PLUGIN, IDLE), name=PLUGIN)
+                _bring_desk(client)
         except BaseException as error:
             if client is not None:
                 _close(client)
@@ -127,9 +127,13 @@ class DaskEngine:
         """Return what the desk answers; ExecutorError where it cannot be asked."""
         client = self._client
         try:
-            if client is None:
+            if client is None or client.status != "running":  # it connects again by itself, for a while
                 raise OSError("there is no connection")
-            return client.sync(self._call, client, method, words, callback_timeout=longest)
+            answer = client.sync(self._call, client, method, words, callback_timeout=longest)
+            if answer is None:  # the scheduler was started anew, and the client has connected again by itself
+                _bring_desk(client)
+                answer = client.sync(self._call, client, method, words, callback_timeout=longest)
+            return answer[0]
         except Exception as error:  # as above
             text = " ".join(str(error).split())[:300]
             raise ExecutorError(
@@ -218,6 +222,11 @@ def _from_thread(ask: Callable[[], Coroutine[Any, Any, dict[str, Any]]]) -> dict
     """Return what a coroutine returns, run in a thread: that of a kernel has an event loop that runs."""
     with ThreadPoolExecutor(1) as threads:
         return threads.submit(lambda: asyncio.run(ask())).result()
+
+
+def _bring_desk(client: Any) -> None:
+    """Have the desk at the scheduler, if it is not there."""
+    client.register_plugin(dask_workers.plugin(PLUGIN, IDLE), name=PLUGIN)
 
 
 def _close(client: Any) -> None:

@@ -134,8 +134,9 @@ def plugin(name: str, idle: float) -> Any:
             scheduler.handlers[name] = self.call
             scheduler.stream_handlers[name] = self.put
 
-        async def call(self, method: str, words: Sequence[Any]) -> Any:
-            return await getattr(self.desk, method)(*words)
+        async def call(self, method: str, words: Sequence[Any]) -> list[Any]:
+            """Return a list that holds the desk's answer: where there is no desk, Dask answers with None."""
+            return [await getattr(self.desk, method)(*words)]
 
         def put(self, of: str, data: bytes, worker: str) -> None:
             del worker  # Dask's own
@@ -156,7 +157,8 @@ def work(spec: str, worker: str, handler: str, gpu: float) -> None:
     own = get_worker()
 
     async def begin() -> bool:
-        return bool(await getattr(own.scheduler, handler)(method="begin", words=[worker, own.address]))
+        answer = await getattr(own.scheduler, handler)(method="begin", words=[worker, own.address])
+        return bool(answer and answer[0])
 
     def send(data: bytes) -> None:
         own.loop.add_callback(own.batched_send, {"op": handler, "of": worker, "data": data})

@@ -195,7 +195,8 @@ class RayEngine:
         worker = secrets.token_hex(8)
         self._live[worker] = live
         with self._here():
-            self._context.get(self._desk.start.remote(self._driver, worker, order.spec, order.name, wants(order)))
+            # not awaited: of an order that did not arrive `look` says that nobody knows it, and it is sent again
+            self._desk.start.remote(self._driver, worker, order.spec, order.name, wants(order))
         return worker
 
     def look(self, ids: Sequence[str]) -> Mapping[str, WorkerState]:

@@ -56,6 +56,7 @@ def actor_class() -> type[Any]:
             super().__init__(idle)
             self.serving: dict[str, Any] = {}  # worker -> what runs `serve` for it
             self.gatherings: dict[str, Gathering] = {}
+            self.errand = ray.remote(max_retries=0)(errand)  # made once: each one is pickled and handed to all nodes
 
         async def serve(self, worker: str, spec: str, name: str) -> None:
             self.serving[worker] = asyncio.current_task()
@@ -73,10 +74,9 @@ def actor_class() -> type[Any]:
         def begin_rank(self, worker: str, spec: str, name: str, rank: int, **place: Any) -> Any:
             wants = self.wants[worker]
             memory = {"memory": wants["memory"]} if wants["memory"] else {}
-            function = ray.remote(max_retries=0)(errand)
             options = {"name": name, "num_cpus": wants["CPU"], "num_gpus": wants["GPU"], **memory, **place}
             own = ray.get_runtime_context().current_actor
-            return function.options(**options).remote(spec, worker, own, rank, int(wants["nodes"]))
+            return self.errand.options(**options).remote(spec, worker, own, rank, int(wants["nodes"]))
 
         async def serve_together(self, worker: str, spec: str, name: str, refs: list[Any]) -> None:
             """Run one process on each of several nodes: all begin together, and the first that fails ends them all."""

@@ -6,6 +6,7 @@ in the datastore, a folder that the nodes mount or a store in the cloud.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import math
 import re
@@ -306,7 +307,8 @@ class SlurmEngine:
         wanted = [(number, order) for number, order in orders if order is not None]
         try:
             if wanted and not (array.trouble and self._is_there(array.token)):
-                _slurm("sbatch", *self._options(array.token, wanted), text=self._script(wanted))
+                job = _slurm("sbatch", *self._options(array.token, wanted), text=self._script(wanted)).partition(";")[0]
+                self._drop(job.strip(), array, [number for number, _ in wanted])
         except ExecutorError as error:
             array.trouble = error.message
             if not re.search(r"contact slurm controller|timed out|refused|temporarily", error.message, re.IGNORECASE):
@@ -314,6 +316,15 @@ class SlurmEngine:
         else:
             array.trouble = ""
         array.is_sent = not array.trouble or bool(array.refusal)
+
+    def _drop(self, job: str, array: JobArray, sent: Sequence[int]) -> None:
+        """Take those out of the queue that were cancelled while they were submitted."""
+        with self._lock:
+            array.is_sent = True
+            dropped = [f"{job}_{number}" for number in sent if array.orders[number] is None]
+        if dropped:
+            with contextlib.suppress(ExecutorError):  # the mark in the datastore ends what begins
+                _slurm("scancel", "--quiet", *dropped)
 
     def _is_there(self, token: str) -> bool:
         """Return whether an array was submitted by a command that did not hear the answer."""

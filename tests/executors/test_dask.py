@@ -130,6 +130,24 @@ def test_the_users_own_dask_is_left_alone(cluster: DaskCluster) -> None:
 # ---------------------------------------------------------------- ends
 
 
+def test_a_scheduler_that_is_started_anew_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nbflow.executors.remote.executor.START_EVERY", 0.5)
+    cluster = DaskCluster(tmp_path, {})
+    with contextlib.ExitStack() as stack:
+        stack.callback(cluster.stop)
+        cluster.start()
+        cluster.add()
+        executor = stack.enter_context(contextlib.closing(dask_executor(cluster.url)))
+        tasks = Tasks(executor, tmp_path)
+        assert tasks.run("x = 1").value("x") == 1
+        cluster.stop()
+        submitted = tasks.submit("x = 2")  # it waits for the place
+        cluster.processes.clear()
+        cluster.start()
+        cluster.add()
+        assert tasks.finish(*submitted).value("x") == 2
+
+
 @pytest.fixture
 def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that Dask has lost counts as gone after a moment without a sign of life."""
