@@ -17,10 +17,15 @@ MISPLACED = ("step", "%step", "params", "%params", "%config", "setup", "%setup")
 `%step`. `%config` is its own."""
 
 
+HEADERS = ("step", "params", "setup")
+"""Header lines about which `%%step?` asks; `%%config?` is IPython's."""
+
+
 def load(ip: Any) -> None:
     """Put the magics, transformers and hooks into an IPython; a second time changes nothing."""
     if getattr(ip, _KEY, None) is not None:
         return
+    from nbflow.kernel.completion import Completion
     from nbflow.kernel.session import Session
     from nbflow.page.comm import attach
 
@@ -38,8 +43,12 @@ def load(ip: Any) -> None:
     ip.register_magic_function(session_magic(session), "line", "flow")
     for name in MISPLACED:
         ip.register_magic_function(misplaced(name.lstrip("%")), "line", name)
+    for kind in HEADERS:
+        ip.register_magic_function(header_help(kind), "cell", kind)
+    completion = Completion(session)
+    completion.attach()
     session.attach()
-    setattr(ip, _KEY, (session, decider, in_turns, attach(session)))
+    setattr(ip, _KEY, (session, decider, in_turns, completion, attach(session)))
 
 
 def unload(ip: Any) -> None:
@@ -47,8 +56,9 @@ def unload(ip: Any) -> None:
     loaded = getattr(ip, _KEY, None)
     if loaded is None:
         return
-    session, decider, in_turns, leave_pages = loaded
+    session, decider, in_turns, completion, leave_pages = loaded
     leave_pages()
+    completion.detach()
     in_turns.detach()
     ip.input_transformer_manager.cleanup_transforms.remove(hoist)
     ip.input_transformer_manager.line_transforms.remove(transform)
@@ -58,6 +68,8 @@ def unload(ip: Any) -> None:
         ip.events.unregister(event, hook)
     for name in ("flow", *MISPLACED):
         ip.magics_manager.magics["line"].pop(name, None)
+    for kind in HEADERS:
+        ip.magics_manager.magics["cell"].pop(kind, None)
     session.close()
     delattr(ip, ENTER)
     delattr(ip, TURN)
@@ -79,6 +91,25 @@ def misplaced(word: str) -> Any:
 
     magic.__doc__ = f"`%%{word}` belongs at the top of a cell."
     return magic
+
+
+def header_help(kind: str) -> Any:
+    """Return the cell magic whose help says what a header line makes of its cell; no cell comes to it."""
+
+    class Help:
+        """What stands in the help: read when it is asked for."""
+
+        @property
+        def __doc__(self) -> str:  # type: ignore[override]
+            from nbflow.kernel.reference import header_text
+
+            return header_text(kind)
+
+        def __call__(self, line: str, cell: str) -> None:
+            del cell
+            misplaced(kind)(line)
+
+    return Help()
 
 
 def session_magic(session: Session) -> Any:

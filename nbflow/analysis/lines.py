@@ -56,13 +56,29 @@ def header_of(lines: Sequence[str]) -> Header | None:
         text = line.rstrip()
         match = _HEADER.match(text)
         if match is not None:
-            header = Header(at, match["kind"], match["rest"], text)  # type: ignore[arg-type]  # one of these words
+            header = Header(at, match["kind"], _without_comment(match["rest"]), text)  # type: ignore[arg-type]  # one of these words
             if match["mark"] is None:
                 return header
             commented = commented or header
         elif text and not text.lstrip().startswith("#"):
             break
     return commented
+
+
+def _without_comment(text: str) -> str:
+    """Return what stands before a comment behind a header's words; a `#` in quotes begins none."""
+    quote, skip = "", False
+    for at, char in enumerate(text):
+        if skip:
+            skip = False
+        elif quote:
+            skip = char == "\\"
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        elif char == "#" and (at == 0 or text[at - 1].isspace()):
+            return text[:at].rstrip()
+    return text
 
 
 def header_line(source: str) -> int:

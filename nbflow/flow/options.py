@@ -35,7 +35,8 @@ class Option(msgspec.Struct, frozen=True):
     """One option: the field of StepOptions that it sets, what its value looks like, and how that is read.
 
     `parse` is None for a flag; `expression` values run on to the next known option. One that is no `shape` of the flow
-    may take parameters' values, `{limit}`, and may be given to all steps at once.
+    may take parameters' values, `{limit}`, and may be given to all steps at once. `help` is a sentence for people,
+    `example` as it stands behind a step's name.
     """
 
     field: str
@@ -43,6 +44,8 @@ class Option(msgspec.Struct, frozen=True):
     parse: Callable[[str], Any] | None = None
     expression: bool = False
     shape: bool = False
+    help: str = ""
+    example: str = ""
 
 
 def parse_duration(text: str) -> float:
@@ -144,35 +147,211 @@ def _foreach(text: str) -> Foreach:
 
 
 OPTIONS: dict[str, Option] = {
-    "foreach": Option("foreach", "TARGET in EXPR", _foreach, expression=True, shape=True),
-    "join": Option("join", "STEP[,STEP]", _names, shape=True),
-    "if": Option("condition", "EXPR", _condition, expression=True, shape=True),
-    "until": Option("until", "EXPR", _condition, expression=True, shape=True),
-    "max": Option("max", "N", _positive, shape=True),
-    "after": Option("after", "STEP[,STEP]", _names, shape=True),
-    "in": Option("inputs", "NAME[,NAME]", _names, shape=True),
-    "out": Option("outputs", "NAME[,NAME]", _names, shape=True),
-    "cpu": Option("cpu", "N", _amount),
-    "gpu": Option("gpu", "N", _amount),
-    "memory": Option("memory", "SIZE", parse_size),
-    "nodes": Option("nodes", "N", _positive),
-    "on": Option("on", "URL", str),
-    "retry": Option("retry", "N", _count),
-    "backoff": Option("backoff", "SECONDS", parse_duration),
-    "retry-on": Option("retry_on", "TYPE[,TYPE]", _names),
-    "timeout": Option("timeout", "90s", parse_duration),
-    "catch": Option("catch", "NAME", _identifier, shape=True),
-    "once": Option("once", shape=True),
-    "workers": Option("workers", "N", _positive),
-    "serial": Option("serial"),
-    "no-cache": Option("no_cache"),
-    "expires": Option("expires", "1d", parse_duration),
-    "pure": Option("pure"),
-    "card": Option("card"),
-    "env": Option("env", "FILE", str),
-    "pip": Option("pip", '"pkg==1"', lambda text: tuple(shlex.split(text))),
-    "secret": Option("secret", "NAME[,NAME]", _names),
-    "here": Option("here", shape=True),
+    "foreach": Option(
+        "foreach",
+        "TARGET in EXPR",
+        _foreach,
+        expression=True,
+        shape=True,
+        help="Run once for each item, side by side, this step and those that read what it writes, up to a `--join`.",
+        example="--foreach depth in [2, 4, 8]",
+    ),
+    "join": Option(
+        "join",
+        "STEP[,STEP]",
+        _names,
+        shape=True,
+        help="Close a fan-out: `inputs` holds what each item left. Over other steps: `inputs.STEP.NAME`.",
+        example="--join fit",
+    ),
+    "if": Option(
+        "condition",
+        "EXPR",
+        _condition,
+        expression=True,
+        shape=True,
+        help="Skip the step where this is false; readers fall back to earlier cells.",
+        example="--if retrain",
+    ),
+    "until": Option(
+        "until",
+        "EXPR",
+        _condition,
+        expression=True,
+        shape=True,
+        help="Run again, on what the last turn left, until this is true.",
+        example="--until loss < 0.01 --max 20",
+    ),
+    "max": Option(
+        "max",
+        "N",
+        _positive,
+        shape=True,
+        help="The most turns of an `--until`; 1000 without it.",
+        example="--until loss < 0.01 --max 20",
+    ),
+    "after": Option(
+        "after",
+        "STEP[,STEP]",
+        _names,
+        shape=True,
+        help="Run after these steps although nothing is read from them.",
+        example="--after load,clean",
+    ),
+    "in": Option(
+        "inputs",
+        "NAME[,NAME]",
+        _names,
+        shape=True,
+        help="What the step reads, instead of what its text says.",
+        example="--in X,y",
+    ),
+    "out": Option(
+        "outputs",
+        "NAME[,NAME]",
+        _names,
+        shape=True,
+        help="What the step leaves, instead of all public names that it writes.",
+        example="--out model",
+    ),
+    "cpu": Option(
+        "cpu",
+        "N",
+        _amount,
+        help="Cores that the step takes.",
+        example="--cpu 4",
+    ),
+    "gpu": Option(
+        "gpu",
+        "N",
+        _amount,
+        help="GPUs that the step takes.",
+        example="--gpu 1",
+    ),
+    "memory": Option(
+        "memory",
+        "SIZE",
+        parse_size,
+        help="Memory that the step may take.",
+        example="--memory 8G",
+    ),
+    "nodes": Option(
+        "nodes",
+        "N",
+        _positive,
+        help="Machines that the step takes.",
+        example="--nodes 2",
+    ),
+    "on": Option(
+        "on",
+        "URL",
+        str,
+        help="Where the step runs, if not where the run does.",
+        example="--on ray://gpu-box:10001",
+    ),
+    "retry": Option(
+        "retry",
+        "N",
+        _count,
+        help="Attempts after one that failed.",
+        example="--retry 2",
+    ),
+    "backoff": Option(
+        "backoff",
+        "SECONDS",
+        parse_duration,
+        help="Time before another attempt.",
+        example="--retry 3 --backoff 10s",
+    ),
+    "retry-on": Option(
+        "retry_on",
+        "TYPE[,TYPE]",
+        _names,
+        help="Errors after which there is another attempt; any without it.",
+        example="--retry 2 --retry-on ConnectionError",
+    ),
+    "timeout": Option(
+        "timeout",
+        "90s",
+        parse_duration,
+        help="The longest that an attempt may take.",
+        example="--timeout 90s",
+    ),
+    "catch": Option(
+        "catch",
+        "NAME",
+        _identifier,
+        shape=True,
+        help="Go on after a failure; NAME holds it, or None.",
+        example="--catch problem",
+    ),
+    "once": Option(
+        "once",
+        shape=True,
+        help="Begin at most one execution, whatever fails or is killed.",
+        example="--once",
+    ),
+    "workers": Option(
+        "workers",
+        "N",
+        _positive,
+        help="The most items at once.",
+        example="--workers 4",
+    ),
+    "serial": Option(
+        "serial",
+        help="Items one after another, in order.",
+        example="--serial",
+    ),
+    "no-cache": Option(
+        "no_cache",
+        help="Never reuse its result.",
+        example="--no-cache",
+    ),
+    "expires": Option(
+        "expires",
+        "1d",
+        parse_duration,
+        help="Reuse its result only while it is younger than this.",
+        example="--expires 1d",
+    ),
+    "pure": Option(
+        "pure",
+        help="It changes nothing that it is given: do not look.",
+        example="--pure",
+    ),
+    "card": Option(
+        "card",
+        help="Show its card below what it shows.",
+        example="--card",
+    ),
+    "env": Option(
+        "env",
+        "FILE",
+        str,
+        help="Packages from a file of requirements, in an environment of its own.",
+        example="--env gpu.txt",
+    ),
+    "pip": Option(
+        "pip",
+        '"pkg==1"',
+        lambda text: tuple(shlex.split(text)),
+        help="Packages in an environment of its own.",
+        example='--pip "polars==1.9"',
+    ),
+    "secret": Option(
+        "secret",
+        "NAME[,NAME]",
+        _names,
+        help="Environment variables that only this step gets, masked in all that is shown or kept.",
+        example="--secret API_TOKEN",
+    ),
+    "here": Option(
+        "here",
+        shape=True,
+        help="Run in the kernel, whatever the other options ask for.",
+        example="--here",
+    ),
 }
 """Every option of a step by its name on the line."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nbflow.errors import OptionError
+from nbflow.errors import OptionError, nearest
 from nbflow.flow.options import parse_size
 from nbflow.kernel.document import ORIGINS
 from nbflow.model import Flow, Plan
@@ -139,6 +139,13 @@ def _find_task(path: str, store: str) -> client.Task:
     return place
 
 
+def explain(face: LiveNotebook, verb: str | None) -> Answer:
+    """Say what a verb of `%flow` does, or what verbs there are."""
+    del face
+    text = commands_text() if verb is None else verb_text(verb)
+    return Answer(text=lambda: text)
+
+
 def status(face: LiveNotebook) -> Answer:
     """Show the run that goes on or was last, and which names wait or are bound."""
     return Answer(text=lambda: "\n".join(face.session.status()))
@@ -240,6 +247,7 @@ add_commands(
             Word("task", "[RUN/]STEP[/ITEM]", "task"),
             click.Option(["--cell"], is_flag=True, help="Put the task's code into a new cell below."),
         )),
+        "help": (explain, (Word("verb", "[VERB]", required=False),)),
         "status": (status, ()),
         "config": (config, (
             Word("setting", "[SETTING]", required=False), Word("value", "[VALUE]", nargs=-1, required=False),
@@ -290,10 +298,20 @@ class ShownText:
         return self.html or None
 
 
+def verb_text(verb: str) -> str:
+    """Return what a verb does, with its options; OptionError names the known ones."""
+    command = flow.commands.get(verb)
+    if command is None:
+        known = ", ".join(flow.commands)
+        raise OptionError(f"no command {verb!r}{nearest(verb, flow.commands)}", fix=f"known: {known}")
+    with click.Context(command, info_name=f"%flow {verb}", max_content_width=100) as context:
+        return command.get_help(context)
+
+
 def commands_text() -> str:
     """Return a line for each command: how it is written, and what it does."""
     lines = []
     for name, command in flow.commands.items():
         words = " ".join(each.metavar or "" for each in command.params if isinstance(each, Word))
         lines.append((f"%flow {name} {words}".rstrip(), command.get_short_help_str(80)))
-    return "\n".join([*preview.grid(lines), "`%flow COMMAND --help` lists its options."])
+    return "\n".join([*preview.grid(lines), "`%flow help COMMAND` lists its options; `%%step?` those of a step."])

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 
 from nbflow.analysis.effects import PROCESS, is_made, made_by, owner_of, state_of
 from nbflow.engine.inputs import InputValue
 from nbflow.engine.keys import as_replay
+from nbflow.errors import NbflowError
 from nbflow.flow.scope import gather
 from nbflow.kernel.task import Kernel, execute
 from nbflow.kernel.versions import Ledger
-from nbflow.model import Cell, Definition, Flow, Manifest
+from nbflow.model import Cell, Definition, Flow, Group, Manifest
 from nbflow.store import artifacts
 from nbflow.task import random_state, replay
 from nbflow.task.definition_parts import is_stateful
 from nbflow.task.definition_state import names_of
+
+SMALL = 1_000_000
+"""Bytes of a group of values that is bound at once."""
+
+
+def size_of(group: Group) -> int:
+    """Return the bytes of a stored group."""
+    return group.stream.length + sum(buffer.length for buffer in group.buffers)
 
 
 class Waiting:
@@ -36,6 +47,23 @@ class Waiting:
     def names(self) -> list[str]:
         """Return the names that wait, sorted."""
         return sorted({*self._values, *self._definitions})
+
+    def manifest(self, name: str) -> Manifest | None:
+        """Return what is known of a stored value that waits, None for any other name."""
+        value = self._values.get(name)
+        return value.artifact if value is not None else None
+
+    def bind_small(self) -> None:
+        """Bind the values that take no time, so that completion, debuggers and variable inspectors find them.
+
+        What would import a package first waits, and so does what cannot be loaded: the cell that reads it says so.
+        """
+        for name, value in tuple(self._values.items()):
+            package = value.artifact.type.partition(".")[0]
+            quick = "." not in value.artifact.type or package in sys.modules
+            if name in self._values and quick and size_of(value.group) <= SMALL:
+                with contextlib.suppress(NbflowError):
+                    self._bind_value(name)
 
     def drop(self, names: Iterable[str]) -> None:
         """Forget names that have got other values meanwhile."""

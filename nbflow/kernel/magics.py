@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 ENTER = "nbflow_enter"
 TURN = "nbflow_turn"
+
+
+ASKED = re.compile(r"%flow\s+([\w-]+)\s*\?{1,2}")
+"""`%flow run?`, which IPython would take for a question about `run`."""
 
 
 def hoist(lines: list[str]) -> list[str]:
@@ -39,7 +44,8 @@ def transform(lines: list[str]) -> list[str]:
     """
     header = header_of(lines[:1])
     if header is None:
-        return lines
+        asked = ASKED.fullmatch("".join(lines).strip())
+        return [f"%flow help {asked[1]}\n"] if asked is not None else lines
     body = lines[1:]
     if _unbalanced(header.rest):
         # the rest of the header would be a syntax error in the body: the call says what is wrong with it

@@ -25,6 +25,9 @@ from nbflow.task.replay import Place, place_of
 
 LOADING = re.compile(r"^%(?:re)?load_ext\s+nbflow\b")
 
+LISTING = re.compile(r"^\s*%(?:who|whos|who_ls)\b", re.MULTILINE)
+"""Magics that list all names."""
+
 
 class PlainCells:
     """The plain cells of one kernel: they run as they always do, in the whole namespace."""
@@ -43,7 +46,8 @@ class PlainCells:
         self._stack = contextlib.ExitStack()
         if self.known.waiting:
             analysis = analyse(source)
-            self.known.waiting.bind(analysis.reads | analysis.builtin_reads, cell)
+            listed = self.known.waiting.names() if LISTING.search(source) else ()
+            self.known.waiting.bind({*analysis.reads, *analysis.builtin_reads, *listed}, cell)
         if cell is not None and cell.kind == "plain":
             self._begin(cell)
         if self._task is None:

@@ -219,6 +219,9 @@ class Session:
                 self.plain.before(source, cell)
             except NbflowError as error:  # the cell is none of ours: it runs all the same
                 say(error)
+        asked = (self._parent().get("content") or {}).get("user_expressions") or {}
+        if asked and self.known.waiting:
+            self.known.waiting.bind(name for text in asked.values() for name in analyse(str(text)).reads)
         request.names = dict(self.ip.user_ns)
         self._prepared = self._prepared or (source.strip() != "" and self.lane.prepare())
 

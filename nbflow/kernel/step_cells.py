@@ -228,6 +228,7 @@ class KernelLane:
             )  # fmt: skip
         for order in step.own_definitions:
             self.known.waiting.add_definition(self.known.flow().definitions[order])
+        self.known.waiting.bind_small()
         last = decision.reuse[-1]
         where = f"from {last.record.run}, {last.reasons[0][1].partition(', ')[0]}"
         milliseconds = (time.perf_counter() - began) * 1000

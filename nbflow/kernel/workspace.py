@@ -370,6 +370,7 @@ class Knowledge:
         for definition in run.runner.flow.definitions:
             if definition.kind == "definition":
                 self.waiting.add_definition(definition)
+        self.waiting.bind_small()
 
     def _adopt(self, step: Step, prepared: Decision, lookup: Lookup) -> Record | None:
         """Return the record of the last execution of a plain cell that the flow needs now, if that still counts."""

@@ -18,6 +18,7 @@ from nbflow.runs import launch
 from tests.support.by_hand import Start
 
 RECOGNISED = {
+    "a comment behind": "%%step a  # why it is here\ny = k / 2",
     "first line": "%%step a\ny = k / 2",
     "below empty lines": "\n  \n%%step a\ny = k / 2",
     "below a comment": "# halves\n%%step a\ny = k / 2",
@@ -273,3 +274,9 @@ def test_a_condition_in_quotes_is_refused_by_hand(start: Start) -> None:
 def test_strings_within_conditions_are_what_they_are(tmp_path: Path) -> None:
     path = write(tmp_path, "%%step a\nmode = 'fast'", "%%step b --if mode == 'fast'\ny = 1")
     assert [each for each in launch.check(path).findings if each.level == "error"] == []
+
+
+def test_a_mark_in_quotes_begins_no_comment() -> None:
+    header = header_of(["%%step a --if name == '# 1' # the first", "x = 1"])
+    assert header is not None
+    assert header.rest == "a --if name == '# 1'"

@@ -24,7 +24,7 @@ def options_of(command: click.Command) -> set[str]:
 
 
 def test_a_notebook_has_every_command_of_the_shell() -> None:
-    assert NOTEBOOK.commands.keys() - SHELL.commands.keys() == {"load", "status", "config"}
+    assert NOTEBOOK.commands.keys() - SHELL.commands.keys() == {"load", "status", "config", "help"}
     assert SHELL.commands.keys() - NOTEBOOK.commands.keys() == {"worker", "serve", "tutorial"}
 
 
