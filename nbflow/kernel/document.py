@@ -163,7 +163,8 @@ class Document:
         if header is None:
             return None
         name = _step_name(header[1]) if header[0] == "step" else None
-        alike = [cell for cell in notebook.cells if cell.kind == header[0] and cell.name == name]
+        headers = ((cell, split_header(cell.source)[0]) for cell in notebook.cells if cell.name == name)
+        alike = [cell for cell, said in headers if said is not None and said[0] == header[0]]
         return alike[0].id if len(alike) == 1 else None
 
     def _new_id(self, known: Mapping[str, Cell]) -> str:

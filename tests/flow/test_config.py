@@ -21,6 +21,7 @@ from nbflow.flow.late_options import filled, parse_for_all, with_for_all
 from nbflow.flow.notebook import document_of, parse_document, read_notebook
 from nbflow.flow.options import parse_header
 from nbflow.flow.parameters import Config, convert, gather_overrides, literal_values, source_of
+from nbflow.kernel.document import Document
 from nbflow.model import Flow, StepOptions
 from nbflow.runs import launch
 from nbflow.store.serialize.describe import preview_of
@@ -253,6 +254,13 @@ def test_what_is_wrong_with_a_file_is_a_finding_at_its_cell(notebook: NotebookFi
             file.write_text(text)
         found = [each for each in read_notebook(notebook.path).findings if each.cell == "lines"]
         assert [(each.level, message in each.message) for each in found] == [("error", True)], found
+
+
+def test_an_edited_config_cell_without_an_id_is_the_notebooks_own(notebook: NotebookFile) -> None:
+    notebook.edit("whole", "x = 1")
+    document = Document(notebook.path, notebook.path.parent)
+    document.refresh()
+    assert document.note("%%config train.toml\nlimit: str\ndepths: list[int]", None) == "lines"
 
 
 def test_a_value_that_is_assigned_below_is_found(notebook: NotebookFile) -> None:
