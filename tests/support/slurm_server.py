@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import shutil
 import socket
@@ -95,4 +96,8 @@ def slurm(folder: Path) -> Iterator[Path]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SLURM_CONF", str(configuration))
             eventually(is_idle)
-            yield configuration
+            try:
+                yield configuration
+            finally:  # jobs have supervisors of their own, which would outlive the daemons
+                subprocess.run(["scancel", "--quiet", f"--user={getpass.getuser()}"], env=environ, check=False)
+                eventually(is_idle)
