@@ -28,7 +28,7 @@ def tutorial(folder: Path, is_quiet: bool) -> Answer:
     A file that is there already stays as it is.
     """
     written, there = write(folder)
-    print(f"{folder}: {len(written)} notebooks written" + (f", {len(there)} were there already" if there else ""))
+    print(f"{folder}: {len(written)} files written" + (f", {len(there)} were there already" if there else ""))
     missing = [name for module, name in NEEDS.items() if importlib.util.find_spec(module) is None]
     if missing:
         print(f"{FIRST} uses {', '.join(missing)}: pip install {' '.join(missing)}")

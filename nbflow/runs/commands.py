@@ -41,7 +41,8 @@ def resume(face: Face, run: str | None, options: RunOptions, background: bool = 
     Without RUN it is the last run that did not end well. The parameters are that run's, the notebook is taken as it
     is now.
     """
-    last = client.last_failed(_listed(face)[0]) if run is None else None
+    listed, places = _listed(face) if run is None else ((), "")
+    last = client.last_failed(listed)
     past = client.Run(f"{last.flow}/{last.run}", face.store) if last is not None else None
     if past is not None and not isinstance(options.fresh, bool) and not _has_step(past, options.fresh[0]):
         # no step, so the word after `--fresh` is RUN
@@ -49,7 +50,7 @@ def resume(face: Face, run: str | None, options: RunOptions, background: bool = 
     if run is not None:
         past = client.Run(face.path(run), face.store)
     if past is None:
-        raise NotFoundError(f"no run has failed in {_listed(face)[1]}", fix="`nbflow runs --all` lists all runs")
+        raise NotFoundError(f"no run has failed in {places}", fix="`nbflow runs --all` lists all runs")
     face.take_up(past)
     name = f"{past.flow}/{past.id}"
     options = msgspec.structs.replace(options, resume=name, all_cells=options.all_cells or past.metadata["all_cells"])

@@ -108,7 +108,7 @@ def test_the_tutorial_writes_the_examples_and_replaces_none(folder: Path, capsys
     names = [each.name for each in examples()]
     assert FIRST in names
     assert sorted(each.name for each in (folder / "mine").iterdir()) == names
-    assert f"{len(names)} notebooks written" in told
+    assert f"{len(names)} files written" in told
     assert "jupyter lab mine/quickstart.ipynb" in told
     assert read_notebook(folder / "mine" / FIRST).cells
     (folder / "mine" / FIRST).write_text(json.dumps({"mine": True}))
