@@ -7,6 +7,7 @@ NbflowError
 ├── PlanError              the flow's steps cannot be put together
 ├── StoreError             the datastore cannot be used
 │   ├── FormatError        the datastore was written by a newer nbflow
+│   ├── UntrustedError     the datastore came from elsewhere, and nobody has said to trust it
 │   └── DamagedError       bytes of a stored value are missing or are not what they were
 ├── ExecutorError          the place where tasks run cannot be used
 ├── NotFoundError          no such flow, run, step, task or artifact (a KeyError too)
@@ -122,6 +123,13 @@ class StoreError(NbflowError):
 
 class FormatError(StoreError):
     """The datastore was written by a newer nbflow."""
+
+
+class UntrustedError(StoreError):
+    """The datastore was not made by this user at this place, and they have not said to trust it."""
+
+    place: str = ""  # its folder or URL
+    identity: str = ""
 
 
 class DamagedError(StoreError):

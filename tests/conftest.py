@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,10 @@ import pytest
 from tests.support import servers
 from tests.support.by_hand import Start
 from tests.support.kernel import Kernel, NotebookFile
+
+# What is trusted is kept in a folder of the tests' own.
+STATE = tempfile.TemporaryDirectory(prefix="nbflow-state-")
+os.environ["NBFLOW_STATE"] = STATE.name
 
 # A check of internationalised addresses, which no notebook's schema asks for: nbformat's jsonschema takes it when it is
 # there, and its grammar takes 1.4 s to build in each process that imports nbformat.

@@ -21,7 +21,7 @@ from nbflow.cli import terminal
 from nbflow.cli.exit_codes import code_of, exit_code, interrupts
 from nbflow.cli.tutorial import tutorial
 from nbflow.cli.workers import worker
-from nbflow.errors import NbflowError, PlanError
+from nbflow.errors import NbflowError, PlanError, UntrustedError
 from nbflow.flow.notebook import read_notebook
 from nbflow.flow.parameters import default_text
 from nbflow.flow.subflow import preload_of
@@ -33,7 +33,7 @@ from nbflow.runs.commands import shared
 from nbflow.runs.face import CANCELLED, DONE, FAILED, UNUSABLE, Answer
 from nbflow.runs.printed import write_text
 from nbflow.runs.run_options import RunOptions
-from nbflow.store import search
+from nbflow.store import search, trust
 
 
 class CommandLine:
@@ -254,7 +254,7 @@ ON = click.Option(["--on"], metavar="URL", help="Try this place, too: a worker s
 
 ON_NOTEBOOKS = frozenset({"run", "plan", "why", "check", "dag", "verify", "export"})
 """Commands that take a notebook's path."""
-IN_TEXT = frozenset({"show", "logs", "card", "tag", "cancel", "doctor", "serve"})
+IN_TEXT = frozenset({"trust", "show", "logs", "card", "tag", "cancel", "doctor", "serve"})
 """Commands that have no form for programs."""
 
 
@@ -292,6 +292,13 @@ cli.add_command(worker)
 cli.add_command(tutorial)
 
 
+def _is_agreed() -> bool:
+    """Return whether whoever sits at the terminal trusts a datastore that came from elsewhere; nobody can say no."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    return click.confirm("Trust it, and go on?", default=False, err=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Perform a command line (None: this process's) and return its exit code; never show a traceback of ours."""
     for stream in (sys.stdout, sys.stderr):
@@ -308,6 +315,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader has gone; nothing more can be told
         return DONE
+    except UntrustedError as error:
+        terminal.show_error(error)
+        if not _is_agreed():
+            return code_of(error)
+        trust.remember(error.place, error.identity)
+        return main(words)
     except NbflowError as error:
         terminal.show_error(shell.placed(error))
         return code_of(error)

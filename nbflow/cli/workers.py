@@ -62,7 +62,7 @@ def _stored(data: bytes) -> str:
     from nbflow.executors.remote import attempt_files
 
     spec = attempt_files.parse_spec(data, "on standard input")
-    files = attempt_files.AttemptFiles.of(open_store(spec.store), spec)
+    files = attempt_files.AttemptFiles.of(open_store(spec.store).trust(), spec)
     files.write_spec(spec)
     return files.url
 

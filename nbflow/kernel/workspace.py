@@ -102,8 +102,9 @@ class Knowledge:
         return self._store
 
     def journal(self) -> Journal:
-        """Return the session run; it is made with the first thing that it has to tell."""
+        """Return the session run, made with the first thing that it has to tell; UntrustedError in a strange store."""
         if self._journal is None:
+            self.store().require_trust()
             self._journal = Journal(self.store(), self.flow(), self.audience)
         return self._journal
 

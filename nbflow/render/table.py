@@ -372,6 +372,7 @@ def why_text(step: str, answer: Mapping[str, Any]) -> str:
         if reason["code"] == "code" and (reason["before"] or reason["after"]):
             said += [f"    - {line}" for line in reason["before"].splitlines()]
             said += [f"    + {line}" for line in reason["after"].splitlines()]
+    said += [f"  note: {note}" for note in answer.get("notes", ())]
     if "costs" in answer:
         said.append(f"  its last execution took {preview.duration(answer['elapsed'])}; nbflow's own part took")
         said += [f"    {name}: {1000 * seconds:.1f} ms" for name, seconds in answer["costs"].items()] or ["    nothing"]

@@ -28,7 +28,7 @@ from nbflow.render.cards import Card
 from nbflow.runs.display import document_with, hints_of, of_step, report, run_html, step_html
 from nbflow.runs.follow import Watch, follow
 from nbflow.runs.tasks import Artifact, Data, Failure, Task, failure_of, moment
-from nbflow.runs.values import parameters_of, values_of
+from nbflow.runs.values import StoredParameters, parameters_of, values_of
 from nbflow.store import records, search
 from nbflow.store.flows import named_flow, stored_flows
 from nbflow.store.history import step_state
@@ -53,10 +53,21 @@ class RunError(str):
 
 
 class RunParameters(context.Parameters):
-    """A past run's parameters: shown as the dict that they are."""
+    """A past run's parameters: shown as the dict that they are, without loading any."""
+
+    def __init__(self, values: StoredParameters) -> None:
+        super().__init__(values)
+        self._shown = values.shown
 
     def __repr__(self) -> str:
-        return repr(self._values)
+        return sanitize.for_terminal(f"{{{', '.join(f'{name!r}: {text}' for name, text in self._shown().items())}}}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return context.Parameters, (dict(self),)
+
+    def shown(self) -> dict[str, str]:
+        """Return what each looks like; nothing is loaded."""
+        return self._shown()
 
 
 def error_of(view: Snapshot) -> RunError | None:

@@ -25,7 +25,7 @@ from nbflow.runs.printed import print_logs, tell, write_text
 from nbflow.runs.run_options import RunOptions
 from nbflow.store import search
 from nbflow.store.index import RunSummary
-from nbflow.store.location import open_store, store_at, store_url
+from nbflow.store.location import LocalStore, open_store, store_at, store_url
 
 # ---------------------------------------------------------------- the notebook, and runs of it
 
@@ -220,7 +220,8 @@ def show(face: Face, place: str | None, target: str | None) -> Answer | None:
     if isinstance(past, client.Run):
         run = past
         return Answer(
-            text=lambda: f"{run!r}\n{facts_text(run.params, run.tags, run.metadata)}".rstrip("\n"), value=lambda: run
+            text=lambda: f"{run!r}\n{facts_text(run.params.shown(), run.tags, run.metadata)}".rstrip("\n"),
+            value=lambda: run,
         )
     part = past.task if isinstance(past, client.Step) and len(past) == 1 else past
     return Answer(text=lambda: repr(part), value=lambda: past)
@@ -281,6 +282,7 @@ def gc(face: Face, keep: int | None, most: int | None, dry_run: bool, force: boo
     most = most_bytes(face.folder.absolute()) if most is None else most
     cleaning = garbage.plan_cleaning(store, garbage.Policy(garbage.KEEP if keep is None else keep, most, force))
     if not dry_run:
+        store.require_trust()
         garbage.clean(store, cleaning)
     return Answer(
         text=lambda: garbage.text(cleaning, done=not dry_run),
@@ -298,11 +300,35 @@ def fsck(face: Face, mend: bool) -> Answer:
     store = store_at(search.only_store(face.store, face.folder.absolute()))
     report = integrity.examine(store, _progress())
     if mend:
+        store.require_trust()
         report = integrity.repair(store, report)
     return Answer(
         text=lambda: integrity.text(report), lines=lambda: [json_lines.plain(integrity.as_object(report))],
         code=FAILED if report.damaged else DONE,
     )  # fmt: skip
+
+
+def trust(face: Face, place: str | None) -> Answer:
+    """Trust a datastore that came with a folder, from now on.
+
+    PLACE is a datastore, or a folder with one; without it, it is the one that belongs here. To read values of a
+    datastore is to run code of whoever made it.
+    """
+    folder = face.folder.absolute()
+    own = store_at(place or face.store or folder / ".nbflow")
+    if place is not None and isinstance(own, LocalStore) and (below := store_at(f"{own.url}/.nbflow")).children(""):
+        own = below
+    own.check_format()
+    trusted = [] if own.is_trusted and place is None else [own]
+    for each in trusted:
+        each.remember()
+    if place is None:
+        named = open_store(store_url(face.store, folder))
+        if not named.is_trusted:
+            named.remember()
+            trusted.append(named)
+    names = ", ".join(each.url for each in trusted)
+    return Answer(text=lambda: f"trusted from now on: {names}" if names else f"{own.url} is trusted already")
 
 
 def _progress() -> Callable[[int, int], None]:
@@ -391,6 +417,7 @@ def shared(*, live: bool) -> Mapping[str, tuple[Callable[..., Answer | None], tu
             Option(["--remove", "removed"], multiple=True, metavar="TAG", help="Take a tag off; again for others."),
         )),
         "diff": (diff, (Word("before", "RUN", "run"), Word("after", "RUN", "second run"))),
+        "trust": (trust, (Word("place", "PLACE", "folder", required=False),)),
         "gc": (gc, (
             Option(["--keep"], type=click.IntRange(0), metavar="N",
                    help="Runs of each flow that stay; default: 10. Tagged ones stay anyway."),

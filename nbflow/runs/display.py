@@ -401,10 +401,10 @@ def artifact_text(manifest: Manifest) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def facts_text(params: Mapping[str, Any], tags: Iterable[str], metadata: Mapping[str, Any]) -> str:
-    """Return a line for each of a run's parameters, its tags and its metadata."""
+def facts_text(params: Mapping[str, str], tags: Iterable[str], metadata: Mapping[str, Any]) -> str:
+    """Return a line for each of a run's parameters, as they look, its tags and its metadata."""
     facts = {
-        "parameters": ", ".join(f"{name} = {preview.clip(repr(value), 40)}" for name, value in params.items()),
+        "parameters": ", ".join(f"{name} = {preview.clip(text, 40)}" for name, text in params.items()),
         "tags": ", ".join(tags),
         "notebook": metadata.get("notebook"),
         "by": "@".join(filter(None, (metadata.get("user"), metadata.get("host")))),

@@ -28,7 +28,7 @@ from nbflow.store import records
 from nbflow.store.artifacts import segments_in
 from nbflow.store.batches import is_batch
 from nbflow.store.flows import FlowFile, stored_flows
-from nbflow.store.interface import ABOUT, About, FileEntry, segment_path
+from nbflow.store.interface import ABOUT, SETTINGS, About, FileEntry, segment_path
 from nbflow.store.jsonl import parse_name
 from nbflow.store.location import Store, name_of
 from nbflow.store.stored_run import summaries
@@ -37,7 +37,6 @@ from nbflow.store.verified import SegmentMark, hash_of
 ASIDE = "damaged"
 """The folder of a datastore into which a repair moves what is damaged."""
 
-SETTINGS = "config.json"
 RUN = r"flows/[^/]+/runs/[^/]+"
 KINDS: tuple[tuple[re.Pattern[str], Any], ...] = tuple(
     (re.compile(pattern), kind) for pattern, kind in (

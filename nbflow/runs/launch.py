@@ -149,7 +149,9 @@ def check(path: PathLike, *, all_cells: bool = False) -> Flow:
 def checked(flow: Flow, store: str | None = None) -> Flow:
     """Return a flow with what earlier runs in its datastore have shown as findings, too."""
     with contextlib.suppress(StoreError):  # what they have shown is left out then
-        return facts.checked(flow, location.open_store(location.store_url(store, flow.notebook.folder)))
+        opened = location.open_store(location.store_url(store, flow.notebook.folder))
+        opened.require_trust()
+        return facts.checked(flow, opened)
     return flow
 
 
@@ -320,7 +322,8 @@ class Unasked(Executors):
 def why_flow(flow: Flow, step: str, options: RunOptions, executors: Executors, *, cost: bool = False) -> dict[str, Any]:
     """Return whether a step of a flow would run or be reused, and what changed, as `why` gives it."""
     ready = _prepare(flow, msgspec.structs.replace(options, steps=None, resume=None, only=None), executors, run=None)
-    return why_in(ready.flow, ready.lookup, step, cost=cost)
+    notes = [finding.message for finding in ready.flow.findings if finding.code == "parameters"]
+    return {**why_in(ready.flow, ready.lookup, step, cost=cost), **({"notes": notes} if notes else {})}
 
 
 def load_flow(path: PathLike, *, all_cells: bool = False) -> Flow:
@@ -387,6 +390,7 @@ def _prepare(
     for_all = parse_for_all(options.step_options)
     url = location.store_url(options.store, flow.notebook.folder)
     store = location.open_store(url)
+    store.require_trust()
     run_id = run(store) if run is not None else ""
     known = facts.known_of(flow, store)
     if known.changed or known.seen or known.asked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +21,11 @@ from nbflow.errors import NotFoundError, ParameterError, PlanError
 from nbflow.flow.config import parse_values
 from nbflow.flow.parameters import gather_overrides, is_constant, literal_values, override_source
 from nbflow.flow.subflow import without_params
-from nbflow.model import FORMAT, Ended, Flow, KeyParts, Record, Step, TaskId
+from nbflow.model import FORMAT, Ended, Finding, Flow, KeyParts, Record, Step, TaskId
 from nbflow.plugins import Executor
 from nbflow.store import artifacts, records
 from nbflow.store.executions import execution_id
-from nbflow.store.location import Store
+from nbflow.store.location import Store, open_store
 from nbflow.store.serialize.pickler import Registry, dump
 from nbflow.store.stored_run import StoredRun, find_run
 
@@ -131,9 +132,13 @@ class Given(msgspec.Struct, frozen=True):
 
 
 class ParameterPlace(msgspec.Struct, frozen=True):
-    """Where parameters are evaluated and kept: the datastore, the executors, the run ("" for a plan)."""
+    """Where parameters are evaluated and kept: the datastore, the executors, the run ("" for a plan).
+
+    `scratch` is where they are kept meanwhile: the datastore itself in a run, a place that goes away for a plan.
+    """
 
     store: Store
+    scratch: Store
     executor_of: Callable[[str | None], Executor]
     run: str
 
@@ -150,9 +155,20 @@ def evaluate(
     Literal defaults are read here; a default that is computed takes one task. Raises a ParameterError that lists what
     is wrong with the values given, or names the default that fails, before anything else runs.
     """
-    settled = settle(flow, store, wish, os.environ)
+    if run:
+        return _evaluated(flow, ParameterPlace(store, store, executor_of, run), wish)
+    with tempfile.TemporaryDirectory(prefix="nbflow-plan-") as folder:
+        scratch = open_store(folder)
+        try:
+            return _evaluated(flow, ParameterPlace(store, scratch, executor_of, run), wish)
+        finally:
+            scratch.forget()
+
+
+def _evaluated(flow: Flow, place: ParameterPlace, wish: Wish) -> tuple[Flow, Given]:
+    settled = settle(flow, place.store, wish, os.environ)
     overrides = settled.overrides
-    place = ParameterPlace(store, executor_of, run)
+    run, computed = place.run, []
     by_step: dict[str, Record] = {}
     values: dict[str, Any] = {}
     for declared in flow.steps:
@@ -163,23 +179,35 @@ def evaluate(
         step = msgspec.structs.replace(
             declared, source=source, code=hashlib.blake2b(normalise(source).encode(), digest_size=16).hexdigest()
         )
+        literal = literal_values(source)
         if earlier is not None and set(earlier.artifacts) >= set(declared.writes):
             record = _merged(msgspec.structs.replace(earlier, groups=(), artifacts={}), earlier, place)
         else:
-            literal = literal_values(source)
+            if literal is None and not run:
+                computed.append(_computing(step))
             record = (
                 _literal_record(flow, step, literal, place)
                 if literal is not None
                 else _computed_record(flow, step, place, by_step)
             )
             record = record if earlier is None else _merged(record, earlier, place)
-        plain = _values_of(record, store)
-        by_step[step.name] = file_parameters.with_content(flow, record, plain, store if run else None)
+        # what the notebook says needs no store: reading one unpickles
+        plain = _values_of(record, place) if literal is None or earlier is not None else literal
+        by_step[step.name] = file_parameters.with_content(flow, record, plain, place.store if run else None)
         values.update(plain)
     for record in by_step.values():
         if run:
-            records.publish(store, record)
-    return without_params(flow), Given(values, by_step)
+            records.publish(place.store, record)
+    part = without_params(flow)
+    return msgspec.structs.replace(part, findings=(*part.findings, *computed)), Given(values, by_step)
+
+
+def _computing(step: Step) -> Finding:
+    """Return what a plan says of parameters' defaults that it has had to compute, as a run would have."""
+    return Finding(
+        code="parameters", level="note", step=step.name, cell=step.cell,
+        message="defaults of this %%params cell are code, which was run to know them; nothing of it is kept",
+    )  # fmt: skip
 
 
 def _kept(step: Step, earlier: Sequence[Record]) -> Record | None:
@@ -210,10 +238,10 @@ def _literal_record(flow: Flow, step: Step, values: Mapping[str, Any], place: Pa
     """Return a record that holds literal values."""
     parts = KeyParts(code=step.code)
     key = task_key(parts)
-    past = (record for record in records.find(place.store, key) if artifacts.is_whole(place.store, record.groups))
+    past = (record for record in records.find(place.store, key) if artifacts.is_whole(place.scratch, record.groups))
     if (newest := next(past, None)) is not None:
         return newest
-    groups, entries = artifacts.save(place.store, dump(dict(values), Registry()))
+    groups, entries = artifacts.save(place.scratch, dump(dict(values), Registry()))
     return Record(
         format=FORMAT, key=key, execution=execution_id(place.run or "parameters", TaskId(step=step.name), 1),
         flow=flow.name, run=place.run, step=step.name, index=(), turn=None, attempt=1, created_at=time.time(),
@@ -227,7 +255,7 @@ def _computed_record(flow: Flow, step: Step, place: ParameterPlace, given: Mappi
     Defaults are evaluated once a run: only those that can never come out differently are reused.
     """
     alone = msgspec.structs.replace(flow, steps=(step,))
-    facts = RunFacts(run=place.run or "parameters", store_url=place.store.url, fresh=not is_constant(step.source))
+    facts = RunFacts(run=place.run or "parameters", store_url=place.scratch.url, fresh=not is_constant(step.source))
     lookup = Lookup(alone, place.store, facts, given)
     task = TaskId(step=step.name)
     prepared = lookup.prepare(task)
@@ -262,14 +290,16 @@ PLAIN = frozenset(
 """Types whose values are read here; of others the preview is enough."""
 
 
-def _values_of(record: Record, store: Store) -> dict[str, Any]:
+def _values_of(record: Record, place: ParameterPlace) -> dict[str, Any]:
     """Return the values of a params record where they are plain, else their previews."""
     values: dict[str, Any] = {}
     for name, artifact in record.artifacts.items():
         if name.startswith("<"):
             continue
         if artifact.group >= 0 and artifact.type in PLAIN:
-            values.update(artifacts.load(store, record.groups, [name], Registry()))
+            groups = [record.groups[artifact.group]]
+            store = place.store if artifacts.is_whole(place.store, groups) else place.scratch
+            values.update(artifacts.load(store, groups, [name], Registry()))
         else:
             values[name] = artifact.preview
     return values

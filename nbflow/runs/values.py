@@ -388,25 +388,70 @@ def values_with(run: StoredRun, flow: Flow, states: Mapping[str, Group]) -> Valu
     return Values(run.store, flow, _Left(run, flow), live_registry(), states)
 
 
-def parameters_of(run: StoredRun) -> dict[str, Any]:
-    """Return a run's parameters by name with their real values: those that JSON has no word for are loaded."""
-    stored = {
-        name: record
-        for key, execution in run.started.given
-        if (record := run.given(key, execution)) is not None
-        for name, artifact in record.artifacts.items()
-        if artifact.group >= 0
-    }
-    parameters: dict[str, Any] = {}
-    for name, text in run.started.parameters.items():
-        if name in stored:
-            parameters[name] = values_of(run).load(stored[name], name)
-            continue
+WRITTEN = frozenset({"int", "float", "bool", "str", "NoneType"})
+"""Types whose values JSON writes as they are."""
+
+
+class StoredParameters(Mapping[str, Any]):
+    """A run's parameters by name: what JSON has no word for is loaded when it is asked for by name, and only then."""
+
+    def __init__(self, run: StoredRun) -> None:
+        self._run = run
+        self._texts = run.started.parameters
+        self._loaded: dict[str, Any] = {}
+
+    @cached_property
+    def _stored(self) -> dict[str, Record]:
+        """The records of those that are stored."""
+        records = (self._run.given(key, execution) for key, execution in self._run.started.given)
+        return {
+            name: record
+            for record in records if record is not None
+            for name, artifact in record.artifacts.items() if artifact.group >= 0
+        }  # fmt: skip
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            self._loaded[name] = self._value(name)
+        return self._loaded[name]
+
+    def _value(self, name: str) -> Any:
+        text = self._texts[name]
+        record = self._stored.get(name)
+        if record is not None and record.artifacts[name].type not in WRITTEN:
+            return values_of(self._run).load(record, name)
         try:
-            parameters[name] = json.loads(text)
+            return json.loads(text)
         except ValueError:
-            parameters[name] = text
-    return parameters
+            return text
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._texts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def shown(self) -> dict[str, str]:
+        """Return what they look like; nothing is loaded."""
+        return {name: self._shown(name, text) for name, text in self._texts.items()}
+
+    def _shown(self, name: str, text: str) -> str:
+        if name in self._loaded:
+            return repr(self._loaded[name])
+        if name in self._stored:
+            return self._stored[name].artifacts[name].preview
+        try:
+            return repr(json.loads(text))
+        except ValueError:
+            return repr(text)
+
+
+def parameters_of(run: StoredRun) -> StoredParameters:
+    """Return a run's parameters by name with their real values."""
+    return StoredParameters(run)
 
 
 class _Left:

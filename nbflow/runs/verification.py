@@ -128,6 +128,7 @@ def verify_flow(flow: Flow, options: RunOptions, *, yes: bool = False) -> Verifi
         raise PlanError(f"{once.label} has --once: it may not be executed four times", step=once.name, fix=fix)
     launch.check_flow(flow)
     store = location.open_store(location.store_url(options.store, flow.notebook.folder))
+    store.require_trust()
     if not yes:
         _ask(flow, store)
     with tempfile.TemporaryDirectory(prefix="nbflow-verify-") as name:

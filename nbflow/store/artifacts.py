@@ -45,7 +45,7 @@ def identify(dumped: Sequence[Dumped | Unstorable]) -> tuple[tuple[Group, ...], 
 def load(store: Store, groups: Sequence[Group], names: Iterable[str] | None, registry: Registry) -> dict[str, Any]:
     """Return the wanted names of groups (None: all) with their values; names of one group are loaded together, as one.
 
-    This unpickles: only for streams that this user's own runs have written. Raise OutdatedError where a value needs a
+    This unpickles: UntrustedError where nobody has said to trust the store. Raise OutdatedError where a value needs a
     class whose cell was edited (it names the cell), DamagedError or StoreError where bytes are missing or damaged.
     """
     names_wanted = None if names is None else set(names)
@@ -232,6 +232,7 @@ def _unstored_manifest(failed: Unstorable) -> Manifest:
 
 
 def _load_group(store: Store, group: Group, registry: Registry) -> dict[str, Any]:
+    store.require_trust()
     for definition in group.definitions:
         if not registry.has(definition.id):
             raise registry.outdated(definition.id, definition.id.partition("@")[0], definition.cell)

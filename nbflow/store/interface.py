@@ -8,17 +8,20 @@ import threading
 import unicodedata
 import urllib.parse
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import sha256
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
 
 from nbflow.errors import DamagedError, FormatError, NotFoundError, StoreError
 from nbflow.model import FORMAT, Segment
+from nbflow.store import trust
 from nbflow.store.verified import Look, SegmentMark, Verified, hash_of
 
 ABOUT = "nbflow.json"
+SETTINGS = "config.json"
 TEMPORARY = ".tmp-"
 LONGEST_NAME = 180
 READABLE_BYTES = 80
@@ -50,10 +53,21 @@ class About(msgspec.Struct):
     """What a datastore says of itself."""
 
     format: int
+    id: str = ""  # random; older ones have none
 
 
 Entries = list[FileEntry]
 Names = list[str]
+
+
+def identity_of(settings: bytes) -> str:
+    """Return the id that settings have where no datastore lies beside them, "" for none."""
+    try:
+        said = msgspec.json.decode(settings)
+    except (ValueError, RecursionError):
+        return ""
+    identity = said.get("id") if isinstance(said, dict) else None
+    return identity if isinstance(identity, str) else ""
 
 
 def safe_name(name: str) -> str:
@@ -126,6 +140,8 @@ class Store(ABC):
         self.verified = Verified(url)
         self._ready = False
         self._lock = threading.Lock()
+        self._trusted = False
+        self._said: About | None = None  # what it says of itself, once that was read
 
     # -- what a kind of place provides
 
@@ -200,9 +216,12 @@ class Store(ABC):
 
     def check_format(self) -> None:
         """Raise FormatError when a newer nbflow wrote this datastore; one of an older format is left as it is."""
-        self._ready = self._found_format() == FORMAT
+        self._about()
 
-    def _found_format(self) -> int | None:
+    def _about(self) -> About | None:
+        """Return what the datastore says of itself, None where it says nothing."""
+        if self._said is not None:
+            return self._said
         try:
             about = msgspec.json.decode(self.read(ABOUT), type=About)
         except NotFoundError:
@@ -217,12 +236,51 @@ class Store(ABC):
                 f"the datastore {self.url} has format {about.format}; this nbflow reads up to {FORMAT}",
                 fix="upgrade nbflow, or choose another datastore with --store",
             )
-        return about.format
+        self._said = about
+        return about
 
     def mend_format(self) -> None:
         """Say of a datastore whose own word is damaged that it is of this format: its records say theirs each."""
-        self._put(ABOUT, msgspec.json.encode(About(FORMAT)))
-        self._ready = True
+        self._make(self._put)
+
+    # -- whose it is
+
+    def trust(self) -> Self:
+        """Trust this datastore in this process: whoever named it has been asked."""
+        self._trusted = True
+        return self
+
+    def remember(self) -> None:
+        """Trust this datastore from now on, in every process of this user."""
+        trust.remember(self.url, self._identity() or "")
+        self._trusted = True
+
+    def forget(self) -> None:
+        """Trust this datastore no longer: it goes away."""
+        trust.forget(self.url, self._identity() or "")
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether this user has made the datastore, or has said to trust it; so is a place where there is none yet."""
+        if not self._trusted:
+            identity = self._identity()
+            self._trusted = identity is None or trust.is_known(self.url, identity)
+        return self._trusted
+
+    def require_trust(self) -> None:
+        """Raise UntrustedError unless the user trusts this datastore."""
+        if not self.is_trusted:
+            raise trust.untrusted(self.url, self._identity() or "")
+
+    def _identity(self) -> str | None:
+        """Return the id of what lies here, "" for what has none, None where there is nothing."""
+        about = self._about()
+        if about is not None:
+            return about.id
+        data = self.read_many([SETTINGS]).get(SETTINGS)
+        if data is not None:
+            return identity_of(data)
+        return "" if self.children("") else None
 
     def _begin(self) -> None:
         """Say before the first write which format this datastore has; one of an older format has this one from now on.
@@ -233,10 +291,23 @@ class Store(ABC):
             return
         with self._lock:
             if not self._ready:
-                about = msgspec.json.encode(About(FORMAT))
-                if not self._create(ABOUT, about) and (self._found_format() or FORMAT) < FORMAT:
-                    self._put(ABOUT, about)
+                self.require_trust()
+                about = self._about()
+                if about is None:
+                    self._make(self._create)
+                elif about.format < FORMAT:
+                    self._said = About(FORMAT, about.id)
+                    self._put(ABOUT, msgspec.json.encode(self._said))
                 self._ready = True
+
+    def _make(self, write: Callable[[str, bytes], object]) -> None:
+        """Write what a datastore of this user's says of itself."""
+        identity = trust.new_identity()
+        with suppress(StoreError):  # a home that cannot be written to: it is trusted here, and elsewhere asked for
+            trust.remember(self.url, identity)  # first: another process may see it at once
+        if write(ABOUT, msgspec.json.encode(About(FORMAT, identity))) is False:
+            trust.forget(self.url, identity)
+        self._ready = self._trusted = True
 
     # -- segments: immutable bytes under their hash
 

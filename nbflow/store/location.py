@@ -40,7 +40,7 @@ def store_url(
 
     That is the one `given`, else NBFLOW_STORE, else what `%flow config store` wrote to `.nbflow/config.json` beside the
     notebook (a relative path counts from that folder), else that `.nbflow` itself. Raise StoreError when config.json
-    cannot be understood.
+    cannot be understood, UntrustedError where it came with the folder and nobody has said to trust it.
     """
     if given is not None and os.fspath(given):
         return os.fspath(given)
@@ -48,6 +48,7 @@ def store_url(
         return environ["NBFLOW_STORE"]
     setting = read_settings(folder).get("store")
     if setting:
+        store_at(Path(folder) / ".nbflow").require_trust()  # a cloned folder sends nobody elsewhere
         place = os.path.expanduser(str(setting))  # noqa: PTH111  # a URL would lose a slash as a Path
         return place if "://" in place else str(Path(folder) / place)
     return str(Path(folder) / ".nbflow")

@@ -18,11 +18,14 @@ from nbflow.errors import OptionError, StoreError
 from nbflow.flow.options import parse_size
 from nbflow.model import Cell, Finding, Notebook
 from nbflow.plain_files import read_text
+from nbflow.store import trust
+from nbflow.store.interface import ABOUT, SETTINGS
+from nbflow.store.local import LocalStore
 
 
 def settings_path(folder: str | os.PathLike[str]) -> Path:
     """Return where the settings of a folder's notebooks lie."""
-    return Path(folder) / ".nbflow" / "config.json"
+    return Path(folder) / ".nbflow" / SETTINGS
 
 
 def read_settings(folder: str | os.PathLike[str]) -> Mapping[str, Any]:
@@ -42,11 +45,16 @@ def read_settings(folder: str | os.PathLike[str]) -> Mapping[str, Any]:
 
 
 def write_setting(folder: str | os.PathLike[str], name: str, value: Any) -> None:
-    """Keep a setting of a folder's notebooks."""
+    """Keep a setting of a folder's notebooks; UntrustedError where those that there are came with the folder."""
     place = settings_path(folder)
+    store = LocalStore(str(place.parent.absolute()))
+    store.require_trust()
     settings = read_settings(folder) if place.exists() else {}
     place.parent.mkdir(parents=True, exist_ok=True)
+    if not store.exists(ABOUT) and not settings.get("id"):  # settings alone are known by an id of their own
+        settings = {"id": trust.new_identity(), **settings}
     place.write_text(json.dumps({**settings, name: value}, indent=2) + "\n", encoding="utf-8")
+    store.remember()
 
 
 MOST = "20G"

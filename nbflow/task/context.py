@@ -21,10 +21,13 @@ class Parameters(Mapping[str, Any]):
     """A run's parameters, read as `parameters.lr` or `parameters["lr"]`."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = dict(values)
+        self._values = values
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -41,7 +44,7 @@ class Parameters(Mapping[str, Any]):
         return self._values[name]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Mapping) and self._values == dict(other)
+        return isinstance(other, Mapping) and dict(self) == dict(other)
 
     __hash__ = None  # type: ignore[assignment]  # as any mapping
 

@@ -141,6 +141,7 @@ def circumstances(patch: pytest.MonkeyPatch, folder: Path) -> None:
     patch.setattr(sys, "path", [site, *sys.path])
     patch.setenv("PYTHONPATH", os.pathsep.join([site, os.environ.get("PYTHONPATH", "")]))
     patch.setenv("NBFLOW_CACHE", str(folder.parent / "cache"))
+    patch.setenv("NBFLOW_TRUST", str(folder / ".nbflow"))  # a copy
     for name in ("NBFLOW_STORE", "DEMO_MODE", "DEMO_SETUP"):
         patch.delenv(name, raising=False)
 

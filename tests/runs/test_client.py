@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from nbflow.model import TaskFailure
 from nbflow.runs import client
 from nbflow.store import records
 from nbflow.store.location import open_store
+from nbflow.store.settings import write_setting
 from tests.support.kernel import Kernel, NotebookFile
 from tests.support.stored import StoredRun
 
@@ -299,8 +299,7 @@ def test_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NotFoundError):
         client.Flow("demo")
-    (tmp_path / ".nbflow").mkdir()
-    (tmp_path / ".nbflow" / "config.json").write_text(json.dumps({"store": made.store.url}))
+    write_setting(tmp_path, "store", made.store.url)
     assert client.Run("demo/latest").data.x == 1
 
 

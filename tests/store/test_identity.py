@@ -13,7 +13,7 @@ import pytest
 
 import nbflow
 from nbflow.cli import app
-from nbflow.errors import AmbiguousFlow, FormatError, NotFoundError
+from nbflow.errors import AmbiguousFlow, FormatError, NotFoundError, UntrustedError
 from nbflow.flow.notebook import document_of, read_notebook
 from nbflow.model import FORMAT
 from nbflow.runs import client
@@ -130,7 +130,7 @@ def test_the_layout(folder: Path) -> None:
     }  # fmt: skip
     inside = {each.name for each in (folder / ".nbflow" / "flows" / name / "runs" / run.id).iterdir()}
     assert {"events", "notebook.ipynb"} <= inside <= {"events", "notebook.ipynb", "logs", "beats"}
-    assert json.loads((folder / ".nbflow" / "nbflow.json").read_text()) == {"format": FORMAT}
+    assert json.loads((folder / ".nbflow" / "nbflow.json").read_text())["format"] == FORMAT
     assert json.loads(Path("train.ipynb").read_text())["metadata"] == {}  # nothing of it stands in the notebook
 
 
@@ -227,6 +227,9 @@ def test_a_whole_folder_may_move_or_be_copied(folder: Path) -> None:
     shutil.move(folder, folder.parent / "moved")
     for name in ("copied", "moved"):
         place = folder.parent / name
+        with pytest.raises(UntrustedError):
+            nbflow.plan(place / "train.ipynb")
+        assert app.main(["trust", str(place)]) == 0
         run = nbflow.run(place / "train.ipynb")
         assert {step.state for step in run} == {"reused"}
         assert [one.id for one in client.Flow("train", store=place / ".nbflow").runs()] == [run.id, first.id]

@@ -106,6 +106,7 @@ def test_a_damaged_file_is_no_file(
             continue
         folder = tmp_path / str(number)
         shutil.copytree(mill, folder)
+        monkeypatch.setenv("NBFLOW_TRUST", str(folder / ".nbflow"))  # a copy
         enter(folder, monkeypatch)
         place = folder / ".nbflow" / name
         data = DAMAGES[damage](place.read_bytes(), rng)
@@ -131,6 +132,7 @@ def test_a_run_makes_again_what_is_damaged(
         kind = rng.choice(list(DAMAGES))
         folder = tmp_path / str(number)
         shutil.copytree(mill, folder)
+        monkeypatch.setenv("NBFLOW_TRUST", str(folder / ".nbflow"))  # a copy
         enter(folder, monkeypatch)
         place = folder / ".nbflow" / name
         data = DAMAGES[kind](place.read_bytes(), rng)

@@ -91,7 +91,7 @@ class BoxFiles:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
                 (folder / "segments").symlink_to(shared)
-        return open_store(folder)
+        return open_store(folder).trust()
 
     def segments(self) -> Store:
         """Return the segments of all copies."""

@@ -17,14 +17,20 @@ INSTALLED = "installed"
 """In place of a module's file: it comes from an installation."""
 
 IMPORTS = re.compile(
-    r"^[ \t]*(?:from|import)[ \t]+([\w.]+)|\b(?:find_spec|import_module|__import__)\(\s*['\"]([\w.]+)['\"]",
+    r"^[ \t]*(?:from[ \t]+([\w.]+)|import[ \t]+([^\n#;]+))"
+    r"|\b(?:find_spec|import_module|__import__)\(\s*['\"]([\w.]+)['\"]",
     re.MULTILINE,
 )
+
+MODULE = re.compile(r"\w+(?:\.\w+)*")
 
 
 def imports_of(source: str) -> set[str]:
     """Return the names of modules that a source says it imports or looks for."""
-    return {name.strip(".") for pair in IMPORTS.findall(source) for name in pair if name.strip(".")}
+    names: set[str] = set()
+    for package, listed, asked in IMPORTS.findall(source):
+        names |= {package, asked, *(each.split()[0] for each in listed.split(",") if each.strip())}
+    return {name.strip(".") for name in names if MODULE.fullmatch(name.strip("."))}
 
 
 @lru_cache(maxsize=1024)
