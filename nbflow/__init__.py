@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         SerializationError,
         StoreError,
         TaskError,
+        UntrustedError,
         WorkerLost,
     )
     from nbflow.flow.parameters import Config, File
@@ -62,6 +63,7 @@ __all__ = [
     "StoreError",
     "Task",
     "TaskError",
+    "UntrustedError",
     "Verified",
     "WorkerLost",
     "card",
@@ -92,6 +94,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "SerializationError",
         "StoreError",
         "TaskError",
+        "UntrustedError",
         "WorkerLost",
     ),
     "runs.launch": ("plan", "run"),
