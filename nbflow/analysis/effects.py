@@ -79,6 +79,11 @@ def is_made(name: str) -> bool:
     return name.startswith("<made ")
 
 
+def said_of_made(name: str) -> str:
+    """Return what people call what stands under a name of `made_by`, any other name as it is."""
+    return f"what its cell has made of {name[6:-1]}" if is_made(name) else name
+
+
 def dotted(node: ast.expr) -> str:
     """Return `a.b.c` as text, "" for any other expression."""
     return dotted_name(node) or ""

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from nbflow.analysis.cell import Analysis, analyse, parse_cell
-from nbflow.analysis.effects import LIVE, PROCESS, STATES, dotted, is_made, owner_of
+from nbflow.analysis.effects import LIVE, PROCESS, STATES, dotted, owner_of, said_of_made
 from nbflow.analysis.lines import header_line
 from nbflow.errors import nearest
 from nbflow.flow.fanouts import carried_names
@@ -392,13 +392,11 @@ def worded(name: str) -> str:
     """Return what people call a name, or what stands for a state."""
     if (owner := owner_of(name)) is not None:
         return f"what {owner} keeps"
-    if is_made(name):
-        return f"what its cell has made of {name[6:-1]}"
     if name == PROCESS:
         return "options of the process"
     if name == LIVE:
         return "what belongs to the process alone"
-    return f"the state of {name.strip('<>')}" if name in STATES else name
+    return f"the state of {name.strip('<>')}" if name in STATES else said_of_made(name)
 
 
 def _first_call(source: str, names: Sequence[str]) -> tuple[int | None, str]:

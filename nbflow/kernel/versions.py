@@ -53,6 +53,7 @@ class Ledger:
         self.registry = registry
         self._same = same
         self._state = state
+        self._made: dict[str, tuple[str, Mapping[str, Any]]] = {}  # of definitions: execution, values
         self._entries: dict[str, BoundVersion] = {}
         self._serial = 0
         self._clock = 0
@@ -119,8 +120,10 @@ class Ledger:
                 value=value, serial=self._serial, definition=definition_id, binds=dict(binds or {}), bound=looks
             )
 
-    def know_made(self, name: str, content_id: str, values: Mapping[str, Any]) -> None:
-        """Note that names hold what the definition that computes them has made, which is stored as this by now."""
+    def know_made(self, name: str, record: Record, values: Mapping[str, Any]) -> None:
+        """Note that names hold what the definition that computes them has made, which an execution has left."""
+        content_id = record.artifacts[name].content_id
+        self._made[name] = record.execution, values
         for each, value in values.items():
             entry = self._entry(each)
             if entry is not None and entry.value is value and entry.definition:
@@ -135,6 +138,9 @@ class Ledger:
 
     def has(self, record: Record, name: str) -> bool:
         """Return whether a name holds the very object that an execution left, which no store can hold."""
+        if is_made(name):
+            execution, values = self._made.get(name, ("", {}))
+            return execution == record.execution and all(self.namespace.get(n) is v for n, v in values.items())
         entry = self._entry(name)
         return entry is not None and entry.execution == record.execution
 

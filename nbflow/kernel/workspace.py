@@ -180,7 +180,7 @@ class Knowledge:
             if (owner := owner_of(name)) is not None:
                 self.kernel.definitions.keep(self.ip.user_ns.get(owner), artifact.content_id, values.get(name, {}))
             elif is_made(name) and name in values:
-                self.ledger.know_made(name, artifact.content_id, values[name].values)
+                self.ledger.know_made(name, record, values[name].values)
         if self._upstream is not None:
             self._upstream.executed(record)
         self.ledger.bind_record(record, values)

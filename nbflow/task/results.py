@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from nbflow.analysis.effects import said_of_made
 from nbflow.errors import SerializationError
 from nbflow.model import Manifest, TaskSpec
 from nbflow.task import random_state
@@ -85,12 +86,13 @@ def check_required(spec: TaskSpec, artifacts: Mapping[str, Manifest]) -> None:
     for name, artifact in artifacts.items():
         if artifact.error and name in needed:
             why = "its --out names it" if name in (spec.outputs or ()) else "a later step reads it"
+            label = said_of_made(name)
             raise SerializationError(
-                f"{name} (a {artifact.type}) of step {spec.step} cannot be stored, and {why}: {artifact.error}",
+                f"{label} (a {artifact.type}) of step {spec.step} cannot be stored, and {why}: {artifact.error}",
                 step=spec.step,
                 cell=spec.cell,
-                fix=f"make {name} in a %%setup cell, so that every step makes its own; leave it out with --out; "
-                "or register a serializer for its type",
+                fix=f"make {label.rpartition(' ')[2]} in a %%setup cell, so that every step makes its own; leave it out "
+                "with --out; or register a serializer for its type",
             )
 
 

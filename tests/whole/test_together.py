@@ -54,6 +54,13 @@ SHARED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
          "%%step a\nit = (x for x in range(5))\none = up()", "%%step b\ntwo = (up(), next(it))", "%%step c\nthree = up()"),
         ("a", "b"),
     ),
+    "a class with a connection": (
+        ("import sqlite3",
+         "%%step a\nclass Shop:\n    db = sqlite3.connect(':memory:')\n    @classmethod\n    def total(cls):\n        return cls.db.execute('select sum(x) from t').fetchone()[0]\nk = 1",
+         "%%step b\n_ = Shop.db.execute('create table t (x)')\n_ = Shop.db.execute('insert into t values (4)')\nfirst = Shop.total()",
+         "%%step c\n_ = Shop.db.execute('insert into t values (5)')\nsecond = Shop.total() + first", "%%step d\ne = k + 1"),
+        ("a", "b", "c"),
+    ),
     "random numbers": (
         ("import random", "%%step a\nrandom.seed(3)\nit = (random.random() for _ in range(9))\nu = random.random()",
          "%%step b\nv = next(it)", "%%step c\nw = random.random()"),

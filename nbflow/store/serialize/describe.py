@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from nbflow.flow.parameters import Config
 from nbflow.store.serialize.inspection import answered
+from nbflow.store.serialize.rebuild import Made
 
 PREVIEW = 200
 ITEMS = 6
@@ -47,6 +48,8 @@ def describe(name: str, value: Any) -> Description:
 def type_name(value: Any) -> str:
     """Return a value's type as people write it: `int`, `pandas.DataFrame`, `sklearn.svm.SVC`."""
     kind = type(value)
+    if kind is Made:
+        return "definition"
     module, name = str(kind.__module__), kind.__qualname__  # a module may be called anything, None for one
     if module in {"builtins", "__main__"}:
         return name
