@@ -91,8 +91,8 @@ def check_required(spec: TaskSpec, artifacts: Mapping[str, Manifest]) -> None:
                 f"{label} (a {artifact.type}) of step {spec.step} cannot be stored, and {why}: {artifact.error}",
                 step=spec.step,
                 cell=spec.cell,
-                fix=f"make {label.rpartition(' ')[2]} in a %%setup cell, so that every step makes its own; leave it out "
-                "with --out; or register a serializer for its type",
+                fix=f"make {label.rpartition(' ')[2]} in a %%setup cell, so that every step makes its own; leave it "
+                "out with --out; or register a serializer for its type",
             )
 
 
