@@ -61,6 +61,7 @@ RESTORED = {
 }  # fmt: skip
 
 WATCHED = {
+    "the second of two modules": ("import os, colorsys\ncolorsys.ONE_SIXTH = 3\n1", "import colorsys\ncolorsys.ONE_SIXTH == 3", "False"),
     "sys": ("import sys\nsys.leak = 1", "import sys\nhasattr(sys, 'leak')", "False"),
     "builtins": ("import builtins\nbuiltins.extra = 7", "import builtins\nhasattr(builtins, 'extra')", "False"),
     "module attribute": ("import math\nmath.pi = 3", "import math\nmath.pi == 3", "False"),
