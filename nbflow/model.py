@@ -594,6 +594,7 @@ class TaskSpec(Frozen, frozen=True, kw_only=True):
     reads: tuple[str, ...] = ()  # files below the folder that it is known to read there
     files: tuple[FileContent, ...] = ()  # the same with what they hold
     environment: StepEnvironment | None = None  # None: what the worker's own Python has
+    gate: str = ""  # the file that it waits for before it does anything outside its process; "" where it need not
 
 
 class TaskFailure(Frozen, frozen=True, kw_only=True):
@@ -661,7 +662,15 @@ class Noticed(Frozen, frozen=True, kw_only=True, tag="noticed"):
     finding: Finding
 
 
-TaskEvent = Started | Output | HeldUp | Noticed | Ended
+class Halted(Frozen, frozen=True, kw_only=True, tag="halted"):
+    """The task is about to do something outside its process, and waits for its gate to come (`TaskSpec.gate`)."""
+
+    what: str  # a file, or in words
+    reads: tuple[str, ...] = ()  # the files that it has read so far
+    step: str = ""  # as for Started
+
+
+TaskEvent = Started | Output | HeldUp | Noticed | Halted | Ended
 
 
 # ---------------------------------------------------------------- runs (written to the store)

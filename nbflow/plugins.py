@@ -92,6 +92,14 @@ class SupportsEnvironment(Protocol):
 
 
 @runtime_checkable
+class SupportsGates(Protocol):
+    """An executor whose tasks wait for a file of this machine before they do anything outside (`TaskSpec.gate`)."""
+
+    def waits(self, spec: TaskSpec) -> bool:
+        """Return whether a task like this one would."""
+
+
+@runtime_checkable
 class SupportsCapacity(Protocol):
     """An executor that knows how many tasks it can run at once."""
 

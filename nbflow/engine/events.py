@@ -90,6 +90,21 @@ class HeldAttempt(msgspec.Struct, frozen=True):
     at: float
 
 
+class Paused(msgspec.Struct, frozen=True):
+    """A running task waits for others before it does anything outside its process: its cores are free meanwhile."""
+
+    task: TaskId
+    at: float
+    reason: str
+
+
+class Resumed(msgspec.Struct, frozen=True):
+    """A task that waited goes on."""
+
+    task: TaskId
+    at: float
+
+
 class Batched(msgspec.Struct, frozen=True):
     """A step's tasks are so small that this many may be submitted for each core."""
 
@@ -98,7 +113,7 @@ class Batched(msgspec.Struct, frozen=True):
     at: float
 
 
-Event = Added | Decision | Began | Delayed | Finished | Due | Cancel | HeldAttempt | Batched
+Event = Added | Decision | Began | Delayed | Finished | Due | Cancel | HeldAttempt | Paused | Resumed | Batched
 
 # ---------------------------------------------------------------- actions
 

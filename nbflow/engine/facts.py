@@ -36,15 +36,17 @@ class Known(Frozen, frozen=True, kw_only=True):
     seen: dict[str, Files] = {}  # noqa: RUF012
     early: frozenset[str] = frozenset()
 
-    def also(self, changed: Changed, asked: Asked, unstored: Mapping[str, Mapping[str, str]]) -> Known:
+    def also(self, other: Known) -> Known:
         """Return this with what else has turned out."""
         return Known(
-            changed=_both(self.changed, changed),
-            asked=_both(self.asked, asked),
-            unstored={name: {**self.unstored.get(name, {}), **more} for name, more in unstored.items()}
-            | {name: names for name, names in self.unstored.items() if name not in unstored},
-            seen=self.seen,
-            early=self.early,
+            changed=_both(self.changed, other.changed),
+            asked=_both(self.asked, other.asked),
+            unstored={
+                name: {**self.unstored.get(name, {}), **other.unstored.get(name, {})}
+                for name in {**self.unstored, **other.unstored}
+            },
+            seen={**self.seen, **other.seen},
+            early=self.early | other.early,
         )
 
 
@@ -111,10 +113,13 @@ def remember_early(store: Store, step: Step, executions: Iterable[str]) -> None:
     records.write_facts(store, step.code, {**facts, "early": sorted({*facts.get("early", ()), *executions})[-MANY:]})
 
 
-def touched(observations: Observations) -> Files | None:
-    """Return the files that an execution was seen to touch; None where programs may have touched others."""
-    if "subprocess" in observations.volatile:
-        return None
+def is_whole(observations: Observations) -> bool:
+    """Return whether all files are known that an execution touched: programs may have touched others."""
+    return "subprocess" not in observations.volatile
+
+
+def touched(observations: Observations) -> Files:
+    """Return the files that an execution was seen to touch."""
     bases = {DATABASE} if "database" in observations.volatile else set()
     reads = frozenset(observations.files) | frozenset(look.partition(" ")[2] for look in observations.looks)
     return Files(reads=reads | bases, writes=frozenset(observations.written) | bases)

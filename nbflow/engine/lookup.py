@@ -6,13 +6,14 @@ import json
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
 
 from nbflow.analysis.effects import LIVE, state_of
+from nbflow.analysis.files import Files
 from nbflow.engine import claims, environments, inputs, keys, known_files, reuse
 from nbflow.engine.earlier import graph_of, parameter_records
 from nbflow.engine.events import Decision, TaskNode, not_held
@@ -61,6 +62,7 @@ class RunFacts(msgspec.Struct, frozen=True):
     fresh: frozenset[str] | bool = False  # True: all; names: these steps
     again: frozenset[str] = frozenset()  # steps with --once that may begin although they have begun before
     early: frozenset[str] = frozenset()  # executions that came before their turn: their results are not taken
+    seen: Mapping[str, Files] = msgspec.field(default_factory=dict)  # files that runs have seen steps touch
     only: bool = False  # `fresh` names the one step that runs
     session: bool = False
     variables: Callable[[], Mapping[str, str]] = lambda: os.environ  # as tasks find them that no step has set any for
@@ -125,6 +127,7 @@ class Lookup:
         self._parameter_records = dict(self._records)
         self._own: dict[tuple[str, int | None], Record] = {}  # what this run itself has executed, by key and turn
         self._first_turns: dict[str, int] = {}  # executions that stand for a turn: the first one that they stand for
+        self._dropped: set[str] = set()  # executions that are not taken, nor are those of `facts.early`
         self._written: set[str] = set()  # files that this run itself has written
         self._writes: list[tuple[str, frozenset[str]]] = []  # the same, in order, with the steps that did
         self._taken: dict[tuple[TaskId, str], tuple[reuse.Choice, int]] = {}  # what was reused, after which writes
@@ -162,6 +165,11 @@ class Lookup:
         if record.observations.written:
             self._writes.append((record.step, frozenset(record.observations.written)))
 
+    def drop(self, executions: Collection[str]) -> None:
+        """Let executions of this run count for nothing: what stands for their keys is found anew."""
+        self._dropped |= {*executions}
+        self._own = {key: record for key, record in self._own.items() if record.execution not in executions}
+
     def drop_lost(self) -> bool:
         """Drop this run's results whose values are gone or damaged; return whether any settled task had such values.
 
@@ -178,7 +186,7 @@ class Lookup:
             if lost_of(self.store, record.groups, verify=True)
             or records.read_record(self.store, record.key, record.execution) is None
         }  # fmt: skip
-        self._own = {key: record for key, record in self._own.items() if record.execution not in executions}
+        self.drop(executions)
         self._taken = {
             place: taken for place, taken in self._taken.items()
             if taken[0].record is not None and taken[0].record.execution not in executions
@@ -673,7 +681,8 @@ class Lookup:
             self._seen_places[key] = records.newest_place(self.store, key, among=many)
         if candidates:
             self._seen_places[key] = candidates[0].order[0]
-        candidates = [record for record in candidates if record.execution not in self.facts.early]
+        unwanted = self.facts.early | self._dropped
+        candidates = [record for record in candidates if record.execution not in unwanted]
         if task.turn is not None:
             candidates = self._of_turn(task.turn, candidates)
         choice = reuse.choose(candidates, wishes, lambda seen: self._holds(task, seen))

@@ -5,21 +5,20 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
 import msgspec
 
-from nbflow.analysis.files import NO_FILES, Files, common
 from nbflow.engine import claims, events, facts, state
+from nbflow.engine.commits import Commits, TooEarly
 from nbflow.engine.lookup import Lookup, MemberFailure
 from nbflow.engine.resources import Room
 from nbflow.engine.reuse import has_effect
 from nbflow.engine.threads import Carriers
 from nbflow.errors import DamagedError, NbflowError
 from nbflow.flow import findings
-from nbflow.flow.graph import Asked, Changed
 from nbflow.flow.options import tries_again
 from nbflow.flow.reach import folded
 from nbflow.model import (
@@ -27,6 +26,7 @@ from nbflow.model import (
     Ended,
     FindingFound,
     Flow,
+    Halted,
     HeldUp,
     Noticed,
     Output,
@@ -45,17 +45,15 @@ from nbflow.model import (
     TaskResult,
     TaskSpec,
 )
-from nbflow.plugins import Executor, Handle, SupportsBatches, SupportsFiles, SupportsLog, SupportsPush
+from nbflow.plugins import Executor, Handle, SupportsBatches, SupportsFiles, SupportsGates, SupportsLog, SupportsPush
 from nbflow.store import records
 from nbflow.store.artifacts import lost_of
 from nbflow.store.flows import RunPlace, StoredFlow
-
-Unstored = Mapping[str, Mapping[str, str]]
-"""Steps by name, and the names that they could not store, each with why."""
+from nbflow.task.observe.environment import ABSENT
 
 Spent = Mapping[str, tuple[str, ...]]
-Understand = Callable[[Changed, Asked, Unstored, Spent], Flow]
-"""Gives the flow as it is with what steps turned out to change in place, to read, and could not store."""
+Understand = Callable[[facts.Known, Spent], Flow]
+"""Gives the flow as it is with what steps turned out to be, and those that have had an effect in this run."""
 
 Watch = Callable[[Snapshot, RunEvent | TaskOutput | None], None]
 DRAW_EVERY = 0.1
@@ -69,15 +67,6 @@ LOGGED = ("running", "done", "failed", "caught")
 
 class AllEnded(msgspec.Struct, frozen=True):
     """Nothing runs any more while the flow waits to be understood anew."""
-
-
-class FileSpan(msgspec.Struct, frozen=True):
-    """When a step's executions began and ended in this run, and the files that they touched; None: not known."""
-
-    began: float
-    ended: float = 0.0
-    files: Files | None = NO_FILES
-    executions: tuple[str, ...] = ()  # those without an effect, which may be executed again
 
 
 class AttemptEvent(msgspec.Struct, frozen=True):
@@ -117,9 +106,9 @@ class Runner:
         self.told: dict[TaskId, tuple[str, str]] = {}  # the last state that was written, with its execution
         self.held: list[tuple[TaskId, TaskResult]] = []
         self.healed = 0
-        self.spans: dict[str, FileSpan] = {}  # of steps that were executed: the files that they touched, and when
         self.draining = False  # until what still runs has ended, nothing new is started
         self.lookup = lookup
+        self.commits = Commits(lookup, self.is_settled)
         self.started = started
         self.executor_of = executor_of
         self.watch = watch
@@ -173,7 +162,8 @@ class Runner:
             self.handle(events.Added(self.lookup.first(), time.time()))
             while self.state.status == "running" and self.state.tasks:
                 self.take(self.next_event())
-            self.learn_files()
+            for finding in self.commits.learn(self.flow):
+                self.tell(FindingFound(finding=finding, at=time.time()))
         finally:
             beat.stop()
             self.close()
@@ -188,6 +178,7 @@ class Runner:
         for log in self.logs.values():
             log.close()
         self.carriers.close()
+        self.commits.close()
         status = self.state.status if self.state.status != "running" or not self.state.tasks else "failed"
         status = "done" if status == "running" else status
         self.tell(RunEnded(status=status, at=time.time(), error=self.state.error))
@@ -222,11 +213,14 @@ class Runner:
                 self.handle(events.Delayed(event.task, time.time(), reason))
             case Noticed(finding=finding):
                 self.tell(FindingFound(finding=finding, at=time.time()))
+            case Halted() as halted:
+                self.halt(event.task, halted)
             case Ended(result=result):
                 self.ended(event.task, result)
             case AllEnded():
                 if not self.handles:
                     self.rebuild()
+        self.release()
 
     def handle(self, event: events.Event) -> None:
         """Apply an event to the state, and perform the actions that follow."""
@@ -279,6 +273,7 @@ class Runner:
             return (prepared,)
         record = self.lookup.record(task)
         if prepared.action == "reuse" and record is not None:
+            self.commits.note_reused(task, record)
             known = [each.finding for each in self.findings]
             for finding in record.findings:
                 if finding not in known:
@@ -319,7 +314,8 @@ class Runner:
             self.claims[task] = claim
         try:
             executor = self.executor_of(step.options.on)
-            handle = executor.submit(self.with_files(task, executor, spec))
+            spec = self.gated(task, executor, self.with_files(task, executor, spec))
+            handle = executor.submit(spec)
         except NbflowError as error:
             return self.not_begun(task, error)
         self.handles[task] = handle
@@ -374,6 +370,7 @@ class Runner:
     def ended(self, task: TaskId, result: TaskResult) -> None:
         """Take an attempt's result: the look-up learns of its record, and the state moves on."""
         self.handles.pop(task, None)
+        self.commits.halts.pop(task, None)
         for member in self.lookup.members(task):
             log = self.logs.pop(member, None)
             if log is not None:
@@ -386,7 +383,7 @@ class Runner:
                 self.tell(FindingFound(finding=finding, at=time.time()))
             if each.record is not None:
                 self.lookup.keep(each.record)
-                self.note_files(task, each.record)
+                self.commits.note(task, each.record)
                 if has_effect(each.record.observations):
                     self.spent[each.record.step] = self.flow.step(each.record.step).together
                 if unstored := records.unstored(each.record.artifacts):
@@ -399,6 +396,7 @@ class Runner:
         if self.serves(task, result) or self.unites(task, result):
             return
         self.discover(task, result.record)
+        self.run_again(self.commits.too_early(task))
         if result.failure is not None and result.failure.type == DamagedError.__name__ and self.heals(task, result):
             return
         if self.draining:
@@ -407,17 +405,31 @@ class Runner:
             return
         # A step above that has not settled may turn out to change what this one has read. It would then have failed on
         # the wrong value, and runs again: so its failure is held until those steps have settled.
-        if result.failure is not None and self.lookup.early(task, self.is_settled):
+        if self.comes_too_soon(task, result):
             self.held.append((task, result))
             self.handle(events.HeldAttempt(task, time.time()))
             return
         self.conclude(task, result)
         results, self.held = self.held, []
         for other, later in results:
-            if self.lookup.early(other, self.is_settled):
+            if self.draining or self.comes_too_soon(other, later):
                 self.held.append((other, later))
+            elif (missed := self.commits.missed(other, self.began(other), later.observations)) is not None:
+                self.run_again([missed])
             else:
                 self.conclude(other, later)
+
+    def comes_too_soon(self, task: TaskId, result: TaskResult) -> bool:
+        """Return whether a failure may be one of what steps above, which have not settled, have not left yet."""
+        if result.failure is None:
+            return False
+        missing = any(identity == ABSENT for identity in result.observations.files.values())
+        is_early = missing and next(self.commits.open_above(task), None) is not None
+        return is_early or self.lookup.early(task, self.is_settled)
+
+    def began(self, task: TaskId) -> float:
+        """Return when a task's attempt began."""
+        return self.state.tasks[task].started_at or self.started.at
 
     def conclude(self, task: TaskId, result: TaskResult) -> None:
         """Settle a task with an attempt's result that counts, and move the state on."""
@@ -487,6 +499,47 @@ class Runner:
         self.drain(task)
         return True
 
+    def run_again(self, early: Sequence[TooEarly]) -> None:
+        """Run steps again that read files before steps above had written them, once those have ended."""
+        if not early or self.understand is None or self.state.cancelled is not None:
+            return
+        self.commits.take_back(early)
+        for each in early:
+            self.tell(FindingFound(finding=findings.too_early(each.below, each.above, each.names), at=time.time()))
+            self.revised |= {task for task in self.state.tasks if task.step == each.below.name}
+        self.drain(next(task for task in self.state.tasks if task.step == early[0].below.name))
+
+    # ------------------------------------------------------------ what waits before it does anything outside
+
+    def gated(self, task: TaskId, executor: Executor, spec: TaskSpec) -> TaskSpec:
+        """Return a task's spec with the gate that it waits for before it does anything outside, if it has to."""
+        if self.understand is None or not isinstance(executor, SupportsGates) or not executor.waits(spec):
+            return spec
+        gate = self.commits.gate(task, spec)
+        then = tuple(msgspec.structs.replace(each, gate=gate) for each in spec.then)
+        return msgspec.structs.replace(spec, gate=gate, then=then) if gate else spec
+
+    def halt(self, task: TaskId, halted: Halted) -> None:
+        """Take down that a task waits; one that runs again anyway is ended."""
+        reason = self.commits.halt(task, halted)
+        if self.draining:
+            self.handles[task].cancel(0.5)
+        elif reason:
+            self.handle(events.Paused(task, time.time(), reason))
+
+    def release(self) -> None:
+        """Let tasks go on that wait for nobody any more; one that has read what was written since runs again."""
+        for task in [*self.commits.halts]:
+            if self.draining or task not in self.handles or not self.commits.is_free(task):
+                continue
+            if self.commits.is_overtaken(task, self.began(task)):
+                self.revised.add(task)
+                self.drain(task)
+            else:
+                self.commits.release(task)
+                if task in self.state.paused:
+                    self.handle(events.Resumed(task, time.time()))
+
     def unites(self, task: TaskId, result: TaskResult) -> bool:
         """Return whether a task runs again, together with steps that need what it cannot store; begin it if so.
 
@@ -502,7 +555,7 @@ class Runner:
         if step.name in self.unstored or any(has_effect(each.observations) for each in (result, *result.then)):
             return False
         self.unstored[step.name] = failed.unstored
-        if not self.understand(self.changed, self.asked, self.unstored, self.spent).step(step.name).together:
+        if not self.understood().step(step.name).together:
             return False
         self.drain(task)
         return True
@@ -528,8 +581,19 @@ class Runner:
     def drain(self, task: TaskId) -> None:
         """Start nothing new; once what runs has ended, because of this task, the flow is understood anew."""
         self.draining = True
+        for other in self.commits.halts.keys() & self.handles.keys():  # they would wait for what does not start
+            self.revised.add(other)
+            self.handles[other].cancel(0.5)
         if not self.handles:
             self.inbox.put(AttemptEvent(task, AllEnded()))
+
+    def understood(self) -> Flow:
+        """Return the flow with all that has turned out of it."""
+        assert self.understand is not None  # noqa: S101
+        found = facts.Known(
+            changed=self.changed, asked=self.asked, unstored=self.unstored, seen=self.commits.learnt
+        )  # fmt: skip
+        return self.understand(found, self.spent)
 
     def rebuild(self) -> None:
         """Understand the flow anew; what has run is found again by its key."""
@@ -539,12 +603,13 @@ class Runner:
             for name in self.spent.keys() & self.unstored.keys():
                 facts.remember_unstored(self.lookup.store, self.flow.step(name), self.unstored[name])
             told = [each.finding for each in self.findings]
-            self.flow = self.understand(self.changed, self.asked, self.unstored, self.spent)
+            self.flow = self.understood()
             for finding in self.flow.findings:
                 if finding.code in ("together", "unserializable") and finding not in told:
                     self.tell(FindingFound(finding=finding, at=time.time()))
         self.draining = False
         self.held.clear()
+        self.commits.forget()
         self.lookup.revise(self.flow, self.revised)
         self.state = self.new_state()
         self.handle(events.Added(self.lookup.first(), time.time()))
@@ -576,35 +641,6 @@ class Runner:
             execution = self.lookup.execution(task, attempt)
             self.logs[task] = records.LogWriter(self.lookup.store, self.place.folder, self.started.run, execution)
         return self.logs[task]
-
-    def note_files(self, task: TaskId, record: Record) -> None:
-        """Take down which files an execution touched, and when."""
-        if task.part:  # a fan-out's list is evaluated before its items
-            return
-        files = facts.touched(record.observations)
-        span = self.spans.get(record.step, FileSpan(record.created_at))
-        self.spans[record.step] = FileSpan(
-            min(span.began, record.created_at),
-            max(span.ended, record.created_at + record.elapsed),
-            span.files | files if files is not None and span.files is not None else None,
-            (*span.executions, *(() if has_effect(record.observations) else (record.execution,))),
-        )
-
-    def learn_files(self) -> None:
-        """Keep which files steps have touched; name steps that touched one out of turn."""
-        ordering = {name for step in self.flow.steps if step.ordered for name in (step.name, *step.ordered)}
-        spans = [(step, self.spans[step.name]) for step in self.flow.steps if step.name in self.spans]
-        for step, span in spans:
-            if span.files is not None and (span.files.touches or step.name in ordering):
-                facts.remember_files(self.lookup.store, self.flow, step, span.files)
-        writers = [(step, span) for step, span in spans if span.files is not None and span.files.touches]
-        for at, (step, span) in enumerate(writers):
-            for above, before in writers[:at]:
-                if span.began < before.ended and not {*step.scope} & {*above.scope}:
-                    names = common(cast("Files", before.files), cast("Files", span.files))
-                    if names:
-                        facts.remember_early(self.lookup.store, step, span.executions)
-                        self.tell(FindingFound(finding=findings.out_of_turn(step, above, names), at=time.time()))
 
     # ------------------------------------------------------------ telling
 

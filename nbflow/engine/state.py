@@ -27,7 +27,9 @@ from nbflow.engine.events import (
     Event,
     Finished,
     HeldAttempt,
+    Paused,
     Prepare,
+    Resumed,
     Submit,
     TaskNode,
     Tell,
@@ -92,6 +94,7 @@ class RunState(Struct, frozen=True):
     dependents: Map[TaskId, tuple[TaskId, ...]] = field(default_factory=Map)
     queue: tuple[TaskId, ...] = ()
     running: Map[TaskId, Grant] = field(default_factory=Map)
+    paused: frozenset[TaskId] = frozenset()  # of those that run: they wait for others
     room: Room = Room()
     places: Mapping[str, int] = field(default_factory=dict)  # cores of the others, by the URL that steps name
     ahead: Mapping[str, int] = field(default_factory=dict)  # tasks of a step for each core, where it is not one
@@ -129,8 +132,11 @@ def _apply(state: RunState, event: Event) -> Step:
         case Batched(step=step, ahead=ahead):
             return _fill(replace(state, ahead={**state.ahead, step: ahead}))
         case HeldAttempt(task=task):
-            freed = state.running.delete(task) if task in state.running else state.running
-            return _fill(replace(state, running=freed))
+            return _fill(_freed(state, task))
+        case Paused(task=task, at=at, reason=reason):
+            return _then(_with_reason(replace(state, paused=state.paused | {task}), task, at, reason), _fill)
+        case Resumed(task=task, at=at):
+            return _with_reason(replace(state, paused=state.paused - {task}), task, at)
 
 
 def _then(step: Step, change: Callable[[RunState], Step]) -> Step:
@@ -333,17 +339,28 @@ def _fill(state: RunState) -> Step:
 
 
 def _free_cores(state: RunState) -> dict[str, float]:
-    """Return the cores of each place that no task has."""
+    """Return the cores of each place that no task has, or only tasks that wait.
+
+    Each of those keeps a process, so they are not many: as many as there are cores. But where all that runs waits there
+    is one core left, for the one that they wait for.
+    """
     free: dict[str, float] = {"": float(state.slots), **state.places}
+    waiting = 0
     for task, granted in state.running.items():
-        free[_place_of(state, task)] -= granted.cores
+        waiting += task in state.paused
+        if task not in state.paused or waiting > state.slots:
+            free[_place_of(state, task)] -= granted.cores
+    if state.paused and len(state.paused) == len(state.running):
+        free[""] = max(free[""], 1.0)
     return free
 
 
 def _grant(state: RunState, task: TaskId, room: Room, running: Mapping[TaskId, Grant]) -> Grant | None:
     """Return what a task may use beside those that run where it runs, None while it has to wait."""
     place = _place_of(state, task)
-    beside = (granted for other, granted in running.items() if _place_of(state, other) == place)
+    # Those that wait have nothing but cores: they would not wait with a GPU, or with memory of their own.
+    others = {task: granted for task, granted in running.items() if task not in state.paused}
+    beside = (granted for other, granted in others.items() if _place_of(state, other) == place)
     return grant(_options(state, task), _cores(state, task), _slots(state, task), room, beside)
 
 
@@ -351,25 +368,34 @@ def _began(state: RunState, event: Began) -> Step:
     entry = state.tasks[event.task]
     if entry.state != "queued":
         return state, ()
-    reasons = tuple(reason for reason in entry.reasons if reason[0] != "waiting")
-    entry = replace(entry, state="running", started_at=event.at, reasons=reasons)
-    return _put(state, entry), _tell(entry, event.at)
+    return _with_reason(_put(state, replace(entry, state="running", started_at=event.at)), event.task, event.at)
 
 
 def _delayed(state: RunState, event: Delayed) -> Step:
-    entry = state.tasks[event.task]
-    if entry.state != "queued":
+    if state.tasks[event.task].state != "queued":
         return state, ()
-    others = tuple(reason for reason in entry.reasons if reason[0] != "waiting")
-    entry = replace(entry, reasons=(("waiting", event.reason), *others))
-    return _put(state, entry), _tell(entry, event.at)
+    return _with_reason(state, event.task, event.at, event.reason)
+
+
+def _with_reason(state: RunState, task: TaskId, at: float, reason: str = "") -> Step:
+    """Say of a task why it waits, or no longer that it does."""
+    entry = state.tasks[task]
+    waits: tuple[Reason, ...] = (("waiting", reason),) if reason else ()
+    entry = replace(entry, reasons=(*waits, *(each for each in entry.reasons if each[0] != "waiting")))
+    return _put(state, entry), _tell(entry, at)
+
+
+def _freed(state: RunState, task: TaskId) -> RunState:
+    """Give back the cores of a task whose process has ended."""
+    running = state.running.delete(task) if task in state.running else state.running
+    return replace(state, running=running, paused=state.paused - {task})
 
 
 def _finished(state: RunState, event: Finished) -> Step:
     entry = state.tasks[event.task]
     # The attempt's cores are free whatever comes of it, so they are given back first. A task that was cancelled
     # meanwhile keeps that state: its dependents have been told already.
-    state = replace(state, running=state.running.delete(event.task) if event.task in state.running else state.running)
+    state = _freed(state, event.task)
     if entry.state in SETTLED:
         return _fill(state)
     options = _options(state, event.task)

@@ -115,6 +115,10 @@ class LocalExecutor:
             self.carriers.run(partial(self._again, attempt, order))
         return attempt
 
+    def waits(self, spec: TaskSpec) -> bool:
+        """Return whether a task like this one waits for its gate: it has a process to itself then."""
+        return self.warm is None or not self.warm.takes(spec)
+
     def _give(self, attempt: AttemptHandle, order: wire.SubmitTask) -> None:
         spec = attempt.spec
         if spec.environment is not None:

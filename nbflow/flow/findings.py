@@ -307,6 +307,17 @@ def out_of_turn(step: Step, above: Step, files: Collection[str]) -> Finding:
     )  # fmt: skip
 
 
+def too_early(step: Step, above: Step, files: Collection[str]) -> Finding:
+    """Say that a step runs again which read files before a step above it had written them."""
+    names = sorted("a data base" if name.startswith("<") else name for name in files)
+    listing = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+    return Finding(
+        code="file-order", level="note", step=step.name, cell=step.cell, name=min(files),
+        message=f"{step.label} read {listing} before {above.label} above it had written it: it runs again, and waits "
+        "for it from now on",
+    )  # fmt: skip
+
+
 def patched(step: Step, statement: Definition) -> Finding:
     """Report a step run by hand while a module is as a cell below it has set it."""
     text = statement.source.strip().split("\n")[0]

@@ -19,9 +19,9 @@ from nbflow import plugins
 from nbflow.engine import claims, environments, facts, forecast, known_files, state
 from nbflow.engine.lookup import Lookup, RunFacts
 from nbflow.engine.resources import Room, never, within
-from nbflow.engine.runner import Runner, Spent, Understand, Unstored, Watch
+from nbflow.engine.runner import Runner, Spent, Understand, Watch
 from nbflow.errors import NotebookError, OptionError, PlanError, StoreError, nearest
-from nbflow.flow.graph import Asked, Changed, build_flow
+from nbflow.flow.graph import build_flow
 from nbflow.flow.late_options import filled, parse_for_all, with_for_all
 from nbflow.flow.notebook import read_notebook
 from nbflow.flow.options import check_tag
@@ -400,8 +400,8 @@ def _prepare(
     _check_options(flow, executors)
     chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
 
-    def understand(changed: Changed, asked: Asked, unstored: Unstored, spent: Spent) -> Flow:
-        now = known.also(changed, asked, unstored)
+    def understand(found: facts.Known, spent: Spent) -> Flow:
+        now = known.also(found)
         rebuilt = build_flow(
             flow.notebook, all_cells=flow.all_cells, changed=now.changed, seen=now.seen, asked=now.asked
         )
@@ -418,7 +418,7 @@ def _prepare(
         run=run_id, store_url=store.url, values=parameters.values, tags=tuple(options.tags), origin=origin,
         fresh=pins.steps or chosen, pinned=pins.records, only=only is not None, whole=words is None,
         variables=executors.variables, again=frozenset(find_step(word, flow.steps) for word in options.again),
-        early=known.early,
+        early=known.early, seen=known.seen,
     )  # fmt: skip
     if any(step.options.late for step in part.steps):
         part = filled(part, parameters.values)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ import msgspec
 from nbflow.analysis.effects import PROCESS
 from nbflow.errors import NbflowError, SerializationError
 from nbflow.flow.options import tries_again
-from nbflow.model import Finding, Group, Output, Record, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
+from nbflow.model import Finding, Group, Halted, Output, Record, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
 from nbflow.store import artifacts, location, records
 from nbflow.store.serialize import pickler
 from nbflow.store.serialize.fingerprint import show_as_drawn
@@ -70,6 +71,9 @@ class WarmShell(msgspec.Struct):
 
 
 OURS = shell.VARIABLES | {*limits.THREAD_VARIABLES, limits.GPU_VARIABLE, limits.TASK_VARIABLE}
+
+GATE_PERIOD = 0.01
+"""Seconds between two looks for the gate."""
 
 Emit = Callable[[TaskEvent], None]
 NO_SECRETS: Mapping[str, str] = types.MappingProxyType({})
@@ -133,7 +137,10 @@ class _Task:
         self.inputs: replay.StoredInputs = replay.StoredInputs(
             spec.groups, self._load, behind.inputs if behind is not None else None
         )
-        self.observer = Observer(spec, OURS, fresh=behind is None)
+        self.observer = Observer(spec, OURS, fresh=behind is None, before_effect=self._wait)
+        self.home = os.getpid()
+        self.waited = 0.0  # seconds
+        self.at_gate = threading.Lock()
         self.imports = ImportSettings() if self.kept is None else self.kept.imports
         self.stages = Stages(
             spec,
@@ -375,11 +382,24 @@ class _Task:
         shell.suit(self.shell, [self.spec.source, *(statement.source for statement in self.spec.replay)])
         with self.shell.after_statements(lambda: self.stages.definitions.see(names, self.shell.user_ns)):
             result = shell.run_cell(self.shell, self.spec.source, self.spec.code_name, self._title())
-        self.stages.elapsed = time.monotonic() - start
+        self.stages.elapsed = time.monotonic() - start - self.waited
         self.stages.see_draws()
         if result.error is not None:
             self.module.asked.update(missing_names(result.error))
             raise _Failed(failure_of(result.error, self._files(), self.spec.cell))
+
+    def _wait(self, what: str) -> None:
+        """Wait, before the cell touches anything outside, until its gate has come; what it has forked does not."""
+        if not self.spec.gate or os.getpid() != self.home:
+            return
+        with self.at_gate:
+            if os.path.exists(self.spec.gate):  # noqa: PTH110  # called within the audit hook
+                return
+            started = time.monotonic()
+            self.emit(Halted(what=what, reads=self.observer.reads_now(), step=self.label))
+            while not os.path.exists(self.spec.gate):  # noqa: PTH110
+                time.sleep(GATE_PERIOD)
+            self.waited += time.monotonic() - started
 
     def _title(self) -> str:
         """Return what tracebacks call the cell: `step train`, or `cell 3: df`."""

@@ -175,8 +175,17 @@ def unheard() -> Iterator[None]:
 class Observer:
     """Watches one task between `start` and `stop`."""
 
-    def __init__(self, spec: TaskSpec, ours: frozenset[str] = frozenset(), *, fresh: bool = False) -> None:
+    def __init__(
+        self,
+        spec: TaskSpec,
+        ours: frozenset[str] = frozenset(),
+        *,
+        fresh: bool = False,
+        before_effect: Callable[[str], None] | None = None,
+    ) -> None:
         """Leave out `ours`, variables that a worker sets; `fresh`: no module of the notebook's own is loaded yet.
+
+        `before_effect` is called before the cell does anything outside its process, with what that is.
 
         Looking at every loaded module would copy thousands of memory pages in a forked process, 0.2 s with pandas.
         """
@@ -208,6 +217,7 @@ class Observer:
         self._passing: set[str] = set()  # folders that were made where all is soon gone
         self._folders: set[str] = set()  # that were made
         self._ends: list[Callable[[], None]] = []
+        self._before_effect = before_effect or (lambda _: None)
         self._context: Context | None = None
         self._handlers: dict[str, Callable[..., None]] = {
             "open": self._on_open,
@@ -314,6 +324,11 @@ class Observer:
         own = self.spec.store
         return tuple(msgspec.structs.replace(one, store="") if one.store == own else one for one in questions)
 
+    def reads_now(self) -> tuple[str, ...]:
+        """Return the files that the task has read or asked for so far."""
+        paths = {*self.read, *self.seen, *(path for _, path in self.looks)}
+        return tuple(sorted(map(self._name, paths)))
+
     def new_modules(self) -> list[str]:
         """Return the modules loaded since the start: `sys.modules` keeps the order of loading."""
         return list(itertools.takewhile(lambda name: name != self._last_module, reversed(sys.modules)))
@@ -364,6 +379,8 @@ class Observer:
         if access == os.O_RDONLY:
             self._note_read(full)
             return
+        if not self._is_scratch(full):
+            self._before_effect(self._name(full))
         if access == os.O_RDWR and not flags & (os.O_TRUNC | os.O_EXCL):
             self._note_read(full)
         self._note_written(full, added=bool(flags & os.O_APPEND))
@@ -408,12 +425,20 @@ class Observer:
 
     def _on_database(self, path: Any = None, *_: Any) -> None:
         if path != ":memory:" and not is_index(path):
+            self._before_effect("a data base")
             self.volatile.add("database")
 
     def _on_mkdir(self, path: Any, *_: Any) -> None:
         full = self._full(path)
-        if full is not None:
-            (self._passing if is_temporary(full) and not is_inside(full, self.folder) else self._folders).add(full)
+        if full is not None and self._is_scratch(full):
+            self._passing.add(full)
+        elif full is not None:
+            self._before_effect(self._name(full))
+            self._folders.add(full)
+
+    def _is_scratch(self, full: str) -> bool:
+        """Return whether a path lies where all is soon gone."""
+        return is_temporary(full) and not is_inside(full, self.folder)
 
     def _on_scan(self, path: Any, *_: Any) -> None:
         """Note also the sizes and times of what is in a folder: its entries tell them without another event."""
@@ -447,8 +472,7 @@ class Observer:
 
     def _is_fleeting(self, full: str) -> bool:
         """Return whether a path has been made by the task itself, or meanwhile, where all is soon gone."""
-        outside = is_temporary(full) and not is_inside(full, self.folder)
-        return outside and _changed_at(full) >= self._started_ns
+        return self._is_scratch(full) and _changed_at(full) >= self._started_ns
 
     def _word(self, frame: types.FrameType | None) -> str | None:
         """Return the name of what the user has called to ask about a path, None where the user has not asked."""
@@ -466,6 +490,9 @@ class Observer:
 
     def _on_rename(self, old: Any, new: Any, *_: Any) -> None:
         source, target = self._full(old), self._full(new)
+        for full in (source, target):
+            if full is not None and not self._is_scratch(full):
+                self._before_effect(self._name(full))
         if source is not None and self.written.pop(source, None) is None and os.path.isfile(source):
             self.removed.add(source)
         if source is not None and target is not None and os.path.isfile(source):
@@ -473,6 +500,8 @@ class Observer:
 
     def _on_remove(self, path: Any, *_: Any) -> None:
         full = self._full(path)
+        if full is not None and not self._is_scratch(full):
+            self._before_effect(self._name(full))
         if full is not None and self.written.pop(full, None) is None and os.path.isfile(full):
             self.removed.add(full)
 
@@ -630,12 +659,14 @@ class Observer:
         # a name is the address of a socket on this machine: pools and managers talk through those
         address = arguments[-1]
         if not isinstance(address, (str, bytes)) or not os.fsdecode(address).startswith(("/", "\0")):
+            self._before_effect("the network")
             self.volatile.add("socket")
 
     def _on_process(self, *arguments: Any) -> None:
         # `%%bash` starts its program in a thread of its own
         alone = threading.current_thread() is not threading.main_thread()
         if self._by_user(sys._getframe(2), otherwise=alone):
+            self._before_effect("files, by a program")
             self.volatile.add("subprocess")
             self.programs.start(*arguments)
 
