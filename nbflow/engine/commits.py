@@ -140,15 +140,22 @@ class Commits:
         """Return whether a task that waits may go on."""
         return next(self.open_above(task), None) is None
 
-    def is_overtaken(self, task: TaskId, began: float) -> bool:
-        """Return whether a step above has written, since a task that waits began, what it has read."""
+    def overtaken(self, task: TaskId, began: float) -> TooEarly | None:
+        """Return which step above has written, since a task that waits began, what it has read."""
         reads = frozenset(self.halts[task].reads)
-        step = self.flow.step(task.step)
-        position = max(self.flow.step(name).position for name in (step.name, *step.together))
-        return any(
-            span.ended > began and not reads.isdisjoint(span.files.writes or ())
-            for name, span in self.spans.items() if self.flow.step(name).position < position
-        )  # fmt: skip
+        early = self._written_since(task, began, reads)
+        if early is not None:
+            self.spans[early.below.name] = FileSpan(began, began, Files(reads=reads), is_whole=False)
+        return early
+
+    def _written_since(self, task: TaskId, began: float, reads: frozenset[str]) -> TooEarly | None:
+        below = self.flow.step(task.step)
+        position = max(self.flow.step(name).position for name in (below.name, *below.together))
+        for name, span in self.spans.items():
+            above, names = self.flow.step(name), (span.files.writes or frozenset()) & reads
+            if names and above.position < position and span.ended > began and name not in below.together:
+                return TooEarly(above, below, names)
+        return None
 
     def release(self, task: TaskId) -> None:
         """Let a task go on."""
@@ -210,14 +217,10 @@ class Commits:
         """Return which step above has written, since a task began that failed, what it had read or looked for."""
         if has_effect(seen):
             return None
-        reads, below = facts.touched(seen).reads or frozenset(), self.flow.step(task.step)
-        for name, span in [*self.spans.items()]:
-            above = self.flow.step(name)
-            names = (span.files.writes or frozenset()) & reads
-            if names and above.position < below.position and span.ended > began:
-                self._add(below.name, seen, began, began)
-                return TooEarly(above, below, names)
-        return None
+        early = self._written_since(task, began, facts.touched(seen).reads or frozenset())
+        if early is not None:
+            self._add(early.below.name, seen, began, began)
+        return early
 
     def take_back(self, early: Sequence[TooEarly]) -> None:
         """Let results that came too early not count, in this run or later; keep what has been learnt of files."""

@@ -532,9 +532,8 @@ class Runner:
         for task in [*self.commits.halts]:
             if self.draining or task not in self.handles or not self.commits.is_free(task):
                 continue
-            if self.commits.is_overtaken(task, self.began(task)):
-                self.revised.add(task)
-                self.drain(task)
+            if (early := self.commits.overtaken(task, self.began(task))) is not None:
+                self.run_again([early])
             else:
                 self.commits.release(task)
                 if task in self.state.paused:
