@@ -9,7 +9,7 @@ import msgspec
 
 from nbflow.analysis.files import NO_FILES, Files, meet
 from nbflow.engine.keys import digest
-from nbflow.flow.graph import Asked, Changed, Seen, build_flow
+from nbflow.flow.graph import Changed, Seen, build_flow
 from nbflow.flow.together import with_together
 from nbflow.model import Flow, Frozen, Observations, Step
 from nbflow.store import records

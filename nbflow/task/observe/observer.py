@@ -414,8 +414,11 @@ class Observer:
         self._read_back.discard(path)
 
     def _on_list(self, path: Any, *_: Any) -> None:
+        self._list(path, sys._getframe(3))
+
+    def _list(self, path: Any, frame: types.FrameType) -> None:
         # Python's import looks into every folder of the path: that is not the user's
-        if "importlib" in sys._getframe(3).f_code.co_filename:
+        if "importlib" in frame.f_code.co_filename or _is_ours(frame):
             return
         full = self._full("." if path is None else path)
         if full is not None and (not is_temporary(full) or is_inside(full, self.folder)):
@@ -442,10 +445,10 @@ class Observer:
 
     def _on_scan(self, path: Any, *_: Any) -> None:
         """Note also the sizes and times of what is in a folder: its entries tell them without another event."""
-        frame = sys._getframe(2)
-        self._on_list(path)
+        frame = sys._getframe(3)
+        self._list(path, frame)
         full = self._full("." if path is None else path)
-        if full is not None and self._by_user(frame, NOBODY):
+        if full is not None and not _is_ours(frame) and self._by_user(frame, NOBODY):
             self.looks.setdefault((ENTRIES, full), answer(ENTRIES, full))
 
     def _on_look(self, frame: types.FrameType, path: Any, status: os.stat_result | None, follow: bool) -> None:
@@ -669,6 +672,11 @@ class Observer:
             self._before_effect("files, by a program")
             self.volatile.add("subprocess")
             self.programs.start(*arguments)
+
+
+def _is_ours(frame: types.FrameType) -> bool:
+    """Return whether nbflow itself has called, as it looks for datastores: that is not the user's."""
+    return frame.f_code.co_filename.startswith(OURS)
 
 
 def local_modules(names: Iterable[str]) -> dict[str, str]:
