@@ -8,7 +8,7 @@ import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
 import { LabIcon } from '@jupyterlab/ui-components';
 
 import { cardInMain, chartsOf, rendererOf } from './lab/cards';
-import { COMMANDS, addCommands } from './lab/commands';
+import { COMMANDS, addCommands, declareIcon } from './lab/commands';
 import { FlowPanel, Links, answerWidgets, followLinks } from './lab/panel';
 
 const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">
@@ -16,6 +16,7 @@ const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24
 <path d="M5 7h2v10H5zM6.4 14.2l-.8-1.8 9.6-4.2.8 1.8z"/></g></svg>`;
 
 const SHOW = 'nbflow:show';
+const DECLARE = 'nbflow:declare';
 
 const cards: JupyterFrontEndPlugin<void> = {
   id: 'nbflow:cards',
@@ -61,8 +62,19 @@ const plugin: JupyterFrontEndPlugin<void> = {
       describedBy: { args: { type: 'object', properties: {} } },
       execute: () => app.shell.activateById(panel.id)
     });
+    app.commands.addCommand(DECLARE, {
+      label: 'Make This Cell a Step',
+      caption: 'Make this cell a step: a form writes its first line',
+      icon: declareIcon,
+      describedBy: { args: { type: 'object', properties: {} } },
+      isEnabled: () => tracker.activeCell?.model.type === 'code',
+      execute: () => {
+        app.shell.activateById(panel.id);
+        panel.declareSelected();
+      }
+    });
     addCommands(app.commands, tracker, links);
-    [SHOW, ...COMMANDS].forEach(command => palette?.addItem({ command, category: 'nbflow' }));
+    [SHOW, DECLARE, ...COMMANDS].forEach(command => palette?.addItem({ command, category: 'nbflow' }));
   }
 };
 

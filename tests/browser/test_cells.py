@@ -80,3 +80,19 @@ def test_a_journey(notebook: Open, shoot: Shoot, lab: bool, dark: bool) -> None:
     shoot(page, f"cells-failed-{name}")
     type_anew(book, 3, FLOW[2])
     bears(book, 3, "fresh")  # the store knows that result
+
+
+def test_a_cell_becomes_a_step_from_its_menu(notebook: Open, shoot: Shoot) -> None:
+    book = notebook("menu.ipynb", ["rows = [1, 2]", "%%step total\nx = sum(rows)", "y = x + 1"])
+    page, panel = book.page, book.open_panel()
+    book.run(0)
+    expect(panel.get_by_role("option", name=re.compile("^total"))).to_be_visible()
+    book.cell(1).locator(".cm-content").click(button="right")
+    page.get_by_role("menuitem", name="Make This Cell a Step").click()
+    expect(panel.get_by_label("Name", exact=True)).to_have_value("rows")
+    book.cell(3).locator(".cm-content").click()  # the form follows
+    expect(panel.get_by_label("Name", exact=True)).to_have_value("y")
+    book.cell(2).locator(".cm-content").click()
+    book.cell(2).locator("[data-command='nbflow:declare']").click()
+    expect(panel.get_by_role("status").filter(has_text="a step already: total")).to_be_visible()
+    shoot(page, "cells-declare")

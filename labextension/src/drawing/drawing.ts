@@ -32,7 +32,7 @@ export class Drawing {
   private readonly graph = new FlowGraph(this.choice);
   private readonly details: Details;
   private readonly parameters: ParameterForm;
-  private readonly declare: DeclareForm;
+  readonly declare: DeclareForm;
   private readonly history: History;
   private readonly flow = element('h2', { class: 'nbf-flow' });
   private readonly status = element('span', { class: 'nbf-status' });
@@ -407,6 +407,14 @@ export class Drawing {
     } else {
       this.host.send({ kind: 'past', run });
       this.turn('Steps');
+    }
+  }
+
+  /** Open the form that declares a cell as a step, at this cell. */
+  declareAt(cell: string): void {
+    if (this.state.snapshot) {
+      this.turn('Declare');
+      this.onNotice(this.declare.begin(cell, this.state.snapshot));
     }
   }
 

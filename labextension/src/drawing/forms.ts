@@ -218,6 +218,27 @@ export class DeclareForm {
     this.draw();
   }
 
+  /** A cell that a person has selected in, if it is one that can be declared; whether it is out. */
+  follow(cell: string): boolean {
+    const known = this.cells.some(one => one.id === cell);
+    if (known && this.cell.value !== cell) {
+      this.cell.value = cell;
+      this.touched = false;
+      this.chosen();
+    }
+    return known;
+  }
+
+  /** A cell that is to be declared in; what a person should know, null where the form shows it, out. */
+  begin(cell: string, snapshot: SnapshotMessage): Notice | null {
+    if (this.follow(cell)) {
+      return null;
+    }
+    const step = snapshot.steps.find(one => one.cell === cell);
+    const text = step ? `The cell is a step already: ${step.label}.` : 'The cell holds nothing that could be a step.';
+    return { level: 'note', text, fix: '' };
+  }
+
   private chosen(): void {
     if (!this.touched) {
       this.name.value = this.cells.find(cell => cell.id === this.cell.value)?.name ?? '';

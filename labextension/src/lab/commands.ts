@@ -16,6 +16,10 @@ const PLAY = '<path d="M13 8v12l9-6z"/>';
 const FLOW = '<circle cx="5" cy="4.5" r="3"/><circle cx="5" cy="19.5" r="3"/><path d="M4 7h2v10H4z"/>';
 const RING = '<path d="M7 3a9 9 0 0 1 9 4l-2 1.2A6.7 6.7 0 0 0 7 5.4zM3.6 4.6l1.5 1.8A6.7 6.7 0 0 0 3 11H.8a9 9 0 0 1 2.8-6.4zM.9 13.5h2.2a6.7 6.7 0 0 0 5.4 4.8v2.3a9 9 0 0 1-7.6-7.1z"/>';
 
+export const declareIcon = new LabIcon({
+  name: 'nbflow:declare', svgstr: svg('<circle cx="6" cy="12" r="3.4"/><path d="M8 11h6v2H8zM18 8h2v3h3v2h-3v3h-2v-3h-3v-2h3z"/>')
+});
+
 interface Entry {
   label: string;
   caption: string;

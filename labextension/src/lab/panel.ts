@@ -82,12 +82,29 @@ export class FlowPanel extends Widget {
     this.drawing.onNotice = notice => this.link?.store.dispatch({ type: 'notice', notice });
     this.drawing.onPresent = () => this.link?.store.dispatch({ type: 'present' });
     tracker.currentChanged.connect(this.follow, this);
+    tracker.activeCellChanged.connect(this.followCell, this);
     this.follow();
+  }
+
+  /** Open the form that declares the selected cell as a step. */
+  declareSelected(): void {
+    const cell = this.tracker.activeCell;
+    if (cell) {
+      this.drawing.declareAt(cell.model.id);
+    }
+  }
+
+  private followCell(): void {
+    const cell = this.tracker.activeCell;
+    if (cell) {
+      this.drawing.declare.follow(cell.model.id);
+    }
   }
 
   override dispose(): void {
     if (!this.isDisposed) {
       this.tracker.currentChanged.disconnect(this.follow, this);
+      this.tracker.activeCellChanged.disconnect(this.followCell, this);
       this.leave();
       this.drawing.dispose();
       super.dispose();
