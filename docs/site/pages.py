@@ -28,14 +28,14 @@ SECTIONS: Mapping[str, Sequence[str]] = {
         "loops.md", "parameters.md", "runs.md", "reuse.md", "cards.md", "panel.md", "remote.md", "packages.md",
         "export.md", "other-tools.md",
     ),
-    "Questions": ("coming-from.md", "where-it-works.md", "datastore.md"),
+    "Questions": ("coming-from.md", "where-it-works.md", "datastore.md", "safety.md"),
     "Reference": ("options.md", "commands.md", "interface.md", "top-to-bottom.md", "glossary.md"),
     "Gallery": (),
-    "Inside": ("ARCHITECTURE.md", "decisions.md", "soak.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+    "Inside": ("ARCHITECTURE.md", "decisions.md", "soak.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"),
 }  # fmt: skip
 """The site's menu; pages that are not there are left out of it."""
 
-AT_ROOT = ("ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
+AT_ROOT = ("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 
 CONFIG = """\
 site_name: nbflow
