@@ -154,10 +154,10 @@ def test_everything_is_within_reach_of_the_keyboard(plain: Open) -> None:
     tell(page, recorded.moment(flow, recorded.FAILED, status="failed"))
     focused = "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent"
     stops = []
-    for _ in range(4):
+    for _ in range(5):
         page.keyboard.press("Tab")
         stops.append(page.evaluate(focused))
-    assert stops == ["Run", "Resume", "Steps", "Steps"]  # the buttons that live, the views, the list
+    assert stops == ["Run", "Run stale", "Resume", "Steps", "Steps"]  # the buttons that live, the views, the list
     steps = page.get_by_role("listbox", name="Steps")
     expect(steps).to_be_focused()
     chosen = page.locator('[role=option][aria-selected="true"]')
