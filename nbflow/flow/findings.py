@@ -131,11 +131,13 @@ def _keeps_to_itself(cell: Cell, name: str) -> bool:
     return cell.kind == "step" and name.startswith("_") and name in analyse(cell.body).private
 
 
-def duplicate_parameter(first: Parameter, second: Parameter) -> Finding:
+def duplicate_parameter(first: Parameter, second: Parameter, cells: Sequence[Cell]) -> Finding:
     """Report two `%%params` lines for one name."""
+    places = {cell.id: cell.position for cell in cells}
     return Finding(
         code="duplicate-parameter", level="error", cell=second.cell, line=second.line, name=second.name,
-        message=f"the parameter {second.name!r} is defined twice, in cell {first.cell} and in cell {second.cell}",
+        message=f"the parameter {second.name!r} is defined twice, in cell {places[first.cell]} and in cell "
+        f"{places[second.cell]}",
         fix="keep one of the two lines",
     )  # fmt: skip
 
@@ -150,7 +152,7 @@ def parameters_of(
         for parameter in read_parameters(cell) if cell.kind == "params" else ():
             name = parameter.name
             if name in parameters and not cell.injected:
-                findings.append(duplicate_parameter(parameters[name], parameter))
+                findings.append(duplicate_parameter(parameters[name], parameter, cells))
                 continue
             parameters[name] = given_again(parameters[name], parameter) if name in parameters else parameter
             below = [cells[w.position - 1] for w in writers.get(name, ()) if w.position > cell.position]

@@ -36,6 +36,7 @@ EXAMPLES: Mapping[str, str] = {
     "status": "%flow status",
     "config": "%flow config store s3://bucket/flows",
     "doctor": "%flow doctor",
+    "trust": "%flow trust",
 }
 """A line for each verb."""
 

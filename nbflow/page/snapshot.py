@@ -199,18 +199,24 @@ def _layout(labels: tuple[tuple[str, str], ...], edges: tuple[tuple[str, str], .
     widths = {name: _width(text) for name, text in texts.items()}
     layout = lay_out(list(texts), edges, widths, BOX, GAP)
     return LayoutView(
-        width=round(layout.width + 2 * FRAME, 1),
-        height=round(layout.height + 2 * FRAME, 1),
+        width=_pixels(layout.width + 2 * FRAME),
+        height=_pixels(layout.height + 2 * FRAME),
         box=BOX,
         places=[
-            PlaceView(name=name, text=texts[name], x=round(x + FRAME, 1), y=round(y + FRAME, 1), width=widths[name])
+            PlaceView(name=name, text=texts[name], x=_pixels(x + FRAME), y=_pixels(y + FRAME), width=widths[name])
             for name, (x, y) in layout.nodes.items()
         ],
         lines=[
-            LineView(frm=frm, to=to, points=[[round(x + FRAME, 1), round(y + FRAME, 1)] for x, y in points])
+            LineView(frm=frm, to=to, points=[[_pixels(x + FRAME), _pixels(y + FRAME)] for x, y in points])
             for (frm, to), points in layout.edges.items()
         ],
     )
+
+
+def _pixels(number: float) -> float:
+    """Return a number to a tenth, and without a fraction that is none: long messages are full of them."""
+    tenths = round(number, 1)
+    return int(tenths) if tenths.is_integer() else tenths
 
 
 def _width(text: str) -> float:

@@ -273,7 +273,7 @@ def _look(value: Any, registry: Registry, is_owner: bool = False, depth: int = 0
 
 def by_identity(value: Any) -> str:
     """Return how something looks that cannot be looked into."""
-    return f"{type(value).__qualname__} {id(value)}"
+    return f"{attribute(type(value), '__qualname__', '')} {id(value)}"
 
 
 # ---------------------------------------------------------------- the way back

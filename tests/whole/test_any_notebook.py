@@ -101,7 +101,7 @@ def test_parts_of_any_kind(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_half_of_a_character_is_told_with_its_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "half.ipynb").write_text(text(code("%%step b\ny = 1\nz = '\ud800'", id="b")))
     assert app.main(["run", "half.ipynb"]) == 2
-    assert "where: cell b, line 3" in capsys.readouterr().err
+    assert "where: cell 2, line 3" in capsys.readouterr().err
     (folder / "half.ipynb").write_text(
         text({"cell_type": "markdown", "id": "\ud800", "source": "\ud800"}, code("y = x", id="b"))
     )
