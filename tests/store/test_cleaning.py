@@ -23,6 +23,7 @@ from nbflow.store.artifacts import is_whole
 from nbflow.store.flows import named_flow, runs_of
 from nbflow.store.index import Index
 from nbflow.store.location import Store, open_store
+from nbflow.store.settings import write_setting
 from tests.support.stored import StoredRun
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -210,8 +211,7 @@ def test_a_large_store_is_told_of_once_and_keeps_its_runs(tmp_path: Path) -> Non
     path.write_text(
         document_of([("c1", "%%params\nn: int = 1"), ("c2", "%%step a\nx = str(n).encode() * 90_000")], "demo")
     )
-    (tmp_path / ".nbflow").mkdir()
-    (tmp_path / ".nbflow" / "config.json").write_text('{"size": "1M"}')
+    write_setting(tmp_path, "size", "1M")
     told: list[str] = []
 
     def run(number: int) -> list[str]:
