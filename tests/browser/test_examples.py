@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,8 @@ def write(server: Server, name: str) -> list[str]:
         cell.outputs, cell.execution_count = [], None
     document.cells = cells
     nbformat.write(document, server.folder / f"{name}.ipynb")
+    for data in EXAMPLES.glob(f"{name}.toml"):
+        shutil.copy(data, server.folder)
     return [cell.source for cell in cells]
 
 
