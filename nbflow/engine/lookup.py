@@ -168,6 +168,9 @@ class Lookup:
     def drop(self, executions: Collection[str]) -> None:
         """Let executions of this run count for nothing: what stands for their keys is found anew."""
         self._dropped |= {*executions}
+        self._forget(executions)
+
+    def _forget(self, executions: Collection[str]) -> None:
         self._own = {key: record for key, record in self._own.items() if record.execution not in executions}
 
     def drop_lost(self) -> bool:
@@ -186,7 +189,7 @@ class Lookup:
             if lost_of(self.store, record.groups, verify=True)
             or records.read_record(self.store, record.key, record.execution) is None
         }  # fmt: skip
-        self.drop(executions)
+        self._forget(executions)
         self._taken = {
             place: taken for place, taken in self._taken.items()
             if taken[0].record is not None and taken[0].record.execution not in executions
