@@ -38,6 +38,7 @@ class FileSpan(msgspec.Struct, frozen=True):
     executions: tuple[str, ...] = ()  # those without an effect, which may be executed again
     has_effect: bool = False
     is_whole: bool = True  # no programs may have touched others
+    is_executed: bool = False  # in this run, and not only reused
 
     def also(self, seen: Observations, began: float, ended: float, execution: str = "") -> FileSpan:
         """Return this with what another execution of the step was seen to do."""
@@ -49,7 +50,14 @@ class FileSpan(msgspec.Struct, frozen=True):
             (*self.executions, *((execution,) if execution and not effect else ())),
             self.has_effect or (effect and bool(execution)),
             self.is_whole and facts.is_whole(seen),
+            self.is_executed or bool(execution),
         )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The files that nobody above may write once it has begun: those that it has read, or is reused with."""
+        reads = self.files.reads or frozenset()
+        return reads if self.is_executed else reads | (self.files.writes or frozenset())
 
 
 class TooEarly(msgspec.Struct, frozen=True):
@@ -153,7 +161,8 @@ class Commits:
         position = max(self.flow.step(name).position for name in (below.name, *below.together))
         for name, span in self.spans.items():
             above, names = self.flow.step(name), (span.files.writes or frozenset()) & reads
-            if names and above.position < position and span.ended > began and name not in below.together:
+            is_late = span.is_executed and span.ended > began
+            if names and is_late and above.position < position and name not in below.together:
                 return TooEarly(above, below, names)
         return None
 
@@ -187,7 +196,7 @@ class Commits:
         self._add(record.step, record.observations, began, ended, record.execution)
 
     def note_reused(self, task: TaskId, record: Record) -> None:
-        """Take down a past execution that stands for a task: what it has read may still be written above it."""
+        """Take down a past execution that stands for a task: what it has touched may still be written above it."""
         if not task.part and next(self.open_above(task), None) is not None:
             now = time.time()
             self._add(record.step, record.observations, now, now)
@@ -206,7 +215,7 @@ class Commits:
         before, span = self.spans[above.name], self.spans[below.name]
         if span.has_effect or span.began >= before.ended:
             return None
-        names = (before.files.writes or frozenset()) & (span.files.reads or frozenset())
+        names = (before.files.writes or frozenset()) & span.needs if before.is_executed else frozenset()
         if not names or {*above.scope} & {*below.scope} or above.name in below.together:
             return None
         if any(self.spans[name].has_effect for name in below.together if name in self.spans):
@@ -245,7 +254,7 @@ class Commits:
         for step, span in spans:
             if self._waited or span.files.touches or step.name in ordering:
                 self._remember(flow, step, span)
-        writers = [(step, span) for step, span in spans if span.files.touches]
+        writers = [(step, span) for step, span in spans if span.files.touches and span.is_executed]
         for at, (step, span) in enumerate(writers):
             for above, before in writers[:at]:
                 if span.began < before.ended and not {*step.scope} & {*above.scope}:
