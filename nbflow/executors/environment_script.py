@@ -7,10 +7,13 @@ else Python's own venv and pip. It stands under its name once it is whole.
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import tarfile
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 NO_PYTHON, NO_VENV, NO_UV, NO_CONDA = 91, 92, 93, 94
 """Exit statuses of the script: what it would have needed."""
@@ -115,7 +118,7 @@ def packed(files: Mapping[str, bytes]) -> bytes:
 
 def last_line(said: str) -> str:
     """Return the line that says what went wrong, with its cause: hints may stand below it, and steps above."""
-    lines = [line.rstrip() for line in said.splitlines() if line.strip()]
+    lines = [line.rstrip() for line in COLOURS.sub("", said).splitlines() if line.strip()]
     at = next((at for at, line in enumerate(lines) if line.lower().startswith("error")), len(lines) - 1)
     causes = takewhile(lambda line: line.startswith(" "), lines[at + 1 :])
     return " ".join(line.strip() for line in (*lines[at : at + 1], *causes))

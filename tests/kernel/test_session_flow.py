@@ -442,7 +442,7 @@ def test_run_table_reads_as_text_in_nbclient(tmp_path: Path) -> None:
     NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = notebook.cells[-1].outputs
     (reused,) = outputs[1:]  # shown again, folded
-    assert reused["data"]["text/plain"].startswith("total: reused; showed 1 display when it ran (nbflow show ")
+    assert reused["data"]["text/plain"].startswith("total: reused; showed 1 display when it ran (%flow show ")
     assert "<details" in reused["data"]["text/html"]
     assert ">12</pre>" in reused["data"]["text/html"]
     text = outputs[0]["data"]["text/plain"]

@@ -98,7 +98,7 @@ def test_follow_and_cancel_from_another_process(capsys: pytest.CaptureFixture[st
     stored = "".join(task.stdout for step in run.steps() for task in step.tasks)
     assert text == stored
     assert app.main(["attach", run.id]) == 130, "a run that has ended is shown from its beginning"
-    assert "fit/0 | turn 0" in capsys.readouterr().out
+    assert "fit/0 x=1 | turn 0" in capsys.readouterr().out
 
 
 def test_attach_as_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
