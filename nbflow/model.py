@@ -186,6 +186,13 @@ class Cell(Frozen, frozen=True, kw_only=True):
     injected: bool = False  # its parameters have been given by another tool: they count, not those of a cell above
 
 
+class StarImport(Frozen, frozen=True):
+    """What `from module import *` brings: names, each with what is imported under it (`sqrt`: `math.sqrt`)."""
+
+    module: str
+    pairs: tuple[tuple[str, str], ...]
+
+
 class Notebook(Frozen, frozen=True, kw_only=True):
     """A document's code cells in order; `folder` is where its relative paths start."""
 
@@ -196,6 +203,7 @@ class Notebook(Frozen, frozen=True, kw_only=True):
     findings: tuple[Finding, ...] = ()
     document: str = ""  # the notebook's own JSON, kept with each run
     grows: bool = False  # only cells that were executed are known: others may follow
+    stars: tuple[StarImport, ...] = ()  # its star imports, as far as their modules could be asked
 
     @property
     def positions(self) -> dict[str, int]:
@@ -255,6 +263,11 @@ class Definition(Frozen, frozen=True, kw_only=True):
     requires: tuple[int, ...] = ()  # `order`s of the definitions that must be replayed before it
     binds: tuple[Binding, ...] = ()  # data that it reads while defining, resolved at its own place
     changes: tuple[str, ...] = ()  # data that it changes in place while defining
+
+    @property
+    def label(self) -> str:
+        """What people call it: the names that it binds, `math.*` for all of a module's."""
+        return self.id.partition("@")[0].replace(",", ", ")
 
 
 class Step(Frozen, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from nbflow.store.serialize import pickler
 from nbflow.store.serialize.describe import describe
 from nbflow.store.serialize.fingerprint import fingerprint
 from nbflow.store.serialize.registry import Registry
+from nbflow.store.star_imports import with_stars
 from nbflow.store.stored_run import StoredRun, find_run
 
 MISSING = "nothing"
@@ -93,7 +94,7 @@ def main() -> None:
         answers.flush()
 
     job = msgspec.json.decode(sys.stdin.readline(), type=PlainJob)
-    flow = build_flow(read_notebook(Path(job.notebook)), all_cells=job.all_cells)
+    flow = build_flow(with_stars(read_notebook(Path(job.notebook))), all_cells=job.all_cells)
     try:
         values = reference.run(job.notebook, job.params)
     except BaseException as error:  # the notebook's own

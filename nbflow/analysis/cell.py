@@ -9,6 +9,7 @@ with `scopes`, `paths` and `calls`, and `result` has the types of the answer.
 
 import ast
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 
 from nbflow.analysis.magics import read_magic
@@ -23,6 +24,7 @@ from nbflow.analysis.result import (
     AssignedValue,
     Diagnostic,
     DiscardedCall,
+    Pairs,
     Statement,
     StatementKind,
     is_hidden_state,
@@ -30,6 +32,7 @@ from nbflow.analysis.result import (
 from nbflow.analysis.scopes import descend, dotted_name, import_pairs
 from nbflow.analysis.source import ParsedCell, Problem, normalise, parse_cell, read_cell, transform
 from nbflow.analysis.walk import CellFacts, Walk, WalkContext
+from nbflow.model import StarImport
 
 
 def read_statements(cell: ParsedCell, context: WalkContext) -> tuple[Statement, ...]:
@@ -84,7 +87,7 @@ def _read_statement(node: ast.stmt, place: tuple[int, int, str], context: WalkCo
         deletes=deleted_names(state),
         value=_value_of(node),
         call=dotted_name(node.value.func) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else None,
-        imports=_imports_of(node) if kind in {"import", "def", "class"} else (),
+        imports=_imports_of(node, context.stars) if kind in {"import", "def", "class"} else (),
     )
 
 
@@ -146,11 +149,11 @@ def _is_inert(node: ast.stmt) -> bool:
     return value is not None and value.kind == "literal"
 
 
-def _imports_of(node: ast.stmt) -> tuple[tuple[str, str], ...]:
+def _imports_of(node: ast.stmt, stars: Mapping[str, Pairs]) -> tuple[tuple[str, str], ...]:
     if isinstance(node, ast.Import | ast.ImportFrom):
-        return tuple(import_pairs(node))
+        return tuple(import_pairs(node, stars))
     if isinstance(node, ast.If | ast.Try):
-        return tuple(pair for inner in _statements_in(node) for pair in _imports_of(inner))
+        return tuple(pair for inner in _statements_in(node) for pair in _imports_of(inner, stars))
     return ()
 
 
@@ -234,21 +237,21 @@ _LAZY_ANNOTATIONS = sys.version_info >= (3, 14)  # PEP 649: evaluated on request
 
 
 @lru_cache(maxsize=4096)
-def analyse(source: str, *, postponed: bool = False) -> Analysis:
+def analyse(source: str, *, postponed: bool = False, stars: tuple[StarImport, ...] = ()) -> Analysis:
     """Return what a cell takes from before it and leaves behind. Never raises, runs nothing.
 
-    `postponed` tells that a cell above has `from __future__ import annotations`.
+    `postponed` tells that a cell above has `from __future__ import annotations`; `stars` what star imports bring.
     """
     try:
-        return _analyse(read_cell(source), postponed)
+        return _analyse(read_cell(source), postponed, stars)
     except (RecursionError, MemoryError):
         problem = Problem("syntax", 1, 0, "", "the code is nested too deeply to be analysed")
         return Analysis(diagnostics=(_diagnostic(problem),))
 
 
-def _analyse(cell: ParsedCell, postponed: bool) -> Analysis:
+def _analyse(cell: ParsedCell, postponed: bool, stars: tuple[StarImport, ...]) -> Analysis:
     tree = cell.tree if cell.tree is not None else ast.Module([], [])
-    context = _open_context(cell, tree, postponed)
+    context = _open_context(cell, tree, postponed, stars)
     walk = Walk(context)
     walk.place = (cell.magic_line, 0) if cell.magics else None
     walk.expand(cell.expansions)
@@ -269,10 +272,15 @@ def _analyse(cell: ParsedCell, postponed: bool) -> Analysis:
     return _conclude(cell, walk, state, sure)
 
 
-def _open_context(cell: ParsedCell, tree: ast.Module, postponed: bool) -> WalkContext:
+def _open_context(cell: ParsedCell, tree: ast.Module, postponed: bool, stars: tuple[StarImport, ...]) -> WalkContext:
     futures = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
     postponed |= any(alias.name == "annotations" for node in futures for alias in node.names)
-    return WalkContext(forks=":=" in cell.python, lazy_annotations=_LAZY_ANNOTATIONS, postponed=postponed)
+    return WalkContext(
+        forks=":=" in cell.python,
+        lazy_annotations=_LAZY_ANNOTATIONS,
+        postponed=postponed,
+        stars={star.module: star.pairs for star in stars},
+    )
 
 
 def _conclude(cell: ParsedCell, walk: Walk, state: Paths, sure: frozenset[str]) -> Analysis:

@@ -12,6 +12,11 @@ ValueKind = Literal["literal", "name", "call", "other"]
 
 NO_NAMES: frozenset[str] = frozenset()
 
+Pairs = tuple[tuple[str, str], ...]
+"""Names that an import binds, each with the full name of what it is."""
+
+NO_STARS: Mapping[str, Pairs] = {}
+
 
 class Diagnostic(msgspec.Struct, frozen=True):
     """Something in a cell that analysis cannot see through: code, place (line from 1, column from 0), name, advice."""

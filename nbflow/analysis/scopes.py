@@ -1,11 +1,11 @@
 """Syntax trees → which names a block binds, how names are mangled, dotted names and roots of expressions."""
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from nbflow.analysis.result import NO_NAMES
+from nbflow.analysis.result import NO_NAMES, NO_STARS, Pairs
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -126,15 +126,22 @@ def target_names(target: ast.AST) -> list[str]:
     return [node.id for node in descend(target) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
 
 
-def import_pairs(node: ast.Import | ast.ImportFrom) -> list[tuple[str, str]]:
-    """Return an import's (bound name, full origin) pairs; `*` is left out, dots of relative imports are kept."""
+def module_of(node: ast.ImportFrom) -> str:
+    """Return the module that an import takes names from, with the dots of a relative one."""
+    return "." * node.level + (node.module or "")
+
+
+def import_pairs(node: ast.Import | ast.ImportFrom, stars: Mapping[str, Pairs] = NO_STARS) -> list[tuple[str, str]]:
+    """Return an import's (bound name, full origin) pairs; `stars` has those of `*`, dots of relative ones are kept."""
     if isinstance(node, ast.Import):
         return [
             (alias.asname, alias.name) if alias.asname else (alias.name.partition(".")[0],) * 2 for alias in node.names
         ]
-    module = "." * node.level + (node.module or "")
+    module = module_of(node)
+    if any(alias.name == "*" for alias in node.names):
+        return list(stars.get(module, ()))
     joint = "" if module.endswith(".") else "."
-    return [(alias.asname or alias.name, f"{module}{joint}{alias.name}") for alias in node.names if alias.name != "*"]
+    return [(alias.asname or alias.name, f"{module}{joint}{alias.name}") for alias in node.names]
 
 
 def dotted_name(node: ast.expr) -> str | None:

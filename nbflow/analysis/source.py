@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Shape = Literal["module", "function", "none"]
 
+_STAR = re.compile(r"(?:^|[;:])[ \t]*from[ \t]+([.\w]+)[ \t]+import[ \t]*\(?[ \t]*\*", re.MULTILINE)
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _LINE_MAGIC = re.compile(r"%[A-Za-z_]\w*(?: [ ->@-\[\]-~]*)?\n", re.ASCII)  # no `?`, no backslash
 _PROMPT = "In ["
@@ -72,6 +73,11 @@ class Parsed(msgspec.Struct, frozen=True):
     tree: ast.Module | None
     ends: Mapping[int, int]
     problem: Problem | None = None
+
+
+def star_modules(source: str) -> list[str]:
+    """Return the modules of which a text takes all names: `math` for `from math import *`."""
+    return _STAR.findall(source) if "*" in source and "import" in source else []
 
 
 def read_cell(source: str) -> ParsedCell:

@@ -6,7 +6,7 @@ may stop after any statement that binds.
 """
 
 import ast
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -39,9 +39,11 @@ from nbflow.analysis.result import (
     BUILTINS,
     MODULE_GLOBALS,
     NO_NAMES,
+    NO_STARS,
     USUAL_MODULES,
     Diagnostic,
     DiscardedCall,
+    Pairs,
     is_hidden_state,
 )
 from nbflow.analysis.scopes import (
@@ -54,6 +56,7 @@ from nbflow.analysis.scopes import (
     dotted_name,
     import_pairs,
     mangle,
+    module_of,
     root_name,
     target_names,
     type_params,
@@ -93,6 +96,7 @@ class WalkContext(msgspec.Struct):
     postponed: bool = False  # annotations are text: `from __future__ import annotations` here or above
     hints: set[str] = msgspec.field(default_factory=set)  # names in such annotations
     origins: dict[str, str] = msgspec.field(default_factory=dict)  # name bound by an import in the cell -> where from
+    stars: Mapping[str, Pairs] = NO_STARS  # what is known of star imports, by module
     bodies: dict[int, LocalFunction] = msgspec.field(default_factory=dict)
     parsed: dict[int, ast.Module] = msgspec.field(default_factory=dict)
     diagnostics: Diagnostics = msgspec.field(default_factory=dict)
@@ -948,18 +952,19 @@ class Walk:
             self.change(target)
 
     def do_import(self, node: ast.Import | ast.ImportFrom) -> None:
-        """Bind an import's names; `*` binds names that nobody sees, and what comes from `__main__` is read there."""
+        """Bind an import's names; an unknown `*` binds what nobody sees, and what is of `__main__` is read there."""
         if getattr(node, "module", None) == "__main__":
             for alias in node.names:
                 self.load_outer(alias.name, node)
-        for name, origin in import_pairs(node):
+        for name, origin in import_pairs(node, self.context.stars):
             self.define(name, NOTHING)
             self.origins[mangle(name, self.class_name)] = origin
         for alias in node.names:
-            if alias.name == "*":
-                module = getattr(node, "module", None) or "."
-                what = f"from {module} import * binds names that the cell does not show"
-                self.diagnose(node, "star-import", module, what)
+            if isinstance(node, ast.ImportFrom) and alias.name == "*":
+                module = module_of(node)
+                if module not in self.context.stars:
+                    what = f"from {module} import * binds names that the cell does not show"
+                    self.diagnose(node, "star-import", module, what)
             elif alias.name == "__main__" and isinstance(node, ast.Import):
                 self.diagnose(node, "dynamic", "__main__", "__main__ reaches names that the cell does not show")
 

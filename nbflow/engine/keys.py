@@ -82,7 +82,7 @@ def key_parts(
         else:
             inputs[name] = value.artifact.content_id
     for (order, name), value in resolved.binds.items():
-        inputs[f"{name} while defining {', '.join(flow.definitions[order].names)}"] = value.artifact.content_id
+        inputs[f"{name} while defining {flow.definitions[order].label}"] = value.artifact.content_id
     options = {} if step.options.outputs is None else {"out": ",".join(step.options.outputs)}
     if resolved.along:
         options["along"] = ",".join(sorted(resolved.along))
@@ -120,7 +120,7 @@ def _replayed(
 
 
 def _place(definition: Definition) -> str:
-    return f"{', '.join(definition.names)} (cell {definition.position}, line {definition.line})"
+    return f"{definition.label} (cell {definition.position}, line {definition.line})"
 
 
 def environment_id(environment: StepEnvironment | None) -> str:

@@ -27,6 +27,7 @@ from nbflow.analysis.effects import (  # fmt: skip
     random_uses,
 )
 from nbflow.analysis.files import NO_FILES, Files, file_uses
+from nbflow.analysis.source import star_modules
 from nbflow.flow.setup_calls import REGISTRATIONS, SETUP_CALLS
 from nbflow.model import CellKind, Definition
 
@@ -307,7 +308,7 @@ def _piece(kind: PieceKind, statement: Statement, tree: ast.stmt | None, origins
         writes=writes | random.seeds | random.draws,
         possible=possible,
         origins=tuple(statement.imports),
-        changes=writes - _bound_names(tree) if tree is not None else frozenset(),
+        changes=writes - _bound_names(tree) - dict(statement.imports).keys() if tree is not None else frozenset(),
         random=random,
         files=file_uses(statement.source, tree, origins),
         registers=tree is not None and _registers(tree, origins),
@@ -352,7 +353,7 @@ def _classify(
     """Return what becomes of a statement: the first rule that fits decides, data is what remains."""
     if statement.kind == "magic":
         return "setup" if _magic_of(statement) in SETUP_MAGICS else "data"
-    if isinstance(tree, ast.ImportFrom) and any(alias.name == "*" for alias in tree.names):
+    if statement.kind == "import" and not statement.imports and star_modules(statement.source):
         return "setup"  # which names it brings nobody knows: every task below has them
     if statement.kind in ("import", "def", "class"):
         return "definition"

@@ -29,6 +29,7 @@ class MissingName(msgspec.Struct, frozen=True):
     cell: Cell
     sure: bool
     writes: frozenset[str]  # by the step itself
+    starred: bool = False  # below a star import that nobody knows the names of
 
 
 def grown(size: str, most: str, gain: str) -> Finding:

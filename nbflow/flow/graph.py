@@ -18,6 +18,7 @@ from nbflow.analysis.effects import LIVE, PROCESS, STATES, is_made, state_of
 from nbflow.analysis.files import NO_FILES, Files, Touches, Waits
 from nbflow.analysis.quoted import MAIN
 from nbflow.analysis.result import BUILTINS
+from nbflow.analysis.source import star_modules
 from nbflow.analysis.touching import Touch
 from nbflow.flow import findings, late_options
 from nbflow.flow.definitions import (
@@ -154,18 +155,19 @@ class _Builder:
         self.abilities: dict[str, Files] = {}  # what the methods of a value, or a class, may do to files
         self.bodies: dict[str, Files] = {}  # what calling a function may do to them
         self.variables = frozenset(union(global_names(cell.body) for cell in notebook.cells))
-        self.hidden = BUILTINS.intersection(union(analyse(cell.body).writes for cell in notebook.cells))
         self.attached: dict[str, tuple[int, ...]] = {}  # in this cell: name -> its definitions with what they were left
         self.listed = any("__subclasses__" in cell.body for cell in notebook.cells)
         self.generators: frozenset[str] = frozenset()  # names of generators of random numbers
         self.computing: set[str] = set()  # names whose call gives something else each time
         self.postponed = False  # annotations, by a `from __future__` above
+        self.hidden = BUILTINS.intersection(union(self._analyse(cell).writes for cell in notebook.cells))
         self.alike: Counter[str] = Counter()  # cells with the same code
         self.reach = Reach.over(notebook)
         self.reached: dict[str, Reached] = {}
         self.learnt: dict[tuple[str, str], frozenset[str]] = {}  # a write that no text shows -> who wrote before it
         self.set_here: list[findings.SetHere] = []
-        self.vague = False  # a star import or the like above: a missing name may be there after all
+        self.vague = False  # something above that hides names: a missing one may be there after all
+        self.starred = False  # among that a star import: any missing name may well be its own
 
     # ------------------------------------------------------------ one cell
 
@@ -176,11 +178,13 @@ class _Builder:
             return
         if cell.kind == "params" and "File" not in self.writers:
             cell = msgspec.structs.replace(cell, body=with_file(cell.body))
-        analysis = analyse(cell.body, postponed=self.postponed)
+        analysis = self._analyse(cell)
         futures = future_flags(statement.source for statement in analysis.statements)
         self.postponed |= bool(futures & __future__.annotations.compiler_flag)
         self.findings.extend(diagnosed(cell, analysis, all_cells=self.all_cells))
-        self.vague |= any(problem.code in HIDING for problem in analysis.diagnostics)
+        codes = {problem.code for problem in analysis.diagnostics}
+        self.vague |= not codes.isdisjoint(HIDING)
+        self.starred |= "star-import" in codes
         around = Surroundings(
             dict(self.origins),
             lambda name: bool(self._definitions_of(name)),
@@ -209,6 +213,10 @@ class _Builder:
             if what:
                 self.set_here.append(findings.SetHere(cell, piece.statement.line, what.partition(".")[0]))
         self.generators = generators_after(pieces, self.generators, self.origins)
+
+    def _analyse(self, cell: Cell) -> Analysis:
+        stars = self.notebook.stars if star_modules(cell.body) else ()
+        return analyse(cell.body, postponed=self.postponed, stars=stars)
 
     def _declare(self, cell: Cell) -> bool:
         name = cell.name or ""
@@ -444,6 +452,8 @@ class _Builder:
         replayed = [self.definitions[order] for order in step.definitions]
         imports = {origin.partition(".")[0] for d in replayed for origin in d.origins.values()}
         imports |= {origin.partition(".")[0] for piece in pieces for _, origin in piece.origins}
+        sources = (*(each.source for each in replayed), step.source)
+        imports |= {module.partition(".")[0] for source in sources for module in star_modules(source)}
         used = [self.files[d.order] for d in replayed]
         own = [piece.files for piece in _called(pieces)]
         given = [self.abilities.get(binding.name, NO_FILES) for binding in step.bindings]
@@ -588,7 +598,7 @@ class _Builder:
         for name, sure in need.missing.items():
             if name.startswith("<") or name in BUILTINS:
                 continue
-            self.missing.append(findings.MissingName(name, step, cell, sure and not self.vague, writes))
+            self.missing.append(findings.MissingName(name, step, cell, sure and not self.vague, writes, self.starred))
 
     # ------------------------------------------------------------ the whole
 
@@ -601,6 +611,8 @@ class _Builder:
         for missing in self.missing:
             if not missing.sure and missing.name in missing.writes:
                 continue  # bound by the cell itself, on some path
+            if missing.starred and missing.name not in self.writers:
+                continue  # the star import may bring it, and its cell says that nobody knows
             if missing.step in names or missing.step.startswith("set-up"):
                 self.findings.append(findings.missing_name(missing, self.writers, self.notebook.cells))
         parameters, problems = findings.parameters_of(self.notebook.cells, self.writers)

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from nbflow.analysis.cell import Analysis, normalise
 from nbflow.analysis.result import is_hidden_state
+from nbflow.analysis.source import star_modules
 from nbflow.flow.definitions import Piece
 from nbflow.flow.scope import Gathered
 from nbflow.model import Binding, Cell, CellKind, Definition, StepOptions
@@ -97,8 +98,9 @@ def union(sets: Iterable[Iterable[str]]) -> tuple[str, ...]:
 def definition_of(cell: Cell, piece: Piece, order: int, need: Gathered) -> Definition:
     """Return the Definition of a statement that is replayed, with its place and what it needs."""
     names = tuple(sorted(piece.writes))
+    stars = [f"{module}.*" for module in star_modules(piece.statement.source)]  # they may bring a thousand names
     return Definition(
-        id=identity_of(",".join(names) or "setup", piece.statement.source),
+        id=identity_of(",".join(stars or names) or "setup", piece.statement.source),
         kind="setup" if piece.kind == "setup" else "definition",
         cell=cell.id,
         position=cell.position,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import linecache
-import re
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 
 from nbflow.analysis.cell import transform
 from nbflow.analysis.effects import PROCESS, state_of
+from nbflow.analysis.source import star_modules
 from nbflow.engine.earlier import graph_of, parameter_records
 from nbflow.errors import DamagedError, NbflowError, NotFoundError, TaskError, nearest
 from nbflow.flow.identity import future_flags
@@ -38,10 +38,6 @@ from nbflow.task.replay import put_made
 
 _MAIN_LOCK = threading.RLock()
 """Held while `__main__` is a run's namespace: pickles and dataclasses look their module up by name."""
-
-
-STAR = re.compile(r"from\s+[\w.]+\s+import\s*\*")
-"""An import whose names nobody knows: any definition below it may need them."""
 
 
 class Records(Protocol):
@@ -193,8 +189,9 @@ class Values:
 
     def _define(self, order: int) -> None:
         """Replay a definition, after all that it requires, in document order, each once."""
-        # which names a star import brings is not in the text: any of those above may make a name that this one reads
-        stars = (each.order for each in self._flow.definitions[:order] if STAR.fullmatch(each.source.strip()))
+        # where nobody knows what a star import brings, any of those above may make a name that this one reads
+        above = self._flow.definitions[:order]
+        stars = (each.order for each in above if not each.names and star_modules(each.source))
         for needed in sorted({*closed(self._flow.definitions, [order]), *stars}):
             if needed not in self._made:
                 definition = self._flow.definitions[needed]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 import types
@@ -11,11 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from nbflow.analysis.effects import said_of_made
+from nbflow.analysis.source import star_modules
 from nbflow.errors import SerializationError
 from nbflow.model import Manifest, TaskSpec
 from nbflow.task import random_state
-
-STAR = re.compile(r"^[ \t]*from[ \t]+([\w.]+)[ \t]+import[ \t]*\(?[ \t]*\*", re.MULTILINE)
 
 NEVER = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython"})
 
@@ -29,7 +27,7 @@ def outputs_of(
     """
     # A name that the text shows as written counts even where it holds the object that it held, as after `xs.append(1)`;
     # any other counts only where it holds a new one. IPython's own names never do unless the cell has bound them.
-    own = {name for replay in spec.own for name in replay.names} | star_names(spec.source)
+    own = ({name for replay in spec.own for name in replay.names} | star_names(spec.source)) - {*spec.writes}
     expected = {*spec.writes, *changed}
     values: dict[str, Any] = {}
     for name, value in after.items():
@@ -49,10 +47,8 @@ def outputs_of(
 
 def star_names(source: str) -> set[str]:
     """Return the names that star imports in a source bring, of modules that are loaded."""
-    if "*" not in source or "import" not in source:
-        return set()
     names: set[str] = set()
-    for name in STAR.findall(source):
+    for name in star_modules(source):
         if (module := sys.modules.get(name)) is not None:
             names.update(getattr(module, "__all__", None) or (each for each in vars(module) if each[:1] != "_"))
     return names

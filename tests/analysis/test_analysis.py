@@ -14,6 +14,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from nbflow.analysis.cell import Analysis, AssignedValue, Statement, analyse, normalise, transform
 from nbflow.analysis.source import parse_python
+from nbflow.model import StarImport
 from tests.analysis.cases import CASES, Case
 
 
@@ -391,3 +392,14 @@ def test_ipython_is_loaded_only_for_its_syntax() -> None:
     code = "import sys; from nbflow.analysis import analyse; analyse('x = 1\\ny = x'); print('IPython' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
+
+
+def test_star_imports_whose_names_are_known() -> None:
+    stars = (StarImport("math", (("pi", "math.pi"), ("pow", "math.pow"))),)
+    found = analyse("x = pi\nfrom math import *\ny = pi + pow(2, e)", stars=stars)
+    assert (found.reads, found.writes, found.diagnostics) == ({"pi", "e"}, {"x", "y", "pi", "pow"}, ())
+    assert found.statements[1].imports == stars[0].pairs
+    either = "try:\n    from math import *\nexcept ImportError:\n    from cmath import *"
+    (problem,) = analyse(either, stars=stars).diagnostics
+    assert (problem.code, problem.name) == ("star-import", "cmath")
+    assert analyse(either, stars=stars).statements[0].imports == stars[0].pairs

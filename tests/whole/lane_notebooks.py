@@ -298,6 +298,17 @@ NOTEBOOKS: dict[str, Lanes] = {
                 "    return sorted(bag)[:n]\nbag = Bag('abca')\nprint(top(bag), sqrt(base))",
         "use": "%%step use\nprint(top(bag, 1), isinstance(bag, Bag), floor(pi), scaled(FACTOR), OrderedDict(bag))",
     }, files={"stars_of_lanes.py": "FACTOR = 3\n\n\ndef scaled(x):\n    return x * FACTOR\n"}),
+    "names that star imports bind again": Lanes({
+        "e": "e, scale, limit = 5, 1, 2",
+        "one": "%%step one\nprint(e, scale, limit)\narea = e * 2",
+        "stars": "from math import *\nfrom stars_below import *\nhalf = e / 2",
+        "two": "%%step two\nprint(e, scale, limit, area, pow(2, 3), inner(half))\ntotal = scale + area",
+        "pi": "%%step pi\nfrom statistics import *\nfrom random import *\npi, mode = 3, 'fast'\nseed(3)\nprint(pi, e, median([1, 2]), mode, random())",
+        "end": "%%step end\nprint(pi, total, floor(e), fmean([1, 2]), mode, randint(1, 99))",
+    }, files={
+        "stars_below.py": "from stars_inner import *\n\nscale = 4\n_mine = 1\n",
+        "stars_inner.py": "__all__ = ['inner']\nlimit = 0\n\n\ndef inner(x):\n    return x * 2\n",
+    }),
     "what a cell finds around it": Lanes({
         "top": "import asyncio, sys\nimport pandas as pd\n\ndef where():\n    return get_ipython().__class__.__name__",
         "ask": "%%step ask\nprint(where(), 'zmqshell' in str(type(get_ipython())), hasattr(get_ipython(), 'kernel'), __name__)\n"
