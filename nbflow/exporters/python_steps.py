@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from nbflow.analysis.cell import analyse
+from nbflow.analysis.source import star_modules
 from nbflow.exporters.cell_text import environment_variables, indent, plain_python, rename, show_last, string_lines
 from nbflow.exporters.definitions import Needs, pieces_of
 from nbflow.exporters.exporter import Notes
@@ -31,7 +32,7 @@ from nbflow.exporters.value_kinds import (
     unstorable,
 )
 from nbflow.flow.fanouts import carried_names
-from nbflow.model import Binding, Flow, Step
+from nbflow.model import Binding, Definition, Flow, Step
 
 OWN_NAMES = {"get_ipython": "IPython's own"}
 STATES = {
@@ -176,11 +177,13 @@ class PlainSteps(ABC):
         shared = self.shared(step, bindings, text)
         lines = [f"global {', '.join(sorted(shared))}"] if shared else []
         bound_names: set[str] = set()
-        for d in self.needs.inlined(step):
+        inlined = self.needs.inlined(step)
+        reads = _reads(step.source).union(*(_reads(d.source) for d in inlined))
+        for d in inlined:
             early = [bind for bind in d.binds if bind.name not in bound_names]
             lines += [self.bound(bind) for bind in early]
             bound_names |= {bind.name for bind in early}
-            text = self.plain(d.source.strip("\n"), d.cell, d.line)
+            text = self.plain(_without_star(d, reads).strip("\n"), d.cell, d.line)
             lines.append(f"{text}\n" if text.startswith(("def ", "class ", "@", "async ")) else text)
         return [*lines, *(self.bound(bind) for bind in self.data(step, bindings) if bind.name not in bound_names)]
 
@@ -453,3 +456,17 @@ class PlainSteps(ABC):
         tests += [f"({options.condition})"] if options.condition else []
         text = f"if {' and '.join(tests)}:\n{indent(text, 4)}" if tests else text
         return f"# {step.label}\n{text}"
+
+
+def _reads(source: str) -> frozenset[str]:
+    analysis = analyse(source)
+    return analysis.reads | analysis.builtin_reads | frozenset[str]().union(*(s.deferred for s in analysis.statements))
+
+
+def _without_star(definition: Definition, reads: frozenset[str]) -> str:
+    """Return a definition's source; of a star import, which no function may hold, an import of the names in `reads`."""
+    modules = star_modules(definition.source)
+    if not modules or not definition.names or not definition.source.startswith("from "):
+        return definition.source
+    names = sorted(reads.intersection(definition.names))
+    return f"from {modules[0]} import {', '.join(names)}" if names else "pass"

@@ -19,6 +19,7 @@ import nbflow
 from nbflow.errors import PlanError
 from nbflow.exporters.exporter import Environment, Exporter, Options
 from nbflow.exporters.metaflow import MetaflowExporter
+from nbflow.flow.notebook import document_of
 from nbflow.runs import exporting
 from tests.conformance.exporter import CELLS, ExporterConformance, flow_of
 from tests.support.exported import collect, compare_export, metaflow, problems, run_metaflow, write_notebook
@@ -201,6 +202,22 @@ def test_the_text(cells: list[str], words: str) -> None:
     text, told = exported(cells)
     compile(text, "made.py", "exec")
     assert words in text, (told, text)
+
+
+def test_a_star_import_that_a_later_one_hides(tmp_path: Path) -> None:
+    """No function may hold one: the step imports the names that it reads."""
+    cells = {
+        "m": "from math import *",
+        "a": "%%step a\nx = sqrt(pi)",
+        "c": "from cmath import *",
+        "b": "%%step b\ny = sqrt(x)",
+    }
+    path = tmp_path / "made.ipynb"
+    path.write_text(document_of(cells.items(), "made"))
+    exporting.export(path, "metaflow", tmp_path / "made.py")
+    text = (tmp_path / "made.py").read_text()
+    compile(text, "made.py", "exec")
+    assert "        from math import pi, sqrt\n\n        x = sqrt(pi)" in text
 
 
 SETTINGS = {
