@@ -9,7 +9,7 @@ with `scopes`, `paths` and `calls`, and `result` has the types of the answer.
 
 import ast
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from nbflow.analysis.magics import read_magic
@@ -30,7 +30,7 @@ from nbflow.analysis.result import (
     is_hidden_state,
 )
 from nbflow.analysis.scopes import descend, dotted_name, import_pairs
-from nbflow.analysis.source import ParsedCell, Problem, normalise, parse_cell, read_cell, transform
+from nbflow.analysis.source import ParsedCell, Problem, normalise, parse_cell, read_cell, split_lines, transform
 from nbflow.analysis.walk import CellFacts, Walk, WalkContext
 from nbflow.model import StarImport
 
@@ -41,13 +41,25 @@ def read_statements(cell: ParsedCell, context: WalkContext) -> tuple[Statement, 
         return ()
     nodes = cell.tree.body
     spans = [_span(node, cell) for node in nodes]
+    python = [line.encode() for line in split_lines(cell.python)]
     statements = []
     for index, node in enumerate(nodes):
         line, end = spans[index]
         shared = (index > 0 and spans[index - 1][1] >= line) or (index + 1 < len(nodes) and spans[index + 1][0] <= end)
-        source = (ast.get_source_segment(cell.python, node) if shared else None) or source_lines(cell, line, end)
+        source = _segment(node, python) if shared else source_lines(cell, line, end)
         statements.append(_read_statement(node, (line, end, source), context))
     return tuple(statements)
+
+
+def _segment(node: ast.stmt, lines: Sequence[bytes]) -> str:
+    """Return what of a cell's Python a statement is: `ast.get_source_segment` splits all of it each time."""
+    last = node.end_lineno or node.lineno
+    if last == node.lineno:
+        return lines[last - 1][node.col_offset : node.end_col_offset].decode()
+    inner = lines[node.lineno : last - 1]
+    return b"".join(
+        [lines[node.lineno - 1][node.col_offset :], *inner, lines[last - 1][: node.end_col_offset]]
+    ).decode()
 
 
 def _span(node: ast.stmt, cell: ParsedCell) -> tuple[int, int]:
@@ -55,7 +67,8 @@ def _span(node: ast.stmt, cell: ParsedCell) -> tuple[int, int]:
     decorators: list[ast.expr] = getattr(node, "decorator_list", [])
     first = min([node.lineno, *(decorator.lineno for decorator in decorators)])
     last = node.end_lineno or node.lineno
-    return first, max([last, *(end for line, end in cell.ends.items() if first <= line <= last)])
+    joined = (cell.ends[line] for line in range(first, last + 1) if line in cell.ends) if cell.ends else ()
+    return first, max([last, *joined])
 
 
 def source_lines(cell: ParsedCell, line: int, end: int) -> str:

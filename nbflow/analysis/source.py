@@ -4,7 +4,6 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +11,7 @@ import msgspec
 
 from nbflow.analysis.lines import header_of
 from nbflow.analysis.magics import AUTOMAGIC, expansions, long_option, split_options
+from nbflow.analysis.special_lines import replaced
 from nbflow.analysis.sql import tables_of, target_of
 
 if TYPE_CHECKING:
@@ -80,9 +80,14 @@ def star_modules(source: str) -> list[str]:
     return _STAR.findall(source) if "*" in source and "import" in source else []
 
 
+def split_lines(source: str) -> list[str]:
+    """Return the lines of a source as Python counts them, with their ends."""
+    return _LINE.findall(source)
+
+
 def read_cell(source: str) -> ParsedCell:
     """Return a cell's body as Python, with what its header and cell magics mean. Never raises."""
-    source_lines = tuple(_LINE.findall(source))
+    source_lines = tuple(split_lines(source))
     lines = list(source_lines)
     header = header_of(lines)
     if header is not None:
@@ -189,8 +194,7 @@ def parse_python(text: str) -> Parsed:
     except _PARSE_ERRORS as error:
         first = error
     if (called := _with_calls(text)) is not None:
-        with suppress(*_PARSE_ERRORS):
-            return Parsed(called, _parse(called), {})
+        return called
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # IPython's own words on lines that it does not expect
@@ -233,7 +237,7 @@ def _problem(error: BaseException, text: str, more: str = "") -> Problem:
         line, column, message = error.lineno or 1, max((error.offset or 1) - 1, 0), error.msg or message
     elif isinstance(error, RecursionError | MemoryError):
         message = "the code is nested too deeply to be analysed"
-    last = max(len(_LINE.findall(text)), 1)
+    last = max(len(split_lines(text)), 1)
     return Problem("syntax", min(max(line, 1), last), column, "", message or more or "not Python")
 
 
@@ -244,12 +248,12 @@ def _manager() -> "TransformerManager":
     return TransformerManager()
 
 
-def _with_calls(text: str) -> str | None:
+def _with_calls(text: str) -> Parsed | None:
     """Return a source with the line magics that stand between its statements as the calls that IPython makes of them.
 
     None where there is none, or more that IPython has to read: a help text, a pasted prompt, a line that goes on in the
     next. To import IPython takes a quarter of a run in which everything is reused, and `%load_ext nbflow` stands in
-    every notebook. What stands above a magic has to be Python, so that it is no line of a text or of an expression.
+    every notebook. Each call has to be a statement of its own, so that its magic is no line of a text or expression.
     """
     text = text if text.endswith("\n") else text + "\n"
     lines = text.splitlines(keepends=True)
@@ -257,13 +261,15 @@ def _with_calls(text: str) -> str | None:
     if not magics or _PROMPT in text or text.count("\n") != len(lines):
         return None
     for at in magics:
-        try:
-            _parse("".join(lines[:at]))
-        except _PARSE_ERRORS:
-            return None
         name, _, words = lines[at][1:].rstrip().partition(" ")
         lines[at] = f"get_ipython().run_line_magic({name!r}, {words!r})\n"
-    return "".join(lines)
+    called = "".join(lines)
+    try:
+        tree = _parse(called)
+    except _PARSE_ERRORS:
+        return None
+    statements = {node.lineno for node in tree.body}
+    return Parsed(called, tree, {}) if all(at + 1 in statements for at in magics) else None
 
 
 def _transform(text: str) -> tuple[str, dict[int, int]]:
@@ -276,18 +282,8 @@ def _transform(text: str) -> tuple[str, dict[int, int]]:
     top = total - len(lines)  # IPython drops leading empty lines
     for step in manager.line_transforms:
         lines = step(lines)
-    ends: dict[int, int] = {}
-    for _ in range(500):  # IPython's own limit
-        changed, after = manager.do_one_token_transform(lines)
-        if not changed:
-            return "\n" * top + "".join(lines), ends
-        lost = len(lines) - len(after)
-        if lost > 0:
-            at = next((i for i, (old, new) in enumerate(zip(lines, after, strict=False)) if old != new), len(after) - 1)
-            after[at + 1 : at + 1] = ["\n"] * lost
-            ends[top + at + 1] = top + at + 1 + lost
-        lines = after
-    raise SyntaxError("too many magics in one cell")
+    lines, ends = replaced(lines, manager.token_transformers)
+    return "\n" * top + "".join(lines), {top + line + 1: top + end + 1 for line, end in ends.items()}
 
 
 def transform(source: str) -> str:

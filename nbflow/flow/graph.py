@@ -92,14 +92,19 @@ def _without_looks(pieces: tuple[Piece, ...], touches: tuple[Touch | None, ...])
 
 def _called(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
     """Return the set-up of a cell, and those of its own definitions that its other statements get hold of."""
-    names = frozenset[str]().union(*(piece.reads for piece in pieces if piece.kind == "data"))
-    rest = [piece for piece in pieces if piece.kind == "definition"]
-    called = [piece for piece in pieces if piece.kind == "setup"]
-    while new := [piece for piece in rest if piece.writes & names]:
-        called += new
-        rest = [piece for piece in rest if piece not in new]
-        names = names.union(*(piece.reads | piece.free for piece in new))
-    return tuple(called)
+    writers: dict[str, list[int]] = {}  # of the definitions, each by its place
+    for at, piece in enumerate(pieces):
+        if piece.kind == "definition":
+            for name in piece.writes:
+                writers.setdefault(name, []).append(at)
+    called = {at for at, piece in enumerate(pieces) if piece.kind == "setup"}
+    names = [name for piece in pieces if piece.kind == "data" for name in piece.reads]
+    while names:
+        for at in writers.pop(names.pop(), ()):
+            if at not in called:
+                called.add(at)
+                names += pieces[at].reads | pieces[at].free
+    return tuple(pieces[at] for at in sorted(called))
 
 
 def build_flow(
@@ -235,16 +240,19 @@ class _Builder:
         While a statement is looked up, what stands above it in the same cell is in the table too.
         """
         own: dict[str, list[int]] = {}
-        data_later = [
-            frozenset[str]().union(*(q.writes | q.possible for q in pieces[at + 1 :] if q.kind == "data"))
-            for at in range(len(pieces))
-        ]
+        last_data = {
+            name: at
+            for at, piece in enumerate(pieces)
+            if piece.kind == "data"
+            for name in piece.writes | piece.possible
+        }
         data_above: set[str] = set()
         for at, piece in enumerate(pieces):
             if piece.kind == "data":
                 data_above |= piece.writes
                 continue
-            inner = {name: (Source(step=step_name(cell)),) for name in piece.reads & (data_above - data_later[at])}
+            above = (name for name in piece.reads if name in data_above and last_data[name] < at)
+            inner = {name: (Source(step=step_name(cell)),) for name in above}
             hints = dict.fromkeys(defined(piece.statement.hints, self.writers, None), False)
             reads = dict.fromkeys(piece.reads, True)
             if any(map(is_made, reads)):  # its cell has used the data
