@@ -286,7 +286,11 @@ class Run:
 
     def source_of(self, step: str) -> str:
         """Return the text of a step's cell as it was run, an empty string where there is no such cell."""
-        return next((node.source for node in self._graph.steps if node.name == step), "").strip("\n")
+        return self._sources.get(step, "")
+
+    @cached_property
+    def _sources(self) -> dict[str, str]:
+        return {node.name: node.source.strip("\n") for node in self._graph.steps}
 
     @cached_property
     def _graph(self) -> Graph:
@@ -419,7 +423,7 @@ class Step:
     @property
     def state(self) -> TaskState:
         """The worst of its tasks' states; an empty foreach is done."""
-        return step_state(self._past.snapshot, self.name)
+        return step_state(self._views(), self._past.snapshot.status)
 
     @property
     def tasks(self) -> list[Task]:
@@ -473,7 +477,7 @@ class Step:
         return of_step(self._past, self.name, _outputs(self._past))
 
     def _views(self) -> list[TaskView]:
-        return [view for view in self._past.snapshot.tasks if view.task.step == self.name]
+        return self._past.tasks_of(self.name)
 
     def __repr__(self) -> str:
         lines = [f"Step({self._past.flow}/{self._past.run}/{self.name}: {self.state})"]

@@ -10,7 +10,7 @@ import msgspec
 from nbflow.model import Manifest
 from nbflow.render import html, preview
 from nbflow.render.components import grid_of, guarded, table
-from nbflow.runs.client import Run
+from nbflow.runs.client import Run, Step
 from nbflow.runs.tasks import Artifact as StoredArtifact
 from nbflow.runs.tasks import Task
 
@@ -62,9 +62,10 @@ class Comparison(msgspec.Struct, frozen=True):
 
 def compare(before: Run, after: Run, *, tables: bool = False) -> Comparison:
     """Return what differs between two runs; with `tables` the first rows of tables that differ are loaded."""
-    names = dict.fromkeys([*(step.name for step in before.steps()), *(step.name for step in after.steps())])
+    old, new = ({step.name: step for step in run.steps()} for run in (before, after))
+    codes = {name: tuple(_code(before.source_of(name), after.source_of(name))) for name in old | new}
     room = [MOST_TABLES if tables else 0]
-    steps = [_compare_step(name, before, after, room) for name in names]
+    steps = [_compare_step(name, old.get(name), new.get(name), code, room) for name, code in codes.items()]
     return Comparison(
         before=f"{before.flow}/{before.id}", after=f"{after.flow}/{after.id}",
         facts=tuple(_differences(_facts(before), _facts(after))),
@@ -91,11 +92,11 @@ def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> Iterabl
             yield Difference(name, old, new, _delta(old, new))
 
 
-def _compare_step(name: str, before: Run, after: Run, room: list[int]) -> StepDifference | None:
-    old, new = _tasks(before, name), _tasks(after, name)
-    states = (before[name].state if old is not None else "", after[name].state if new is not None else "")
-    code = tuple(_code(before.source_of(name), after.source_of(name)))
-    artifacts, same = _compare_tasks(old or {}, new or {}, room)
+def _compare_step(
+    name: str, before: Step | None, after: Step | None, code: tuple[str, ...], room: list[int]
+) -> StepDifference | None:
+    states = (before.state if before is not None else "", after.state if after is not None else "")
+    artifacts, same = _compare_tasks(_tasks(before), _tasks(after), room)
     # a step that was executed once and reused the other time has done the same
     reached = {"done": "done", "reused": "done"}
     alike = reached.get(states[0], states[0]) == reached.get(states[1], states[1])
@@ -104,11 +105,9 @@ def _compare_step(name: str, before: Run, after: Run, room: list[int]) -> StepDi
     return StepDifference(name, *states, code=code, artifacts=tuple(artifacts[:MOST_ROWS]), same=same)
 
 
-def _tasks(run: Run, name: str) -> dict[str, Task] | None:
-    """Return a step's tasks by their name, the last turn of each; None where the run has no such step."""
-    if name not in {step.name for step in run.steps()}:
-        return None
-    return {task.name: task for task in run[name].tasks}
+def _tasks(step: Step | None) -> dict[str, Task]:
+    """Return a step's tasks by their name, the last turn of each."""
+    return {task.name: task for task in step.tasks} if step is not None else {}
 
 
 def _code(before: str, after: str) -> Iterable[str]:

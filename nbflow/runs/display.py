@@ -240,7 +240,7 @@ def _name(label: str, view: TaskView) -> str:
 
 def of_step(past: StoredRun, step: str, outputs: Callable[[TaskView], Outputs]) -> Card:
     """Return the card of a step's only task, or one with the cards of all its items."""
-    views = [view for view in past.snapshot.tasks if view.task.step == step]
+    views = past.tasks_of(step)
     label = past.snapshot.labels.get(step) or step
     if not views:
         raise NotFoundError(f"step {step} has no task, and so no card")

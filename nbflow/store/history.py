@@ -155,13 +155,12 @@ def worst(states: Iterable[TaskState]) -> TaskState | None:
     return next((state for state in WORST_FIRST if state in present), None)
 
 
-def step_state(snapshot: Snapshot, step: str) -> TaskState:
-    """Return the worst state of a step's tasks.
+def step_state(tasks: Iterable[TaskView], status: RunStatus) -> TaskState:
+    """Return the worst state of a step's tasks in a run of that status.
 
     A step without tasks is a fan-out: over an empty list where its run has ended well, else one never reached.
     """
-    state = worst(view.state for view in snapshot.tasks if view.task.step == step)
-    return state or NO_TASKS[snapshot.status]
+    return worst(view.state for view in tasks) or NO_TASKS[status]
 
 
 def _status(start: RunStarted, begun: float, now: float, heartbeat: float | None, alive: bool | None) -> RunStatus:

@@ -42,6 +42,7 @@ class StoredRun:
         self.flow, self.folder, self.run = place
         self._ended: list[RunEvent] | None = None
         self._final: Snapshot | None = None
+        self._by_step: tuple[Snapshot, Mapping[str, list[TaskView]]] | None = None
         self._changes: dict[TaskId, list[TaskChanged]] | None = None
         self._records: dict[tuple[str, str], Record] = {}
 
@@ -76,6 +77,16 @@ class StoredRun:
         beat = records.last_beat(self.store, self.folder, self.run)
         return self._named(snapshot(events, time.time(), beat, is_alive(self.started)))
 
+    def tasks_of(self, step: str) -> list[TaskView]:
+        """Return a step's tasks now, in item order, then turn."""
+        now = self.snapshot
+        if self._by_step is None or self._by_step[0] is not now:
+            tasks: dict[str, list[TaskView]] = {}
+            for view in now.tasks:
+                tasks.setdefault(view.task.step, []).append(view)
+            self._by_step = now, tasks
+        return self._by_step[1].get(step, [])
+
     def _named(self, now: Snapshot) -> Snapshot:
         return msgspec.structs.replace(now, flow=self.flow)
 
@@ -106,8 +117,8 @@ class StoredRun:
 
     def last_record(self, step: str) -> Record | None:
         """Return the record of the last item's last turn of a step that left one."""
-        views = [view for view in self.snapshot.tasks if view.task.step == step]
-        return next((record for view in reversed(views) if (record := self.record(view)) is not None), None)
+        views = reversed(self.tasks_of(step))
+        return next((record for view in views if (record := self.record(view)) is not None), None)
 
     def given(self, key: str, execution: str) -> Record | None:
         """Return the record with parameters' values at a place of `RunStarted.given`, None where it is gone."""

@@ -142,10 +142,10 @@ def test_tags_findings_and_steps() -> None:
 def test_step_states() -> None:
     events = [told("a", "done", 1, index=(0,)), told("a", "caught", 1, index=(1,)), told("a", "reused", 1, index=(2,))]
     seen = history.snapshot([START, *events], 2)
-    assert history.step_state(seen, "a") == "caught"
-    assert history.step_state(seen, "b") == "pending"
+    assert history.step_state(seen.tasks, seen.status) == "caught"
+    assert history.step_state((), seen.status) == "pending"
     ended = history.snapshot([START, *events, RunEnded(status="done", at=3)], 4)
-    assert history.step_state(ended, "b") == "done"
+    assert history.step_state((), ended.status) == "done"
 
 
 def test_a_kernel_at_rest_is_not_lost() -> None:
