@@ -500,6 +500,7 @@ class Replay(Frozen, frozen=True, kw_only=True):
     source: str
     names: tuple[str, ...]
     binds: dict[str, Ref] = {}
+    above: tuple[str, ...] = ()  # of a star import that nobody knows: the inputs that cells above it give
 
 
 class FileContent(Frozen, frozen=True, kw_only=True):

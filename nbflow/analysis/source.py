@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 Shape = Literal["module", "function", "none"]
 
-_STAR = re.compile(r"(?:^|[;:])[ \t]*from[ \t]+([.\w]+)[ \t]+import[ \t]*\(?[ \t]*\*", re.MULTILINE)
+_STAR = re.compile(r"(?:^|[;:])[ \t]*from[ \t]+([.\w]+)[ \t]+import[ \t]*\*", re.MULTILINE)
+_ONLY_STAR = re.compile(r"\s*from\s+[.\w]+\s+import\s*\*\s*(?:#.*)?")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _LINE_MAGIC = re.compile(r"%[A-Za-z_]\w*(?: [ ->@-\[\]-~]*)?\n", re.ASCII)  # no `?`, no backslash
 _PROMPT = "In ["
@@ -83,6 +84,11 @@ def star_modules(source: str) -> list[str]:
 def split_lines(source: str) -> list[str]:
     """Return the lines of a source as Python counts them, with their ends."""
     return _LINE.findall(source)
+
+
+def is_star_import(source: str) -> bool:
+    """Return whether a statement is an import of all names of a module, and nothing else."""
+    return _ONLY_STAR.fullmatch(source) is not None
 
 
 def read_cell(source: str) -> ParsedCell:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from nbflow.analysis.effects import PROCESS
+from nbflow.analysis.source import is_star_import
 from nbflow.engine.inputs import InputValue, Resolved
 from nbflow.model import (
     FORMAT,
@@ -54,7 +55,15 @@ def replay_of(
 
     def entry(definition: Definition) -> Replay:
         binds = {name: ref(value) for (order, name), value in resolved.binds.items() if order == definition.order}
-        return as_replay(definition, binds)
+        replay = as_replay(definition, binds)
+        if definition.names or not is_star_import(definition.source):
+            return replay
+        above = {each.name for each in flow.steps if each.position < definition.position}
+        names = (
+            each.name for each in step.bindings
+            if each.sources and above.issuperset(source.step or step.name for source in each.sources)
+        )  # fmt: skip
+        return msgspec.structs.replace(replay, above=tuple(names))
 
     before = tuple(
         entry(flow.definitions[order]) for order in resolved.definitions

@@ -378,7 +378,7 @@ class KernelTask:
                     del self.namespace[name]
             self.namespace.update({name: value for name, value in hidden.items() if name not in statement.names})
         self.replayed.append((statement, {n: self.namespace[n] for n in statement.names if n in self.namespace}))
-        self.aside.note(statement.names)
+        self.aside.note(statement.names or results.star_names(statement.source))
         if statement.kind == "definition":
             replay.register(statement, self.namespace, self.kernel.registry)
             self.kernel.definitions.see(names_of([statement]), self.namespace)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from nbflow.analysis.effects import is_made, owner_of, state_of
+from nbflow.analysis.source import is_star_import
 from nbflow.engine import facts
 from nbflow.engine.events import Decision
 from nbflow.engine.inputs import InputValue
@@ -39,6 +40,7 @@ from nbflow.store.serialize.pickler import Dumped
 from nbflow.store.serialize.registry import Registry
 from nbflow.store.settings import without_ignored
 from nbflow.store.star_imports import with_stars
+from nbflow.task import results
 from nbflow.task.outputs import Outputs
 from nbflow.task.replay import Place, place_of
 from nbflow.task.stages import Left
@@ -242,9 +244,8 @@ class Knowledge:
         stale: set[int] = set()
         for statement in spec.replay:
             if statement.kind == "setup":
-                if self.kernel.process.has_run(place_of(statement)) and self.ledger.holds(
-                    statement.id, statement.names
-                ):
+                has_run = self.kernel.process.has_run(place_of(statement))
+                if has_run and self.ledger.holds(statement.id, statement.names) and self._brings(statement):
                     live.add(place_of(statement))
                 continue
             definition = by_place[statement.id, statement.cell, statement.line]
@@ -284,6 +285,11 @@ class Knowledge:
             else:
                 values = {each: value for each, value in values.items() if each not in group.names}
         return Before(live=live, values=values, others=others)
+
+    def _brings(self, statement: Replay) -> bool:
+        """Return whether the user's names hold what a star import that nobody knows has brought; else it runs again."""
+        values = results.star_values(statement.source) if is_star_import(statement.source) else {}
+        return all(self.ip.user_ns.get(name, MISSING) is value for name, value in values.items())
 
     # ------------------------------------------------------------ what was executed
 

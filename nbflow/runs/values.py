@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from nbflow.analysis.cell import transform
 from nbflow.analysis.effects import PROCESS, state_of
-from nbflow.analysis.source import star_modules
+from nbflow.analysis.source import is_star_import
 from nbflow.engine.earlier import graph_of, parameter_records
 from nbflow.errors import DamagedError, NbflowError, NotFoundError, TaskError, nearest
 from nbflow.flow.identity import future_flags
@@ -191,7 +191,7 @@ class Values:
         """Replay a definition, after all that it requires, in document order, each once."""
         # where nobody knows what a star import brings, any of those above may make a name that this one reads
         above = self._flow.definitions[:order]
-        stars = (each.order for each in above if not each.names and star_modules(each.source))
+        stars = (each.order for each in above if not each.names and is_star_import(each.source))
         for needed in sorted({*closed(self._flow.definitions, [order]), *stars}):
             if needed not in self._made:
                 definition = self._flow.definitions[needed]

@@ -47,11 +47,17 @@ def outputs_of(
 
 def star_names(source: str) -> set[str]:
     """Return the names that star imports in a source bring, of modules that are loaded."""
-    names: set[str] = set()
+    return set(star_values(source))
+
+
+def star_values(source: str) -> dict[str, Any]:
+    """Return what star imports in a source bring, of modules that are loaded."""
+    values: dict[str, Any] = {}
     for name in star_modules(source):
         if (module := sys.modules.get(name)) is not None:
-            names.update(getattr(module, "__all__", None) or (each for each in vars(module) if each[:1] != "_"))
-    return names
+            names = getattr(module, "__all__", None) or [each for each in vars(module) if each[:1] != "_"]
+            values.update({each: getattr(module, each, None) for each in names})
+    return values
 
 
 def users(namespace: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,8 +90,10 @@ class InputPlace(Protocol):
 
 def bind(spec: TaskSpec, values: InputSource, place: InputPlace) -> None:
     """Bind a task's inputs, each where it belongs; what steps set in the process belongs to the replay."""
+    stars = [statement for statement in spec.replay if statement.above]
+    bound_again = {name for star in stars for name in results.star_names(star.source).intersection(star.above)}
     for name, ref in spec.inputs.items():
-        if name == PROCESS or is_made(name):  # those of the replay
+        if name == PROCESS or is_made(name) or name in bound_again:  # those of the replay
             continue
         value = values.value(ref)
         if name in random_state.STATES:

@@ -13,7 +13,7 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
 from nbflow.analysis.cell import Analysis, AssignedValue, Statement, analyse, normalise, transform
-from nbflow.analysis.source import parse_python
+from nbflow.analysis.source import is_star_import, parse_python, star_modules
 from nbflow.model import StarImport
 from tests.analysis.cases import CASES, Case
 
@@ -403,3 +403,11 @@ def test_star_imports_whose_names_are_known() -> None:
     (problem,) = analyse(either, stars=stars).diagnostics
     assert (problem.code, problem.name) == ("star-import", "cmath")
     assert analyse(either, stars=stars).statements[0].imports == stars[0].pairs
+
+
+def test_star_imports_in_a_text() -> None:
+    text = "import a; from b.c import *\ntry:\n    from .d import *\nexcept ImportError: from e import*\nf = 2 * g"
+    assert star_modules("from b.c import x") == []
+    assert star_modules(text) == ["b.c", ".d", "e"]
+    assert is_star_import("from b.c import *  # all of it")
+    assert not is_star_import("try:\n    from b import *\nexcept ImportError:\n    pass")

@@ -309,6 +309,14 @@ NOTEBOOKS: dict[str, Lanes] = {
         "stars_below.py": "from stars_inner import *\n\nscale = 4\n_mine = 1\n",
         "stars_inner.py": "__all__ = ['inner']\nlimit = 0\n\n\ndef inner(x):\n    return x * 2\n",
     }),
+    "a module that a cell makes, and a star import of it": Lanes({
+        "old": "%%step old\nscale, other = 1, 2\nprint(scale)",
+        "make": "%%step make\nfrom pathlib import Path\nlength = Path('stars_made.py').write_text(f'scale = 9\\nmade = {1 + 1}\\n')",
+        "star": "from stars_made import *",
+        "one": "%%step one\nprint(scale, other, made)\nall_of = [scale, made]",
+        "new": "%%step new\nmade = 3\nprint(made)",
+        "end": "%%step end\nprint(other, made, all_of)",
+    }),
     "what a cell finds around it": Lanes({
         "top": "import asyncio, sys\nimport pandas as pd\n\ndef where():\n    return get_ipython().__class__.__name__",
         "ask": "%%step ask\nprint(where(), 'zmqshell' in str(type(get_ipython())), hasattr(get_ipython(), 'kernel'), __name__)\n"
