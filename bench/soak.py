@@ -7,7 +7,8 @@ is gone or torn; runs: many runs at once on one store; gcs: clean-ups beside run
 full: disks that fill up; seeds: one flow under many hash seeds, reused under each other one; flows: generated flows
 against plain loops; resumes: generated flows that fail, mended and resumed; exports: generated flows, run by Metaflow;
 cells: generated cells, run and analysed; tasks: one fan-out of 10,000; large: an artifact of 1 GB; notebooks: those of
-tests/wild under other hash seeds; mutants: notebooks and sources changed at random.
+tests/wild under other hash seeds; mutants: notebooks, sources and lines of options changed at
+random.
 """
 
 from __future__ import annotations
@@ -202,10 +203,10 @@ def notebooks(count: int) -> tuple[str, str, bool]:
 
 
 def mutants(count: int) -> tuple[str, str, bool]:
-    """Notebooks and sources changed at random: checked, understood and planned."""
+    """Notebooks, sources and lines of options changed at random: checked, understood and planned."""
     chosen = int(seed())
     bad, slowest = change(count, chosen)
-    what = f"{count} notebooks and {count} sources changed at random (seed {chosen})"
+    what = f"{count} notebooks, sources and lines of options each, changed at random (seed {chosen})"
     return what, f"{bad} ended otherwise than in a message of ours; the slowest took {slowest:.1f} s", not bad
 
 

@@ -1,6 +1,6 @@
-"""Notebooks and sources that nobody would write: good ones changed at random, from fixed seeds.
+"""Notebooks, sources and lines of options that nobody would write: good ones changed at random, from fixed seeds.
 
-python -m tests.support.mutants 5000 [SEED]     # checks, flows and plans of so many; lists what raised anything else
+python -m tests.support.mutants 5000 [SEED]     # checks, flows and plans of so many of each; lists what raised anything else
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from nbflow.analysis.cell import analyse
 from nbflow.errors import NbflowError
 from nbflow.flow.graph import build_flow
 from nbflow.flow.notebook import parse_document
+from nbflow.flow.options import OPTIONS
 from nbflow.runs.launch import Executors, plan_flow
 from nbflow.runs.run_options import RunOptions
 
@@ -91,6 +92,30 @@ def changed(source: str, chance: random.Random) -> str:
     return source[:4000]
 
 
+def headers(seed: int) -> Iterator[str]:
+    """Yield cells without an end that begin with a line of options, most of them with values that are none."""
+    chance = random.Random(seed)
+    words = [f"--{name}" for name in OPTIONS]
+    values = [
+        *(each for each in ODD if isinstance(each, str)),
+        *TOKENS,
+        "a",
+        "x in y",
+        "2",
+        "1h",
+        "'",
+        "a,b",
+        "{n}",
+        "4G",
+    ]
+    while True:
+        line = " ".join(chance.choice(chance.choice([words, values])) for _ in range(chance.randrange(8)))
+        opening = chance.choice(
+            ["%%step a ", "%%step ", "# %%step b ", "%%params ", "%%config c ", "%%setup ", "%%step"]
+        )
+        yield f"{opening}{line}\n{chance.choice(SOURCES)}"
+
+
 def documents(seed: int) -> Iterator[str]:
     """Yield texts of notebooks without an end: their JSON's structure or their cells changed, or the text itself."""
     chance = random.Random(seed)
@@ -158,11 +183,12 @@ def broken_by(act: Callable[[str], object], text: str) -> str:
 
 
 def change(count: int, seed: int) -> tuple[int, float]:
-    """Try so many notebooks and as many sources; how many were broken, and the seconds of the slowest, out."""
+    """Try so many notebooks, sources and lines of options; return how many were broken, and the slowest's seconds."""
     bad, slowest = 0, 0.0
     with tempfile.TemporaryDirectory() as folder:
         acts: tuple[tuple[Iterator[str], Callable[[str], object]], ...] = (
             (documents(seed), lambda text: understand(text, Path(folder))), (sources(seed), analyse),
+            (headers(seed), lambda text: understand(json.dumps(_document((*SOURCES[:4], text))), Path(folder))),
         )  # fmt: skip
         for made, act in acts:
             for _ in range(count):
@@ -178,5 +204,5 @@ def change(count: int, seed: int) -> tuple[int, float]:
 
 if __name__ == "__main__":
     failed, longest = change(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
-    print(f"{failed} broken of {2 * int(sys.argv[1])}; the slowest took {longest:.2f} s")
+    print(f"{failed} broken of {3 * int(sys.argv[1])}; the slowest took {longest:.2f} s")
     sys.exit(1 if failed else 0)
