@@ -1,6 +1,6 @@
 """Notebooks, sources and lines of options that nobody would write: good ones changed at random, from fixed seeds.
 
-python -m tests.support.mutants 5000 [SEED]     # checks, flows and plans of so many of each; lists what raised anything else
+python -m tests.support.mutants 5000 [SEED]     # checks, flows and plans; lists what raised anything else
 """
 
 from __future__ import annotations
