@@ -14,7 +14,7 @@ import msgspec
 from nbflow.engine.runner import Runner
 from nbflow.errors import NbflowError, RunFailed
 from nbflow.kernel.feed import Audience
-from nbflow.kernel.screen import EVERY, TRACEBACKS, Screen
+from nbflow.kernel.screen import EVERY, RESTART, TRACEBACKS, Screen
 from nbflow.model import Record, RunEvent, RunStatus, Snapshot, TaskChanged, TaskId, TaskOutput, TaskView
 from nbflow.render import preview, table
 from nbflow.store.index import Index
@@ -39,6 +39,7 @@ class FlowRun:
         self.shown: queue.SimpleQueue[TaskOutput | TaskId] = queue.SimpleQueue()  # pieces, and reused tasks
         self._screen: Screen | None = None
         self._seen: set[TaskId] = set()  # tasks whose outputs stand in the cell
+        self._begun: dict[TaskId, TaskChanged] = {}  # how they began last
         self.snapshot: Snapshot | None = None
         self._over = threading.Event()
         self._left = threading.Event()  # nobody waits for it
@@ -53,6 +54,11 @@ class FlowRun:
             return
         if isinstance(event, TaskOutput):
             self.shown.put(event)
+        elif isinstance(event, TaskChanged) and event.state == "running":
+            before = self._begun.get(event.task, event)
+            self._begun[event.task] = event
+            if before.attempt == event.attempt and before.execution != event.execution:
+                self.shown.put(TaskOutput(task=event.task, output=RESTART))
         elif isinstance(event, TaskChanged) and event.state == "reused" and not event.task.part:
             self.shown.put(event.task)
 

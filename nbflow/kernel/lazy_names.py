@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from nbflow.analysis.effects import PROCESS, is_made, made_by, owner_of, state_of
 from nbflow.engine.inputs import InputValue
 from nbflow.engine.keys import as_replay
-from nbflow.errors import NbflowError
 from nbflow.flow.scope import gather
 from nbflow.kernel.task import Kernel, execute
 from nbflow.kernel.versions import Ledger
@@ -62,7 +61,7 @@ class Waiting:
             package = value.artifact.type.partition(".")[0]
             quick = "." not in value.artifact.type or package in sys.modules
             if name in self._values and quick and size_of(value.group) <= SMALL:
-                with contextlib.suppress(NbflowError):
+                with contextlib.suppress(Exception):  # the user's classes and definitions may raise anything
                     self._bind_value(name)
 
     def drop(self, names: Iterable[str]) -> None:

@@ -22,6 +22,8 @@ TICK = 0.5
 LARGEST_TEXT = 200_000
 """Characters that a step of one task may print into its cell."""
 TRACEBACKS = 3
+RESTART: dict[str, Any] = {"output_type": "clear_output", "wait": True}
+"""What stands between the outputs of a task whose first result did not count, and those of its second execution."""
 
 
 class Screen(Protocol):
@@ -269,7 +271,11 @@ class StepScreen:
         """Show an output as the cell's own, if the cell's own task displays it."""
         if task.step != self._step:
             return
-        if output["output_type"] in ("stream", "execute_result", "error"):
+        if output is RESTART:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            self._ip.display_pub.clear_output(wait=True)
+        elif output["output_type"] in ("stream", "execute_result", "error"):
             self._printed = True
             self._outputs.show(task, output)
         else:

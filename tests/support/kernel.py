@@ -40,7 +40,7 @@ class Executed:
 
     def stream(self, name: str) -> str:
         return "".join(
-            m["content"]["text"] for m in self.messages if m["msg_type"] == "stream" and m["content"]["name"] == name
+            m["content"]["text"] for m in self.left if m["msg_type"] == "stream" and m["content"]["name"] == name
         )
 
     @property
@@ -58,6 +58,12 @@ class Executed:
             if message["msg_type"] == "execute_result":
                 return str(message["content"]["data"]["text/plain"])
         return ""
+
+    @property
+    def left(self) -> list[dict[str, Any]]:
+        """The messages that a page still shows: a clear takes all before it away."""
+        cleared = [at for at, message in enumerate(self.messages) if message["msg_type"] == "clear_output"]
+        return self.messages[cleared[-1] + 1 if cleared else 0 :]
 
     @property
     def displayed(self) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ def _pixels(data: str) -> str:
 
 
 def of_messages(executed: Executed) -> Shown:
-    return shown({"output_type": m["msg_type"], **m["content"]} for m in executed.messages)
+    return shown({"output_type": m["msg_type"], **m["content"]} for m in executed.left)
 
 
 # ---------------------------------------------------------------- a notebook in a folder of its own
