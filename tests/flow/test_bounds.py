@@ -11,6 +11,8 @@ from nbflow.flow.definitions import parsed
 from nbflow.flow.graph import build_flow
 from nbflow.flow.notebook import RawCell, parse_cells
 
+pytestmark = pytest.mark.running  # no process is started, but counting takes seconds: `make unit` has 30
+
 LINES: dict[str, Callable[[int], str]] = {
     "line magics": lambda number: "%matplotlib inline",
     "shell lines": lambda number: f"!echo it's {number}",
