@@ -227,9 +227,11 @@ def serve(face: CommandLine, port: int) -> None:
     """
     from nbflow.cli.server import CardServer
 
-    with CardServer(face.store, port) as server, contextlib.suppress(KeyboardInterrupt):
-        terminal.tell(f"{server.url}\nruns and their cards, for this machine only; Ctrl-C ends it")
-        server.serve_forever()
+    with CardServer(face.store, port) as server:
+        end = threading.Thread(target=server.shutdown).start  # it waits for the loop below
+        with interrupts(end, "the server ends\n"):  # also in the background of a shell, which ignores Ctrl-C there
+            terminal.tell(f"{server.url}\nruns and their cards, for this machine only; Ctrl-C ends it")
+            server.serve_forever()
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
