@@ -57,7 +57,7 @@ def preload_of(flow: Flow, steps: Iterable[Step] | None = None) -> tuple[str, ..
 
 
 def imported_modules(sources: list[str]) -> tuple[str, ...]:
-    """Return the absolute names of the modules that import statements load, each once."""
+    """Return the absolute names of the modules that import statements load, each once, without `__main__`."""
     modules: dict[str, None] = {}
     for source in sources:
         try:
@@ -69,4 +69,5 @@ def imported_modules(sources: list[str]) -> tuple[str, ...]:
                 modules.update(dict.fromkeys(alias.name for alias in node.names))
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 modules[node.module] = None
+    modules.pop("__main__", None)  # the notebook itself
     return tuple(modules)

@@ -90,9 +90,9 @@ def entries_of(places: Mapping[str, str], folder: str) -> list[str]:
 def places_of(names: Iterable[str], loaded: Mapping[str, str], folder: str) -> dict[str, str]:
     """Return where each module that code looks for comes from; `loaded`: those of the notebook's own, with their files.
 
-    What comes with Python has been loaded by a kernel before it sees the notebook.
+    What comes with Python has been loaded by a kernel before it sees the notebook; `__main__` is the notebook itself.
     """
-    wanted = {name for name in names if top_of(name) not in sys.stdlib_module_names}
+    wanted = {name for name in names if top_of(name) not in sys.stdlib_module_names and name != "__main__"}
     wanted |= {part for name in loaded if name != "__main__" for part in _packages(name)}
     relative = {name: os.path.relpath(path, folder) for name, path in loaded.items() if name in wanted}
     entries = entries_of(relative, folder)
