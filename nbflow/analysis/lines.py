@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -67,6 +67,14 @@ def header_of(lines: Sequence[str]) -> Header | None:
 
 def _without_comment(text: str) -> str:
     """Return what stands before a comment behind a header's words; a `#` in quotes begins none."""
+    for at, char in outside_quotes(text):
+        if char == "#" and (at == 0 or text[at - 1].isspace()):
+            return text[:at].rstrip()
+    return text
+
+
+def outside_quotes(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the characters of a header's words that stand outside quotes, with their places."""
     quote, skip = "", False
     for at, char in enumerate(text):
         if skip:
@@ -76,9 +84,8 @@ def _without_comment(text: str) -> str:
             quote = "" if char == quote else quote
         elif char in "\"'":
             quote = char
-        elif char == "#" and (at == 0 or text[at - 1].isspace()):
-            return text[:at].rstrip()
-    return text
+        else:
+            yield at, char
 
 
 def header_line(source: str) -> int:

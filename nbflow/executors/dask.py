@@ -88,7 +88,7 @@ class DaskEngine:
                     f"tcp://{self.host}:{self.port}", timeout=CONNECT, set_as_default=False, name="nbflow"
                 )
                 _bring_desk(client)
-        except BaseException as error:
+        except BaseException as error:  # an interrupt, too, must not leave the half-made client's threads
             if client is not None:
                 _close(client)
             if not isinstance(error, Exception) or isinstance(error, ExecutorError):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from nbflow.analysis.lines import MISPLACED, header_of, misplaced_header
+from nbflow.analysis.lines import MISPLACED, header_of, misplaced_header, outside_quotes
 from nbflow.kernel.stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -64,18 +64,7 @@ def _call(kind: str, header: str) -> str:
 
 def _unbalanced(header: str) -> bool:
     """Return whether the header line ends inside brackets; quotes and their contents are skipped."""
-    depth, quote, skip = 0, "", False
-    for char in header:
-        if skip:
-            skip = False
-        elif quote:
-            skip = char == "\\"
-            quote = "" if char == quote else quote
-        elif char in "\"'":
-            quote = char
-        else:
-            depth += (char in "([{") - (char in ")]}")
-    return depth > 0
+    return sum((char in "([{") - (char in ")]}") for _, char in outside_quotes(header)) > 0
 
 
 def entry_of(tree: ast.AST) -> ast.Call | None:
