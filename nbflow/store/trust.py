@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -22,6 +23,9 @@ EVERYWHERE = frozenset({"1", "all", "*"})
 
 MOST_KEPT = 500
 """Places that are kept before those that have gone are forgotten."""
+
+LONG_AGO = 30 * 86_400.0
+"""Seconds for which a place is kept that is not there: one that is being made now, a disk that is not plugged in."""
 
 
 def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -72,10 +76,12 @@ def forget(place: str, identity: str, environ: Mapping[str, str] = os.environ) -
 
 
 def _forget_gone(folder: Path) -> None:
-    """Forget folders that are no longer there, once there are many."""
+    """Forget folders that have not been there for long, once there are many."""
     entries = list(folder.glob("*.json"))
     for entry in entries if len(entries) > MOST_KEPT else ():
         with suppress(OSError, ValueError, TypeError, KeyError):
+            if time.time() - entry.stat().st_mtime < LONG_AGO:
+                continue
             place = json.loads(entry.read_text(encoding="utf-8"))["place"]
             if "://" not in place and not Path(place).exists():
                 entry.unlink()

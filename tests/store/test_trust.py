@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,19 @@ def test_the_files_that_say_so_are_the_users_own(folder: Path, monkeypatch: pyte
     assert entry.stat().st_mode & 0o077 == 0
     assert entry.parent.stat().st_mode & 0o077 == 0
     assert trust.is_known(str(folder / "store"), json.loads(entry.read_text())["id"])
+
+
+def test_what_is_being_made_is_kept_among_many_that_have_gone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NBFLOW_STATE", str(folder / "state"))
+    trusted = folder / "state" / "trusted"
+    for number in range(trust.MOST_KEPT + 1):
+        trust.remember(str(folder / "gone" / str(number)), "id")
+    for entry in list(trusted.iterdir())[:5]:
+        os.utime(entry, (0, time.time() - trust.LONG_AGO - 60))
+    trust.remember(str(folder / "plugged out"), "id")
+    assert len(list(trusted.iterdir())) == trust.MOST_KEPT + 2 - 5
+    open_store(folder / "store").write("a", b"1")
+    assert open_store(folder / "store").is_trusted
 
 
 # ---------------------------------------------------------------- poisoned pickles
