@@ -57,7 +57,7 @@ class NbflowError(Exception):
     def where(self) -> str:
         """Return the place as a reader would say it: `step train, cell 4, line 2`, or an empty string."""
         parts = []
-        if self.step:
+        if self.step and not self.step.startswith("cell:"):  # a cell without a name is a step by its cell
             parts.append(f"step {self.step}")
         if self.cell:
             parts.append(self.cell if self.cell.startswith("cell") else f"cell {self.cell}")

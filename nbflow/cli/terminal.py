@@ -218,7 +218,7 @@ class Starting:
             self._over, self.line = True, ""
         if event.state != "queued" or self._over or self.line:
             return False
-        names = sorted({name.partition(".")[0] for name in self._imports()})
+        names = sorted({name.partition(".")[0] for name in self._imports()} - sys.stdlib_module_names)
         self.line = f"starting workers (importing {', '.join(names)})…" if names else "starting workers…"
         return True
 

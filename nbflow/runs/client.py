@@ -115,9 +115,9 @@ class Flow:
     `.nbflow/config.json` in the working directory, else that `.nbflow/`, else the one of a folder below it.
     """
 
-    def __init__(self, name: str, store: str | os.PathLike[str] | None = None) -> None:
-        self._word = name
-        self._store, self._flow = search.find(store, Path.cwd(), name, lambda one: (one, inquiries.flow_of(one, name)))
+    def __init__(self, name: str | os.PathLike[str], store: str | os.PathLike[str] | None = None) -> None:
+        self._word = word = os.fspath(name)
+        self._store, self._flow = search.find(store, Path.cwd(), word, lambda one: (one, inquiries.flow_of(one, word)))
         self.name = self._flow.name
 
     @property

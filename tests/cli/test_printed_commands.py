@@ -108,7 +108,7 @@ def test_runs_of_notebooks_below_are_found(
 def test_words_of_a_run_name_cells_and_items_as_people_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By number, never by id; an item by its loop's variable; what is waited for; ages first; the error last."""
     sources = [
-        "import numpy as np", "%%params\nmost: int = 9", "%%step load\nbest = np.int64(11)",
+        "import json\nimport numpy as np", "%%params\nmost: int = 9", "%%step load\nbest = np.int64(11)",
         "%%step fit --foreach depth in [2, 4]\nassert depth < most, 'too deep'\nprint(best)",
     ]  # fmt: skip
     text = document_of(

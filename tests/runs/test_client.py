@@ -294,7 +294,7 @@ def test_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made.execute("a")
     made.end()
     monkeypatch.setenv("NBFLOW_STORE", made.store.url)
-    assert client.Flow("demo").latest_run.data.x == 1
+    assert client.Flow("demo").latest_run.data.x == client.Flow(Path("demo")).latest_run.data.x == 1
     monkeypatch.delenv("NBFLOW_STORE")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NotFoundError):
