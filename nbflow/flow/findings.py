@@ -249,14 +249,8 @@ def clipped(text: str) -> str:
 def mutated(step: Step, names: Sequence[str]) -> Finding:
     """Report a step that changed inputs in place, with the first call that got hold of one of them."""
     line, call = _first_call(step.source, names)
-    listing = ", ".join(map(worded, names))
+    listing = ", ".join(names)
     place = f" ({call})" if call else ""
-    if all(name.startswith("<") for name in names):
-        return Finding(
-            code="mutation", level="note", step=step.name, cell=step.cell, line=line, name=names[0],
-            message=f"{step.label} changes {listing}: steps below see it",
-            fix="nothing to do: it travels with the flow",
-        )  # fmt: skip
     return Finding(
         code="mutation", level="note", step=step.name, cell=step.cell, line=line, name=names[0],
         message=f"{step.label} changes {listing} in place{place}: steps below read the changed value",
@@ -379,11 +373,14 @@ def _is_missed(flow: Flow, step: Step, name: str) -> bool:
 
 
 def discovered(step: Step, names: Collection[str], record: Record) -> Iterator[Finding]:
-    """Report the names to which a step turned out to give new versions, and what it shares with steps below."""
+    """Report the names to which a step turned out to give new versions, and what it shares with steps below.
+
+    Nothing is said of states: they travel with the flow.
+    """
     shared = sorted({*names} & {*record.shares})
     inputs = {binding.name for binding in step.bindings}
-    new = sorted({name for name in names if name not in inputs and not name.startswith("<")} - {*shared})
-    changed = sorted({*names} - {*shared, *new, LIVE})  # what holds steps together is said of those
+    named = {name for name in names if not name.startswith("<")} - {*shared}
+    new, changed = sorted(named - inputs), sorted(named & inputs)
     if changed:
         yield mutated(step, changed)
     if new:

@@ -166,17 +166,6 @@ def test_cells_that_only_look_as_if_they_waited(cells: tuple[str, ...]) -> None:
     assert [finding for finding in flow_of(*cells).findings if finding.level == "error"] == []
 
 
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["df"], "cell 1: x changes df in place (f(df)): steps below read the changed value"),
-        (
-            ["<of Account>", "df"],
-            "cell 1: x changes what Account keeps, df in place (f(df)): steps below read the changed value",
-        ),
-        (["<process>"], "cell 1: x changes options of the process: steps below see it"),
-        (["<numpy.random>"], "cell 1: x changes the state of numpy.random: steps below see it"),
-    ],
-)
-def test_changes_in_place_are_told_in_words(names: list[str], message: str) -> None:
-    assert mutated(at(flow_of("df = 1\nx = f(df)"), 1), names).message == message
+def test_changes_in_place_are_told_in_words() -> None:
+    found = mutated(at(flow_of("df = 1\nx = f(df)"), 1), ["df"])
+    assert found.message == "cell 1: x changes df in place (f(df)): steps below read the changed value"
