@@ -1,9 +1,13 @@
-"""Files beside a notebook, read as what they say they are: a pipe would be waited for, a link may lead to itself."""
+"""Files beside a notebook, read as what they say they are: a pipe would be waited for, a link may lead to itself.
+
+What is written appears whole or not at all.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -26,3 +30,11 @@ def is_plain(place: str | os.PathLike[str]) -> bool:
         return stat.S_ISREG(Path(place).stat().st_mode)
     except (OSError, ValueError):
         return False
+
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Write a file that appears under its name whole or not at all, with the folders above it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    temporary.write_bytes(data)
+    temporary.replace(target)

@@ -161,6 +161,7 @@ export interface SnapshotMessage {
   flow: string;
   order: string;
   busy: boolean;
+  untrusted: string;
   run: RunView | null;
   steps: StepView[];
   edges: EdgeView[];
@@ -343,6 +344,12 @@ export interface PlacedCommand {
   run: string;
 }
 
+export interface TrustCommand {
+  kind: 'trust';
+  id: string;
+  place: string;
+}
+
 export interface CheckCommand {
   kind: 'check';
   id: string;
@@ -360,6 +367,7 @@ export type Command =
   | RunsCommand
   | PastCommand
   | PlacedCommand
+  | TrustCommand
   | CheckCommand;
 
 /** The command that runs the whole flow, which others begin with. */

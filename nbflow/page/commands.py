@@ -80,6 +80,11 @@ def check(pages: Pages, command: Command) -> None:
     parse_header(str(command.get("header", "")).removeprefix("%%step").strip())
 
 
+def trust(pages: Pages, command: Command) -> None:
+    """Trust the datastore that the page has asked about; another one is asked about first."""
+    pages.trust(str(command.get("place", "")))
+
+
 # ---------------------------------------------------------------- runs
 
 
@@ -226,6 +231,7 @@ COMMANDS: Mapping[str, Callable[[Pages, Command], str | None]] = {
     "hello": hello,
     "document": document,
     "placed": placed,
+    "trust": trust,
     "check": check,
     "run": run,
     "resume": resume,

@@ -201,7 +201,10 @@ class CellText(TypedDict):
 
 
 class SnapshotMessage(TypedDict):
-    """Everything that a page draws from, whole; `busy` while a run is under way, `order` says whose order it is."""
+    """Everything that a page draws from, whole; `busy` while a run is under way, `order` says whose order it is.
+
+    `untrusted` is the datastore that came with the folder and that nobody has said to trust, empty where there is none.
+    """
 
     nbflow: int
     kind: Literal["snapshot"]
@@ -211,6 +214,7 @@ class SnapshotMessage(TypedDict):
     flow: str
     order: str
     busy: bool
+    untrusted: str
     run: RunView | None
     steps: list[StepView]
     edges: list[EdgeView]
@@ -441,6 +445,14 @@ class PlacedCommand(TypedDict):
     run: str
 
 
+class TrustCommand(TypedDict):
+    """Trust the datastore that the page has asked about, from now on."""
+
+    kind: Literal["trust"]
+    id: str
+    place: str
+
+
 class CheckCommand(TypedDict):
     """Whether a header line can be understood: the answer is the acknowledgement."""
 
@@ -460,5 +472,6 @@ Command = (
     | RunsCommand
     | PastCommand
     | PlacedCommand
+    | TrustCommand
     | CheckCommand
 )

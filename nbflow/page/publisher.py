@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from nbflow.errors import NbflowError
+from nbflow.errors import NbflowError, UntrustedError
 from nbflow.jsonable import readable
 from nbflow.kernel.document import ORIGINS
 from nbflow.kernel.session import Session
@@ -28,8 +28,9 @@ from nbflow.page.messages import (
     SnapshotMessage,
 )
 from nbflow.page.snapshot import PageRun, page
-from nbflow.store.location import store_url
+from nbflow.store.location import open_store, question, store_url
 from nbflow.store.serialize.inspection import answered
+from nbflow.store.trust import remember
 from nbflow.tracebacks import unforeseen
 
 EVERY = 0.1
@@ -65,6 +66,8 @@ class Pages:
         self._planner = Planner(self._wake.set)
         self._planned: Any = None  # what the newest plan was made of
         self._watched = False  # whether a page has come
+        self._untrusted = ""  # the datastore that pages ask about
+        self._examined: Flow | None = None  # when it was found out
         self._closed = threading.Event()
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._leave = self.audience.watch(self._wake.set)
@@ -95,6 +98,8 @@ class Pages:
 
     def look(self) -> None:
         """Understand the notebook again where it has changed; in the main thread only."""
+        if self._untrusted:
+            self._wake.set()  # the cell that has just run may have said to trust it
         try:
             self.audience.see_flow(self.session.flow())
         except NbflowError:
@@ -129,7 +134,7 @@ class Pages:
 
     def stamp(self) -> dict[str, Any]:
         """Return what every snapshot says of itself."""
-        return {"session": self.id, "seq": self._seq, "now": time.time()}
+        return {"session": self.id, "seq": self._seq, "now": time.time(), "untrusted": self._untrusted}
 
     def _work(self) -> None:
         while not self._closed.is_set():
@@ -137,6 +142,7 @@ class Pages:
             began = time.perf_counter()
             while not self._jobs.empty():
                 self._try(self._jobs.get())
+            self._try(self._examine)
             self._try(self._plan)
             self._try(self._tell_news)
             self._closed.wait(max(EVERY, 10 * (time.perf_counter() - began)))
@@ -144,6 +150,19 @@ class Pages:
     def _wait(self) -> None:
         self._wake.wait(REPEAT if self.audience.busy else None)
         self._wake.clear()
+
+    def _examine(self) -> None:
+        """Find out whose the datastore in use is, again for each flow and as long as nobody trusts it."""
+        flow = self.audience.flow
+        if self._watched and flow is not None and (flow is not self._examined or self._untrusted):
+            self._examined, asked = flow, None
+            with contextlib.suppress(NbflowError):  # what else is wrong with it is told where it is needed
+                asked = self._question()
+            self._untrusted = asked.place if asked is not None else ""
+
+    def _question(self) -> UntrustedError | None:
+        """Return what its user has to answer before the datastore is used."""
+        return question(lambda: open_store(self.store))
 
     def _plan(self) -> None:
         """Have a plan made where the notebook, or what has been executed here, is not what the last one was made of."""
@@ -223,7 +242,23 @@ class Pages:
     def repeat(self) -> None:
         """Tell everything anew, soon: a page has come."""
         self._want_whole = self._watched = True
+        self._examined = None
         self._wake.set()
+
+    def trust(self, place: str) -> None:
+        """Trust the datastore that a page has asked about; NbflowError where another one is in question by now."""
+        asked = self._question()
+        if asked is None or asked.place != place:
+            raise NbflowError(f"nobody has to say whether {place} is trusted", fix="reload the page")
+        remember(asked.place, asked.identity)
+        self._planned = None
+        self.main(self._understand_anew)
+        self.repeat()
+
+    def _understand_anew(self) -> None:
+        """Read the notebook again, with what the datastore has learnt of it."""
+        self.session.known.understand_anew()
+        self.look()
 
     def main(self, work: Callable[[], None]) -> None:
         """Have something done in the kernel's main thread, when no cell runs."""

@@ -96,7 +96,7 @@ def _message(
     _limit_tracebacks(steps)
     flow_edges = flow.edges if edges is None else edges
     return SnapshotMessage(
-        nbflow=PROTOCOL, kind="snapshot", session="", seq=0, now=0.0, flow=name, order=order, busy=busy,
+        nbflow=PROTOCOL, kind="snapshot", session="", seq=0, now=0.0, flow=name, order=order, busy=busy, untrusted="",
         run=_run(run) if run is not None else None, steps=steps,
         edges=[_edge(edge) for edge in flow_edges],
         layout=_layout(

@@ -25,7 +25,8 @@ from nbflow.runs.printed import print_logs, tell, write_text
 from nbflow.runs.run_options import RunOptions
 from nbflow.store import search
 from nbflow.store.index import RunSummary
-from nbflow.store.location import LocalStore, open_store, store_at, store_url
+from nbflow.store.location import LocalStore, open_store, question, store_at, store_url
+from nbflow.store.trust import remember
 
 # ---------------------------------------------------------------- the notebook, and runs of it
 
@@ -315,20 +316,19 @@ def trust(face: Face, place: str | None) -> Answer:
     datastore is to run code of whoever made it.
     """
     folder = face.folder.absolute()
-    own = store_at(place or face.store or folder / ".nbflow")
-    if place is not None and isinstance(own, LocalStore) and (below := store_at(f"{own.url}/.nbflow")).children(""):
-        own = below
-    own.check_format()
-    trusted = [] if own.is_trusted and place is None else [own]
-    for each in trusted:
-        each.remember()
-    if place is None:
-        named = open_store(store_url(face.store, folder))
-        if not named.is_trusted:
-            named.remember()
-            trusted.append(named)
-    names = ", ".join(each.url for each in trusted)
-    return Answer(text=lambda: f"trusted from now on: {names}" if names else f"{own.url} is trusted already")
+    if place is not None:
+        own = store_at(place)
+        if isinstance(own, LocalStore) and (below := store_at(f"{own.url}/.nbflow")).children(""):
+            own = below
+        own.check_format()
+        own.remember()
+        return Answer(text=lambda: f"trusted from now on: {own.url}")
+    places = []
+    while (asked := question(lambda: open_store(store_url(face.store, folder)))) is not None:
+        remember(asked.place, asked.identity)
+        places.append(asked.place)
+    url = open_store(store_url(face.store, folder)).url
+    return Answer(text=lambda: f"trusted from now on: {', '.join(places)}" if places else f"{url} is trusted already")
 
 
 def _progress() -> Callable[[int, int], None]:

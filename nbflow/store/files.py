@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
 from nbflow.model import FileContent, Segment
@@ -26,11 +25,3 @@ def segments_of(path: Path, store: Store | None = None, start: int = 0) -> tuple
 def content_of(store: Store, file: FileContent) -> bytes:
     """Return a file's bytes; DamagedError where the datastore lacks some of them."""
     return bytes(store.map_segments(file.segments)) if file.segments else b""
-
-
-def write_whole(target: Path, data: bytes) -> None:
-    """Write a file that appears under its name whole or not at all, with the folders above it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    temporary.write_bytes(data)
-    temporary.replace(target)

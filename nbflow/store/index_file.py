@@ -15,6 +15,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from nbflow.store.trust import home_folder
+
 if TYPE_CHECKING:
     import sqlite3
 
@@ -39,8 +41,8 @@ def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
     if sys.platform == "win32" and environ.get("LOCALAPPDATA"):
         return Path(environ["LOCALAPPDATA"]) / "nbflow" / "cache"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "nbflow"
-    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nbflow"
+        return home_folder("NBFLOW_CACHE") / "Library" / "Caches" / "nbflow"
+    return Path(environ.get("XDG_CACHE_HOME") or home_folder("NBFLOW_CACHE") / ".cache") / "nbflow"
 
 
 def is_index(path: object) -> bool:

@@ -274,13 +274,19 @@ class Store(ABC):
 
     def _identity(self) -> str | None:
         """Return the id of what lies here, "" for what has none, None where there is nothing."""
+        said = self._own_word()
+        if said is None and self.children(""):
+            # another process may have made it since we looked for its word, which it writes first
+            said = self._own_word() or ""
+        return said
+
+    def _own_word(self) -> str | None:
+        """Return the id that a datastore, or settings without one, say that they have; None where they say nothing."""
         about = self._about()
         if about is not None:
             return about.id
         data = self.read_many([SETTINGS]).get(SETTINGS)
-        if data is not None:
-            return identity_of(data)
-        return "" if self.children("") else None
+        return identity_of(data) if data is not None else None
 
     def _begin(self) -> None:
         """Say before the first write which format this datastore has; one of an older format has this one from now on.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from nbflow.errors import UntrustedError
 from nbflow.store.index_file import cache_folder
 from nbflow.store.interface import FileEntry, Store, hashed_name, is_safe, name_of, safe_name
 from nbflow.store.local import LocalStore
@@ -27,6 +28,7 @@ __all__ = [
     "is_safe",
     "name_of",
     "open_store",
+    "question",
     "safe_name",
     "store_at",
     "store_url",
@@ -62,6 +64,18 @@ def open_store(url: str | os.PathLike[str]) -> Store:
     store = store_at(url)
     store.check_format()
     return store
+
+
+def question(find: Callable[[], Store]) -> UntrustedError | None:
+    """Return what its user has to answer before a datastore that is looked for here is used, None where nothing is.
+
+    That is whether they trust it or, before that, the settings which name it.
+    """
+    try:
+        find().require_trust()
+    except UntrustedError as error:
+        return error
+    return None
 
 
 def store_at(url: str | os.PathLike[str]) -> Store:

@@ -17,7 +17,7 @@ import msgspec
 from nbflow.errors import OptionError, StoreError
 from nbflow.flow.options import parse_size
 from nbflow.model import Cell, Finding, Notebook
-from nbflow.plain_files import read_text
+from nbflow.plain_files import read_text, write_whole
 from nbflow.store import trust
 from nbflow.store.interface import ABOUT, SETTINGS
 from nbflow.store.local import LocalStore
@@ -50,11 +50,10 @@ def write_setting(folder: str | os.PathLike[str], name: str, value: Any) -> None
     store = LocalStore(str(place.parent.absolute()))
     store.require_trust()
     settings = read_settings(folder) if place.exists() else {}
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if not store.exists(ABOUT) and not settings.get("id"):  # settings alone are known by an id of their own
-        settings = {"id": trust.new_identity(), **settings}
-    place.write_text(json.dumps({**settings, name: value}, indent=2) + "\n", encoding="utf-8")
-    store.remember()
+    if not store.exists(ABOUT):  # settings alone are known by an id of their own
+        settings = {**settings, "id": settings.get("id") or trust.new_identity()}
+        trust.remember(store.url, str(settings["id"]))  # first: another process may read them at once
+    write_whole(place, f"{json.dumps({**settings, name: value}, indent=2)}\n".encode())
 
 
 MOST = "20G"

@@ -11,6 +11,7 @@ import os
 import secrets
 import sys
 import time
+import urllib.parse
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -28,15 +29,25 @@ LONG_AGO = 30 * 86_400.0
 """Seconds for which a place is kept that is not there: one that is being made now, a disk that is not plugged in."""
 
 
+def home_folder(variable: str) -> Path:
+    """Return the user's home; StoreError, which names the variable to set instead, where the system knows of none."""
+    try:
+        return Path.home()
+    except RuntimeError:  # a container's user without a name, and HOME is not set
+        raise StoreError(
+            "this user has no home folder", fix=f"name a folder to be used instead in {variable}"
+        ) from None
+
+
 def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder for what nobody can make again: NBFLOW_STATE, else the system's own."""
+    """Return the folder for what nobody can make again: NBFLOW_STATE, else the system's own; StoreError without one."""
     if environ.get("NBFLOW_STATE"):
         return Path(environ["NBFLOW_STATE"])
     if sys.platform == "win32" and environ.get("LOCALAPPDATA"):
         return Path(environ["LOCALAPPDATA"]) / "nbflow" / "state"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "nbflow"
-    return Path(environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "nbflow"
+        return home_folder("NBFLOW_STATE") / "Library" / "Application Support" / "nbflow"
+    return Path(environ.get("XDG_STATE_HOME") or home_folder("NBFLOW_STATE") / ".local" / "state") / "nbflow"
 
 
 def new_identity() -> str:
@@ -51,7 +62,10 @@ def is_known(place: str, identity: str, environ: Mapping[str, str] = os.environ)
         return True
     if any(_location(each) == _location(place) for each in allowed.split(os.pathsep if "://" not in allowed else ",")):
         return True
-    return _entry(place, identity, environ).exists()
+    try:
+        return _entry(place, identity, environ).exists()
+    except (OSError, StoreError):  # a state folder that cannot be looked into, or none: nothing is known
+        return False
 
 
 def remember(place: str, identity: str, environ: Mapping[str, str] = os.environ) -> None:
@@ -71,7 +85,7 @@ def remember(place: str, identity: str, environ: Mapping[str, str] = os.environ)
 
 def forget(place: str, identity: str, environ: Mapping[str, str] = os.environ) -> None:
     """Trust this no longer."""
-    with suppress(OSError):
+    with suppress(OSError, StoreError):
         _entry(place, identity, environ).unlink()
 
 
@@ -107,4 +121,5 @@ def _location(place: str) -> str:
     """Return a folder or URL so that it is the same however it is written."""
     if "://" in place and not place.startswith("file://"):
         return place.rstrip("/")
-    return os.path.realpath(os.path.expanduser(place.removeprefix("file://"))) if place else ""  # noqa: PTH111
+    path = urllib.parse.unquote(place.removeprefix("file://")) if place.startswith("file://") else place
+    return os.path.realpath(os.path.expanduser(path)) if path else ""  # noqa: PTH111

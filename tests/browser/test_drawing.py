@@ -289,6 +289,22 @@ def test_commands_and_their_answers(plain: Open) -> None:
     expect(page.get_by_role("button", name="Cancel")).to_be_enabled()
 
 
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_datastore_that_came_with_the_folder_is_asked_about(plain: Open, shoot: Shoot, dark: bool) -> None:
+    page = plain(dark=dark, width=320)
+    moment = recorded.moment(recorded.digits(), {})
+    tell(page, moment)
+    question = page.get_by_role("group", name="Trust")
+    expect(question).to_be_hidden()
+    tell(page, {**moment, "seq": 2, "untrusted": "/home/me/cloned <b>project</b>/.nbflow"})
+    expect(question).to_contain_text("/home/me/cloned <b>project</b>/.nbflow came from elsewhere")
+    shoot(page, f"trust-{'dark' if dark else 'light'}")
+    question.get_by_role("button", name="Trust this datastore").click()
+    assert sent(page, "trust")[-1]["place"] == "/home/me/cloned <b>project</b>/.nbflow"
+    tell(page, {**moment, "seq": 3})
+    expect(question).to_be_hidden()
+
+
 def test_an_earlier_run_and_the_way_back(plain: Open, shoot: Shoot) -> None:
     page = plain(width=420)
     flow = recorded.digits()

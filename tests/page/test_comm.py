@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import queue
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from jupyter_client.jsonutil import json_default
 
+import nbflow
 from nbflow.page.messages import CONTROL, EVENTS, PROTOCOL
 from tests.support.kernel import Kernel, NotebookFile
 from tests.support.waiting import eventually
@@ -405,6 +407,28 @@ def test_what_cannot_be_is_refused(kernel: Kernel) -> None:
     assert page.ask("check", header="%%step train --retry 2")["ok"]
     wrong = page.ask("check", header="%%step train --retri 2")
     assert "retri" in wrong["text"]
+
+
+def test_a_datastore_that_came_with_the_folder_is_asked_about(tmp_path: Path) -> None:
+    """Nothing of it is reused before the page's question is answered, and the answer is for that datastore alone."""
+    theirs, mine = tmp_path / "theirs", tmp_path / "mine"
+    theirs.mkdir()
+    NotebookFile(theirs / "flow.ipynb", {"ext": "%load_ext nbflow", "load": CELLS["load"]})
+    assert nbflow.run(theirs / "flow.ipynb", store=theirs / ".nbflow").successful
+    shutil.copytree(theirs, mine)
+    with Kernel(NotebookFile(mine / "flow.ipynb", {"ext": "%load_ext nbflow", "load": CELLS["load"]})) as kernel:
+        page = Page(kernel)
+        page.send("hello")
+        asked = page.hear(lambda data: data["kind"] == "snapshot" and data["untrusted"] != "")["untrusted"]
+        assert asked == str(mine / ".nbflow")
+        assert not page.ask("trust", place=str(theirs / ".nbflow"))["ok"], "another one than the page has shown"
+        page.send("run", steps=[], params={}, fresh=False)
+        assert "was not made by you" in page.hear(lambda data: data["kind"] == "refused")["text"]
+        assert page.ask("trust", place=asked)["ok"]
+        page.hear(lambda data: data["kind"] == "snapshot" and data["untrusted"] == "")
+        page.send("run", steps=[], params={}, fresh=False)
+        assert [step["state"] for step in page.settled("done")["steps"]] == ["reused"]
+        assert not page.ask("trust", place=asked)["ok"], "nobody has to say so again"
 
 
 def test_the_page_brings_the_document(kernel: Kernel) -> None:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,38 @@ def test_the_files_that_say_so_are_the_users_own(folder: Path, monkeypatch: pyte
     assert entry.stat().st_mode & 0o077 == 0
     assert entry.parent.stat().st_mode & 0o077 == 0
     assert trust.is_known(str(folder / "store"), json.loads(entry.read_text())["id"])
+
+
+def test_whoever_makes_one_at_the_same_moment_trusts_it(folder: Path) -> None:
+    def use(place: Path) -> bool:
+        store = open_store(place)
+        store.write(f"facts/{threading.get_ident()}", b"1")
+        return open_store(place).is_trusted
+
+    def keep(place: Path) -> bool:
+        settings.write_setting(place, "size", "1G")
+        return settings.read_settings(place)["size"] == "1G" and open_store(place / ".nbflow").is_trusted
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(20):
+            places = [folder / f"store-{number}"] * 8
+            assert all([*pool.map(use, places), *pool.map(keep, places)])
+
+
+def test_a_user_without_a_home_is_told_what_to_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("NBFLOW_STATE")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    open_store(folder / "store").write("a", b"1")
+    assert not open_store(folder / "store").is_trusted
+    with pytest.raises(StoreError) as told:
+        open_store(folder / "store").remember()
+    assert told.value.fix == "name a folder to be used instead in NBFLOW_STATE"
+    monkeypatch.setenv("NBFLOW_TRUST", f"file://{folder}/st%6Fre")
+    assert open_store(folder / "store").is_trusted
 
 
 def test_what_is_being_made_is_kept_among_many_that_have_gone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import { button, element, mark, setAttribute, setHidden, setText } from './eleme
 import { DeclareForm, ParameterForm } from './forms';
 import { FlowGraph } from './graph';
 import { History } from './history';
+import { Question } from './question';
 import type { Host } from '../host';
 import { RUN } from '../messages';
 import type { CardMessage, FindingView, SnapshotMessage } from '../messages';
@@ -38,6 +39,7 @@ export class Drawing {
   private readonly status = element('span', { class: 'nbf-status' });
   private readonly order = element('p', { class: 'nbf-order' });
   private readonly past = element('div', { class: 'nbf-past' });
+  private readonly question = new Question(place => this.host.send({ kind: 'trust', place }));
   private readonly notice = element('div', { class: 'nbf-notice', role: 'status' });
   private readonly live = element('div', { class: 'nbf-live', 'aria-live': 'polite', role: 'status' });
   private readonly bar = element('div', { class: 'nbf-progress', role: 'progressbar', 'aria-label': 'Tasks that have ended', 'aria-valuemin': 0, 'aria-valuemax': 100 }, element('div'));
@@ -94,7 +96,7 @@ export class Drawing {
       element('header', { class: 'nbf-head' }, this.flow, this.status),
       this.order,
       element('div', { class: 'nbf-toolbar', role: 'toolbar', 'aria-label': 'Run' }, ...Object.values(this.buttons)),
-      this.bar, this.tally, this.past, this.notice, this.empty, this.body, this.live
+      this.bar, this.tally, this.past, this.question.root, this.notice, this.empty, this.body, this.live
     );
     this.watch();
     this.draw();
@@ -179,6 +181,7 @@ export class Drawing {
       this.buttons[name].disabled = !able[name];
       setAttribute(this.buttons[name], 'title', able[name] ? null : able.why || null);
     }
+    this.question.update(this.state.snapshot?.untrusted ?? '');
     this.drawNotice();
     const started = snapshot !== null;
     setHidden(this.empty, started && snapshot.steps.length + snapshot.cells.length > 0);

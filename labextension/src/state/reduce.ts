@@ -107,7 +107,7 @@ export function reduce(state: State, action: Action): State {
 
 /** Whether a person asked for it: its answer takes the place of the last notice. */
 function isAsked(kind: Command['kind']): boolean {
-  return kind === 'run' || kind === 'resume' || kind === 'cancel' || kind === 'past';
+  return kind === 'run' || kind === 'resume' || kind === 'cancel' || kind === 'past' || kind === 'trust';
 }
 
 /** A kernel that is gone, or another one, leaves nothing of what was known. */

@@ -9,7 +9,8 @@ from pathlib import Path
 from nbflow.engine.known_files import is_below
 from nbflow.engine.reuse import OUTSIDE
 from nbflow.model import FileContent, Finding, Frozen, Observations, Segment, TaskSpec
-from nbflow.store.files import content_of, segments_of, write_whole
+from nbflow.plain_files import write_whole
+from nbflow.store.files import content_of, segments_of
 from nbflow.store.location import Store
 
 ADDED = "+"
