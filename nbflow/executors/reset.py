@@ -17,10 +17,13 @@ import locale
 import logging
 import operator
 import os
+import re
+import resource
 import signal
 import socket
 import sys
 import threading
+import time
 import types
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -30,18 +33,21 @@ from nbflow.task.observe import observer
 from nbflow.task.observe.environment import origin_of
 from nbflow.task.observe.lookups import LOOKS_AT_PATHS, ImportProbe
 
-SIGNALS = tuple(
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGCHLD", "SIGHUP", "SIGPIPE", "SIGUSR1", "SIGUSR2")
-    if hasattr(signal, name)
+SIGNALS = tuple(sorted(signal.valid_signals()))
+LIMITS = tuple(sorted({number for name, number in vars(resource).items() if name.startswith("RLIMIT_")}))
+WORD = re.compile(r"\w+")
+HEAP_TYPE = 1 << 9
+COMPARED = 10_000
+"""Members of a module's dictionary or list that are compared one by one; of larger ones only the number."""
+_SYS = (
+    "last_type last_value last_traceback last_exc stdout stderr argv path modules displayhook path_importer_cache"
+    " filters meta_path"
 )
-VOLATILE = frozenset(
-    (
-        "last_type last_value last_traceback last_exc stdout stderr argv path modules displayhook path_importer_cache"
-        " filters meta_path"
-    ).split()
-)
-"""Names in `sys` and `warnings` that a cell sets by merely running, that are put back, or that a probe looks at."""
+VOLATILE = {
+    "sys": frozenset(_SYS.split()), "warnings": frozenset(_SYS.split()),
+    "time": frozenset(("tzname", "timezone", "altzone", "daylight")), "os": LOOKS_AT_PATHS,
+}  # fmt: skip
+"""Names in modules that a cell sets by merely running, that are put back, or that a probe or an observer looks at."""
 
 KNOWN = frozenset({"nbflow", "matplotlib", "__main__"})
 """Packages whose attributes come late; what matters of them is put back."""
@@ -61,6 +67,7 @@ class Restored:
         self._path = list(sys.path)
         self._filters: list[Any] = list(warnings.filters)
         self._last_module = next(reversed(sys.modules))
+        self._zone = time.tzname
         self._plot: dict[str, Any] | None = None
 
     def put_back(self) -> None:
@@ -85,6 +92,8 @@ class Restored:
         for name, value in self._environment.items():
             if now.get(name) != value:
                 os.environ[os.fsdecode(name)] = os.fsdecode(value)
+        if time.tzname != self._zone:
+            time.tzset()
 
     def _forget_local_modules(self) -> None:
         """Forget modules of the notebook's own: each task imports them anew."""
@@ -139,14 +148,13 @@ class Restored:
 class Watched:
     """What a task must leave as it found it; taken when its definitions and set-up have been replayed."""
 
-    def __init__(self, shell: Any, modules: Iterable[str]) -> None:
-        """Take down what is there; `modules` are those that the task's text names, whose attributes are watched."""
+    def __init__(self, shell: Any, modules: Iterable[str], text: str) -> None:
+        """Take down what is there: of `modules`, which the task's text imports, what the text names by some word."""
         self._probes: dict[str, Callable[[], Any]] = {**PROBES, "IPython": lambda: _hooks_of(shell)}
-        self._modules = {name: sys.modules[name] for name in ("sys", "builtins", *modules) if name in sys.modules}
-        self._modules = {name: each for name, each in self._modules.items() if name.partition(".")[0] not in KNOWN}
+        self._modules, self._owners = _named(modules, frozenset(WORD.findall(text)))
         self._seen = {name: probe() for name, probe in self._probes.items()}
-        self._attributes = {name: _attributes(name, module) for name, module in self._modules.items()}
-        self._lengths = {name: _lengths(attributes) for name, attributes in self._attributes.items()}
+        self._attributes = {name: _attributes(name, owner) for name, owner in self._owners.items()}
+        self._contents = {name: _contents(attributes) for name, attributes in self._attributes.items()}
 
     def difference(self) -> str:
         """Return what is not as it was, in a word; "" when all is."""
@@ -154,35 +162,88 @@ class Watched:
             if probe() != self._seen[name]:
                 return name
         for name, module in self._modules.items():
-            if not self._same(name, module):
+            if sys.modules.get(name) is not module:
+                return name
+        for name, owner in self._owners.items():
+            if not self._same(name, owner):
                 return name
         return ""
 
-    def _same(self, name: str, module: types.ModuleType) -> bool:
-        before, now = self._attributes[name], _attributes(name, module)
+    def _same(self, name: str, owner: Any) -> bool:
+        before, now = self._attributes[name], _attributes(name, owner)
         if len(before) == len(now) and before.keys() == now.keys():
-            return all(map(operator.is_, before.values(), now.values())) and _lengths(now) == self._lengths[name]
+            return all(map(operator.is_, before.values(), now.values())) and self._contains_the_same(name, now)
         # submodules that were imported meanwhile show in their packages
         added = {key for key in now.keys() - before.keys() if isinstance(now[key], types.ModuleType)}
         if now.keys() - added != before.keys() or any(now[key] is not value for key, value in before.items()):
             return False
         self._attributes[name] = now
-        return _lengths(now) == self._lengths[name]
+        return self._contains_the_same(name, now)
+
+    def _contains_the_same(self, name: str, now: Mapping[str, Any]) -> bool:
+        before = self._contents[name]
+        return all(len(now[key]) == size and (copy is None or _alike(copy, now[key])) for key, size, copy in before)
 
 
-def _attributes(name: str, module: types.ModuleType) -> dict[str, Any]:
-    attributes = vars(module)
+def _named(modules: Iterable[str], words: frozenset[str]) -> tuple[dict[str, types.ModuleType], dict[str, Any]]:
+    """Return the modules that a text imports or speaks of, by name; those and what of them it names too, by path.
+
+    A cell changes what it names: `json.JSONEncoder.default = f` holds the words for the module and for the class.
+    """
+    names = ["sys", "builtins", *modules, *sorted(words & sys.modules.keys())]
+    found = {name: sys.modules[name] for name in names if name in sys.modules and name.partition(".")[0] not in KNOWN}
+    owners: dict[str, Any] = {}
+    seen: set[int] = set()
+    queue: list[tuple[str, Any]] = [*found.items()]
+    while queue:
+        path, owner = queue.pop()
+        if id(owner) in seen or path.partition(".")[0] in KNOWN:
+            continue
+        seen.add(id(owner))
+        owners[path] = owner
+        inner = [(key, value) for key, value in _attributes(path, owner).items() if key in words]
+        queue += [(_path(path, key, value), value) for key, value in inner if _can_change(value)]
+    return found, owners
+
+
+def _can_change(value: Any) -> bool:
+    """Return whether something can be set on an object; on classes that are not made by a `class` statement nothing."""
+    return bool(value.__flags__ & HEAP_TYPE) if isinstance(value, type) else hasattr(value, "__dict__")
+
+
+def _path(owner: str, key: str, value: Any) -> str:
+    return value.__name__ if isinstance(value, types.ModuleType) else f"{owner}.{key}"
+
+
+def _attributes(name: str, owner: Any) -> dict[str, Any]:
+    attributes = vars(owner)
+    if name in VOLATILE:
+        attributes = {key: value for key, value in attributes.items() if key not in VOLATILE[name]}
     if name in {"sys", "warnings"}:
-        return {key: value for key, value in attributes.items() if key not in VOLATILE}
-    if name == "os":
-        # a task's observer looks there itself
-        attributes = {key: value for key, value in attributes.items() if key not in LOOKS_AT_PATHS}
-    # what begins with an underscore libraries fill in when they are first used
-    return {key: value for key, value in attributes.items() if key[:1] != "_"}
+        return attributes
+    # what begins with an underscore libraries fill in when they are first used, but for a class's special methods
+    is_class = isinstance(owner, type)
+    return {
+        key: value for key, value in attributes.items()
+        if key[:1] != "_" or (is_class and key[-2:] == "__" and key != "__slotnames__")
+    }  # fmt: skip
 
 
-def _lengths(values: Mapping[str, Any]) -> list[int]:
-    return [len(value) for key, value in values.items() if type(value) in {dict, list, set}]
+def _contents(values: Mapping[str, Any]) -> list[tuple[str, int, Any]]:
+    """Return of each list, dictionary and set its name, its length and, unless it is large, what it holds."""
+    return [
+        (key, len(value), value.copy() if len(value) <= COMPARED else None)
+        for key, value in values.items() if type(value) in {dict, list, set}
+    ]  # fmt: skip
+
+
+def _alike(before: Any, now: Any) -> bool:
+    """Return whether two containers of one kind and length hold the same objects."""
+    if type(before) is set:
+        return before == now
+    if type(before) is list:
+        return all(map(operator.is_, before, now))
+    return all(key in now and now[key] is value for key, value in before.items())
 
 
 def import_ahead(names: Iterable[str]) -> None:
@@ -225,8 +286,14 @@ def _interpreter() -> tuple[Any, ...]:
         sys.getrecursionlimit(), sys.getswitchinterval(), sys.gettrace(), sys.getprofile(),
         [id(finder) for finder in sys.meta_path if not isinstance(finder, ImportProbe)],  # ours, for a task at a time
         [*map(id, sys.path_hooks)], gc.isenabled(), gc.get_threshold(), gc.get_debug(), len(gc.callbacks),
-        id(threading.excepthook), len(sys.warnoptions),
+        id(threading.excepthook), threading.stack_size(), len(sys.warnoptions), sys.get_int_max_str_digits(),
     )  # fmt: skip
+
+
+def _system() -> tuple[Any, ...]:
+    """Return what the system lets this process have."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else frozenset()
+    return *map(resource.getrlimit, LIMITS), os.nice(0), cores
 
 
 def _logging() -> tuple[Any, ...]:
@@ -259,8 +326,16 @@ def _numpy() -> Any:
 
 
 def _pandas() -> Any:
-    config = sys.modules.get("pandas._config.config")
-    return None if config is None else repr(config._global_config)  # noqa: SLF001
+    config, core = sys.modules.get("pandas._config.config"), sys.modules.get("pandas")
+    if config is None or not hasattr(core, "Index"):
+        return None
+    accessors = [len(vars(each)) for each in (core.DataFrame, core.Series, core.Index)]
+    return repr(config._global_config), accessors  # noqa: SLF001
+
+
+def _sklearn() -> Any:
+    sklearn = sys.modules.get("sklearn")
+    return None if sklearn is None or not hasattr(sklearn, "get_config") else sklearn.get_config()
 
 
 def _torch() -> Any:
@@ -276,6 +351,7 @@ PROBES: dict[str, Callable[[], Any]] = {
     "signal handlers": _signals,
     "threads": _threads,
     "the interpreter's settings": _interpreter,
+    "the system's limits": _system,
     "the locale": lambda: locale.setlocale(locale.LC_ALL),
     "logging": _logging,
     "the event loop": _loop,
@@ -286,6 +362,7 @@ PROBES: dict[str, Callable[[], Any]] = {
     "NumPy's settings": _numpy,
     "pandas' options": _pandas,
     "torch's settings": _torch,
+    "scikit-learn's settings": _sklearn,
     "matplotlib": lambda: "matplotlib" in sys.modules,
 }
 """Each by what it is called; those of a library are None until it is loaded."""
@@ -302,8 +379,16 @@ def _hooks_of(shell: Any) -> tuple[Any, ...]:
         events, len(shell.ast_transformers), len(manager.cleanup_transforms), len(manager.line_transforms),
         len(manager.token_transformers), [len(kind) for kind in shell.magics_manager.magics.values()],
         len(shell.input_transformers_post), shell.custom_exceptions, shell.xmode if hasattr(shell, "xmode") else "",
-        len(shell.display_formatter.formatters), shell.InteractiveTB.mode,
+        len(shell.display_formatter.formatters), shell.InteractiveTB.mode, shell.ast_node_interactivity,
+        [_printers(formatter) for formatter in shell.display_formatter.formatters.values()],
     )  # fmt: skip
+
+
+def _printers(formatter: Any) -> tuple[Any, ...]:
+    """Return what a formatter does with kinds of values; plotting adds its own at the first figure."""
+    kinds = {**formatter.type_printers, **formatter.deferred_printers, **formatter.singleton_printers}
+    own = {kind: do for kind, do in kinds.items() if not getattr(kind, "__module__", "").startswith(PLOTTING)}
+    return own, getattr(formatter, "float_precision", ""), getattr(formatter, "pprint", True)
 
 
 def resident() -> int:

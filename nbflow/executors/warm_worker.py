@@ -101,11 +101,15 @@ class _Worker:
             self.restored.see_plotting()
             self.kept.exit_hooks = atexit._ncallbacks()  # noqa: SLF001
             # outside the task's own context: what set-up has set there is made anew for each task
-            look = partial(reset.Watched, self.prepared.shell, _modules(spec))
+            look = partial(reset.Watched, self.prepared.shell, _modules(spec), "\n".join(_texts(spec)))
             self.watched[spec.source] = self.context.copy().run(look)
 
 
 def _modules(spec: TaskSpec) -> list[str]:
     """Return the modules that a task's text imports."""
-    names = [name for text in (spec.source, *(each.source for each in spec.replay)) for name in imports_of(text)]
-    return sorted(set(names))
+    return sorted({name for text in _texts(spec) for name in imports_of(text)})
+
+
+def _texts(spec: TaskSpec) -> tuple[str, ...]:
+    """Return what a task executes: its cell, and the definitions and set-up that are replayed for it."""
+    return (spec.source, *(each.source for each in spec.replay))
