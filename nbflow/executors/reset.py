@@ -216,11 +216,11 @@ def _path(owner: str, key: str, value: Any) -> str:
 
 
 def _attributes(name: str, owner: Any) -> dict[str, Any]:
-    attributes = vars(owner)
+    attributes: Any = vars(owner)
     if name in VOLATILE:
         attributes = {key: value for key, value in attributes.items() if key not in VOLATILE[name]}
     if name in {"sys", "warnings"}:
-        return attributes
+        return dict(attributes)
     # what begins with an underscore libraries fill in when they are first used, but for a class's special methods
     is_class = isinstance(owner, type)
     return {
@@ -240,7 +240,7 @@ def _contents(values: Mapping[str, Any]) -> list[tuple[str, int, Any]]:
 def _alike(before: Any, now: Any) -> bool:
     """Return whether two containers of one kind and length hold the same objects."""
     if type(before) is set:
-        return before == now
+        return not before ^ now
     if type(before) is list:
         return all(map(operator.is_, before, now))
     return all(key in now and now[key] is value for key, value in before.items())
@@ -326,11 +326,10 @@ def _numpy() -> Any:
 
 
 def _pandas() -> Any:
-    config, core = sys.modules.get("pandas._config.config"), sys.modules.get("pandas")
-    if config is None or not hasattr(core, "Index"):
-        return None
-    accessors = [len(vars(each)) for each in (core.DataFrame, core.Series, core.Index)]
-    return repr(config._global_config), accessors  # noqa: SLF001
+    config = sys.modules.get("pandas._config.config")
+    kinds = (getattr(sys.modules.get("pandas"), name, None) for name in ("DataFrame", "Series", "Index"))
+    accessors = [len(vars(kind)) for kind in kinds if kind is not None]
+    return None if config is None else (repr(config._global_config), accessors)  # noqa: SLF001
 
 
 def _sklearn() -> Any:

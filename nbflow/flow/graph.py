@@ -10,6 +10,7 @@ import __future__
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import takewhile
 
 import msgspec
 
@@ -522,7 +523,7 @@ class _Builder:
         name = step_name(cell)
         bindings = bindings_of(need)
         mine = tuple(sorted({order for orders in own.values() for order in orders}))
-        mine_all = tuple(d.order for d in self.definitions if d.cell == cell.id)
+        mine_all = tuple(d.order for d in takewhile(lambda each: each.cell == cell.id, reversed(self.definitions)))
         replayed = (need.definitions | set(self.setup)) - set(mine_all)
         every = closed(self.definitions, replayed) - set(mine_all)
         return Step(
