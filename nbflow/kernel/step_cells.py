@@ -420,7 +420,10 @@ def _ending(views: Sequence[TaskView], *, alone: bool) -> str:
     if last.state == "caught" and last.failure is not None:
         return f"caught: {last.failure.type}: {last.failure.message}"
     why = last.reasons[0][1] if last.reasons else ""
-    return f"skipped: {why}" if last.state == "skipped" else f"reused {why}; run the cell once more to execute it"
+    if last.state == "skipped":
+        return f"skipped: {why}"
+    age, _, origin = why.partition(", ")
+    return f"reused {origin}, {age}; run the cell once more to execute it"
 
 
 def _unstored(each: Unstorable) -> Manifest:
