@@ -1,5 +1,5 @@
 # Every target sets up what it needs; later calls find the set-up done and start at once.
-# On Debian as root missing system packages (python3-venv, chromium, openssh-server) are installed too.
+# On Debian as root missing system packages (python3-venv, chromium, openssh-server, slurm-wlm) are installed too.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -95,8 +95,9 @@ $(CLUSTERS:%=.peers/%/.ready): .peers/%/.ready: | $(READY)
 	@touch $@
 
 remote: $(READY) $(CLUSTERS:%=.peers/%/.ready) compiled ## stores and executors elsewhere, on servers that the tests start
-	@if ! test -x /usr/sbin/sshd && test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq openssh-server; fi
+	@if ! { test -x /usr/sbin/sshd && test -x /usr/sbin/slurmd; } && test "$$(id -u)" = 0 && \
+	  command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq openssh-server slurm-wlm munge; fi
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -m remote $(NONE_IS_FINE)
 	$(TEST_ENV) .peers/ray/bin/python -m pytest -q $(AGAIN) tests/executors/test_ray.py tests/whole/test_remote.py
 	$(TEST_ENV) .peers/dask/bin/python -m pytest -q $(AGAIN) tests/executors/test_dask.py tests/whole/test_dask.py
@@ -120,11 +121,11 @@ export: $(READY) $(PEER:.ready=.export) compiled ## exported flows, run by the t
 
 # make soak PART="power kills" COUNT=50: these parts alone, so much of each; the page is then written to build/
 ifdef PART
-soak: $(READY) compiled
+soak: $(READY) $(if $(filter troubles,$(PART)),$(CLUSTERS:%=.peers/%/.ready)) compiled
 	@mkdir -p build
 	$(TEST_ENV) $(BIN)/python -m bench.soak $(PART:%=--part %) $(COUNT:%=--count %) --report build/soak.md
 else
-soak: $(READY) compiled ## hours of kills, power cuts, shared stores, generated flows; PART=NAME COUNT=N: one part; docs/soak.md
+soak: $(READY) $(CLUSTERS:%=.peers/%/.ready) compiled ## hours of kills, power cuts, shared stores, generated flows; PART=NAME COUNT=N: one part; docs/soak.md
 	$(TEST_ENV) $(BIN)/python -m bench.soak
 endif
 
@@ -158,7 +159,7 @@ ifdef COMPARE
 bench: $(READY)
 	$(BIN)/python -m bench.compare $(COMPARE)
 else
-bench: $(READY) $(PEER) ## overheads as ratios in one run, printed as a table, beside Metaflow; COMPARE=REV: beside a commit
+bench: $(READY) $(PEER) $(CLUSTERS:%=.peers/%/.ready) ## overheads as ratios in one run, printed as a table, beside Metaflow; COMPARE=REV: beside a commit
 	$(BIN)/python -m bench
 endif
 

@@ -1,11 +1,14 @@
-"""What a task on a box behind a real sshd of this machine costs: its latency, and the bytes that travel for it.
+"""What a task elsewhere costs: its latency, and the bytes that travel for it.
 
-python -m bench remote [--quick]
+On a box behind a real sshd of this machine here, on Ray and Dask by `bench.clusters` where their environments are
+(`make remote` makes them). python -m bench remote [--quick]; NBFLOW_INPUT is the large input's size in MB, 1000.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import statistics
 import subprocess
 import tempfile
@@ -24,7 +27,10 @@ from nbflow.plugins import Executor
 from tests.support.ssh_server import SshServer, is_installed, serving
 from tests.support.tasks import Done, Tasks
 
+ROOT = Path(__file__).parents[1]
 INPUT = 64_000_000
+WIDE = 300
+"""Tasks that read one large input."""
 
 
 class Apart(SshEngine):
@@ -63,14 +69,25 @@ class Traffic:
 
 
 def measure(*, quick: bool = False) -> list[Row]:
-    """Return the rows; none where OpenSSH's server is not installed."""
-    if not is_installed():
-        return []
+    """Return the rows of those places whose programs are installed."""
+    megabytes = int(os.environ.get("NBFLOW_INPUT") or (100 if quick else 1000))
+    rows = _ssh(megabytes, quick=quick) if is_installed() else []
+    for engine in ("ray", "dask"):
+        python = ROOT / ".peers" / engine / "bin" / "python"
+        if python.exists():
+            command = [python, "-m", "bench.clusters", engine, f"--input={megabytes}", *(["--quick"] if quick else [])]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT)
+            found = json.loads(done.stdout.splitlines()[-1])
+            rows += [Row(**{name: value for name, value in row.items() if name != "ratio"}) for row in found]
+    return rows
+
+
+def _ssh(megabytes: int, *, quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="nbflow-") as name:
         folder = Path(name)
         (folder / "box").mkdir()
         with serving(folder / "box") as box:
-            return [*_latency(box, folder, 5 if quick else 15), *_bytes(box, folder)]
+            return [*_latency(box, folder, 5 if quick else 15), *_bytes(box, folder, megabytes)]
 
 
 def _latency(box: SshServer, folder: Path, rounds: int) -> list[Row]:
@@ -103,7 +120,7 @@ def _latency(box: SshServer, folder: Path, rounds: int) -> list[Row]:
     ]
 
 
-def _bytes(box: SshServer, folder: Path) -> list[Row]:
+def _bytes(box: SshServer, folder: Path, megabytes: int) -> list[Row]:
     """Return what travels where the box does not see the datastore."""
     here = Tasks(LocalExecutor(), folder)
     made = here.run(f"import os\nblock = os.urandom({INPUT})\nsmall = 1")
@@ -116,9 +133,18 @@ def _bytes(box: SshServer, folder: Path) -> list[Row]:
         _row("another one that reads it", lambda: tasks.run("n = len(block)", after=made), 0),
         _row("a task that leaves 64 MB", lambda: tasks.run(f"import os\nb = os.urandom({INPUT})"), INPUT),
     ]
+    large = here.run(f"import os\nblock = os.urandom({megabytes} * 1_000_000)")
+    rows.append(_row(f"{megabytes} MB read by {WIDE} tasks", lambda: _wide(tasks, large), megabytes * 1_000_000))
     for executor in (here.executor, there):
         executor.close()
     return rows
+
+
+def _wide(tasks: Tasks, large: Done) -> Done:
+    """Return the first of many tasks that read one value and has failed, else the last one."""
+    submitted = [tasks.submit("n = len(block)", after=large) for _ in range(WIDE)]
+    ended = [tasks.finish(*each) for each in submitted]
+    return next((each for each in ended if each.result.failure is not None), ended[-1])
 
 
 def _row(what: str, task: Callable[[], Done], least: int) -> Row:

@@ -8,7 +8,8 @@ full: disks that fill up; seeds: one flow under many hash seeds, reused under ea
 against plain loops; resumes: generated flows that fail, mended and resumed; exports: generated flows, run by Metaflow;
 cells: generated cells, run and analysed; tasks: one fan-out of 10,000; large: an artifact of 1 GB; notebooks: those of
 tests/wild under other hash seeds; mutants: notebooks, sources and lines of options changed at
-random.
+random; troubles: sweeps on Ray, Dask and a box behind ssh, on hosts of their own, while links are cut, workers, nodes
+and drivers are killed and the store fails; slurm: what every executor promises, on a real Slurm.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ REPORT = Path(__file__).parents[1] / "docs" / "soak.md"
 COUNTS = {
     "kills": 1000, "power": 5000, "runs": 50, "gcs": 100, "clocks": 200, "full": 100, "seeds": 100, "flows": 300,
     "resumes": 200, "exports": 60, "cells": 10_000, "tasks": 10_000, "large": 1000, "notebooks": 3,
-    "mutants": 4000,
+    "mutants": 4000, "troubles": 3, "slurm": 5,
 }  # fmt: skip
 """How much the full form of each part is."""
 
@@ -69,9 +70,11 @@ class Part:
     passed: bool
 
 
-def pytest(words: list[str], **environment: str) -> tuple[bool, str]:
-    """Words for pytest and variables in; whether all passed and its last line out."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "14400", *words]
+def pytest(
+    words: list[str], before: Sequence[str] = (), python: str = sys.executable, **environment: str
+) -> tuple[bool, str]:
+    """Words for pytest, what its command begins with, and variables in; whether all passed and its last line out."""
+    command = [*before, python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout", "14400", *words]
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     if done.returncode:
@@ -210,10 +213,42 @@ def mutants(count: int) -> tuple[str, str, bool]:
     return what, f"{bad} ended otherwise than in a message of ours; the slowest took {slowest:.1f} s", not bad
 
 
+def troubles(count: int) -> tuple[str, str, bool]:
+    """Sweeps elsewhere while things break, with each engine's own Python."""
+    pythons = {"Ray": ".peers/ray/bin/python", "Dask": ".peers/dask/bin/python", "ssh": sys.executable}
+    passed, said, seconds = True, [], [0.0]
+    with tempfile.TemporaryDirectory() as name:
+        told = Path(name) / "told"
+        told.touch()
+        for engine, python in pythons.items():
+            went_well, words = pytest(
+                ["tests/whole/test_troubles.py"], ["unshare", "--net"], python, NBFLOW_ROUNDS=str(count),
+                NBFLOW_TOLD=str(told),
+            )  # fmt: skip
+            passed = passed and went_well
+            said.append(f"{engine}: {words}")
+        seconds += map(float, told.read_text().split())
+    what = (
+        f"{count} times: links of notebook and worker cut for 90 s, worker, node and driver killed, S3 failing and slow"
+    )
+    said.append(f"nothing lost, nothing counted twice, told after {max(seconds):.0f} s at most" if passed else "")
+    return what, "; ".join(filter(None, said)), passed
+
+
+def slurm(count: int) -> tuple[str, str, bool]:
+    """The suite on a real Slurm, started anew each time."""
+    said = ""
+    for _ in range(count):
+        passed, said = pytest(["tests/executors/test_slurm.py"])
+        if not passed:
+            return f"{count} times the suite", said, False
+    return f"{count} times the suite", said, True
+
+
 PARTS: dict[str, Callable[[int], tuple[str, str, bool]]] = {
     "kills": kills, "power": power, "runs": runs, "gcs": gcs, "clocks": clocks, "full": full, "seeds": seeds,
     "flows": flows, "resumes": resumes, "exports": exports, "cells": cells, "tasks": tasks, "large": large,
-    "notebooks": notebooks, "mutants": mutants,
+    "notebooks": notebooks, "mutants": mutants, "troubles": troubles, "slurm": slurm,
 }  # fmt: skip
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
-import secrets
-import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,18 +18,14 @@ from typing import Any
 
 from nbflow.errors import ExecutorError
 from nbflow.executors import dask_workers
-from nbflow.executors.remote.address import parse_address, reach
-from nbflow.executors.remote.desk import IDLE, LONG_POLL, wants
-from nbflow.executors.remote.engine import NodeRoom, WorkerOrder, WorkerState
+from nbflow.executors.remote.desk import IDLE
+from nbflow.executors.remote.desk_engine import ANSWER, DeskEngine
+from nbflow.executors.remote.engine import NodeRoom
 from nbflow.executors.remote.executor import RemoteExecutor
 from nbflow.model import StepOptions
 
-PORT = 8786
 CONNECT = 10.0
 """Seconds in which what answers at the address has to be a scheduler."""
-
-ANSWER = 30.0
-"""Seconds that the scheduler may take to answer a question."""
 
 PLUGIN = f"nbflow-{version('nbflow')}"
 
@@ -41,43 +35,32 @@ def executor(url: str) -> RemoteExecutor:
     return RemoteExecutor(DaskEngine(url))
 
 
-class DaskEngine:
+class DaskEngine(DeskEngine):
     """One Dask cluster, reached through its scheduler."""
 
-    queues = False
+    scheme, usual_port = "dask", 8786
+    when_nothing_answers = (
+        "see that `dask scheduler` runs there, and that its port can be reached from here: 8786 unless it was started "
+        "with --port"
+    )
 
     def __init__(self, url: str) -> None:
-        self.host, self.port = parse_address(url, "dask", PORT)
-        self.place = f"dask://{self.host}:{self.port}"
+        super().__init__(url)
         try:
             import distributed
         except ImportError:
             raise ExecutorError(f"{self.place}: Dask is not installed here", fix='pip install "nbflow[dask]"') from None
         self._distributed = distributed
-        self._driver = secrets.token_hex(8)
-        self._lock = threading.Lock()
-        self._client: Any = None
-        self._listener: threading.Thread | None = None
-        self._live: dict[str, Callable[[bytes], None]] = {}
-        self._closed = threading.Event()
         self._counts_cores = False
 
     # ------------------------------------------------------------ connected
 
-    def connect(self) -> None:
-        """Reach the scheduler; ExecutorError says what is wrong."""
-        with self._lock:
-            if self._client is not None and self._client.status in {"running", "connecting"}:
-                return
-            if self._closed.is_set():
-                raise ExecutorError(f"{self.place} was closed")
-            reach(self.host, self.port, self.place, "see that `dask scheduler` runs there, and that its port can be "
-                  "reached from here: 8786 unless it was started with --port")  # fmt: skip
-            self._let_go()
-            self._client = self._connected()
-            if self._listener is None:
-                self._listener = threading.Thread(target=self._listen, name="nbflow dask", daemon=True)
-                self._listener.start()
+    def _holds(self, client: Any) -> bool:
+        return bool(client.status in {"running", "connecting"})
+
+    def _disconnect(self, client: Any) -> None:
+        with contextlib.suppress(Exception), _quiet_dask():  # the scheduler may be gone
+            client.close(timeout=2.0)
 
     def _connected(self) -> Any:
         client = None
@@ -90,7 +73,7 @@ class DaskEngine:
                 _bring_desk(client)
         except BaseException as error:  # an interrupt, too, must not leave the half-made client's threads
             if client is not None:
-                _close(client)
+                self._disconnect(client)
             if not isinstance(error, Exception) or isinstance(error, ExecutorError):
                 raise
             text = " ".join(str(error).split())[:300]  # Dask raises whatever the other side has raised
@@ -117,11 +100,6 @@ class DaskEngine:
                     f"{self.place} has {name} {their}, this notebook has {own}",
                     fix=f"install the same {name} on both sides",
                 )
-
-    def _let_go(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            _close(client)
 
     def _ask(self, method: str, *words: Any, longest: float = ANSWER) -> Any:
         """Return what the desk answers; ExecutorError where it cannot be asked."""
@@ -166,42 +144,6 @@ class DaskEngine:
             )
         return ""
 
-    def start(self, order: WorkerOrder, live: Callable[[bytes], None]) -> str:
-        """Start a worker; return its id."""
-        worker = secrets.token_hex(8)
-        self._live[worker] = live
-        self._ask("start", self._driver, worker, order.spec, order.name, wants(order))
-        return worker
-
-    def look(self, ids: Sequence[str]) -> Mapping[str, WorkerState]:
-        """Return how workers stand."""
-        answers = self._ask("look", list(ids))
-        return {worker: WorkerState(state=state, message=text, where=where) for worker, state, text, where in answers}
-
-    def cancel(self, worker: str, *, hard: bool) -> None:
-        """Take a worker out of the queue, or end its task with all its processes."""
-        self._ask("cancel", worker, hard)
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._closed.set()
-        with self._lock:
-            self._let_go()
-
-    def _listen(self) -> None:
-        """Take what comes live, for as long as the desk answers; without it the datastore has everything."""
-        while not self._closed.is_set():
-            try:
-                pieces = self._ask("take", self._driver, LONG_POLL, longest=LONG_POLL + ANSWER)
-            except ExecutorError:
-                if self._closed.wait(1.0):
-                    return
-                continue
-            for worker, data in pieces:
-                live = self._live.get(worker)
-                if live is not None:
-                    live(bytes(data))
-
 
 async def _facts(address: str) -> dict[str, Any]:
     """Return what answers at an address, as it says of itself in Dask's language.
@@ -227,11 +169,6 @@ def _from_thread(ask: Callable[[], Coroutine[Any, Any, dict[str, Any]]]) -> dict
 def _bring_desk(client: Any) -> None:
     """Have the desk at the scheduler, if it is not there."""
     client.register_plugin(dask_workers.plugin(PLUGIN, IDLE), name=PLUGIN)
-
-
-def _close(client: Any) -> None:
-    with contextlib.suppress(Exception), _quiet_dask():  # the scheduler may be gone
-        client.close(timeout=2.0)
 
 
 @contextlib.contextmanager

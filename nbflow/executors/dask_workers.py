@@ -190,7 +190,7 @@ class _Post:
     """A worker process of Dask: its threads share what tasks are forked from, and its GPUs."""
 
     def __init__(self) -> None:
-        self._processes = LocalExecutor(lane="zygote")
+        self._processes = LocalExecutor()
         self._lock = threading.Lock()
         self._grants: dict[str, resources.Grant] = {}
         self._stops: dict[str, task_worker.Stop] = {}

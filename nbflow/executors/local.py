@@ -105,7 +105,8 @@ class LocalExecutor:
             spec = msgspec.structs.replace(spec, environment=None)
         if spec.options.gpu and not spec.devices:
             spec = _with_devices(spec)
-        attempt = AttemptHandle(spec, publish or self._publish, [*values.values(), *hidden.values()], self._carry(spec))
+        learning = partial(self._learn, publish or self._publish)
+        attempt = AttemptHandle(spec, learning, [*values.values(), *hidden.values()], self._carry(spec))
         order = wire.SubmitTask(0, wire.pack(spec), spec.options.timeout, spec.options.memory, values, hidden)
         attempt.renew(lambda: self.carriers.run(partial(self._again, attempt, order)))
         if spec.environment is None:
@@ -161,9 +162,13 @@ class LocalExecutor:
         """Return how many tasks like this one may be submitted for each core."""
         return 1 if self.warm is None else self.warm.ahead(spec)
 
-    def _publish(self, spec: TaskSpec, result: TaskResult, done: Callable[[TaskResult], None]) -> None:
+    def _learn(self, publish: Publish, spec: TaskSpec, result: TaskResult, done: Callable[[TaskResult], None]) -> None:
+        """Publish a result; how long its cell took tells whether tasks like it are to share workers."""
         if self.warm is not None:
             self.warm.learn(spec, result)
+        publish(spec, result, done)
+
+    def _publish(self, spec: TaskSpec, result: TaskResult, done: Callable[[TaskResult], None]) -> None:
         if result.record is None:
             done(result)
             return

@@ -7,22 +7,20 @@ and another process finds them by their ids. It holds no core, and ends by itsel
 from __future__ import annotations
 
 import contextlib
-import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from nbflow.errors import ExecutorError
 from nbflow.executors.ray_workers import actor_class
-from nbflow.executors.remote.address import parse_address, reach
-from nbflow.executors.remote.desk import IDLE, LONG_POLL, wants
-from nbflow.executors.remote.engine import NodeRoom, WorkerOrder, WorkerState
+from nbflow.executors.remote.desk import IDLE
+from nbflow.executors.remote.desk_engine import ANSWER, DeskEngine
+from nbflow.executors.remote.engine import NodeRoom
 from nbflow.executors.remote.executor import RemoteExecutor
 from nbflow.model import StepOptions
 
-PORT = 10001
 NAMESPACE = "nbflow"
 
 CONNECTING = threading.Lock()
@@ -34,60 +32,43 @@ def executor(url: str) -> RemoteExecutor:
     return RemoteExecutor(RayEngine(url))
 
 
-class RayEngine:
+class RayEngine(DeskEngine):
     """One Ray cluster, reached through its client port."""
 
-    queues = False
+    scheme, usual_port = "ray", 10001
+    when_nothing_answers = (
+        "see that the cluster runs (`ray status` there) and that its client port, 10001 unless it was started with "
+        "--ray-client-server-port, can be reached from here"
+    )
 
     def __init__(self, url: str) -> None:
-        self.host, self.port = parse_address(url, "ray", PORT)
-        self.place = f"ray://{self.host}:{self.port}"
+        super().__init__(url)
         try:
             import ray
         except ImportError:
             raise ExecutorError(f"{self.place}: Ray is not installed here", fix='pip install "nbflow[ray]"') from None
         self._ray = ray
-        self._driver = secrets.token_hex(8)
-        self._lock = threading.Lock()
-        self._client: Any = None
         self._context: Any = None
         self._desk: Any = None
-        self._listener: threading.Thread | None = None
-        self._live: dict[str, Callable[[bytes], None]] = {}
-        self._states: dict[str, WorkerState] = {}
-        self._closed = threading.Event()
 
     # ------------------------------------------------------------ connected
 
-    def connect(self) -> None:
-        """Reach the cluster; ExecutorError says what is wrong."""
-        with self._lock:
-            if self._desk is not None:
-                return
-            if self._closed.is_set():
-                raise ExecutorError(f"{self.place} was closed")
-            reach(
-                self.host, self.port, self.place,
-                "see that the cluster runs (`ray status` there) and that its client port, 10001 unless it was started "
-                "with --ray-client-server-port, can be reached from here",
-            )  # fmt: skip
-            self._client = self._connected()
-            self._context = self._client._context_to_restore  # noqa: SLF001  # there is no public way for threads
-            with self._here():
-                self._desk = self._find_desk()
-            if self._listener is None:
-                self._listener = threading.Thread(target=self._listen, name="nbflow ray", daemon=True)
-                self._listener.start()
-
-    def _lose(self) -> None:
-        """Let go of a connection that is broken; `connect` makes another one."""
-        with self._lock:
-            client, self._client, self._desk = self._client, None, None
-        if client is not None:
-            with contextlib.suppress(Exception), _quiet_ray():  # the cluster may be gone
-                client.disconnect()
+    def _disconnect(self, client: Any) -> None:
+        with contextlib.suppress(Exception), _quiet_ray():  # the cluster may be gone
+            client.disconnect()
 
     def _connected(self) -> Any:
+        client = self._twice()
+        self._context = client._context_to_restore  # noqa: SLF001  # there is no public way for threads
+        try:
+            with self._here():
+                self._desk = self._find_desk()
+        except BaseException:
+            self._disconnect(client)
+            raise
+        return client
+
+    def _twice(self) -> Any:
         try:
             return self._try_connect()
         except ConnectionAbortedError:  # the cluster did not get a server for us ready: one time in a dozen, by itself
@@ -190,49 +171,19 @@ class RayEngine:
         del options
         return ""
 
-    def start(self, order: WorkerOrder, live: Callable[[bytes], None]) -> str:
-        """Start a worker; return its id."""
-        worker = secrets.token_hex(8)
-        self._live[worker] = live
+    def _ask(self, method: str, *words: Any, longest: float = ANSWER) -> Any:
+        if self._client is None:  # the connection was lost, and may come back
+            raise ExecutorError(f"there is no connection to {self.place}")
         with self._here():
-            # not awaited: of an order that did not arrive `look` says that nobody knows it, and it is sent again
-            self._desk.start.remote(self._driver, worker, order.spec, order.name, wants(order))
-        return worker
+            return self._context.get(getattr(self._desk, method).remote(*words), timeout=longest)
 
-    def look(self, ids: Sequence[str]) -> Mapping[str, WorkerState]:
-        """Return how workers stand."""
+    def _order(self, *words: Any) -> None:
+        """Have the desk start a worker; its answer is not awaited.
+
+        Of an order that did not arrive `look` says that nobody knows it, and it is sent again.
+        """
         with self._here():
-            answers = self._context.get(self._desk.look.remote(list(ids)), timeout=30)
-        return {worker: WorkerState(state=state, message=text, where=where) for worker, state, text, where in answers}
-
-    def cancel(self, worker: str, *, hard: bool) -> None:
-        """Take a worker out of the queue, or kill it with all its processes."""
-        with self._here():
-            self._context.get(self._desk.cancel.remote(worker, hard), timeout=30)
-
-    def close(self) -> None:
-        """Disconnect."""
-        self._closed.set()
-        self._lose()
-
-    def _listen(self) -> None:
-        """Take what comes live, for as long as the actor answers; without it the datastore has everything."""
-        while not self._closed.is_set():
-            desk = self._desk
-            if desk is None:  # the connection was lost, and may come back
-                self._closed.wait(1.0)
-                continue
-            try:
-                with self._here():
-                    pieces = self._context.get(desk.take.remote(self._driver, LONG_POLL))
-            except ExecutorError:
-                if self._closed.wait(1.0):
-                    return
-                continue
-            for worker, data in pieces:
-                live = self._live.get(worker)
-                if live is not None:
-                    live(data)
+            self._desk.start.remote(*words)
 
 
 def _mismatch(error: BaseException) -> bool:

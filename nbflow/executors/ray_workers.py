@@ -209,4 +209,4 @@ def work(spec: str, worker: str, own: Any, rank: int, nodes: int) -> bool:
 def _processes(pid: int) -> LocalExecutor:
     """Return what forks the tasks that this worker process of Ray gets one after another; it ends with it."""
     del pid
-    return LocalExecutor(lane="zygote")
+    return LocalExecutor()

@@ -228,12 +228,12 @@ def show(face: Face, place: str | None, target: str | None) -> Answer | None:
     return Answer(text=lambda: repr(part), value=lambda: past)
 
 
-def logs(face: Face, place: str, attempt: int | None) -> None:
+def logs(face: Face, place: str, attempt: int | None, rank: int) -> None:
     """Print what a step printed and displayed.
 
     What it wrote to standard error goes there.
     """
-    print_logs(face.path(place), attempt, face.store)
+    print_logs(face.path(place), attempt, face.store, rank)
 
 
 def card(face: Face, place: str | None, target: str | None, template: str) -> Answer | None:
@@ -404,6 +404,8 @@ def shared(*, live: bool) -> Mapping[str, tuple[Callable[..., Answer | None], tu
         "logs": (logs, (
             Word("place", "[RUN/]STEP[/ITEM]" if live else "RUN/STEP[/ITEM]", "step"),
             Option(["--attempt"], type=click.IntRange(1), metavar="N", help="Not the last attempt but this one."),
+            Option(["--rank"], type=click.IntRange(0), metavar="N", default=0,
+                   help="The process of this rank of a step that runs on several --nodes."),
         )),
         "card": (card, (
             task,

@@ -22,11 +22,14 @@ def tell(text: str) -> None:
     print(sanitize.for_terminal(text))
 
 
-def print_logs(path: str, attempt: int | None = None, store: str | os.PathLike[str] | None = None) -> None:
+def print_logs(
+    path: str, attempt: int | None = None, store: str | os.PathLike[str] | None = None, rank: int = 0
+) -> None:
     """Print what `RUN/STEP[/ITEM]` printed and displayed: its last attempt, or the one of that number.
 
-    Displays are their text: a stored page may hold scripts, and a notebook that shows it would run them. What went to
-    standard error goes there. Raises NotFoundError where the path names no step, or the task has no such attempt.
+    Of a step that runs on several nodes it is what the process of that rank did. Displays are their text: a stored page
+    may hold scripts, and a notebook that shows it would run them. What went to standard error goes there. Raises
+    NotFoundError where the path names no step, or the task has no such attempt or rank.
     """
     place = client.locate(path, store)
     if not isinstance(place, client.Step | Task):
@@ -35,15 +38,17 @@ def print_logs(path: str, attempt: int | None = None, store: str | os.PathLike[s
     for task in tasks:
         if len(tasks) > 1:
             tell(f"== {task.name}{'' if task.turn is None else f', turn {task.turn}'}")
-        _print_task(task, attempt)
+        _print_task(task, attempt, rank)
 
 
-def _print_task(task: Task, number: int | None) -> None:
+def _print_task(task: Task, number: int | None, rank: int) -> None:
     attempts = {attempt.attempt: attempt for attempt in task.attempts}
     if number is not None and number not in attempts:
         raise NotFoundError(f"{task.name} has no attempt {number}", fix=f"it has {len(attempts)}")
     executed = task if number is None else attempts[number]
-    pieces = executed.pieces()
+    if rank >= executed.ranks:
+        raise NotFoundError(f"{task.name} has no rank {rank}", fix=f"it ran on {executed.ranks} nodes, from rank 0 on")
+    pieces = executed.pieces(rank)
     print_outputs(pieces)
     error = executed.error
     if error is not None and not any(piece.get("output_type") == "error" for piece in pieces):

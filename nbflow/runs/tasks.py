@@ -134,8 +134,16 @@ class Artifact:
 class _Executed:
     """What the outputs of an execution look like from outside; `_pieces` gives them in order."""
 
-    def pieces(self) -> list[Mapping[str, Any]]:
-        """Return the nbformat outputs in order as they came, streams in pieces."""
+    def pieces(self, rank: int = 0) -> list[Mapping[str, Any]]:
+        """Return the nbformat outputs in order as they came, streams in pieces.
+
+        `rank` is whose they are where the step runs on several nodes.
+        """
+        raise NotImplementedError
+
+    @property
+    def ranks(self) -> int:
+        """How many processes ran it together, one on each of its `--nodes`."""
         raise NotImplementedError
 
     @property
@@ -171,9 +179,14 @@ class PastAttempt(_Executed):
         self.finished_at = moment(last.at) if last.state in model.SETTLED else None
         self.elapsed: float | None = last.elapsed
 
-    def pieces(self) -> list[Mapping[str, Any]]:
+    def pieces(self, rank: int = 0) -> list[Mapping[str, Any]]:
         """Return what this attempt printed and displayed, as it came."""
-        return self._past.outputs(self._view, self.attempt)
+        return self._past.outputs(self._view, self.attempt, rank)
+
+    @property
+    def ranks(self) -> int:
+        """How many processes ran this attempt together, one on each of the step's `--nodes`."""
+        return self._past.ranks(self._view, self.attempt)
 
     def __repr__(self) -> str:
         error = f", {self.error}" if self.error else ""
@@ -393,9 +406,14 @@ class Task(_Executed):
         record = self._record
         return super().outputs if record is None else [dict(output) for output in record.outputs]
 
-    def pieces(self) -> list[Mapping[str, Any]]:
+    def pieces(self, rank: int = 0) -> list[Mapping[str, Any]]:
         """Return what its last attempt printed and displayed, as it came."""
-        return self._past.outputs(self._view)
+        return self._past.outputs(self._view, rank=rank)
+
+    @property
+    def ranks(self) -> int:
+        """How many processes ran its last attempt together, one on each of the step's `--nodes`."""
+        return self._past.ranks(self._view)
 
     # ------------------------------------------------------------ as people see it
 

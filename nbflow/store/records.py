@@ -339,11 +339,16 @@ def read_events(store: Store, folder: str, run: str) -> list[RunEvent]:
     return EventReader(store, folder, run).new()
 
 
+def log_folder(home: str, execution: str, rank: int = 0) -> str:
+    """Return the folder of an execution's log in its run's; of several nodes that run it each one has its own."""
+    return f"{home}/logs/{safe_name(execution)}{f'-rank{rank}' if rank else ''}"
+
+
 class LogWriter:
     """Writes what one execution prints and displays, in at most one file every 50 ms."""
 
-    def __init__(self, store: Store, folder: str, run: str, execution: str) -> None:
-        self._chunks = ChunkWriter(store, f"{run_folder(folder, run)}/logs/{safe_name(execution)}", "log")
+    def __init__(self, store: Store, folder: str, run: str, execution: str, rank: int = 0) -> None:
+        self._chunks = ChunkWriter(store, log_folder(run_folder(folder, run), execution, rank), "log")
 
     def put(self, output: Output) -> None:
         """Take one piece of output; it is in the store within about 50 ms."""
@@ -361,8 +366,8 @@ class LogWriter:
 class LogReader:
     """Reads the output of an execution as it comes, what is new with each call."""
 
-    def __init__(self, store: Store, folder: str, run: str, execution: str) -> None:
-        self._chunks = ChunkReader(store, f"{run_folder(folder, run)}/logs/{safe_name(execution)}")
+    def __init__(self, store: Store, folder: str, run: str, execution: str, rank: int = 0) -> None:
+        self._chunks = ChunkReader(store, log_folder(run_folder(folder, run), execution, rank))
 
     def new(self) -> list[Output]:
         """Return the pieces of output since the last call, in order."""
@@ -370,9 +375,9 @@ class LogReader:
         return [output for output in outputs if output is not None]
 
 
-def read_log(store: Store, folder: str, run: str, execution: str) -> list[Output]:
-    """Return all that an execution printed and displayed, in order."""
-    return LogReader(store, folder, run, execution).new()
+def read_log(store: Store, folder: str, run: str, execution: str, rank: int = 0) -> list[Output]:
+    """Return all that an execution printed and displayed, in order; on several nodes the one of that rank."""
+    return LogReader(store, folder, run, execution, rank).new()
 
 
 # ---------------------------------------------------------------- heartbeats and cancel marks

@@ -133,24 +133,32 @@ class StoredRun:
 
     # ------------------------------------------------------------ logs
 
-    def outputs(self, view: TaskView, attempt: int | None = None) -> list[Mapping[str, Any]]:
+    def outputs(self, view: TaskView, attempt: int | None = None, rank: int = 0) -> list[Mapping[str, Any]]:
         """Return a task's nbformat outputs in order, streams in pieces, of its last attempt or the one that is named.
 
-        They come from the log, which holds everything; where an execution has none (by hand), from its record.
+        They come from the log, which holds everything; where an execution has none (by hand), from its record. Those
+        of other ranks than 0 of a step that runs on several nodes stand in logs alone.
         """
         record = self.record(view)
-        if attempt is None and record is not None and record.run != self.run:
-            folder = folder_of(self.store, record.run, self.folder)
-            return self._log(folder, record.run, record.execution) or list(record.outputs)
-        changes = [change for change in self.changes(view.task) if change.attempt == (attempt or view.attempt)]
-        execution = next((change.execution for change in reversed(changes) if change.execution), "")
-        logged = self._log(self.folder, self.run, execution) if execution else []
-        if logged or record is None or attempt not in (None, view.attempt):
-            return logged
+        folder, run, execution = self._executed(view, attempt, record)
+        logged = records.read_log(self.store, folder, run, execution, rank) if execution else []
+        if logged or record is None or rank or attempt not in (None, view.attempt):
+            return [piece.output for piece in logged]
         return list(record.outputs)
 
-    def _log(self, folder: str, run: str, execution: str) -> list[Mapping[str, Any]]:
-        return [piece.output for piece in records.read_log(self.store, folder, run, execution)]
+    def ranks(self, view: TaskView, attempt: int | None = None) -> int:
+        """Return how many processes ran a task's attempt together, one on each of its nodes."""
+        folder, run, execution = self._executed(view, attempt, self.record(view))
+        home = records.run_folder(folder, run)
+        name = records.log_folder(home, execution).rpartition("/")[2]
+        return 1 + sum(each.startswith(f"{name}-rank") for each in self.store.children(f"{home}/logs"))
+
+    def _executed(self, view: TaskView, attempt: int | None, record: Record | None) -> tuple[str, str, str]:
+        """Return flow's folder, run and id of the execution that was a task's attempt, "" for an id that it has not."""
+        if attempt is None and record is not None and record.run != self.run:
+            return folder_of(self.store, record.run, self.folder), record.run, record.execution
+        changes = [change for change in self.changes(view.task) if change.attempt == (attempt or view.attempt)]
+        return self.folder, self.run, next((each.execution for each in reversed(changes) if each.execution), "")
 
     def changes(self, task: TaskId) -> list[TaskChanged]:
         """Return everything that happened to a task, in order."""

@@ -194,6 +194,7 @@ def test_past_runs(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     record = made.execute("a")
     made.log(record.execution, {"output_type": "stream", "name": "stdout", "text": "out\n"},
              {"output_type": "stream", "name": "stderr", "text": "\x1b[31merr\x1b[0m\n"})  # fmt: skip
+    made.log(record.execution, {"output_type": "stream", "name": "stdout", "text": "beside\n"}, rank=1)
     made.end()
     monkeypatch.setenv("NBFLOW_STORE", made.store.url)
     assert app.main(["runs", "--tag", "nightly"]) == 0
@@ -216,6 +217,11 @@ def test_past_runs(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     seen = capsys.readouterr()
     assert (seen.out, seen.err) == ("out\n", "err\n")
     assert app.main(["logs", "demo/latest/a", "--attempt", "3"]) == 2
+    assert app.main(["logs", "demo/latest/a", "--rank", "1"]) == 0
+    assert capsys.readouterr().out == "beside\n"
+    assert app.main(["logs", "demo/latest/a", "--rank", "2"]) == 2
+    assert "a has no rank 2" in (said := capsys.readouterr().err)
+    assert "it ran on 2 nodes" in said
     assert app.main(["logs", "demo/latest"]) == 2
     assert app.main(["cancel", "demo/latest"]) == 0
     assert app.main(["show", "demo/latest", "--notebook", "written.ipynb"]) == 0

@@ -17,12 +17,14 @@ from nbflow.executors.remote.executor import RemoteExecutor
 from nbflow.executors.slurm import SlurmEngine
 from nbflow.executors.slurm import executor as slurm_executor
 from nbflow.model import Ended, HeldUp, Output
+from nbflow.runs import launch
 from tests.conformance.cluster import connected, refused
 from tests.conformance.executor import ExecutorConformance, alive
 from tests.support.drivers import pid_once_it_speaks
 from tests.support.kernel import NotebookFile
 from tests.support.slurm_server import is_installed, slurm
 from tests.support.tasks import Tasks
+from tests.whole.elsewhere import SOME, shows_the_same
 
 pytestmark = [
     pytest.mark.remote,
@@ -182,6 +184,15 @@ def test_a_task_outlives_its_driver(configuration: Path, tmp_path: Path) -> None
     (tmp_path / "go").touch()
     with contextlib.closing(connected("slurm://debug")) as second:
         assert Tasks(second, tmp_path).finish(spec, second.submit(spec)).value("x") == 42
+
+
+@pytest.mark.parametrize("name", SOME[::4])
+def test_every_cell_shows_there_what_it_shows_here(
+    name: str, configuration: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONHASHSEED", "0")  # jobs have the variables of who submits them
+    with launch.Executors("slurm://debug?time=0:10:00") as executors:
+        shows_the_same(name, executors, tmp_path)
 
 
 def test_a_whole_flow(configuration: Path, tmp_path: Path) -> None:

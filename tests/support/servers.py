@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tests.support.hosts import Host
 from tests.support.waiting import eventually
 
 
@@ -28,12 +29,12 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def s3() -> Iterator[dict[str, str]]:
-    """An S3 server; the variables with which a process finds it."""
+def s3(address: str = "127.0.0.1") -> Iterator[dict[str, str]]:
+    """An S3 server at an address of this machine; the variables with which a process finds it."""
     port = free_port()
-    endpoint = f"http://127.0.0.1:{port}"
+    endpoint = f"http://{address}:{port}"
     code = "import sys; from moto.server import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", code, "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-c", code, "-H", address, "-p", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
 
         def answers() -> bool:
@@ -52,11 +53,11 @@ def s3() -> Iterator[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def faulty(endpoint: str, *, every: int = 3) -> Iterator[str]:
+def faulty(endpoint: str, *, every: int = 3, slow: float = 0.0) -> Iterator[str]:
     """An HTTP server in front of another one, whose every third answer is an error; every other error is a lie.
 
     Then the request was done all the same, as when an answer is lost on its way. Of a conditional write nobody could
-    tell afterwards whose it was: those fail honestly.
+    tell afterwards whose it was: those fail honestly. Answers take up to `slow` seconds.
     """
     numbers = itertools.count(1)
     host, _, port = endpoint.partition("://")[2].partition(":")
@@ -66,6 +67,7 @@ def faulty(endpoint: str, *, every: int = 3) -> Iterator[str]:
 
         def answer(self) -> None:
             number = next(numbers)
+            time.sleep(slow * (number % 5) / 4)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fails = number % every == 0
             if not fails or (number % (2 * every) == 0 and "If-None-Match" not in self.headers):
@@ -96,11 +98,11 @@ def faulty(endpoint: str, *, every: int = 3) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with http.server.ThreadingHTTPServer((host, 0), Handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
+            yield f"http://{host}:{server.server_address[1]}"
         finally:
             server.shutdown()
 
@@ -138,49 +140,69 @@ class Link:
         with contextlib.suppress(OSError), source, sink:
             while data := source.recv(1 << 16):
                 self.whole.wait()
+                self.passes(data)
                 sink.sendall(data)
+
+    def passes(self, data: bytes) -> None:
+        """Take notice of what goes through, in either direction."""
+
+
+class CountingLink(Link):
+    """A way to an HTTP server of this machine; what goes through it is counted."""
+
+    def __init__(self, port: int) -> None:
+        self.total = self.requests = 0
+        super().__init__(port)
+
+    def passes(self, data: bytes) -> None:
+        self.total += len(data)
+        self.requests += data.count(b" HTTP/1.1\r\n")
 
 
 class RayCluster:
     """Ray on this machine: a head, and further nodes, each a `ray start --block` with processes of its own.
 
-    The address that Ray binds to is the machine's own; everything is ended with the test.
+    The address that Ray binds to is the machine's own, or that of a host; everything is ended with the test.
     """
 
-    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str], head: Host | None = None) -> None:
         self.folder = folder
+        self.head = head
         self.variables = {
-            **os.environ, **variables, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-            "RAY_AUTH_MODE": "disabled",
+            **os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            "RAY_AUTH_MODE": "disabled", **variables,
         }  # fmt: skip
         self.port, self.client_port = free_port(), free_port()
         self.nodes: list[subprocess.Popen[bytes]] = []
 
     @property
     def url(self) -> str:
-        return f"ray://127.0.0.1:{self.client_port}"
+        return f"ray://{self._address}:{self.client_port}"
+
+    @property
+    def _address(self) -> str:
+        return self.head.address if self.head is not None else "127.0.0.1"
 
     def start(self, cpus: int = 2, gpus: int = 2) -> None:
         """Start the head, and wait until its client server answers."""
         self._node(
-            "--head", f"--port={self.port}", f"--ray-client-server-port={self.client_port}",
+            self.head, "--head", f"--port={self.port}", f"--ray-client-server-port={self.client_port}",
             f"--temp-dir={self.folder}", "--include-dashboard=false", f"--num-cpus={cpus}", f"--num-gpus={gpus}",
         )  # fmt: skip
         eventually(self._answers, 120)
 
-    def add(self, cpus: int = 2, **resources: int) -> subprocess.Popen[bytes]:
+    def add(self, cpus: int = 2, on: Host | None = None) -> subprocess.Popen[bytes]:
         """Start another node; return its process, whose group is the node's."""
-        words = ",".join(f'"{name}": {number}' for name, number in resources.items())
-        return self._node(
-            f"--address={socket.gethostbyname(socket.gethostname())}:{self.port}", f"--num-cpus={cpus}",
-            "--num-gpus=0", f"--resources={{{words}}}",
-        )  # fmt: skip
+        head = self._address if self.head is not None else socket.gethostbyname(socket.gethostname())
+        return self._node(on, f"--address={head}:{self.port}", f"--num-cpus={cpus}", "--num-gpus=0")
 
-    def _node(self, *words: str) -> subprocess.Popen[bytes]:
+    def _node(self, host: Host | None, *words: str) -> subprocess.Popen[bytes]:
         command = [
             str(Path(sys.executable).with_name("ray")), "start", *words, "--block", "--disable-usage-stats",
             "--object-store-memory=100000000", "--min-worker-port=0", "--max-worker-port=0",
         ]  # fmt: skip
+        if host is not None:
+            command = [*host.command, *command, f"--node-ip-address={host.address}"]
         with (self.folder.parent / f"node-{len(self.nodes)}.log").open("wb") as log:
             node = subprocess.Popen(
                 command, env=self.variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -190,7 +212,7 @@ class RayCluster:
 
     def _answers(self) -> bool:
         assert self.nodes[0].poll() is None, (self.folder.parent / "node-0.log").read_text()[-3000:]
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.client_port), 1):
+        with contextlib.suppress(OSError), socket.create_connection((self._address, self.client_port), 1):
             return True
         return False
 
@@ -201,29 +223,31 @@ class RayCluster:
 
 
 class DaskCluster:
-    """Dask on this machine's loopback: a scheduler, and workers with a nanny each, as `dask worker` starts them."""
+    """Dask on this machine's loopback, or on hosts: a scheduler, and workers with a nanny each, as it starts them."""
 
-    def __init__(self, folder: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, variables: Mapping[str, str], head: Host | None = None) -> None:
         self.folder = folder
+        self.head = head
+        self.address = head.address if head is not None else "127.0.0.1"
         self.variables = {**os.environ, **variables}
         self.client_port = free_port()
         self.processes: list[subprocess.Popen[bytes]] = []
 
     @property
     def url(self) -> str:
-        return f"dask://127.0.0.1:{self.client_port}"
+        return f"dask://{self.address}:{self.client_port}"
 
     def start(self, *words: str) -> None:
         """Start the scheduler, and wait until it answers."""
-        self._process("scheduler", "--host=127.0.0.1", f"--port={self.client_port}", *words)
+        self._process(self.head, "scheduler", f"--host={self.address}", f"--port={self.client_port}", *words)
         eventually(lambda: "Scheduler at" in self.log(0))
 
-    def add(self, *words: str, threads: int = 2, gpus: int = 2) -> subprocess.Popen[bytes]:
+    def add(self, *words: str, threads: int = 2, gpus: int = 2, on: Host | None = None) -> subprocess.Popen[bytes]:
         """Start a worker, and wait until the scheduler has it; return the process that leads its group, a nanny."""
         self.variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(gpus)))
         worker = self._process(
-            "worker", f"tcp://127.0.0.1:{self.client_port}", f"--nthreads={threads}", f"--resources=GPU={gpus}",
-            "--memory-limit=0", "--local-directory", str(self.folder), *words,
+            on, "worker", f"tcp://{self.address}:{self.client_port}", f"--nthreads={threads}",
+            f"--resources=GPU={gpus}", "--memory-limit=0", "--local-directory", str(self.folder), *words,
         )  # fmt: skip
         number = len(self.processes) - 1
         eventually(lambda: "Registered to" in self.log(number))
@@ -235,8 +259,10 @@ class DaskCluster:
         assert process.poll() is None, text[-3000:]
         return text
 
-    def _process(self, *words: str) -> subprocess.Popen[bytes]:
+    def _process(self, host: Host | None, *words: str) -> subprocess.Popen[bytes]:
         command = [str(Path(sys.executable).with_name("dask")), *words, "--no-dashboard"]
+        if host is not None:
+            command = [*host.command, *command]
         with (self.folder / f"dask-{len(self.processes)}.log").open("wb") as log:
             process = subprocess.Popen(
                 command, env=self.variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from nbflow.executors.ssh.connection import Connection
+from tests.support.hosts import Host
 from tests.support.servers import free_port
 from tests.support.waiting import eventually
 
@@ -34,9 +35,12 @@ class SshServer:
     """
 
     def __init__(
-        self, folder: Path, port: int, hidden: tuple[Path, ...] = (), size: str = "64m", **variables: str
-    ) -> None:
+        self, folder: Path, port: int, hidden: tuple[Path, ...] = (), size: str = "64m", host: Host | None = None,
+        **variables: str,
+    ) -> None:  # fmt: skip
         self.folder = folder
+        self.host = host  # where it runs; on this machine's loopback without one
+        self.address = host.address if host is not None else "127.0.0.1"
         self.port = port
         self.hidden = hidden
         self.size = size  # of what stands in their place
@@ -65,15 +69,15 @@ class SshServer:
             subprocess.run(command, check=True)
         (self.folder / "authorized").write_text((self.folder / "user.pub").read_text())
         known = " ".join((self.folder / "host.pub").read_text().split()[:2])
-        (self.folder / "known").write_text(f"[127.0.0.1]:{self.port} {known}\n")
+        (self.folder / "known").write_text(f"[{self.address}]:{self.port} {known}\n")
         settings = " ".join(f"{name}={value}" for name, value in self.variables.items())
         (self.folder / "sshd_config").write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.folder}/host\nPidFile none\n"
+            f"Port {self.port}\nListenAddress {self.address}\nHostKey {self.folder}/host\nPidFile none\n"
             f"AuthorizedKeysFile {self.folder}/authorized\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
             f"KbdInteractiveAuthentication no\nMaxStartups 100\nMaxSessions 100\nSetEnv {settings}\n"
         )
         self.config.write_text(
-            f"Host box stranger elsewhere\n  HostName 127.0.0.1\n  Port {self.port}\n  User {getpass.getuser()}\n"
+            f"Host box stranger elsewhere\n  HostName {self.address}\n  Port {self.port}\n  User {getpass.getuser()}\n"
             f"  IdentitiesOnly yes\n  StrictHostKeyChecking yes\n"
             f"Host box elsewhere\n  IdentityFile {self.folder}/user\n"
             f"Host stranger\n  IdentityFile {self.folder}/stranger\n"
@@ -89,6 +93,8 @@ class SshServer:
         if self.hidden:
             covered = " && ".join(f"mount -t tmpfs -o size={self.size} none '{path}'" for path in self.hidden)
             command = ["unshare", "--mount", "sh", "-c", f'{covered} && exec "$@"', "sh", *command]
+        if self.host is not None:
+            command = [*self.host.command, *command]
         with (self.folder / "sshd.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -149,9 +155,11 @@ hiding = pytest.mark.skipif(not _can_hide(), reason="needs the right to mount, a
 
 
 @contextlib.contextmanager
-def serving(folder: Path, hidden: tuple[Path, ...] = (), size: str = "64m", **variables: str) -> Iterator[SshServer]:
+def serving(
+    folder: Path, hidden: tuple[Path, ...] = (), size: str = "64m", host: Host | None = None, **variables: str
+) -> Iterator[SshServer]:
     """A box for as long as the block lasts, under the name that its configuration gives it."""
-    server = SshServer(folder, free_port(), hidden, size, **variables)
+    server = SshServer(folder, free_port(), hidden, size, host, **variables)
     server.make()
     with pytest.MonkeyPatch.context() as patch:
         for name, value in server.environ.items():

@@ -113,8 +113,8 @@ class StoredRun:
             elapsed=0.25 if state in ("done", "failed") else None, **more,
         ))  # fmt: skip
 
-    def log(self, execution: str, *outputs: dict[str, Any]) -> None:
-        writer = records.LogWriter(self.store, self.place.folder, self.run, execution)
+    def log(self, execution: str, *outputs: dict[str, Any], rank: int = 0) -> None:
+        writer = records.LogWriter(self.store, self.place.folder, self.run, execution, rank)
         for output in outputs:
             writer.put(Output(output=output))
         writer.close()

@@ -213,6 +213,57 @@ def test_what_is_wrong_with_an_address_is_one_error_and_an_exit_code(tmp_path: P
     assert not (tmp_path / ".nbflow" / "flows").exists()
 
 
+OTHER_PYTHON = """\
+import importlib.util, os, sys, types
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name != "ray.util.client.server.dataservicer" or not os.path.exists(FILE):
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        execute = spec.loader.exec_module
+        def older(module):
+            execute(module)
+            module.sys = types.SimpleNamespace(version_info=(3, 9, 1))
+        spec.loader.exec_module = older
+        return spec
+
+sys.meta_path.insert(0, Finder())
+"""
+"""Has Ray's servers for clients say that they are of another Python while a file is there."""
+
+
+def test_what_is_wrong_with_a_cluster_is_one_error_and_an_exit_code(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One cluster that asks for a token, says that it has another Python, and has no nbflow: one after the other."""
+    path = NotebookFile(tmp_path / "flow.ipynb", {"a": "%%step a\nx = 1"}).path
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "nbflow.py").write_text("raise ModuleNotFoundError(\"No module named 'nbflow'\", name='nbflow')\n")
+    (there / "sitecustomize.py").write_text(f"FILE = {str(there / 'older')!r}\n{OTHER_PYTHON}")
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a-token-of-this-test-0123456789abcdef"}
+    cluster = RayCluster(tmp_path_factory.mktemp("w") / "ray", {**token, "PYTHONPATH": str(there)})
+
+    def told() -> str:
+        process = nbflow_command("run", str(path), "--on", cluster.url)
+        output, _ = process.communicate(timeout=200)
+        assert (process.returncode, output.count("error: "), "Traceback" in output) == (3, 1, False), output
+        return output
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(cluster.stop)
+        cluster.start()
+        assert "RAY_AUTH_TOKEN" in told()
+        for name, value in token.items():
+            monkeypatch.setenv(name, value)
+        (there / "older").touch()
+        assert "same Python minor, on both sides" in told()
+        (there / "older").unlink()
+        assert "nbflow is not installed on the workers" in told()
+
+
 def test_doctor_tries_the_place(cluster: RayCluster, store: str) -> None:
     process = nbflow_command("doctor", "--on", cluster.url, "--store", store)
     said, _ = process.communicate(timeout=200)

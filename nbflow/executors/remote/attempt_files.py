@@ -70,6 +70,7 @@ class LiveEvent(Frozen, frozen=True, kw_only=True):
     number: int
     event: TaskEvent
     files: tuple[WrittenFile, ...] = ()  # with the last one
+    is_published: bool = False  # of the last one: its record stands in the datastore of whoever hears it
 
 
 class Numbered(Frozen, frozen=True, kw_only=True):
@@ -103,7 +104,7 @@ class AttemptFiles:
         self.home = home
         self.execution = execution
         self.folder = f"{home}/attempts/{safe_name(execution)}"
-        self.log = f"{home}/logs/{safe_name(execution)}"
+        self.log = records.log_folder(home, execution)
         self._reader = ChunkReader(store, self.log)
 
     @classmethod
@@ -114,7 +115,7 @@ class AttemptFiles:
     def of_rank(self, rank: int) -> AttemptFiles:
         """Return the same files with the log of one of several nodes that run the attempt together."""
         files = AttemptFiles(self.store, self.home, self.execution)
-        files.log += f"-rank{rank}"
+        files.log = records.log_folder(self.home, self.execution, rank)
         return files
 
     @property
@@ -225,10 +226,12 @@ def live(worker: str, number: int, event: TaskEvent) -> bytes:
     return wire.frame(LiveEvent(worker=worker, number=number, event=event))
 
 
-def ended(result: WorkerResult) -> bytes:
+def ended(result: WorkerResult, *, is_published: bool = False) -> bytes:
     """Return the frame of a worker's last event."""
-    event = Ended(result=result.result)
-    return wire.frame(LiveEvent(worker=result.worker, number=result.lines, event=event, files=result.files))
+    return wire.frame(LiveEvent(
+        worker=result.worker, number=result.lines, event=Ended(result=result.result), files=result.files,
+        is_published=is_published,
+    ))  # fmt: skip
 
 
 def read_spec(url: str) -> tuple[AttemptFiles, TaskSpec]:

@@ -151,7 +151,10 @@ def desk_class() -> type[Any]:
         def read_text(self, error: BaseException) -> tuple[str, str]:
             text = str(error).strip()
             if "No module named 'nbflow" in text:
-                return "refused", "nbflow is not installed on the worker"
+                return (
+                    "refused",
+                    "nbflow is not installed on the workers: install the version there that the notebook has",
+                )
             return "crashed", text.splitlines()[-1] if text else type(error).__name__
 
         async def _watch_idle(self) -> None:

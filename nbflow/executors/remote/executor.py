@@ -33,6 +33,9 @@ START_EVERY, START_FOR = 5.0, 300.0
 ANSWER_IN = 5.0
 """Seconds that an engine may take to answer before the datastore is looked at without it."""
 
+READ_IN, READERS = 2.0, 16
+"""Seconds that looking into the datastore may take before tasks are judged without it, and tasks looked for at once."""
+
 MOST_ROUNDS = 10
 """Times that a task may come to files that nobody knew of, and is run again with them."""
 
@@ -54,6 +57,7 @@ class RemoteExecutor:
         self._unstarted: list[RemoteHandle] = []  # their place could not be reached
         self._start_at = 0.0
         self._read_at: dict[str, float] = {}
+        self._readings: dict[str, _StoreLook] = {}  # that have not come to an end
         self._asking: threading.Event | None = None  # set once the engine has answered
         self._away: ExecutorError | None = None
         self._answered_at = time.monotonic()
@@ -321,6 +325,7 @@ class RemoteExecutor:
                 for worker in [worker for worker, handle in self._handles.items() if handle.over.is_set()]:
                     del self._handles[worker]
                     self._read_at.pop(worker, None)
+                    self._readings.pop(worker, None)
             self._wake.wait(ASK_EVERY if handles or self._unstarted else 5.0 * ASK_EVERY)
             self._wake.clear()
 
@@ -381,23 +386,60 @@ class RemoteExecutor:
     def _look(self, handles: dict[str, RemoteHandle]) -> None:
         """Ask the engine of all workers at once, and look into the datastore where nothing comes live."""
         answer = self._ask(list(handles))
-        asked, states = answer is not None, answer or {}
-        self._tell_away(handles, is_away=not asked)
+        states = answer or {}
+        self._tell_away(handles, is_away=answer is None)
         now = time.monotonic()
         for worker, handle in handles.items():
-            state = states.get(worker) if asked else None
-            ended = state is not None and state.state not in {"waiting", "running"}
+            state = states.get(worker)
             waits = state is not None and state.state == "waiting" and not handle.heard
             every = READ_EVERY if "://" in handle.files.store.url else READ_FOLDER_EVERY
             due = handle.quiet > every and now - self._read_at.get(worker, 0.0) > every
+            if _has_ended(state) or (due and not waits):
+                self._read(worker, handle)
+        until = time.monotonic() + READ_IN
+        for worker, handle in handles.items():
+            state = states.get(worker)
+            reading = self._readings.get(worker)
+            is_read, trouble = False, None
+            if reading is not None and reading.over.wait(max(0.0, until - time.monotonic())):
+                trouble = self._readings.pop(worker).trouble
+                is_read = trouble is None
             try:
-                if ended or (due and not waits):
-                    self._read_at[worker] = now
-                    handle.read()
-                handle.see(state)
+                # what an engine says has ended counts by what stands in the datastore, once that has been read
+                handle.see(state if is_read or not _has_ended(state) else None)
             except NbflowError as error:
-                if ended and handle.quiet > 60.0:
-                    handle.give_up(error)
+                trouble = error
+            if trouble is not None and _has_ended(state) and handle.quiet > 60.0:
+                handle.give_up(trouble)
+
+    def _read(self, worker: str, handle: RemoteHandle) -> None:
+        """Begin to look into the datastore for a task: one that is away holds up nobody else, and is told."""
+        if worker in self._readings or len(self._readings) >= READERS:
+            return
+        reading = self._readings[worker] = _StoreLook()
+        self._read_at[worker] = time.monotonic()
+
+        def read() -> None:
+            try:
+                handle.read()
+            except NbflowError as error:
+                reading.trouble = error
+            finally:
+                reading.over.set()
+
+        self._carriers.run(read)
+
+
+class _StoreLook:
+    """A look into the datastore for one task."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.trouble: NbflowError | None = None
+
+
+def _has_ended(state: WorkerState | None) -> bool:
+    return state is not None and state.state not in {"waiting", "running"}
 
 
 def _order(handle: RemoteHandle) -> WorkerOrder:

@@ -151,7 +151,7 @@ class RemoteHandle:
                     result = WorkerResult(
                         worker=message.worker, lines=message.number, result=message.event.result, files=message.files
                     )
-                    self.finish(result)
+                    self.finish(result, is_published=message.is_published)
                 else:
                     self._take(message.worker, message.number, message.event)
 
@@ -189,8 +189,11 @@ class RemoteHandle:
                 self._beats, self._heard = beats, time.monotonic()
                 self._where = next(iter(beats.values())).host
 
-    def finish(self, result: WorkerResult) -> None:
-        """End with what a worker has published, after all that it has shown."""
+    def finish(self, result: WorkerResult, *, is_published: bool = False) -> None:
+        """End with what a worker has published, after all that it has shown.
+
+        Its record is written here unless the worker says that it stands: it may have been killed before it came to it.
+        """
         with self._lock:
             if self.over.is_set() or result.worker in self._past:
                 return
@@ -204,7 +207,7 @@ class RemoteHandle:
             counted = result.result if self._cancelling is not None else self._courier.completes(self, result.result)
             if counted is None:
                 return
-            if counted.record is not None:
+            if counted.record is not None and not is_published:
                 self.files.publish(result)
             task_files.place(self.files.store, self.spec.folder, result.files)
             self.end(counted)

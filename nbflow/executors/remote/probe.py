@@ -172,6 +172,11 @@ def _await(engine: Engine, worker: str, store: Store, path: str, longest: float)
             found = from_json(store.read_many([path]).get(path, b""), WorkerFacts)
             if found is not None:
                 return found
+            if state is not None and state.state == "refused":
+                raise ExecutorError(
+                    f"{engine.place}: {state.message}",
+                    fix="`nbflow doctor --on URL` tries it again once that is mended",
+                )
             raise StoreError(
                 f"a worker on {engine.place} does not reach the datastore {store.url}: "
                 f"{(state.message if state is not None else '') or 'its answer is not there'}",

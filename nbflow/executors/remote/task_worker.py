@@ -65,8 +65,9 @@ def run(
     if spec.options.gpu and devices is None:
         devices = os.environ.get(limits.GPU_VARIABLE, "").split(",")
     spec = msgspec.structs.replace(spec, devices=tuple(filter(None, devices or ())))
-    published = files.result() or _Errand(files, spec, live, stop, gang).run(executor)
-    live(attempt_files.ended(published))
+    before = files.result()
+    published = before or _Errand(files, spec, live, stop, gang).run(executor)
+    live(attempt_files.ended(published, is_published=before is None))
     return published.result
 
 
@@ -159,7 +160,8 @@ class _Errand:
         spec = msgspec.structs.replace(self.spec, store=self.files.store.url)
         if spec.is_apart or not Path(spec.folder).is_dir():
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nbflow-"))
-            spec = msgspec.structs.replace(spec, folder=os.path.realpath(folder))
+            # one of a fan-out is alone here: no process can be shared with one that stands in another folder
+            spec = msgspec.structs.replace(spec, folder=os.path.realpath(folder), items=0)
             task_files.unpack(self.files.store, folder, spec.files)
         return spec
 

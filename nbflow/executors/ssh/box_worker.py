@@ -37,7 +37,7 @@ def main(folder: str, token: str, first: str) -> None:
     """Run the first order, if there is one, and then others until none has come for a while."""
     box = BoxFiles(Path(folder))
     devices = limits.gpus()  # before a task's own are shown to it
-    executor = LocalExecutor(lane="zygote" if sys.platform == "linux" else "single")
+    executor = LocalExecutor(lane=None if sys.platform == "linux" else "single")
     stop = task_worker.Stop()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)

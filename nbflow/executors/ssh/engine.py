@@ -394,14 +394,14 @@ class SshEngine:
                 missing = carried.missing(result, event.files)
                 if missing:
                     self._fetch(carried.store, missing)
-                dispatch.live(wire.frame(msgspec.structs.replace(event, event=Ended(result=result))))
+                dispatch.live(wire.frame(_fetched(event, result)))
                 break
             except ConnectionCut:
                 self._wake.set()
                 self._closed.wait(1.0)
             except NbflowError as error:
                 failed = carried.unpublished(result, error)
-                dispatch.live(wire.frame(msgspec.structs.replace(event, event=Ended(result=failed))))
+                dispatch.live(wire.frame(_fetched(event, failed)))
                 break
         dispatch.is_delivering = False
 
@@ -449,6 +449,11 @@ class _Dispatch:
     @property
     def is_over(self) -> bool:
         return self.state is not None
+
+
+def _fetched(event: LiveEvent, result: TaskResult) -> LiveEvent:
+    """Return a worker's last event as it counts here, where its record does not stand yet."""
+    return msgspec.structs.replace(event, event=Ended(result=result), is_published=False)
 
 
 def _give(dispatch: _Dispatch, data: bytes) -> None:
