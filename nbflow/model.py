@@ -852,6 +852,7 @@ class TaskView(Frozen, frozen=True, kw_only=True):
     execution: str = ""
     key: str = ""
     item: str = ""
+    pid: int = 0  # of the process that ran it, on whatever machine; 0 where none is known
 
 
 class Snapshot(Frozen, frozen=True, kw_only=True):

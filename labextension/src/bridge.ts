@@ -11,7 +11,7 @@ import type { Notice } from './state/reduce';
 export const BRIDGE = 'nbflow-bridge';
 
 export type Request =
-  | { kind: 'reveal'; cell: string }
+  | { kind: 'reveal'; cell: string; focus: boolean }
   | { kind: 'declare'; cell: string; header: string; notice?: Notice }
   | { kind: 'open'; title: string; page: string }
   | { kind: 'interrupt' };

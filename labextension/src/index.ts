@@ -3,20 +3,20 @@
 import type { JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ILabShell, ILayoutRestorer } from '@jupyterlab/application';
 import { ICommandPalette } from '@jupyterlab/apputils';
+import { EditorExtensionRegistry, IEditorExtensionRegistry } from '@jupyterlab/codemirror';
+import type { NotebookPanel } from '@jupyterlab/notebook';
 import { INotebookTracker } from '@jupyterlab/notebook';
 import { IRenderMimeRegistry } from '@jupyterlab/rendermime';
-import { LabIcon } from '@jupyterlab/ui-components';
+import type { ISettingRegistry as Settings } from '@jupyterlab/settingregistry';
+import { ISettingRegistry } from '@jupyterlab/settingregistry';
 
 import { cardInMain, chartsOf, rendererOf } from './lab/cards';
-import { COMMANDS, addCommands, declareIcon } from './lab/commands';
+import { addCommands, flowIcon } from './lab/commands';
+import { FlowPages } from './lab/flow_page';
+import { headerLine } from './lab/header_line';
 import { FlowPanel, Links, answerWidgets, followLinks } from './lab/panel';
 
-const ICON = `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 24 24">
-<g class="jp-icon3" fill="#616161"><circle cx="6" cy="4.5" r="3"/><circle cx="18" cy="9" r="3"/><circle cx="6" cy="19.5" r="3"/>
-<path d="M5 7h2v10H5zM6.4 14.2l-.8-1.8 9.6-4.2.8 1.8z"/></g></svg>`;
-
-const SHOW = 'nbflow:show';
-const DECLARE = 'nbflow:declare';
+const ID = 'nbflow:plugin';
 
 const cards: JupyterFrontEndPlugin<void> = {
   id: 'nbflow:cards',
@@ -28,54 +28,75 @@ const cards: JupyterFrontEndPlugin<void> = {
   }
 };
 
+const headers: JupyterFrontEndPlugin<void> = {
+  id: 'nbflow:headers',
+  description: 'The header lines of steps in colour.',
+  autoStart: true,
+  requires: [IEditorExtensionRegistry],
+  activate: (_: JupyterFrontEnd, registry: IEditorExtensionRegistry) => {
+    registry.addExtension({ name: 'nbflow:header', factory: () => EditorExtensionRegistry.createImmutableExtension(headerLine) });
+  }
+};
+
+/** A person's settings in; the panel and the marks in cells as they say, now and later. */
+function obey(settings: Settings.ISettings, panel: FlowPanel): void {
+  const read = (): void => {
+    panel.follows = settings.get('follow').composite !== false;
+    document.body.classList.toggle('nbf-without-marks', settings.get('marks').composite === false);
+  };
+  settings.changed.connect(read);
+  read();
+}
+
 const plugin: JupyterFrontEndPlugin<void> = {
-  id: 'nbflow:plugin',
+  id: ID,
   description: 'The flow of the current notebook in a side panel.',
   autoStart: true,
   requires: [INotebookTracker, IRenderMimeRegistry],
-  optional: [ILabShell, ILayoutRestorer, ICommandPalette],
+  optional: [ILabShell, ILayoutRestorer, ICommandPalette, ISettingRegistry],
   activate: (
     app: JupyterFrontEnd,
     tracker: INotebookTracker,
     registry: IRenderMimeRegistry,
     lab: ILabShell | null,
     restorer: ILayoutRestorer | null,
-    palette: ICommandPalette | null
+    palette: ICommandPalette | null,
+    settings: Settings | null
   ) => {
     const links = new Links();
-    tracker.forEach(panel => links.of(panel));
-    tracker.widgetAdded.connect((_, panel) => links.of(panel));
+    tracker.forEach(notebook => links.of(notebook));
+    tracker.widgetAdded.connect((_, notebook) => links.of(notebook));
     const chart = chartsOf(registry);
     // Notebook 7 has room for one document only
     const open = (title: string, page: string): boolean => {
       lab?.add(cardInMain(title, page, chart), 'main', { mode: 'split-right' });
       return lab !== null;
     };
-    const panel = new FlowPanel(tracker, links, { open, chart });
-    panel.title.icon = new LabIcon({ name: 'nbflow:flow', svgstr: ICON });
+    const pages = new FlowPages(notebook => links.of(notebook), flowIcon);
+    const show = (): void => app.shell.activateById(panel.id);
+    const spread = (notebook: NotebookPanel): void => {
+      if (lab) {
+        const page = pages.of(notebook);
+        if (!page.isAttached) {
+          lab.add(page, 'main', { mode: 'split-bottom', ref: notebook.id });
+        }
+        lab.activateById(page.id);
+      } else {
+        show();
+        panel.turn('Graph');
+      }
+    };
+    const places = lab ? { open, chart, spread: () => tracker.currentWidget && spread(tracker.currentWidget) } : { open, chart };
+    const panel: FlowPanel = new FlowPanel(tracker, links, places);
+    panel.title.icon = flowIcon;
     app.shell.add(panel, 'right', { rank: 900, type: 'Flow' });
     restorer?.add(panel, panel.id);
     followLinks(tracker);
     answerWidgets(tracker, links, open);
-    app.commands.addCommand(SHOW, {
-      label: 'Show the Flow of the Notebook',
-      describedBy: { args: { type: 'object', properties: {} } },
-      execute: () => app.shell.activateById(panel.id)
-    });
-    app.commands.addCommand(DECLARE, {
-      label: 'Make This Cell a Step',
-      caption: 'Make this cell a step: a form writes its first line',
-      icon: declareIcon,
-      describedBy: { args: { type: 'object', properties: {} } },
-      isEnabled: () => tracker.activeCell?.model.type === 'code',
-      execute: () => {
-        app.shell.activateById(panel.id);
-        panel.declareSelected();
-      }
-    });
-    addCommands(app.commands, tracker, links);
-    [SHOW, DECLARE, ...COMMANDS].forEach(command => palette?.addItem({ command, category: 'nbflow' }));
+    const commands = addCommands({ commands: app.commands, tracker, links, panel, show, spread });
+    commands.forEach(command => palette?.addItem({ command, category: 'nbflow' }));
+    void settings?.load(ID).then(loaded => obey(loaded, panel));
   }
 };
 
-export default [plugin, cards];
+export default [plugin, cards, headers];

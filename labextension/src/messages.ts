@@ -29,6 +29,7 @@ export interface TaskItem {
   attempt: number;
   started_at: number | null;
   elapsed: number | null;
+  worker: string;
   note: string;
 }
 
@@ -109,6 +110,13 @@ export interface CellView {
   name: string;
 }
 
+export interface HeaderView {
+  cell: string;
+  is_line: boolean;
+  options: string[][];
+  comment: string;
+}
+
 export interface RunView {
   run: string;
   status: string;
@@ -164,11 +172,14 @@ export interface SnapshotMessage {
   untrusted: string;
   run: RunView | null;
   steps: StepView[];
+  workers: Record<string, string>;
   edges: EdgeView[];
   layout: LayoutView;
   parameters: ParameterView[];
   findings: FindingView[];
   cells: CellView[];
+  headers: HeaderView[];
+  exporters: string[];
 }
 
 export interface ChangeMessage {
@@ -181,6 +192,7 @@ export interface ChangeMessage {
   busy: boolean;
   run: RunView | null;
   steps: StepView[];
+  workers: Record<string, string>;
 }
 
 export interface AckMessage {
@@ -202,6 +214,26 @@ export interface RefusedMessage {
   reply_to: string;
   text: string;
   fix: string;
+}
+
+export interface SaidMessage {
+  nbflow: number;
+  kind: 'said';
+  session: string;
+  seq: number;
+  reply_to: string;
+  text: string;
+  fix: string;
+}
+
+export interface PageMessage {
+  nbflow: number;
+  kind: 'page';
+  session: string;
+  seq: number;
+  reply_to: string;
+  title: string;
+  page: string;
 }
 
 export interface DetailMessage {
@@ -267,6 +299,8 @@ export type KernelMessage =
   | ChangeMessage
   | AckMessage
   | RefusedMessage
+  | SaidMessage
+  | PageMessage
   | DetailMessage
   | CardMessage
   | OutputsMessage
@@ -338,6 +372,19 @@ export interface PastCommand {
   run: string;
 }
 
+export interface CompareCommand {
+  kind: 'compare';
+  id: string;
+  before: string;
+  after: string;
+}
+
+export interface ExportCommand {
+  kind: 'export';
+  id: string;
+  target: string;
+}
+
 export interface PlacedCommand {
   kind: 'placed';
   id: string;
@@ -366,6 +413,8 @@ export type Command =
   | CardCommand
   | RunsCommand
   | PastCommand
+  | CompareCommand
+  | ExportCommand
   | PlacedCommand
   | TrustCommand
   | CheckCommand;

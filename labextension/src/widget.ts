@@ -29,7 +29,7 @@ function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
   const host: Host = {
     send: wish => store.send(wish, command => model.send(command), unanswered),
     open: (title, page) => ask(root, { kind: 'open', title, page }) !== null,
-    reveal: cell => ask(root, { kind: 'reveal', cell }) !== null,
+    reveal: (cell, focus) => ask(root, { kind: 'reveal', cell, focus }) !== null,
     declare: (cell, header) =>
       ask<Request & { kind: 'declare' }>(root, { kind: 'declare', cell, header })?.notice ?? {
         level: 'note',

@@ -25,10 +25,11 @@ test('what is not ours changes nothing', () => {
 
 test('a change is applied to what it is based on, and waits otherwise', () => {
   const change = (seq: number, base: number): unknown => ({
-    nbflow: PROTOCOL, kind: 'change', session: 's', seq, base, now: 101, busy: true, run: run('running'), steps: [step('b', 'running')]
+    nbflow: PROTOCOL, kind: 'change', session: 's', seq, base, now: 101, busy: true, run: run('running'), steps: [step('b', 'running')], workers: { b: 'process 7' }
   });
   const held = after(told(snapshot(1, [step('a', 'done'), step('b')])), told(change(2, 1)));
   assert.deepEqual(held.snapshot?.steps.map(one => one.state), ['done', 'running']);
+  assert.deepEqual(held.snapshot.workers, { b: 'process 7' });
   assert.equal(held.snapshot.busy, true);
   assert.equal(reduce(held, told(change(9, 7))), held);
   assert.equal(after(told(change(2, 1))).snapshot, null);

@@ -6,14 +6,14 @@ import type { SnapshotMessage, StepView } from '../src/messages';
 export function step(name: string, state = 'pending', more: Partial<StepView> = {}): StepView {
   return {
     name, label: name, kind: 'step', cell: `c-${name}`, position: 1, detail: '', reads: [], writes: [], state,
-    count: '', settled: 0, total: 1, started_at: null, elapsed: null, note: '', failure: null, tasks: [], ...more
+    count: '', settled: 0, total: 1, started_at: null, elapsed: null, note: '', mark: '', why: '', failure: null, tasks: [], ...more
   };
 }
 
 export function snapshot(seq: number, steps: StepView[], more: Partial<SnapshotMessage> = {}): SnapshotMessage {
   return {
     nbflow: PROTOCOL, kind: 'snapshot', session: 's', seq, now: 100, flow: 'digits', order: '', busy: false, untrusted: '', run: null,
-    steps, edges: [], layout: { width: 0, height: 0, box: 40, places: [], lines: [] }, parameters: [], findings: [], cells: [], ...more
+    steps, workers: {}, edges: [], layout: { width: 0, height: 0, box: 40, places: [], lines: [] }, parameters: [], findings: [], cells: [], headers: [], exporters: [], ...more
   };
 }
 

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { announcement } from '../src/drawing/announce';
-import { headerOf, nameProblem, withHeader } from '../src/drawing/header';
 import { age, duration, share, tally, ticking } from '../src/drawing/words';
 import { run, snapshot, step } from './sample';
 
@@ -33,19 +32,4 @@ test('what changed, said once and short', () => {
   assert.equal(announcement(before, all), 'Run done after 5.0 s: 5 done. 5 steps done');
   assert.equal(announcement(all, all), '');
   assert.equal(announcement(null, all), '');
-});
-
-test('a form becomes a header line', () => {
-  const fields = { name: ' train ', foreach: 'x in [1, 2]', after: 'load , clean', retry: '2', timeout: '', on: '', noCache: true, more: '--cpu 2' };
-  assert.equal(headerOf(fields), '%%step train --foreach x in [1, 2] --after load,clean --retry 2 --no-cache --cpu 2');
-  assert.equal(withHeader('\n  \nx = 1\n', '%%step a'), '%%step a\nx = 1\n');
-});
-
-test('names that no step may have', () => {
-  for (const name of ['', 'two words', '-x', '.x', 'a/b', 'a..b', 'taken']) {
-    assert.notEqual(nameProblem(name, ['taken']), '');
-  }
-  for (const name of ['load', 'größe', 'a.b', 'a-b_2']) {
-    assert.equal(nameProblem(name, ['taken']), '');
-  }
 });

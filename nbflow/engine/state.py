@@ -72,6 +72,7 @@ class TaskEntry(Struct, frozen=True):
     reused_from: str | None = None
     started_at: float | None = None
     elapsed: float | None = None
+    pid: int = 0
 
 
 class RunState(Struct, frozen=True):
@@ -156,7 +157,7 @@ def _tell(entry: TaskEntry, at: float) -> tuple[Action, ...]:
     return (Tell(TaskChanged(
         task=entry.node.task, state=entry.state, at=at, attempt=entry.attempt, key=entry.key, execution=entry.execution,
         reasons=entry.reasons, failure=entry.failure, elapsed=entry.elapsed, reused_from=entry.reused_from,
-        item=entry.node.item,
+        item=entry.node.item, pid=entry.pid,
     )),)  # fmt: skip
 
 
@@ -368,7 +369,8 @@ def _began(state: RunState, event: Began) -> Step:
     entry = state.tasks[event.task]
     if entry.state != "queued":
         return state, ()
-    return _with_reason(_put(state, replace(entry, state="running", started_at=event.at)), event.task, event.at)
+    begun = replace(entry, state="running", started_at=event.at, pid=event.pid)
+    return _with_reason(_put(state, begun), event.task, event.at)
 
 
 def _delayed(state: RunState, event: Delayed) -> Step:
@@ -518,5 +520,5 @@ def _view(entry: TaskEntry) -> TaskView:
     return TaskView(
         task=entry.node.task, state=entry.state, attempt=entry.attempt, started_at=entry.started_at,
         elapsed=entry.elapsed, reasons=entry.reasons, failure=entry.failure, reused_from=entry.reused_from,
-        execution=entry.execution, key=entry.key, item=entry.node.item,
+        execution=entry.execution, key=entry.key, item=entry.node.item, pid=entry.pid,
     )  # fmt: skip

@@ -358,17 +358,12 @@ OPTIONS: dict[str, Option] = {
 
 def parse_header(line: str, *, cell: str | None = None) -> tuple[str, StepOptions]:
     """Return the step's name and options of what follows `%%step`; OptionError says what cannot be read."""
-    text = line.strip()
-    head = re.match(r"\"[^\"]*\"|'[^']*'|\S+", text)
-    if not head or head[0].startswith("--"):
-        raise OptionError(
-            "the step has no name", cell=cell, line=1, fix="write `%%step NAME`, for example `%%step load`"
-        )
-    name = check_name(head[0].strip("\"'"), cell=cell)
+    name, words = header_words(line, cell=cell)
     values: dict[str, Any] = {}
     late: dict[str, str] = {}
-    for key, value in _split(text[head.end() :], name, cell):
+    for key, text in words:
         option = OPTIONS[key]
+        value = text if option.expression else _unquote(text)
         if option.field in values or key in late:
             raise OptionError(f"--{key} is given twice", step=name, cell=cell, line=1, fix="keep one of them")
         if is_late(option, value):
@@ -387,6 +382,18 @@ def parse_header(line: str, *, cell: str | None = None) -> tuple[str, StepOption
             step=name, cell=cell, line=1, fix="leave --here out: the step then runs in a process",
         )  # fmt: skip
     return name, StepOptions(**values, late=tuple(late.items()))
+
+
+def header_words(line: str, *, cell: str | None = None) -> tuple[str, list[tuple[str, str]]]:
+    """Return the step's name and its options, each with the text that stands behind it, of what follows `%%step`."""
+    text = line.strip()
+    head = re.match(r"\"[^\"]*\"|'[^']*'|\S+", text)
+    if not head or head[0].startswith("--"):
+        raise OptionError(
+            "the step has no name", cell=cell, line=1, fix="write `%%step NAME`, for example `%%step load`"
+        )
+    name = check_name(head[0].strip("\"'"), cell=cell)
+    return name, _split(text[head.end() :], name, cell)
 
 
 def check_name(name: str, *, cell: str | None = None) -> str:
@@ -454,10 +461,7 @@ def _split(text: str, step: str, cell: str | None) -> list[tuple[str, str]]:
                 f"unknown option --{key}{nearest(key, OPTIONS)}",
                 step=step, cell=cell, line=1, fix=f"known options: {', '.join('--' + name for name in OPTIONS)}",
             )  # fmt: skip
-        value = value.strip()
-        if not OPTIONS[key].expression:
-            value = _unquote(value)
-        pairs.append((key, value))
+        pairs.append((key, value.strip()))
     return pairs
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from nbflow.analysis.lines import header_of
 from nbflow.errors import NbflowError
 from nbflow.flow.options import parse_header
 from nbflow.page import marks
@@ -77,7 +78,9 @@ def placed(pages: Pages, command: Command) -> None:
 def check(pages: Pages, command: Command) -> None:
     """Raise OptionError for a header line that cannot be understood."""
     del pages
-    parse_header(str(command.get("header", "")).removeprefix("%%step").strip())
+    line = str(command.get("header", ""))
+    header = header_of([line])
+    parse_header(header.rest if header is not None else line)
 
 
 def trust(pages: Pages, command: Command) -> None:
@@ -217,6 +220,33 @@ def past(pages: Pages, command: Command) -> None:
     _later(pages, command, answer)
 
 
+def compare(pages: Pages, command: Command) -> None:
+    """Answer with what differs between two runs."""
+    from nbflow.page import queries
+
+    before, after = str(command["before"]), str(command["after"])
+
+    def answer() -> None:
+        shown = queries.compared(pages.store, before, after)
+        pages.answer("page", _id(command), title=shown.title, page=shown.page)
+
+    _later(pages, command, answer)
+
+
+def export(pages: Pages, command: Command) -> None:
+    """Write the notebook for another tool, beside it, and say where."""
+    from nbflow.runs import exporting
+
+    target = str(command["target"])
+
+    def answer() -> None:
+        flow = pages.flow
+        exported = exporting.export_flow(flow, target, exporting.usual_place(flow, target))
+        pages.answer("said", _id(command), text=exporting.in_words(exported), fix="")
+
+    _later(pages, command, answer)
+
+
 def _later(pages: Pages, command: Command, work: Callable[[], None]) -> None:
     def guarded() -> None:
         try:
@@ -240,5 +270,7 @@ COMMANDS: Mapping[str, Callable[[Pages, Command], str | None]] = {
     "card": card,
     "runs": runs,
     "past": past,
+    "compare": compare,
+    "export": export,
 }
 """What a page may ask for; each may return a sentence that its acknowledgement carries."""

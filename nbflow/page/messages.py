@@ -38,7 +38,7 @@ class FailureView(TypedDict):
 
 
 class TaskItem(TypedDict):
-    """One item or turn of a step."""
+    """One item or turn of a step; `worker` says which process runs it, or has, and where."""
 
     index: list[int]
     turn: int | None
@@ -47,11 +47,12 @@ class TaskItem(TypedDict):
     attempt: int
     started_at: float | None
     elapsed: float | None
+    worker: str
     note: str
 
 
 class StepView(TypedDict):
-    """One step with its state; `count` says how many items are done, `tasks` lists the first of several.
+    """One step with its state; `count` says how many items are done, `tasks` lists several, those that failed first.
 
     `mark` is what its cell bears: fresh, stale, new, or a state; empty where nothing is known. `why` says why.
     """
@@ -146,6 +147,19 @@ class CellView(TypedDict):
     name: str
 
 
+class HeaderView(TypedDict):
+    """What stands behind a step's name on its `%%step` line: pairs of an option and its text, and a comment.
+
+    Steps whose line says no more than their name have none. Where no line but a tag or a comment makes the cell a step,
+    `is_line` is false.
+    """
+
+    cell: str
+    is_line: bool
+    options: list[list[str]]
+    comment: str
+
+
 class RunView(TypedDict):
     """The run that is shown; `by_hand` is the kernel's own run of single cells."""
 
@@ -203,6 +217,7 @@ class CellText(TypedDict):
 class SnapshotMessage(TypedDict):
     """Everything that a page draws from, whole; `busy` while a run is under way, `order` says whose order it is.
 
+    `workers` says of steps with one task which process runs it, or has, where that is known.
     `untrusted` is the datastore that came with the folder and that nobody has said to trust, empty where there is none.
     """
 
@@ -217,15 +232,18 @@ class SnapshotMessage(TypedDict):
     untrusted: str
     run: RunView | None
     steps: list[StepView]
+    workers: dict[str, str]
     edges: list[EdgeView]
     layout: LayoutView
     parameters: list[ParameterView]
     findings: list[FindingView]
     cells: list[CellView]
+    headers: list[HeaderView]
+    exporters: list[str]
 
 
 class ChangeMessage(TypedDict):
-    """What is new since the message `base`, a snapshot or a change: the run, and the steps that differ.
+    """What is new since the message `base`, a snapshot or a change: the run, and the steps that differ, with workers.
 
     A page that does not hold `base` waits for the next snapshot.
     """
@@ -239,6 +257,7 @@ class ChangeMessage(TypedDict):
     busy: bool
     run: RunView | None
     steps: list[StepView]
+    workers: dict[str, str]
 
 
 class AckMessage(TypedDict):
@@ -264,6 +283,30 @@ class RefusedMessage(TypedDict):
     reply_to: str
     text: str
     fix: str
+
+
+class SaidMessage(TypedDict):
+    """What came of a command that was taken and done later, in words."""
+
+    nbflow: int
+    kind: Literal["said"]
+    session: str
+    seq: int
+    reply_to: str
+    text: str
+    fix: str
+
+
+class PageMessage(TypedDict):
+    """A page of its own that a command asked for, such as two runs compared."""
+
+    nbflow: int
+    kind: Literal["page"]
+    session: str
+    seq: int
+    reply_to: str
+    title: str
+    page: str
 
 
 class DetailMessage(TypedDict):
@@ -342,6 +385,8 @@ KernelMessage = (
     | ChangeMessage
     | AckMessage
     | RefusedMessage
+    | SaidMessage
+    | PageMessage
     | DetailMessage
     | CardMessage
     | OutputsMessage
@@ -437,6 +482,23 @@ class PastCommand(TypedDict):
     run: str
 
 
+class CompareCommand(TypedDict):
+    """Two runs, by their ids, as a page that shows what differs."""
+
+    kind: Literal["compare"]
+    id: str
+    before: str
+    after: str
+
+
+class ExportCommand(TypedDict):
+    """Write the notebook for another tool, beside itself."""
+
+    kind: Literal["export"]
+    id: str
+    target: str
+
+
 class PlacedCommand(TypedDict):
     """The page shows under its cells all that the steps of a run have shown."""
 
@@ -471,6 +533,8 @@ Command = (
     | CardCommand
     | RunsCommand
     | PastCommand
+    | CompareCommand
+    | ExportCommand
     | PlacedCommand
     | TrustCommand
     | CheckCommand

@@ -190,6 +190,7 @@ class Pages:
             self._send(ChangeMessage(
                 nbflow=PROTOCOL, kind="change", session=self.id, seq=self._seq, base=base, now=new["now"],
                 busy=new["busy"], run=new["run"], steps=steps,
+                workers={step["name"]: word for step in steps if (word := new["workers"].get(step["name"]))},
             ))  # fmt: skip
         if new["busy"] and time.monotonic() - self._last_whole >= REPEAT:
             self._tell_whole(new)
@@ -297,7 +298,7 @@ class Pages:
         )  # fmt: skip
 
 
-VARIABLE = frozenset({"steps", "run", "busy", "seq", "now"})
+VARIABLE = frozenset({"steps", "workers", "run", "busy", "seq", "now"})
 
 
 def _only_states_differ(last: SnapshotMessage, new: SnapshotMessage) -> bool:

@@ -13,7 +13,7 @@ from nbflow.page.messages import ArtifactView, RunRow, SnapshotMessage
 from nbflow.page.snapshot import PageRun, past
 from nbflow.render import cards, preview
 from nbflow.render.components import joined
-from nbflow.runs import client
+from nbflow.runs import client, compare
 from nbflow.store.flows import find_flow
 from nbflow.store.location import open_store
 from nbflow.store.stored_run import find_run, summaries
@@ -121,6 +121,13 @@ def card(store: str, run: str, step: str, index: tuple[int, ...], heard: Heard, 
     elif view is not None:
         pieces = cards.displayed((), heard.audience.cards(run, view.task))
     return ShownCard(name, cards.document("", "", joined(cards.within(pieces)).html)) if pieces else ShownCard(name)
+
+
+def compared(store: str, before: str, after: str) -> ShownCard:
+    """Return two runs side by side as a page; nothing is loaded."""
+    comparison = compare.compare(client.Run(before, store), client.Run(after, store))
+    title = f"{before} and {after}"
+    return ShownCard(title, cards.document("", "", compare.as_html(comparison)))
 
 
 def _task(store: str, run: str, step: str, index: tuple[int, ...]) -> client.Task | None:

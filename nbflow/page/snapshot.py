@@ -9,6 +9,9 @@ from functools import lru_cache
 
 import msgspec
 
+from nbflow import plugins
+from nbflow.analysis.lines import header_of
+from nbflow.flow.options import header_words
 from nbflow.flow.parameters import default_text
 from nbflow.model import SETTLED, Cell, Edge, Finding, Flow, Frozen, Parameter, Snapshot, Step, TaskFailure, TaskView
 from nbflow.page import marks
@@ -19,6 +22,7 @@ from nbflow.page.messages import (
     EdgeView,
     FailureView,
     FindingView,
+    HeaderView,
     LayoutView,
     LineView,
     ParameterView,
@@ -97,7 +101,7 @@ def _message(
     flow_edges = flow.edges if edges is None else edges
     return SnapshotMessage(
         nbflow=PROTOCOL, kind="snapshot", session="", seq=0, now=0.0, flow=name, order=order, busy=busy, untrusted="",
-        run=_run(run) if run is not None else None, steps=steps,
+        run=_run(run) if run is not None else None, steps=steps, workers=_workers(run, flow),
         edges=[_edge(edge) for edge in flow_edges],
         layout=_layout(
             tuple((step["name"], step["label"]) for step in steps), tuple((edge.frm, edge.to) for edge in flow_edges)
@@ -105,6 +109,8 @@ def _message(
         parameters=[_parameter(parameter, values) for parameter in flow.parameters],
         findings=[_finding(finding) for finding in findings],
         cells=list(_declarable(flow)),
+        headers=list(_headers(flow.notebook.cells)),
+        exporters=plugins.names("exporters"),
     )  # fmt: skip
 
 
@@ -162,15 +168,34 @@ def _view(step: Step | None, row: table.Row, tasks: Sequence[TaskView]) -> StepV
         mark="",
         why="",
         failure=_failure(failed) if failed is not None else None,
-        tasks=[_item(view) for view in tasks[:ITEMS]] if len(tasks) > 1 else [],
+        tasks=[_item(view, step) for view in sorted(tasks, key=_is_well)[:ITEMS]] if len(tasks) > 1 else [],
     )
 
 
-def _item(view: TaskView) -> TaskItem:
+def _is_well(view: TaskView) -> bool:
+    """Return whether a task need not stand before the others of its step."""
+    return view.state not in ("failed", "cancelled")
+
+
+def _workers(run: PageRun | None, flow: Flow) -> dict[str, str]:
+    """Return which processes run the tasks that are their step's only ones, as far as that is known."""
+    steps = {step.name: step for step in flow.steps}
+    alone = (view for view in (run.snapshot.tasks if run is not None else ()) if view.pid and not view.task.index)
+    return {view.task.step: _worker(view, steps.get(view.task.step)) for view in alone}
+
+
+def _worker(view: TaskView, step: Step | None) -> str:
+    """Return which process runs a task, or has, and where; empty where that is not known."""
+    place = f" on {step.options.on}" if step is not None and step.options.on else ""
+    return f"process {view.pid}{place}" if view.pid else ""
+
+
+def _item(view: TaskView, step: Step | None) -> TaskItem:
     note = preview.message(view.failure) if view.failure is not None else preview.reasons(view.reasons)
     return TaskItem(
         index=list(view.task.index), turn=view.task.turn, item=preview.clip(view.item, TITLE), state=view.state,
-        attempt=view.attempt, started_at=view.started_at, elapsed=view.elapsed, note=preview.clip(note, table.NOTE),
+        attempt=view.attempt, started_at=view.started_at, elapsed=view.elapsed, worker=_worker(view, step),
+        note=preview.clip(note, table.NOTE),
     )  # fmt: skip
 
 
@@ -265,6 +290,21 @@ def _declarable(flow: Flow) -> Iterable[CellView]:
         yield CellView(
             id=cell.id, position=cell.position, title=_title(cell), names=names[:8], name=_free_name(cell, names, taken)
         )
+
+
+def _headers(cells: Iterable[Cell]) -> Iterable[HeaderView]:
+    """Yield what stands behind the names of steps on their lines, where anything does."""
+    for cell in cells:
+        if cell.kind != "step":
+            continue
+        header = header_of(cell.source.split("\n"))
+        if header is None or header.line.startswith("#"):
+            yield HeaderView(cell=cell.id, is_line=False, options=[], comment="")
+            continue
+        options = [list(pair) for pair in header_words(header.rest)[1]]
+        comment = header.line[header.line.index(header.rest) + len(header.rest) :].strip()
+        if options or comment:
+            yield HeaderView(cell=cell.id, is_line=True, options=options, comment=comment)
 
 
 def _title(cell: Cell) -> str:

@@ -134,9 +134,26 @@ def _hash(text: str) -> str:
     return hashlib.blake2b(text.encode(errors="replace"), digest_size=16).hexdigest()
 
 
+def usual_place(flow: Flow, target: str) -> Path:
+    """Return where a notebook's export goes when nobody says it: beside the notebook, with the target in its name."""
+    return Path(flow.notebook.folder) / f"{_word(flow)}_{target}.py"
+
+
+def in_words(exported: Exported) -> str:
+    """Return what an export wrote and what is to be known of it in one line."""
+    files = ", ".join(file.name for file in exported.files)
+    count = len(exported.findings)
+    findings = "; ".join(finding.message for finding in exported.findings[:3])
+    return f"wrote {files}" + (f". {count} finding{'s' if count > 1 else ''}: {findings}" if count else "")
+
+
+def _word(flow: Flow) -> str:
+    return re.sub(r"\W+", "_", flow.name).strip("_") or "flow"
+
+
 def _place(flow: Flow, output: PathLike | None, *, check: bool) -> Path:
     """Return where the main file goes; raise OptionError where nothing says it, or it would replace the notebook."""
-    default = re.sub(r"\W+", "_", flow.name).strip("_") or "flow"
+    default = _word(flow)
     if output is None:
         if not check:
             raise OptionError("no output file was given", fix=f"add `-o {default}.py`")

@@ -121,6 +121,7 @@ def advance(view: TaskView | None, event: TaskChanged) -> TaskView:
         execution=event.execution or (same.execution if same else ""),
         key=event.key or (view.key if view else ""),
         item=event.item or (view.item if view else ""),
+        pid=event.pid or (same.pid if same else 0),
     )
 
 

@@ -56,7 +56,7 @@ GAPS = """async () => {
         const steps = base.steps.slice(round, round + 5).map(one => ({ ...one, ...running }));
         window.turn += 1;
         window.say({ nbflow: 2, kind: 'change', session: 'recorded', seq: window.turn, base: window.turn - 1,
-                     now: base.now, busy: true, run: base.run, steps });
+                     now: base.now, busy: true, run: base.run, steps, workers: {} });
         await new Promise(resolve => setTimeout(resolve, 30));
     }
     going = false;
@@ -154,10 +154,11 @@ def test_everything_is_within_reach_of_the_keyboard(plain: Open) -> None:
     tell(page, recorded.moment(flow, recorded.FAILED, status="failed"))
     focused = "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent"
     stops = []
-    for _ in range(5):
+    for _ in range(7):
         page.keyboard.press("Tab")
         stops.append(page.evaluate(focused))
-    assert stops == ["Run", "Run stale", "Resume", "Steps", "Steps"]  # the buttons that live, the views, the list
+    # the buttons that live, the menus, the views, the list
+    assert stops == ["Run", "Run stale", "Resume", "Export", "Compare", "Steps", "Steps"]
     steps = page.get_by_role("listbox", name="Steps")
     expect(steps).to_be_focused()
     chosen = page.locator('[role=option][aria-selected="true"]')

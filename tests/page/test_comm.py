@@ -404,7 +404,7 @@ def test_what_cannot_be_is_refused(kernel: Kernel) -> None:
     assert "nothing" in page.hear(lambda data: data["kind"] == "refused")["text"]
     assert not page.ask("resume", run="")["ok"]
     assert not page.ask("dance")["ok"]
-    assert page.ask("check", header="%%step train --retry 2")["ok"]
+    assert page.ask("check", header="%%step train --retry 2  # twice")["ok"]
     wrong = page.ask("check", header="%%step train --retri 2")
     assert "retri" in wrong["text"]
 

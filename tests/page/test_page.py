@@ -91,7 +91,7 @@ def test_a_step_by_hand_is_shown_while_it_runs() -> None:
 def test_items_of_a_foreach_are_counted_and_listed() -> None:
     step = next(s for s in snapshot.page(FLOW, seen({"train": ["done", "failed"]}))["steps"] if s["name"] == "train")
     assert (step["state"], step["settled"], step["total"]) == ("failed", 2, 2)
-    assert [task["index"] for task in step["tasks"]] == [[0], [1]]
+    assert [task["index"] for task in step["tasks"]] == [[1], [0]]  # what has failed is looked at first
     assert step["detail"] == "foreach size in [1, 2]"
     failure = step["failure"]
     assert failure is not None
@@ -105,6 +105,22 @@ def test_plain_cells_can_be_declared_under_free_names() -> None:
     assert [(cell["id"], cell["name"]) for cell in cells] == [("c1", "math"), ("c4", "total"), ("c6", "scratch")]
     taken = flow_of(["%%step load\nx = 1", "load = 2"])
     assert snapshot.page(taken, None)["cells"][0]["name"] == "load_2"
+
+
+def test_the_line_of_a_step_is_read_word_for_word() -> None:
+    line = '# first\n%%step fit --foreach d in [1, 2] --pip "a==1 b" --retry {n} --card  # why so\nx = d'
+    flow = flow_of(["%%params\nn: int = 2", line, "# %%step commented\ny = 1", "%%step plain\nz = 1"])
+    fit, commented = snapshot.page(flow, None)["headers"]  # of the last one there is nothing to say
+    assert (fit["cell"], fit["is_line"], fit["comment"]) == ("c2", True, "# why so")
+    assert fit["options"] == [["foreach", "d in [1, 2]"], ["pip", '"a==1 b"'], ["retry", "{n}"], ["card", ""]]
+    assert (commented["cell"], commented["is_line"]) == ("c3", False)
+
+
+def test_a_task_says_which_process_ran_it() -> None:
+    flow = flow_of(["%%step fit --on ray://box:1\nx = 1"])
+    view = TaskView(task=TaskId(step="fit"), state="running", pid=41)
+    run = Snapshot(run="r", flow="f", status="running", started_at=1, steps=("fit",), labels={}, tasks=(view,))
+    assert snapshot.page(flow, snapshot.PageRun(snapshot=run))["workers"] == {"fit": "process 41 on ray://box:1"}
 
 
 def test_an_earlier_run_shows_its_own_steps() -> None:

@@ -4,13 +4,16 @@ import { button, element, mark, setHidden, setText } from './elements';
 import { CardFrame } from './frame';
 import type { Host } from '../host';
 import { RUN } from '../messages';
-import type { CardMessage, DetailMessage, FailureView, SnapshotMessage, StepView, TaskItem } from '../messages';
+import type { CardMessage, DetailMessage, FailureView, StepView, TaskItem } from '../messages';
 import type { Abilities, Notice } from '../state/reduce';
 import { MARKS, SETTLED, elapsed, place } from './words';
 
 export interface Shown {
-  snapshot: SnapshotMessage;
   step: StepView;
+  /** The item whose log and card are shown. */
+  index: readonly number[];
+  /** Which process ran its only task, where that is known. */
+  worker: string;
   detail: DetailMessage | null;
   card: CardMessage | null;
   abilities: Abilities;
@@ -90,7 +93,7 @@ export class Details {
   }
 
   private reveal(): void {
-    if (this.step && !this.asked.host.reveal(this.step.cell)) {
+    if (this.step && !this.asked.host.reveal(this.step.cell, true)) {
       this.asked.notice({ level: 'note', text: `It is code cell ${this.step.position} of the notebook.`, fix: '' });
     }
   }
@@ -117,14 +120,14 @@ export class Details {
     this.toHere.disabled = this.again.disabled = !abilities.run;
     setHidden(this.toHere, step.kind === 'params');
     setHidden(this.again, step.kind === 'params');
-    this.drawFacts(step);
-    this.drawItems(step, now);
+    this.drawFacts(step, shown.worker);
+    this.drawItems(step, shown.index, now);
     this.drawDetail(shown.detail, step);
     this.drawCard(shown.card, step);
   }
 
-  private drawFacts(step: StepView): void {
-    const key = JSON.stringify([step.note, step.detail, step.reads, step.writes, step.failure, step.count, step.cell]);
+  private drawFacts(step: StepView, worker: string): void {
+    const key = JSON.stringify([step.note, step.detail, step.reads, step.writes, step.failure, step.count, step.cell, worker]);
     if (key === this.drawnFacts) {
       return;
     }
@@ -134,7 +137,8 @@ export class Details {
       ['items', step.count],
       ['options', step.detail],
       ['reads', step.reads.join(', ')],
-      ['writes', step.writes.join(', ')]
+      ['writes', step.writes.join(', ')],
+      ['worker', worker]
     ];
     this.facts.replaceChildren(
       ...rows
@@ -148,22 +152,22 @@ export class Details {
     this.failure.replaceChildren(...(step.failure ? drawFailure(step.failure) : []));
   }
 
-  private drawItems(step: StepView, now: number): void {
+  private drawItems(step: StepView, chosen: readonly number[], now: number): void {
     const alone = step.tasks.length <= 1;
     setHidden(this.items, alone);
-    const key = alone ? '' : JSON.stringify(step.tasks.map(task => [task.state, task.note, task.item, elapsed(task, now)]));
+    const key = alone ? '' : JSON.stringify([chosen, step.tasks.map(task => [task.state, task.note, task.item, task.index, elapsed(task, now)])]);
     if (key === this.drawnItems) {
       return;
     }
     this.drawnItems = key;
     const more = step.total - step.tasks.length;
     this.items.replaceChildren(
-      ...step.tasks.map(task => this.item(task, now)),
+      ...step.tasks.map(task => this.item(task, place(task.index) === place(chosen), now)),
       ...(more > 0 ? [element('li', { class: 'nbf-dim', text: `and ${more} more` })] : [])
     );
   }
 
-  private item(task: TaskItem, now: number): HTMLElement {
+  private item(task: TaskItem, isChosen: boolean, now: number): HTMLElement {
     const name = task.turn === null ? place(task.index) : `turn ${task.turn}`;
     const words = [task.item, task.state, elapsed(task, now), task.note].filter(Boolean).join(' · ');
     const press = (): void => this.asked.item(task.index);
@@ -172,7 +176,7 @@ export class Details {
       {},
       element(
         'button',
-        { type: 'button', class: 'nbf-item', 'aria-label': `Item ${name}: ${words}`, title: 'Show its log', on: { click: press } },
+        { type: 'button', class: 'nbf-item', 'aria-label': `Item ${name}: ${words}`, title: words, 'aria-current': isChosen ? 'true' : null, on: { click: press } },
         mark(MARKS[task.state] ?? ' ', task.state),
         element('span', { class: 'nbf-code', text: name }),
         element('span', { class: 'nbf-note', text: words })

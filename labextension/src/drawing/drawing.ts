@@ -7,54 +7,56 @@
 
 import { announcement } from './announce';
 import { Details } from './details';
-import { button, element, mark, setAttribute, setHidden, setText } from './elements';
-import { DeclareForm, ParameterForm } from './forms';
+import { button, element, setAttribute, setHidden } from './elements';
+import { DeclareForm } from './declare';
+import { Findings } from './findings';
+import { ParameterForm } from './forms';
 import { FlowGraph } from './graph';
+import { Head } from './head';
 import { History } from './history';
 import { Question } from './question';
 import type { Host } from '../host';
 import { RUN } from '../messages';
-import type { CardMessage, FindingView, SnapshotMessage } from '../messages';
+import type { CardMessage, SnapshotMessage, StepView } from '../messages';
 import type { Notice, State } from '../state/reduce';
 import { START, abilities, cardKey, detailKey, shown } from '../state/reduce';
+import type { Item } from './menu';
+import { Menu } from './menu';
+import { Pace } from './pace';
 import { StepList } from './steps';
-import { STATUS_MARKS, age, duration, many, share, tally, ticking } from './words';
+import { Tabs } from './tabs';
+import { age } from './words';
 
-const DRAW_EVERY = 100;
 const SPEAK_EVERY = 1500;
 const LOG_EVERY = 1000;
 
-const TABS = ['Steps', 'Graph', 'Parameters', 'Runs', 'Declare'] as const;
-type Tab = (typeof TABS)[number];
+/** Runs that the menu for comparing offers. */
+const COMPARABLE = 12;
+
+export type Tab = 'Steps' | 'Graph' | 'Parameters' | 'Runs' | 'Declare';
 
 export class Drawing {
-  private readonly choice = { select: (name: string): void => this.select(name), open: (name: string): void => this.open(name) };
+  private readonly choice = { select: (name: string): void => this.pick(name), open: (name: string): void => this.open(name) };
   private readonly list = new StepList(this.choice);
-  private readonly graph = new FlowGraph(this.choice);
+  private readonly graph: FlowGraph;
   private readonly details: Details;
   private readonly parameters: ParameterForm;
   readonly declare: DeclareForm;
   private readonly history: History;
-  private readonly flow = element('h2', { class: 'nbf-flow' });
-  private readonly status = element('span', { class: 'nbf-status' });
-  private readonly order = element('p', { class: 'nbf-order' });
-  private readonly past = element('div', { class: 'nbf-past' });
+  private readonly head = new Head({ select: name => this.show(name), present: () => this.present() });
   private readonly question = new Question(place => this.host.send({ kind: 'trust', place }));
-  private readonly notice = element('div', { class: 'nbf-notice', role: 'status' });
   private readonly live = element('div', { class: 'nbf-live', 'aria-live': 'polite', role: 'status' });
-  private readonly bar = element('div', { class: 'nbf-progress', role: 'progressbar', 'aria-label': 'Tasks that have ended', 'aria-valuemin': 0, 'aria-valuemax': 100 }, element('div'));
-  private readonly tally = element('p', { class: 'nbf-tally' });
-  private readonly findings = element('details', { class: 'nbf-findings' });
+  private readonly findings: Findings;
   private readonly empty = element('div', { class: 'nbf-empty' });
   private readonly main: HTMLElement;
   private readonly body: HTMLElement;
   private readonly buttons: Record<'run' | 'stale' | 'resume' | 'cancel', HTMLButtonElement>;
-  private readonly tabs = new Map<Tab, HTMLButtonElement>();
-  private readonly panels = new Map<Tab, HTMLElement>();
-  private readonly watches: (IntersectionObserver | ResizeObserver)[] = [];
-  private readonly onVisibility = (): void => this.plan();
+  private readonly exports: Menu;
+  private readonly compares: Menu;
+  private readonly tabs: Tabs<Tab>;
+  private readonly pace: Pace;
+  private readonly size: ResizeObserver;
   private state: State = START;
-  private tab: Tab = 'Steps';
   private selected: string | null = null;
   private item: number[] = [];
   private spokenOf: SnapshotMessage | null = null;
@@ -66,67 +68,68 @@ export class Drawing {
   private stale: CardMessage | undefined;
   /** The key of the task whose whole card stands in the details, as there is no other place for it. */
   private whole = '';
-  private drawnAt = 0;
-  private drawnFindings = '';
-  private timer: number | null = null;
-  private inSight = false;
+  /** The command whose answer is a page to open. */
+  private pageOf = '';
   private seen = false;
 
   constructor(
     private readonly root: HTMLElement,
     private readonly host: Host
   ) {
-    const say = (notice: Notice): void => this.say(notice);
+    const say = (notice: Notice): void => this.onNotice(notice);
+    this.graph = new FlowGraph(this.choice, host.spread ? { apart: () => host.spread?.() } : {});
     this.details = new Details({
       host, notice: say, close: () => this.select(null), item: index => this.choose(index), card: () => this.wantCard()
     });
+    this.findings = new Findings(host);
     this.parameters = new ParameterForm(host);
     this.declare = new DeclareForm(host, say);
-    this.history = new History(run => this.look(run));
+    this.history = new History(run => this.look(run), host.chart);
     this.buttons = {
       run: button('Run', () => host.send(RUN), { class: 'nbf-button nbf-main' }),
       stale: button('Run stale', () => host.send({ ...RUN, stale: true })),
       resume: button('Resume', () => host.send({ kind: 'resume', run: this.state.past?.run?.run ?? '' })),
       cancel: button('Cancel', () => host.send({ kind: 'cancel' }), { class: 'nbf-button nbf-stop' })
     };
-    this.main = element('div', { class: 'nbf-main-part' }, this.tabList(), ...this.tabPanels());
+    this.exports = new Menu('Export', () => this.offer(), 'No exporter is known.');
+    this.compares = new Menu('Compare', () => {
+      host.send({ kind: 'runs' });
+      this.offer();
+    }, 'There is no other run.');
+    this.tabs = new Tabs<Tab>({
+      Steps: [this.findings.root, this.list.root],
+      Graph: [this.graph.root],
+      Parameters: [this.parameters.root],
+      Runs: [this.history.root],
+      Declare: [this.declare.root]
+    }, tab => this.turn(tab));
+    this.main = element('div', { class: 'nbf-main-part' }, this.tabs.list, ...this.tabs.panels);
     this.body = element('div', { class: 'nbf-body' }, this.main, this.details.root);
     root.classList.add('nbf-panel');
     root.append(
-      element('header', { class: 'nbf-head' }, this.flow, this.status),
-      this.order,
-      element('div', { class: 'nbf-toolbar', role: 'toolbar', 'aria-label': 'Run' }, ...Object.values(this.buttons)),
-      this.bar, this.tally, this.past, this.question.root, this.notice, this.empty, this.body, this.live
+      ...this.head.above,
+      element('div', { class: 'nbf-toolbar', role: 'toolbar', 'aria-label': 'Run' }, ...Object.values(this.buttons), this.exports.root, this.compares.root),
+      ...this.head.below, this.question.root, this.empty, this.body, this.live
     );
-    this.watch();
-    this.draw();
-  }
-
-  private watch(): void {
-    const sight = new IntersectionObserver(entries => {
-      this.inSight = entries.some(entry => entry.isIntersecting);
-      this.plan();
-    });
-    sight.observe(this.root);
-    const size = new ResizeObserver(() => {
+    this.size = new ResizeObserver(() => {
       this.list.paint();
       this.graph.resized();
     });
-    size.observe(this.root);
-    size.observe(this.list.root);
-    this.watches.push(sight, size);
-    document.addEventListener('visibilitychange', this.onVisibility);
+    this.size.observe(root);
+    this.size.observe(this.list.root);
+    // clocks go on while something runs
+    this.pace = new Pace(root, () => this.draw(), () => shown(this.state)?.steps.some(step => step.state === 'running') ?? false);
+    this.draw();
   }
 
   /** No more drawing: observers and timers end. */
   dispose(): void {
-    this.watches.forEach(watch => watch.disconnect());
+    this.size.disconnect();
+    this.pace.dispose();
     this.details.dispose();
-    document.removeEventListener('visibilitychange', this.onVisibility);
-    if (this.timer !== null) {
-      window.clearTimeout(this.timer);
-      this.timer = null;
-    }
+    this.history.dispose();
+    this.exports.close();
+    this.compares.close();
   }
 
   /** What the page knows now in; drawn soon, if somebody can see it. */
@@ -134,43 +137,14 @@ export class Drawing {
     if (state !== this.state) {
       this.state = state;
       this.openCard();
-      this.plan();
-    }
-  }
-
-  // ------------------------------------------------------------ when
-
-  private get visible(): boolean {
-    return this.inSight && document.visibilityState === 'visible';
-  }
-
-  private plan(): void {
-    if (this.timer !== null || !this.visible) {
-      return;
-    }
-    const wait = Math.max(0, this.drawnAt + DRAW_EVERY - performance.now());
-    this.timer = window.setTimeout(() => {
-      this.timer = null;
-      this.draw();
-      this.tick();
-    }, wait);
-  }
-
-  /** Clocks go on while something runs. */
-  private tick(): void {
-    if (this.timer === null && this.visible && shown(this.state)?.steps.some(step => step.state === 'running')) {
-      this.timer = window.setTimeout(() => {
-        this.timer = null;
-        this.draw();
-        this.tick();
-      }, 500);
+      this.openPage();
+      this.pace.plan();
     }
   }
 
   // ------------------------------------------------------------ what is drawn
 
   private draw(): void {
-    this.drawnAt = performance.now();
     const snapshot = shown(this.state);
     const now = Date.now() / 1000 - this.state.skew;
     const able = abilities(this.state);
@@ -182,61 +156,19 @@ export class Drawing {
       setAttribute(this.buttons[name], 'title', able[name] ? null : able.why || null);
     }
     this.question.update(this.state.snapshot?.untrusted ?? '');
-    this.drawNotice();
     const started = snapshot !== null;
     setHidden(this.empty, started && snapshot.steps.length + snapshot.cells.length > 0);
     setHidden(this.body, !started);
     this.drawEmpty(snapshot);
-    this.drawHead(snapshot, now);
+    this.head.update(snapshot, this.state, now);
+    this.drawMenus(snapshot);
     if (!snapshot) {
       return;
     }
-    this.drawFindings(snapshot.findings);
+    this.findings.update(snapshot.findings);
     this.drawTab(snapshot, now);
     this.drawDetails(snapshot, now);
     this.speak();
-  }
-
-  private drawHead(snapshot: SnapshotMessage | null, now: number): void {
-    const run = snapshot?.run ?? null;
-    setText(this.flow, snapshot?.flow || 'nbflow');
-    setHidden(this.order, !snapshot?.order);
-    setText(this.order, snapshot?.order ? `order: ${snapshot.order}` : '');
-    const total = run?.finished_at ? run.finished_at - run.started_at : null;
-    const words = !run || run.by_hand ? '' : run.status === 'running' ? `running for ${ticking(now - run.started_at)}` : [run.status, duration(total)].filter(Boolean).join(' in ');
-    setHidden(this.status, !words);
-    this.status.replaceChildren(...(words && run ? [mark(STATUS_MARKS[run.status] ?? '', run.status), words] : []));
-    setHidden(this.bar, !run);
-    setHidden(this.tally, !snapshot?.steps.length);
-    if (snapshot && run) {
-      const part = Math.round(100 * share(snapshot));
-      setAttribute(this.bar, 'aria-valuenow', String(part));
-      setAttribute(this.bar, 'data-status', run.status);
-      (this.bar.firstElementChild as HTMLElement).style.width = `${part}%`;
-    }
-    setText(this.tally, snapshot ? `${many(snapshot.steps.length, 'step')}: ${tally(snapshot.steps)}` : '');
-    const past = this.state.past?.run ?? null;
-    setHidden(this.past, past === null);
-    if (past && this.past.dataset['run'] !== past.run) {
-      this.past.dataset['run'] = past.run;
-      this.past.replaceChildren(
-        element('span', { text: `Run ${past.run}, ${age(now - past.started_at)}` }),
-        button('Back to the present', () => this.look(null))
-      );
-    } else if (!past) {
-      delete this.past.dataset['run'];
-    }
-  }
-
-  private drawNotice(): void {
-    const { notice } = this.state;
-    setHidden(this.notice, notice === null);
-    if (!notice) {
-      return;
-    }
-    const text = notice.fix ? `${notice.text} (${notice.fix})` : notice.text;
-    setAttribute(this.notice, 'data-level', notice.level);
-    setText(this.notice, text);
   }
 
   private drawEmpty(snapshot: SnapshotMessage | null): void {
@@ -259,31 +191,49 @@ export class Drawing {
     }
   }
 
-  private drawFindings(findings: readonly FindingView[]): void {
-    const key = JSON.stringify(findings);
-    setHidden(this.findings, findings.length === 0);
-    if (key === this.drawnFindings) {
-      return;
-    }
-    this.drawnFindings = key;
-    const errors = findings.filter(finding => finding.level === 'error').length;
-    const others = findings.length - errors;
-    const count = [errors ? many(errors, 'error') : '', others ? many(others, 'finding') : ''];
-    this.findings.open = errors > 0;
-    this.findings.replaceChildren(
-      element('summary', { class: errors ? 'nbf-error' : '', text: count.filter(Boolean).join(', ') }),
-      element('ul', {}, ...findings.map(finding => this.finding(finding)))
-    );
+  /** Exports, and runs that the one shown can be compared with. */
+  private drawMenus(snapshot: SnapshotMessage | null): void {
+    const dead = this.state.link !== 'linked' || !snapshot?.steps.length;
+    this.exports.button.disabled = dead;
+    this.compares.button.disabled = dead || !snapshot.run;
+    this.offer();
   }
 
-  private finding(finding: FindingView): HTMLElement {
-    const words = element('span', {}, element('b', { text: `${finding.level}: ` }), finding.message, finding.fix ? ` (${finding.fix})` : '');
-    const cell = finding.cell;
-    return element('li', { 'data-level': finding.level }, words, cell ? button('Go to cell', () => this.host.reveal(cell), { class: 'nbf-button nbf-quiet' }) : null);
+  private offer(): void {
+    const snapshot = shown(this.state);
+    const run = snapshot?.run?.run ?? '';
+    const now = Date.now() / 1000 - this.state.skew;
+    this.exports.offer((snapshot?.exporters ?? []).map((target): Item => ({
+      label: target === 'script' ? 'A Python script' : `For ${target}`, choose: () => void this.host.send({ kind: 'export', target })
+    })));
+    this.compares.offer((this.state.runs ?? []).filter(row => row.run !== run && !row.by_hand).slice(0, COMPARABLE).map((row): Item => ({
+      label: `With ${row.run}: ${row.status}, ${age(now - row.started_at)}`,
+      choose: () => {
+        this.pageOf = this.host.send({ kind: 'compare', before: row.run, after: run });
+      }
+    })));
+  }
+
+  /** Open the menu of exports, or that of runs to compare with. */
+  openMenu(name: 'export' | 'compare'): void {
+    (name === 'export' ? this.exports : this.compares).open();
+  }
+
+  /** The page that was asked for has come: it opens beside the notebook, or below the runs. */
+  private openPage(): void {
+    const { page } = this.state;
+    if (!page || page.reply_to !== this.pageOf) {
+      return;
+    }
+    this.pageOf = '';
+    if (!this.host.open(page.title, page.page)) {
+      this.turn('Runs');
+      this.history.show(page);
+    }
   }
 
   private drawTab(snapshot: SnapshotMessage, now: number): void {
-    switch (this.tab) {
+    switch (this.tabs.current) {
       case 'Steps':
         this.list.update(snapshot.steps, this.selected, now);
         break;
@@ -297,25 +247,25 @@ export class Drawing {
         this.history.update(this.state.runs, snapshot.run?.run ?? null, now);
         break;
       case 'Declare':
-        this.declare.update(snapshot);
+        this.declare.update(snapshot, this.state.checked);
         break;
     }
   }
 
   private drawDetails(snapshot: SnapshotMessage, now: number): void {
     const step = snapshot.steps.find(one => one.name === this.selected);
-    const hidden = !step || (this.tab !== 'Steps' && this.tab !== 'Graph');
+    const hidden = !step || (this.tabs.current !== 'Steps' && this.tabs.current !== 'Graph');
     setHidden(this.details.root, hidden);
     this.body.classList.toggle('nbf-with-details', !hidden);
     if (hidden) {
       return;
     }
     const run = snapshot.run?.run ?? '';
-    const index = this.item.length ? this.item : (step.tasks[0]?.index ?? []);
+    const index = this.index(step);
     const detail = this.state.details[detailKey(run, step.name, index)] ?? null;
     const whole = this.whole === detailKey(run, step.name, index);
     const card = this.state.cards[cardKey(run, step.name, index, whole)] ?? null;
-    this.details.update({ snapshot, step, detail, card, abilities: abilities(this.state), now });
+    this.details.update({ step, index, worker: snapshot.workers[step.name] ?? '', detail, card, abilities: abilities(this.state), now });
     const wanted = JSON.stringify([run, step.name, index, step.state === 'running' ? '' : [step.state, step.total]]);
     const again = step.state === 'running' && performance.now() - this.askedAt > LOG_EVERY;
     if (run && step.total && this.state.link === 'linked' && (wanted !== this.askedFor || again)) {
@@ -326,12 +276,17 @@ export class Drawing {
     }
   }
 
+  /** The item that a person has chosen, or the first: one that failed, if any did. */
+  private index(step: StepView): number[] {
+    return this.item.length ? this.item : (step.tasks[0]?.index ?? []);
+  }
+
   /** Where the step stands whose details are shown; null where it has no task yet. */
   private place(): { run: string; step: string; index: number[] } | null {
     const snapshot = shown(this.state);
     const step = snapshot?.steps.find(one => one.name === this.selected);
     const run = snapshot?.run?.run;
-    return step && run && step.total ? { run, step: step.name, index: this.item.length ? this.item : (step.tasks[0]?.index ?? []) } : null;
+    return step && run && step.total ? { run, step: step.name, index: this.index(step) } : null;
   }
 
   private wantCard(): void {
@@ -366,7 +321,7 @@ export class Drawing {
     const now = performance.now();
     if (now - this.spokenAt < SPEAK_EVERY) {
       if (present !== this.spokenOf) {
-        window.setTimeout(() => this.plan(), SPEAK_EVERY);
+        window.setTimeout(() => this.pace.plan(), SPEAK_EVERY);
       }
       return;
     }
@@ -385,23 +340,51 @@ export class Drawing {
       this.selected = name;
       this.item = [];
       if (name === null) {
-        (this.tab === 'Graph' ? this.graph.root : this.list.root).focus();
+        (this.tabs.current === 'Graph' ? this.graph.root : this.list.root).focus();
       }
     }
-    this.draw();
-    this.tick();
+    this.pace.now();
+  }
+
+  /** Select a step that a person has pointed at: its cell comes into sight, the keyboard stays here. */
+  private pick(name: string): void {
+    const isNew = name !== this.selected;
+    this.select(name);
+    const step = shown(this.state)?.steps.find(one => one.name === name);
+    if (isNew && this.follows && step?.cell) {
+      this.host.reveal(step.cell, false);
+    }
+  }
+
+  /** Select a step wherever it can be seen. */
+  private show(name: string): void {
+    if (this.tabs.current !== 'Graph') {
+      this.turn('Steps');
+    }
+    this.pick(name);
+  }
+
+  /** A cell that a person has selected in: its step is selected here, and the form is about it. */
+  followCell(cell: string): void {
+    this.declare.follow(cell);
+    const step = this.follows ? shown(this.state)?.steps.find(one => one.cell === cell) : undefined;
+    if (step && step.name !== this.selected) {
+      this.selected = step.name;
+      this.item = [];
+      this.pace.plan();
+    }
   }
 
   private open(name: string): void {
     const step = shown(this.state)?.steps.find(one => one.name === name);
-    if (step && !this.host.reveal(step.cell)) {
-      this.say({ level: 'note', text: `${step.label} is code cell ${step.position} of the notebook.`, fix: '' });
+    if (step && !this.host.reveal(step.cell, true)) {
+      this.onNotice({ level: 'note', text: `${step.label} is code cell ${step.position} of the notebook.`, fix: '' });
     }
   }
 
   private choose(index: number[]): void {
     this.item = index;
-    this.draw();
+    this.pace.now();
   }
 
   private look(run: string | null): void {
@@ -421,80 +404,23 @@ export class Drawing {
     }
   }
 
-  private turn(tab: Tab): void {
-    this.tab = tab;
-    for (const [name, made] of this.tabs) {
-      setAttribute(made, 'aria-selected', String(name === tab));
-      setAttribute(made, 'tabindex', name === tab ? '0' : '-1');
-      setHidden(this.panels.get(name) as HTMLElement, name !== tab);
-    }
+  /** Turn to a view. */
+  turn(tab: Tab): void {
+    this.tabs.show(tab);
     if (tab === 'Runs' && this.state.link === 'linked') {
       this.host.send({ kind: 'runs' });
     }
-    this.draw();
-    this.tick();
+    this.pace.now();
   }
 
   /** Set from outside: how the panel says something, and how it leaves an earlier run. */
   onNotice: (notice: Notice | null) => void = () => undefined;
   onPresent: () => void = () => undefined;
-
-  private say(notice: Notice): void {
-    this.onNotice(notice);
-  }
+  /** Whether cells and steps follow each other's selection. */
+  follows = true;
 
   private present(): void {
     this.onPresent();
     this.turn('Steps');
-  }
-
-  private tabList(): HTMLElement {
-    const id = `nbf-tab-${Math.random().toString(36).slice(2, 8)}`;
-    const list = element('div', {
-      class: 'nbf-tabs', role: 'tablist', 'aria-label': 'Views', on: { keydown: event => this.walk(event as KeyboardEvent) }
-    });
-    for (const tab of TABS) {
-      const made = element('button', {
-        type: 'button', class: 'nbf-tab', role: 'tab', id: `${id}-${tab}`, 'aria-controls': `${id}-${tab}-panel`,
-        'aria-selected': String(tab === this.tab), tabindex: tab === this.tab ? 0 : -1, text: tab,
-        on: { click: () => this.turn(tab) }
-      });
-      this.tabs.set(tab, made);
-      list.append(made);
-    }
-    return list;
-  }
-
-  private tabPanels(): HTMLElement[] {
-    const content: Record<Tab, HTMLElement[]> = {
-      Steps: [this.findings, this.list.root],
-      Graph: [this.graph.root],
-      Parameters: [this.parameters.root],
-      Runs: [this.history.root],
-      Declare: [this.declare.root]
-    };
-    return TABS.map(tab => {
-      const own = this.tabs.get(tab) as HTMLElement;
-      const made = element('div', {
-        class: `nbf-tabpanel nbf-${tab.toLowerCase()}-panel`, role: 'tabpanel', id: `${own.id}-panel`, 'aria-labelledby': own.id
-      }, ...content[tab]);
-      made.hidden = tab !== this.tab;
-      this.panels.set(tab, made);
-      return made;
-    });
-  }
-
-  private walk(event: KeyboardEvent): void {
-    const at = TABS.indexOf(this.tab);
-    const steps: Record<string, number> = { ArrowRight: at + 1, ArrowLeft: at - 1 + TABS.length, Home: 0, End: TABS.length - 1 };
-    const next = steps[event.key];
-    if (next === undefined) {
-      return;
-    }
-    const tab = TABS[next % TABS.length] as Tab;
-    this.turn(tab);
-    this.tabs.get(tab)?.focus();
-    event.preventDefault();
-    event.stopPropagation();
   }
 }

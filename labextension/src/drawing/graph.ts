@@ -46,7 +46,11 @@ export class FlowGraph {
   private zoom = 0;
   private fitted = true;
 
-  constructor(private readonly choice: Choice) {
+  /** Who is told of choices; `whole` to fit the height, too, and what opens the graph in a place of its own. */
+  constructor(
+    private readonly choice: Choice,
+    private readonly room: { whole?: boolean; apart?: () => void } = {}
+  ) {
     this.edges = drawn('g', { class: 'nbf-edges', 'aria-hidden': 'true' });
     this.boxes = drawn('g', { role: 'presentation' });
     this.svg = drawn('svg', { class: 'nbf-svg', role: 'group', 'aria-label': 'Graph of the flow' }, this.edges, this.boxes);
@@ -72,7 +76,8 @@ export class FlowGraph {
         this.zoomButton('−', 'Zoom out', () => this.scale(this.zoom / 1.25)),
         this.level,
         this.zoomButton('+', 'Zoom in', () => this.scale(this.zoom * 1.25)),
-        this.zoomButton('Fit', 'Fit the graph to the width', () => this.fit())
+        this.zoomButton('Fit', room.whole ? 'Fit the graph to its place' : 'Fit the graph to the width', () => this.fit()),
+        room.apart ? this.zoomButton('⤢', 'Open the graph and a time line in the main area', room.apart) : null
       ),
       this.frame
     );
@@ -132,10 +137,13 @@ export class FlowGraph {
     }
   }
 
-  /** As large as fits the width, but never so small that names cannot be read: then it scrolls. */
+  /** As large as fits its place, but never so small that names cannot be read: then it scrolls. */
   private fit(): void {
-    const room = this.frame.clientWidth - 4;
-    this.scale(room > 0 && this.layout.width ? Math.min(1, Math.max(0.75, room / this.layout.width)) : 1);
+    const { clientWidth, clientHeight } = this.frame;
+    const { width, height } = this.layout;
+    const across = clientWidth > 4 && width ? (clientWidth - 4) / width : 1;
+    const down = this.room.whole && clientHeight > 4 && height ? (clientHeight - 4) / height : across;
+    this.scale(this.room.whole ? Math.min(1.4, Math.max(0.4, Math.min(across, down))) : Math.min(1, Math.max(0.75, across)));
     this.fitted = true;
   }
 

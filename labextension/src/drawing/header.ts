@@ -1,38 +1,32 @@
-/** What a form holds in; the `%%step` line that it stands for out: pure. */
+/** What a form holds in; the `%%step` line that it stands for out, and its place in a cell: pure. */
 
-/** The fields of the form that declares a step; empty text is a field left alone. */
+/** The fields of the form: options in their order with what stands behind them, none behind one that is a flag. */
 export interface Declared {
   name: string;
-  foreach: string;
-  after: string;
-  retry: string;
-  timeout: string;
-  on: string;
-  noCache: boolean;
+  options: readonly (readonly [option: string, text: string])[];
+  /** Options that the form has no field for, as they stand on the line. */
   more: string;
+  comment: string;
 }
 
+/** Options whose words are names in a list. */
+const LISTS: ReadonlySet<string> = new Set(['after', 'join']);
+
 /** Fields in; one header line out. */
-export function headerOf(fields: Declared): string {
-  const words = ['%%step', fields.name.trim()];
-  const option = (name: string, value: string): void => {
-    const text = value.trim();
-    if (text) {
-      words.push(`--${name}`, text);
-    }
-  };
-  option('foreach', fields.foreach);
-  option('after', fields.after.replace(/\s*,\s*/g, ','));
-  option('retry', fields.retry);
-  option('timeout', fields.timeout);
-  option('on', fields.on);
-  if (fields.noCache) {
-    words.push('--no-cache');
+export function headerOf({ name, options, more, comment }: Declared): string {
+  const words = ['%%step', name.trim()];
+  for (const [option, text] of options) {
+    const value = LISTS.has(option) ? text.replace(/\s*,\s*/g, ',') : text;
+    words.push(`--${option}`, value.trim());
   }
-  if (fields.more.trim()) {
-    words.push(fields.more.trim());
-  }
-  return words.join(' ');
+  words.push(more.trim(), comment);
+  return words.filter(Boolean).join(' ');
+}
+
+/** Options of a form, and those that a line has already, in its order, in; those of the form in the line's order out. */
+export function inOrderOf<T extends readonly [string, string]>(line: readonly string[], options: readonly T[]): T[] {
+  const place = ([option]: T): number => (line.includes(option) ? line.indexOf(option) : line.length);
+  return [...options].sort((one, other) => place(one) - place(other));
 }
 
 /** What no name may hold; the same as in `nbflow/flow/options.py`. */
@@ -51,7 +45,25 @@ export function nameProblem(name: string, taken: readonly string[]): string {
   return taken.includes(word) ? `there is a step named ${word} already` : '';
 }
 
-/** A cell's source and a header line in; the cell with the header on top out. Blank lines above the code go. */
+/** A cell's lines in; the place of its `%%step` line, below empty lines and comments alone, or -1, out. */
+export function headerAt(lines: readonly string[]): number {
+  for (const [at, line] of lines.entries()) {
+    if (/^%%step(?![\w?])/.test(line)) {
+      return at;
+    }
+    if (line.trim() && !line.trimStart().startsWith('#')) {
+      break;
+    }
+  }
+  return -1;
+}
+
+/** A cell's source and a header line in; the cell with the line instead of the one it has, or on top, out. */
 export function withHeader(source: string, header: string): string {
-  return `${header}\n${source.replace(/^(?:[ \t]*\n)+/, '')}`;
+  const lines = source.split('\n');
+  const at = headerAt(lines);
+  if (at >= 0) {
+    return [...lines.slice(0, at), header, ...lines.slice(at + 1)].join('\n');
+  }
+  return `${header}\n${source.replace(/^(?:[ \t]*\n)+/, '')}`; // blank lines above the code go
 }

@@ -1,7 +1,9 @@
 /** The flow's runs, newest first; choosing one shows it in the panel. */
 
 import { element, mark, setHidden } from './elements';
-import type { RunRow } from '../messages';
+import type { Chart } from './frame';
+import { CardFrame } from './frame';
+import type { PageMessage, RunRow } from '../messages';
 import { STATUS_MARKS, age, duration } from './words';
 
 export class History {
@@ -10,8 +12,24 @@ export class History {
   private readonly empty = element('p', { class: 'nbf-empty' });
   private drawn = '';
 
-  constructor(private readonly look: (run: string) => void) {
-    this.root = element('div', { class: 'nbf-history' }, this.empty, this.list);
+  private readonly page: CardFrame;
+
+  constructor(
+    private readonly look: (run: string) => void,
+    chart: Chart | undefined
+  ) {
+    this.page = new CardFrame(chart);
+    this.root = element('div', { class: 'nbf-history' }, this.empty, this.list, this.page.root);
+  }
+
+  dispose(): void {
+    this.page.dispose();
+  }
+
+  /** A page about runs in, where it has no other place; shown below them. */
+  show(page: PageMessage): void {
+    void this.page.show({ title: page.title, html: page.page, trusted: true, height: 400 });
+    this.page.root.scrollIntoView({ block: 'nearest' });
   }
 
   /** Runs, null while they are not known, the one shown and the kernel's time in; drawn. */

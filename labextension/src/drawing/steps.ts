@@ -33,6 +33,7 @@ export class StepList {
   private steps: readonly StepView[] = [];
   private selected: string | null = null;
   private now = 0;
+  private running = '';
   private typed = '';
   private typedAt = 0;
 
@@ -65,7 +66,20 @@ export class StepList {
     if (moved && selected !== null) {
       this.bringIntoSight(this.at());
     }
+    this.followRunning();
     this.paint();
+  }
+
+  /** The step that begins to run comes into sight, unless a person is at work in the list. */
+  private followRunning(): void {
+    const at = this.steps.findIndex(step => step.state === 'running');
+    const name = this.steps[at]?.name ?? '';
+    if (name !== this.running) {
+      this.running = name;
+      if (this.selected === null && !this.root.matches(':hover, :focus-within')) {
+        this.bringIntoSight(at);
+      }
+    }
   }
 
   /** Draw the rows in sight; also when the size has changed. */

@@ -29,21 +29,28 @@ function find(panel: NotebookPanel, id: string): { cell: Cell; at: number } | nu
   return cell ? { cell, at } : null;
 }
 
-/** A notebook and a cell's id in; the cell is made the active one and scrolled to; whether it is there out. */
-export function reveal(panel: NotebookPanel, id: string): boolean {
+/**
+ * A notebook and a cell's id in; the cell is made the active one and scrolled to, and gets the keyboard where `focus`
+ * says so; whether it is there out.
+ */
+export function reveal(panel: NotebookPanel, id: string, focus = true): boolean {
   const found = find(panel, id);
   if (!found) {
     return false;
   }
   panel.content.deselectAll();
   panel.content.activeCellIndex = found.at;
-  panel.content.mode = 'command';
+  if (focus) {
+    panel.content.mode = 'command';
+  }
   void panel.content.scrollToItem(found.at, 'smart').catch(() => undefined);
-  panel.activate();
+  if (focus) {
+    panel.activate();
+  }
   return true;
 }
 
-/** A notebook, a cell's id and a header line in; the line stands on top of the cell; what a person should know out. */
+/** A notebook, a cell's id and a header line in; the cell begins with it; what a person should know out. */
 export function declare(panel: NotebookPanel, id: string, header: string): Notice {
   const found = find(panel, id);
   if (!found) {

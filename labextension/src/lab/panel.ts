@@ -5,6 +5,7 @@ import { Widget } from '@lumino/widgets';
 
 import type { Request } from '../bridge';
 import { BRIDGE } from '../bridge';
+import type { Tab } from '../drawing/drawing';
 import { Drawing } from '../drawing/drawing';
 import type { Host } from '../host';
 import { Link } from './link';
@@ -68,7 +69,7 @@ export class FlowPanel extends Widget {
   constructor(
     private readonly tracker: INotebookTracker,
     private readonly links: Links,
-    private readonly cards: Pick<Host, 'open' | 'chart'>
+    private readonly places: Pick<Host, 'open' | 'chart' | 'spread'>
   ) {
     super();
     this.id = 'nbflow-panel';
@@ -94,10 +95,25 @@ export class FlowPanel extends Widget {
     }
   }
 
+  /** Turn to a view. */
+  turn(tab: Tab): void {
+    this.drawing.turn(tab);
+  }
+
+  /** Open the menu of exports, or that of runs to compare with. */
+  openMenu(name: 'export' | 'compare'): void {
+    this.drawing.openMenu(name);
+  }
+
+  /** Whether cells and steps follow each other's selection. */
+  set follows(on: boolean) {
+    this.drawing.follows = on;
+  }
+
   private followCell(): void {
     const cell = this.tracker.activeCell;
-    if (cell) {
-      this.drawing.declare.follow(cell.model.id);
+    if (cell && this.tracker.currentWidget === this.notebook) {
+      this.drawing.followCell(cell.model.id);
     }
   }
 
@@ -117,9 +133,9 @@ export class FlowPanel extends Widget {
 
   private host(): Host {
     return {
-      ...this.cards,
+      ...this.places,
       send: wish => this.link?.send(wish) ?? '',
-      reveal: cell => this.notebook !== null && reveal(this.notebook, cell),
+      reveal: (cell, focus) => this.notebook !== null && reveal(this.notebook, cell, focus),
       declare: (cell, header) =>
         this.notebook
           ? declare(this.notebook, cell, header)
@@ -173,7 +189,7 @@ export function answerWidgets(tracker: INotebookTracker, links: Links, open: Hos
     }
     switch (request.kind) {
       case 'reveal':
-        if (!reveal(panel, request.cell)) {
+        if (!reveal(panel, request.cell, request.focus)) {
           return;
         }
         break;

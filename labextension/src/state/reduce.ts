@@ -1,6 +1,6 @@
 /** The page's knowledge of one kernel: `reduce(state, action) -> state`, pure. The drawing shows it, the link feeds it. */
 
-import type { CardMessage, ChangeMessage, Command, DetailMessage, KernelMessage, RunRow, SnapshotMessage } from '../messages';
+import type { CardMessage, ChangeMessage, Command, DetailMessage, KernelMessage, PageMessage, RunRow, SnapshotMessage } from '../messages';
 import { PROTOCOL } from '../messages';
 
 /**
@@ -14,6 +14,12 @@ export interface Notice {
   level: 'error' | 'note';
   text: string;
   fix: string;
+}
+
+/** What the kernel thinks of a header line, by the id of the command that asked. */
+export interface Checked extends Omit<Notice, 'level'> {
+  id: string;
+  ok: boolean;
 }
 
 export interface State {
@@ -33,6 +39,9 @@ export interface State {
   /** Cards as they were told, by `cardKey`. */
   readonly cards: Readonly<Record<string, CardMessage>>;
   readonly runs: readonly RunRow[] | null;
+  readonly checked: Checked | null;
+  /** The page that a command asked for last. */
+  readonly page: PageMessage | null;
 }
 
 export type Action =
@@ -55,6 +64,8 @@ export const START: State = {
   details: {},
   cards: {},
   runs: null,
+  checked: null,
+  page: null,
 };
 
 const KEPT_DETAILS = 20;
@@ -107,7 +118,7 @@ export function reduce(state: State, action: Action): State {
 
 /** Whether a person asked for it: its answer takes the place of the last notice. */
 function isAsked(kind: Command['kind']): boolean {
-  return kind === 'run' || kind === 'resume' || kind === 'cancel' || kind === 'past' || kind === 'trust';
+  return ['run', 'resume', 'cancel', 'past', 'compare', 'export', 'trust'].includes(kind);
 }
 
 /** A kernel that is gone, or another one, leaves nothing of what was known. */
@@ -145,14 +156,20 @@ function told(state: State, message: KernelMessage, at: number): State {
       }
       const answered: State = { ...known, link: 'linked', pending: without(known.pending, message.reply_to) };
       const kind = known.pending[message.reply_to];
-      if (!message.text || kind === 'check' || kind === 'document') {
+      const { text, fix, ok, reply_to: id } = message;
+      if (kind === 'check') {
+        return { ...answered, checked: { id, ok, text, fix } };
+      }
+      if (!text || kind === 'document') {
         return answered;
       }
-      const { text, fix, ok } = message;
       return { ...answered, notice: { level: ok ? 'note' : 'error', text, fix } };
     }
     case 'refused':
-      return { ...known, notice: { level: 'error', text: message.text, fix: message.fix } };
+    case 'said':
+      return { ...known, notice: { level: message.kind === 'said' ? 'note' : 'error', text: message.text, fix: message.fix } };
+    case 'page':
+      return { ...known, page: message };
     case 'detail': {
       const key = detailKey(message.run, message.step, message.index);
       const others = Object.entries(known.details).filter(([other]) => other !== key);
@@ -183,7 +200,8 @@ function changed(state: State, message: ChangeMessage, at: number): State {
   const changed = new Map(message.steps.map(step => [step.name, step]));
   const steps = state.snapshot.steps.map(step => changed.get(step.name) ?? step);
   const { run, busy, seq, now } = message;
-  return { ...state, snapshot: { ...state.snapshot, steps, run, busy, seq, now }, seq, skew: at - now };
+  const workers = { ...state.snapshot.workers, ...message.workers };
+  return { ...state, snapshot: { ...state.snapshot, steps, workers, run, busy, seq, now }, seq, skew: at - now };
 }
 
 function without<V>(record: Readonly<Record<string, V>>, key: string): Record<string, V> {
