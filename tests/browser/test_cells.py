@@ -94,5 +94,29 @@ def test_a_cell_becomes_a_step_from_its_menu(notebook: Open, shoot: Shoot) -> No
     expect(panel.get_by_label("Name", exact=True)).to_have_value("y")
     book.cell(2).locator(".cm-content").click()
     book.cell(2).locator("[data-command='nbflow:declare']").click()
-    expect(panel.get_by_role("status").filter(has_text="a step already: total")).to_be_visible()
+    expect(panel.get_by_label("Name", exact=True)).to_have_value("total")  # its line is read back
+
+    # what is typed in the cell is in the form, and the other way; a wrong line is not written
+    type_anew(book, 2, "%%step total --retry 2 --workers 2  # why\nx = sum(rows)")
+    expect(panel.get_by_label("Retry", exact=True)).to_have_value("2")
+    expect(panel.get_by_label("Other options", exact=True)).to_have_value("--workers 2")
+    header = book.cell(2).locator(".cm-line").first
+    expect(header.locator(".nbf-header-option")).to_have_text(["--retry", "--workers"])
+    panel.get_by_label("Cores", exact=True).fill("many")
+    expect(panel.get_by_role("alert")).to_contain_text("'many' is no number")
+    expect(panel.get_by_role("button", name="Write the line")).to_be_disabled()
+    panel.get_by_label("Cores", exact=True).fill("2")
     shoot(page, "cells-declare")
+    panel.get_by_role("button", name="Write the line").click()
+    expect(header).to_have_text("%%step total --retry 2 --cpu 2 --workers 2 # why")
+
+    # a cell and its step are selected together
+    panel.get_by_role("tab", name="Steps").click()
+    book.cell(3).locator(".cm-content").click()
+    panel.get_by_role("option", name=re.compile("^total")).click()
+    expect(book.cell(2)).to_have_class(re.compile("jp-mod-active"))
+    expect(panel.get_by_role("listbox", name="Steps")).to_be_focused()
+    page.keyboard.press("Escape")
+    book.cell(1).locator(".cm-content").click()
+    book.cell(2).locator(".cm-content").click()
+    expect(panel.locator("[role=option][aria-selected=true]")).to_have_attribute("data-step", "total")
