@@ -67,11 +67,13 @@ def test_version_is_package_json_s() -> None:
     assert nbflow.__version__ == package["version"]
 
 
+@pytest.mark.running
 def test_import_loads_nothing_heavy() -> None:
     found = _fresh(f"import sys, nbflow; print(*(m for m in {HEAVY} if m in sys.modules))")
     assert found == ""
 
 
+@pytest.mark.running
 @pytest.mark.parametrize("module", ["cli.app", "runs.launch", "runs.client"])
 def test_the_command_line_loads_no_ipython(module: str) -> None:
     """It takes longer to import than all of nbflow, and only a process that runs cells needs it."""

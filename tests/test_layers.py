@@ -93,7 +93,18 @@ def _tree(path: Path) -> ast.Module:
 
 @functools.cache
 def _nodes(path: Path) -> tuple[ast.AST, ...]:
-    return tuple(ast.walk(_tree(path)))
+    """Return a file's imports and classes, and its calls that import."""
+    calls = "import_module" in (text := path.read_text()) or "__import__" in text
+    return tuple(_walk(_tree(path), calls=calls))
+
+
+def _walk(node: ast.AST, *, calls: bool) -> Iterator[ast.AST]:
+    """Yield statements within a node; its expressions too, which are most of it, if calls are looked for."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom | ast.ClassDef) or (calls and isinstance(child, ast.Call)):
+            yield child
+        if calls or not isinstance(child, ast.expr):
+            yield from _walk(child, calls=calls)
 
 
 def _called(node: ast.Call) -> str:

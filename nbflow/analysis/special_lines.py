@@ -45,18 +45,18 @@ class _Rest:
         while True:
             stop = self._end_of_line(self.at + size)
             head = [f"{indent}x\n" for indent in ("", *self.blocks)]  # what opens the blocks for who reads from here
-            read = _statements([*head, *self.lines[self.at : stop]])[len(head) :]
-            statements = [_moved(statement, self.at - len(head)) for statement in read]
+            statements = _statements([*head, *self.lines[self.at : stop]])[len(head) :]
+            above = self.at - len(head)  # lines that the reader has not been given
             last = stop == len(self.lines)
             for statement in statements if last else statements[:-1]:
-                self.at = _line_of(statement)
-                if self._replace(statement):
+                self.at = above + _line_of(statement)
+                if self._replace(statement, above):
                     return True
                 self._enter(statement)
             if last:
                 return False
             if statements:  # the last may go on below
-                self.at = _line_of(statements[-1])
+                self.at = above + _line_of(statements[-1])
             size *= 2
 
     def _end_of_line(self, at: int) -> int:
@@ -74,12 +74,17 @@ class _Rest:
             else:
                 break
 
-    def _replace(self, statement: list[TokenInfo]) -> bool:
+    def _replace(self, statement: list[TokenInfo], above: int) -> bool:
         """Replace what is special in the statement that stands at `at`; return whether something was.
 
-        A transformer that refuses what it found first never comes to what it would find below.
+        Its tokens count from the line below `above`. A transformer that refuses what it found first never comes to what
+        it would find below.
         """
-        candidates = [found for each in self.transformers if (found := each.find([statement])) is not None]
+        finders = [each for each in self.transformers if each.find([statement]) is not None]
+        if not finders:
+            return False
+        moved = _moved(statement, above)
+        candidates = [found for each in finders if (found := each.find([moved])) is not None]
         for candidate in sorted(candidates, key=lambda each: each.sortby()):
             try:
                 self._put(candidate.transform(self.lines))

@@ -245,6 +245,7 @@ def test_line_magics_are_the_calls_that_ipython_makes() -> None:
     assert not wrong
 
 
+@pytest.mark.running
 def test_line_magics_need_no_ipython() -> None:
     """`%load_ext nbflow` stands in every notebook, and IPython is a quarter of what a reused run takes."""
     cells = ["%load_ext nbflow", "import os\n\n%matplotlib inline\n%time\nx = 1", "%%step a\n%matplotlib inline\nx"]
@@ -353,6 +354,7 @@ print("\\n" + json.dumps(answers))
 """
 
 
+@pytest.mark.running
 def test_names_bound_are_those_that_ipython_binds() -> None:
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", RUN_IN_IPYTHON], input=json.dumps(IPYTHON_CELLS), capture_output=True,
@@ -388,6 +390,7 @@ def test_analysis_is_frozen_and_cached() -> None:
     assert isinstance(first, Analysis)
 
 
+@pytest.mark.running
 def test_ipython_is_loaded_only_for_its_syntax() -> None:
     code = "import sys; from nbflow.analysis import analyse; analyse('x = 1\\ny = x'); print('IPython' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

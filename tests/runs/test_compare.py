@@ -3,6 +3,8 @@
 import cProfile
 from pathlib import Path
 
+import pytest
+
 from nbflow.runs import client
 from nbflow.runs.compare import compare
 from tests.support.stored import StoredRun
@@ -26,6 +28,7 @@ def _work(folder: Path, count: int) -> int:
     return sum(entry.callcount for entry in profile.getstats())
 
 
+@pytest.mark.running  # no process is started, but counting takes seconds
 def test_twice_the_steps_take_twice_the_work(tmp_path: Path) -> None:
     once, twice = _work(tmp_path / "once", 100), _work(tmp_path / "twice", 200)
     assert twice < 2.2 * once

@@ -16,7 +16,7 @@ import pytest
 
 from nbflow.store.serialize.describe import describe
 from nbflow.store.serialize.fingerprint import fingerprint
-from tests.support.dumping import Point, blocks_of, dumped, in_blocks, loaded
+from tests.support.dumping import IN_BLOCKS, Point, blocks_of, dumped, in_blocks, loaded
 
 
 class Endless:
@@ -262,7 +262,7 @@ def test_what_an_estimator_counts_while_it_predicts_is_no_change() -> None:
 @functools.cache
 def fingerprints(rows: int) -> dict[str, str | None]:
     """Those of all frames of so many rows."""
-    return {name: fingerprint(frame) for name, frame in in_blocks(rows).items()}
+    return {name: fingerprint(in_blocks(name, rows)) for name in IN_BLOCKS}
 
 
 @pytest.mark.parametrize("rows", [6, 20_000])
@@ -271,9 +271,9 @@ def test_frames_in_blocks_are_told_from_one_another(rows: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [6, 20_000])
-@pytest.mark.parametrize("name", list(in_blocks(6)))
+@pytest.mark.parametrize("name", IN_BLOCKS)
 def test_merging_blocks_is_no_change(name: str, rows: int) -> None:
-    frame = in_blocks(rows)[name]
+    frame = in_blocks(name, rows)
     before, blocks = (fingerprint(frame), fingerprint(frame, by_value=True)), len(blocks_of(frame))
     assert before[0] == fingerprints(rows)[name]
     manager: Any = getattr(frame, "_mgr", None)
@@ -285,7 +285,7 @@ def test_merging_blocks_is_no_change(name: str, rows: int) -> None:
 
 
 def test_a_column_in_another_place_is_a_change() -> None:
-    frame = in_blocks(6)["several"]
+    frame = in_blocks("several", 6)
     before = fingerprint(frame)
     frame["a"], frame["b"] = frame["b"], frame["a"]
     assert fingerprint(frame) != before

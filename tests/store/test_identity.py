@@ -119,6 +119,7 @@ def test_which_flow_a_notebook_is(case: Case) -> None:
 # ---------------------------------------------------------------- in a store
 
 
+@pytest.mark.running
 def test_the_layout(folder: Path) -> None:
     run = nbflow.run(write("train.ipynb"))
     (name,) = (each.name for each in (folder / ".nbflow" / "flows").iterdir())
@@ -172,6 +173,7 @@ def test_a_new_notebook_in_the_place_of_a_renamed_one_has_no_runs(folder: Path, 
     assert {step.state for step in runs["analysis.ipynb"]} == {"reused"}
 
 
+@pytest.mark.running
 def test_a_notebook_whose_cells_have_new_ids_is_the_same(folder: Path) -> None:
     """Tools that convert notebooks make all ids anew."""
     first = nbflow.run(write("train.ipynb"))
@@ -180,6 +182,7 @@ def test_a_notebook_whose_cells_have_new_ids_is_the_same(folder: Path) -> None:
     assert first.id in client.Flow("train")
 
 
+@pytest.mark.running
 def test_a_copy_is_a_flow_of_its_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write("train.ipynb")
     first = nbflow.run("train.ipynb")
@@ -206,6 +209,7 @@ def test_a_copy_is_a_flow_of_its_own(folder: Path, capsys: pytest.CaptureFixture
     assert app.main(["show", f"{words['../train.ipynb']}/latest/sort/ys"]) == 0
 
 
+@pytest.mark.running
 def test_two_of_one_stem_are_kept_apart(tmp_path: Path) -> None:
     store = f"memory://{tmp_path.name}"
     one = write("a/train.ipynb", {"here": "%%step load\nx = 1"})
@@ -219,6 +223,7 @@ def test_two_of_one_stem_are_kept_apart(tmp_path: Path) -> None:
     assert {run.id for flow in known for run in client.Flow(flow.folder, store=store)} == {first.id, second.id}
 
 
+@pytest.mark.running
 def test_a_whole_folder_may_move_or_be_copied(folder: Path) -> None:
     """A store beside its notebook knows it by where it lies from there."""
     write("train.ipynb")
@@ -235,6 +240,7 @@ def test_a_whole_folder_may_move_or_be_copied(folder: Path) -> None:
         assert [one.id for one in client.Flow("train", store=place / ".nbflow").runs()] == [run.id, first.id]
 
 
+@pytest.mark.running
 def test_cells_without_ids_are_known_by_their_sources(folder: Path) -> None:
     Path("flow.py").write_text("# %%\n# %%step a\nx = 1\n\n# %%\n# %%step b\ny = x + 1\n")
     first = nbflow.run("flow.py")
@@ -244,6 +250,7 @@ def test_cells_without_ids_are_known_by_their_sources(folder: Path) -> None:
     assert [run.id for run in client.Flow("other").runs()] == [second.id, first.id]
 
 
+@pytest.mark.running
 def test_a_name_in_the_notebook_may_change(folder: Path) -> None:
     first = nbflow.run(write("n.ipynb", name="spring"))
     write("n.ipynb", name="summer")
@@ -324,6 +331,7 @@ def test_a_newer_store_is_refused(folder: Path, capsys: pytest.CaptureFixture[st
     assert [each.name for each in (folder / ".nbflow").iterdir()] == ["nbflow.json"]
 
 
+@pytest.mark.running
 def test_a_torn_file_costs_nothing_but_the_name(folder: Path) -> None:
     write("train.ipynb")
     first = nbflow.run("train.ipynb")

@@ -49,6 +49,7 @@ def components(folder: Path) -> list[str]:
 # ---------------------------------------------------------------- notebooks
 
 
+@pytest.mark.running
 def test_all_of_them_in_one_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = {name: nbflow.run(write(name)) for name in NOTEBOOKS}
     assert {run.flow: run.status for run in runs.values()} == dict.fromkeys(NOTEBOOKS, "done")
@@ -70,6 +71,7 @@ def test_all_of_them_in_one_folder(folder: Path, capsys: pytest.CaptureFixture[s
     assert "no run has failed" in capsys.readouterr().err
 
 
+@pytest.mark.running
 def test_every_command_takes_such_a_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = NOTEBOOKS[0]
     place = str(write(name))
@@ -85,6 +87,7 @@ def test_every_command_takes_such_a_name(folder: Path, capsys: pytest.CaptureFix
     assert Path(f"{name}.html").stat().st_size > 1000
 
 
+@pytest.mark.running
 def test_one_that_no_line_can_hold_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     write("other")
     nbflow.run("other.ipynb")
@@ -103,6 +106,7 @@ def test_one_that_no_line_can_hold_is_refused(capsys: pytest.CaptureFixture[str]
 # ---------------------------------------------------------------- steps and parameters
 
 
+@pytest.mark.running
 def test_long_steps_and_steps_that_differ_little(folder: Path) -> None:
     names = ["ш" * 100, "四" * 100, "Load", "load", "LOAD", "s" * 100, "nul", "é", "Zählen"]
     cells = [(f"c{at}", f"%%step {name}\nv{at} = {at}\nprint({at})") for at, name in enumerate(names)]
@@ -147,6 +151,7 @@ def test_names_are_as_they_were() -> None:
     assert safe_name(safe_name("z" * 190)) == f"{'z' * 147}~{again}"
 
 
+@pytest.mark.running
 def test_a_folder_of_the_first_format_with_a_long_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its folder holds a part of the name, cut within a letter: its first event holds all of it."""
     name = "Анализ продаж за третий квартал 2024"

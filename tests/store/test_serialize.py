@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import datetime as dt
 import decimal
+import functools
 import gc
 import io
 import os
@@ -21,9 +22,10 @@ import pytest
 
 from nbflow.store.serialize import rebuild
 from nbflow.store.serialize.pickler import Registry
-from tests.support.dumping import Colour, Point, blocks_of, dumped, in_blocks, loaded, through
+from tests.support.dumping import IN_BLOCKS, Colour, Point, assert_same, blocks_of, dumped, in_blocks, loaded, through
 
 
+@functools.cache
 def frames() -> dict[str, pd.DataFrame]:
     days = pd.date_range("2024-01-01", periods=3, tz="Europe/Berlin")
     mixed = pd.DataFrame(
@@ -77,7 +79,7 @@ def frames() -> dict[str, pd.DataFrame]:
 def test_frames(name: str) -> None:
     frame = frames()[name]
     result = through(frame)
-    pd.testing.assert_frame_equal(result, frame, check_freq=True, check_flags=True)
+    assert_same(result, frame)
     assert result.attrs == frame.attrs
     assert [str(kind) for kind in result.dtypes] == [str(kind) for kind in frame.dtypes]
     if frame.shape[0] and "i" in frame and frame.columns.is_unique:
@@ -126,7 +128,7 @@ SERIES = {
 
 @pytest.mark.parametrize("name", list(SERIES))
 def test_series(name: str) -> None:
-    pd.testing.assert_series_equal(through(SERIES[name]), SERIES[name])
+    assert_same(through(SERIES[name]), SERIES[name])
 
 
 def arrays() -> dict[str, np.ndarray[Any, Any]]:
@@ -333,11 +335,11 @@ def test_what_was_loaded_is_changed_and_stored_as_the_original_would_be() -> Non
 
 
 @pytest.mark.parametrize("rows", [6, 20_000])
-@pytest.mark.parametrize("name", list(in_blocks(6)))
+@pytest.mark.parametrize("name", IN_BLOCKS)
 def test_a_frame_keeps_its_blocks(name: str, rows: int) -> None:
-    frame = in_blocks(rows)[name]
+    frame = in_blocks(name, rows)
     again = through(frame)
-    pd.testing.assert_frame_equal(again, frame)
+    assert_same(again, frame)
     assert blocks_of(again) == blocks_of(frame)
     assert again.to_numpy().flags.writeable == frame.to_numpy().flags.writeable
     assert blocks_of(through(again)) == blocks_of(frame)
@@ -347,7 +349,7 @@ def test_a_frame_keeps_its_blocks(name: str, rows: int) -> None:
 
 
 def test_loaded_blocks_are_changed_each_for_itself() -> None:
-    frame = in_blocks(20_000)["several"]
+    frame = in_blocks("several", 20_000)
     first, second = through([frame, frame[["a"]]])
     first.loc[0, "a"] = -1.0
     values = first.to_numpy()

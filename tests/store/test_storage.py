@@ -335,6 +335,7 @@ def as_nobody(tmp_path: Path, imports: str, code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.running
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to lose permission")
 def test_unwritable_folder(tmp_path: Path) -> None:
     folder = tmp_path / "locked"
@@ -360,6 +361,7 @@ def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
         open_store(tmp_path / "file").write("a", b"1")
 
 
+@pytest.mark.running
 def test_full_disk(tmp_path: Path) -> None:
     code = f"""
 import resource, os
@@ -505,6 +507,7 @@ def test_a_segment_that_is_no_file_is_lost_at_once(damage: str, tmp_path: Path) 
     assert store.read_many([segment_path(segment.hash), "nbflow.json"]).keys() == {"nbflow.json"}
 
 
+@pytest.mark.running
 def test_a_segment_that_may_not_be_read_is_lost_at_once(tmp_path: Path) -> None:
     store = open_store(tmp_path / "s")
     segment = artifacts.save_segment(store, memoryview(os.urandom(400_000)))

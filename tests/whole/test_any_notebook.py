@@ -85,6 +85,7 @@ def told_well(words: list[str], capsys: pytest.CaptureFixture[str]) -> int:
     return exit_code
 
 
+@pytest.mark.running  # no process is started, but there are four hundred of them
 def test_parts_of_any_kind(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = folder / "odd.ipynb"
     ends = set()
@@ -98,6 +99,7 @@ def test_parts_of_any_kind(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert ends == {0, 2}
 
 
+@pytest.mark.running
 def test_half_of_a_character_is_told_with_its_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "half.ipynb").write_text(text(code("%%step b\ny = 1\nz = '\ud800'", id="b")))
     assert app.main(["run", "half.ipynb"]) == 2
@@ -119,6 +121,7 @@ def test_each_cell_has_an_id_of_its_own() -> None:
 # ---------------------------------------------------------------- files that are none
 
 
+@pytest.mark.running
 def test_what_is_no_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "good.ipynb").write_text(text())
     (folder / "folder.ipynb").mkdir()
@@ -137,6 +140,7 @@ def test_what_is_no_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert told_well(words, capsys) == 0
 
 
+@pytest.mark.running
 @pytest.mark.parametrize("beside", ["helper.py", "table.csv", ".nbflow/config.json"])
 @pytest.mark.parametrize("kind", ["pipe", "loop", "folder"])
 def test_what_is_no_file_beside_one(folder: Path, beside: str, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,6 +163,7 @@ def test_what_is_no_file_beside_one(folder: Path, beside: str, kind: str, capsys
         assert "itself failed" not in err
 
 
+@pytest.mark.running
 def test_what_is_no_file_in_a_datastore(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("good", "other"):
         (folder / f"{name}.ipynb").write_text(text(metadata={"n": name}))

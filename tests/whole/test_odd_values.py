@@ -22,10 +22,12 @@ from tests.support.odd_values import KINDS, _function
 from tests.support.places import TESTS
 
 NAMES = {f"v{number}": name for number, name in enumerate(KINDS)}
+SLOW = {"a mock": pytest.mark.running}
+"""No process is started, but each question makes the mock that is stored a larger one."""
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of `__del__`: Python's own word on it
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in KINDS])
 def test_every_question_has_an_answer(name: str) -> None:
     value, registry = KINDS[name](), Registry()
     told = describe("value", value)
