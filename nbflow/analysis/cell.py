@@ -30,7 +30,16 @@ from nbflow.analysis.result import (
     is_hidden_state,
 )
 from nbflow.analysis.scopes import descend, dotted_name, import_pairs
-from nbflow.analysis.source import ParsedCell, Problem, normalise, parse_cell, read_cell, split_lines, transform
+from nbflow.analysis.source import (
+    ParsedCell,
+    Problem,
+    compile_problem,
+    normalise,
+    parse_cell,
+    read_cell,
+    split_lines,
+    transform,
+)
 from nbflow.analysis.walk import CellFacts, Walk, WalkContext
 from nbflow.model import StarImport
 
@@ -299,7 +308,9 @@ def _open_context(cell: ParsedCell, tree: ast.Module, postponed: bool, stars: tu
 def _conclude(cell: ParsedCell, walk: Walk, state: Paths, sure: frozenset[str]) -> Analysis:
     facts = walk.facts
     writes, deletes = written_names(state, facts.changed), deleted_names(state)
-    diagnostics = [*walk.diagnostics.values(), *(_diagnostic(problem) for problem in cell.problems)]
+    refused = compile_problem(cell)
+    problems = (*cell.problems, refused) if refused is not None else cell.problems
+    diagnostics = [*walk.diagnostics.values(), *map(_diagnostic, problems)]
     statements = read_statements(cell, walk.context) or _whole(cell, facts, writes)
     possible = frozenset(name for name in facts.possible if not is_hidden_state(name))
     python = cell.python if cell.tree is not None and cell.shape == "module" else ""

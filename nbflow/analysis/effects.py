@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import msgspec
 
-from nbflow.analysis.scopes import dotted_name
+from nbflow.analysis.scopes import children_of, dotted_name
 
 RANDOM_STATES: Mapping[str, tuple[str, frozenset[str]]] = {
     "random.": ("<random>", frozenset({"seed", "setstate"})),
@@ -108,7 +108,7 @@ def calls_in(tree: ast.AST) -> tuple[tuple[ast.Call, bool], ...]:
             body = [*node.body]
         elif isinstance(node, ast.Lambda):
             body = [node.body]
-        for child in ast.iter_child_nodes(node):  # decorators, defaults and annotations are evaluated at once
+        for child in children_of(node):  # decorators, defaults and annotations are evaluated at once
             visit(child, inside or any(child is each for each in body))
 
     visit(tree, inside=False)

@@ -30,6 +30,9 @@ class Scope(msgspec.Struct, frozen=True):
 
 MODULE_SCOPE = Scope()
 
+_LEAVES = frozenset({"ctx", "id", "attr", "kind", "type_comment"})
+"""Fields in which no node stands, or only a marker of context."""
+
 
 def mangle(name: str, class_name: str | None) -> str:
     """Return a name as Python stores it inside a class: `__x` in `class C` is `_C__x`."""
@@ -92,6 +95,8 @@ def children_of(node: ast.AST) -> list[ast.AST]:
     """Return the child nodes of a node, without markers of context: ast.iter_child_nodes, faster."""
     children: list[ast.AST] = []
     for name in node._fields:
+        if name in _LEAVES:
+            continue
         value = getattr(node, name, None)
         if isinstance(value, ast.AST):
             children.append(value)

@@ -3,7 +3,7 @@
 import ast
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -112,10 +112,7 @@ def read_cell(source: str) -> ParsedCell:
     if wrapping.shape == "none":
         return _finish(source_lines, Parsed("", None, {}), wrapping)
     parsed = parse_python("".join(lines))
-    if wrapping.shape == "module" and parsed.tree is not None:
-        problem = _compile_problem(parsed.python)
-        wrapping.problems += [problem] if problem else []
-    elif parsed.problem:
+    if parsed.problem:
         wrapping.problems.append(parsed.problem)
     return _finish(source_lines, parsed, wrapping)
 
@@ -221,8 +218,11 @@ def _parse(text: str) -> ast.Module:
         return ast.parse(text)
 
 
-def _compile_problem(python: str) -> Problem | None:
-    """Return what the compiler refuses in Python that parses, such as `return` outside a function."""
+def compile_problem(cell: ParsedCell) -> Problem | None:
+    """Return what the compiler refuses in a cell that parses, such as `return` outside a function."""
+    if cell.shape != "module" or cell.tree is None:
+        return None
+    python = cell.python
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -331,39 +331,38 @@ def normalise(source: str) -> str:
         first = max(cell.magic_line - 1, 0)
         lines = cell.lines[first:] if cell.magics else cell.python.splitlines(keepends=True)
         return "".join(lines).strip()
+    pieces: list[str] = []
     try:
-        return "\n".join([*cell.magics, "".join(_dump(cell.tree))])
+        _dump(cell.tree, pieces)
+        return "\n".join([*cell.magics, "".join(pieces)])
     except RecursionError:
         return cell.python.strip()
 
 
-def _dump(node: ast.AST) -> Iterator[str]:
-    """Yield the text of a tree, piece by piece."""
-    yield f"{type(node).__name__}("
-    for name, value in ast.iter_fields(node):
-        if name in _LEFT_OUT or value is None or value == []:
-            continue
-        if name == "values" and isinstance(node, ast.JoinedStr):
-            value = _with_joined_texts(value)  # noqa: PLW2901 - the same field, tidied
-        yield f"{name}="
-        yield from _dump_field(value)
-        yield ","
-    yield ")"
-
-
-def _dump_field(value: object) -> Iterator[str]:
+def _dump(value: object, pieces: list[str]) -> None:
+    """Add the text of a tree, or of what stands in a field of one, piece by piece."""
     if isinstance(value, ast.Constant):
-        yield _constant(value.value)
+        pieces.append(_constant(value.value))
     elif isinstance(value, ast.AST):
-        yield from _dump(value)
+        pieces.append(f"{type(value).__name__}(")
+        for name in value._fields:
+            field = getattr(value, name, None)
+            if name in _LEFT_OUT or field is None or field == []:
+                continue
+            if name == "values" and isinstance(value, ast.JoinedStr):
+                field = _with_joined_texts(field)
+            pieces.append(f"{name}=")
+            _dump(field, pieces)
+            pieces.append(",")
+        pieces.append(")")
     elif isinstance(value, list):
-        yield "["
+        pieces.append("[")
         for each in value:
-            yield from _dump_field(each)
-            yield ","
-        yield "]"
+            _dump(each, pieces)
+            pieces.append(",")
+        pieces.append("]")
     else:
-        yield _constant(value)
+        pieces.append(_constant(value))
 
 
 def _constant(value: object) -> str:

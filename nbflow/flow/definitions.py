@@ -27,6 +27,7 @@ from nbflow.analysis.effects import (  # fmt: skip
     random_uses,
 )
 from nbflow.analysis.files import NO_FILES, Files, file_uses
+from nbflow.analysis.scopes import descend
 from nbflow.analysis.source import star_modules
 from nbflow.flow.setup_calls import REGISTRATIONS, SETUP_CALLS
 from nbflow.model import CellKind, Definition
@@ -331,15 +332,23 @@ def _registers(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
 @lru_cache(maxsize=8192)
 def _bound_names(tree: ast.stmt) -> frozenset[str]:
     """Return the names that a statement may bind or delete, in whichever scope."""
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-    names |= {name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names}
-    definitions = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-    names |= {node.name for node in ast.walk(tree) if isinstance(node, definitions)}
-    handlers = [node.name for node in ast.walk(tree) if isinstance(node, ast.ExceptHandler) and node.name]
-    captures = [n.name for n in ast.walk(tree) if isinstance(n, ast.MatchAs | ast.MatchStar) and n.name]
-    rests = [node.rest for node in ast.walk(tree) if isinstance(node, ast.MatchMapping) and node.rest]
-    aliases = [node for node in ast.walk(tree) if isinstance(node, ast.alias)]
-    return frozenset([*names, *handlers, *captures, *rests, *((a.asname or a.name).split(".")[0] for a in aliases)])
+    names: set[str] = set()
+    for node in descend(tree):
+        match node:
+            case ast.Name(name):
+                if not isinstance(node.ctx, ast.Load):
+                    names.add(name)
+            case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
+                names.add(name)
+            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+                names.add(name)
+            case ast.MatchMapping(rest=str(name)):
+                names.add(name)
+            case ast.alias(name, alias):
+                names.add((alias or name).split(".")[0])
+            case ast.Global(declared):
+                names.update(declared)
+    return frozenset(names)
 
 
 def _classify(
