@@ -730,6 +730,7 @@ class RunStarted(Frozen, frozen=True, kw_only=True, tag="run"):
     edges: tuple[Edge, ...] = ()
     on: str = "local"
     versions: dict[str, str] = {}
+    verified: float = 0.0  # when a verification has shown of this code that it is as plain; 0 where none holds
 
 
 class TaskChanged(Frozen, frozen=True, kw_only=True, tag="task"):
@@ -827,6 +828,20 @@ class PlannedPlace(Frozen, frozen=True, kw_only=True):
     too_small: tuple[str, ...] = ()  # machines on which some of the steps cannot run
 
 
+class Certificate(Frozen, frozen=True, kw_only=True):
+    """What a verification has shown of a flow's code: as a flow it leaves what its notebook leaves, run plainly."""
+
+    flow: str
+    at: float
+    values: int
+    displays: int
+    files: int
+    cells: dict[str, str]  # what people call a cell -> its code
+    python: str
+    packages: dict[str, str]  # distribution -> version
+    modules: dict[str, str] = {}  # files of modules beside the notebook -> content hash
+
+
 class Plan(Frozen, frozen=True, kw_only=True):
     """What a run would do, in document order."""
 
@@ -836,6 +851,7 @@ class Plan(Frozen, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     cells: dict[str, int] = {}  # the positions of code cells by their ids
     places: tuple[PlannedPlace, ...] = ()  # where steps are sent to; none where all runs here
+    verified: float = 0.0  # as in `RunStarted`
 
 
 class TaskView(Frozen, frozen=True, kw_only=True):
@@ -875,3 +891,4 @@ class Snapshot(Frozen, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     emptied_at: float | None = None  # when a clean-up took its values
+    verified: float = 0.0  # as in `RunStarted`

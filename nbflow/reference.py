@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
 import sys
 import traceback
@@ -25,11 +26,19 @@ from nbflow.task.join import Inputs, JoinedItem, is_scalar, kept_entry
 from nbflow.task.shell import Compiler, Shell, enter, run_cell
 
 _T = TypeVar("_T")
+
+Watch = Callable[[Cell, dict[str, Any] | None], None]
+"""Told of each output of a cell, and None when the cell has run."""
+
 _SHELL_NAMES = frozenset({"In", "Out", "exit", "quit", "open", "get_ipython", "display", "inputs"})
 
 
-def run(path: str | os.PathLike[str], params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def run(
+    path: str | os.PathLike[str], params: Mapping[str, Any] | None = None, *, watch: Watch | None = None
+) -> dict[str, Any]:
     """Run a notebook top to bottom; return every name that it leaves with its value, but modules and `_names`.
+
+    `watch` is told of what the cells display; what they print goes to standard output.
 
     Raises what a cell raises, NotebookError and ParameterError. The working directory is the notebook's folder
     while it runs, and `__main__` is a module of its own.
@@ -40,7 +49,7 @@ def run(path: str | os.PathLike[str], params: Mapping[str, Any] | None = None) -
         shell = Shell()
         shell.compile = Compiler()
         enter(shell, module)
-        plain = _Plain(flow, shell, overrides)
+        plain = _Plain(flow, shell, overrides, watch)
         plain.block([cell for cell in flow.notebook.cells if cell.kind not in ("control", "empty")], ())
         return {name: value for name, value in module.__dict__.items() if _is_left(name, value)}
 
@@ -48,8 +57,8 @@ def run(path: str | os.PathLike[str], params: Mapping[str, Any] | None = None) -
 class _Plain:
     """Cells run one after another, fan-outs as loops."""
 
-    def __init__(self, flow: Flow, shell: Shell, overrides: Mapping[str, Any]) -> None:
-        self.flow, self.shell, self.overrides = flow, shell, overrides
+    def __init__(self, flow: Flow, shell: Shell, overrides: Mapping[str, Any], watch: Watch | None) -> None:
+        self.flow, self.shell, self.overrides, self.watch = flow, shell, overrides, watch
         self.steps = {step.position: step for step in flow.steps}
         self.space: dict[str, Any] = shell.user_ns
         self.ran = 0
@@ -75,7 +84,11 @@ class _Plain:
             if cell.position in looped:
                 continue
             if len(inner) <= len(scope):
+                if self.watch is not None:
+                    self.shell.use(functools.partial(self.watch, cell))
                 self.cell(cell)
+                if self.watch is not None:
+                    self.watch(cell, None)
                 continue
             head = inner[: len(scope) + 1]
             body = [other for other in cells if self.scope(other)[: len(head)] == head]
@@ -224,8 +237,9 @@ class _Plain:
         return eval(compile(expression, "option", "eval"), self.space)  # noqa: S307  # the user's own line
 
     def run(self, source: str, name: str) -> None:
-        # %%capture asks for the process's one shell
-        with _only(self.shell) if "%%capture" in source else contextlib.nullcontext():
+        # %%capture and `display` ask for the process's one shell
+        is_asked = "%%capture" in source or self.watch is not None
+        with _only(self.shell) if is_asked else contextlib.nullcontext():
             error = run_cell(self.shell, source, name, name).error
         if error is not None:
             raise error

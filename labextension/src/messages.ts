@@ -170,6 +170,7 @@ export interface SnapshotMessage {
   order: string;
   busy: boolean;
   untrusted: string;
+  verified: number | null;
   run: RunView | null;
   steps: StepView[];
   workers: Record<string, string>;

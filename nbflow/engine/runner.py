@@ -140,6 +140,7 @@ class Runner:
             cells=started.cells, loops=started.loops,
             options={step.name: step.options for step in flow.steps}, slots=self.slots, started_at=started.at,
             edges=flow.edges, parameters=started.parameters, tags=started.tags, room=self.room,
+            verified=started.verified,
             places=self.places,
         )  # fmt: skip
 

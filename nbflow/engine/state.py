@@ -88,6 +88,7 @@ class RunState(Struct, frozen=True):
     edges: tuple[Edge, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
     tags: tuple[str, ...] = ()
+    verified: float = 0.0
     folded: tuple[str, ...] = ()
     cells: Mapping[str, int] = field(default_factory=dict)
     loops: Mapping[str, str] = field(default_factory=dict)
@@ -513,6 +514,7 @@ def snapshot(state: RunState, findings: tuple[Finding, ...] = ()) -> Snapshot:
         tasks=tuple(_view(entry) for entry in views if _is_shown(entry)), edges=state.edges,
         finished_at=state.finished_at,
         error=state.error, parameters=dict(state.parameters), tags=state.tags, findings=findings,
+        verified=state.verified,
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ class Marks(Frozen, frozen=True):
 
     steps: Mapping[str, Mark] = {}
     at: float = 0.0
+    verified: float = 0.0  # when the flow's code was verified
 
 
 def of_plan(plan: Plan, flow: Flow, at: float = 0.0) -> Marks:
@@ -43,7 +44,7 @@ def of_plan(plan: Plan, flow: Flow, at: float = 0.0) -> Marks:
             mark = Mark("new", mark.why)
         if task.step not in marks or marks[task.step].word == "fresh":
             marks[task.step] = mark
-    return Marks(marks, at)
+    return Marks(marks, at, plan.verified)
 
 
 def _of_task(task: PlanTask) -> Mark:

@@ -219,6 +219,7 @@ class SnapshotMessage(TypedDict):
 
     `workers` says of steps with one task which process runs it, or has, where that is known.
     `untrusted` is the datastore that came with the folder and that nobody has said to trust, empty where there is none.
+    `verified` is when the notebook as it stands was verified, None where no certificate of it holds.
     """
 
     nbflow: int
@@ -230,6 +231,7 @@ class SnapshotMessage(TypedDict):
     order: str
     busy: bool
     untrusted: str
+    verified: float | None
     run: RunView | None
     steps: list[StepView]
     workers: dict[str, str]

@@ -78,7 +78,7 @@ def page(
     for step in steps:
         ended = max(finished, (step["started_at"] or 0.0) + (step["elapsed"] or 0.0))
         marks.put(step, planned, running=under_way, until=ended)
-    return _message(flow.name, run or hand, steps, flow, order=order, busy=busy)
+    return _message(flow.name, run or hand, steps, flow, order=order, busy=busy, verified=planned.verified)
 
 
 def past(flow: Flow, run: PageRun) -> SnapshotMessage:
@@ -86,12 +86,13 @@ def past(flow: Flow, run: PageRun) -> SnapshotMessage:
     today = {step.name: step for step in flow.steps}
     by_step = _by_step(run.snapshot, flow)
     steps = [_drawn(today.get(name), name, by_step[name], begun=True) for name in by_step]
-    return _message(run.snapshot.flow, run, steps, flow, order="", busy=False, edges=run.snapshot.edges)
+    return _message(run.snapshot.flow, run, steps, flow, order="", busy=False, edges=run.snapshot.edges,
+                    verified=run.snapshot.verified)  # fmt: skip
 
 
 def _message(
     name: str, run: PageRun | None, steps: list[StepView], flow: Flow, *, order: str, busy: bool,
-    edges: Sequence[Edge] | None = None,
+    verified: float, edges: Sequence[Edge] | None = None,
 ) -> SnapshotMessage:  # fmt: skip
     values = run.snapshot.parameters if run is not None else {}
     findings = list(flow.findings)
@@ -101,7 +102,7 @@ def _message(
     flow_edges = flow.edges if edges is None else edges
     return SnapshotMessage(
         nbflow=PROTOCOL, kind="snapshot", session="", seq=0, now=0.0, flow=name, order=order, busy=busy, untrusted="",
-        run=_run(run) if run is not None else None, steps=steps, workers=_workers(run, flow),
+        verified=verified or None, run=_run(run) if run is not None else None, steps=steps, workers=_workers(run, flow),
         edges=[_edge(edge) for edge in flow_edges],
         layout=_layout(
             tuple((step["name"], step["label"]) for step in steps), tuple((edge.frm, edge.to) for edge in flow_edges)

@@ -94,4 +94,9 @@ def when(at: float, now: float) -> str:
     """Return how long ago a time was, or its date; both in seconds since 1970."""
     if now - at < 36 * 3600:
         return preview.age(max(0.0, now - at))
+    return date(at)
+
+
+def date(at: float) -> str:
+    """Return a time, in seconds since 1970, as people here write it, to the minute."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))

@@ -272,6 +272,7 @@ class Run:
             "asked": list(started.asked),
             "all_cells": started.all_cells,
             "versions": dict(started.versions),
+            "verified": started.verified,
         }
 
     @property

@@ -27,6 +27,7 @@ PLAN = (
     click.Option(["--with", "step_options"], multiple=True, metavar="OPTIONS",
                  help="Options for all steps, `retry=2,card`; a step's own go before them."),
     ALL_CELLS,
+    click.Option(["--verified"], is_flag=True, help="Only where `verify` has found the notebook, as it is, equal."),
     click.Option(["--tag", "tags"], multiple=True, metavar="T", help="Tag the run; again for others."),
 )  # fmt: skip
 """What says what a run would be."""
@@ -91,7 +92,7 @@ def _take_options(values: dict[str, Any]) -> RunOptions:
         params[name.strip()] = value
     steps = (*values.pop("words", ()), *values.pop("steps", ()))
     fresh, fresh_steps = values.pop("fresh"), values.pop("fresh_steps")
-    names = ("params_file", "on", "workers", "again", "all_cells", "tags", "step_options")
+    names = ("params_file", "on", "workers", "again", "all_cells", "tags", "step_options", "verified")
     others = {name: values.pop(name) for name in names}
     return RunOptions(
         params=params, fresh=fresh_steps or fresh, steps=steps or None, only=values.pop("only", None), **others

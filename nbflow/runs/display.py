@@ -208,7 +208,9 @@ def gathered(
     if len(views) > len(first):
         note = f"{len(views) - len(first)} more tasks: `nbflow card {past.flow}/{past.run}/STEP/ITEM -o FILE`"
         pieces.append(Drawn(html=html.tag("p", note, cls="nbflow-note"), text=note))
-    return Card(title, pieces, run=f"{past.flow}/{past.run}", subtitle=f"{past.flow}/{past.run} · {snapshot.status}")
+    verified = f"verified {listing.date(snapshot.verified)}" if snapshot.verified else ""
+    words = f"{past.flow}/{past.run}", snapshot.status, verified
+    return Card(title, pieces, run=f"{past.flow}/{past.run}", subtitle=" · ".join(filter(None, words)))
 
 
 def _counts(views: Iterable[TaskView]) -> dict[Any, int]:
@@ -410,5 +412,6 @@ def facts_text(params: Mapping[str, str], tags: Iterable[str], metadata: Mapping
         "by": "@".join(filter(None, (metadata.get("user"), metadata.get("host")))),
         "commit": metadata.get("commit"),
         "resumes": metadata.get("origin"),
+        "verified": listing.date(metadata["verified"]) if metadata.get("verified") else "",
     }
     return "\n".join(preview.grid((f"  {name}", str(value)) for name, value in facts.items() if value))

@@ -16,7 +16,7 @@ from typing import Any, Self
 import msgspec
 
 from nbflow import plugins
-from nbflow.engine import claims, environments, facts, forecast, known_files, state
+from nbflow.engine import certificates, claims, environments, facts, forecast, known_files, state
 from nbflow.engine.lookup import Lookup, RunFacts
 from nbflow.engine.resources import Room, never, within
 from nbflow.engine.runner import Runner, Spent, Understand, Watch
@@ -71,6 +71,7 @@ def run(
     step_options: Sequence[str] | str = (),
     all_cells: bool = False,
     params_file: PathLike | None = None,
+    verified: bool = False,
     watch: Watch | None = None,
     cancel: threading.Event | None = None,
 ) -> client.Run:
@@ -80,8 +81,8 @@ def run(
     reused; `steps` are run with their ancestors; `resume` is a run's id, whose parameters are then used; `only` is one
     step that runs alone, on what the last run (or the one to resume) left of the steps above it; `again` names steps
     with `--once` that may begin although an earlier run began them; `step_options` are options for all steps, as
-    behind `--with`: `"retry=2,card"`. Raises NotebookError, ParameterError, PlanError or
-    StoreError only before anything ran.
+    behind `--with`: `"retry=2,card"`; `verified` raises PlanError unless `verify` has found this code equal with these
+    packages. Raises NotebookError, ParameterError, PlanError or StoreError only before anything ran.
     """
     return run_notebook(path, _options(locals()), watch=watch, cancel=cancel)
 
@@ -102,6 +103,7 @@ def plan(
     step_options: Sequence[str] | str = (),
     all_cells: bool = False,
     params_file: PathLike | None = None,
+    verified: bool = False,
 ) -> Plan:
     """Return what `run` with the same arguments would do; nothing runs and nothing is written.
 
@@ -301,6 +303,7 @@ def plan_flow(flow: Flow, options: RunOptions, executors: Executors) -> Plan:
     return Plan(
         flow=ready.flow.name, tasks=rows, findings=findings, places=planned,
         labels={step.name: step.label for step in ready.flow.steps}, cells=ready.flow.notebook.positions,
+        verified=ready.verified,
     )  # fmt: skip
 
 
@@ -347,7 +350,7 @@ def begin(flow: Flow, options: RunOptions, executors: Executors, *, watch: Watch
     started = run_started(
         ready.flow, run_id, parameters={name: as_text(value) for name, value in parameters.values.items()},
         asked=tuple(find_step(word, flow.steps) for word in words), given=parameters.places,
-        tags=tags, origin=ready.lookup.facts.origin, on=executors.on,
+        tags=tags, origin=ready.lookup.facts.origin, on=executors.on, verified=ready.verified,
     )  # fmt: skip
     slots = options.workers or executors.slots()
     claims.check_store(ready.lookup.store, ready.flow.steps)
@@ -378,6 +381,7 @@ class PreparedRun(msgspec.Struct, frozen=True):
     lookup: Lookup
     parameters: Given
     understand: Understand
+    verified: float = 0.0
 
 
 def _prepare(
@@ -392,6 +396,10 @@ def _prepare(
     url = location.store_url(options.store, flow.notebook.folder)
     store = location.open_store(url)
     store.require_trust()
+    if options.verified and (why := certificates.refusal(store, flow)):
+        name = Path(flow.notebook.path).name if flow.notebook.path else flow.name
+        raise PlanError(f"{name} has no certificate: {why}", fix=f"`nbflow verify {name}` makes one where all is equal")
+    certificate = certificates.certificate_of(store, flow)
     run_id = run(store) if run is not None else ""
     known = facts.known_of(flow, store)
     if known.changed or known.seen or known.asked:
@@ -426,7 +434,8 @@ def _prepare(
         _check_options(part, executors)
     if only is None:
         part = with_together(part, known.unstored)
-    return PreparedRun(part, Lookup(part, store, run_facts, parameters.records), parameters, understand)
+    verified = certificate.at if certificate is not None else 0.0
+    return PreparedRun(part, Lookup(part, store, run_facts, parameters.records), parameters, understand, verified)
 
 
 def _check_tools(flow: Flow, steps: Iterable[Step]) -> None:

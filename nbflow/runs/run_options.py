@@ -40,3 +40,5 @@ class RunOptions(msgspec.Struct, frozen=True):
     """Options of steps that all of them are to have, `retry=2,card`; a step's own go before them."""
     all_cells: bool = False
     """Whether every cell that computes is a step."""
+    verified: bool = False
+    """Whether it is refused unless a verification has found this code, with these packages, equal to the notebook."""

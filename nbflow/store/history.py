@@ -95,6 +95,7 @@ def snapshot(
         tags=tuple(name for name, present in tags.items() if present),
         findings=tuple(findings),
         emptied_at=emptied_at,
+        verified=start.verified,
     )
 
 

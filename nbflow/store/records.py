@@ -18,7 +18,7 @@ import msgspec
 
 from nbflow.errors import NotFoundError
 from nbflow.jsonable import from_json, to_json
-from nbflow.model import FORMAT, Buffer, Emptied, Manifest, Output, Record, RunEvent
+from nbflow.model import FORMAT, Buffer, Certificate, Emptied, Manifest, Output, Record, RunEvent
 from nbflow.store import batches
 from nbflow.store.batches import BatchWriter, Then
 from nbflow.store.interface import segment_path
@@ -41,7 +41,8 @@ class Facts(TypedDict, total=False):
     """What was learnt about a step's code.
 
     Names that it changes in place; those that could not be stored, and those that do not come back as they were, each
-    with why; those that it reads though its text does not show it; files that it was seen to use.
+    with why; those that it reads though its text does not show it; files that it was seen to use. Of a whole flow's
+    code: what a verification has shown.
     """
 
     changed: list[str]
@@ -50,6 +51,7 @@ class Facts(TypedDict, total=False):
     asked: list[str]
     files: FileFacts
     early: list[str]
+    verified: Certificate
 
 
 LAST = 8
