@@ -19,6 +19,7 @@ from nbflow.store.serialize.rebuild import (
     make_part,
     make_region,
     make_storage,
+    make_strided,
     make_tensor,
     make_view,
 )
@@ -27,6 +28,9 @@ SMALL = 64 << 10
 """Buffers below this many bytes stay inside the stream."""
 
 SIMPLE_KINDS = "biufcSUMm?"
+
+ROOM = 16
+"""An array that is taken from a larger one by itself gets this many times its size of memory at most."""
 
 
 class Region:
@@ -111,15 +115,29 @@ def reduce_array(array: Any) -> Any:
     numpy = sys.modules["numpy"]
     plain = array if type(array) is numpy.ndarray else numpy.asarray(array)
     flags = plain.flags
-    order = "F" if flags.f_contiguous and not flags.c_contiguous else "C"
     if not (flags.c_contiguous or flags.f_contiguous):
+        low, high = span(plain)
+        if high - low <= max(ROOM * plain.nbytes, SMALL):
+            return _reduce_strided(plain, low)
         plain = plain.copy(order="K")  # in the order of its memory: sums add up in it
         if not (plain.flags.c_contiguous or plain.flags.f_contiguous):
             plain = plain.copy(order="C")
-        order = "C" if plain.flags.c_contiguous else "F"
+    order = "C" if plain.flags.c_contiguous else "F"
     flat = plain.ravel(order="K").view(numpy.uint8)
     layout = (pickle.PickleBuffer(flat), dtype_name(plain.dtype), plain.shape, order)
     return make_array, layout if array.flags.writeable else (*layout, False)
+
+
+def _reduce_strided(array: Any, low: int) -> tuple[Any, ...]:
+    """Return a reduction of an array with gaps, whose memory begins at `low`: what is between is left out.
+
+    How far its elements lie apart stays as it is: sums and products of the same numbers differ with it.
+    """
+    numpy = sys.modules["numpy"]
+    flat = numpy.ascontiguousarray(array).reshape(-1).view(numpy.uint8)
+    start = array.__array_interface__["data"][0] - low
+    layout = (dtype_name(array.dtype), array.shape, array.strides, start, bool(array.flags.writeable))
+    return make_strided, (pickle.PickleBuffer(flat), *layout)
 
 
 def reduce_view(array: Any, region: Region) -> Any:

@@ -37,6 +37,20 @@ def make_array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any, writ
     return array
 
 
+def make_strided(
+    buffer: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], start: int, writable: bool
+) -> Any:
+    """Return an array whose elements lie `strides` apart, the first one `start` bytes into its memory."""
+    import numpy as np
+
+    kind = np.dtype(dtype)
+    size = kind.itemsize + sum((count - 1) * abs(step) for count, step in zip(shape, strides, strict=True))
+    array = np.ndarray(shape, kind, buffer=np.zeros(size, np.uint8), offset=start, strides=strides)
+    array[...] = np.frombuffer(buffer, np.uint8).view(kind).reshape(shape)
+    array.flags.writeable = writable
+    return array
+
+
 def make_region(buffer: Any) -> Any:
     """Return the memory that `make_view` cuts arrays from."""
     import numpy as np
