@@ -193,6 +193,15 @@ class StarImport(Frozen, frozen=True):
     pairs: tuple[tuple[str, str], ...]
 
 
+class OwnModule(Frozen, frozen=True):
+    """What the text of a module of the notebook's own says of what it holds; names without their module's."""
+
+    module: str
+    acts: tuple[str, ...] = ()  # functions that change what the module keeps, or give something else each time
+    defined: tuple[str, ...] = ()  # functions, classes, and what it imports; all else that it holds is data
+    computed: tuple[str, ...] = ()  # values that are others each time that it is imported
+
+
 class Notebook(Frozen, frozen=True, kw_only=True):
     """A document's code cells in order; `folder` is where its relative paths start."""
 
@@ -204,6 +213,7 @@ class Notebook(Frozen, frozen=True, kw_only=True):
     document: str = ""  # the notebook's own JSON, kept with each run
     grows: bool = False  # only cells that were executed are known: others may follow
     stars: tuple[StarImport, ...] = ()  # its star imports, as far as their modules could be asked
+    modules: tuple[OwnModule, ...] = ()  # those of its own that it imports, as far as their texts are known
 
     @property
     def positions(self) -> dict[str, int]:

@@ -26,11 +26,11 @@ from nbflow.runs.values import values_of
 from nbflow.runs.verification import PlainEnd, PlainJob, RunComparison
 from nbflow.store import artifacts
 from nbflow.store.location import Store, open_store
+from nbflow.store.own_modules import with_modules
 from nbflow.store.serialize import pickler
 from nbflow.store.serialize.describe import describe
 from nbflow.store.serialize.fingerprint import fingerprint
 from nbflow.store.serialize.registry import Registry
-from nbflow.store.star_imports import with_stars
 from nbflow.store.stored_run import StoredRun, find_run
 from nbflow.task.outputs import Outputs
 
@@ -140,7 +140,7 @@ def main() -> None:
         answers.flush()
 
     job = msgspec.json.decode(sys.stdin.readline(), type=PlainJob)
-    flow = build_flow(with_stars(read_notebook(Path(job.notebook))), all_cells=job.all_cells)
+    flow = build_flow(with_modules(read_notebook(Path(job.notebook))), all_cells=job.all_cells)
     try:
         values = reference.run(job.notebook, job.params, watch=screen)
     except BaseException as error:  # the notebook's own

@@ -6,14 +6,14 @@ from nbflow.engine.facts import with_known
 from nbflow.flow.graph import build_flow
 from nbflow.flow.notebook import parse_document
 from nbflow.model import Flow, Record
-from nbflow.store.star_imports import with_stars
+from nbflow.store.own_modules import with_modules
 from nbflow.store.stored_run import StoredRun
 
 
 def graph_of(run: StoredRun) -> Flow:
     """Return the notebook of a run as a flow, with what has been learnt of its code since."""
     started = run.started
-    notebook = with_stars(parse_document(run.document, name=run.flow, folder=started.folder, path=started.notebook))
+    notebook = with_modules(parse_document(run.document, name=run.flow, folder=started.folder, path=started.notebook))
     return with_known(build_flow(notebook, all_cells=started.all_cells), run.store)
 
 

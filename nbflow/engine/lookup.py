@@ -905,11 +905,11 @@ class Lookup:
         """Return the names of a step's group that cells outside of it write between the step before it and itself."""
         if not step.together or step.name == step.together[0]:
             return ()
-        first = self.loops.steps[step.together[0]].position
+        places = [self.loops.steps[name].position for name in step.together]
         names = []
         for name, writers in self.flow.writers.items():
             nearest = next((each for each in reversed(writers) if each.position < step.position), None)
-            if nearest is not None and nearest.position > first and nearest.step not in step.together:
+            if nearest is not None and nearest.position > places[0] and nearest.position not in places:
                 names.append(name)
         return tuple(names)
 

@@ -6,13 +6,14 @@ import ast
 import builtins
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
 
 from nbflow.analysis.cell import Analysis, Statement, analyse, parse_cell
-from nbflow.analysis.computing import computes_now, computes_when_called
+from nbflow.analysis.computing import acting_names, computes_now
 from nbflow.analysis.effects import (  # fmt: skip
     NO_DRAWS,
     PROCESS,
@@ -109,7 +110,8 @@ class Piece(msgspec.Struct, frozen=True):
     random: Random = NO_DRAWS
     files: Files = NO_FILES
     registers: bool = False  # a definition that a library gets hold of: replayed whether or not it is used
-    computes: bool = False  # calling what it defines gives something else each time
+    computes: frozenset[str] = frozenset()  # names whose call gives something else each time; with `()`: twice called
+    acts: bool = False  # making it may change what a module of the notebook's own keeps
 
 
 _NOTHING: frozenset[str] = frozenset()
@@ -130,6 +132,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     is_data: Callable[[str], bool] = _never  # whether a name is data there
     acts: Callable[[str], bool] = _never  # whether a function there writes names when it is called
     computes: Callable[[str], bool] = _never  # whether calling it gives something else each time
+    modules: Mapping[str, frozenset[str]] = MappingProxyType({})  # its own ones, each with the names that are no data
     replays_settings: bool = False  # what is set in the process counts as set-up, for who cannot carry it
 
 
@@ -152,10 +155,13 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
             return not local[name] or name in acting
         return name not in origins and (around.is_data(name) or around.acts(name))
 
-    computing: dict[str, bool] = {}  # bound above in this cell -> whether calling it gives something else each time
+    computing = set[str]()  # of what is bound above in this cell: what gives something else each time it is called
 
     def computes(name: str) -> bool:
-        return computing[name] if name in computing else around.computes(name)
+        return name in computing if name.partition("(")[0] in local else around.computes(name)
+
+    def is_data(name: str) -> bool:
+        return not local[name] if name in local else around.is_data(name)
 
     def is_bound(name: str) -> bool:
         return name in local or around.is_data(name) or defined(name)
@@ -170,6 +176,8 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
             piece_kind = _classify(kind, statement, tree, origins, defined, builtin)
         if piece_kind == "definition" and statement.kind == "assign":
             taken = any(map(is_bound, statement.builtin_reads))  # `dict` is what the notebook has made of it
+            # what a module holds is what it held when it was asked: nobody knows what its file holds later
+            taken = taken or (tree is not None and _takes_data(tree, origins, around.modules))
             piece_kind = "data" if taken or statement.writes & around.variables else piece_kind
         handed = frozenset(filter(acts, _decorators(tree)))
         made = tree if statement.kind in ("def", "class") else None
@@ -177,7 +185,7 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
             piece_kind = "data"
         computed = (
             piece_kind == "definition" and made is not None and not around.replays_settings
-            and computes_now(made, origins, generators, is_bound, computes)
+            and computes_now(made, origins, generators, is_bound, computes, is_data)
         )  # fmt: skip
         if statement.kind == "def" and statement.deferred_writes:
             acting.update(statement.writes)
@@ -199,12 +207,18 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
             piece = msgspec.structs.replace(piece, writes=frozenset({PROCESS}), changes=frozenset())
         generators = (generators - piece.writes) | made_generators(tree, origins)
         piece = msgspec.structs.replace(piece, free=piece.free | statement.builtin_reads & around.hidden)
-        is_computing = made is not None and computes_when_called(made, origins, is_bound, computes)
-        computing.update(dict.fromkeys(statement.writes, is_computing))
+        computing.difference_update(*({name, f"{name}()"} for name in statement.writes))
+        anew = frozenset(acting_names(made, origins, is_bound, computes, lambda _: False) if made is not None else ())
+        computing |= anew
         now, late = generator_uses(tree, generators)
         possible = piece.possible | now & piece.reads | handed
         free_writes = piece.free_writes | late & piece.free
-        piece = msgspec.structs.replace(piece, possible=possible, free_writes=free_writes, computes=is_computing)
+        piece = msgspec.structs.replace(piece, possible=possible, free_writes=free_writes, computes=anew)
+        if computed:
+            asked = frozenset(
+                name for name in map(partial(full_name, origins=origins), _called_now(made)) if "." in name
+            )
+            piece = msgspec.structs.replace(piece, acts=any(map(around.computes, asked)))
         pieces += _parted(piece, statement.writes - inside, tree, origins) if computed else [piece]
     return _settle(pieces)
 
@@ -216,11 +230,36 @@ def _parted(piece: Piece, names: frozenset[str], tree: ast.stmt | None, origins:
     """
     made = made_by(names)
     data = _piece("data", piece.statement, tree, origins)
-    yield msgspec.structs.replace(data, writes=(data.writes - names) | {made}, possible=piece.possible, free=_NOTHING)
+    yield msgspec.structs.replace(
+        data, writes=(data.writes - names) | {made}, possible=piece.possible, free=_NOTHING, acts=piece.acts
+    )
     yield msgspec.structs.replace(
         piece, reads=(piece.reads - STATES) | {made}, writes=names, possible=_NOTHING, changes=_NOTHING,
         random=NO_DRAWS, files=NO_FILES,
     )  # fmt: skip
+
+
+def _called_now(tree: ast.stmt | None) -> Iterator[ast.expr]:
+    """Yield what making a definition calls, its decorators included."""
+    for call, inside in calls_in(tree) if tree is not None else ():
+        if not inside:
+            yield call.func
+    yield from (each for each in getattr(tree, "decorator_list", ()) if not isinstance(each, ast.Call))
+
+
+def _takes_data(tree: ast.stmt, origins: Mapping[str, str], modules: Mapping[str, frozenset[str]]) -> bool:
+    """Return whether an assignment takes what a module of the notebook's own, or a class there, holds as data."""
+    places = (node for node in ast.walk(tree) if isinstance(node, ast.Name | ast.Attribute)) if modules else ()
+    return any(is_data_of(full_name(node, origins), modules) for node in places)
+
+
+def is_data_of(name: str, modules: Mapping[str, frozenset[str]]) -> bool:
+    """Return whether a full name is that of data which a module of the notebook's own holds."""
+    module = name
+    while module and module not in modules:
+        module = module.rpartition(".")[0]
+    rest = name[len(module) + 1 :]
+    return bool(module and rest) and rest not in modules[module]
 
 
 @lru_cache(maxsize=4096)

@@ -16,7 +16,7 @@ from nbflow.analysis.lines import header_line
 from nbflow.errors import nearest
 from nbflow.flow.fanouts import carried_names
 from nbflow.flow.parameters import is_of, literal_of, read_parameters
-from nbflow.model import Cell, Definition, Finding, Flow, Parameter, Record, Step, TaskFailure, Writer
+from nbflow.model import Cell, Definition, Finding, Flow, OwnModule, Parameter, Record, Step, TaskFailure, Writer
 
 CACHING = re.compile(r"^@(?:functools\.)?(?:lru_)?cache\b", re.MULTILINE)
 
@@ -491,6 +491,34 @@ def _empty_cache(step: Step, definition: Definition, name: str) -> Finding:
         "begins with an empty cache, which in a plain run is filled",
         fix=f"call {cached} and look at its cache in one cell, or keep results in a dict",
     )  # fmt: skip
+
+
+def made_anew(
+    steps: Sequence[Step], definitions: Sequence[Definition], modules: Iterable[OwnModule]
+) -> Iterator[Finding]:
+    """Report what own modules make anew whenever they are imported, where several steps look at it."""
+    for module, name in ((each.module, name) for each in modules for name in each.computed):
+        users = [step for step in steps if _looks_at(step, definitions, module, name)]
+        if len({user.together or user.name for user in users}) > 1:
+            step = users[1]
+            yield Finding(
+                code="module-state", level="warning", step=step.name, cell=step.cell, name=f"{module}.{name}",
+                line=line_of_text(step.source, name),
+                message=f"{step.label} and {users[0].label} look at {name} of the module {module}, which is another "
+                "one in each process: it is made while the module is imported",
+                fix=f"take it in one cell (`{name} = {module}.{name}`), and use that name",
+            )  # fmt: skip
+
+
+def _looks_at(step: Step, definitions: Sequence[Definition], module: str, name: str) -> bool:
+    replayed = [definitions[order] for order in (*step.definitions, *step.own_definitions)]
+    text = "\n".join((step.source, *(each.source for each in replayed if not each.origins)))
+    bound = {known: origin for each in replayed for known, origin in each.origins.items()}
+    places = (
+        known if origin == f"{module}.{name}" else f"{known}.{name}"
+        for known, origin in bound.items() if origin in (module, f"{module}.{name}")
+    )  # fmt: skip
+    return any(re.search(rf"\b{re.escape(place)}\b", text) for place in places)
 
 
 def unreachable(steps: Sequence[Step]) -> list[Finding]:

@@ -28,6 +28,7 @@ from nbflow.flow.definitions import (
     attached_to,
     generators_after,
     global_names,
+    is_data_of,
     parse_statement,
     sets_here,
     split_cell,
@@ -164,7 +165,9 @@ class _Builder:
         self.attached: dict[str, tuple[int, ...]] = {}  # in this cell: name -> its definitions with what they were left
         self.listed = any("__subclasses__" in cell.body for cell in notebook.cells)
         self.generators: frozenset[str] = frozenset()  # names of generators of random numbers
-        self.computing: set[str] = set()  # names whose call gives something else each time
+        # names whose call gives something else each time; functions of its own modules by their full names
+        self.computing = {f"{each.module}.{name}" for each in notebook.modules for name in each.acts}
+        self.modules = {each.module: frozenset(each.defined) for each in notebook.modules}
         self.postponed = False  # annotations, by a `from __future__` above
         self.hidden = BUILTINS.intersection(union(self._analyse(cell).writes for cell in notebook.cells))
         self.alike: Counter[str] = Counter()  # cells with the same code
@@ -199,7 +202,8 @@ class _Builder:
             self.generators,
             lambda name: bool(self.writers.get(name)) and not self._definitions_of(name),
             lambda name: any(self.definitions[order].free_writes for order in self._definitions_of(name)),
-            self.computing.__contains__,
+            self._computes,
+            self.modules,
             self.replays_settings,
         )
         if cell.kind == "setup":
@@ -213,12 +217,16 @@ class _Builder:
         self._pass_abilities(pieces)
         for piece in pieces:
             self.origins.update(piece.origins)
-            self.computing -= piece.writes
-            self.computing |= piece.writes if piece.computes else frozenset()
+            self.computing.difference_update(*({name, f"{name}()"} for name in piece.writes))
+            self.computing |= piece.computes
             what = sets_here(piece, self.origins)
             if what:
                 self.set_here.append(findings.SetHere(cell, piece.statement.line, what.partition(".")[0]))
         self.generators = generators_after(pieces, self.generators, self.origins)
+
+    def _computes(self, name: str) -> bool:
+        """Return whether calling a name gives something else each time, or changes what a module of its own keeps."""
+        return name in self.computing or ("." in name and is_data_of(name, self.modules))
 
     def _analyse(self, cell: Cell) -> Analysis:
         stars = self.notebook.stars if star_modules(cell.body) else ()
@@ -647,6 +655,7 @@ class _Builder:
                 (
                     *self.findings,
                     *findings.of_steps(steps, self.definitions),
+                    *findings.made_anew(steps, self.definitions, self.notebook.modules),
                     *findings.set_here(self.set_here, steps, self.definitions),
                     *waiting(steps, self.definitions, all_cells=self.all_cells),
                     *(findings.left_out(*each) for each in left_out(self.notebook.cells, steps, self.reached)),

@@ -169,7 +169,8 @@ class Reach(msgspec.Struct):
             )
             sure = not unsure and piece.statement.kind == "assign"
             changed |= self._apply(touch, binds, around if touch.calls else NOBODY, sure=sure)
-            does: Act = "outside" if piece.files.may_write and not PACKAGES.match(piece.statement.source) else touch.act
+            does: Act = touch.act or ("call" if piece.acts else "")
+            does = "outside" if piece.files.may_write and not PACKAGES.match(piece.statement.source) else does
             if does and act not in ("outside", does):
                 act, line = does, piece.statement.line + max(touch.line - 1, 0)
         if calls:

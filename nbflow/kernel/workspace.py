@@ -34,12 +34,12 @@ from nbflow.plugins import Executor
 from nbflow.render import table
 from nbflow.store import artifacts, location
 from nbflow.store.location import Store
+from nbflow.store.own_modules import with_modules
 from nbflow.store.serialize import pickler
 from nbflow.store.serialize.fingerprint import show_as_drawn
 from nbflow.store.serialize.pickler import Dumped
 from nbflow.store.serialize.registry import Registry
 from nbflow.store.settings import without_ignored
-from nbflow.store.star_imports import with_stars
 from nbflow.task import results
 from nbflow.task.outputs import Outputs
 from nbflow.task.replay import Place, place_of
@@ -80,7 +80,7 @@ class Knowledge:
         """Return the notebook's flow as it is now; it is built again only when the notebook has changed."""
         notebook = self._held or self.document.notebook()
         if self._flow is None or self._notebook is not notebook:
-            self._flow = build_flow(with_stars(without_ignored(notebook)))
+            self._flow = build_flow(with_modules(without_ignored(notebook)))
             self._notebook, self._upstream = notebook, None
             with contextlib.suppress(NbflowError):  # a store that cannot be used is told of where it is needed
                 self._flow = facts.with_known(self._flow, self.store())
@@ -136,7 +136,7 @@ class Knowledge:
 
     def whole_flow(self, *, all_cells: bool = False) -> Flow:
         """Return the flow as a run of its own keeps it: with the text of the notebook as it is now."""
-        notebook = with_stars(without_ignored(self.document.notebook()))
+        notebook = with_modules(without_ignored(self.document.notebook()))
         flow = build_flow(notebook, all_cells=True) if all_cells else self.flow()
         notebook = msgspec.structs.replace(flow.notebook, document=self.document.text())
         return msgspec.structs.replace(flow, notebook=notebook)

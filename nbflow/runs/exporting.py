@@ -24,8 +24,8 @@ from nbflow.plain_files import is_plain, read_text
 from nbflow.runs import client
 from nbflow.store import location
 from nbflow.store.flows import find_flow
+from nbflow.store.own_modules import with_modules
 from nbflow.store.settings import without_ignored
-from nbflow.store.star_imports import with_stars
 from nbflow.task.observe.environment import distribution_of, version_of
 
 PathLike = str | os.PathLike[str]
@@ -58,7 +58,7 @@ def export(
     cannot hold) before anything is written; with `check` nothing is raised but for a notebook that cannot be read, and
     nothing is written.
     """
-    flow = build_flow(with_stars(without_ignored(read_notebook(Path(path)))))
+    flow = build_flow(with_modules(without_ignored(read_notebook(Path(path)))))
     return export_flow(flow, target, output, words=words, check=check, force=force)
 
 

@@ -48,8 +48,8 @@ from nbflow.store import location, records, stored_run
 from nbflow.store.flows import claim_flow
 from nbflow.store.index import Index
 from nbflow.store.location import Store
+from nbflow.store.own_modules import with_modules
 from nbflow.store.settings import most_bytes, without_ignored
-from nbflow.store.star_imports import with_stars
 from nbflow.task import secrets
 
 # ---------------------------------------------------------------- the public doors
@@ -332,7 +332,7 @@ def why_flow(flow: Flow, step: str, options: RunOptions, executors: Executors, *
 
 def load_flow(path: PathLike, *, all_cells: bool = False) -> Flow:
     """Return the Flow of a notebook; raise NotebookError when it cannot be read."""
-    return build_flow(with_stars(without_ignored(read_notebook(Path(path)))), all_cells=all_cells)
+    return build_flow(with_modules(without_ignored(read_notebook(Path(path)))), all_cells=all_cells)
 
 
 def begin(flow: Flow, options: RunOptions, executors: Executors, *, watch: Watch | None = None) -> Runner:

@@ -61,7 +61,7 @@ def _starred(analysis: Analysis) -> Iterator[str]:
 
 
 def _names(module: str, notebook: Notebook) -> Pairs | None:
-    texts = _Texts(notebook)
+    texts = Texts(notebook)
     if texts.has(module):
         return texts.names(module)
     return None if module.startswith(".") else _installed(module)
@@ -70,7 +70,7 @@ def _names(module: str, notebook: Notebook) -> Pairs | None:
 # ---------------------------------------------------------------- modules that are read
 
 
-class _Texts:
+class Texts:
     """The modules beside a notebook, and those that its cells write."""
 
     def __init__(self, notebook: Notebook) -> None:
@@ -106,6 +106,10 @@ class _Texts:
     def _read(self, module: str, place: str) -> Pairs | None:
         text = self._text(place)
         return None if text is None else self._said(module, place, text)
+
+    def text(self, module: str) -> str | None:
+        """Return the text of a module of the notebook's own; None where nobody has it, or code may write it."""
+        return next((self._text(place) for place in _places(module) if self._is_here(place)), None)
 
     def _text(self, place: str) -> str | None:
         """Return a module's text as it is when it is imported; None where code may write it that nobody has run."""

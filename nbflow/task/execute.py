@@ -380,7 +380,7 @@ class _Task:
         start = time.monotonic()
         names = names_of(self.spec.own)
         shell.suit(self.shell, [self.spec.source, *(statement.source for statement in self.spec.replay)])
-        with self.shell.after_statements(lambda: self.stages.definitions.see(names, self.shell.user_ns)):
+        with self.shell.after_statements(lambda: self.stages.see_statement(names)):
             result = shell.run_cell(self.shell, self.spec.source, self.spec.code_name, self._title())
         self.stages.elapsed = time.monotonic() - start - self.waited
         self.stages.see_draws()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -190,6 +191,7 @@ class Stages:
         self._inputs = BaseLine(spec, {}, registry)
         self.above: process_state.Changes | None = None  # where the tasks before it in its process have set it
         self.process_left: process_state.Changes = ()
+        self._loaded = 0  # modules of this process
         self.threads: frozenset[int] = frozenset()
         self.is_apart = True  # in a process that other steps do not share
 
@@ -201,9 +203,19 @@ class Stages:
         self.states = random_state.loaded()
         self.process = process_state.take()
         self.module_state = module_state.take(self.modules(), self.registry)
+        self._loaded = len(sys.modules)
         self.live = live_state.take(self.namespace, self._sources())
         self.threads = frozenset(thread.ident or 0 for thread in threading.enumerate())
         self._see_order()
+
+    def see_statement(self, names: Iterable[str]) -> None:
+        """Take down, after each statement of the cell, how that is which it has just defined and imported."""
+        self.definitions.see(names, self.namespace)
+        if len(sys.modules) != self._loaded:
+            self._loaded = len(sys.modules)
+            known = {module for module, _ in self.module_state}
+            now = module_state.take(self.modules(), self.registry)
+            self.module_state = {**self.module_state, **{key: now[key] for key in now if key[0] not in known}}
 
     def _see_order(self) -> None:
         """Say which inputs hold sets that are iterated in another order here than where they were made."""

@@ -11,11 +11,15 @@ from nbflow.model import Flow
 IMPORTS = (
     "import datetime as dt, enum, functools, json, os, pathlib, random, sqlite3, subprocess, tempfile, time, uuid\n"
     "import numpy as np, pandas as pd\nfrom dataclasses import dataclass, field\nfrom time import time as now\n"
-    "rng = np.random.default_rng(0)\nnumbers = iter(range(9))"
+    "rng = np.random.default_rng(0)\nnumbers = iter(range(9))\nwaiting, frame = [3, 4], pd.DataFrame({'a': [1]})"
 )
 HELPERS = (
     "def fresh():\n    return uuid.uuid4().hex\n\ndef deeper():\n    return fresh()\n\n"
     "def twice(x):\n    return 2 * x\n\n"
+    "def stamped(function):\n    function.at = time.time()\n    return function\n\n"
+    "def timed(function):\n    def call():\n        return time.time(), function()\n    return call\n\n"
+    "def marked(word):\n    def mark(function):\n        function.key = word, uuid.uuid4()\n        return function\n"
+    "    return mark\n\n"
     "class Ticket:\n    def __init__(self):\n        self.at = time.time()\n\nclass Point:\n    def where(self):\n"
     "        return time.time()"
 )
@@ -43,6 +47,9 @@ COMPUTE = {
     "a nested class": "class A:\n    class B:\n        at = time.time()",
     "a member": "class Code(enum.Enum):\n    ONE = next(numbers)",
     "under a condition": "try:\n    import fast\nexcept ImportError:\n    def fast(at=time.time()):\n        return at",
+    "a method of data": "def f(x=waiting.pop()):\n    return x",
+    "a decorator": "@stamped\ndef f():\n    pass",
+    "what a decorator gives": "@marked('x')\ndef f():\n    pass",
     "a base": "class A(type(fresh(), (), {})):\n    pass",
 }
 REPLAYED = {
@@ -58,6 +65,8 @@ REPLAYED = {
     "a function of the notebook": "class A:\n    x = twice(2)",
     "an object of the notebook": "class A:\n    origin = Point()",
     "members": "class Code(enum.Enum):\n    ONE = enum.auto()",
+    "a look at data": "class A:\n    names = frame.copy()",
+    "a decorator that wraps": "@timed\ndef f():\n    pass",
     "a cache": "@functools.lru_cache(maxsize=None)\ndef f(x):\n    return x",
 }
 

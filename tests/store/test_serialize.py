@@ -173,7 +173,9 @@ def test_arrays(name: str) -> None:
     assert result.strides == array.strides or not array.size
 
 
-@pytest.mark.parametrize("cut", ["grid[:, 2:5]", "grid[::2]", "grid[:, 3]", "grid[::-1]", "grid.T[2:5]", "grid[5:9, ::-2]"])
+@pytest.mark.parametrize(
+    "cut", ["grid[:, 2:5]", "grid[::2]", "grid[:, 3]", "grid[::-1]", "grid.T[2:5]", "grid[5:9, ::-2]"]
+)
 def test_what_is_cut_from_an_array_adds_up_as_before(cut: str) -> None:
     """Sums and products of floats depend on how far they lie apart; the array that they were cut from is gone."""
     view = eval(cut, {"grid": np.random.default_rng(0).normal(size=(3_000, 9))})

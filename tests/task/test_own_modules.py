@@ -91,3 +91,26 @@ def test_what_a_step_said_of_a_module_is_said_again_where_it_is_reused(folder: P
         said = subprocess.run(code, check=True, capture_output=True, text=True)
         assert f"1 {state}" in said.stdout
         assert "notes" in said.stdout + said.stderr
+
+
+def test_what_registers_with_a_module_is_made_once_and_found_below(folder: Path) -> None:
+    (folder / "desk.py").write_text(
+        "waiting, rate = [], 2\n\ndef take(function):\n    waiting.append(function)\n    return function\n\n"
+        "class Desk:\n    opened = 0\n    def open(self):\n        Desk.opened += 1\n"
+    )
+    cells = (
+        "import desk\n@desk.take\ndef first():\n    return 1", "rate = desk.rate",
+        "@desk.take\ndef second():\n    return 2\nmine = desk.Desk()\nmine.open()",
+        "open('desk.py', 'a').write('rate = 9\\n')\nlater = [0]", "opened = desk.Desk.opened",
+        "found = [[each() for each in desk.waiting], first(), second(), rate, opened]",
+    )  # fmt: skip
+    path = folder / "flow.ipynb"
+    path.write_text(document_of(((f"c{at}", text) for at, text in enumerate(cells)), "flow"))
+    for _ in ("executed", "reused"):
+        run = nbflow.run(path, all_cells=True)
+        assert run.successful, run.error
+        assert run.data.found[:3] == [[1, 2], 1, 2]
+        assert run.data.found[4] == 1
+        assert run.data.found[3] == run.data.rate
+    (folder / "desk.py").write_text((folder / "desk.py").read_text().replace("rate = 9\n", ""))
+    assert nbflow.run(path, all_cells=True).data.rate == 2
