@@ -26,13 +26,17 @@ PEER := .peers/metaflow/.ready
 SITE := .peers/docs/.ready
 CLUSTERS := ray dask
 
+# Each has an environment of its own, and waits more than it computes: two go at once, and each says all when it has ended
+REMOTES := remote-ray remote-servers remote-dask
+TOGETHER := -j2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
 # kernels, processes and browsers on a machine that others load too: a test counts as failed when it fails three times
 AGAIN := --reruns 2 --reruns-delay 2
 
 # pytest ends with 5 when no test bears the marker
 NONE_IS_FINE := || test $$? -eq 5
 
-.PHONY: docs help setup compiled demo test unit running notebooks remote browser export soak check frontend format bench clean
+.PHONY: docs help setup compiled demo test unit running notebooks remote $(REMOTES) browser export soak check frontend format bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -98,9 +102,13 @@ remote: $(READY) $(CLUSTERS:%=.peers/%/.ready) compiled ## stores and executors 
 	@if ! { test -x /usr/sbin/sshd && test -x /usr/sbin/slurmd; } && test "$$(id -u)" = 0 && \
 	  command -v apt-get >/dev/null; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq openssh-server slurm-wlm munge; fi
+	@$(MAKE) --no-print-directory $(TOGETHER) $(REMOTES)
+
+remote-servers:
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -m remote $(NONE_IS_FINE)
-	$(TEST_ENV) .peers/ray/bin/python -m pytest -q $(AGAIN) tests/executors/test_ray.py tests/whole/test_remote.py
-	$(TEST_ENV) .peers/dask/bin/python -m pytest -q $(AGAIN) tests/executors/test_dask.py tests/whole/test_dask.py
+
+remote-ray remote-dask: remote-%:
+	$(TEST_ENV) .peers/$*/bin/python -m pytest -q $(AGAIN) -m remote tests/executors/test_$*.py tests/whole/test_$*.py
 
 browser: $(BUILT) compiled ## the panel in JupyterLab, Notebook and a plain page, in Chromium
 	@if ! command -v chromium >/dev/null && ! command -v google-chrome >/dev/null && test -z "$${NBFLOW_CHROMIUM:-}" && \

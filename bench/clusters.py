@@ -20,7 +20,8 @@ from bench.rows import Row, in_turns, plain
 from nbflow.executors.remote.executor import RemoteExecutor
 from nbflow.plugins import load
 from nbflow.store.location import Store, open_store
-from tests.support.servers import CountingLink, DaskCluster, RayCluster, s3
+from tests.support.clusters import DaskCluster, RayCluster
+from tests.support.servers import CountingLink, s3
 from tests.support.tasks import Done, Tasks
 
 TASKS = 300
@@ -28,7 +29,7 @@ TASKS = 300
 
 def ray(folder: Path, variables: dict[str, str]) -> tuple[RayCluster, Callable[[], Callable[[], object]]]:
     """Return a Ray cluster, and what makes its own no-op once it runs."""
-    cluster = RayCluster(folder / "ray", variables)
+    cluster = RayCluster(folder, **variables)
     cluster.start()
 
     def noop() -> Callable[[], object]:
@@ -49,7 +50,7 @@ def ray(folder: Path, variables: dict[str, str]) -> tuple[RayCluster, Callable[[
 
 def dask(folder: Path, variables: dict[str, str]) -> tuple[DaskCluster, Callable[[], Callable[[], object]]]:
     """Return a Dask cluster, and what makes its own no-op once it runs."""
-    cluster = DaskCluster(folder, variables)
+    cluster = DaskCluster(folder, **variables)
     cluster.start()
     cluster.add()
 

@@ -17,10 +17,11 @@ from nbflow.executors.dask import executor as dask_executor
 from nbflow.executors.remote import handle as handles
 from nbflow.executors.remote.executor import RemoteExecutor
 from nbflow.model import Ended, Output, Started
-from tests.conformance.cluster import ClusterConformance, refused
+from tests.conformance.cluster import ClusterConformance, connected, refused
 from tests.conformance.executor import wait_gone
+from tests.support.clusters import DaskCluster
 from tests.support.processes import processes_above
-from tests.support.servers import DaskCluster, end_group, free_port
+from tests.support.servers import end_group, free_port
 from tests.support.tasks import Tasks
 
 pytest.importorskip("distributed", reason="Dask has an environment of its own: make remote")
@@ -34,25 +35,10 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
-    cluster = DaskCluster(tmp_path_factory.mktemp("dask"), {"TOKEN": "s3cr3t-value"})  # for the conformance suite
-    try:
+    with DaskCluster(tmp_path_factory.mktemp("dask"), TOKEN="s3cr3t-value") as cluster:  # for the conformance suite
         cluster.start()
         cluster.add()
         yield cluster
-    finally:
-        cluster.stop()
-
-
-@pytest.fixture(scope="module")
-def executor(cluster: DaskCluster) -> Iterator[RemoteExecutor]:
-    executor = dask_executor(cluster.url)
-    yield executor
-    executor.close()
-
-
-@pytest.fixture
-def tasks(executor: RemoteExecutor, tmp_path: Path) -> Tasks:
-    return Tasks(executor, tmp_path)
 
 
 class TestDask(ClusterConformance):
@@ -107,14 +93,11 @@ def test_another_version(tmp_path: Path) -> None:
     preload.write_text(
         "from distributed import versions\nversions.get_package_info = lambda names: {'distributed': '2020.1.0'}\n"
     )
-    cluster = DaskCluster(tmp_path, {})
-    try:
+    with DaskCluster(tmp_path) as cluster:
         cluster.start("--preload", str(preload))
         with pytest.raises(ExecutorError, match=r"has distributed 2020\.1\.0, this notebook has 20") as caught:
             DaskEngine(cluster.url).connect()
         assert "same distributed on both sides" in (caught.value.fix or "")
-    finally:
-        cluster.stop()
 
 
 def test_the_users_own_dask_is_left_alone(cluster: DaskCluster) -> None:
@@ -132,13 +115,11 @@ def test_the_users_own_dask_is_left_alone(cluster: DaskCluster) -> None:
 
 def test_a_scheduler_that_is_started_anew_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nbflow.executors.remote.executor.START_EVERY", 0.5)
-    cluster = DaskCluster(tmp_path, {})
     with contextlib.ExitStack() as stack:
-        stack.callback(cluster.stop)
+        cluster = stack.enter_context(DaskCluster(tmp_path))
         cluster.start()
         cluster.add()
-        executor = stack.enter_context(contextlib.closing(dask_executor(cluster.url)))
-        tasks = Tasks(executor, tmp_path)
+        tasks = Tasks(stack.enter_context(contextlib.closing(connected(cluster.url))), tmp_path)
         assert tasks.run("x = 1").value("x") == 1
         cluster.stop()
         submitted = tasks.submit("x = 2")  # it waits for the place

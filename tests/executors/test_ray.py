@@ -17,11 +17,12 @@ from nbflow.executors.ray import executor as ray_executor
 from nbflow.executors.remote import handle as handles
 from nbflow.executors.remote.executor import RemoteExecutor
 from nbflow.model import Ended, HeldUp, Output, Started, StepOptions
-from tests.conformance.cluster import ClusterConformance, refused
+from tests.conformance.cluster import ClusterConformance, connected, refused
 from tests.conformance.executor import wait_gone
+from tests.support.clusters import RayCluster
 from tests.support.drivers import pid_once_it_speaks
 from tests.support.processes import processes_above
-from tests.support.servers import RayCluster, end_group, free_port
+from tests.support.servers import end_group, free_port
 from tests.support.tasks import Tasks
 from tests.support.waiting import eventually
 
@@ -32,24 +33,9 @@ pytestmark = [pytest.mark.remote, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayCluster]:
-    cluster = RayCluster(tmp_path_factory.mktemp("r") / "ray", {"TOKEN": "s3cr3t-value"})  # for the conformance suite
-    try:
+    with RayCluster(tmp_path_factory.mktemp("r"), TOKEN="s3cr3t-value") as cluster:  # for the conformance suite
         cluster.start()
         yield cluster
-    finally:
-        cluster.stop()
-
-
-@pytest.fixture(scope="module")
-def executor(cluster: RayCluster) -> Iterator[RemoteExecutor]:
-    executor = ray_executor(cluster.url)
-    yield executor
-    executor.close()
-
-
-@pytest.fixture
-def tasks(executor: RemoteExecutor, tmp_path: Path) -> Tasks:
-    return Tasks(executor, tmp_path)
 
 
 class TestRay(ClusterConformance):
@@ -141,12 +127,11 @@ def test_a_node_that_dies(cluster: RayCluster, executor: RemoteExecutor, tmp_pat
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteExecutor]:
     """Two nodes of one core each."""
-    cluster = RayCluster(tmp_path_factory.mktemp("p") / "ray", {})
     with contextlib.ExitStack() as stack:
-        stack.callback(cluster.stop)
+        cluster = stack.enter_context(RayCluster(tmp_path_factory.mktemp("p")))
         cluster.start(cpus=1, gpus=0)
         cluster.add(cpus=1)
-        executor = stack.enter_context(contextlib.closing(ray_executor(cluster.url)))
+        executor = stack.enter_context(contextlib.closing(connected(cluster.url)))
         executor.engine.connect()
         eventually(lambda: len(executor.engine.nodes()) == 2, 90)
         yield executor

@@ -45,14 +45,8 @@ def configuration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def executor(configuration: Path) -> Iterator[RemoteExecutor]:
-    executor = slurm_executor("slurm://debug?time=0:10:00")
-    yield executor
-    executor.close()
-
-
-@pytest.fixture
-def tasks(executor: RemoteExecutor, tmp_path: Path) -> Tasks:
-    return Tasks(executor, tmp_path)
+    with contextlib.closing(connected("slurm://debug?time=0:10:00")) as executor:
+        yield executor
 
 
 class TestSlurm(ExecutorConformance):

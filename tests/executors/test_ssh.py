@@ -91,11 +91,6 @@ def executor(request: pytest.FixtureRequest) -> RemoteExecutor:
     return executor
 
 
-@pytest.fixture
-def tasks(executor: RemoteExecutor, tmp_path: Path) -> Tasks:
-    return Tasks(executor, tmp_path)
-
-
 # ---------------------------------------------------------------- what is wrong, in one message
 
 

@@ -330,7 +330,7 @@ SHAPES: dict[str, Callable[[int], list[tuple[int, int]]]] = {
 }
 
 
-@pytest.mark.parametrize("count", [0, 1, 8, 150, 2000])
+@pytest.mark.parametrize("count", [0, 1, 8, 150, 1200])  # more than Python's frames
 @pytest.mark.parametrize("shape", SHAPES)
 def test_layout_of_any_shape_and_size(shape: str, count: int) -> None:
     names = [f"s{at}" for at in range(count)]

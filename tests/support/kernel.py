@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -13,6 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from jupyter_client.manager import KernelManager
+
+from tests.support.waiting import eventually
 
 LOAD = "%load_ext nbflow"
 OUTPUTS = {"stream", "display_data", "update_display_data", "execute_result", "clear_output", "error"}
@@ -162,9 +165,19 @@ class Kernel:
     def _connect(self) -> None:
         self.client = self.manager.blocking_client()
         self.client.start_channels()
-        self.client.wait_for_ready(timeout=60)
+        eventually(self._answers)
         if self.load:
             assert self.execute(LOAD).status == "ok"
+
+    def _answers(self) -> bool:
+        """Ask the kernel who it is; whether an answer came on both channels. What comes late belongs to no request."""
+        assert self.manager.is_alive(), "the kernel ended before it answered"
+        self.client.kernel_info()
+        with contextlib.suppress(queue.Empty):
+            self.client.get_shell_msg(timeout=1)
+            self.client.get_iopub_msg(timeout=0.2)
+            return True
+        return False
 
     def restart(self) -> None:
         """A fresh kernel for the same notebook, as Restart does."""

@@ -23,15 +23,22 @@ LIBRARIES = (
     " ipykernel.kernelapp ipykernel.ipkernel cloudpickle asyncio"
 ).split()
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Exact numbers: sums in one order."""
+
 
 class Nursery:
-    """Kernels by fork; `manager()` gives a kernel manager for one of them, `close()` ends the process."""
+    """Kernels by fork; `manager()` gives a kernel manager for one of them, `close()` ends the process.
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    A hash seed holds for all of them: it is drawn when a process starts.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
         self._socket = folder / "nursery"
+        settings = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONHASHSEED": str(seed)}
         self._process = subprocess.Popen(
             [sys.executable, __file__, "serve", str(self._socket)],
-            env=environment | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+            env={**os.environ, **ONE_THREAD, **settings},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -112,6 +119,7 @@ def _be_kernel(connection: socket.socket, order: dict[str, Any]) -> None:
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])
+    time.tzset()
     sys.path[0] = ""
     sys.argv = ["ipykernel_launcher", "-f", order["file"], *order["options"]]
     launch_new_instance()

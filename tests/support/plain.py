@@ -20,6 +20,8 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 
+from tests.support.nursery import ONE_THREAD, Nursery
+
 HEADER = re.compile(r"%%(step|params|setup)\b(.*)")
 CONTROL = re.compile(r"^\s*%(flow\b|(re)?load_ext\s+nbflow\b|unload_ext\s+nbflow\b).*$", re.MULTILINE)
 NOT_PLAIN = re.compile(r"--(foreach|join|if|until|catch)\b")
@@ -109,15 +111,18 @@ def run_plainly(path: Path, folder: Path, *, timeout: int = 120, manager: Any = 
     document, target = plain_document(copy), folder / ".left.pickle"
     call = f"_collect(get_ipython().user_ns, get_ipython().user_ns_hidden, {str(target)!r})\n"
     document.cells.append(nbformat.v4.new_code_cell(f"{COLLECT}\n{call}"))
-    environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
-    environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    execute(document, folder, timeout=timeout, manager=manager)
+    nbformat.write(document, folder / ("plain-" + path.name))
+    return _loaded(pickle.loads(target.read_bytes()), folder)
+
+
+def execute(document: nbformat.NotebookNode, folder: Path, *, timeout: int = 120, manager: Any = None) -> None:
+    """Executes a document's cells in `folder`, one thread a library."""
     client = NotebookClient(
         document, km=manager, timeout=timeout, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
     client.owns_km = True
-    client.execute(env=environment)
-    nbformat.write(document, folder / ("plain-" + path.name))
-    return _loaded(pickle.loads(target.read_bytes()), folder)
+    client.execute(env={key: value for key, value in os.environ.items() if key != "MPLBACKEND"} | ONE_THREAD)
 
 
 def run_reference(path: Path, folder: Path, *, timeout: int = 120) -> Plain:
@@ -146,13 +151,15 @@ def _loaded(left: dict[str, Any], folder: Path) -> Plain:
 class PlainRuns:
     """Plain runs, each made once per content of a notebook and of the data beside it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, nursery: Nursery) -> None:
         self._folder = folder
+        self._nursery = nursery
         self._done: dict[str, Plain] = {}
 
     def __call__(self, path: Path) -> Plain:
         beside = sorted(other for other in path.parent.iterdir() if other.suffix in COPIED)
         key = hashlib.sha256(b"".join(one.read_bytes() for one in [path, *beside])).hexdigest()
         if key not in self._done:
-            self._done[key] = run_plainly(path, self._folder / f"{path.stem}-{key[:12]}")
+            folder = self._folder / f"{path.stem}-{key[:12]}"
+            self._done[key] = run_plainly(path, folder, manager=self._nursery.manager())
         return self._done[key]

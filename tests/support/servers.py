@@ -1,4 +1,4 @@
-"""Servers on this machine that tests start: an S3 server, a Ray cluster, a Dask cluster."""
+"""Servers on this machine that tests start, and what stands between them and a client."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 
-from tests.support.hosts import Host
 from tests.support.waiting import eventually
 
 
@@ -157,123 +155,6 @@ class CountingLink(Link):
     def passes(self, data: bytes) -> None:
         self.total += len(data)
         self.requests += data.count(b" HTTP/1.1\r\n")
-
-
-class RayCluster:
-    """Ray on this machine: a head, and further nodes, each a `ray start --block` with processes of its own.
-
-    The address that Ray binds to is the machine's own, or that of a host; everything is ended with the test.
-    """
-
-    def __init__(self, folder: Path, variables: Mapping[str, str], head: Host | None = None) -> None:
-        self.folder = folder
-        self.head = head
-        self.variables = {
-            **os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-            "RAY_AUTH_MODE": "disabled", **variables,
-        }  # fmt: skip
-        self.port, self.client_port = free_port(), free_port()
-        self.nodes: list[subprocess.Popen[bytes]] = []
-
-    @property
-    def url(self) -> str:
-        return f"ray://{self._address}:{self.client_port}"
-
-    @property
-    def _address(self) -> str:
-        return self.head.address if self.head is not None else "127.0.0.1"
-
-    def start(self, cpus: int = 2, gpus: int = 2) -> None:
-        """Start the head, and wait until its client server answers."""
-        self._node(
-            self.head, "--head", f"--port={self.port}", f"--ray-client-server-port={self.client_port}",
-            f"--temp-dir={self.folder}", "--include-dashboard=false", f"--num-cpus={cpus}", f"--num-gpus={gpus}",
-        )  # fmt: skip
-        eventually(self._answers, 120)
-
-    def add(self, cpus: int = 2, on: Host | None = None) -> subprocess.Popen[bytes]:
-        """Start another node; return its process, whose group is the node's."""
-        head = self._address if self.head is not None else socket.gethostbyname(socket.gethostname())
-        return self._node(on, f"--address={head}:{self.port}", f"--num-cpus={cpus}", "--num-gpus=0")
-
-    def _node(self, host: Host | None, *words: str) -> subprocess.Popen[bytes]:
-        command = [
-            str(Path(sys.executable).with_name("ray")), "start", *words, "--block", "--disable-usage-stats",
-            "--object-store-memory=100000000", "--min-worker-port=0", "--max-worker-port=0",
-        ]  # fmt: skip
-        if host is not None:
-            command = [*host.command, *command, f"--node-ip-address={host.address}"]
-        with (self.folder.parent / f"node-{len(self.nodes)}.log").open("wb") as log:
-            node = subprocess.Popen(
-                command, env=self.variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        self.nodes.append(node)
-        return node
-
-    def _answers(self) -> bool:
-        assert self.nodes[0].poll() is None, (self.folder.parent / "node-0.log").read_text()[-3000:]
-        with contextlib.suppress(OSError), socket.create_connection((self._address, self.client_port), 1):
-            return True
-        return False
-
-    def stop(self) -> None:
-        """End all nodes with all their processes."""
-        for node in reversed(self.nodes):
-            end_group(node)
-
-
-class DaskCluster:
-    """Dask on this machine's loopback, or on hosts: a scheduler, and workers with a nanny each, as it starts them."""
-
-    def __init__(self, folder: Path, variables: Mapping[str, str], head: Host | None = None) -> None:
-        self.folder = folder
-        self.head = head
-        self.address = head.address if head is not None else "127.0.0.1"
-        self.variables = {**os.environ, **variables}
-        self.client_port = free_port()
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    @property
-    def url(self) -> str:
-        return f"dask://{self.address}:{self.client_port}"
-
-    def start(self, *words: str) -> None:
-        """Start the scheduler, and wait until it answers."""
-        self._process(self.head, "scheduler", f"--host={self.address}", f"--port={self.client_port}", *words)
-        eventually(lambda: "Scheduler at" in self.log(0))
-
-    def add(self, *words: str, threads: int = 2, gpus: int = 2, on: Host | None = None) -> subprocess.Popen[bytes]:
-        """Start a worker, and wait until the scheduler has it; return the process that leads its group, a nanny."""
-        self.variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(gpus)))
-        worker = self._process(
-            on, "worker", f"tcp://{self.address}:{self.client_port}", f"--nthreads={threads}",
-            f"--resources=GPU={gpus}", "--memory-limit=0", "--local-directory", str(self.folder), *words,
-        )  # fmt: skip
-        number = len(self.processes) - 1
-        eventually(lambda: "Registered to" in self.log(number))
-        return worker
-
-    def log(self, number: int) -> str:
-        process = self.processes[number]
-        text = (self.folder / f"dask-{number}.log").read_text()
-        assert process.poll() is None, text[-3000:]
-        return text
-
-    def _process(self, host: Host | None, *words: str) -> subprocess.Popen[bytes]:
-        command = [str(Path(sys.executable).with_name("dask")), *words, "--no-dashboard"]
-        if host is not None:
-            command = [*host.command, *command]
-        with (self.folder / f"dask-{len(self.processes)}.log").open("wb") as log:
-            process = subprocess.Popen(
-                command, env=self.variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        self.processes.append(process)
-        return process
-
-    def stop(self) -> None:
-        """End all of them with all their processes."""
-        for process in reversed(self.processes):
-            end_group(process)
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

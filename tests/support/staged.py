@@ -9,26 +9,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nbformat
+
 import nbflow
 from nbflow.flow.notebook import document_of
 from nbflow.runs.client import Run
-from tests.support.plain import plain_source
-
-IN_KERNEL = """
-import json, sys
-import nbformat
-from nbclient import NotebookClient
-folder, sources = json.load(sys.stdin)
-nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-NotebookClient(nb, kernel_name="python3", timeout=120, resources={"metadata": {"path": folder}}).execute()
-print("".join(out.text for out in nb.cells[-1].outputs))
-"""
+from tests.support.nursery import Nursery
+from tests.support.plain import execute, plain_source
 
 
 @dataclass
@@ -103,19 +94,16 @@ class Staged:
         return project
 
 
-def plain_values(project: Project, names: list[str], place: Path) -> dict[str, str]:
+def plain_values(project: Project, names: list[str], place: Path, nursery: Nursery) -> dict[str, str]:
     """Return the reprs of names after a plain run of the notebook, in a copy of its folder."""
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(project.folder, place / "copy", symlinks=True, ignore=shutil.ignore_patterns(".nbflow"))
     shutil.copytree(project.outside, place / "outside")
     ask = f"import json as _json\nprint(_json.dumps({{n: repr(globals().get(n, 'MISSING')) for n in {names!r}}}))"
-    cells = [plain_source(source) for source in project.cells]
-    done = subprocess.run(
-        [sys.executable, "-c", IN_KERNEL], input=json.dumps([str(place / "copy"), [*cells, ask]]), text=True,
-        capture_output=True, timeout=120, check=False, cwd=place,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    values: dict[str, str] = json.loads(done.stdout.strip().splitlines()[-1])
+    sources = [*map(plain_source, project.cells), ask]
+    document = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    execute(document, place / "copy", manager=nursery.manager())
+    values: dict[str, str] = json.loads(document.cells[-1].outputs[0].text)
     return values
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from nbflow.runs import launch
+from tests.support.clusters import DaskCluster
 from tests.support.drivers import killed_and_attached, nbflow_command
 from tests.support.kernel import NotebookFile
-from tests.support.servers import DaskCluster
 from tests.whole.elsewhere import SOME, run, shows_the_same
 
 pytest.importorskip("distributed", reason="Dask has an environment of its own: make remote")
@@ -24,19 +24,10 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
-    cluster = DaskCluster(tmp_path_factory.mktemp("dask"), {"PYTHONHASHSEED": "0"})
-    try:
+    with DaskCluster(tmp_path_factory.mktemp("dask"), PYTHONHASHSEED="0") as cluster:
         cluster.start()
         cluster.add("--no-nanny")  # a nanny gives workers a PYTHONHASHSEED of its own, and so sets another order
         yield cluster
-    finally:
-        cluster.stop()
-
-
-@pytest.fixture(scope="module")
-def executors(cluster: DaskCluster) -> Iterator[launch.Executors]:
-    with launch.Executors(cluster.url) as executors:
-        yield executors
 
 
 @pytest.mark.parametrize("name", SOME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import os
 import re
@@ -18,7 +19,7 @@ import pytest
 from tests.support.kernel import Kernel, NotebookFile
 from tests.support.plain import plain_source
 
-pytestmark = pytest.mark.notebooks
+pytestmark = [pytest.mark.notebooks, pytest.mark.xdist_group("effects")]
 
 LEDGER = """
 import os
@@ -119,37 +120,35 @@ class Place:
         return effects
 
 
-@pytest.fixture
-def server() -> Iterator[http.server.HTTPServer]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Requests)
-    server.bodies = []  # type: ignore[attr-defined]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+@contextlib.contextmanager
+def serving() -> Iterator[http.server.HTTPServer]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Requests) as server:
+        server.bodies = []  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
 
 
 @pytest.fixture
-def place(tmp_path: Path, server: http.server.HTTPServer) -> Place:
-    (tmp_path / "flow").mkdir()
-    return Place(tmp_path / "flow", server)
+def place(tmp_path: Path) -> Iterator[Place]:
+    with serving() as server:
+        yield Place(tmp_path, server)
 
 
-@pytest.fixture
-def plainly(tmp_path: Path, server: http.server.HTTPServer) -> Counter[str]:
+@pytest.fixture(scope="module")
+def plainly(tmp_path_factory: pytest.TempPathFactory) -> Counter[str]:
     """Return the effects of the notebook run top to bottom in a plain kernel."""
-    (tmp_path / "plain").mkdir()
     loops = {
         "fan": "for i in range(3):\n    note(f'item {i}')\n    r = i + s",
         "join": "q = [i + s for i in range(3)]",
     }
-    place = Place(tmp_path / "plain", server, {name: plain_source(text) for name, text in (CELLS | loops).items()})
-    notebook = place.notebook()
-    with place.kernel(notebook, load=False) as kernel:
-        for cell in place.cells:
-            assert kernel.run(cell).status == "ok", cell
-    effects = place.effects()
-    server.bodies.clear()  # type: ignore[attr-defined]
+    cells = {name: plain_source(text) for name, text in (CELLS | loops).items()}
+    with serving() as server:
+        place = Place(tmp_path_factory.mktemp("plain"), server, cells)
+        with place.kernel(place.notebook(), load=False) as kernel:
+            for cell in place.cells:
+                assert kernel.run(cell).status == "ok", cell
+        effects = place.effects()
     assert len(effects) == 14, effects
     assert set(effects.values()) == {1}, effects
     return effects

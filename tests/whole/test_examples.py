@@ -10,6 +10,7 @@ import nbflow
 from nbflow import reference
 from nbflow.runs import launch
 from tests.support.equality import compare
+from tests.support.nursery import Nursery
 from tests.support.places import EXAMPLES
 from tests.support.plain import copy_with_data, run_plainly
 from tests.whole.test_wild import differences, expectations, failures
@@ -33,10 +34,10 @@ def test_an_example_with_loops_leaves_what_its_loops_leave(name: str, tmp_path: 
 
 
 @pytest.mark.notebooks
-def test_an_ordinary_notebook_runs_with_every_cell_as_a_step(tmp_path: Path) -> None:
+def test_an_ordinary_notebook_runs_with_every_cell_as_a_step(tmp_path: Path, nursery: Nursery) -> None:
     path, store = EXAMPLES / "unchanged.ipynb", str(tmp_path / "store")
     assert "%%step" not in path.read_text()
-    left = run_plainly(path, tmp_path / "plain")
+    left = run_plainly(path, tmp_path / "plain", manager=nursery.manager())
     copy = copy_with_data(path, tmp_path / "flow")
     run = nbflow.run(copy, store=store, all_cells=True)
     assert run.successful, failures(run)

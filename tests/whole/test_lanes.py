@@ -211,7 +211,7 @@ WAYS: dict[str, Callable[[Place], None]] = {
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NOTEBOOKS])
 def test_every_lane_shows_the_same(name: str, way: str, tmp_path: Path) -> None:
     place = Place(NOTEBOOKS[name], tmp_path, plainly(name), [])
     WAYS[way](place)

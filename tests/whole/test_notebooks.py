@@ -18,6 +18,7 @@ import pytest
 import nbflow
 from tests.support.difference import NO_EQUALITY
 from tests.support.equality import compare, equal
+from tests.support.nursery import ONE_THREAD, Nursery
 from tests.support.places import TESTS
 from tests.support.plain import Plain, PlainRuns, copy_with_data, run_plainly, run_reference
 
@@ -30,15 +31,14 @@ each_notebook = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="session")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> PlainRuns:
-    return PlainRuns(tmp_path_factory.mktemp("plain"))
+def plain(tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> PlainRuns:
+    return PlainRuns(tmp_path_factory.mktemp("plain"), nursery)
 
 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exact numbers: sums in one order."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        monkeypatch.setenv(name, "1")
+    for name, value in ONE_THREAD.items():
+        monkeypatch.setenv(name, value)
 
 
 def expectations(path: Path) -> dict[str, list[str]]:
@@ -77,7 +77,7 @@ def test_there_are_notebooks_of_many_kinds() -> None:
 @pytest.mark.notebooks
 @each_notebook
 def test_two_plain_runs_agree(path: Path, plain: PlainRuns, tmp_path: Path) -> None:
-    """Else the notebook is no measure."""
+    """Else the notebook is no measure. The second kernel is started as Jupyter does, with hashes of its own."""
     first, second = plain(path), run_plainly(path, tmp_path / "second")
     found = compare(first.values, second.values)
     assert not found.differences, _lines({name: str(one) for name, one in found.differences.items()})

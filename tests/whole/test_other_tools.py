@@ -19,6 +19,7 @@ from nbflow.model import Flow, StepOptions
 from nbflow.runs import launch
 from tests.support.equality import compare
 from tests.support.kernel import Kernel, NotebookFile
+from tests.support.nursery import Nursery
 from tests.support.plain import run_plainly
 
 
@@ -91,11 +92,13 @@ def assert_equal(expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
 
 @pytest.mark.notebooks
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_it_leaves_what_a_plain_kernel_leaves(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_leaves_what_a_plain_kernel_leaves(
+    name: str, nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
     notebook = NOTEBOOKS[name]
     path = written(notebook, tmp_path / "other.ipynb").path
-    plain = run_plainly(path, tmp_path / "plain").values
+    plain = run_plainly(path, tmp_path / "plain", manager=nursery.manager()).values
     expected = {each: plain[each] for each in notebook.names}
     own = reference.run(path)
     assert_equal(expected, {each: own[each] for each in notebook.names})

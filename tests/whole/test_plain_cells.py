@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -117,14 +116,6 @@ def test_a_cell_that_waits_for_a_person_does_not_join_for_what_it_may_do() -> No
 
 
 # ---------------------------------------------------------------- runs
-
-
-@pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
-    made = Nursery(tmp_path_factory.mktemp("nursery"), environment)
-    yield made
-    made.close()
 
 
 def written(folder: Path, numbers: Sequence[int]) -> NotebookFile:

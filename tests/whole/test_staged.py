@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.nursery import Nursery
 from tests.support.staged import Staged, flow_values, plain_values, run_flow
 
 pytestmark = pytest.mark.notebooks
@@ -152,7 +153,9 @@ STAGED: dict[str, Staged] = {
 
 
 @pytest.mark.parametrize("name", STAGED)
-def test_every_stage_is_what_a_plain_kernel_gives(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_stage_is_what_a_plain_kernel_gives(
+    name: str, nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     staged = STAGED[name]
     for variable in ("STAGED_A", "STAGED_B", "STAGED_X", "STAGED_Y", "MODE_T", "TZ", "HOME"):
         monkeypatch.setenv(variable, os.environ.get(variable, ""))  # put back after the test
@@ -164,7 +167,7 @@ def test_every_stage_is_what_a_plain_kernel_gives(name: str, tmp_path: Path, mon
     project = staged.make(tmp_path / "project")
 
     def stage() -> tuple[dict[str, str], dict[str, str], set[str]]:
-        plain = plain_values(project, names, tmp_path / "plain")
+        plain = plain_values(project, names, tmp_path / "plain", nursery)
         run = run_flow(project)
         return plain, flow_values(run, names), {step.state for step in run.steps()}
 

@@ -25,10 +25,11 @@ from typing import Any
 import pytest
 
 import nbflow
+from tests.support.clusters import DaskCluster, RayCluster
 from tests.support.hosts import HERE, Host, has_own_network, hosts
 from tests.support.kernel import NotebookFile
 from tests.support.processes import processes_above
-from tests.support.servers import DaskCluster, RayCluster, end_group, faulty, s3
+from tests.support.servers import end_group, faulty, s3
 from tests.support.ssh_server import is_installed, serving
 from tests.support.waiting import eventually
 
@@ -123,9 +124,7 @@ def s3_at_the_bridge(network: dict[str, Host]) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def on_ray(folder: Path, network: dict[str, Host], variables: Mapping[str, str]) -> Iterator[Place]:
-    cluster = RayCluster(folder / "ray", variables, network["head"])
-    with contextlib.ExitStack() as stack:
-        stack.callback(cluster.stop)
+    with RayCluster(folder, network["head"], **variables) as cluster:
         cluster.start(cpus=0, gpus=0)
         first, _ = (cluster.add(cpus=2, on=network[name]) for name in ("first", "second"))
         yield Place(cluster.url, network["notebook"], network["first"], lambda: end_group(first))
@@ -133,9 +132,7 @@ def on_ray(folder: Path, network: dict[str, Host], variables: Mapping[str, str])
 
 @contextlib.contextmanager
 def on_dask(folder: Path, network: dict[str, Host], variables: Mapping[str, str]) -> Iterator[Place]:
-    cluster = DaskCluster(folder, variables, network["head"])
-    with contextlib.ExitStack() as stack:
-        stack.callback(cluster.stop)
+    with DaskCluster(folder, network["head"], **variables) as cluster:
         cluster.start()
         first, _ = (cluster.add(on=network[name]) for name in ("first", "second"))
         yield Place(cluster.url, network["notebook"], network["first"], lambda: end_group(first))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,7 +24,7 @@ import nbflow
 from nbflow.runs.client import Run
 from tests.support.difference import NO_EQUALITY
 from tests.support.equality import equal
-from tests.support.nursery import Nursery
+from tests.support.nursery import ONE_THREAD, Nursery
 from tests.support.places import TESTS
 from tests.support.plain import Plain, copy_with_data, run_plainly
 
@@ -38,26 +38,23 @@ each_notebook = pytest.mark.parametrize(
 
 
 class Bench:
-    """One hash seed: a nursery of plain kernels, and a process of its own for third runs."""
+    """One hash seed: plain kernels, and a process of its own for third runs."""
 
-    def __init__(self, seed: int, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
-        self.environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": str(seed)}
-        self.nursery = Nursery(folder, self.environment)
+    def __init__(self, seed: int, nursery: Nursery) -> None:
+        self.nursery = nursery
+        self.environment = {**ONE_THREAD, "PYTHONHASHSEED": str(seed)}
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONHASHSEED", str(seed + 100))
             self.elsewhere = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
             self.elsewhere.submit(os.getpid).result()
 
     def close(self) -> None:
-        self.nursery.close()
         self.elsewhere.shutdown()
 
 
 @pytest.fixture(scope="module")
-def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    made = Bench(request.param, tmp_path_factory.mktemp("bench"))
+def bench(request: pytest.FixtureRequest, nursery_of: Callable[[int], Nursery]) -> Iterator[Bench]:
+    made = Bench(request.param, nursery_of(request.param))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in made.environment.items():
             patch.setenv(name, value)

@@ -14,9 +14,9 @@ import pytest
 
 import nbflow
 from nbflow.runs import launch
+from tests.support.clusters import RayCluster
 from tests.support.drivers import killed_and_attached, nbflow_command
 from tests.support.kernel import Kernel, NotebookFile
-from tests.support.servers import RayCluster
 from tests.support.waiting import eventually
 from tests.support.wheels import make_wheel
 from tests.whole.elsewhere import EXAMPLES, run, runs_the_quickstart, shows_the_same
@@ -33,18 +33,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, s3_server: Mapping[str, str]) -> Iterator[RayCluster]:
-    cluster = RayCluster(tmp_path_factory.mktemp("r") / "ray", {**s3_server, "PYTHONHASHSEED": "0"})
-    try:
+    with RayCluster(tmp_path_factory.mktemp("r"), **s3_server, PYTHONHASHSEED="0") as cluster:
         cluster.start()
         yield cluster
-    finally:
-        cluster.stop()
-
-
-@pytest.fixture(scope="module")
-def executors(cluster: RayCluster) -> Iterator[launch.Executors]:
-    with launch.Executors(cluster.url) as executors:
-        yield executors
 
 
 @pytest.fixture
@@ -244,7 +235,7 @@ def test_what_is_wrong_with_a_cluster_is_one_error_and_an_exit_code(
     (there / "nbflow.py").write_text("raise ModuleNotFoundError(\"No module named 'nbflow'\", name='nbflow')\n")
     (there / "sitecustomize.py").write_text(f"FILE = {str(there / 'older')!r}\n{OTHER_PYTHON}")
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a-token-of-this-test-0123456789abcdef"}
-    cluster = RayCluster(tmp_path_factory.mktemp("w") / "ray", {**token, "PYTHONPATH": str(there)})
+    cluster = RayCluster(tmp_path_factory.mktemp("w"), **token, PYTHONPATH=str(there))
 
     def told() -> str:
         process = nbflow_command("run", str(path), "--on", cluster.url)
@@ -252,8 +243,7 @@ def test_what_is_wrong_with_a_cluster_is_one_error_and_an_exit_code(
         assert (process.returncode, output.count("error: "), "Traceback" in output) == (3, 1, False), output
         return output
 
-    with contextlib.ExitStack() as stack:
-        stack.callback(cluster.stop)
+    with cluster:
         cluster.start()
         assert "RAY_AUTH_TOKEN" in told()
         for name, value in token.items():
