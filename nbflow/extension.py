@@ -8,7 +8,7 @@ from nbflow.errors import OptionError
 
 if TYPE_CHECKING:
     from nbflow.kernel.session import Session
-from nbflow.kernel.magics import ENTER, TURN, Decider, hoist, transform, turns
+from nbflow.kernel.magics import ENTER, TURN, decides, hoist, transform, turns
 
 _KEY = "nbflow_extension"  # the attribute of the shell that holds what is loaded
 
@@ -30,12 +30,11 @@ def load(ip: Any) -> None:
     from nbflow.page.comm import attach
 
     session = Session(ip)
-    decider = Decider(session)
     ip.input_transformer_manager.cleanup_transforms.insert(0, hoist)
     ip.input_transformer_manager.line_transforms.insert(0, transform)
-    ip.ast_transformers.append(decider)
-    in_turns = turns(ip, session)
-    in_turns.attach()
+    stand_ins = [decides(ip, session), turns(ip, session)]
+    for stand_in in stand_ins:
+        stand_in.attach()
     setattr(ip, ENTER, session.enter)
     setattr(ip, TURN, session.turn)
     for event, hook in session.hooks().items():
@@ -48,7 +47,7 @@ def load(ip: Any) -> None:
     completion = Completion(session)
     completion.attach()
     session.attach()
-    setattr(ip, _KEY, (session, decider, in_turns, completion, attach(session)))
+    setattr(ip, _KEY, (session, stand_ins, completion, attach(session)))
 
 
 def unload(ip: Any) -> None:
@@ -56,14 +55,13 @@ def unload(ip: Any) -> None:
     loaded = getattr(ip, _KEY, None)
     if loaded is None:
         return
-    session, decider, in_turns, completion, leave_pages = loaded
+    session, stand_ins, completion, leave_pages = loaded
     leave_pages()
     completion.detach()
-    in_turns.detach()
+    for stand_in in stand_ins:
+        stand_in.detach()
     ip.input_transformer_manager.cleanup_transforms.remove(hoist)
     ip.input_transformer_manager.line_transforms.remove(transform)
-    if decider in ip.ast_transformers:
-        ip.ast_transformers.remove(decider)
     for event, hook in session.hooks().items():
         ip.events.unregister(event, hook)
     for name in ("flow", *MISPLACED):

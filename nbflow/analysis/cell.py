@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+import msgspec
+
 from nbflow.analysis.magics import read_magic
 from nbflow.analysis.paths import GONE, UNTOUCHED, Paths, is_bound, is_surely_bound
 from nbflow.analysis.quoted import MAIN
@@ -55,9 +57,41 @@ def read_statements(cell: ParsedCell, context: WalkContext) -> tuple[Statement, 
     for index, node in enumerate(nodes):
         line, end = spans[index]
         shared = (index > 0 and spans[index - 1][1] >= line) or (index + 1 < len(nodes) and spans[index + 1][0] <= end)
-        source = _segment(node, python) if shared else source_lines(cell, line, end)
-        statements.append(_read_statement(node, (line, end, source), context))
+        text = _segment(node, python)
+        source = text if shared else source_lines(cell, line, end)
+        statement = _known_statement(node, text, context)
+        statements.append(msgspec.structs.replace(statement, line=line, end_line=end, source=source))
     return tuple(statements)
+
+
+_STATEMENTS: dict[tuple[str, bool, frozenset[tuple[str, str]]], tuple[Statement, dict[str, str]]] = {}
+"""Statements that were read before: Python, what a walk over it goes by → the statement, the imports after it."""
+
+MOST_STATEMENTS = 16_384
+
+
+def _known_statement(node: ast.stmt, text: str, context: WalkContext) -> Statement:
+    """Return a statement without its place; `text` is its Python.
+
+    Of a cell that was edited only the edited statements are walked again. What a walk may find depends on the text, on
+    the imports above in the cell, and on what the context shares. So what uses more of that is not kept: functions,
+    whose bodies were read where the cell had other imports, star imports, and annotations that are text. Of a class the
+    text lacks the decorators.
+    """
+    if context.postponed or "import" in text or isinstance(node, ast.ClassDef):
+        return _read_statement(node, context)
+    key = (text, context.forks, frozenset(context.origins.items()))
+    if (known := _STATEMENTS.get(key)) is not None:
+        context.origins.clear()
+        context.origins.update(known[1])
+        return known[0]
+    context.asked = False
+    statement = _read_statement(node, context)
+    if not context.asked:
+        if len(_STATEMENTS) >= MOST_STATEMENTS:
+            _STATEMENTS.clear()
+        _STATEMENTS[key] = (statement, dict(context.origins))
+    return statement
 
 
 def _segment(node: ast.stmt, lines: Sequence[bytes]) -> str:
@@ -87,7 +121,7 @@ def source_lines(cell: ParsedCell, line: int, end: int) -> str:
     return "".join(each.removeprefix(indent) for each in lines).rstrip()
 
 
-def _read_statement(node: ast.stmt, place: tuple[int, int, str], context: WalkContext) -> Statement:
+def _read_statement(node: ast.stmt, context: WalkContext) -> Statement:
     walk = Walk(context)
     walk.diagnostics = {}  # judged with the whole cell in view
     walk.run([node])
@@ -95,7 +129,9 @@ def _read_statement(node: ast.stmt, place: tuple[int, int, str], context: WalkCo
     deferred = NO_NAMES.union(*(body.loads for body in facts.functions))
     kind = kind_of(node)
     return Statement(
-        *place,
+        line=0,
+        end_line=0,
+        source="",
         kind=kind,
         reads=frozenset(facts.reads | facts.expanded),
         deferred=frozenset(name for name in deferred - BUILTINS - MODULE_GLOBALS if not is_hidden_state(name)),
@@ -258,12 +294,17 @@ __all__ = [
 _LAZY_ANNOTATIONS = sys.version_info >= (3, 14)  # PEP 649: evaluated on request
 
 
-@lru_cache(maxsize=4096)
 def analyse(source: str, *, postponed: bool = False, stars: tuple[StarImport, ...] = ()) -> Analysis:
     """Return what a cell takes from before it and leaves behind. Never raises, runs nothing.
 
     `postponed` tells that a cell above has `from __future__ import annotations`; `stars` what star imports bring.
     """
+    return _known_analysis(source, postponed, stars)
+
+
+# Behind `analyse`, as a cache tells an argument that is left out from its default: each cell was analysed twice.
+@lru_cache(maxsize=4096)
+def _known_analysis(source: str, postponed: bool, stars: tuple[StarImport, ...]) -> Analysis:
     try:
         return _analyse(read_cell(source), postponed, stars)
     except (RecursionError, MemoryError):

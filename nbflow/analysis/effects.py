@@ -171,6 +171,7 @@ def generator_uses(tree: ast.AST | None, names: frozenset[str]) -> tuple[frozens
     return frozenset(uses[False]), frozenset(uses[True])
 
 
+@lru_cache(maxsize=1024)
 def names_axes(source: str) -> bool:
     """Return whether a cell may name an index's levels in place: whatever has that index has the name then."""
     return bool(NAMING.search(source) and AXIS.search(source))

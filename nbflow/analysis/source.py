@@ -4,7 +4,7 @@ import ast
 import re
 import warnings
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -81,6 +81,12 @@ def star_modules(source: str) -> list[str]:
     return _STAR.findall(source) if "*" in source and "import" in source else []
 
 
+@lru_cache(maxsize=4096)
+def holds(pattern: re.Pattern[str], source: str) -> bool:
+    """Return whether code holds a pattern; looking through 100 lines takes up to a millisecond, so it is done once."""
+    return pattern.search(source) is not None
+
+
 def split_lines(source: str) -> list[str]:
     """Return the lines of a source as Python counts them, with their ends."""
     return _LINE.findall(source)
@@ -91,8 +97,12 @@ def is_star_import(source: str) -> bool:
     return _ONLY_STAR.fullmatch(source) is not None
 
 
+@lru_cache(maxsize=256)  # asked for by the analysis, by what makes keys, and by each that looks for one kind of node
 def read_cell(source: str) -> ParsedCell:
-    """Return a cell's body as Python, with what its header and cell magics mean. Never raises."""
+    """Return a cell's body as Python, with what its header and cell magics mean. Never raises.
+
+    Whoever asks again is given the same tree: it is only looked at.
+    """
     source_lines = tuple(split_lines(source))
     lines = list(source_lines)
     header = header_of(lines)

@@ -98,6 +98,7 @@ class WalkContext(msgspec.Struct):
     origins: dict[str, str] = msgspec.field(default_factory=dict)  # name bound by an import in the cell -> where from
     stars: Mapping[str, Pairs] = NO_STARS  # what is known of star imports, by module
     bodies: dict[int, LocalFunction] = msgspec.field(default_factory=dict)
+    asked: bool = False  # whether one of those was asked for
     parsed: dict[int, ast.Module] = msgspec.field(default_factory=dict)
     diagnostics: Diagnostics = msgspec.field(default_factory=dict)
     places: dict[str, tuple[int, int]] = msgspec.field(default_factory=dict)  # of history names loaded in bodies
@@ -367,6 +368,7 @@ class Walk:
 
     def summarise(self, node: Function) -> LocalFunction:
         """Return what a function's body does to the names around it, found once for each function."""
+        self.context.asked = True
         if (body := self.context.bodies.get(id(node))) is not None:
             return body
         statements: list[ast.stmt] = [ast.Return(node.body)] if isinstance(node, ast.Lambda) else node.body
@@ -379,6 +381,7 @@ class Walk:
 
     def summarise_block(self, statements: list[ast.stmt], owner: ast.AST) -> LocalFunction:
         """Return what statements that run as a function without parameters do to the names around them."""
+        self.context.asked = True
         if (body := self.context.bodies.get(id(owner))) is None:
             body = self.context.bodies[id(owner)] = self._summarise(statements, NO_NAMES)
         return body

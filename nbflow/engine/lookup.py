@@ -19,7 +19,7 @@ from nbflow.engine.earlier import graph_of, parameter_records
 from nbflow.engine.events import Decision, TaskNode, not_held
 from nbflow.errors import NbflowError
 from nbflow.flow.loops import Loops, Sizes, next_turn, settled_id
-from nbflow.flow.subflow import preload_of, without_params
+from nbflow.flow.subflow import without_params
 from nbflow.model import (
     FORMAT,
     Change,
@@ -116,11 +116,15 @@ NO_COMPANY = _Company((), ())
 class Lookup:
     """Answers Prepare; holds the records of settled tasks, so that what reads from them finds them."""
 
-    def __init__(self, flow: Flow, store: Store, facts: RunFacts, given: Mapping[str, Record] | None = None) -> None:
+    def __init__(
+        self, flow: Flow, store: Store, facts: RunFacts, given: Mapping[str, Record] | None = None,
+        loops: Loops | None = None,
+    ) -> None:  # fmt: skip
+        """Know nothing yet but the records that are `given` by step; `loops` where the flow's are there already."""
         self.flow = flow
         self.store = store
         self.facts = facts
-        self.loops = Loops(flow)
+        self.loops = loops or Loops(flow)
         self._records: dict[TaskId, Record | None] = {
             TaskId(step=name): record for name, record in (given or {}).items()
         }
@@ -850,7 +854,7 @@ class Lookup:
             writes=step.writes, outputs=step.options.outputs,
             required=() if task.part else tuple(sorted(self.required(step.name))),
             parameters=self._parameters, tags=self.facts.tags, origin=self.facts.origin, threads=threads,
-            preload=self.preload, options=step.options, secrets=step.options.secret,
+            preload=self.loops.preload, options=step.options, secrets=step.options.secret,
             withheld=tuple(name for name in self.flow.secrets if name not in step.options.secret),
             items=self._sizes.get((step.scope[-1], task.index[:-1]), 0) if step.scope and task.index else 0,
             evaluate=step.source if task.part == "list" else None, item=ref(item) if item is not None else None,
@@ -943,11 +947,6 @@ class Lookup:
             if resolution is not None:
                 values.update((name, value) for name, value in resolution.resolved.inputs.items() if name not in names)
         return values
-
-    @cached_property
-    def preload(self) -> tuple[str, ...]:
-        """Return the modules that the flow's cells import."""
-        return preload_of(self.flow)
 
 
 def _plain(text: str, now: Any) -> Any:

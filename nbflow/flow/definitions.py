@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import builtins
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
-from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -89,6 +89,8 @@ CONFIGURING = re.compile(
 SEEDING = re.compile(r"seed", re.IGNORECASE)
 """Names of calls that set a random state, which travels."""
 
+WORD = re.compile(r"\w+")
+
 PLOTTING = ("matplotlib.pyplot.", "pylab.", "seaborn.", "plotly.", "bokeh.", "altair.", "holoviews.")
 SETUP_MAGICS = frozenset(
     "matplotlib config load_ext reload_ext autoreload aimport pylab precision xmode colors pprint alias".split()
@@ -117,27 +119,72 @@ class Piece(msgspec.Struct, frozen=True):
 _NOTHING: frozenset[str] = frozenset()
 
 
-def _never(_: str) -> bool:
-    return False
-
-
 class Surroundings(msgspec.Struct, frozen=True):
-    """What stands above a cell: imports by name, whether a name is a definition there; and what the notebook binds."""
+    """What stands above a cell, and what the notebook binds, as far as the cell has words for it: values alone."""
 
-    origins: Mapping[str, str]
-    is_definition: Callable[[str], bool]
+    origins: tuple[tuple[str, str], ...] = ()  # imports by name
+    definitions: frozenset[str] = frozenset()  # names of definitions
     variables: frozenset[str] = frozenset()  # names that some function of the notebook binds anew
     hidden: frozenset[str] = frozenset()  # names of builtins that some cell binds
     generators: frozenset[str] = frozenset()  # names that hold generators of random numbers
-    is_data: Callable[[str], bool] = _never  # whether a name is data there
-    acts: Callable[[str], bool] = _never  # whether a function there writes names when it is called
-    computes: Callable[[str], bool] = _never  # whether calling it gives something else each time
-    modules: Mapping[str, frozenset[str]] = MappingProxyType({})  # its own ones, each with the names that are no data
+    data: frozenset[str] = frozenset()  # names of data
+    acting: frozenset[str] = frozenset()  # functions that write names when they are called
+    computing: frozenset[str] = frozenset()  # names whose call gives something else each time, as `Piece.computes`
+    modules: tuple[tuple[str, frozenset[str]], ...] = ()  # its own ones, each with the names that are no data
     replays_settings: bool = False  # what is set in the process counts as set-up, for who cannot carry it
 
 
-def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tuple[Piece, ...]:
-    """Return a cell's statements as pieces, in order."""
+class SplitCell(msgspec.Struct):
+    """A cell's text with what became of it, by what stood around it."""
+
+    analysis: Analysis
+    words: frozenset[str]
+    pieces: dict[tuple[CellKind, Surroundings], tuple[Piece, ...]] = msgspec.field(default_factory=dict)
+
+
+_SPLIT: dict[int, SplitCell] = {}
+"""By the analyses' ids: each entry keeps its analysis, so that no other one gets that id."""
+
+MOST_SPLIT = 4096
+MOST_AROUND = 4
+"""Texts that are kept, and in how many surroundings each."""
+
+
+def split_cell(
+    kind: CellKind, analysis: Analysis, around: Callable[[frozenset[str]], Surroundings]
+) -> tuple[Piece, ...]:
+    """Return a cell's statements as pieces, in order; `around` says what surrounds a cell that has these words.
+
+    A cell comes to the same pieces as long as what surrounds it is the same: of a notebook in which one cell was
+    edited, those are split again that have words for what it defines.
+    """
+    known = _SPLIT.get(id(analysis))
+    if known is None:
+        if len(_SPLIT) >= MOST_SPLIT:
+            _SPLIT.clear()
+        known = _SPLIT[id(analysis)] = SplitCell(analysis, frozenset(_words(analysis)))
+    key = kind, around(known.words)
+    pieces = known.pieces.get(key)
+    if pieces is None:
+        if len(known.pieces) >= MOST_AROUND:
+            known.pieces.clear()
+        pieces = known.pieces[key] = _split(*key, analysis)
+    return pieces
+
+
+def _words(analysis: Analysis) -> Iterator[str]:
+    """Yield every name that may stand in a cell."""
+    for statement in analysis.statements:
+        yield from WORD.findall(statement.source)
+        if not statement.source.isascii():
+            yield from WORD.findall(unicodedata.normalize("NFKC", statement.source))  # as Python has names
+        for names in (statement.reads, statement.deferred, statement.deferred_writes, statement.builtin_reads):
+            yield from names
+        yield from statement.writes
+        yield from statement.possible_writes
+
+
+def _split(kind: CellKind, around: Surroundings, analysis: Analysis) -> tuple[Piece, ...]:
     origins = dict(around.origins)
     generators = around.generators
     local: dict[str, bool] = {}  # bound above in this cell -> whether as a definition
@@ -145,26 +192,31 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
     acting = set[str]()  # functions of this cell whose bodies write names
 
     def defined(name: str) -> bool:
-        return local.get(name, False) if name in local else name in origins or around.is_definition(name)
+        return local.get(name, False) if name in local else name in origins or name in around.definitions
 
     def builtin(name: str) -> bool:
-        return name in _BUILTINS and name not in local and not around.is_data(name) and not around.is_definition(name)
+        return name in _BUILTINS and name not in local and name not in around.data and name not in around.definitions
 
     def acts(name: str) -> bool:
         if name in local:
             return not local[name] or name in acting
-        return name not in origins and (around.is_data(name) or around.acts(name))
+        return name not in origins and (name in around.data or name in around.acting)
+
+    modules = dict(around.modules)
+
+    def around_computes(name: str) -> bool:
+        return name in around.computing or ("." in name and is_data_of(name, modules))
 
     computing = set[str]()  # of what is bound above in this cell: what gives something else each time it is called
 
     def computes(name: str) -> bool:
-        return name in computing if name.partition("(")[0] in local else around.computes(name)
+        return name in computing if name.partition("(")[0] in local else around_computes(name)
 
     def is_data(name: str) -> bool:
-        return not local[name] if name in local else around.is_data(name)
+        return not local[name] if name in local else name in around.data
 
     def is_bound(name: str) -> bool:
-        return name in local or around.is_data(name) or defined(name)
+        return name in local or name in around.data or defined(name)
 
     pieces: list[Piece] = []
     for statement in analysis.statements:
@@ -177,7 +229,7 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
         if piece_kind == "definition" and statement.kind == "assign":
             taken = any(map(is_bound, statement.builtin_reads))  # `dict` is what the notebook has made of it
             # what a module holds is what it held when it was asked: nobody knows what its file holds later
-            taken = taken or (tree is not None and _takes_data(tree, origins, around.modules))
+            taken = taken or (tree is not None and _takes_data(tree, origins, modules))
             piece_kind = "data" if taken or statement.writes & around.variables else piece_kind
         handed = frozenset(filter(acts, _decorators(tree)))
         made = tree if statement.kind in ("def", "class") else None
@@ -218,7 +270,7 @@ def split_cell(kind: CellKind, analysis: Analysis, around: Surroundings) -> tupl
             asked = frozenset(
                 name for name in map(partial(full_name, origins=origins), _called_now(made)) if "." in name
             )
-            piece = msgspec.structs.replace(piece, acts=any(map(around.computes, asked)))
+            piece = msgspec.structs.replace(piece, acts=any(map(around_computes, asked)))
         pieces += _parted(piece, statement.writes - inside, tree, origins) if computed else [piece]
     return _settle(pieces)
 

@@ -28,7 +28,6 @@ from nbflow.flow.definitions import (
     attached_to,
     generators_after,
     global_names,
-    is_data_of,
     parse_statement,
     sets_here,
     split_cell,
@@ -167,7 +166,7 @@ class _Builder:
         self.generators: frozenset[str] = frozenset()  # names of generators of random numbers
         # names whose call gives something else each time; functions of its own modules by their full names
         self.computing = {f"{each.module}.{name}" for each in notebook.modules for name in each.acts}
-        self.modules = {each.module: frozenset(each.defined) for each in notebook.modules}
+        self.modules = tuple((each.module, frozenset(each.defined)) for each in notebook.modules)
         self.postponed = False  # annotations, by a `from __future__` above
         self.hidden = BUILTINS.intersection(union(self._analyse(cell).writes for cell in notebook.cells))
         self.alike: Counter[str] = Counter()  # cells with the same code
@@ -194,23 +193,11 @@ class _Builder:
         codes = {problem.code for problem in analysis.diagnostics}
         self.vague |= not codes.isdisjoint(HIDING)
         self.starred |= "star-import" in codes
-        around = Surroundings(
-            dict(self.origins),
-            lambda name: bool(self._definitions_of(name)),
-            self.variables,
-            self.hidden,
-            self.generators,
-            lambda name: bool(self.writers.get(name)) and not self._definitions_of(name),
-            lambda name: any(self.definitions[order].free_writes for order in self._definitions_of(name)),
-            self._computes,
-            self.modules,
-            self.replays_settings,
-        )
         if cell.kind == "setup":
             self._add_setup_cell(cell, analysis)
             return
         # of a cell that may break off nobody knows which of its assignments were made: all of them are data
-        pieces = split_cell("step" if cell.options.catch is not None else cell.kind, analysis, around)
+        pieces = split_cell("step" if cell.options.catch is not None else cell.kind, analysis, self._around)
         touches = self.reach.read(pieces, self.origins, self.writers)
         own = self._define(cell, pieces, touches)
         self._add_candidate(cell, analysis, _without_looks(pieces, touches), touches, own)
@@ -224,9 +211,25 @@ class _Builder:
                 self.set_here.append(findings.SetHere(cell, piece.statement.line, what.partition(".")[0]))
         self.generators = generators_after(pieces, self.generators, self.origins)
 
-    def _computes(self, name: str) -> bool:
-        """Return whether calling a name gives something else each time, or changes what a module of its own keeps."""
-        return name in self.computing or ("." in name and is_data_of(name, self.modules))
+    def _around(self, words: frozenset[str]) -> Surroundings:
+        """Return what surrounds the next cell, as far as it has words for it."""
+        written = words & self.writers.keys()
+        definitions = {name: orders for name in written if (orders := self._definitions_of(name))}
+        return Surroundings(
+            origins=tuple(sorted((name, self.origins[name]) for name in words & self.origins.keys())),
+            definitions=frozenset(definitions),
+            variables=self.variables & words,
+            hidden=self.hidden & words,
+            generators=self.generators & words,
+            data=frozenset(name for name in written - definitions.keys() if self.writers[name]),
+            acting=frozenset(
+                name for name, orders in definitions.items()
+                if any(self.definitions[order].free_writes for order in orders)
+            ),
+            computing=frozenset(each for each in self.computing if "." in each or each.removesuffix("()") in words),
+            modules=self.modules,
+            replays_settings=self.replays_settings,
+        )  # fmt: skip
 
     def _analyse(self, cell: Cell) -> Analysis:
         stars = self.notebook.stars if star_modules(cell.body) else ()

@@ -13,6 +13,7 @@ import msgspec
 
 from nbflow.analysis.effects import AXES, PROCESS, names_axes
 from nbflow.flow.fanouts import own_names, surely
+from nbflow.flow.subflow import preload_of
 from nbflow.model import Definition, Flow, Index, Record, Source, Step, TaskId, Writer
 
 Sizes = Mapping[tuple[str, Index], int]
@@ -60,6 +61,11 @@ class Loops:
     def step_of(self, task: TaskId) -> Step:
         """Return what a task is made of: its step, or the list that a foreach step runs over."""
         return self.flow.lists[task.step] if task.part == "list" else self.steps[task.step]
+
+    @cached_property
+    def preload(self) -> tuple[str, ...]:
+        """Return the modules that the flow's cells import."""
+        return preload_of(self.flow)
 
     @cached_property
     def setting(self) -> dict[str, int]:

@@ -78,29 +78,37 @@ def entry_of(tree: ast.AST) -> ast.Call | None:
     return None
 
 
-class Decider(ast.NodeTransformer):
-    """The AST transformer: IPython asks it after compiling and before anything of the cell has run.
+def decides(ip: Any, session: Session) -> StandIn:
+    """Return what stands in for the shell's `transform_ast`: there it is decided what of a cell runs here.
 
-    It leaves a step's body alone, or keeps only our call when the task is reused or runs elsewhere.
+    IPython asks it after compiling and before anything of the cell has run. One of its `ast_transformers` would be
+    called there too; but for the sake of those it goes through every node of every cell, plain ones included, which in
+    a cell of 100 lines takes longer than all that we do.
     """
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def transformed(transform: Any) -> Callable[[ast.AST], ast.AST]:
+        return lambda node: decide(session, transform(node))
 
-    def visit(self, node: ast.AST) -> ast.AST:
-        """Return what IPython runs of a cell's module. Never raise: IPython would drop this transformer for good."""
-        if not isinstance(node, ast.Module):
-            return node
-        call = entry_of(node)
-        if call is None:
-            said = self.session.tagged()
-            if said is None:
-                return node
-            call = _insert_call(node, *said)
-        kind, header = (ast.literal_eval(argument) for argument in call.args[:2])
-        if not self.session.decide(kind, header, node):
-            del node.body[1:]
+    return StandIn(ip, "transform_ast", transformed)
+
+
+def decide(session: Session, node: ast.AST) -> ast.AST:
+    """Return what IPython runs of a cell's module: only our call where the task is reused or runs elsewhere.
+
+    Never raise: the cell would fail outside of its own lines.
+    """
+    if not isinstance(node, ast.Module):
         return node
+    call = entry_of(node)
+    if call is None:
+        said = session.tagged()
+        if said is None:
+            return node
+        call = _insert_call(node, *said)
+    kind, header = (ast.literal_eval(argument) for argument in call.args[:2])
+    if not session.decide(kind, header, node):
+        del node.body[1:]
+    return node
 
 
 def turns(ip: Any, session: Session) -> StandIn:

@@ -44,10 +44,12 @@ class Aside:
 
     def take(self, visible: Collection[str]) -> None:
         """Leave only `visible` names and IPython's own."""
+        namespace = self.namespace
+        # first written down, then taken away: nothing is lost wherever this is broken off
+        self.held = {name: value for name, value in namespace.items() if name not in visible and not is_own(name)}
+        if not self.held:
+            return
         with without_interrupts():
-            namespace = self.namespace
-            # first written down, then taken away: nothing is lost wherever this is broken off
-            self.held = {name: value for name, value in namespace.items() if name not in visible and not is_own(name)}
             for name in self.held:
                 namespace.pop(name, None)
 
@@ -72,6 +74,9 @@ class Aside:
 
     def restore(self, written: Collection[str]) -> None:
         """Put back what was moved aside; the cell's own bindings and its `written` names win."""
+        if not self.held:
+            self.bound = {}
+            return
         with without_interrupts():
             namespace = self.namespace
             for name, value in self.held.items():

@@ -24,6 +24,7 @@ from nbflow.model import (
     Reason,
     Record,
     RunEnded,
+    RunEvent,
     Step,
     TaskChanged,
     TaskFailure,
@@ -130,13 +131,25 @@ class Journal:
         )  # fmt: skip
         self._attempts[task] = max(attempt, self._attempts.get(task, 0))
         self.audience.see_by_hand(event)
-        self._submit(lambda: self._writer.put(event))
+        self._write(event)
 
     def find(self, finding: Finding) -> None:
         """Write a finding that an execution brought to light."""
         event = FindingFound(finding=finding, at=time.time())
         self.audience.see_by_hand(event)
-        self._submit(lambda: self._writer.put(event))
+        self._write(event)
+
+    def _write(self, event: RunEvent) -> None:
+        """Write an event behind whatever is being stored: at once where nothing is, as nobody has to be woken then."""
+        if self.pending or "_writer" not in self.__dict__ or not all(job.done() for job in self._jobs):
+            self._submit(lambda: self._writer.put(event))
+            return
+        try:
+            self._writer.put(event)
+        except Exception as error:  # told with what else went wrong in the background
+            failed = Future[Any]()
+            failed.set_exception(error)
+            self._jobs.append(failed)
 
     def save(self, task: KernelTask, outcome: Left, outputs: Outputs, reasons: tuple[Reason, ...]) -> Record | None:
         """Store what a cell left and return its record, None while its values are still being read.

@@ -127,6 +127,7 @@ class LiveInputs:
     def __init__(self, spec: TaskSpec, load: Load) -> None:
         self._stored = replay.StoredInputs(spec.groups, load)
         self._spec = spec
+        self.is_live = True  # nothing has been loaded so far
         self._live: dict[tuple[int, str], Any] = {}
         self.loaded: dict[str, Any] = {}  # inputs that came from the store
 
@@ -142,6 +143,7 @@ class LiveInputs:
         place = (ref.group, ref.name)
         if place in self._live:
             return self._live[place]
+        self.is_live = False
         value = self._stored.value(ref)
         if self._spec.inputs.get(ref.name) == ref:
             self.loaded[ref.name] = value
@@ -168,6 +170,7 @@ class KernelTask:
         self._context = contextlib.ExitStack()  # what holds while the cell runs
         self._put_back: list[Callable[[], object]] = []
         self._begun = 0.0
+        self._found: process_state.Taken | None = None  # the process where nothing had to be set in it
         self._skipped: str | None = None  # the condition that does not hold
         self._last: bool | None = None  # what its --until came to
         self._foreign: tuple[str, ...] = ()
@@ -201,6 +204,7 @@ class KernelTask:
         self._withhold()
         self.bring_process()  # imports look where the cells above have said
         if self._replay_all(before.live):
+            self._found = None
             self.bring_process()
         with self.stages.costs.of("inputs"):
             stages.bind(spec, self.inputs, self)
@@ -215,10 +219,14 @@ class KernelTask:
     def bring_process(self) -> None:
         """Set in the process what the cells above have set, and nothing that a cell below has."""
         process = self.kernel.process
-        now = process.take()
+        found = process_state.take()
+        now = process.imports.without(found)
         settings = process.at(self.spec, stages.changes_above(self.spec, self.inputs), now)
         self.stages.observer.given(name for part, name in settings if part == "environment")
-        self._put_back.append(process.switch(process.differences(settings, now), now))
+        if differences := process.differences(settings, now):
+            self._put_back.append(process.switch(differences, now))
+        else:
+            self._found = found
 
     def is_entered(self, before: Before) -> bool:
         """Return whether all that a task asks for is in force already, so that a plain cell stands for it."""
@@ -253,7 +261,8 @@ class KernelTask:
         stage.created_at = time.time()
         self._context.enter_context(running(Context.of(self.spec, _ignore)))
         stage.observer.start()
-        stage.look()
+        # loading and replaying may import, and an import sets options
+        stage.look(self._found if self.inputs.is_live and not self.replayed else None)
         self._see_modules()
         if self.spec.own:
             self._context.enter_context(self.kernel.statements.followed(self._see))

@@ -13,7 +13,7 @@ from nbflow.engine.events import Decision
 from nbflow.engine.lookup import Lookup, RunFacts
 from nbflow.errors import NbflowError, PlanError
 from nbflow.flow import findings
-from nbflow.flow.loops import settled_id
+from nbflow.flow.loops import Loops, settled_id
 from nbflow.model import Change, Finding, Flow, Record, Step, TaskId
 from nbflow.plugins import Executor
 from nbflow.runs.parameters import Wish, evaluate
@@ -109,10 +109,11 @@ class Upstream:
         self._standing: dict[TaskId, Record | None] = {}
         self._missing: dict[TaskId, str] = {}
         self._blocked: set[TaskId] = set()
+        self._loops = Loops(flow)
         self.lookup = self._new_lookup()
 
     def _new_lookup(self) -> HandLookup:
-        lookup = HandLookup(self.flow, self.store, self._facts)
+        lookup = HandLookup(self.flow, self.store, self._facts, loops=self._loops)
         lookup.know(self._known)
         for task, record in self._standing.items():
             lookup.settle(task, record)

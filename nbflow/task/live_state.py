@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from nbflow.analysis.source import holds
 from nbflow.model import Finding, TaskSpec
 from nbflow.store.serialize.inspection import answered, attribute, is_a
 from nbflow.task import log_handlers
@@ -58,7 +59,7 @@ def take(namespace: Mapping[str, Any], sources: Iterable[str]) -> Taken:
     taken |= {f"a handler of the logger {logger.name}": log_handlers.strange(logger) for logger in _own_loggers()}
     for event, callbacks in _events():
         taken |= {f"a callback of IPython's {event}": tuple(callbacks)}
-    if not any(SETTING.search(source) for source in sources):
+    if not any(holds(SETTING, source) for source in sources):
         return taken
     for owner in _owners(namespace):
         taken |= {f"{_name(owner)}.{name}": value for name, value in _public(owner)}

@@ -120,7 +120,7 @@ def drew(spec: TaskSpec, before: Mapping[str, Any]) -> bool:
 
 def drawn(before: Mapping[str, Any]) -> set[str]:
     """Return the states from which numbers were drawn, or that were seeded, since `loaded` gave `before`."""
-    names = {name for name, state in loaded().items() if name in before and _bytes(before[name]) != _bytes(state)}
+    names = {name for name, state in loaded().items() if name in before and not _is_same(before[name], state)}
     if "<numpy.random>" not in before and "numpy" in sys.modules and read("<numpy.random>")[2] != UNUSED:
         names.add("<numpy.random>")
     return names
@@ -167,6 +167,13 @@ def _twister(state: Any) -> tuple[tuple[int, ...], int]:
     if len(state) == 3:  # Python's
         return state[1][:-1], state[1][-1]
     return tuple(state[1].tolist()), int(state[2])
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Return whether two states are equal; Python's is a tuple of numbers, which are compared where they are."""
+    if isinstance(one, tuple) and not any(hasattr(part, "tobytes") for part in one):
+        return bool(one == other)
+    return _bytes(one) == _bytes(other)
 
 
 def _bytes(value: Any) -> bytes:

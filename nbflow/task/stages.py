@@ -197,11 +197,14 @@ class Stages:
 
     # ------------------------------------------------------------ before the cell
 
-    def look(self) -> None:
-        """Take down what is there before anything of the cell runs: names, states, options, modules, threads."""
+    def look(self, process: process_state.Taken | None = None) -> None:
+        """Take down what is there before anything of the cell runs: names, states, options, modules, threads.
+
+        `process` is what has just been taken of it, where nothing can have changed that since.
+        """
         self.before = dict(self.namespace)
         self.states = random_state.loaded()
-        self.process = process_state.take()
+        self.process = process if process is not None else process_state.take()
         self.module_state = module_state.take(self.modules(), self.registry)
         self._loaded = len(sys.modules)
         self.live = live_state.take(self.namespace, self._sources())

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from nbflow.analysis.cell import analyse
+from nbflow.analysis import cell
+from nbflow.flow import definitions
 from nbflow.flow.definitions import parsed
 from nbflow.flow.graph import build_flow
 from nbflow.flow.notebook import RawCell, parse_cells
@@ -33,7 +34,10 @@ def _work(line: Callable[[int], str], count: int, patch: pytest.MonkeyPatch) -> 
     """Return how many functions are called, and characters compiled, while a cell of so many lines is read."""
     source = "values = {}\n" + "\n".join(map(line, range(count))) + "\n"
     cells = [RawCell(id="a", source=f"%%step a\n{source}"), RawCell(id="b", source="%%step b\nprint(values)")]
-    analyse.cache_clear()
+    cell._known_analysis.cache_clear()
+    cell._STATEMENTS.clear()
+    cell.read_cell.cache_clear()
+    definitions._SPLIT.clear()
     parsed.cache_clear()
     compiled = 0
     compile_text = builtins.compile

@@ -28,6 +28,7 @@ from typing import Any
 
 import msgspec
 
+from nbflow.analysis.source import holds
 from nbflow.model import Asked, Observations, TaskSpec
 from nbflow.store.index_file import is_index
 from nbflow.store.serialize.inspection import attribute, is_a
@@ -279,9 +280,9 @@ class Observer:
         names = touched([namespace, *spaces]) | {top_of(name) for name in imports}
         self._see_strings(sources, named_folders if COMPILED_READERS & names else named_files)
         self._see_values(namespace)
-        if any(CLOCK.search(source) for source in sources):
+        if any(holds(CLOCK, source) for source in sources):
             self.volatile.add("clock")
-        if any(ZONE.search(source) for source in sources):
+        if any(holds(ZONE, source) for source in sources):
             self._note_variable("TZ", os.environ.get("TZ"))
         for path in local.values():
             self._note_links(path)
