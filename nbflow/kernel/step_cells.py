@@ -54,6 +54,8 @@ NOT_HERE = (
 )  # fmt: skip
 """Options that a cell in the kernel cannot honour: its step goes to a process."""
 
+PLAIN = StepOptions()
+
 TOLD = ("reused", "caught", "skipped")
 """States of which a cell says in one line that they are those of its step."""
 
@@ -432,5 +434,6 @@ def _unstored(each: Unstorable) -> Manifest:
 
 def elsewhere_options(options: StepOptions) -> list[str]:
     """Return those of a step's options that a cell in the kernel cannot honour."""
-    default = StepOptions()
-    return [name for name in NOT_HERE if getattr(options, name) != getattr(default, name)]
+    if options == PLAIN:
+        return []
+    return [name for name in NOT_HERE if getattr(options, name) != getattr(PLAIN, name)]

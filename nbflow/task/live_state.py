@@ -11,6 +11,7 @@ import signal
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -20,7 +21,7 @@ from nbflow.model import Finding, TaskSpec
 from nbflow.store.serialize.inspection import answered, attribute, is_a
 from nbflow.task import log_handlers
 from nbflow.task.observe.environment import origin_of, top_of
-from nbflow.task.process_state import DISPOSITIONS, SHELL_LOGGERS, SIGNALS
+from nbflow.task.process_state import DISPOSITIONS, SHELL_LOGGERS, SIGNALS, getsignal
 
 Taken = Mapping[str, Any]
 """What it is, as people would call it -> the object that stands there."""
@@ -29,6 +30,9 @@ FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, ty
 SETTING = re.compile(r"\.\w+\s*[-+*/|]?=(?!=)|\bsetattr\b|\bpatch\b|\bdel\b")
 PLAIN = (str, int, float, bool, tuple, list, dict, set)
 SHELL = frozenset({"IPython", "ipykernel", "nbflow", "builtins", "traitlets"})
+
+
+HANDLERS = {f"the handler of {name}": getattr(signal, name) for name in SIGNALS}
 
 
 class Live(msgspec.Struct, frozen=True):
@@ -46,14 +50,15 @@ def take(namespace: Mapping[str, Any], sources: Iterable[str]) -> Taken:
 
     Modules are looked through where the code sets an attribute of anything: they hold thousands of names.
     """
-    handlers = {name: signal.getsignal(getattr(signal, name)) for name in SIGNALS}
     # one that calls nothing travels by value
-    taken: dict[str, Any] = {f"the handler of {n}": None if how in DISPOSITIONS else how for n, how in handlers.items()}
+    taken: dict[str, Any] = {
+        place: None if (how := getsignal(number)) in DISPOSITIONS else how for place, number in HANDLERS.items()
+    }
     taken |= {f"sys.{name}": getattr(sys, name) for name in ("stdout", "stderr", "stdin")}
     if (numpy := sys.modules.get("numpy")) is not None:
         taken["the handler of numpy's errors"] = numpy.geterrcall()
     if (sqlite := sys.modules.get("sqlite3")) is not None:
-        taken |= {f"sqlite's adapter of {_name(key[0])}": each for key, each in [*sqlite.adapters.items()]}
+        taken |= {_adapter(key[0]): each for key, each in [*sqlite.adapters.items()]}
         taken |= {f"sqlite's converter of {key}": each for key, each in [*sqlite.converters.items()]}
     taken["a handler of no logger"] = ()
     taken |= {f"a handler of the logger {logger.name}": log_handlers.strange(logger) for logger in _own_loggers()}
@@ -75,16 +80,27 @@ def changes(before: Taken, now: Taken) -> tuple[str, ...]:
 
     Of a library that was not loaded before there is nothing to compare with.
     """
+    new = {
+        name: value for name, value in now.items()
+        if value is not None
+        and not (before[name] is value or before[name] == value if name in before else _is_own(name, value))
+    }  # fmt: skip
+    if not new:
+        return ()
     known = {_place(name) for name in before}
     return tuple(
-        name for name, value in now.items()
-        if _place(name) in known and value is not None
-        and not (before[name] is value or before[name] == value if name in before else _is_own(name, value))
+        name for name, value in new.items()
+        if _place(name) in known
         and not (
             _is_patch(name)
             and (is_a(value, types.ModuleType) or is_a(before.get(name), PLAIN) or _is_own(name, value))
         )
     )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _adapter(kind: Any) -> str:
+    return f"sqlite's adapter of {_name(kind)}"
 
 
 def _place(name: str) -> str:

@@ -141,13 +141,16 @@ def _umask() -> int:
 DISPOSITIONS = (signal.SIG_DFL, signal.SIG_IGN)
 """What may be done with a signal besides calling a function of the process's own."""
 
+getsignal: Callable[[int], Any] = vars(signal)["_signal"].getsignal
+"""As `signal.getsignal`, which makes an enum of each answer."""
+
 SIGNALS = tuple(name for name in ("SIGHUP", "SIGPIPE", "SIGUSR1", "SIGUSR2", "SIGALRM") if hasattr(signal, name))
 """Signals that neither a kernel nor a worker has a use for."""
 
 
 def _signals() -> dict[str, int]:
     """Return the signals that are ignored, or end the process; those that call something stay where they are."""
-    handlers = {name: signal.getsignal(getattr(signal, name)) for name in SIGNALS}
+    handlers = {name: getsignal(getattr(signal, name)) for name in SIGNALS}
     return {name: int(how) for name, how in handlers.items() if how in DISPOSITIONS and isinstance(how, int)}
 
 

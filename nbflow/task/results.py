@@ -31,10 +31,12 @@ def outputs_of(
     expected = {*spec.writes, *changed}
     values: dict[str, Any] = {}
     for name, value in after.items():
+        fresh = name not in before or before[name] is not value
+        if not fresh and name not in expected:
+            continue  # most names, of whatever kind
         if name in own or (name not in expected and (not is_public(name) or issubclass(type(value), types.ModuleType))):
             continue
-        fresh = name not in before or before[name] is not value
-        if (name in expected or fresh) and not (name in NEVER and not fresh):
+        if fresh or name not in NEVER:
             values[name] = value
     for name in spec.writes:
         if name in random_state.STATES:
