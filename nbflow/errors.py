@@ -120,6 +120,8 @@ class PlanError(NbflowError):
 class StoreError(NbflowError):
     """The datastore cannot be used."""
 
+    is_away: bool = False  # nobody answers: it may be back in a moment
+
 
 class FormatError(StoreError):
     """The datastore was written by a newer nbflow."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import re
 import threading
+import time
 import unicodedata
 import urllib.parse
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -19,6 +20,8 @@ from nbflow.errors import DamagedError, FormatError, NotFoundError, StoreError
 from nbflow.model import FORMAT, Segment
 from nbflow.store import trust
 from nbflow.store.verified import Look, SegmentMark, Verified, hash_of
+
+Written = TypeVar("Written")
 
 ABOUT = "nbflow.json"
 SETTINGS = "config.json"
@@ -39,6 +42,22 @@ RESERVED_NAMES = frozenset(
     {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 )
 SAFE_PATH = re.compile(r"[^/\\\x00-\x1f\x7f\ud800-\udfff]+")
+
+
+PATIENCE, AGAIN = 300.0, 1.0
+"""Seconds that what has been made is kept for a store that is away, and seconds between two tries to write it."""
+
+
+def patiently(write: Callable[[], Written]) -> Written:
+    """Write what must not be lost; where the store elsewhere is away, wait for it. Raise StoreError in the end."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return write()
+        except StoreError as error:
+            if not error.is_away or time.monotonic() > until:
+                raise
+        time.sleep(AGAIN)
 
 
 class FileEntry(NamedTuple):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from nbflow.errors import StoreError
+from nbflow.store.interface import patiently
 from nbflow.store.location import Store, name_of, safe_name
 
 EVERY = 0.05
@@ -93,8 +94,9 @@ class WriterFiles:
 class ChunkWriter:
     """Writes lines to files below `folder`, in a thread that starts with the first line.
 
-    An error of that thread is raised at the next call; the lines are kept and tried again, so a short outage loses
-    nothing. `writer` must be another one for each writer of the folder.
+    An error of that thread is raised at the next call; the lines are kept and tried again, so an outage loses nothing.
+    A store that is away is waited for, five minutes at the end of a run. `writer` must be another one for each writer
+    of the folder.
 
     With `settled`, lines tell of results and are written once those outlive a power cut. From the first result on the
     files that it names are settled too, and so are all lines at the end.
@@ -133,7 +135,7 @@ class ChunkWriter:
         """Write everything put so far and return when it is in the store; raise StoreError when that fails."""
         with self._changed:
             self._error = None
-        self._write()
+        patiently(self._write)
 
     def close(self) -> None:
         """Flush, stop the thread and join this writer's files into one."""
@@ -146,7 +148,7 @@ class ChunkWriter:
             self._thread.join()
         with self._changed:
             self._error = None
-        self._write()
+        patiently(self._write)
         try:
             self._join()
         except StoreError:
@@ -170,8 +172,9 @@ class ChunkWriter:
                 if self._files.are_many:
                     self._join()
             except StoreError as error:
-                with self._changed:
-                    self._error = error
+                if not error.is_away:
+                    with self._changed:
+                        self._error = error
                 time.sleep(self._every)
 
     def _write(self) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from nbflow.errors import DamagedError, NotFoundError
+from nbflow.errors import DamagedError, NotFoundError, StoreError
 from nbflow.model import Segment
 from nbflow.store.interface import TEMPORARY, Entries, FileEntry, Names, Store, check_path, segment_path
 from nbflow.store.local import LocalStore
@@ -46,6 +46,12 @@ class RemoteStore(Store):
     def _at(self, path: str) -> tuple[Any, str]:
         system, root = self._open()
         return system, f"{root}/{check_path(path)}"
+
+    def trouble(self, action: str, error: BaseException, path: str = "") -> StoreError:
+        """Return the StoreError for what was tried and the error that it met; it says whether the place is away."""
+        trouble = super().trouble(action, error, path)
+        trouble.is_away = _is_away(error)
+        return trouble
 
     def local_path(self, path: str) -> str | None:  # noqa: ARG002  # the answer is the same for all
         """Return None: the file lies elsewhere."""
@@ -259,6 +265,22 @@ class RemoteStore(Store):
                 self.verified.put({segment.hash: SegmentMark(look.stamp, whole=False)})
             raise self.broken(segment, "is damaged: its bytes are not what they were")
         self._cache.write_segment(segment, data)
+
+
+AWAY = {
+    "ConnectionError", "TimeoutError", "ClientConnectionError", "EndpointConnectionError", "ConnectTimeoutError",
+    "ReadTimeoutError", "ConnectionClosedError",
+}  # fmt: skip
+"""What Python, aiohttp and botocore call a server that cannot be reached, or does not answer in time."""
+
+
+def _is_away(error: BaseException | None) -> bool:
+    """Return whether an error, or what it came from, says that the server is away."""
+    while error is not None:
+        if any(kind.__name__ in AWAY for kind in type(error).__mro__):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _is_taken(error: Exception) -> bool:

@@ -28,6 +28,7 @@ from nbflow.store import location, records
 from nbflow.store.files import segments_of
 from tests.conformance.executor import ExecutorConformance, wait_gone
 from tests.support.kernel import NotebookFile
+from tests.support.ssh_server import hiding
 from tests.support.tasks import Done, Tasks
 from tests.support.worker_processes import WorkerProcesses
 
@@ -196,6 +197,27 @@ def test_files_that_a_step_writes_come_back_where_its_folder_is_not_seen(tmp_pat
     assert (tmp_path / "log.txt").read_text() == "before\nafter\n"
     (finding,) = [each for each in done.result.findings if each.code == "file-elsewhere"]
     assert outside.name in finding.message
+
+
+@hiding
+def test_a_worker_whose_disk_is_full_says_so(
+    s3_server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its cache for what it reads of a store elsewhere is on it."""
+    import fsspec
+
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for name, value in {**s3_server, "NBFLOW_CACHE": str(cache)}.items():
+        monkeypatch.setenv(name, value)
+    fsspec.filesystem("s3").mkdir("full-disk")
+    full = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o size=1m none {cache} && exec "$@"', "sh"]
+    with tasks_on(WorkerProcesses(), tmp_path) as tasks:
+        made = tasks.run("import os\nblock = os.urandom(7_000_000)", store="s3://full-disk/store")
+    with tasks_on(WorkerProcesses(before=full), tmp_path) as tasks:
+        failure = tasks.run("n = len(block)", after=made, store="s3://full-disk/store").failure
+    assert "no space left" in failure.message.lower()
+    assert failure.fix
 
 
 class Forgetful(WorkerProcesses):

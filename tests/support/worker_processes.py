@@ -20,8 +20,10 @@ class WorkerProcesses:
     place = "processes"
     queues = False
 
-    def __init__(self, *, is_live: bool = True) -> None:
+    def __init__(self, *, is_live: bool = True, before: Sequence[str] = ()) -> None:
+        """`before` is what each worker's command begins with."""
         self.is_live = is_live
+        self.before = before
         self.workers: dict[str, subprocess.Popen[bytes]] = {}
         self.readers: list[threading.Thread] = []
 
@@ -35,7 +37,9 @@ class WorkerProcesses:
         return ""
 
     def start(self, order: WorkerOrder, live: Callable[[bytes], None]) -> str:
-        command = [sys.executable, "-m", "nbflow", "worker", order.spec, *(["--live"] if self.is_live else [])]
+        command = [*self.before, sys.executable, "-m", "nbflow", "worker", order.spec]
+        if self.is_live:
+            command.append("--live")
         devices = {limits.GPU_VARIABLE: ",".join(map(str, range(int(order.gpu))))} if order.gpu else {}
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

@@ -25,6 +25,7 @@ from nbflow.executors.remote import attempt_files, task_files
 from nbflow.executors.remote.attempt_files import AttemptFiles, WorkerResult, live, now
 from nbflow.jsonable import to_json
 from nbflow.model import Ended, Output, Parallel, Started, TaskEvent, TaskFailure, TaskResult, TaskSpec
+from nbflow.store.interface import patiently
 from nbflow.store.jsonl import ChunkWriter
 from nbflow.task import limits
 
@@ -109,7 +110,7 @@ class _Errand:
             def publish(spec: TaskSpec, result: TaskResult, done: Callable[[TaskResult], None]) -> None:
                 try:
                     log.flush()
-                    published.append(self._published(spec, result))
+                    published.append(patiently(lambda: self._published(spec, result)))
                 except (NbflowError, OSError) as error:
                     published.append(self._word(unpublished(spec, result, _as_ours(error))))
                 done(published[0].result)
