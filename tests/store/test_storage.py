@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from nbflow.errors import DamagedError, FormatError, NotFoundError, StoreError
-from nbflow.model import FORMAT, Segment
-from nbflow.store import artifacts
+from nbflow.model import FORMAT, Segment, Tagged
+from nbflow.store import artifacts, records
 from nbflow.store.interface import segment_path
 from nbflow.store.location import LocalStore, Store, cache_folder, name_of, open_store, safe_name
 from tests.support import servers
@@ -310,6 +310,37 @@ class TestS3ThatFails(StoreConformance):
             bucket = f"bucket-{uuid.uuid4().hex[:8]}"
             fsspec.filesystem("s3").mkdir(bucket)
             yield f"s3://{bucket}/team/store"
+
+
+@pytest.mark.remote
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_is_written_while_a_store_is_away_is_there_once_it_is_back(
+    s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec
+
+    port = int(s3_server["AWS_ENDPOINT_URL"].rpartition(":")[2])
+    link = servers.Link(port)
+    for name, value in {**s3_server, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{link.port}"}.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{uuid.uuid4().hex[:8]}"
+    fsspec.get_filesystem_class("s3").clear_instance_cache()  # of other servers
+    fsspec.filesystem("s3").mkdir(bucket)
+    store = open_store(f"s3://{bucket}/store")
+    writer = records.EventWriter(store, "f", "r", "w")
+    events = [Tagged(at=float(number), name=f"tag {number}", present=True) for number in range(3)]
+    writer.put(events[0])
+    writer.flush()
+    link.drop()
+    writer.put(events[1])
+    with pytest.raises(StoreError) as caught:
+        store.write("flows/other", b"1")
+    assert caught.value.is_away
+    writer.put(events[2])  # what could not be written yet is no error
+    link = servers.Link(port, at=link.port)
+    writer.close()
+    assert records.read_events(store, "f", "r") == events
+    link.close()
 
 
 # ---------------------------------------------------------------- what only local folders can be asked

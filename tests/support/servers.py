@@ -108,11 +108,13 @@ def faulty(endpoint: str, *, every: int = 3, slow: float = 0.0) -> Iterator[str]
 class Link:
     """A way to a port of this machine that can be cut: what is sent then waits, and arrives once it is healed."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, at: int = 0) -> None:
+        """Lead to a port, from one that is free or from `at`."""
         self.target = port
         self.whole = threading.Event()
         self.whole.set()
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.ends: list[socket.socket] = []
+        self.listener = socket.create_server(("127.0.0.1", at))
         self.port = int(self.listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -126,11 +128,20 @@ class Link:
         self.whole.set()
         self.listener.close()
 
+    def drop(self) -> None:
+        """Break off what goes on, and listen no more."""
+        self.listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self.close()
+        for end in self.ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 here, _ = self.listener.accept()
                 there = socket.create_connection(("127.0.0.1", self.target))
+                self.ends += (here, there)
                 for ways in ((here, there), (there, here)):
                     threading.Thread(target=self._pump, args=ways, daemon=True).start()
 
