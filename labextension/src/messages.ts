@@ -386,6 +386,11 @@ export interface ExportCommand {
   target: string;
 }
 
+export interface VerifyCommand {
+  kind: 'verify';
+  id: string;
+}
+
 export interface PlacedCommand {
   kind: 'placed';
   id: string;
@@ -416,6 +421,7 @@ export type Command =
   | PastCommand
   | CompareCommand
   | ExportCommand
+  | VerifyCommand
   | PlacedCommand
   | TrustCommand
   | CheckCommand;

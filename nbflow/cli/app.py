@@ -137,6 +137,9 @@ class CommandLine:
         if snapshot.status != "running":
             terminal.show_failures(snapshot)
 
+    def learn(self) -> None:
+        """Do nothing: each command reads what is known."""
+
     def placed(self, error: NbflowError) -> NbflowError:
         """Return an error with its cell's number in the notebook that was named."""
         if error.cell and self.notebook:

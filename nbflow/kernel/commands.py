@@ -93,6 +93,10 @@ class LiveNotebook:
         self.session.follow(past)
         return Answer()
 
+    def learn(self) -> None:
+        """Have the notebook understood again, with what is known of it now."""
+        self.session.known.understand_anew()
+
     def cancel(self) -> bool:
         """End the run that goes on in the background; whether there was one."""
         return self.session.cancel()

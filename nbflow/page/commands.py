@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from nbflow.analysis.lines import header_of
 from nbflow.errors import NbflowError
 from nbflow.flow.options import parse_header
+from nbflow.model import Flow
 from nbflow.page import marks
 from nbflow.page.messages import AckMessage
 from nbflow.page.publisher import Pages
@@ -247,6 +249,31 @@ def export(pages: Pages, command: Command) -> None:
     _later(pages, command, answer)
 
 
+def verify(pages: Pages, command: Command) -> str:
+    """Compare the flow with the plain notebook, in a thread of its own: it takes as long as several runs."""
+    from nbflow.runs import verification
+
+    if pages.audience.busy:
+        raise NbflowError("a run is under way", fix="wait for it, or cancel it")
+
+    def work(flow: Flow, options: RunOptions) -> None:
+        try:
+            text = str(verification.verify_flow(flow, options))
+        except Exception as error:  # the page waits for an answer
+            refuse(pages, command, error)
+        else:
+            pages.answer("said", _id(command), text=text, fix="")
+        pages.understand_anew()
+
+    def start() -> None:
+        known = pages.session.known
+        options = RunOptions(store=known.store_option)
+        threading.Thread(target=work, args=(known.whole_flow(), options), name="nbflow-verify", daemon=True).start()
+
+    pages.main(start)
+    return "The notebook runs plainly and as a flow, each twice: this takes a while."
+
+
 def _later(pages: Pages, command: Command, work: Callable[[], None]) -> None:
     def guarded() -> None:
         try:
@@ -272,5 +299,6 @@ COMMANDS: Mapping[str, Callable[[Pages, Command], str | None]] = {
     "past": past,
     "compare": compare,
     "export": export,
+    "verify": verify,
 }
 """What a page may ask for; each may return a sentence that its acknowledgement carries."""

@@ -501,6 +501,13 @@ class ExportCommand(TypedDict):
     target: str
 
 
+class VerifyCommand(TypedDict):
+    """Compare what the notebook leaves, run plainly, with what it leaves as a flow."""
+
+    kind: Literal["verify"]
+    id: str
+
+
 class PlacedCommand(TypedDict):
     """The page shows under its cells all that the steps of a run have shown."""
 
@@ -537,6 +544,7 @@ Command = (
     | PastCommand
     | CompareCommand
     | ExportCommand
+    | VerifyCommand
     | PlacedCommand
     | TrustCommand
     | CheckCommand

@@ -252,14 +252,18 @@ class Pages:
         if asked is None or asked.place != place:
             raise NbflowError(f"nobody has to say whether {place} is trusted", fix="reload the page")
         remember(asked.place, asked.identity)
-        self._planned = None
-        self.main(self._understand_anew)
+        self.understand_anew()
         self.repeat()
 
-    def _understand_anew(self) -> None:
+    def understand_anew(self) -> None:
         """Read the notebook again, with what the datastore has learnt of it."""
-        self.session.known.understand_anew()
-        self.look()
+        self._planned = None
+
+        def read() -> None:
+            self.session.known.understand_anew()
+            self.look()
+
+        self.main(read)
 
     def main(self, work: Callable[[], None]) -> None:
         """Have something done in the kernel's main thread, when no cell runs."""

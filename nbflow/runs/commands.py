@@ -108,6 +108,7 @@ def verify(face: Face, all_cells: bool, yes: bool) -> Answer:
 
     options = RunOptions(store=face.store, all_cells=all_cells)
     verified = verification.verify_flow(face.flow(all_cells=all_cells), options, yes=yes)
+    face.learn()
     return Answer(
         text=lambda: str(verified),
         lines=lambda: [json_lines.plain({"equal": verified.equal, **msgspec.to_builtins(verified)})],

@@ -69,5 +69,8 @@ class Face(Protocol):
     def follow(self, past: Run) -> Answer:
         """Show a run that goes on elsewhere until it has ended."""
 
+    def learn(self) -> None:
+        """Take note that more is known of the notebook's code than before."""
+
     def cancel(self) -> bool:
         """End its own run that goes on in the background; whether there was one."""

@@ -22,6 +22,7 @@ import msgspec
 
 from nbflow.engine import certificates, facts
 from nbflow.errors import NbflowError, PlanError, TaskError
+from nbflow.flow.notebook import document_of
 from nbflow.flow.subflow import with_ancestors
 from nbflow.model import Certificate, Flow
 from nbflow.runs import client, launch
@@ -266,8 +267,10 @@ class _Verification:
         place = self.place / name
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(self.folder, place, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
-        if self.flow.notebook.document:
-            (place / self.file).write_text(self.flow.notebook.document)
+        cells, text = self.flow.notebook.cells, self.flow.notebook.document
+        if text or self.file.endswith(".ipynb"):  # a live notebook may have no text of its own, nor be saved
+            text = text or document_of(((cell.id, cell.source) for cell in cells), self.flow.name)
+            (place / self.file).write_text(text, encoding="utf-8")
         return place / self.file
 
     def _flow_runs(self) -> tuple[client.Run, client.Run]:

@@ -50,7 +50,7 @@ export class Drawing {
   private readonly empty = element('div', { class: 'nbf-empty' });
   private readonly main: HTMLElement;
   private readonly body: HTMLElement;
-  private readonly buttons: Record<'run' | 'stale' | 'resume' | 'cancel', HTMLButtonElement>;
+  private readonly buttons: Record<'run' | 'stale' | 'resume' | 'cancel' | 'verify', HTMLButtonElement>;
   private readonly exports: Menu;
   private readonly compares: Menu;
   private readonly tabs: Tabs<Tab>;
@@ -89,7 +89,8 @@ export class Drawing {
       run: button('Run', () => host.send(RUN), { class: 'nbf-button nbf-main' }),
       stale: button('Run stale', () => host.send({ ...RUN, stale: true })),
       resume: button('Resume', () => host.send({ kind: 'resume', run: this.state.past?.run?.run ?? '' })),
-      cancel: button('Cancel', () => host.send({ kind: 'cancel' }), { class: 'nbf-button nbf-stop' })
+      cancel: button('Cancel', () => host.send({ kind: 'cancel' }), { class: 'nbf-button nbf-stop' }),
+      verify: button('Verify', () => host.send({ kind: 'verify' }))
     };
     this.exports = new Menu('Export', () => this.offer(), 'No exporter is known.');
     this.compares = new Menu('Compare', () => {
@@ -155,6 +156,8 @@ export class Drawing {
       this.buttons[name].disabled = !able[name];
       setAttribute(this.buttons[name], 'title', able[name] ? null : able.why || null);
     }
+    this.buttons.verify.disabled = !able.run;
+    setAttribute(this.buttons.verify, 'title', able.run ? 'Compare the flow with the notebook run plainly' : able.why || null);
     this.question.update(this.state.snapshot?.untrusted ?? '');
     const started = snapshot !== null;
     setHidden(this.empty, started && snapshot.steps.length + snapshot.cells.length > 0);

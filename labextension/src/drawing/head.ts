@@ -50,7 +50,8 @@ export class Head {
       setAttribute(this.bar, 'data-status', run.status);
       (this.bar.firstElementChild as HTMLElement).style.width = `${part}%`;
     }
-    setText(this.tally, snapshot ? `${many(snapshot.steps.length, 'step')}: ${tally(snapshot.steps)}` : '');
+    const verified = snapshot?.verified ? `, verified ${age(now - snapshot.verified)}` : '';
+    setText(this.tally, snapshot ? `${many(snapshot.steps.length, 'step')}: ${tally(snapshot.steps)}${verified}` : '');
     this.drawRunning(snapshot?.steps.filter(step => step.state === 'running') ?? []);
     this.drawPast(state, now);
     this.drawNotice(state.notice);

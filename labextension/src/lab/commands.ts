@@ -48,6 +48,9 @@ const ENTRIES: Readonly<Record<string, Entry>> = {
   'nbflow:resume': {
     label: 'Resume the Last Run', caption: 'Run again what did not end well, with its parameters', able: 'resume', wish: { kind: 'resume', run: '' }
   },
+  'nbflow:verify': {
+    label: 'Verify the Flow', caption: 'Compare the flow with the notebook run plainly: values, displays and files', able: 'run', wish: { kind: 'verify' }
+  },
   'nbflow:cancel': { label: 'Cancel the Run', caption: 'End the run that is under way', able: 'cancel', wish: { kind: 'cancel' } }
 };
 

@@ -118,7 +118,7 @@ export function reduce(state: State, action: Action): State {
 
 /** Whether a person asked for it: its answer takes the place of the last notice. */
 function isAsked(kind: Command['kind']): boolean {
-  return ['run', 'resume', 'cancel', 'past', 'compare', 'export', 'trust'].includes(kind);
+  return ['run', 'resume', 'cancel', 'past', 'compare', 'export', 'verify', 'trust'].includes(kind);
 }
 
 /** A kernel that is gone, or another one, leaves nothing of what was known. */
