@@ -431,6 +431,19 @@ def test_a_datastore_that_came_with_the_folder_is_asked_about(tmp_path: Path) ->
         assert not page.ask("trust", place=asked)["ok"], "nobody has to say so again"
 
 
+def test_a_page_verifies_the_notebook(tmp_path: Path) -> None:
+    cells = {"a": "%%step a\nx = 1\nprint(x)", "b": "%%step b\ny = x + 1"}
+    with Kernel(NotebookFile(tmp_path / "flow.ipynb", cells)) as kernel:
+        page = Page(kernel)
+        assert page.snapshot()["verified"] is None
+        ack = page.ask("verify")
+        assert ack["ok"], ack
+        said = page.hear(lambda message: message["kind"] == "said", 90)
+        assert said["text"].startswith("equal: 2 values, 1 display, 0 files\n")
+        page.hear(lambda message: message["kind"] == "snapshot" and message["verified"] is not None)
+        assert kernel.execute("%flow run --verified").status == "ok"
+
+
 def test_the_page_brings_the_document(kernel: Kernel) -> None:
     page = Page(kernel)
     page.snapshot()
