@@ -83,6 +83,10 @@ class Files(msgspec.Struct, frozen=True):
     modules: frozenset[str] = frozenset()
 
     def __or__(self, other: Files) -> Files:
+        if other is NO_FILES:  # most code has to do with none
+            return self
+        if self is NO_FILES:
+            return other
         return Files(
             _both(self.reads, other.reads),
             _both(self.writes, other.writes),
@@ -108,7 +112,7 @@ class Files(msgspec.Struct, frozen=True):
     @classmethod
     def all(cls, parts: Iterable[Files]) -> Files:
         """Return what code does whose parts do these."""
-        files = cls()
+        files = NO_FILES
         for part in parts:
             files |= part
         return files
@@ -134,7 +138,7 @@ def file_uses(source: str, tree: ast.AST | None, origins: Mapping[str, str]) -> 
 
     `source` is the statement as written, `tree` its syntax tree (None where it has none), `origins` the imports above.
     """
-    files = Files()
+    files = NO_FILES
     if SHELL.search(source):
         files |= Files(reads=None, writes=None)
     elif CHANGE_FOLDER.search(source):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Literal
 
@@ -127,7 +127,7 @@ class Above(msgspec.Struct, frozen=True):
 
     origins: Mapping[str, str]
     bodies: Mapping[str, FunctionEffects]
-    bound: Collection[str]
+    bound: Container[str]
     classes: frozenset[str] = NOBODY
     counting: frozenset[str] = NOBODY  # classes that change themselves when an object is made
     methods: frozenset[str] = NOBODY  # that some class of the notebook defines

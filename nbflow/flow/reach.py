@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections import ChainMap
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, reduce
 from operator import or_
-from typing import cast
 
 import msgspec
 
@@ -71,6 +69,17 @@ def text_of(source: str) -> Text:
     )
 
 
+class BoundNames:
+    """The names that cells above have bound, and those of the cell that is read, as far as it has been read."""
+
+    def __init__(self, above: Container[str]) -> None:
+        self.above = above
+        self.here: set[str] = set()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.here or name in self.above
+
+
 class Reach(msgspec.Struct):
     """The notebook so far: the objects that each name may hold."""
 
@@ -96,14 +105,13 @@ class Reach(msgspec.Struct):
         self, pieces: Iterable[Piece], origins: Mapping[str, str], writers: Mapping[str, object]
     ) -> tuple[Touch | None, ...]:
         """Return what each statement of a cell may do, functions taken in on the way."""
-        text, origins, above = self.text, dict(origins), dict[str, object]()
-        writers_so_far = ChainMap(above, cast("dict[str, object]", writers))
+        text, origins, bound = self.text, dict(origins), BoundNames(writers)
         touches = []
         for piece in pieces:
             around = Above(
                 origins,
                 self.bodies,
-                writers_so_far,
+                bound,
                 text.classes,
                 text.counting,
                 text.methods,
@@ -121,7 +129,7 @@ class Reach(msgspec.Struct):
                 act: Act = "outside" if piece.files.may_write else body.act
                 self.bodies[tree.name] = FunctionEffects(body.quiet, body.lazy, act, body.touched, body.kept)
             origins.update(piece.origins)
-            above.update(dict.fromkeys(piece.writes))
+            bound.here |= piece.writes
         return tuple(touches)
 
     def keep_definition(self, order: int, piece: Piece, touch: Touch | None) -> None:
