@@ -20,6 +20,8 @@ from typing import Any
 from nbflow.engine.earlier import graph_of
 from nbflow.engine.file_parameters import read_file
 from nbflow.errors import AmbiguousTask, NotFoundError, nearest
+from nbflow.flow.identity import step_name
+from nbflow.flow.notebook import parse_document
 from nbflow.flow.options import check_tag
 from nbflow.model import Flow as Graph
 from nbflow.model import Index, RunStatus, Snapshot, Tagged, TaskState, TaskView
@@ -291,7 +293,10 @@ class Run:
 
     @cached_property
     def _sources(self) -> dict[str, str]:
-        return {node.name: node.source.strip("\n") for node in self._graph.steps}
+        started = self._past.started  # as text: nothing has to be understood for it
+        notebook = parse_document(self._past.document, name=self.flow, folder=started.folder, path=started.notebook)
+        cells = (cell for cell in notebook.cells if cell.kind not in ("control", "empty"))
+        return {step_name(cell): cell.body.strip("\n") for cell in cells}
 
     @cached_property
     def _graph(self) -> Graph:
