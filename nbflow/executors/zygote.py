@@ -50,6 +50,7 @@ class Zygote:
         self.ready = threading.Event()
         self.unsafe: frozenset[str] = frozenset()
         self.closing = False
+        self._told = False
         self._attempts: dict[int, tuple[AttemptHandle, wire.SubmitTask]] = {}
         self._guests: dict[int, Guest] = {}
         self._lock = threading.Lock()
@@ -90,6 +91,14 @@ class Zygote:
         attempt.bind(lambda grace: self.send(wire.CancelTask(number, grace)))
         self.send(order)
         return True
+
+    def starting(self) -> str:
+        """Return what is to be said, once, while tasks wait for what is imported for them; "" for nothing."""
+        packages = {name.partition(".")[0] for name in self.preload} - sys.stdlib_module_names
+        if self.ready.is_set() or self._told or not packages:
+            return ""
+        self._told = True
+        return f"starting workers (importing {', '.join(sorted(packages))})…"
 
     def host(self, guest: Guest) -> int | None:
         """Fork a worker for `guest`; return its number, None when the zygote has ended."""
@@ -212,8 +221,11 @@ class ZygoteLane:
     def submit(self, attempt: AttemptHandle, order: wire.SubmitTask, preload: frozenset[str]) -> None:
         """Run a task in a process forked from a zygote that has imported `preload`, if one has."""
         with self._lock:
-            while not self._choose(preload).submit(attempt, order):
+            while not (zygote := self._choose(preload)).submit(attempt, order):
                 pass
+            starting = zygote.starting()
+        if starting:
+            attempt.hold_up(starting)
 
     def host(self, guest: Guest, preload: frozenset[str]) -> tuple[Zygote, int]:
         """Fork a worker whose tasks import `preload`; return its zygote and its number there."""

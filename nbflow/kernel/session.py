@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -194,7 +195,18 @@ class Session:
             self._stacks.pop(threading.get_ident(), None)
         if self._request is not None and self._request.info is info:
             self._finish(result)
+            self._prepare()
         HOOK.note_modules()
+
+    def _prepare(self) -> None:
+        """Have workers made ready behind the first cell after which the notebook is known to have steps.
+
+        That is the one that loads nbflow, where the notebook was saved or a page tells of it. A terminal's steps run
+        here: it has them when it asks.
+        """
+        if not self._prepared and getattr(self.ip, "kernel", None) is not None:
+            with suppress(NbflowError):  # said by whatever needs the notebook
+                self._prepared = self.lane.prepare()
 
     def _begin(self, source: str, cell_id: str | None, info: Any) -> Request:
         request = Request(source=source, cell=None, info=info, message=self._message())
@@ -223,7 +235,6 @@ class Session:
         if asked and self.known.waiting:
             self.known.waiting.bind(name for text in asked.values() for name in analyse(str(text)).reads)
         request.names = dict(self.ip.user_ns)
-        self._prepared = self._prepared or (source.strip() != "" and self.lane.prepare())
 
     def _parent(self) -> Mapping[str, Any]:
         """Return the page's request that is being answered in this thread."""

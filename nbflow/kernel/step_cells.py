@@ -59,9 +59,6 @@ PLAIN = StepOptions()
 TOLD = ("reused", "caught", "skipped")
 """States of which a cell says in one line that they are those of its step."""
 
-RUNS = "%flow r"
-"""What a cell that begins a run holds: `%flow run` or `%flow resume`."""
-
 
 class Reused(msgspec.Struct, frozen=True):
     """A past execution that stands for a task."""
@@ -97,13 +94,12 @@ class KernelLane:
         self._looked_at: Flow | None = None  # whether workers are wanted was asked of it
 
     def prepare(self) -> bool:
-        """Have workers ready where the notebook will ask for some; whether it will."""
+        """Have what workers come from made ready, in the background, where the notebook has steps; whether it has."""
         flow = self.known.flow()
         if flow is self._looked_at:
             return False
         self._looked_at = flow
-        apart = any((elsewhere_options(step.options) or step.scope) and not step.options.here for step in flow.steps)
-        if not apart and not any(RUNS in cell.source for cell in flow.notebook.cells):
+        if not any(step.kind == "step" for step in flow.steps):
             return False
         executors = self.known.executors()
         threading.Thread(target=executors.prepare, args=(flow,), name="nbflow-prepare", daemon=True).start()

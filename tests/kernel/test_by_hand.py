@@ -212,8 +212,8 @@ def workers(kernel: Kernel) -> list[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_workers_are_there_before_the_first_cell_that_asks_for_one(tmp_path: Path) -> None:
-    """They import what the notebook imports while the user's own first cells run; not where nothing will ask."""
-    plain = {"i": "import json", "a": "%%step a\nx = [1, 2]"}
+    """They import what the notebook imports while the user's own first cells run; not where there are no steps."""
+    plain = {"i": "import json", "a": "x = [1, 2]"}
     with Kernel(NotebookFile(tmp_path / "plain.ipynb", plain)) as kernel:
         kernel.ok("i", "a")
         assert workers(kernel) == []
@@ -222,8 +222,7 @@ def test_workers_are_there_before_the_first_cell_that_asks_for_one(tmp_path: Pat
         "a": "%%step a\nx = [1, 2]",
         "b": "%%step b --foreach n in x\ny = json.dumps(n)",
     }
-    with Kernel(NotebookFile(tmp_path / "wide.ipynb", wide)) as kernel:
-        kernel.ok("i")
+    with Kernel(NotebookFile(tmp_path / "wide.ipynb", wide)) as kernel:  # which has loaded nbflow: that is enough
         (found,) = workers(kernel)
         assert "json" in found
         kernel.ok("a", "b")
