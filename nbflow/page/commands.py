@@ -115,8 +115,11 @@ def _stale(pages: Pages) -> tuple[str, ...]:
 def resume(pages: Pages, command: Command) -> str:
     """Run once more what did not end well, with the parameters of that run."""
     from nbflow.page import queries
+    from nbflow.runs.client import ENDED_BADLY
 
-    past = str(command.get("run", "")) or queries.last_unfinished(pages.store, pages.flow)
+    last = pages.audience.run  # also one of a part, as `Run stale` begins them
+    shown = last.run if last is not None and last.status in ENDED_BADLY else ""
+    past = str(command.get("run", "")) or shown or queries.last_unfinished(pages.store, pages.flow)
     return _begin(pages, command, lambda: RunOptions(resume=past))
 
 

@@ -156,6 +156,12 @@ class Notebook:
             prompt = self.cell(number).locator(".jp-InputPrompt")
             expect(prompt).to_have_text(re.compile(r"\[\d+\]"), timeout=30_000)
 
+    def type_anew(self, number: int, source: str) -> None:
+        """Give a cell another text, as a person who selects all of it and types."""
+        self.cell(number).locator(".cm-content").click()
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.insert_text(source)
+
     def open_panel(self) -> Locator:
         """The sidebar, opened; the panel out."""
         panel = self.page.locator("#nbflow-panel")

@@ -35,53 +35,6 @@ def shows(book: Notebook, number: int, text: str) -> None:
     expect(book.cell(number).locator(".jp-OutputArea").first).to_contain_text(text, timeout=20_000)
 
 
-def type_anew(book: Notebook, number: int, source: str) -> None:
-    book.cell(number).locator(".cm-content").click()
-    book.page.keyboard.press("Control+a")
-    book.page.keyboard.insert_text(source)
-
-
-@pytest.mark.parametrize(("lab", "dark"), [(True, False), (False, True)], ids=["lab-light", "notebook-dark"])
-def test_a_journey(notebook: Open, shoot: Shoot, lab: bool, dark: bool) -> None:
-    name = "lab" if lab else "notebook7"
-    book = notebook("journey.ipynb", FLOW, lab=lab, dark=dark)
-    page = book.page
-    run, stale = (page.locator(f"[data-command='nbflow:{one}']:visible").first for one in ("run", "run-stale"))
-    book.run(0)
-    for number, why in ((2, "not run before"), (3, "load runs"), (4, "not run before")):
-        bears(book, number, "new", why)
-    run.click()
-    shows(book, 2, "loaded 3")
-    shows(book, 3, "12")
-    shows(book, 4, "42")
-    for number in (2, 3, 4):
-        bears(book, number, "fresh")
-    shoot(page, f"cells-fresh-{name}")
-
-    # editing turns what depends on it stale before anything runs; run stale runs that alone
-    type_anew(book, 2, "%%step load\nrows = [1, 2, 3, 4]\nprint('loaded', len(rows))")
-    bears(book, 2, "stale", "line 2")
-    bears(book, 3, "stale", "load")
-    bears(book, 4, "fresh")
-    shoot(page, f"cells-stale-{name}")
-    page.keyboard.press("Control+Alt+Enter")
-    shows(book, 2, "loaded 4")
-    shows(book, 3, "20")
-    for number in (2, 3, 4):
-        bears(book, number, "fresh")
-    expect(stale).to_have_attribute("aria-disabled", "true")
-
-    # what fails says so at its cell; mended, it is run again
-    type_anew(book, 3, "%%step scale\nscaled = rows / 0\nsum(scaled)")
-    bears(book, 3, "stale", "line 2")
-    stale.click()
-    shows(book, 3, "TypeError")
-    bears(book, 3, "failed", "TypeError")
-    shoot(page, f"cells-failed-{name}")
-    type_anew(book, 3, FLOW[2])
-    bears(book, 3, "fresh")  # the store knows that result
-
-
 def test_a_cell_becomes_a_step_from_its_menu(notebook: Open, shoot: Shoot) -> None:
     book = notebook("menu.ipynb", ["rows = [1, 2]", "%%step total\nx = sum(rows)", "y = x + 1"])
     page, panel = book.page, book.open_panel()
@@ -97,7 +50,7 @@ def test_a_cell_becomes_a_step_from_its_menu(notebook: Open, shoot: Shoot) -> No
     expect(panel.get_by_label("Name", exact=True)).to_have_value("total")  # its line is read back
 
     # what is typed in the cell is in the form, and the other way; a wrong line is not written
-    type_anew(book, 2, "%%step total --retry 2 --workers 2  # why\nx = sum(rows)")
+    book.type_anew(2, "%%step total --retry 2 --workers 2  # why\nx = sum(rows)")
     expect(panel.get_by_label("Retry", exact=True)).to_have_value("2")
     expect(panel.get_by_label("Other options", exact=True)).to_have_value("--workers 2")
     header = book.cell(2).locator(".cm-line").first

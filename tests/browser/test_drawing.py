@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, Route, expect
 
 from nbflow.page.messages import PROTOCOL
-from tests.browser import recorded
+from tests.browser import accessibility, recorded
 from tests.browser.conftest import SHOTS, Console, Shoot
 from tests.browser.test_sidebar import within
 
@@ -133,14 +133,17 @@ def test_it_is_as_narrow_as_a_sidebar(plain: Open, shoot: Shoot, dark: bool) -> 
     theme = "dark" if dark else "light"
     page = plain(width=320, height=760, dark=dark)
     tell(page, recorded.moment(recorded.digits(), recorded.FAILED, status="failed"))
-    shoot(page, f"drawing-narrow-{theme}")
-    page.get_by_role("option", name="train: failed").click()
-    shoot(page, f"drawing-narrow-details-{theme}")
-    for tab in ("Graph", "Parameters", "Declare"):
-        page.get_by_role("tab", name=tab).click()
-        page.wait_for_timeout(120)
-        shoot(page, f"drawing-narrow-{tab.lower()}-{theme}")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    for width in (250, 320, 600):
+        page.set_viewport_size({"width": width, "height": 760})
+        page.get_by_role("tab", name="Steps").click()
+        page.get_by_role("option", name="train: failed").click()
+        for tab in ("Steps", "Graph", "Parameters", "Runs", "Declare"):
+            page.get_by_role("tab", name=tab).click()
+            page.wait_for_timeout(120)
+            shoot(page, f"drawing-{width}-{tab.lower()}-{theme}")
+            accessibility.check(page, ".nbf-panel")
+            accessibility.check_width(page, ".nbf-panel")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def pressed(page: Page, *keys: str) -> None:

@@ -184,7 +184,7 @@ export class DeclareForm {
   /** A cell that is to be declared in; what a person should know, null where the form shows it, out. */
   begin(cell: string, snapshot: SnapshotMessage): Notice | null {
     if (this.follow(cell)) {
-      this.name.focus();
+      window.setTimeout(() => this.name.focus()); // a palette that was asked for it gives the keyboard back first
       return null;
     }
     const step = snapshot.steps.find(one => one.cell === cell);

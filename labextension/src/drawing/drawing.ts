@@ -351,10 +351,9 @@ export class Drawing {
 
   /** Select a step that a person has pointed at: its cell comes into sight, the keyboard stays here. */
   private pick(name: string): void {
-    const isNew = name !== this.selected;
     this.select(name);
     const step = shown(this.state)?.steps.find(one => one.name === name);
-    if (isNew && this.follows && step?.cell) {
+    if (this.follows && step?.cell) {
       this.host.reveal(step.cell, false);
     }
   }

@@ -58,7 +58,8 @@ export class Menu {
     setAttribute(this.button, 'aria-expanded', 'true');
     document.addEventListener('pointerdown', this.outside);
     this.place();
-    (this.list.querySelector<HTMLElement>('button') ?? this.button).focus();
+    // a palette that was asked for it gives the keyboard back first
+    window.setTimeout(() => (this.list.querySelector<HTMLElement>('button') ?? this.button).focus());
   }
 
   close(): void {

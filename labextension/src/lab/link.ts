@@ -200,7 +200,13 @@ export class Link {
 
   /** Load nbflow, as a cell would, without one. */
   load(): void {
-    this.kernel?.requestExecute({ code: '%load_ext nbflow', silent: false, store_history: false });
+    const asked = this.kernel?.requestExecute({ code: '%load_ext nbflow', silent: false, store_history: false });
+    void asked?.done.then(({ content }) => {
+      if (content.status === 'error') {
+        const fix = content.ename === 'ModuleNotFoundError' ? 'install nbflow where this kernel’s Python looks for packages' : '';
+        this.store.dispatch({ type: 'notice', notice: { level: 'error', text: `nbflow was not loaded: ${content.evalue}`, fix } });
+      }
+    });
   }
 
   /** Tell the kernel the notebook's cells as they stand, if they are not what it was told last. */

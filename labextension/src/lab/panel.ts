@@ -152,12 +152,20 @@ export class FlowPanel extends Widget {
     this.leave();
     this.leave = () => undefined;
     this.notebook = notebook;
-    this.node.dataset['notebook'] = notebook?.context.path ?? '';
+    const named = (): void => {
+      this.node.dataset['notebook'] = notebook?.context.path ?? '';
+    };
+    named();
     this.drawing.update(START);
     const link = this.link;
     if (link) {
       link.verify();
-      this.leave = link.store.watch(state => this.drawing.update(state));
+      const unwatch = link.store.watch(state => this.drawing.update(state));
+      notebook?.context.pathChanged.connect(named);
+      this.leave = () => {
+        unwatch();
+        notebook?.context.pathChanged.disconnect(named);
+      };
     }
   }
 }
