@@ -184,6 +184,9 @@ class Cell(Frozen, frozen=True, kw_only=True):
     markdown: str = ""  # the text cells right above
     file: str = ""  # that a %%config cell takes its values from
     injected: bool = False  # its parameters have been given by another tool: they count, not those of a cell above
+    spans: bool = False  # its step has other cells, too
+    follows: str = ""  # the node of the cell above it that belongs to the same step; "" of a step's first cell
+    gathers: bool = False  # it belongs to the step of its name wherever above that stands, as Kale means it
 
 
 class StarImport(Frozen, frozen=True):
@@ -309,6 +312,7 @@ class Step(Frozen, frozen=True, kw_only=True):
     joins: Joins = ""
     affects: tuple[str, ...] = ()  # steps that read what this plain cell may change, where it joins for that
     together: tuple[str, ...] = ()  # the steps that one process runs with it, itself too, in document order
+    follows: str = ""  # the node of the cell above it that belongs to the same step; "" of a step's first cell
 
 
 class Writer(Frozen, frozen=True, kw_only=True):
@@ -736,6 +740,7 @@ class RunStarted(Frozen, frozen=True, kw_only=True, tag="run"):
     cells: dict[str, int] = {}  # the positions of code cells by their ids
     loops: dict[str, str] = {}  # the loop variable of each step in a fan-out
     folded: tuple[str, ...] = ()  # plain cells that are there only because they may change something: drawn as one
+    rows: dict[str, str] = {}  # further cells of steps -> the step in whose row they are
     all_cells: bool = False
     edges: tuple[Edge, ...] = ()
     on: str = "local"
@@ -879,6 +884,7 @@ class TaskView(Frozen, frozen=True, kw_only=True):
     key: str = ""
     item: str = ""
     pid: int = 0  # of the process that ran it, on whatever machine; 0 where none is known
+    cells: tuple[TaskView, ...] = ()  # where it stands for several cells of one step: the tasks of those
 
 
 class Snapshot(Frozen, frozen=True, kw_only=True):
@@ -894,6 +900,7 @@ class Snapshot(Frozen, frozen=True, kw_only=True):
     cells: dict[str, int] = {}
     loops: dict[str, str] = {}
     folded: tuple[str, ...] = ()
+    rows: dict[str, str] = {}
     edges: tuple[Edge, ...] = ()
     finished_at: float | None = None
     error: str | None = None

@@ -181,6 +181,7 @@ export interface SnapshotMessage {
   cells: CellView[];
   headers: HeaderView[];
   exporters: string[];
+  further: Record<string, string>;
 }
 
 export interface ChangeMessage {

@@ -13,7 +13,7 @@ export function step(name: string, state = 'pending', more: Partial<StepView> = 
 export function snapshot(seq: number, steps: StepView[], more: Partial<SnapshotMessage> = {}): SnapshotMessage {
   return {
     nbflow: PROTOCOL, kind: 'snapshot', session: 's', seq, now: 100, flow: 'digits', order: '', busy: false, untrusted: '', verified: null, run: null,
-    steps, workers: {}, edges: [], layout: { width: 0, height: 0, box: 40, places: [], lines: [] }, parameters: [], findings: [], cells: [], headers: [], exporters: [], ...more
+    steps, workers: {}, edges: [], layout: { width: 0, height: 0, box: 40, places: [], lines: [] }, parameters: [], findings: [], cells: [], headers: [], exporters: [], further: {}, ...more
   };
 }
 

@@ -20,6 +20,7 @@ from nbflow.engine.events import Decision, TaskNode, not_held
 from nbflow.errors import NbflowError
 from nbflow.flow.loops import Loops, Sizes, next_turn, settled_id
 from nbflow.flow.subflow import without_params
+from nbflow.flow.tags import RAISED
 from nbflow.model import (
     FORMAT,
     Change,
@@ -263,6 +264,18 @@ class Lookup:
         lists = ((head, TaskId(step=head.name, index=task.index[: len(head.scope) - 1], part="list")) for head in heads)
         return next((head for head, items in lists if self._is_lost(items)), None)
 
+    def _broken_off(self, task: TaskId, step: Step) -> str | None:
+        """Return why a further cell of a step is skipped, as the rest of one cell would be; None where it is not."""
+        above = msgspec.structs.replace(task, step=step.follows)
+        if task.part or not step.follows or above not in self._records:
+            return None
+        record = self._records[above]
+        if record is None:
+            return f"{self.loops.steps[step.follows].label}, the cell of the same step above it, was skipped"
+        if record.caught and self.loops.steps[step.follows].options.catch != RAISED:
+            return f"{self.loops.steps[step.follows].label}, the cell of the same step above it, has failed"
+        return None
+
     def newest(self, name: str) -> Record | None:
         """Return the record that holds a name's value at the end of the notebook; None for a definition, or unknown."""
         for version in self.loops.versions(name, self._sizes):
@@ -323,6 +336,8 @@ class Lookup:
         head = self._lost_fan_out(task, step)
         if head is not None:
             return Decision(task, now, "skip", reasons=(("skipped", f"{head.name} was skipped"),))
+        if (reason := self._broken_off(task, step)) is not None:
+            return Decision(task, now, "skip", reasons=(("skipped", reason),))
         if pinned is None and task in self.facts.pinned:
             return Decision(task, now, "skip", reasons=(("only", "it left nothing then"),))
         members = self.members(task)
@@ -554,8 +569,8 @@ class Lookup:
         """Return what a join of steps in no fan-out sees of each, None for a step that joins none."""
         entries = []
         for at, branch in enumerate(self.loops.branches(step)):
-            records = self._body_records(branch, ())
-            tasks = tuple((task, record) for task, record in records if record is not None and record.skipped is None)
+            settled = [each for cell in self.loops.cells(branch) for each in self._body_records(cell, ())]
+            tasks = tuple((task, record) for task, record in settled if record is not None and record.skipped is None)
             entries.append(_JoinedItem(at, None, tasks, self._outside_reads(tasks), branch.name))
         return tuple(entries) or None
 

@@ -21,6 +21,7 @@ from nbflow.errors import DamagedError, NbflowError
 from nbflow.flow import findings
 from nbflow.flow.options import tries_again
 from nbflow.flow.reach import folded
+from nbflow.flow.spans import steps_of_rows
 from nbflow.model import (
     SETTLED,
     Ended,
@@ -136,7 +137,7 @@ class Runner:
         flow, started = self.flow, self.started
         return state.RunState(
             run=started.run, flow=flow.name, order={step.name: step.order for step in flow.steps},
-            labels={step.name: step.label for step in flow.steps}, folded=folded(flow),
+            labels={step.name: step.label for step in flow.steps}, folded=folded(flow), rows=steps_of_rows(flow.steps),
             cells=started.cells, loops=started.loops,
             options={step.name: step.options for step in flow.steps}, slots=self.slots, started_at=started.at,
             edges=flow.edges, parameters=started.parameters, tags=started.tags, room=self.room,

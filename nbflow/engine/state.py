@@ -90,6 +90,7 @@ class RunState(Struct, frozen=True):
     tags: tuple[str, ...] = ()
     verified: float = 0.0
     folded: tuple[str, ...] = ()
+    rows: Mapping[str, str] = field(default_factory=dict)
     cells: Mapping[str, int] = field(default_factory=dict)
     loops: Mapping[str, str] = field(default_factory=dict)
     tasks: Map[TaskId, TaskEntry] = field(default_factory=Map)
@@ -510,7 +511,7 @@ def snapshot(state: RunState, findings: tuple[Finding, ...] = ()) -> Snapshot:
     return Snapshot(
         run=state.run, flow=state.flow, status=state.status, started_at=state.started_at,
         steps=tuple(sorted(state.order, key=lambda name: state.order[name])), labels=dict(state.labels),
-        cells=dict(state.cells), loops=dict(state.loops), folded=state.folded,
+        cells=dict(state.cells), loops=dict(state.loops), folded=state.folded, rows=dict(state.rows),
         tasks=tuple(_view(entry) for entry in views if _is_shown(entry)), edges=state.edges,
         finished_at=state.finished_at,
         error=state.error, parameters=dict(state.parameters), tags=state.tags, findings=findings,

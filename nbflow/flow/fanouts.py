@@ -27,7 +27,8 @@ def place_steps(
     """Return steps with their `scope`, and what is wrong with their joins.
 
     `resolve` turns a step as people write it into its name. A step that reads, directly or not, what a fan-out's body
-    writes is in the body too, until the fan-out is joined; below the join the names hold the last item's values.
+    writes is in the body too, until the fan-out is joined; below the join the names hold the last item's values. The
+    cells of one step stand in the same fan-outs.
     """
     placing = _Placing()
     placed = []
@@ -45,7 +46,7 @@ def place_steps(
 
 def _scope(step: Step, producers: Sequence[str], resolve: Callable[[str], str], placing: _Placing) -> tuple[str, ...]:
     closed = _close(step, resolve, placing)
-    longest: tuple[str, ...] = closed if closed is not None else ()
+    longest: tuple[str, ...] = closed if closed is not None else placing.scopes.get(step.follows, ())
     for producer in producers:
         scope = _open_part(placing.scopes.get(producer, ()), placing.joined)
         if scope[: len(longest)] == longest:

@@ -52,6 +52,7 @@ from nbflow.flow.identity import (
 from nbflow.flow.parameters import read_parameters, with_file
 from nbflow.flow.reach import Reach, Reached, affected, belonging, left_out
 from nbflow.flow.scope import Gathered, closed, defined, gather, sources_of
+from nbflow.flow.spans import cells_of
 from nbflow.model import (
     Binding,
     Cell,
@@ -436,7 +437,7 @@ class _Builder:
         changed |= {state_of(name) for name in definitions}
         return (
             frozenset(
-                name for name in (names - definitions) | changed if is_travelling(name, cell.kind)
+                name for name in (names - definitions) | changed if is_travelling(name, cell)
             ) - analysis.deletes - STATES | self._random_writes(data, pieces, need, own) | from_options
         )  # fmt: skip
 
@@ -447,7 +448,7 @@ class _Builder:
         names = self.changed.get(step_name(cell), frozenset())
         return frozenset(
             name for name in names - writes
-            if name in STATES or (is_travelling(name, cell.kind) and name not in analysis.deletes)
+            if name in STATES or (is_travelling(name, cell) and name not in analysis.deletes)
         )  # fmt: skip
 
     def _random_writes(
@@ -562,6 +563,7 @@ class _Builder:
             ),
             targets=target_names(cell.options.foreach.target) if cell.options.foreach is not None else (),
             label=name if cell.kind == "step" else label_of(cell, writes),
+            follows=cell.follows,
         )
 
     def _code(self, cell: Cell, analysis: Analysis) -> str:
@@ -752,5 +754,6 @@ class _Builder:
     def _needs(self, step: Step, names: set[str], branches: set[str]) -> tuple[str, ...]:
         """Return the steps that have to be over before a step, among them the branches that it joins."""
         after = {self._resolve_step(word) for word in step.options.after}
-        after |= {self._resolve_step(word) for word in step.options.join} & branches
+        joined = {self._resolve_step(word) for word in step.options.join} & branches
+        after |= {cells_of(self.candidates, name)[-1] for name in joined}
         return tuple(sorted((set(step.needs) | after) & names))

@@ -13,7 +13,7 @@ from nbflow.analysis.result import is_hidden_state
 from nbflow.analysis.source import star_modules
 from nbflow.flow.definitions import Piece
 from nbflow.flow.scope import Gathered
-from nbflow.model import Binding, Cell, CellKind, Definition, StepOptions
+from nbflow.model import Binding, Cell, Definition, StepOptions
 
 
 def identity_of(name: str, source: str) -> str:
@@ -66,11 +66,11 @@ def step_name(cell: Cell) -> str:
     return cell.name if cell.kind == "step" and cell.name else f"cell:{cell.id}"
 
 
-def is_travelling(name: str, kind: CellKind) -> bool:
-    """Return whether a name that a cell of this kind binds is an artifact: `_x` is a step's own, IPython's nobody's."""
+def is_travelling(name: str, cell: Cell) -> bool:
+    """Return whether a name that a cell binds is an artifact: `_x` is its step's own, IPython's nobody's."""
     if not name.startswith("_"):
         return True
-    return kind == "plain" and not is_hidden_state(name) and not name.startswith("__")
+    return (cell.kind == "plain" or cell.spans) and not is_hidden_state(name) and not name.startswith("__")
 
 
 def keeps_state(definition: Definition) -> bool:

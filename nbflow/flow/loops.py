@@ -13,6 +13,7 @@ import msgspec
 
 from nbflow.analysis.effects import AXES, PROCESS, names_axes
 from nbflow.flow.fanouts import own_names, surely
+from nbflow.flow.spans import cells_of
 from nbflow.flow.subflow import preload_of
 from nbflow.model import Definition, Flow, Index, Record, Source, Step, TaskId, Writer
 
@@ -234,7 +235,7 @@ class Loops:
         looks += [self.of_sources(task, bind.name, bind.sources, sizes) for bind in binds[len(step.bindings) :]]
         for look in looks:
             tasks.update((c.task, None) for c in _up_to_sure(look) if c.task.step in self.steps)
-        branches = (branch.name for branch in self.branches(step))
+        branches = (self.cells(branch)[-1].name for branch in self.branches(step))
         for word in (*step.options.after, *(name for name in step.file_sources if name in self.steps), *branches):
             tasks[self.whole(word, task)] = None
         for head in self._joined(step):
@@ -323,6 +324,10 @@ class Loops:
         """Return the steps that a join names which are in no fan-out, in the order in which it names them."""
         names = [name for name in step.options.join if name in self.steps]
         return () if self._joined(step) else tuple(self.steps[name] for name in names)
+
+    def cells(self, step: Step) -> tuple[Step, ...]:
+        """Return a step with its further cells, in document order."""
+        return tuple(self.steps[name] for name in cells_of(self.flow.steps, step.name))
 
     # ------------------------------------------------------------ which tasks there are
 

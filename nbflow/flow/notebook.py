@@ -17,6 +17,7 @@ from nbflow.errors import NotebookError, OptionError
 from nbflow.flow.config import parse_config, parse_values, with_values
 from nbflow.flow.options import parse_header
 from nbflow.flow.percent import flow_name, read_percent
+from nbflow.flow.spans import with_spans
 from nbflow.flow.tags import SKIPPED, Tags
 from nbflow.model import Cell, Finding, Notebook
 from nbflow.plain_files import read_text
@@ -46,6 +47,11 @@ class RawCell(msgspec.Struct, frozen=True):
 
 def read_notebook(path: str | Path) -> Notebook:
     """Read an .ipynb or a percent-format .py; NotebookError where it cannot be read."""
+    return with_spans(read_cells(path))
+
+
+def read_cells(path: str | Path) -> Notebook:
+    """Read a notebook as `read_notebook` does, each cell by itself: which of them are one step is not said yet."""
     place = Path(path)
     try:
         text = read_text(place)
@@ -63,7 +69,7 @@ def read_notebook(path: str | Path) -> Notebook:
         raise NotebookError(f"{str(path)!r} cannot be read: {error.strerror}", fix="check its permissions") from None
     except ValueError:  # a NUL character: the shell hands none over, other programs may
         raise NotebookError(f"{str(path)!r} cannot be a path", fix="check it") from None
-    return parse_document(text, name=place.stem, folder=str(place.resolve().parent), path=str(place.resolve()))
+    return _parsed(text, name=place.stem, folder=str(place.resolve().parent), path=str(place.resolve()))
 
 
 def _others(place: Path) -> list[str]:
@@ -76,8 +82,13 @@ def _others(place: Path) -> list[str]:
 
 def parse_document(text: str, *, name: str, folder: str, path: str | None = None) -> Notebook:
     """Parse the text of an .ipynb (JSON) or of a percent-format .py."""
+    return with_spans(_parsed(text, name=name, folder=folder, path=path))
+
+
+def _parsed(text: str, *, name: str, folder: str, path: str | None) -> Notebook:
     if path is not None and path.endswith(".py"):
-        return parse_cells(parse_percent(text), name=flow_name(text) or name, folder=folder, path=path, document=text)
+        name = flow_name(text) or name
+        return separate_cells(parse_percent(text), name=name, folder=folder, path=path, document=text)
     document = read_document(text, path or name)
     own_name = _mapping(document["metadata"].get("nbflow")).get("flow")
     if own_name and not isinstance(own_name, str):
@@ -85,7 +96,7 @@ def parse_document(text: str, *, name: str, folder: str, path: str | None = None
             f"{path or name}: `nbflow.flow` in its metadata is no text", fix="correct it, or take it out"
         )
     cells = _code_cells(document["cells"])
-    return parse_cells(cells, name=own_name or name, folder=folder, path=path, document=text)
+    return separate_cells(cells, name=own_name or name, folder=folder, path=path, document=text)
 
 
 def read_document(text: str, where: str) -> dict[str, Any]:
@@ -194,6 +205,13 @@ def parse_cells(
     cells: Sequence[RawCell], *, name: str, folder: str, path: str | None = None, document: str = ""
 ) -> Notebook:
     """Return the Notebook of raw code cells in document order, with each cell's kind, options and body."""
+    return with_spans(separate_cells(cells, name=name, folder=folder, path=path, document=document))
+
+
+def separate_cells(
+    cells: Sequence[RawCell], *, name: str, folder: str, path: str | None = None, document: str = ""
+) -> Notebook:
+    """Return what `parse_cells` does, each cell by itself: which of them are one step is not said yet."""
     check_flow_name(name)
     reading = _Reading(folder, Tags.over(raw.tags for raw in cells), frozenset(raw.id for raw in cells if raw.id))
     parsed = tuple(reading.read(raw, position) for position, raw in enumerate(cells, start=1))
@@ -270,7 +288,7 @@ class _Reading(msgspec.Struct):
             return {}
         if not tagged.kind and not body.strip():
             return {"kind": "control" if raw.source.strip() else "empty"}
-        fields = {name: getattr(tagged, name) for name in ("options", "injected")}
+        fields = {name: getattr(tagged, name) for name in ("options", "injected", "gathers")}
         return {**fields, "kind": tagged.kind or "plain", "name": tagged.name or None, "body": body}
 
     def _values(self, file: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class TaggedCell(Frozen, frozen=True, kw_only=True):
     name: str = ""
     options: StepOptions = StepOptions()
     injected: bool = False
+    gathers: bool = False  # it belongs to the step of its name wherever above that stands
 
 
 class Tags(msgspec.Struct):
@@ -43,7 +44,6 @@ class Tags(msgspec.Struct):
 
     is_kale: bool
     above: str = ""  # the Kale step that cells without a tag belong to
-    parts: dict[str, list[str]] = msgspec.field(default_factory=dict)  # Kale's steps -> the steps of their cells
 
     @classmethod
     def over(cls, tags: Iterable[Sequence[str]]) -> Tags:
@@ -60,32 +60,26 @@ class Tags(msgspec.Struct):
             declared = self._kale(declared, tags, empty=empty)
         if declared:
             name, options = parse_header(declared, cell=cell)
-            return TaggedCell(kind="step", name=name, options=self.with_options(options, tags))
+            options = self.with_options(options, tags)
+            return TaggedCell(kind="step", name=name, options=options, gathers=self.is_kale)
         if PARAMETERS.intersection(tags):
             return TaggedCell(kind="params", injected=INJECTED in tags)
         return TaggedCell(options=self.with_options(StepOptions(), tags))
 
     def _kale(self, declared: str, tags: Sequence[str], *, empty: bool) -> str:
-        """Return the step that a cell of Kale's is: one without a tag belongs to the step above it.
-
-        Kale makes one step of all these cells; here each is one, and what a cell has left is reused without the rest.
-        """
+        """Return the step that a cell of Kale's is: one without a tag belongs to the step above it."""
         if METRICS in tags:
             declared = METRICS
         if KALE.intersection(tags) - {METRICS}:
             self.above = ""
-        name = declared or ("" if empty else self.above)
-        if not name:
-            return ""
-        self.above = name
-        parts = self.parts.setdefault(name, [])
-        parts.append(f"{name}.{len(parts) + 1}" if parts else name)
-        return parts[-1]
+        if declared:
+            self.above = declared.split()[0]
+        return declared or ("" if empty else self.above)
 
     def with_options(self, options: StepOptions, tags: Sequence[str]) -> StepOptions:
         """Return a cell's options with those that its tags stand for."""
         more: dict[str, Any] = {}
-        previous = [part for tag in tags if tag.startswith("prev:") for part in self.parts.get(tag[5:], [tag[5:]])]
+        previous = [tag[5:] for tag in tags if tag.startswith("prev:")]
         if previous:
             more["after"] = (*options.after, *previous)
         if "raises-exception" in tags and options.catch is None:

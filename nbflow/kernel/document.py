@@ -11,8 +11,9 @@ from typing import Any, Literal
 import msgspec
 
 from nbflow.errors import NbflowError
-from nbflow.flow.notebook import RawCell, document_of, parse_cells, read_notebook, split_header
+from nbflow.flow.notebook import RawCell, document_of, read_cells, read_notebook, separate_cells, split_header
 from nbflow.flow.options import parse_header
+from nbflow.flow.spans import with_spans
 from nbflow.model import Cell, Finding, Notebook
 
 Origin = Literal["live", "file", "executed"]
@@ -38,13 +39,16 @@ class Executed(msgspec.Struct, frozen=True):
 class Document:
     """One kernel's notebook; `notebook()` is the same object until something changes."""
 
-    def __init__(self, path: Path | None, folder: Path) -> None:
+    def __init__(self, path: Path | None, folder: Path, *, in_order: bool = False) -> None:
+        """Begin with a saved notebook, if any; `in_order`: a client that names no cells runs each of them once."""
         self.path = path
+        self._in_order = in_order
         self.folder = folder
         self.problem = ""  # why the saved notebook cannot be used
         self._live: tuple[RawCell, ...] | None = None
         self._executed: dict[str, Executed] = {}
         self._last: str | None = None
+        self._failed: set[str] = set()  # cells whose last execution has failed
         self._searched: frozenset[tuple[str, int]] = frozenset()  # files that were looked into for a renamed notebook
         self._stamp: tuple[int, int] | None = None
         self._saved: Notebook | None = None
@@ -89,7 +93,7 @@ class Document:
             return
         self._stamp, self._notebook = stamp, None
         try:
-            saved = read_notebook(self.path)
+            saved = read_cells(self.path)
         except NbflowError as error:
             # a save may be half done; what was read before still counts
             self.problem = error.message
@@ -149,6 +153,10 @@ class Document:
         self._last = identity
         return identity
 
+    def ended(self, identity: str, *, succeeded: bool) -> None:
+        """Note how a cell has ended."""
+        self._failed = self._failed - {identity} if succeeded else self._failed | {identity}
+
     def forget(self, identities: Iterable[str]) -> None:
         """Forget what was executed in cells that the user has deleted."""
         for identity in identities:
@@ -166,7 +174,22 @@ class Document:
         name = _step_name(header[1]) if header[0] == "step" else None
         headers = ((cell, split_header(cell.source)[0]) for cell in notebook.cells if cell.name == name)
         alike = [cell for cell, said in headers if said is not None and said[0] == header[0]]
-        return alike[0].id if len(alike) == 1 else None
+        if len(alike) != 1 or self._goes_on(alike[0], notebook):
+            return None
+        return alike[0].id
+
+    def _goes_on(self, cell: Cell, notebook: Notebook) -> bool:
+        """Return whether a cell of that step's name is its next one, not an edited one: of those that name no cells.
+
+        Such clients (nbclient, papermill) run each cell once, in order; whoever mends a cell that failed runs it again.
+        """
+        if not (notebook.grows and self._in_order):
+            return False
+        steps = {each.name: each for each in notebook.cells if each.kind == "step"}
+        last = first = next(reversed(steps.values()))
+        while first.follows:
+            first = steps[first.follows]
+        return first.id == cell.id and last.id not in self._failed
 
     def _new_id(self, known: Mapping[str, Cell]) -> str:
         number = len(known) + 1
@@ -200,7 +223,7 @@ class Document:
             if at is not None and not self._still_counts(identity, executed, cells[at]):
                 del self._executed[identity]
                 continue
-            parsed = parse_cells([executed.raw], name=base.name, folder=base.folder)
+            parsed = separate_cells([executed.raw], name=base.name, folder=base.folder)
             findings = [finding for finding in findings if finding.cell != identity] + list(parsed.findings)
             if at is not None:
                 cells[at] = parsed.cells[0]
@@ -212,12 +235,13 @@ class Document:
         numbered = tuple(
             msgspec.structs.replace(cell, position=position) for position, cell in enumerate(cells, start=1)
         )
-        return msgspec.structs.replace(base, cells=numbered, findings=tuple(findings))
+        notebook = msgspec.structs.replace(base, cells=numbered, findings=tuple(findings))
+        return with_spans(notebook, between=not notebook.grows)
 
     def _base(self) -> Notebook:
         if self._live is not None:
             saved = self._saved
-            return parse_cells(
+            return separate_cells(
                 self._live,
                 name=saved.name if saved else self._name(),
                 folder=str(self.folder),

@@ -66,7 +66,8 @@ class Session:
     def __init__(self, ip: Any) -> None:
         self.ip = ip
         self.registry = Registry()
-        self.document = Document(find_path(ip.user_ns, os.environ), Path.cwd())
+        in_order = getattr(ip, "kernel", None) is not None
+        self.document = Document(find_path(ip.user_ns, os.environ), Path.cwd(), in_order=in_order)
         self.recorder = Recorder(ip)
         self.audience = Audience()
         self.cell_pages = CellPages()
@@ -431,6 +432,8 @@ class Session:
             return
         failed = _error_of(result) if result is not None else None
         succeeded = failed is None if result is not None else bool(self.ip.last_execution_succeeded)
+        if request.cell is not None:
+            self.document.ended(request.cell, succeeded=succeeded)
         try:
             problem = self._keep(request, failed, succeeded=succeeded)
         except BaseException as error:  # of ours, of the store, of the user's objects while they are looked at

@@ -257,7 +257,7 @@ class KernelLane:
         again = step.name in self._elsewhere
         self._elsewhere.add(step.name)
         run = FlowRun(self.known.ip, self.known.audience)
-        alone = (step.name,)
+        alone = (f"cell:{step.cell}",)
         options = RunOptions(store=self.known.store_option, steps=alone, fresh=alone if again else False)
         runner = begin(self.known.whole_flow(), options, self.known.executors(), watch=run.watch)
         run.start(runner)

@@ -220,6 +220,7 @@ class SnapshotMessage(TypedDict):
     `workers` says of steps with one task which process runs it, or has, where that is known.
     `untrusted` is the datastore that came with the folder and that nobody has said to trust, empty where there is none.
     `verified` is when the notebook as it stands was verified, None where no certificate of it holds.
+    `further` are the ids of cells that go on with a step of a cell above, each with its name.
     """
 
     nbflow: int
@@ -242,6 +243,7 @@ class SnapshotMessage(TypedDict):
     cells: list[CellView]
     headers: list[HeaderView]
     exporters: list[str]
+    further: dict[str, str]
 
 
 class ChangeMessage(TypedDict):

@@ -13,6 +13,7 @@ from nbflow import plugins
 from nbflow.analysis.lines import header_of
 from nbflow.flow.options import header_words
 from nbflow.flow.parameters import default_text
+from nbflow.flow.spans import steps_of_rows
 from nbflow.model import SETTLED, Cell, Edge, Finding, Flow, Frozen, Parameter, Snapshot, Step, TaskFailure, TaskView
 from nbflow.page import marks
 from nbflow.page.marks import Marks
@@ -32,7 +33,7 @@ from nbflow.page.messages import (
     StepView,
     TaskItem,
 )
-from nbflow.render import dag, preview, table
+from nbflow.render import dag, preview, rows, table
 from nbflow.render.layout import lay_out
 
 NO_MARKS = Marks()
@@ -70,6 +71,7 @@ def page(
     A step's state is that of whatever ran it last; while the run is under way it is the run's. `busy` says that the run
     or a step by hand is under way; `planned` is what the newest plan says of steps.
     """
+    further, flow = _further(flow), rows.of_flow(flow)
     under_way = run is not None and run.snapshot.status == "running"
     snapshots = [each.snapshot for each in (run, None if under_way else hand) if each is not None]
     runs = [_by_step(snapshot, flow) for snapshot in snapshots]
@@ -78,21 +80,23 @@ def page(
     for step in steps:
         ended = max(finished, (step["started_at"] or 0.0) + (step["elapsed"] or 0.0))
         marks.put(step, planned, running=under_way, until=ended)
-    return _message(flow.name, run or hand, steps, flow, order=order, busy=busy, verified=planned.verified)
+    return _message(flow.name, run or hand, steps, flow, further, order=order, busy=busy, verified=planned.verified)
 
 
 def past(flow: Flow, run: PageRun) -> SnapshotMessage:
     """Return an earlier run's own steps, with what the flow of today says of those that it still has."""
+    further, flow = _further(flow), rows.of_flow(flow)
     today = {step.name: step for step in flow.steps}
     by_step = _by_step(run.snapshot, flow)
     steps = [_drawn(today.get(name), name, by_step[name], begun=True) for name in by_step]
-    return _message(run.snapshot.flow, run, steps, flow, order="", busy=False, edges=run.snapshot.edges,
+    edges = rows.of_snapshot(run.snapshot).edges
+    return _message(run.snapshot.flow, run, steps, flow, further, order="", busy=False, edges=edges,
                     verified=run.snapshot.verified)  # fmt: skip
 
 
 def _message(
-    name: str, run: PageRun | None, steps: list[StepView], flow: Flow, *, order: str, busy: bool,
-    verified: float, edges: Sequence[Edge] | None = None,
+    name: str, run: PageRun | None, steps: list[StepView], flow: Flow, further: dict[str, str], *, order: str,
+    busy: bool, verified: float, edges: Sequence[Edge] | None = None,
 ) -> SnapshotMessage:  # fmt: skip
     values = run.snapshot.parameters if run is not None else {}
     findings = list(flow.findings)
@@ -112,16 +116,24 @@ def _message(
         cells=list(_declarable(flow)),
         headers=list(_headers(flow.notebook.cells)),
         exporters=plugins.names("exporters"),
+        further=further,
     )  # fmt: skip
 
 
 # ---------------------------------------------------------------- steps
+
+
+def _further(flow: Flow) -> dict[str, str]:
+    """Return the ids of the cells that steps have besides their first one, each with its step."""
+    return {flow.step(name).cell: first for name, first in steps_of_rows(flow.steps).items()}
+
 
 _Found = tuple[table.Row, list[TaskView]]
 
 
 def _by_step(snapshot: Snapshot, flow: Flow) -> dict[str, _Found]:
     """Return the row and tasks of each step of a run; the flow says where its cells stand now."""
+    snapshot = rows.of_snapshot(snapshot)
     snapshot = msgspec.structs.replace(snapshot, cells={**snapshot.cells, **flow.notebook.positions})
     tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
     for view in snapshot.tasks:

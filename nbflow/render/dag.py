@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from nbflow.model import WORST_FIRST, Edge, Flow, Frozen, Snapshot, StepOptions, TaskState
-from nbflow.render import html, preview
+from nbflow.render import html, preview, rows
 from nbflow.render.layout import Layout, lay_out
 
 NODE_HEIGHT = 38.0
@@ -35,6 +35,7 @@ class Graph(Frozen, frozen=True):
 def of_flow(flow: Flow, states: Mapping[str, TaskState] | None = None) -> Graph:
     """Return the graph of a flow; `states` are its steps' where known."""
     state_of = states or {}
+    flow = rows.of_flow(flow)
     nodes = tuple(
         DrawnStep(
             name=step.name,
@@ -50,6 +51,7 @@ def of_flow(flow: Flow, states: Mapping[str, TaskState] | None = None) -> Graph:
 
 def of_snapshot(snapshot: Snapshot) -> Graph:
     """Return the graph of a run's steps with their states."""
+    snapshot = rows.of_snapshot(snapshot)
     states: dict[str, set[TaskState]] = {}
     for view in snapshot.tasks:
         states.setdefault(view.task.step, set()).add(view.state)

@@ -21,7 +21,7 @@ from nbflow.model import (
     TaskId,
     TaskOutput,
 )
-from nbflow.render import sanitize, table
+from nbflow.render import rows, sanitize, table
 
 VERSION = 1
 COUNTED = ("done", "reused", "failed", "caught", "skipped", "cancelled")
@@ -119,6 +119,7 @@ def check(flow: Flow) -> dict[str, Any]:
 
 def dag(flow: Flow) -> dict[str, Any]:
     """Return a flow as `{steps: [{name, cell, kind, reads, writes, options}], edges: [{from, to, names, why}]}`."""
+    flow = rows.of_flow(flow)
     return {
         "steps": [
             {

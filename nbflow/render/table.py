@@ -23,6 +23,7 @@ from nbflow.model import (
     TaskView,
 )
 from nbflow.render import html, preview
+from nbflow.render.rows import of_snapshot
 
 NOTE = 72
 """Columns that a message may take in a row's last cell; reasons may take two lines of that."""
@@ -63,6 +64,7 @@ def rows(
 
     With `fold`, plain cells that are there only because they may change something are one row; one that fails is not.
     """
+    snapshot = of_snapshot(snapshot)
     tasks: dict[str, list[TaskView]] = {name: [] for name in snapshot.steps}
     for view in snapshot.tasks:
         tasks.setdefault(view.task.step, []).append(_timed(view, now))
@@ -118,7 +120,7 @@ def summary(by_state: Mapping[TaskState, int]) -> str:
 def counts(snapshot: Snapshot) -> dict[TaskState, int]:
     """Return the number of a run's tasks in each state that occurs."""
     by_state: dict[TaskState, int] = {}
-    for view in snapshot.tasks:
+    for view in of_snapshot(snapshot).tasks:
         by_state[view.state] = by_state.get(view.state, 0) + 1
     return by_state
 

@@ -27,7 +27,7 @@ from nbflow.model import Flow as Graph
 from nbflow.model import Index, RunStatus, Snapshot, Tagged, TaskState, TaskView
 from nbflow.render import html, listing, preview, sanitize, table
 from nbflow.render.cards import Card
-from nbflow.runs.display import document_with, hints_of, of_step, report, run_html, step_html
+from nbflow.runs.display import document_with, hints_of, of_step, report, run_html, step_html, step_views
 from nbflow.runs.follow import Watch, follow
 from nbflow.runs.tasks import Artifact, Data, Failure, Task, failure_of, moment
 from nbflow.runs.values import StoredParameters, parameters_of, values_of
@@ -305,9 +305,8 @@ class Run:
     def notebook_with_outputs(self) -> str:
         """Return that notebook as an .ipynb whose cells show what their tasks displayed and printed."""
         outputs: dict[str, list[dict[str, Any]]] = {}
-        for step in self.steps():
-            for task in step.tasks:
-                outputs.setdefault(step.name, []).extend(task.outputs)
+        for view in self.snapshot.tasks:
+            outputs.setdefault(view.task.step, []).extend(Task(self._past, view, "").outputs)
         return document_with(self._past, self._graph, outputs)
 
     # ------------------------------------------------------------ what it holds
@@ -316,13 +315,15 @@ class Run:
         """Return its steps in document order."""
         view = self.snapshot
         names = dict.fromkeys([*view.steps, *(task.task.step for task in view.tasks)])
-        return [Step(self._past, name) for name in names]
+        return [Step(self._past, name) for name in names if name not in view.rows]
 
     def __getitem__(self, name: str) -> Step:
         steps = self.steps()
         for step in steps:
             if name in (step.name, step.label):
                 return step
+        if name in self.snapshot.rows:
+            return Step(self._past, name)
         names = [step.name for step in steps]
         raise NotFoundError(
             f"run {self.id} has no step {name!r}{nearest(name, names)}", fix=f"steps: {', '.join(names) or 'none'}"
@@ -439,29 +440,29 @@ class Step:
     @property
     def task(self) -> Task:
         """Its only task, or the last turn of an `--until`; AmbiguousTask when it has several items."""
-        views = self._views()
-        if not views:
+        tasks = self.tasks
+        if not tasks:
             raise NotFoundError(f"step {self.name} has no task: it is {self.state}")
-        if len({view.task.index for view in views}) > 1:
+        if len({task.index for task in tasks}) > 1:
             raise AmbiguousTask(
-                f"step {self.name} has {len(views)} tasks", step=self.name, fix="name one: step[0], or use step.tasks"
+                f"step {self.name} has {len(tasks)} tasks", step=self.name, fix="name one: step[0], or use step.tasks"
             )
-        return Task(self._past, views[-1], self.label)
+        return tasks[-1]
 
     def __getitem__(self, index: int | Index) -> Task:
-        views = self._views()
+        tasks = self.tasks
         place = index if isinstance(index, tuple) else (index,)
-        matches = [view for view in views if view.task.index == place or (not view.task.index and place == (0,))]
+        matches = [task for task in tasks if task.index == place or (not task.index and place == (0,))]
         if matches:
-            return Task(self._past, matches[-1], self.label)
-        deeper = [view for view in views if view.task.index[: len(place)] == place]
+            return matches[-1]
+        deeper = [task for task in tasks if task.index[: len(place)] == place]
         if deeper:
             raise AmbiguousTask(
                 f"step {self.name} is in a nested foreach: item {preview.index(place)} has {len(deeper)} tasks",
                 step=self.name,
-                fix=f"name one: step[{', '.join(map(str, deeper[0].task.index))}]",
+                fix=f"name one: step[{', '.join(map(str, deeper[0].index))}]",
             )
-        raise NotFoundError(f"step {self.name} has no item {preview.index(place)}; it has {len(views)} tasks")
+        raise NotFoundError(f"step {self.name} has no item {preview.index(place)}; it has {len(tasks)} tasks")
 
     def __iter__(self) -> Iterator[Task]:
         return iter(self.tasks)
@@ -483,7 +484,7 @@ class Step:
         return of_step(self._past, self.name, _outputs(self._past))
 
     def _views(self) -> list[TaskView]:
-        return self._past.tasks_of(self.name)
+        return step_views(self._past, self.name)
 
     def __repr__(self) -> str:
         lines = [f"Step({self._past.flow}/{self._past.run}/{self.name}: {self.state})"]

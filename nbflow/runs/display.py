@@ -20,7 +20,7 @@ from nbflow.flow.parameters import literal_of, literal_values
 from nbflow.flow.tags import INJECTED
 from nbflow.model import Edge, Flow, Manifest, Record, Snapshot, TaskView
 from nbflow.render import components as parts
-from nbflow.render import dag, html, listing, preview, table
+from nbflow.render import dag, html, listing, preview, rows, table
 from nbflow.render.cards import Card, TaskSeen, default_parts, made_cards, text_of_body
 from nbflow.render.components import Drawn
 from nbflow.store.stored_run import StoredRun
@@ -87,7 +87,7 @@ def _by_template(template: Any, content: TaskSeen) -> list[Drawn]:
 def seen_of(past: StoredRun, view: TaskView, label: str, outputs: Outputs) -> TaskSeen:
     """Return all that a task's card says of it."""
     record = past.record(view)
-    snapshot = past.snapshot
+    snapshot = rows.of_snapshot(past.snapshot)
     above, below = _around(snapshot, view.task.step)
     inputs = _inputs(past, snapshot, view, record)
     return TaskSeen(
@@ -167,7 +167,7 @@ DISPLAYS = frozenset({"display_data", "execute_result"})
 
 def report(past: StoredRun, outputs: Callable[[TaskView], Outputs]) -> Card:
     """Return the card of a whole run: its graph, who ran when, its tasks, what they showed."""
-    snapshot = past.snapshot
+    snapshot = rows.of_snapshot(past.snapshot)
     labels = snapshot.labels
     above = []
     if graph := _drawing(snapshot, ""):
@@ -242,13 +242,21 @@ def _name(label: str, view: TaskView) -> str:
 
 def of_step(past: StoredRun, step: str, outputs: Callable[[TaskView], Outputs]) -> Card:
     """Return the card of a step's only task, or one with the cards of all its items."""
-    views = past.tasks_of(step)
+    views = step_views(past, step)
     label = past.snapshot.labels.get(step) or step
     if not views:
         raise NotFoundError(f"step {step} has no task, and so no card")
     if len(views) == 1:
         return card_of(past, views[0], label, outputs(views[0]))
     return gathered(past, label, views, outputs)
+
+
+def step_views(past: StoredRun, step: str) -> list[TaskView]:
+    """Return a step's tasks in item order, then turn; one stands for all of the step's cells."""
+    now = past.snapshot
+    if step not in now.rows.values():
+        return past.tasks_of(step)
+    return [view for view in rows.of_snapshot(now).tasks if view.task.step == step]
 
 
 OPENED = 60
@@ -263,11 +271,11 @@ PLAIN = frozenset({"int", "float", "bool", "str", "numpy.float64", "numpy.float3
 
 def run_html(past: StoredRun) -> str:
     """Return a run's table, with parameters and artifacts folded below it."""
-    snapshot = past.snapshot
+    snapshot = rows.of_snapshot(past.snapshot)
     below: list[html.Html] = []
     if snapshot.parameters:
-        rows = [(html.tag("code", name), html.tag("code", value)) for name, value in snapshot.parameters.items()]
-        below.append(_folded("parameters", len(rows), html.table(("name", "value"), rows)))
+        values = [(html.tag("code", name), html.tag("code", value)) for name, value in snapshot.parameters.items()]
+        below.append(_folded("parameters", len(values), html.table(("name", "value"), values)))
     artifact_rows = []
     for view in [view for view in snapshot.tasks if view.state in ("done", "reused", "caught")][:OPENED]:
         name = f"{view.task.step}/{preview.index(view.task.index)}" if view.task.index else view.task.step

@@ -19,6 +19,7 @@ from nbflow.errors import NbflowError, NotebookError, OptionError, PlanError
 from nbflow.exporters.exporter import Environment, ExportedFiles, Exporter, Options
 from nbflow.flow.graph import build_flow
 from nbflow.flow.notebook import read_notebook
+from nbflow.flow.spans import in_one_cell
 from nbflow.model import Finding, Flow
 from nbflow.plain_files import is_plain, read_text
 from nbflow.runs import client
@@ -65,9 +66,10 @@ def export(
 def _as_exported(flow: Flow) -> Flow:
     """Return a flow as it means the same where nobody compares what cells have changed.
 
-    Plain cells change whatever they may change, and what cells set in the process is set by each step anew.
+    Plain cells change whatever they may change, and what cells set in the process is set by each step anew. A step is
+    one cell.
     """
-    understand = partial(build_flow, flow.notebook, all_cells=flow.all_cells, replays_settings=True)
+    understand = partial(build_flow, in_one_cell(flow.notebook), all_cells=flow.all_cells, replays_settings=True)
     first = understand()
     doubtful = {step.name: frozenset(step.escapes) for step in first.steps if step.joins}
     return understand(changed=doubtful) if doubtful else first

@@ -26,6 +26,7 @@ from nbflow.flow.late_options import filled, parse_for_all, with_for_all
 from nbflow.flow.notebook import read_notebook
 from nbflow.flow.options import check_tag
 from nbflow.flow.reach import folded
+from nbflow.flow.spans import cells_of, steps_of_rows
 from nbflow.flow.subflow import preload_of, with_ancestors, without_params
 from nbflow.flow.together import with_together
 from nbflow.model import (
@@ -40,6 +41,7 @@ from nbflow.model import (
     TaskId,
 )
 from nbflow.plugins import Executor
+from nbflow.render import rows
 from nbflow.runs import client, garbage, place_plan
 from nbflow.runs.parameters import Given, Wish, as_text, evaluate, read_params_file
 from nbflow.runs.run_options import PathLike, RunOptions
@@ -294,14 +296,14 @@ class Executors:
 def plan_flow(flow: Flow, options: RunOptions, executors: Executors) -> Plan:
     """Return what a run of a flow with these options would do."""
     ready = _prepare(flow, options, executors, run=None)
-    rows, findings = forecast.rows(ready.flow, ready.lookup), ready.flow.findings
+    tasks, findings = forecast.rows(ready.flow, ready.lookup), ready.flow.findings
     steps = executors.places(ready.flow)
     planned: tuple[PlannedPlace, ...] = ()
     if any(url != "local" for url, sent in steps.items() if sent):
         findings = (*findings, *executors.admit(ready.flow, ready.lookup))
-        planned = place_plan.planned_places(ready.flow, ready.lookup, rows, steps, executors)
+        planned = place_plan.planned_places(ready.flow, ready.lookup, tasks, steps, executors)
     return Plan(
-        flow=ready.flow.name, tasks=rows, findings=findings, places=planned,
+        flow=ready.flow.name, tasks=rows.of_plan(tasks, ready.flow.steps), findings=findings, places=planned,
         labels={step.name: step.label for step in ready.flow.steps}, cells=ready.flow.notebook.positions,
         verified=ready.verified,
     )  # fmt: skip
@@ -349,7 +351,7 @@ def begin(flow: Flow, options: RunOptions, executors: Executors, *, watch: Watch
     words = (steps or ()) if only is None else (only,)
     started = run_started(
         ready.flow, run_id, parameters={name: as_text(value) for name, value in parameters.values.items()},
-        asked=tuple(find_step(word, flow.steps) for word in words), given=parameters.places,
+        asked=tuple(find_steps(words, flow.steps)), given=parameters.places,
         tags=tags, origin=ready.lookup.facts.origin, on=executors.on, verified=ready.verified,
     )  # fmt: skip
     slots = options.workers or executors.slots()
@@ -390,7 +392,7 @@ def _prepare(
     """Check everything that may be wrong before a run and evaluate parameters; `run` makes its id, None for a plan."""
     fresh, only, resume = options.fresh, options.only, options.resume
     words = options.steps if only is None else (only,)
-    targets = None if words is None else [find_step(word, flow.steps) for word in words]
+    targets = None if words is None else find_steps(words, flow.steps)
     check_flow(flow, targets)
     for_all = parse_for_all(options.step_options)
     url = location.store_url(options.store, flow.notebook.folder)
@@ -407,7 +409,7 @@ def _prepare(
         check_flow(flow, targets)
     flow = executors.within_limits(with_for_all(flow, for_all))
     _check_options(flow, executors)
-    chosen = frozenset(find_step(word, flow.steps) for word in fresh) if not isinstance(fresh, bool) else fresh
+    chosen = frozenset(find_steps(fresh, flow.steps)) if not isinstance(fresh, bool) else fresh
 
     def understand(found: facts.Known, spent: Spent) -> Flow:
         now = known.also(found)
@@ -426,7 +428,7 @@ def _prepare(
     run_facts = RunFacts(
         run=run_id, store_url=store.url, values=parameters.values, tags=tuple(options.tags), origin=origin,
         fresh=pins.steps or chosen, pinned=pins.records, only=only is not None, whole=words is None,
-        variables=executors.variables, again=frozenset(find_step(word, flow.steps) for word in options.again),
+        variables=executors.variables, again=frozenset(find_steps(options.again, flow.steps)),
         early=known.early, seen=known.seen,
     )  # fmt: skip
     if any(step.options.late for step in part.steps):
@@ -496,6 +498,12 @@ def find_step(word: str, steps: Sequence[Step]) -> str:
     raise PlanError(f"there is no step named {word!r}{nearest(word, names)}", fix=f"known steps: {', '.join(names)}")
 
 
+def find_steps(words: Iterable[str], steps: Sequence[Step]) -> list[str]:
+    """Return the nodes of steps as people write them: one for each cell of a step, or only that of `cell:ID`."""
+    alone = {f"cell:{step.cell}": (step.name,) for step in steps}
+    return [name for word in words for name in alone.get(word) or cells_of(steps, find_step(word, steps))]
+
+
 def _run_until(runner: Runner, cancel: threading.Event | None) -> None:
     """Run here; `cancel`, when set from elsewhere, stops the run."""
     ended = threading.Event()
@@ -522,18 +530,19 @@ def why_in(flow: Flow, lookup: Lookup, word: str, *, cost: bool = False) -> dict
     """Return a step's action and what changed, as `why` does, from a flow with its look-up."""
     name = find_step(word, flow.steps)
     # A fan-out has a row for each item. One item that runs makes the step run, and so it is the one to be explained.
-    rows = [row for row in forecast.rows(flow, lookup) if row.step == name]
-    for row in sorted(rows, key=lambda row: row.action == "reuse")[:1]:
+    cells = cells_of(flow.steps, name)
+    tasks = [row for row in forecast.rows(flow, lookup) if row.step in cells]
+    for row in sorted(tasks, key=lambda row: row.action == "reuse")[:1]:
         changes: tuple[Change, ...] = tuple(Change(code=code, what=what) for code, what in row.reasons)
         if row.action == "run" and row.reasons and row.reasons[0][0] != "fresh":
             try:
-                detailed = lookup.changes(TaskId(step=name, index=row.index or ()))
+                detailed = lookup.changes(TaskId(step=row.step, index=row.index or ()))
             except KeyError:
                 detailed = ()
             whats = {change.what for change in detailed}
             changes = (*detailed, *(change for change in changes if change.what not in whats))
         reasons = [{"code": c.code, "what": c.what, "before": c.before, "after": c.after} for c in changes]
-        return {"action": row.action, "reasons": reasons, **(_costs(lookup, rows) if cost else {})}
+        return {"action": row.action, "reasons": reasons, **(_costs(lookup, tasks) if cost else {})}
     raise PlanError(f"{word} is not part of the flow")
 
 
@@ -553,7 +562,7 @@ def run_started(flow: Flow, run: str, **about: Any) -> RunStarted:
         user=_user(), host=socket.gethostname(), pid=os.getpid(), commit=git_commit(flow.notebook.folder),
         steps=tuple(step.name for step in flow.steps), labels={step.name: step.label for step in flow.steps},
         cells=flow.notebook.positions, loops=loop_variables(flow),
-        folded=folded(flow), edges=flow.edges, all_cells=flow.all_cells, **about,
+        folded=folded(flow), rows=steps_of_rows(flow.steps), edges=flow.edges, all_cells=flow.all_cells, **about,
     )  # fmt: skip
 
 

@@ -201,6 +201,11 @@ class Task(_Executed):
         self._view = view
         self._label = label
 
+    @property
+    def _cells(self) -> tuple[TaskView, ...]:
+        """The tasks of the cells that it is made of: itself, for most."""
+        return self._view.cells or (self._view,)
+
     # ------------------------------------------------------------ what it is
 
     @property
@@ -248,10 +253,7 @@ class Task(_Executed):
     @property
     def attempts(self) -> tuple[PastAttempt, ...]:
         """Every attempt, in order, each with its own logs."""
-        by_number: dict[int, list[model.TaskChanged]] = {}
-        for change in self._past.changes(self._view.task):
-            by_number.setdefault(change.attempt, []).append(change)
-        return tuple(PastAttempt(self._past, self._view, changes) for _, changes in sorted(by_number.items()))
+        return tuple(attempt for view in self._cells for attempt in _attempts(self._past, view))
 
     @property
     def error(self) -> Failure | None:
@@ -268,8 +270,8 @@ class Task(_Executed):
         """When it reached its last state, None before."""
         if self.state not in model.SETTLED:
             return None
-        changes = self._past.changes(self._view.task)
-        return moment(changes[-1].at) if changes else None
+        changes = [change for view in self._cells for change in self._past.changes(view.task)]
+        return moment(max(change.at for change in changes)) if changes else None
 
     @property
     def elapsed(self) -> float | None:
@@ -362,26 +364,41 @@ class Task(_Executed):
 
     def _names(self) -> set[str]:
         record = self._record
-        return set(record.artifacts if record else ()) | values_of(self._past).defined_in(self.step)
+        return set(record.artifacts if record else ()) | self._definers.keys()
+
+    @property
+    def _definers(self) -> dict[str, str]:
+        """The names that its cells define, each with the node that does last."""
+        values = values_of(self._past)
+        return {name: view.task.step for view in self._cells for name in values.defined_in(view.task.step)}
 
     def _load(self, name: str) -> Any:
         record = self._record
-        if (record is None or name not in record.artifacts) and name in values_of(self._past).defined_in(self.step):
-            return values_of(self._past).definition(self.step, name)
+        if (record is None or name not in record.artifacts) and (definer := self._definers.get(name)) is not None:
+            return values_of(self._past).definition(definer, name)
         if record is None:
             raise NotFoundError(self.lost or f"{self.name} left nothing: it is {self.state}")
         return values_of(self._past).load(record, name)
 
     def spec(self) -> model.TaskSpec:
-        """Return what it was run from: source and references to what it read; raise NotFoundError when that is gone."""
-        return spec_of(self._past, self._view)
+        """Return what it was run from: source and references to what it read; raise NotFoundError when that is gone.
+
+        Of a step of several cells it is the first one's.
+        """
+        return spec_of(self._past, self._cells[0])
 
     def load_inputs(self) -> dict[str, Any]:
         """Return the names that its cell could read, with the values that it was given; of a failed task, too.
 
         Raises NotFoundError when something that it read is gone.
         """
-        return load_inputs(self._past, self._view)
+        inputs: dict[str, Any] = {}
+        for view in reversed(self._cells):
+            record = self._past.record(view)
+            left = record.artifacts if record is not None else {}
+            inputs = {name: value for name, value in inputs.items() if name not in left}
+            inputs |= load_inputs(self._past, view)
+        return inputs
 
     @property
     def card(self) -> Card:
@@ -438,6 +455,14 @@ class Task(_Executed):
             html.tag("span", summary, cls="nbflow-dim"),
         ))  # fmt: skip
         return listing.artifacts_html(title, self._manifests)
+
+
+def _attempts(past: StoredRun, view: TaskView) -> Iterator[PastAttempt]:
+    by_number: dict[int, list[model.TaskChanged]] = {}
+    for change in past.changes(view.task):
+        by_number.setdefault(change.attempt, []).append(change)
+    for _, changes in sorted(by_number.items()):
+        yield PastAttempt(past, view, changes)
 
 
 def moment(at: float) -> dt.datetime:

@@ -87,6 +87,7 @@ def snapshot(
         cells=start.cells,
         loops=start.loops,
         folded=start.folded,
+        rows=start.rows,
         tasks=tuple(settle(view, status, now) for view in _in_order(start, _without_placeholders(tasks))),
         edges=start.edges,
         finished_at=end.at if end else None,

@@ -9,7 +9,7 @@ import calendar
 import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypedDict
@@ -18,7 +18,7 @@ import msgspec
 
 from nbflow.errors import NotFoundError
 from nbflow.jsonable import from_json, to_json
-from nbflow.model import FORMAT, Buffer, Certificate, Emptied, Manifest, Output, Record, RunEvent
+from nbflow.model import FORMAT, Buffer, Certificate, Emptied, Group, Manifest, Output, Record, RunEvent
 from nbflow.store import batches
 from nbflow.store.batches import BatchWriter, Then
 from nbflow.store.interface import segment_path
@@ -411,3 +411,36 @@ def _last_moment(store: Store, folder: str) -> float | None:
     data = store.read_many([f"{folder}/{name}" for name in store.children(folder)])
     moments = [moment.at for each in data.values() if (moment := from_json(each, Moment)) is not None]
     return max(moments, default=None)
+
+
+def joined(cells: Sequence[Record]) -> Record | None:
+    """Return one record with what the cells of a step have left, None where none has left any: for people to read."""
+    if len(cells) < 2:
+        return next(iter(cells), None)
+    groups: list[Group] = []
+    artifacts: dict[str, Manifest] = {}
+    for cell in cells:
+        moved = {
+            name: msgspec.structs.replace(each, group=each.group + len(groups)) if each.group >= 0 else each
+            for name, each in cell.artifacts.items()
+        }
+        artifacts.update(moved)
+        groups += cell.groups
+    seen = [cell.observations for cell in cells]
+    own = {name for cell in cells for name in cell.artifacts}
+    inputs = {n: i for cell in reversed(cells) for n, i in cell.parts.inputs.items() if n not in own}
+    return msgspec.structs.replace(
+        cells[-1], source="\n\n".join(cell.source.strip("\n") for cell in cells), groups=tuple(groups),
+        artifacts=artifacts, outputs=tuple(output for cell in cells for output in cell.outputs),
+        elapsed=sum(cell.elapsed for cell in cells), caught=any(cell.caught for cell in cells),
+        changed=tuple(dict.fromkeys(name for cell in cells for name in cell.changed)),
+        together=tuple(dict.fromkeys(name for cell in cells for name in cell.together)),
+        parts=msgspec.structs.replace(cells[0].parts, inputs=inputs | cells[0].parts.inputs),
+        observations=msgspec.structs.replace(
+            seen[-1], **{
+                name: {path: mark for each in seen for path, mark in getattr(each, name).items()}
+                for name in ("files", "distributions", "environment", "looks", "imports", "written")
+            },
+            volatile=tuple(dict.fromkeys(mark for each in seen for mark in each.volatile)),
+        ),
+    )  # fmt: skip

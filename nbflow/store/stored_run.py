@@ -93,7 +93,12 @@ class StoredRun:
     # ------------------------------------------------------------ records
 
     def record(self, view: TaskView) -> Record | None:
-        """Return the record of the execution that stands for a task, None where there is none."""
+        """Return the record of the execution that stands for a task, None where there is none.
+
+        Of a step of several cells it is one with all that they have left.
+        """
+        if view.cells:
+            return records.joined([record for cell in view.cells if (record := self.record(cell)) is not None])
         return self._record(view.key, view.execution) if view.key and view.execution else None
 
     def _record(self, key: str, execution: str) -> Record | None:
@@ -111,6 +116,8 @@ class StoredRun:
 
     def lost(self, view: TaskView) -> str:
         """Return what has become of a task's result where that is missing or damaged, an empty string otherwise."""
+        if view.cells:
+            return next((lost for cell in view.cells if (lost := self.lost(cell))), "")
         if view.state not in ("done", "reused", "caught") or self.record(view) is not None:
             return ""
         return f"the result of {view.task.step} in {self.run} is missing or damaged: run the step again"
@@ -139,6 +146,8 @@ class StoredRun:
         They come from the log, which holds everything; where an execution has none (by hand), from its record. Those
         of other ranks than 0 of a step that runs on several nodes stand in logs alone.
         """
+        if view.cells:
+            return [piece for cell in view.cells for piece in self.outputs(cell, attempt)]
         record = self.record(view)
         folder, run, execution = self._executed(view, attempt, record)
         logged = records.read_log(self.store, folder, run, execution, rank) if execution else []

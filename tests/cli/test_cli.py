@@ -110,7 +110,10 @@ def test_errors_are_three_lines(words: list[str], code: int, message: str, capsy
         (document_of([("a", "x = 1")], "n"), "declares no step"),
         (document_of([("a", "%%step a\nx = ")], "n"), "syntax"),
         (document_of([("a", "%%step a --nope 1\nx = 1")], "n"), "nope"),
-        (document_of([("a", "%%step a\nx = 1"), ("b", "%%step a\nx = 2")], "n"), "both declare"),
+        (
+            document_of([("a", "%%step a\nx = 1"), ("b", "%%step b\ny = x"), ("c", "%%step a\nx = 2")], "n"),
+            "both declare",
+        ),
         (document_of([("a", "%%step a\nx = y"), ("b", "%%step b\ny = 2")], "n"), "y"),
     ],
 )

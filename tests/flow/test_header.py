@@ -170,11 +170,11 @@ def test_nothing_runs_where_a_header_is_misplaced(tmp_path: Path) -> None:
 
 def test_findings_at_a_header_name_its_line(tmp_path: Path) -> None:
     path = write(
-        tmp_path, "%%step a\nx = 1", "# again\n\n%%step a\ny = 1", "\n%%step b --gpus 1\nz = 1",
-        "# off\n%%step c --if False\nw = 1",
+        tmp_path, "%%step a\nx = 1", "# off\n%%step c --if False\nw = 1", "# again\n\n%%step a\ny = 1",
+        "\n%%step b --gpus 1\nz = 1",
     )  # fmt: skip
     found = [(each.code, each.cell, each.line) for each in launch.check(path).findings]
-    assert sorted(found) == [("duplicate-step", "c2", 3), ("option", "c3", 2), ("unreachable", "c4", 2)]
+    assert sorted(found) == [("duplicate-step", "c3", 3), ("option", "c4", 2), ("unreachable", "c2", 2)]
 
 
 # ---------------------------------------------------------------- by hand

@@ -90,8 +90,8 @@ NOTEBOOKS = [
     Broken("bad step name", cells("%%step a/../b\nx = 1"), r"'a/../b' cannot be", "cell c1, line 1", "use", PlanError),
     Broken("no step name", cells("%%step\nx = 1"), r"name", "cell c1, line 1", ".", PlanError),
     Broken(
-        "one name for two steps", cells(GOOD[0], "%%step a\ny = 2"), r"cell 1 and cell 2 both declare the step 'a'",
-        "step a, cell c2, line 1", "another name", PlanError,
+        "one name for two steps", cells(*GOOD, "%%step a\ny = 2"), r"cell 1 and cell 3 both declare the step 'a'",
+        "step a, cell c3, line 1", "another name", PlanError,
     ),
     Broken(
         "one parameter in two cells", cells("%%params\nlr: float = 0.1", "%%params\nlr: float = 0.2", GOOD[0]),

@@ -25,7 +25,14 @@ export class CellMarks {
     const steps = state.snapshot?.steps ?? null;
     if (steps !== this.drawn) {
       this.drawn = steps;
-      this.steps = new Map((steps ?? []).filter(step => step.kind === 'step' && step.mark).map(step => [step.cell, step]));
+      const marked = (steps ?? []).filter(step => step.kind === 'step' && step.mark);
+      this.steps = new Map(marked.map(step => [step.cell, step]));
+      for (const [cell, name] of Object.entries(state.snapshot?.further ?? {})) {
+        const step = marked.find(one => one.name === name);
+        if (step) {
+          this.steps.set(cell, step);
+        }
+      }
       this.plan();
     }
   }
