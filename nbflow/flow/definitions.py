@@ -415,9 +415,22 @@ def _decorators(tree: ast.stmt | None) -> Iterator[str]:
 
 
 def _registers(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
-    """Return whether a decorator of the table hands a definition to a library."""
+    """Return whether a decorator hands a definition to something: one of the table to a library, another to a class."""
     decorators = (d.func if isinstance(d, ast.Call) else d for d in getattr(tree, "decorator_list", ()))
-    return any(full_name(decorator, origins) in REGISTRATIONS for decorator in decorators)
+    return any(full_name(decorator, origins) in REGISTRATIONS for decorator in decorators) or _is_method(tree)
+
+
+def _is_method(tree: ast.stmt) -> bool:
+    """Return whether a function outside of any class is made a class's method by its decorator.
+
+    Its first parameter says so: `@patch def fit(self: Learner)`, `@add_to_class(Learner) def fit(self)`. Instances and
+    subclasses have the method too, in steps that name neither.
+    """
+    if not isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef) or not tree.decorator_list:
+        return False
+    first = next(iter((*tree.args.posonlyargs, *tree.args.args)), None)
+    given = any(isinstance(decorator, ast.Call) and decorator.args for decorator in tree.decorator_list)
+    return first is not None and first.arg in ("self", "cls") and (given or first.annotation is not None)
 
 
 @lru_cache(maxsize=8192)
