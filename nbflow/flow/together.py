@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 
 import msgspec
@@ -31,7 +32,18 @@ OPENED = frozenset(
 )
 """Calls whose value belongs to the process that made it."""
 
-LIKELY = re.compile(rf"\bfor\b|\b(?:{'|'.join(sorted({name.rpartition('.')[2] for name in OPENED}))})\(")
+FOLDERS = frozenset({"tempfile.TemporaryDirectory", "TemporaryDirectory"})
+"""Calls that make a folder which goes with their value: paths made from that are of use while the process lives."""
+
+PATHS = frozenset({"Path", "PurePath", "join", "joinpath", "fspath", "str", "with_name", "with_suffix", "format"})
+"""Calls that make a path of a path, by the last part of their names."""
+
+FROM_FOLDER = "what is in a temporary folder that goes with the process"
+IN_FOLDERS = frozenset({FROM_FOLDER, *(f"what {name}() gives" for name in FOLDERS)})
+NOTHING_GIVEN: Mapping[str, str] = MappingProxyType({})
+
+LAST_NAMES = sorted({name.rpartition(".")[2] for name in OPENED | FOLDERS})
+LIKELY = re.compile(rf"\bfor\b|\b(?:{'|'.join(LAST_NAMES)})\(")
 """What stands in a text that may make such a value: most cells need not be parsed again."""
 
 
@@ -71,36 +83,54 @@ def bonds(flow: Flow, unstored: Mapping[str, Mapping[str, str]]) -> Iterator[Bon
     """Yield for each name that a step reads, and its nearest writer cannot store, what holds the two together."""
     known = {step.name: {**unstored.get(step.name, {}), **bound_to_process(step.source)} for step in flow.steps}
     for step in flow.steps:
+        inside: dict[str, str] = {}  # names of temporary folders, and of what has been made from those
         for binding in step.bindings:
             maker = next((source.step for source in binding.sources if source.step is not None), None)
             why = known.get(maker, {}).get(binding.name) if maker is not None else None
             if maker is not None and why is not None:
                 yield Bond(maker=maker, reader=step.name, name=binding.name, why=why)
+                inside |= {binding.name: why} if why in IN_FOLDERS else {}
                 if binding.name in step.writes and not re.search(rf"\b{binding.name}\s*=(?!=)", step.source):
                     known[step.name].setdefault(binding.name, why)  # changed in place, it is the same object still
+        if inside:
+            known[step.name] |= bound_to_process(step.source, inside)
 
 
-def bound_to_process(source: str) -> dict[str, str]:
-    """Return the names that a cell's own statements bind to what belongs to its process, each with what that is."""
-    if not LIKELY.search(source):
+def bound_to_process(source: str, given: Mapping[str, str] = NOTHING_GIVEN) -> dict[str, str]:
+    """Return the names that a cell's own statements bind to what belongs to its process, each with what that is.
+
+    `given` are names of temporary folders, and of what has been made from those, in cells above.
+    """
+    if not given and not LIKELY.search(source):
         return {}
     tree = parse_cell(source)
     names: dict[str, str] = {}
+    inside = {*given}
     for statement in tree.body if tree is not None else ():
         if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             what = _kind_of(statement.value)
+            if not what and _is_path_in(statement.value, inside):
+                what = FROM_FOLDER
             for target in targets:
                 if isinstance(target, ast.Name):
                     names.pop(target.id, None)
                     names |= {target.id: what} if what else {}
+                    inside = inside | {target.id} if what in IN_FOLDERS else inside - {target.id}
     return names
+
+
+def _is_path_in(value: ast.expr, folders: AbstractSet[str]) -> bool:
+    """Return whether an expression makes a path from one of these names: what is read from there may travel."""
+    nodes = [*ast.walk(value)]
+    calls = [ast.unparse(node.func).rpartition(".")[2] for node in nodes if isinstance(node, ast.Call)]
+    return PATHS.issuperset(calls) and any(isinstance(node, ast.Name) and node.id in folders for node in nodes)
 
 
 def _kind_of(value: ast.expr) -> str:
     if isinstance(value, ast.GeneratorExp):
         return "a generator"
-    if isinstance(value, ast.Call) and (name := ast.unparse(value.func)) in OPENED:
+    if isinstance(value, ast.Call) and (name := ast.unparse(value.func)) in OPENED | FOLDERS:
         return f"what {name}() gives"
     return ""
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import nbflow
-from nbflow.flow.notebook import document_of
+from nbflow.flow.graph import build_flow
+from nbflow.flow.notebook import document_of, parse_document
+from nbflow.flow.together import with_together
 from tests.support.equality import equal
 from tests.support.kernel import Kernel, NotebookFile
 from tests.support.plain import run_reference
@@ -257,3 +259,19 @@ def test_what_has_had_an_effect_joins_them_in_the_next_run(tmp_path: Path) -> No
     assert run["c"].task.together == ("b", "c")
     assert run.data.first == 0
     assert (tmp_path / "log.txt").read_text().split() == ["b", "b"]
+
+
+def test_what_is_in_a_temporary_folder_runs_with_it() -> None:
+    cells = [
+        "import json, tempfile\nfrom pathlib import Path",
+        "%%step make\ntmp = tempfile.TemporaryDirectory()\npath = Path(tmp.name) / 'data.json'",
+        "%%step write\nsize = path.write_text('[1, 2]')",
+        "%%step read\ndata = json.loads(path.read_text())",
+        "%%step use\ntotal = sum(data)",
+    ]
+    text = document_of([(str(at), cell) for at, cell in enumerate(cells, start=1)], "folders")
+    flow = build_flow(parse_document(text, name="folders", folder="/nowhere"))
+    assert {step.name: step.together for step in with_together(flow, {}).steps} == {
+        "make": ("make", "write", "read"), "write": ("make", "write", "read"), "read": ("make", "write", "read"),
+        "use": (),
+    }  # fmt: skip
