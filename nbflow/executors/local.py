@@ -23,6 +23,7 @@ from nbflow.executors.zygote import ZygoteLane
 from nbflow.model import TaskFailure, TaskResult, TaskSpec
 from nbflow.store import location, records
 from nbflow.store.batches import BatchWriter
+from nbflow.store.interface import patiently
 from nbflow.task import limits, secrets
 
 FIX_ELSEWHERE = "ask for less, or run the step where there is more: --on ray://…"
@@ -217,7 +218,7 @@ def _publish_alone(
     try:
         for each in (result, *result.then):
             if each.record is not None:
-                records.publish(store, each.record)
+                patiently(partial(records.publish, store, each.record))
     except NbflowError as error:
         result = unpublished(spec, result, error)
     done(result)

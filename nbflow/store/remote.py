@@ -274,13 +274,25 @@ AWAY = {
 """What Python, aiohttp and botocore call a server that cannot be reached, or does not answer in time."""
 
 
+SERVER_FAILED = 500
+"""The first status of an answer that says that the server has failed, not whoever asked it."""
+
+
 def _is_away(error: BaseException | None) -> bool:
-    """Return whether an error, or what it came from, says that the server is away."""
+    """Return whether an error, or what it came from, says that the server is away, or not in order at the moment."""
     while error is not None:
-        if any(kind.__name__ in AWAY for kind in type(error).__mro__):
+        if any(kind.__name__ in AWAY for kind in type(error).__mro__) or _status(error) >= SERVER_FAILED:
             return True
         error = error.__cause__
     return False
+
+
+def _status(error: BaseException) -> int:
+    """Return the status of the answer that an error of botocore or aiohttp tells of, 0 for other errors."""
+    response = getattr(error, "response", None)
+    about = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    status = about.get("HTTPStatusCode") or getattr(error, "status", 0)
+    return status if isinstance(status, int) else 0
 
 
 def _is_taken(error: Exception) -> bool:

@@ -343,6 +343,23 @@ def test_what_is_written_while_a_store_is_away_is_there_once_it_is_back(
     link.close()
 
 
+@pytest.mark.remote
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_server_with_errors_of_its_own_counts_as_away_and_one_that_refuses_does_not(
+    s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec
+
+    with servers.faulty(s3_server["AWS_ENDPOINT_URL"], every=1) as endpoint:
+        for server, is_away in ((endpoint, True), (s3_server["AWS_ENDPOINT_URL"], False)):
+            for name, value in {**s3_server, "AWS_ENDPOINT_URL": server}.items():
+                monkeypatch.setenv(name, value)
+            fsspec.get_filesystem_class("s3").clear_instance_cache()
+            with pytest.raises(StoreError) as caught:
+                open_store("s3://no-such-bucket/store").write("flows/x", b"1")
+            assert caught.value.is_away is is_away
+
+
 # ---------------------------------------------------------------- what only local folders can be asked
 
 

@@ -144,7 +144,8 @@ def on_dask(folder: Path, network: dict[str, Host], variables: Mapping[str, str]
 
 @contextlib.contextmanager
 def on_a_box(folder: Path, network: dict[str, Host], variables: Mapping[str, str]) -> Iterator[Place]:
-    with serving(folder, host=network["head"], **variables) as box:
+    own = {name: value for name, value in variables.items() if name != "NBFLOW_CACHE"}  # a box has one by itself
+    with serving(folder, host=network["head"], **own) as box:
 
         def restart() -> None:
             box.stop()

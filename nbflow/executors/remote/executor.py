@@ -19,6 +19,7 @@ from nbflow.executors.remote.engine import CarriesSegments, Engine, FollowsWorke
 from nbflow.executors.remote.handle import SILENCE, RemoteHandle
 from nbflow.executors.remote.task_files import SentFiles
 from nbflow.model import Finding, Segment, Step, StepOptions, TaskFailure, TaskResult, TaskSpec
+from nbflow.store.interface import patiently
 from nbflow.store.location import Store, open_store
 
 ASK_EVERY = 0.5
@@ -185,7 +186,7 @@ class RemoteExecutor:
     def _started(self, spec: TaskSpec) -> RemoteHandle:
         files = AttemptFiles.of(self._store(spec.store), spec)
         handle = RemoteHandle(spec, files, self, self.engine.place)
-        files.write_spec(spec)
+        patiently(lambda: files.write_spec(spec))
         try:
             self.start(handle)
         except ExecutorError as error:  # the place was reached before this run: it may be back in a moment
