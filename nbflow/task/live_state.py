@@ -5,6 +5,7 @@ It is compared by identity before and after the cell. Steps below then run in th
 
 from __future__ import annotations
 
+import copyreg
 import logging
 import re
 import signal
@@ -60,6 +61,8 @@ def take(namespace: Mapping[str, Any], sources: Iterable[str]) -> Taken:
     if (sqlite := sys.modules.get("sqlite3")) is not None:
         taken |= {_adapter(key[0]): each for key, each in [*sqlite.adapters.items()]}
         taken |= {f"sqlite's converter of {key}": each for key, each in [*sqlite.converters.items()]}
+    ways = [(kind, reduce) for kind, reduce in [*copyreg.dispatch_table.items()] if "__main__" in _homes(kind, reduce)]
+    taken |= {"copyreg's way of nothing": ()} | {f"copyreg's way of {_name(kind)}": reduce for kind, reduce in ways}
     taken["a handler of no logger"] = ()
     taken |= {f"a handler of the logger {logger.name}": log_handlers.strange(logger) for logger in _own_loggers()}
     for event, callbacks in _events():
@@ -101,6 +104,11 @@ def changes(before: Taken, now: Taken) -> tuple[str, ...]:
 @lru_cache(maxsize=64)
 def _adapter(kind: Any) -> str:
     return f"sqlite's adapter of {_name(kind)}"
+
+
+def _homes(*values: Any) -> set[Any]:
+    """Return the modules that things come from."""
+    return {attribute(value, "__module__") for value in values}
 
 
 def _place(name: str) -> str:

@@ -465,16 +465,25 @@ class Stages:
         return self.imports.without(taken)
 
     def _see_partial(self, dumped: Iterable[Dumped | Unstorable]) -> None:
-        """Say which values that steps below read are stored without what their class leaves out when it is pickled."""
+        """Say which values that steps below read are stored as something less than they are here."""
         spec = self.spec
         for each in dumped:
-            names = sorted({*each.names} & {*spec.required}) if isinstance(each, Dumped) and each.partial else []
-            if names and isinstance(each, Dumped):
+            names = sorted({*each.names} & {*spec.required}) if isinstance(each, Dumped) else []
+            if not isinstance(each, Dumped) or not names:
+                continue
+            listing = ", ".join(names)
+            if each.partial:
                 self.findings.append(Finding(
                     code="not-whole", level="warning", step=spec.step, cell=spec.cell, name=names[0],
-                    message=f"{', '.join(names)} of {spec.step} holds what cannot be stored: steps below get what "
-                    f"{', '.join(f'{kind}.__getstate__' for kind in each.partial)} gives",
+                    message=f"{listing} of {spec.step} holds what cannot be stored: steps below get what "
+                    f"{', '.join(each.partial)} keeps when it is pickled",
                     fix="make what cannot be stored in a %%setup cell, or where it is used",
+                ))  # fmt: skip
+            if each.mapped:
+                self.findings.append(Finding(
+                    code="not-whole", level="note", step=spec.step, cell=spec.cell, name=names[0],
+                    message=f"{listing} of {spec.code_name} looks into {', '.join(each.mapped)}: steps below in other "
+                    "processes get what that holds now, and change it there in vain", fix="open it where it is used",
                 ))  # fmt: skip
 
     def _storable(self, dumped: Iterable[Dumped | Unstorable]) -> tuple[Dumped | Unstorable, ...]:

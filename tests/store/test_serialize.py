@@ -186,6 +186,19 @@ def test_what_is_cut_from_an_array_adds_up_as_before(cut: str) -> None:
     assert [each.nbytes for each in dumped(Registry(), view=view)["view",].buffers] in ([], [view.nbytes])
 
 
+@pytest.mark.parametrize("size", [6, 60_000])
+def test_an_array_in_a_file_is_stored_as_it_is_now(size: int, tmp_path: pathlib.Path) -> None:
+    np.arange(size).tofile(tmp_path / "numbers")
+    array = np.memmap(tmp_path / "numbers", dtype=int, mode="r")
+    group = dumped(array=array)["array",]
+    result = loaded({group.names: group})["array"]
+    assert group.mapped == (str(tmp_path / "numbers"),)
+    assert type(result) is np.memmap
+    assert not result.flags.writeable
+    np.testing.assert_array_equal(result, array)
+    assert dumped(half=array / 2)["half",].mapped == ()
+
+
 def test_little_of_a_large_array_takes_little_memory() -> None:
     column = np.arange(2_000_000.0).reshape(2_000, 1_000)[:, 0]
     result = through(column)
@@ -208,7 +221,7 @@ def test_mapped_and_masked_arrays(tmp_path: pathlib.Path) -> None:
     mapped = np.memmap(tmp_path / "data", dtype="f4", mode="w+", shape=(200, 200))
     mapped[:] = 3
     result = through(mapped)
-    assert type(result) is np.ndarray
+    assert type(result) is np.memmap  # equal means: of the same type
     np.testing.assert_array_equal(result, mapped)
     for masked in (np.ma.masked_less(np.arange(40_000), 7), np.ma.array([1, 2], mask=False), np.ma.array([1.5])):
         again = through(masked)

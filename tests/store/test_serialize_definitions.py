@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import inspect
 import linecache
 import os
@@ -59,6 +60,21 @@ def test_objects_are_stored_whole_where_that_is_possible() -> None:
     held.weights.append(2)
     after = fingerprint(one, registry), fingerprint(held, registry)
     assert not {*before} & {*after}
+
+
+def test_what_copyreg_would_make_of_an_object_is_for_copies() -> None:
+    registry = Registry()
+    registry.add("q@1", in_main("""
+        import copyreg
+        class Quantity:
+            def __init__(self, n): self.n = n
+        copyreg.pickle(Quantity, lambda q: (Quantity, (q.n + 1,)))
+    """), "cell 1")  # fmt: skip
+    try:
+        stored = dumped(registry, one=MAIN["Quantity"](1))
+        assert loaded(stored, registry)["one"].n == 1
+    finally:
+        del copyreg.dispatch_table[MAIN["Quantity"]]
 
 
 def test_definitions_go_by_reference() -> None:

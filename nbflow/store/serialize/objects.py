@@ -131,9 +131,9 @@ PLAIN_BASES = frozenset({"__main__", "abc", "typing"})
 
 
 def has_own_state(kind: type) -> bool:
-    """Return whether a class of the notebook says itself which of its instances' attributes are pickled."""
+    """Return whether a class of the notebook says itself, or `copyreg` for it, what is pickled of its instances."""
     mains = [each for each in kind.__mro__ if each.__module__ == "__main__"]
-    if not any("__getstate__" in vars(each) for each in mains) or kind in copyreg.dispatch_table:
+    if not any("__getstate__" in vars(each) for each in mains) and kind not in copyreg.dispatch_table:
         return False
     plain = all(each is object or each.__module__ in PLAIN_BASES for each in kind.__mro__)
     same = all(getattr(kind, name) is getattr(object, name) for name in ("__reduce__", "__reduce_ex__"))

@@ -68,6 +68,7 @@ from nbflow.store.serialize.rebuild import (
     keeps,
     make_frozenset,
     make_mark,
+    make_of_kind,
     plugged,
 )  # fmt: skip
 from nbflow.store.serialize.registry import NAMED_KINDS, Registry
@@ -148,7 +149,8 @@ class Dumped(msgspec.Struct, frozen=True):
     buffers: tuple[memoryview, ...] = ()
     definitions: tuple[DefinitionRef, ...] = ()
     free: tuple[str, ...] = ()
-    partial: tuple[str, ...] = ()  # classes whose `__getstate__` said what is stored, as not all of it could be
+    partial: tuple[str, ...] = ()  # classes that said themselves what is stored, as not all of it could be
+    mapped: tuple[str, ...] = ()  # files that arrays look into: what they hold now is stored
     described: dict[str, Description] = msgspec.field(default_factory=dict)
 
 
@@ -378,6 +380,7 @@ def _finish(
             tuple(DefinitionRef(id=each, cell=cell_of(each)) for each in sorted(pickler.definitions)),
             tuple(sorted(pickler.free)),
             () if pickler.whole else tuple(sorted(pickler.stateful)),
+            tuple(sorted(pickler.mapped)),
             described={name: described[name] for name in names},
         )
     ]
@@ -441,6 +444,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         self.making: set[str] = set()  # definitions whose classes and functions are stored as they are
         self.whole = True
         self.stateful: set[str] = set()  # classes met that say themselves what is pickled of them
+        self.mapped: set[str] = set()  # files that arrays look into
 
     def met(self) -> dict[int, tuple[int, Any]]:
         """Return every object that others could share, by id, without the arrays that frames keep to themselves."""
@@ -490,6 +494,12 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
                 return reduce_view(value, region)
         return reduce_array(value)
 
+    def in_file(self, value: Any) -> Any:
+        """Return the reduction of an array that may look into a file: what it holds now, as an array of its kind."""
+        if value._mmap is not None:  # noqa: SLF001  # results of computing with one have none
+            self.mapped.add(str(value.filename or "a file"))
+        return make_of_kind, (value.view(sys.modules["numpy"].ndarray), type(value))
+
     def storage(self, value: Any) -> Any:
         """Return a torch storage's reduction."""
         flat = storage_bytes(value)
@@ -528,7 +538,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         return reduce_tensor(value, self.session.storages)
 
     def stated(self, value: Any) -> Any:
-        """Return the reduction of an object of a class with a `__getstate__` of its own: whole, where that can be."""
+        """Return the reduction of an object whose class says what is pickled of it: whole, where that can be."""
         self.stateful.add(type(value).__qualname__)
         return reduce_whole(value) if self.whole else NotImplemented
 
@@ -575,8 +585,10 @@ def _route(kind: type, registry: Registry) -> Callable[[Pickler, Any], Any] | No
         return Pickler.stated
     library = sys.modules.get(package)
     if package == "numpy" and library is not None:
-        if kind in {library.ndarray, library.memmap}:
+        if kind is library.ndarray:
             return Pickler.array
+        if kind is library.memmap:
+            return Pickler.in_file
         if issubclass(kind, library.dtype):
             return _alone(reduce_dtype)
         if kind is library.ma.MaskedArray:
