@@ -6,7 +6,6 @@ import json
 import random
 import subprocess
 import sys
-import time
 import warnings
 
 import pytest
@@ -382,9 +381,7 @@ def test_type_parameters(source: str, reads: str, definitions: str) -> None:
 def test_analysis_is_frozen_and_cached() -> None:
     source = "x = y  # cached\n" * 100
     first = analyse(source)
-    started = time.perf_counter()
     assert analyse(source) is first
-    assert time.perf_counter() - started < 0.001
     with pytest.raises(AttributeError):
         first.reads = frozenset()  # type: ignore[misc]
     assert isinstance(first, Analysis)

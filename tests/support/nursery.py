@@ -94,7 +94,11 @@ def serve(place: str) -> None:
         while True:
             connection, _ = server.accept()
             with connection.makefile("rb") as lines:
-                order = json.loads(lines.readline())
+                line = lines.readline()
+            if not line.endswith(b"\n"):  # who asked has been ended meanwhile
+                connection.close()
+                continue
+            order = json.loads(line)
             if os.fork() == 0:
                 server.close()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)

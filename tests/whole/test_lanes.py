@@ -8,9 +8,7 @@ import functools
 import hashlib
 import io
 import json
-import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -104,14 +102,13 @@ class Place:
             self.compare(name, of_messages(executed), when, executed.stderr)
 
     def run(self, when: str) -> nbflow.Run:
-        """`nbflow run` in a new process; what each step has shown, reused or not."""
-        command = [sys.executable, "-m", "nbflow", "run", str(self.path)]
-        done = subprocess.run(
-            command, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True, cwd=self.folder, check=False
-        )
-        if done.returncode:
-            self.problems.append(f"{when}: exit {done.returncode}: {(done.stdout + done.stderr)[-600:]}")
-        run = nbflow.Flow("flow", store=str(self.folder / ".nbflow")).latest_run
+        """Run the flow in processes with the environment of all lanes; what each step has shown, reused or not."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in ENVIRONMENT.items():
+                patch.setenv(name, value)
+            run = nbflow.run(self.path, store=str(self.folder / ".nbflow"))
+        if not run.successful:
+            self.problems.append(f"{when}: {run.status}: {run.error}")
         for name in self.steps:
             self.compare(name, shown(run[name].task.outputs), when, "")
         return run
