@@ -131,6 +131,7 @@ def _begin(pages: Pages, command: Command, options: Callable[[], RunOptions]) ->
     def start() -> None:
         try:
             pages.session.run_beside(options(), str(command.get("client", "")))
+            pages.look()  # a notebook that was renamed runs, and is looked for, under its new path
         except Exception as error:  # defaults of parameters are the user's code
             refuse(pages, command, error)
 

@@ -203,7 +203,7 @@ def test_a_journey(notebook: Open, server: Server, shoot: Shoot, lab: bool, dark
 
 
 def renamed(book: Notebook, panel: Locator) -> None:
-    """Under another name the notebook goes on, and all is reused."""
+    """Under another name the notebook goes on: it has its runs, and all is reused."""
     page = book.page
     page.locator(".lm-DockPanel-tabBar .lm-TabBar-tab", has_text="journey.ipynb").first.click()
     page.keyboard.press("Control+s")
@@ -217,3 +217,5 @@ def renamed(book: Notebook, panel: Locator) -> None:
     panel.get_by_role("button", name="Run", exact=True).click()
     for step in ("load", "scale", "other"):
         expect(panel.get_by_role("option", name=re.compile(f"^{step}: reused"))).to_be_visible()
+    panel.get_by_role("tab", name="Runs").click()
+    expect(panel.locator(".nbf-run[data-status=done]")).to_have_count(4)
