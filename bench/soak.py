@@ -7,8 +7,8 @@ is gone or torn; runs: many runs at once on one store; gcs: clean-ups beside run
 full: disks that fill up; seeds: one flow under many hash seeds, reused under each other one; flows: generated flows
 against plain loops; resumes: generated flows that fail, mended and resumed; exports: generated flows, run by Metaflow;
 cells: generated cells, run and analysed; tasks: one fan-out of 10,000; large: an artifact of 1 GB; notebooks: those of
-tests/wild under other hash seeds; mutants: notebooks, sources and lines of options changed at
-random; troubles: sweeps on Ray, Dask and a box behind ssh, on hosts of their own, while links are cut, workers, nodes
+tests/wild under other hash seeds; mutants: notebooks, sources, lines of options and cards changed
+at random; troubles: sweeps on Ray, Dask and a box behind ssh, on hosts of their own, while links are cut, workers, nodes
 and drivers are killed and the store fails; slurm: what every executor promises, on a real Slurm.
 """
 
@@ -206,10 +206,10 @@ def notebooks(count: int) -> tuple[str, str, bool]:
 
 
 def mutants(count: int) -> tuple[str, str, bool]:
-    """Notebooks, sources and lines of options changed at random: checked, understood and planned."""
+    """Notebooks, sources, lines of options and cards changed at random: checked, planned, drawn."""
     chosen = int(seed())
     bad, slowest = change(count, chosen)
-    what = f"{count} notebooks, sources and lines of options each, changed at random (seed {chosen})"
+    what = f"{count} notebooks, sources, lines of options and cards each, changed at random (seed {chosen})"
     return what, f"{bad} ended otherwise than in a message of ours; the slowest took {slowest:.1f} s", not bad
 
 

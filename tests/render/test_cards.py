@@ -19,6 +19,8 @@ import nbflow
 from nbflow.cli import app
 from nbflow.render import cards, components, logs, sanitize
 from nbflow.render.cards import SCRIPT
+from nbflow.render.components import Drawn
+from tests.support.mutants import broken_by, markup, see_harmless, show_harmless
 from tests.support.places import EXAMPLES
 
 NASTY = '<script>alert("1")</script><img src=x onerror=alert(2)>&\'"'
@@ -79,6 +81,14 @@ def test_nothing_of_a_value_becomes_markup(name: str) -> None:
         assert (attributes.get("src") or "data:image/").startswith("data:image/")
         assert (attributes.get("href") or "#").startswith("#")
     assert drawn.text
+
+
+def test_markup_that_nobody_would_write_does_nothing_but_show() -> None:
+    """Cards of the soak, a few of them: what they become can be read in one way alone."""
+    texts = markup(1)
+    assert not [found for _ in range(100) if (found := broken_by(show_harmless, next(texts)))]
+    assert broken_by(lambda text: see_harmless(Drawn(html=text, text="")), "<b onclick=ran()>"), "it would be seen"
+    assert broken_by(lambda text: see_harmless(Drawn(html=text, text="")), '<img src="http://far.test/">')
 
 
 def test_components_within_others_live() -> None:

@@ -1,13 +1,15 @@
-"""Notebooks, sources and lines of options that nobody would write: good ones changed at random, from fixed seeds.
+"""Notebooks, sources, lines of options and cards that nobody would write: good ones changed at random.
 
-python -m tests.support.mutants 5000 [SEED]     # checks, flows and plans; lists what raised anything else
+python -m tests.support.mutants 5000 [SEED]     # checks, flows, plans and cards; lists what raised anything else
 """
 
 from __future__ import annotations
 
 import copy
+import html
 import json
 import random
+import re
 import sys
 import tempfile
 import time
@@ -21,6 +23,9 @@ from nbflow.errors import NbflowError
 from nbflow.flow.graph import build_flow
 from nbflow.flow.notebook import parse_document
 from nbflow.flow.options import OPTIONS
+from nbflow.jsonable import readable
+from nbflow.render import cards, sanitize
+from nbflow.render.components import Drawn
 from nbflow.runs.launch import Executors, plan_flow
 from nbflow.runs.run_options import RunOptions
 
@@ -46,6 +51,26 @@ SOURCES = (
     "%%step last --if total > 0 --after load\nbox.items.append(total)\nwith open('x.txt') as f:\n    text = f.read()",
     "%matplotlib inline\n!ls", "try:\n    import zlib as z\nexcept ImportError:\n    z = None\nprint(z)",
 )  # fmt: skip
+
+
+MARKUP = (
+    "<script>ran()</script>", "<img src=x onerror=ran()>", "<svg onload=ran()>", "<svg><style>", "<math><mtext>",
+    "<style>", "</style>", "</script>", "<iframe srcdoc='<script>parent.ran()</script>'>", "<a href=javascript:ran()>",
+    "<a href='", "<a href=' java\tscript:ran()'>", "<meta http-equiv=refresh content='0;url=http://far.test/'>",
+    "<base href=//far.test/>", "<form action=http://far.test/><button autofocus onfocus=ran()>",
+    "<link rel=stylesheet href=http://far.test/>", "<!--", "-->", "--!>", "<![CDATA[", "]]>", "<?php",
+    "<!doctype html>", '<p title="', "<p style='background:url(//far.test)'>", "<p style='color:expression(ran())'>",
+    "<b ", "</b", "/>", "<", ">", "=", "'", '"', "`", "&lt;script&gt;", "&#60;", "&#x3c", "&amp;lt;",
+    "<table><tr><td>", "</table>", "<template>", "<noscript><p title='</noscript><img src=x onerror=ran()>'>",
+    "<textarea>", "<title>", "<plaintext>", "<xmp>", "<object data=data:text/html,x>", "<embed src=x>",
+    "<video onerror=ran()>", "<details open ontoggle=ran()>", "<input autofocus onfocus=ran()>",
+    "<img src='data:image/png;base64,iVBO'>", "<img src=data:image/svg+xml;base64,PHN2Zy8+ onload=ran()>",
+    "<IMG SRC=JaVaScRiPt:ran()>", "<a\x00b>", "<scr\x00ipt>", "\x00", "\u2028", "\ud800", "<ſcript>",
+    "<p onclick\n=ran()>", "<p/onclick=ran()>", "words", " ", "\n", "$x_1$", "[a](", "](javascript:ran())",
+    "![x](http://far.test/x.png)", "```", "# head", "| a | b |\n|---|---|\n", "* ", "> ", "\x1b[31m",
+    "\x1b]8;;http://far.test\x07", "\x1b[38;5;", "m", "9" * 300, "\r", "\b", "<b>" * 200, "</p>" * 50,
+)  # fmt: skip
+"""What cards are made of that were made to harm: pieces of HTML, Markdown and of what terminals hear."""
 
 
 def _document(sources: tuple[str, ...] = SOURCES) -> dict[str, Any]:
@@ -116,6 +141,13 @@ def headers(seed: int) -> Iterator[str]:
         yield f"{opening}{line}\n{chance.choice(SOURCES)}"
 
 
+def markup(seed: int) -> Iterator[str]:
+    """Yield HTML without an end that no browser was meant to be given."""
+    chance = random.Random(seed)
+    while True:
+        yield "".join(chance.choices(MARKUP, k=chance.randrange(1, 20)))
+
+
 def documents(seed: int) -> Iterator[str]:
     """Yield texts of notebooks without an end: their JSON's structure or their cells changed, or the text itself."""
     chance = random.Random(seed)
@@ -171,6 +203,50 @@ def understand(text: str, folder: Path) -> None:
             plan_flow(flow, RunOptions(store=str(folder / "store")), executors)
 
 
+TAG = re.compile(r"</?([a-z][a-z0-9]*)((?: [a-z-]+=\"[^\"<>]*\")*)>")
+"""A tag as this package writes it: nothing of it can be read in two ways."""
+
+OUTWARD = re.compile(r"(?:https?://|mailto:|#).*", re.IGNORECASE | re.DOTALL)
+SENDING = frozenset({"srcdoc", "action", "formaction", "ping", "background"})
+MIMES = ("text/html", "text/markdown", "text/plain", "image/svg+xml", "application/json", "image/png")
+
+
+def drawn(text: str) -> list[Drawn]:
+    """Return what cards make of a text, wherever on them it may stand."""
+    outputs: list[dict[str, Any]] = [
+        *({"output_type": "display_data", "data": {mime: text}, "metadata": {}} for mime in MIMES),
+        {"output_type": "stream", "name": "stdout", "text": text},
+        {"output_type": "error", "ename": text, "evalue": text, "traceback": [text]},
+    ]
+    made: list[cards.Component] = [
+        cards.HTML(text, title=text), cards.Markdown(text), cards.Table([{"a": text, text: 1}]),
+        cards.JSON({text: [text]}), cards.Section(text, [text]), cards.ValueBox(text, text, text),
+        cards.Code(text, text), cards.Progress(4, text, 1), cards.Error(ValueError(text)),
+        cards.Timeline([(text, 0, 1)]), cards.Grid([text, text]), cards.YAML({text: [text]}),
+    ]  # fmt: skip
+    return [*(part for output in outputs if (part := cards.output_part(output))), *(each.drawn for each in made)]
+
+
+def show_harmless(text: str) -> None:
+    """See to it that what cards make of a text does nothing but show, however a browser reads it."""
+    for part in drawn(text):
+        see_harmless(part)
+        readable(part.text).encode()
+        readable(cards.document("t", "s", part.html)).encode()
+
+
+def see_harmless(part: Drawn) -> None:
+    """Raise AssertionError where a part of a card could do more than show."""
+    for found in TAG.finditer(part.html):
+        attributes = dict(re.findall(r' ([a-z-]+)="([^"]*)"', found[2]))
+        assert found[1] in sanitize.SHOWN, found[0]
+        assert not any(name.startswith("on") or name in SENDING for name in attributes), found[0]
+        assert attributes.get("src", "data:image/").startswith("data:image/"), found[0]
+        assert OUTWARD.fullmatch(html.unescape(attributes.get("href", "#"))), found[0]
+        assert not re.search("url|expression", attributes.get("style", "")), found[0]
+    assert "<" not in TAG.sub("", part.html), part.html
+
+
 def broken_by(act: Callable[[str], object], text: str) -> str:
     """Return what an act on a text raised that is no message to its user, "" where all is well."""
     try:
@@ -183,12 +259,13 @@ def broken_by(act: Callable[[str], object], text: str) -> str:
 
 
 def change(count: int, seed: int) -> tuple[int, float]:
-    """Try so many notebooks, sources and lines of options; return how many were broken, and the slowest's seconds."""
+    """Try so many of each kind; return how many were broken, and the slowest's seconds."""
     bad, slowest = 0, 0.0
     with tempfile.TemporaryDirectory() as folder:
         acts: tuple[tuple[Iterator[str], Callable[[str], object]], ...] = (
             (documents(seed), lambda text: understand(text, Path(folder))), (sources(seed), analyse),
             (headers(seed), lambda text: understand(json.dumps(_document((*SOURCES[:4], text))), Path(folder))),
+            (markup(seed), show_harmless),
         )  # fmt: skip
         for made, act in acts:
             for _ in range(count):
@@ -204,5 +281,5 @@ def change(count: int, seed: int) -> tuple[int, float]:
 
 if __name__ == "__main__":
     failed, longest = change(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
-    print(f"{failed} broken of {3 * int(sys.argv[1])}; the slowest took {longest:.2f} s")
+    print(f"{failed} broken of {4 * int(sys.argv[1])}; the slowest took {longest:.2f} s")
     sys.exit(1 if failed else 0)
