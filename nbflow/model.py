@@ -6,6 +6,7 @@ their field names are the file format.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -333,7 +334,7 @@ class Edge(Frozen, frozen=True, kw_only=True):
     why: str = "reads"
 
 
-class Flow(Frozen, frozen=True, kw_only=True):
+class Flow(Frozen, frozen=True, kw_only=True, dict=True):
     """A notebook understood: every step in document order, definitions, edges and findings."""
 
     name: str
@@ -351,10 +352,11 @@ class Flow(Frozen, frozen=True, kw_only=True):
 
     def step(self, name: str) -> Step:
         """Return the step of that name; KeyError when there is none."""
-        for step in self.steps:
-            if step.name == name:
-                return step
-        raise KeyError(name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Step]:
+        return {step.name: step for step in reversed(self.steps)}  # of two of a name, which is a finding, the first
 
 
 # ---------------------------------------------------------------- artifacts (written to the store)

@@ -303,7 +303,7 @@ def analyse(source: str, *, postponed: bool = False, stars: tuple[StarImport, ..
 
 
 # Behind `analyse`, as a cache tells an argument that is left out from its default: each cell was analysed twice.
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=32_768)
 def _known_analysis(source: str, postponed: bool, stars: tuple[StarImport, ...]) -> Analysis:
     try:
         return _analyse(read_cell(source), postponed, stars)

@@ -95,7 +95,7 @@ def full_name(node: ast.expr, origins: Mapping[str, str]) -> str:
     return f"{origins.get(root, root)}{dot}{rest}"
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32_768)
 def calls_in(tree: ast.AST) -> tuple[tuple[ast.Call, bool], ...]:
     """Return every call below a node, with whether it stands in the body of a function made there."""
     calls: list[tuple[ast.Call, bool]] = []

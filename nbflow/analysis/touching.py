@@ -167,7 +167,7 @@ def _about(tree: ast.stmt, above: Above) -> _About:
     )
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32_768)
 def _mentioned(tree: ast.stmt) -> tuple[tuple[str, ...], frozenset[str]]:
     """Return the names and the attributes that stand in a statement."""
     nodes = list(descend(tree))
@@ -180,7 +180,7 @@ def _above(about: _About) -> Above:
     return Above(dict(origins), dict(bodies), rebound, classes, counting, methods, defaults, iterators)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32_768)
 def _touch(tree: ast.stmt, about: _About) -> Touch:
     reader = _Reader(_above(about))
     reader.discarded.update(_discarded(tree))
@@ -193,7 +193,7 @@ def _touch(tree: ast.stmt, about: _About) -> Touch:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32_768)
 def _body(tree: FunctionStatement, about: _About) -> FunctionEffects:
     reader = _Reader(_above(about))
     for statement in tree.body:

@@ -47,19 +47,32 @@ class _Forecast:
         self.flow = flow
         self.lookup = lookup
         self.open: dict[TaskId, set[TaskId]] = {}  # task -> what it waits for
+        self.lacking: dict[TaskId, set[TaskId]] = {}  # of that what has not settled
+        self.below: dict[TaskId, list[TaskId]] = {}  # what has not settled -> who waits for it
+        self.ready: set[TaskId] = set()  # those that lack nothing
+        self.places: dict[TaskId, int] = {}  # in which order they became known
         self.settled: dict[TaskId, Outcome] = {}
         self.rows: dict[tuple[str, Index | None], PlanTask] = {}
 
     def add(self, nodes: Iterable[TaskNode]) -> None:
         """Add tasks that became known."""
         for node in nodes:
-            self.open[node.task] = set(node.needs)
+            self.open[node.task] = set()
+            self.places.setdefault(node.task, len(self.places))
+            self.wait(node.task, node.needs)
+
+    def wait(self, task: TaskId, needs: Iterable[TaskId]) -> None:
+        """Let a task wait for these, too."""
+        self.open[task].update(needs)
+        self.lacking[task] = {need for need in self.open[task] if need not in self.settled}
+        for need in self.lacking[task]:
+            self.below.setdefault(need, []).append(task)
+        (self.ready.discard if self.lacking[task] else self.ready.add)(task)
 
     def advance(self) -> bool:
         """Settle every task that can be settled now; whether there was one."""
-        ready = [task for task, needs in self.open.items() if all(need in self.settled for need in needs)]
         progress = False
-        for task in ready:
+        for task in sorted(self.ready, key=self.places.__getitem__):
             progress = self.settle(task, self.open[task]) or progress
         return progress
 
@@ -79,7 +92,7 @@ class _Forecast:
             if not more and unknown:
                 self.put(task, "unknown", self._runs(running))
                 return True
-            self.open[task] |= more
+            self.wait(task, more)
             return bool(more) or task.part == "all"
         if prepared.action == "run":
             self.put(task, self._left(task, prepared), prepared.reasons)
@@ -146,6 +159,11 @@ class _Forecast:
         """Settle a task; for a list that would be computed, give every step of the fan-out its row."""
         del self.open[task]
         self.settled[task] = outcome
+        self.ready.discard(task)
+        for other in self.below.pop(task, ()):
+            self.lacking[other].discard(task)
+            if other in self.open and not self.lacking[other]:
+                self.ready.add(other)
         action: Action = "reuse" if outcome == "stands" else "run"
         if not task.part:
             self._row(task.step, task.index, action, reasons)

@@ -314,7 +314,7 @@ def is_data_of(name: str, modules: Mapping[str, frozenset[str]]) -> bool:
     return bool(module and rest) and rest not in modules[module]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=32_768)
 def changed_by_class(tree: ast.stmt | None) -> frozenset[str]:
     """Return the names whose objects a class's body may change when it is run: its cell does that, once."""
     if not isinstance(tree, ast.ClassDef) or not any(map(_acts, tree.body)):
@@ -351,7 +351,7 @@ def global_names(source: str) -> frozenset[str]:
     return frozenset(name for node in ast.walk(tree) if isinstance(node, ast.Global) for name in node.names)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32_768)
 def parsed(source: str) -> ast.stmt | None:
     """Return the syntax tree of one statement, None where its text is not one of Python.
 
@@ -433,7 +433,7 @@ def _is_method(tree: ast.stmt) -> bool:
     return first is not None and first.arg in ("self", "cls") and (given or first.annotation is not None)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32_768)
 def _bound_names(tree: ast.stmt) -> frozenset[str]:
     """Return the names that a statement may bind or delete, in whichever scope."""
     names: set[str] = set()

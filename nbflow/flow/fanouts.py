@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from nbflow.analysis.effects import PROCESS
+from nbflow.flow.ancestors import Ancestors
 from nbflow.model import Definition, Edge, Finding, Step
 
 
@@ -189,14 +190,13 @@ def _file_edges(steps: Sequence[Step], edges: Sequence[Edge]) -> list[Edge]:
     direct: dict[str, set[str]] = {}
     for edge in edges:
         direct.setdefault(edge.to, set()).add(edge.frm)
-    above: dict[str, set[str]] = {}  # all that is over once a step begins
+    ancestors = Ancestors()
     waits = []
     for step in steps:
-        names = direct.get(step.name, set())
-        reached = names.union(*(above.get(name, ()) for name in names))
+        reached = ancestors.reached(direct.get(step.name, ()))
         for name in reversed(step.ordered):  # the nearest first: it has waited for those above it
-            if name in above and name not in reached:
+            if ancestors.bit(name) & ~reached:
                 waits.append(Edge(frm=name, to=step.name, why="files"))
-                reached |= {name, *above[name]}
-        above[step.name] = reached
+                reached |= ancestors.reached([name])
+        ancestors.add(step.name, reached)
     return waits

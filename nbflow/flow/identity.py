@@ -21,7 +21,7 @@ def identity_of(name: str, source: str) -> str:
     return f"{name}@{hashlib.blake2b(_normal_text(source).encode(), digest_size=12).hexdigest()}"
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32_768)
 def _normal_text(source: str) -> str:
     """Return a statement's normal text, kept by source: of an edited cell only edited statements are read again."""
     return normalise(source)

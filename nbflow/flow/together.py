@@ -17,6 +17,7 @@ import msgspec
 
 from nbflow.analysis.cell import parse_cell
 from nbflow.flow import findings
+from nbflow.flow.ancestors import Ancestors
 from nbflow.model import Finding, Flow, Frozen, Step, StepOptions
 
 NOTHING_SPENT: Mapping[str, tuple[str, ...]] = MappingProxyType({})
@@ -144,14 +145,13 @@ class _Groups:
         self.of = {name: group for group in spent.values() for name in group}
         self.steps = {step.name: step for step in flow.steps}
         self.bonds: list[Bond] = []
-        self._above: dict[str, frozenset[str]] = {}
+        self._ancestors = Ancestors()
         for step in flow.steps:
-            needs = {name for name in (*step.needs, *step.ordered) if name in self._above}
-            self._above[step.name] = frozenset(needs).union(*(self._above[name] for name in needs))
+            self._ancestors.add(step.name, self._ancestors.reached((*step.needs, *step.ordered)))
 
     def join(self, bond: Bond) -> str | None:
         """Take two steps into one group, with all between them; return what is in the way, None where nothing is."""
-        names = self._closed({bond.maker, bond.reader})
+        names = self._closed(frozenset({bond.maker, bond.reader}))
         obstacle = self._obstacle(names)
         if obstacle is None:
             ordered = tuple(step.name for step in self.flow.steps if step.name in names)
@@ -159,12 +159,11 @@ class _Groups:
             self.bonds.append(bond)
         return obstacle
 
-    def _closed(self, names: set[str]) -> set[str]:
+    def _closed(self, names: frozenset[str]) -> frozenset[str]:
         """Return steps with their groups, and with all that stands on a path between two of them."""
         while True:
-            more = {other for name in names for other in self.of.get(name, ())} | names
-            above = frozenset().union(*(self._above[name] for name in more))
-            more |= {name for name in above if not self._above[name].isdisjoint(more)}
+            groups = names.union(other for name in names for other in self.of.get(name, ()))
+            more = self._ancestors.between(groups)
             if more == names:
                 return names
             names = more
