@@ -8,8 +8,8 @@ full: disks that fill up; seeds: one flow under many hash seeds, reused under ea
 against plain loops; resumes: generated flows that fail, mended and resumed; exports: generated flows, run by Metaflow;
 cells: generated cells, run and analysed; tasks: one fan-out of 10,000; large: an artifact of 1 GB; notebooks: those of
 tests/wild under other hash seeds; mutants: notebooks, sources, lines of options and cards changed
-at random; troubles: sweeps on Ray, Dask and a box behind ssh, on hosts of their own, while links are cut, workers, nodes
-and drivers are killed and the store fails; slurm: what every executor promises, on a real Slurm.
+at random; troubles: sweeps on Ray, Dask and a box behind ssh, on hosts of their own, while links are cut, workers,
+nodes and drivers are killed and the store fails; slurm: what every executor promises, on a real Slurm.
 """
 
 from __future__ import annotations
