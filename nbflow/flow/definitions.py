@@ -420,6 +420,11 @@ def _registers(tree: ast.stmt, origins: Mapping[str, str]) -> bool:
     return any(full_name(decorator, origins) in REGISTRATIONS for decorator in decorators) or _is_method(tree)
 
 
+def adds_method(definition: Definition) -> bool:
+    """Return whether a definition is a function that its decorator makes a method of some class."""
+    return definition.source.startswith("@") and any(map(_is_method, ast.parse(definition.source).body))
+
+
 def _is_method(tree: ast.stmt) -> bool:
     """Return whether a function outside of any class is made a class's method by its decorator.
 

@@ -23,6 +23,7 @@ from nbflow.analysis.effects import PROCESS, state_of
 from nbflow.analysis.source import is_star_import
 from nbflow.engine.earlier import graph_of, parameter_records
 from nbflow.errors import DamagedError, NbflowError, NotFoundError, TaskError, nearest
+from nbflow.flow.definitions import adds_method
 from nbflow.flow.identity import future_flags
 from nbflow.flow.loops import Loops, Sizes
 from nbflow.flow.scope import closed, defined, gather
@@ -192,7 +193,9 @@ class Values:
         # where nobody knows what a star import brings, any of those above may make a name that this one reads
         above = self._flow.definitions[:order]
         stars = (each.order for each in above if not each.names and is_star_import(each.source))
-        for needed in sorted({*closed(self._flow.definitions, [order]), *stars}):
+        needs = closed(self._flow.definitions, [order])
+        methods = [each.order for each in self._methods if not needs.isdisjoint(each.requires)]
+        for needed in sorted({*needs, *closed(self._flow.definitions, methods), *stars}):
             if needed not in self._made:
                 definition = self._flow.definitions[needed]
                 live = self._from_kernel(definition)
@@ -201,6 +204,11 @@ class Values:
                 self._settle_names()
                 if live is None:  # the kernel's own have what the kernel's cells have set on them
                     self._put_state(self._made[needed])
+
+    @cached_property
+    def _methods(self) -> tuple[Definition, ...]:
+        """The functions that decorators have made methods of classes: a class has them, whoever asks for it."""
+        return tuple(each for each in self._flow.definitions if adds_method(each))
 
     def _put_state(self, made: Mapping[str, Any]) -> None:
         """Set on classes and functions what the run's cells have set on them, beside what their source says."""

@@ -49,6 +49,17 @@ KALE = [
 
 NOTEBOOKS: dict[str, Tagged] = {
     "Kale": Tagged(KALE, ["N", "rate", "xs", "ys", "m", "top", "both", "last"]),
+    "Kale's candies": Tagged([
+        ("import random", ["imports"]),
+        ("CANDIES = 20", ["pipeline-parameters"]),
+        ("random.seed(3)", ["imports"]),
+        ("def get_handful(left):\n    return random.randint(1, left) if left else 0", ["functions"]),
+        ("print(f'{CANDIES} candies')", ["step:sack"]),
+        ("kid1 = get_handful(CANDIES)", ["step:kid1", "prev:sack"]),
+        ("kid2 = get_handful(CANDIES - kid1)", ["step:kid2", "prev:kid1"]),
+        ("rest = CANDIES - kid1 - kid2", []),
+        ("print(rest)", ["pipeline-metrics"]),
+    ], ["kid1", "kid2", "rest"]),
     "a papermill output": Tagged([
         ("alpha = 0.1\nn = 3", ["parameters"]),
         ("# Parameters\nalpha = 1\nn = 5\nextra = {'a': [1]}\n", ["injected-parameters"]),
