@@ -23,7 +23,7 @@ from nbflow.flow.parameters import File, gather_overrides, override_source
 from nbflow.model import Cell, Flow, Step
 from nbflow.task.context import Caught
 from nbflow.task.join import Inputs, JoinedItem, is_scalar, kept_entry
-from nbflow.task.shell import Compiler, Shell, enter, run_cell
+from nbflow.task.shell import Compiler, Shell, enter, make_shell, run_cell
 
 _T = TypeVar("_T")
 
@@ -38,7 +38,7 @@ def run(
 ) -> dict[str, Any]:
     """Run a notebook top to bottom; return every name that it leaves with its value, but modules and `_names`.
 
-    `watch` is told of what the cells display; what they print goes to standard output.
+    `watch` is told of what the cells display; what they print goes to standard output. It is for a process of its own.
 
     Raises what a cell raises, NotebookError and ParameterError. The working directory is the notebook's folder
     while it runs, and `__main__` is a module of its own.
@@ -46,8 +46,11 @@ def run(
     flow = build_flow(read_notebook(Path(path)))
     overrides = gather_overrides(flow.parameters, params or {}, {}, os.environ)
     with _place(flow.notebook.folder) as module:
-        shell = Shell()
-        shell.compile = Compiler()
+        if watch is not None:  # the process is its own: what shows something finds its one shell
+            shell = make_shell()
+        else:
+            shell = Shell()
+            shell.compile = Compiler()
         enter(shell, module)
         plain = _Plain(flow, shell, overrides, watch)
         plain.block([cell for cell in flow.notebook.cells if cell.kind not in ("control", "empty")], ())
@@ -237,8 +240,8 @@ class _Plain:
         return eval(compile(expression, "option", "eval"), self.space)  # noqa: S307  # the user's own line
 
     def run(self, source: str, name: str) -> None:
-        # %%capture and `display` ask for the process's one shell
-        is_asked = "%%capture" in source or self.watch is not None
+        # %%capture asks for the process's one shell
+        is_asked = "%%capture" in source and self.watch is None
         with _only(self.shell) if is_asked else contextlib.nullcontext():
             error = run_cell(self.shell, source, name, name).error
         if error is not None:

@@ -1,6 +1,7 @@
 """What a cell shows, as far as two executions of it can be compared: what it printed and displayed, in order.
 
-What goes to standard error is left out: warnings and logs name files and lines, which are others in each process.
+What goes to standard error is left out: warnings and logs name files and lines, which are others in each process. So
+are cards: they name the task that made them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 
 from nbflow.engine.keys import digest
-from nbflow.render import preview
+from nbflow.render import cards, preview
 
 NOTHING = "nothing"
 WIDTH = 200
@@ -53,6 +54,8 @@ def displays_of(outputs: Iterable[Mapping[str, Any]]) -> list[Display]:
                 printed.append("".join(output["text"]))
             continue
         end_of_text()
+        if cards.NAME in (output.get("metadata") or {}):
+            continue
         if kind == "error":
             text = f"{output['ename']}: {_COLOUR.sub('', output['evalue'])}"
             shown.append(Display(digest(text), preview.clip(text, WIDTH)))
