@@ -24,8 +24,6 @@ from tests.support.clusters import DaskCluster, RayCluster
 from tests.support.servers import CountingLink, s3
 from tests.support.tasks import Done, Tasks
 
-TASKS = 300
-
 
 def ray(folder: Path, variables: dict[str, str]) -> tuple[RayCluster, Callable[[], Callable[[], object]]]:
     """Return a Ray cluster, and what makes its own no-op once it runs."""
@@ -84,7 +82,7 @@ def measure(engine: str, *, quick: bool = False, megabytes: int = 1000) -> list[
         noop = noop_of()
         for name, store in {"a folder": str(folder / "store"), "S3": _bucket()}.items():
             rows += _latency(engine, name, executor, folder, store, noop, 10 if quick else 40)
-        rows += _bytes(engine, executor, folder, link, megabytes)
+        rows += _bytes(engine, executor, folder, link, megabytes, 50 if quick else 300)
     return rows
 
 
@@ -121,7 +119,9 @@ def _trip(store: Store) -> None:
     store.read(path)
 
 
-def _bytes(engine: str, executor: RemoteExecutor, folder: Path, link: CountingLink, megabytes: int) -> list[Row]:
+def _bytes(
+    engine: str, executor: RemoteExecutor, folder: Path, link: CountingLink, megabytes: int, count: int
+) -> list[Row]:
     """Return what travels to and from S3: of a small task, and of one large input that many tasks read."""
     url = _bucket()
     tasks = Tasks(executor, folder)
@@ -133,14 +133,14 @@ def _bytes(engine: str, executor: RemoteExecutor, folder: Path, link: CountingLi
     made = tasks.run(f"import os\nblock = os.urandom({megabytes} * 1_000_000)", store=url)
     began = time.monotonic()
     with _counted(link) as wide:
-        submitted = [tasks.submit("n = len(block)", after=made, store=url) for _ in range(TASKS)]
+        submitted = [tasks.submit("n = len(block)", after=made, store=url) for _ in range(count)]
         ended = [tasks.finish(*each) for each in submitted]
     if any(each.result.failure for each in ended):
         raise RuntimeError(str(next(each.failure for each in ended if each.result.failure)))
     seconds = time.monotonic() - began
     rows.append(Row(
-        f"{engine}: what travels", f"{megabytes} MB read by {TASKS} tasks in {seconds:.0f} s, "
-        f"{wide['requests'] / TASKS:.1f} requests a task", wide["kB"], "kB", beside=megabytes * 1000.0,
+        f"{engine}: what travels", f"{megabytes} MB read by {count} tasks in {seconds:.0f} s, "
+        f"{wide['requests'] / count:.1f} requests a task", wide["kB"], "kB", beside=megabytes * 1000.0,
         against="the input once",
     ))  # fmt: skip
     return rows

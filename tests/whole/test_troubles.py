@@ -131,6 +131,8 @@ def on_ray(folder: Path, network: dict[str, Host], variables: Mapping[str, str])
     with RayCluster(folder, network["head"], **variables) as cluster:
         cluster.start(cpus=0, gpus=0)
         first, _ = (cluster.add(cpus=2, on=network[name]) for name in ("first", "second"))
+        logs = [folder / f"node-{number}.log" for number in (1, 2)]  # a run asks once how many cores there are
+        eventually(lambda: all("Ray runtime started" in log.read_text() for log in logs), 180)
         yield Place(cluster.url, network["notebook"], network["first"], lambda: end_group(first))
 
 
