@@ -9,7 +9,9 @@ against plain loops; resumes: generated flows that fail, mended and resumed; exp
 cells: generated cells, run and analysed; tasks: one fan-out of 10,000; large: an artifact of 1 GB; notebooks: those of
 tests/wild under other hash seeds; mutants: notebooks, sources, lines of options and cards changed
 at random; troubles: sweeps on Ray, Dask and a box behind ssh, on hosts of their own, while links are cut, workers,
-nodes and drivers are killed and the store fails; slurm: what every executor promises, on a real Slurm.
+nodes and drivers are killed and the store fails; slurm: what every executor promises, on a real Slurm; programs:
+generated notebooks that bind names again, alias, patch, write files and seed, beside their plain execution; verified:
+`verify` on the examples and on the notebooks of tests/wild.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ REPORT = Path(__file__).parents[1] / "docs" / "soak.md"
 COUNTS = {
     "kills": 1000, "power": 5000, "runs": 50, "gcs": 100, "clocks": 200, "full": 100, "seeds": 100, "flows": 300,
     "resumes": 200, "exports": 60, "cells": 10_000, "tasks": 10_000, "large": 1000, "notebooks": 3,
-    "mutants": 4000, "troubles": 3, "slurm": 5,
+    "mutants": 4000, "troubles": 3, "slurm": 5, "programs": 5000, "verified": 1,
 }  # fmt: skip
 """How much the full form of each part is."""
 
@@ -245,10 +247,34 @@ def slurm(count: int) -> tuple[str, str, bool]:
     return f"{count} times the suite", said, True
 
 
+def programs(count: int) -> tuple[str, str, bool]:
+    """Generated programs as flows, fresh, again, edited and by hand, beside their plain execution."""
+    first = int(seed())
+    passed, said = module("tests.support.program_runs", f"{first}:{first + count}")
+    return f"{count:,} generated programs (from seed {first})", said, passed
+
+
+def verified(count: int) -> tuple[str, str, bool]:
+    """Notebooks of ours and of others, verified."""
+    del count
+    passed, said = module("bench.verified")
+    return "the examples, and the notebooks of tests/wild", said, passed
+
+
+def module(name: str, *words: str) -> tuple[bool, str]:
+    """A module of ours and its words in; whether it has ended well, and its last line, out."""
+    done = subprocess.run([sys.executable, "-m", name, *words], capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    if done.returncode:
+        print("\n".join(lines[-40:]), done.stderr[-2000:], file=sys.stderr)
+    return done.returncode == 0, lines[-1] if lines else "it said nothing"
+
+
 PARTS: dict[str, Callable[[int], tuple[str, str, bool]]] = {
     "kills": kills, "power": power, "runs": runs, "gcs": gcs, "clocks": clocks, "full": full, "seeds": seeds,
     "flows": flows, "resumes": resumes, "exports": exports, "cells": cells, "tasks": tasks, "large": large,
     "notebooks": notebooks, "mutants": mutants, "troubles": troubles, "slurm": slurm,
+    "programs": programs, "verified": verified,
 }  # fmt: skip
 
 

@@ -97,7 +97,8 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     `differences` are those that are left, and `mended` those that are no more: steps `together` run in one process
     from now on, and results of the steps `dropped`, which the notebook's datastore had and which were others, are
     reused no more. `not_reproducible` are names, displays and files that two plain runs leave in two ways,
-    `not_compared` names without an equality. `certified` is when all was equal, 0 where it was not.
+    `not_compared` names without an equality. `groups` are all steps that run together, also those that did before.
+    `certified` is when all was equal, 0 where it was not.
     """
 
     flow: str
@@ -109,6 +110,7 @@ class Verified(msgspec.Struct, frozen=True, kw_only=True):
     not_reproducible: tuple[str, ...] = ()
     not_compared: tuple[str, ...] = ()
     together: tuple[tuple[str, ...], ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
     dropped: tuple[str, ...] = ()
     certified: float = 0.0
 
@@ -254,6 +256,7 @@ class _Verification:
             not_reproducible=tuple(sorted([*self.unsteady.values(), *unsteady_files])),
             not_compared=tuple(sorted(self.unknown.union(plain.end.prints.keys() - prints))),
             together=self._groups() if self.apart and not different else (),
+            groups=self._groups(),
             dropped=self._drop(kept, stale) if kept is not None and stale else (),
             certified=0.0 if different or files else time.time(),
         )  # fmt: skip
