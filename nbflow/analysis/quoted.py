@@ -160,6 +160,14 @@ def _timed(node: ast.Call, words: Mapping[str | None, ast.expr]) -> Quoted | Non
     return Quoted("timed", code=ast.Module(list(taken), [])) if taken else None
 
 
+def spelled_name(node: ast.expr) -> str | None:
+    """Return the name that code at the top of a cell spells: `x` of `globals()["x"]`."""
+    match node:
+        case ast.Subscript(value=space, slice=ast.Constant(value=str(name))) if _is_ours(space) and name.isidentifier():
+            return name
+    return None
+
+
 def _is_ours(node: ast.expr) -> bool:
     """Return whether an argument hands over the namespace of the code that calls."""
     return isinstance(node, ast.Call) and dotted_name(node.func) in ("globals", "locals", "vars") and not node.args

@@ -33,7 +33,7 @@ from nbflow.analysis.paths import (
     join_states,
     merge_contents,
 )
-from nbflow.analysis.quoted import MAIN, Quoted, read_quoted
+from nbflow.analysis.quoted import MAIN, Quoted, read_quoted, spelled_name
 from nbflow.analysis.result import (
     ADVICE,
     BUILTINS,
@@ -515,9 +515,18 @@ class Walk:
         """Return a part of the object that is subscripted."""
         if dotted_name(node.value) == "sys.modules":
             self.diagnose(node, "dynamic", "sys.modules", "sys.modules[...] reaches names that the cell does not show")
+        if (name := self.spelled(node)) is not None:
+            return self.load(name, node)
         content = self.expr(node.value)
         self.value(node.slice)
         return content.as_element()
+
+    def spelled(self, node: ast.expr) -> str | None:
+        """Return the notebook's name that an item of its namespace stands for: `globals()["x"]` outside functions."""
+        if self.scope.is_function or self.frame is not None or self.hidden or self.class_name is not None:
+            return None
+        name = spelled_name(node)
+        return name if name is not None and all(map(self.is_free, ("globals", "locals", "vars"))) else None
 
     def on_starred(self, node: ast.Starred) -> Content:
         """Return the elements of a starred value."""
@@ -901,6 +910,8 @@ class Walk:
                 self.assign(each, content.as_element())
         elif isinstance(target, ast.Starred):
             self.assign(target.value, content.as_container())
+        elif (name := self.spelled(target)) is not None:
+            self.bind(name, content)
         else:
             self.use(content)
             self.change(target, content)
