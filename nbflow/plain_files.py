@@ -11,6 +11,9 @@ import secrets
 import stat
 from pathlib import Path
 
+TEMPORARY = ".tmp-"
+"""What the name of a file begins with that is being written: nobody else takes it for one of the folder's."""
+
 
 def read_text(place: str | os.PathLike[str]) -> str:
     """Return the text of a plain file in UTF-8, a mark of its byte order left out.
@@ -35,6 +38,6 @@ def is_plain(place: str | os.PathLike[str]) -> bool:
 def write_whole(target: Path, data: bytes) -> None:
     """Write a file that appears under its name whole or not at all, with the folders above it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    temporary = target.with_name(f"{TEMPORARY}{secrets.token_hex(4)}")
     temporary.write_bytes(data)
     temporary.replace(target)

@@ -25,7 +25,6 @@ Written = TypeVar("Written")
 
 ABOUT = "nbflow.json"
 SETTINGS = "config.json"
-TEMPORARY = ".tmp-"
 LONGEST_NAME = 180
 READABLE_BYTES = 80
 """Of a name in another script than ASCII so many bytes of UTF-8 are kept; its hash tells it from others."""

@@ -25,11 +25,11 @@ from typing import Self
 
 from nbflow.errors import NotFoundError, StoreError
 from nbflow.model import Segment
+from nbflow.plain_files import TEMPORARY
 from nbflow.store.interface import (
     ABOUT,
     FULL,
     REFUSED,
-    TEMPORARY,
     Entries,
     FileEntry,
     Names,

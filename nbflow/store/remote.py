@@ -12,7 +12,8 @@ from typing import Any
 
 from nbflow.errors import DamagedError, NotFoundError, StoreError
 from nbflow.model import Segment
-from nbflow.store.interface import TEMPORARY, Entries, FileEntry, Names, Store, check_path, segment_path
+from nbflow.plain_files import TEMPORARY
+from nbflow.store.interface import Entries, FileEntry, Names, Store, check_path, segment_path
 from nbflow.store.local import LocalStore
 from nbflow.store.verified import Look, SegmentMark, hash_of
 

@@ -38,7 +38,13 @@ def test_modules_beside_the_notebook_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["globals()['x'] = 1", "__all__ = ['x'] + names", "from not_installed_here import *", "x = (", "from one import *"],
+    [
+        "globals()['x' + y] = 1",
+        "__all__ = ['x'] + names",
+        "from not_installed_here import *",
+        "x = (",
+        "from one import *",
+    ],
 )
 def test_a_text_that_does_not_say_it(text: str, tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text(text)

@@ -20,7 +20,7 @@ from nbflow.executors.local import LocalExecutor
 from nbflow.executors.remote import probe, task_worker
 from nbflow.executors.ssh.box_files import BoxFiles, OrderFiles, WorkerEnd
 from nbflow.executors.ssh.gpu_shares import GpuShare, GpuShares
-from nbflow.store.interface import TEMPORARY
+from nbflow.plain_files import TEMPORARY
 from nbflow.task import limits
 
 IDLE = 600.0

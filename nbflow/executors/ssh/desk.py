@@ -40,7 +40,7 @@ from nbflow.executors.ssh.messages import (
 )
 from nbflow.executors.ssh.own_source import source_id
 from nbflow.model import Segment
-from nbflow.store.interface import TEMPORARY
+from nbflow.plain_files import TEMPORARY
 from nbflow.store.verified import hash_of
 from nbflow.task import limits
 
