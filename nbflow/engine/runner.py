@@ -162,7 +162,7 @@ class Runner:
         beat.start()
         try:
             self.handle(events.Added(self.lookup.first(), time.time()))
-            while self.state.status == "running" and self.state.tasks:
+            while self.state.tasks and (self.state.status == "running" or self.begins_anew):
                 self.take(self.next_event())
             for finding in self.commits.learn(self.flow):
                 self.tell(FindingFound(finding=finding, at=time.time()))
@@ -578,6 +578,11 @@ class Runner:
         self.healed += 1
         self.drain(task)
         return True
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether the flow is about to be understood anew: the last tasks that ended have shown something of it."""
+        return self.draining and self.state.cancelled is None
 
     def drain(self, task: TaskId) -> None:
         """Start nothing new; once what runs has ended, because of this task, the flow is understood anew."""

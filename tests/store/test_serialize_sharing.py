@@ -96,6 +96,13 @@ def test_identity_survives_within_a_group() -> None:
     assert result["a"][1] is result["c"]
 
 
+@pytest.mark.parametrize("names", [("point", "parts"), ("parts", "point")])
+def test_what_an_object_keeps_its_attributes_in_is_that_again(names: tuple[str, ...]) -> None:
+    point = Point(1, [])
+    values = loaded(dumped(**{name: point if name == "point" else vars(point) for name in names}))
+    assert vars(values["point"]) is values["parts"]
+
+
 @pytest.mark.parametrize("size", [100, 100_000])
 def test_views_share_memory_after_loading(size: int) -> None:
     whole = np.arange(float(size)).reshape(-1, 10)

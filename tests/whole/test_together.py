@@ -51,6 +51,11 @@ SHARED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
          "%%step c\nxs.append(next(it))\ndone = len(xs)", "%%step d\nresult = [xs, alias, xs is alias, done]"),
         ("a", "b", "c"),
     ),
+    "a seed that the last of them to end shows": (
+        ("import json, random", "%%step first\nrandom.seed(5)\nxs = [3, 1, 2]\nn = 3", "%%step box\nbox = [xs]",
+         "%%step a\njson.extra = n\nk = 1", "%%step b\ngetattr(random, 'seed')(8)\nm = json.extra", "%%step c\nrandom.shuffle(xs)\norder = [[*xs], box, json.extra]"),
+        ("a", "b", "c"),
+    ),
     "classes and what is set on them": (
         ("class Count:\n    seen = 0\ndef up():\n    Count.seen += 1\n    return Count.seen",
          "%%step a\nit = (x for x in range(5))\none = up()", "%%step b\ntwo = (up(), next(it))", "%%step c\nthree = up()"),

@@ -140,6 +140,12 @@ def has_own_state(kind: type) -> bool:
     return plain and same and not (hasattr(kind, "__getnewargs__") or hasattr(kind, "__getnewargs_ex__"))
 
 
+def keeps_a_dict(kind: type) -> bool:
+    """Return whether a class's instances have their attributes in a dict, of which pickle's own way makes another."""
+    own = all(getattr(kind, name) is getattr(object, name) for name in ("__reduce__", "__reduce_ex__"))
+    return own and kind.__dictoffset__ != 0 and not hasattr(kind, "__setstate__") and kind not in copyreg.dispatch_table
+
+
 def reduce_whole(value: Any) -> tuple[Any, ...]:
     """Return an object's reduction with all of its attributes, whatever its `__getstate__` would leave out."""
     return copyreg.__newobj__, (type(value),), object.__getstate__(value), None, None, fill_whole  # type: ignore[attr-defined]

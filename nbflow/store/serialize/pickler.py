@@ -49,6 +49,7 @@ from nbflow.store.serialize.objects import (
     free_names,
     has_own_state,
     is_main_function,
+    keeps_a_dict,
     reduce_cell,
     reduce_context,
     reduce_dict_iterator,
@@ -70,6 +71,7 @@ from nbflow.store.serialize.rebuild import (
     make_mark,
     make_of_kind,
     plugged,
+    take_dict,
 )  # fmt: skip
 from nbflow.store.serialize.registry import NAMED_KINDS, Registry
 from nbflow.store.serialize.sets import FIXED_HASHES, Ordered, is_ordered
@@ -174,7 +176,7 @@ def dump(
     described = {name: describe(name, value) for name, value in values.items()}
     results: list[Dumped | Unstorable] = []
     trials: list[_Trial] = []
-    session = Pickling(registry)
+    session = Pickling(registry, values.values())
     for name, value in values.items():
         if any(type(value) is kind for kind in SCALARS):  # by identity: a metaclass may have a hash of its own
             results.append(Dumped((name,), pickle.dumps(value, 5), described={name: described[name]}))
@@ -217,8 +219,9 @@ class Sink(Protocol):
 class Pickling:
     """What the picklers of one `dump` share: which reducer serves a type, and torch's storages by address."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, values: Iterable[Any] = ()) -> None:
         self.registry = registry
+        self.dicts = {id(value) for value in values if type(value) is dict}  # one may be where an object keeps its own
         self.routes: dict[type, Callable[[Pickler, Any], Any] | None] = {}
         self.storages: dict[int, Any] = {}
 
@@ -542,6 +545,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
         self.stateful.add(type(value).__qualname__)
         return reduce_whole(value) if self.whole else NotImplemented
 
+    def with_dict(self, value: Any) -> Any:
+        """Return the reduction of an object whose attributes a name holds too: `d = vars(box)`."""
+        if self.session.dicts and id(attributes := vars(value)) in self.session.dicts:
+            make, kind, state, *parts = value.__reduce_ex__(5)
+            if state is attributes:
+                return (make, kind, state, *parts, take_dict)
+        return self.plugged(value)
+
     def plugged(self, value: Any) -> Any:
         """Return what the first plug-in that takes a value makes of it, NotImplemented where none does."""
         for name, serializer in self.session.registry.serializers:
@@ -614,6 +625,8 @@ def _route(kind: type, registry: Registry) -> Callable[[Pickler, Any], Any] | No
     pandas = sys.modules.get("pandas")
     if pandas is not None and issubclass(kind, _pandas_holders(pandas)):
         return Pickler.pandas
+    if keeps_a_dict(kind):
+        return Pickler.with_dict
     return Pickler.plugged if registry.serializers and package != "builtins" else None
 
 

@@ -26,6 +26,11 @@ class Made:
         self.values = values
 
 
+def take_dict(value: Any, attributes: dict[str, Any]) -> None:
+    """Have an object keep its attributes in this very dict, which a name holds too."""
+    value.__dict__ = attributes
+
+
 def make_array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any, writable: bool = True) -> Any:
     """Return an array over bytes; `order` is that of its memory."""
     import numpy as np
