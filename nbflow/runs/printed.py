@@ -47,7 +47,8 @@ def _print_task(task: Task, number: int | None, rank: int) -> None:
         raise NotFoundError(f"{task.name} has no attempt {number}", fix=f"it has {len(attempts)}")
     executed = task if number is None else attempts[number]
     if rank >= executed.ranks:
-        raise NotFoundError(f"{task.name} has no rank {rank}", fix=f"it ran on {executed.ranks} nodes, from rank 0 on")
+        ranks = ", ".join(map(str, range(executed.ranks)))
+        raise NotFoundError(f"{task.name} has no rank {rank}", fix=f"its ranks are {ranks}")
     pieces = executed.pieces(rank)
     print_outputs(pieces)
     error = executed.error

@@ -87,6 +87,7 @@ def changes(before: Taken, now: Taken) -> tuple[str, ...]:
         name: value for name, value in now.items()
         if value is not None
         and not (before[name] is value or before[name] == value if name in before else _is_own(name, value))
+        and not (_is_watch(value) or _is_watch(before.get(name)))
     }  # fmt: skip
     if not new:
         return ()
@@ -118,6 +119,11 @@ def _place(name: str) -> str:
 
 def _is_patch(name: str) -> bool:
     return " " not in name and not name.startswith("sys.")
+
+
+def _is_watch(value: Any) -> bool:
+    """Return whether it is a function with which a task is watched while it runs: `os.stat`, `os.access`."""
+    return is_a(value, types.FunctionType) and str(attribute(value, "__module__", "")).startswith("nbflow.")
 
 
 def _is_own(name: str, value: Any) -> bool:

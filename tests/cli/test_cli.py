@@ -224,7 +224,7 @@ def test_past_runs(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert capsys.readouterr().out == "beside\n"
     assert app.main(["logs", "demo/latest/a", "--rank", "2"]) == 2
     assert "a has no rank 2" in (said := capsys.readouterr().err)
-    assert "it ran on 2 nodes" in said
+    assert "its ranks are 0, 1" in said
     assert app.main(["logs", "demo/latest"]) == 2
     assert app.main(["cancel", "demo/latest"]) == 0
     assert app.main(["show", "demo/latest", "--notebook", "written.ipynb"]) == 0
