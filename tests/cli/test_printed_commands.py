@@ -145,7 +145,8 @@ def test_words_of_a_run_name_cells_and_items_as_people_do(folder: Path, capsys: 
 # ---------------------------------------------------------------- what the documentation shows
 
 ELSEWHERE = re.compile(
-    r"ray://|dask://|ssh://|slurm://|s3://|--on URL|--rank|SPEC|--template|^tutorial|^serve|^card analysis/latest/train/2"
+    r"ray://|dask://|ssh://|slurm://|s3://|--on URL|--rank|SPEC|--template|^tutorial|^serve"
+    r"|^card analysis/latest/train/2"
 )
 """What needs another machine, a plug-in or a browser: only its words are checked."""
 ALONE = frozenset({"runs", "resume", "fsck", "gc", "doctor"})
