@@ -11,7 +11,7 @@ from functools import cached_property
 
 import msgspec
 
-from nbflow.analysis.effects import AXES, PROCESS, names_axes
+from nbflow.analysis.effects import AXES, PROCESS, names_axes, owner_of
 from nbflow.flow.fanouts import own_names, surely
 from nbflow.flow.spans import cells_of
 from nbflow.flow.subflow import preload_of
@@ -280,10 +280,9 @@ class Loops:
 
     def _tracked_of(self, step: Step) -> tuple[str, ...]:
         axes = (AXES,) if any(self._is_below(step, other) for other in self._naming) else ()
-        if any(self.changed_below(step, name) for name in step.writes if not name.startswith("<")):
+        if any(self.changed_below(step, name) for name in step.writes if _holds_objects(name)):
             return ("*", *axes)
-        names = (n for n in sorted(self._changes) if not n.startswith("<") and self.changed_below(step, n))
-        return (*names, *axes)
+        return (*(n for n in sorted(self._changes) if _holds_objects(n) and self.changed_below(step, n)), *axes)
 
     @cached_property
     def _naming(self) -> tuple[Step, ...]:
@@ -401,3 +400,8 @@ def _shared(one: tuple[str, ...], other: tuple[str, ...]) -> int:
     while shared < min(len(one), len(other)) and one[shared] == other[shared]:
         shared += 1
     return shared
+
+
+def _holds_objects(name: str) -> bool:
+    """Return whether what a name stands for may share objects: values, and what classes and functions keep."""
+    return not name.startswith("<") or owner_of(name) is not None

@@ -322,10 +322,14 @@ class Stages:
             if name in self.namespace and name not in values and not is_fixed(self.namespace[name])
         }  # fmt: skip
         for name, ref in (*spec.inputs.items(), *spec.along.items()):
-            if name.startswith("<") or name in values or (name not in spec.inputs and self._is_bound(name)):
+            is_state = owner_of(name) is not None
+            if name in values or (name.startswith("<") and not is_state):
+                continue
+            if name not in spec.inputs and self._is_bound(name):
                 continue
             value = self.values.value(ref)
-            live = name not in spec.inputs or (self.namespace.get(name) is value and self.before.get(name) is value)
+            held = self.namespace.get(name) is value and self.before.get(name) is value
+            live = held or is_state or name not in spec.inputs
             dear = spec.groups[ref.group].stream.length > MANY_OBJECTS and not {"*", name}.intersection(spec.tracked)
             if live and not dear and not is_fixed(value):
                 neighbours[name] = value
@@ -344,7 +348,7 @@ class Stages:
         spec, namespace = self.spec, self.namespace
         inputs: dict[int, list[str]] = {}  # group -> inputs of it that the cell may have changed
         for name, ref in spec.inputs.items():
-            if name in changed or name in spec.writes:
+            if name in changed or name in spec.writes or name in effects:
                 inputs.setdefault(ref.group, []).append(name)
         if any(owner_of(name) is not None for name in effects):
             for statement in spec.replay:

@@ -197,7 +197,7 @@ NOTEBOOKS: dict[str, Lanes] = {
         "def": "level, total = 0, 0\n\nclass Bot:\n    def ask(self):\n        global level\n        level += 7\n\n"
                "def add(n):\n    global total\n    total += n",
         "make": "%%step make\nbot, hits, kept = Bot(), [], 1\nops = {'+': add}\nK = type('K', (), {'n': 0})\nk = K()\nprint(k.n)",
-        "act": "%%step act\nops['+'](5)\nbot.ask()\nexec('kept = 2')\nglobals()['made'] = [3]\nfor f in [hits.append]:\n    f(1)\nprint('acted')",
+        "act": "%%step act\nops['+'](5)\nbot.ask()\nexec('kept = 2')\nglobals().update(made=[3])\nfor f in [hits.append]:\n    f(1)\nprint('acted')",
         "more": "%%step more\nK.n = 5\nbot.ask()\nprint('more')",
         "see": "%%step see\nprint(total, level, kept, made, hits, K.n, k.n, isinstance(k, K))",
     }),

@@ -252,7 +252,7 @@ def test_effects_happen_once_whatever_a_run_finds_out(tmp_path: Path) -> None:
 def test_what_has_had_an_effect_joins_them_in_the_next_run(tmp_path: Path) -> None:
     path = write(tmp_path, (
         "%%step a\nn = iter([7])",
-        "%%step b\nwith open('log.txt', 'a') as log:\n    log.write('b ')\nglobals()['n'] = (x for x in range(5))",
+        "%%step b\nwith open('log.txt', 'a') as log:\n    log.write('b ')\nglobals().update(n=(x for x in range(5)))",
         "%%step c\nfirst = next(n)",
     ))  # fmt: skip
     failed = nbflow.run(path)
