@@ -157,11 +157,11 @@ def test_everything_is_within_reach_of_the_keyboard(plain: Open) -> None:
     tell(page, recorded.moment(flow, recorded.FAILED, status="failed"))
     focused = "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent"
     stops = []
-    for _ in range(7):
+    for _ in range(8):
         page.keyboard.press("Tab")
         stops.append(page.evaluate(focused))
     # the buttons that live, the menus, the views, the list
-    assert stops == ["Run", "Run stale", "Resume", "Export", "Compare", "Steps", "Steps"]
+    assert stops == ["Run", "Run stale", "Resume", "Verify", "Export", "Compare", "Steps", "Steps"]
     steps = page.get_by_role("listbox", name="Steps")
     expect(steps).to_be_focused()
     chosen = page.locator('[role=option][aria-selected="true"]')
