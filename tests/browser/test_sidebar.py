@@ -98,14 +98,17 @@ def test_steps_by_hand_and_a_run(notebook: Open, shoot: Shoot, dark: bool) -> No
 
 
 def test_parameters_declaring_and_the_way_to_a_cell(notebook: Open, shoot: Shoot) -> None:
-    hide = "import sys\nsys.modules['nbflow'] = None  # as in a kernel that has no nbflow"
+    hide = (  # as in a kernel that has no nbflow
+        "import sys\nclass Hidden:\n    def find_spec(name, *_):\n        if name == 'nbflow':\n"
+        "            raise ModuleNotFoundError(name)\nsys.meta_path.insert(0, Hidden)"
+    )
     book = notebook("form.ipynb", [*FLOW[:-1], "# the end\n" * 40, "%flow run"])
     page, panel = book.page, book.open_panel()
     book.type_anew(0, hide)
     book.run(0)
     panel.get_by_role("button", name="Load nbflow").click()
     expect(panel.get_by_role("status").filter(has_text="nbflow was not loaded")).to_contain_text("install nbflow")
-    book.type_anew(0, "del sys.modules['nbflow']")
+    book.type_anew(0, "sys.meta_path.remove(Hidden)")
     book.run(0)
     panel.get_by_role("button", name="Load nbflow").click()
     panel.get_by_role("tab", name="Declare").click()
