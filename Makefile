@@ -36,7 +36,7 @@ AGAIN := --reruns 2 --reruns-delay 2
 # pytest ends with 5 when no test bears the marker
 NONE_IS_FINE := || test $$? -eq 5
 
-.PHONY: docs help setup compiled demo test unit running notebooks remote $(REMOTES) browser export soak check frontend format bench clean
+.PHONY: docs help setup slurm compiled demo test unit running notebooks remote $(REMOTES) browser export soak check frontend format bench clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -99,9 +99,8 @@ $(CLUSTERS:%=.peers/%/.ready): .peers/%/.ready: | $(READY)
 	@touch $@
 
 remote: $(READY) $(CLUSTERS:%=.peers/%/.ready) compiled ## stores and executors elsewhere, on servers that the tests start
-	@if ! { test -x /usr/sbin/sshd && test -x /usr/sbin/slurmd; } && test "$$(id -u)" = 0 && \
-	  command -v apt-get >/dev/null; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq openssh-server slurm-wlm munge; fi
+	@if ! test -x /usr/sbin/sshd && test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq openssh-server; fi
 	@$(MAKE) --no-print-directory $(TOGETHER) $(REMOTES)
 
 remote-servers:
@@ -127,13 +126,17 @@ $(PEER:.ready=.export): $(PEER) | $(READY)
 export: $(READY) $(PEER:.ready=.export) compiled ## exported flows, run by the tools that they were exported to
 	$(TEST_ENV) $(PYTEST) -q $(AGAIN) -n 2 -m export $(NONE_IS_FINE)
 
+slurm:
+	@if ! test -x /usr/sbin/slurmd && test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge; fi
+
 # make soak PART="power kills" COUNT=50: these parts alone, so much of each; the page is then written to build/
 ifdef PART
-soak: $(READY) $(if $(filter troubles,$(PART)),$(CLUSTERS:%=.peers/%/.ready)) compiled
+soak: $(READY) $(if $(filter troubles,$(PART)),$(CLUSTERS:%=.peers/%/.ready)) $(filter slurm,$(PART)) compiled
 	@mkdir -p build
 	$(TEST_ENV) $(BIN)/python -m bench.soak $(PART:%=--part %) $(COUNT:%=--count %) --report build/soak.md
 else
-soak: $(READY) $(CLUSTERS:%=.peers/%/.ready) compiled ## hours of kills, power cuts, shared stores, generated flows; PART=NAME COUNT=N: one part; docs/soak.md
+soak: $(READY) $(CLUSTERS:%=.peers/%/.ready) slurm compiled ## hours of kills, power cuts, shared stores, generated flows; PART=NAME COUNT=N: one part; docs/soak.md
 	$(TEST_ENV) $(BIN)/python -m bench.soak
 endif
 
