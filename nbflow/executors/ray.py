@@ -63,7 +63,7 @@ class RayEngine(DeskEngine):
         try:
             with self._here():
                 self._desk = self._find_desk()
-        except BaseException:
+        except BaseException:  # Ctrl-C as well: a client that nobody holds would keep its server on the cluster
             self._disconnect(client)
             raise
         return client

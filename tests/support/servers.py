@@ -14,7 +14,11 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
 
 from tests.support.waiting import eventually
 
@@ -174,3 +178,15 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     time.sleep(0.1)  # its workers see its end on their sockets
+
+
+def new_store(variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, folder: Path) -> str:
+    """A store in a new bucket of a server, with a segment cache below a folder that is not the workers'."""
+    import fsspec
+
+    monkeypatch.setenv("NBFLOW_CACHE", str(folder / "cache"))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{uuid.uuid4().hex[:8]}"
+    fsspec.filesystem("s3").mkdir(bucket)
+    return f"s3://{bucket}/store"

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from nbflow.runs import launch
 from tests.support.clusters import RayCluster
 from tests.support.drivers import killed_and_attached, nbflow_command
 from tests.support.kernel import Kernel, NotebookFile
+from tests.support.servers import new_store
 from tests.support.waiting import eventually
 from tests.support.wheels import make_wheel
 from tests.whole.elsewhere import EXAMPLES, run, runs_the_quickstart, shows_the_same
@@ -41,14 +41,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, s3_server: Mapping[str, st
 @pytest.fixture
 def store(s3_server: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """A new bucket, with a segment cache that is not the workers'."""
-    import fsspec
-
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    for name, value in s3_server.items():
-        monkeypatch.setenv(name, value)
-    bucket = f"bucket-{uuid.uuid4().hex[:8]}"
-    fsspec.filesystem("s3").mkdir(bucket)
-    return f"s3://{bucket}/store"
+    return new_store(s3_server, monkeypatch, tmp_path)
 
 
 # ---------------------------------------------------------------- whole flows

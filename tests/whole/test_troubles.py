@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +28,7 @@ from tests.support.clusters import DaskCluster, RayCluster
 from tests.support.hosts import HERE, Host, has_own_network, hosts
 from tests.support.kernel import NotebookFile
 from tests.support.processes import processes_above
-from tests.support.servers import end_group, faulty, s3
+from tests.support.servers import end_group, faulty, new_store, s3
 from tests.support.ssh_server import is_installed, serving
 from tests.support.waiting import eventually
 
@@ -163,14 +162,7 @@ PLACE, STARTED = PLACES[MODULE] if MODULE else ("ssh", on_a_box)
 
 @pytest.fixture
 def store(s3_at_the_bridge: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    import fsspec
-
-    monkeypatch.setenv("NBFLOW_CACHE", str(tmp_path / "cache"))
-    for name, value in s3_at_the_bridge.items():
-        monkeypatch.setenv(name, value)
-    bucket = f"bucket-{uuid.uuid4().hex[:8]}"
-    fsspec.filesystem("s3").mkdir(bucket)
-    return f"s3://{bucket}/store"
+    return new_store(s3_at_the_bridge, monkeypatch, tmp_path)
 
 
 @pytest.fixture
@@ -212,6 +204,12 @@ class Sweep:
 
     def go(self) -> None:
         self.marks.joinpath("go").touch()
+
+    def ends_whole(self) -> None:
+        """The driver ends well, and all is whole."""
+        said = self.driver.ended(240)
+        assert self.driver.process.returncode == 0, said
+        self.is_whole()
 
     def is_whole(self) -> None:
         """Nothing is lost, and nothing counts twice."""
@@ -260,9 +258,7 @@ def test_a_link_that_is_cut_and_healed(sweep: Sweep, whose: str, round_: int) ->
         hears(sweep, began)
         sweep.go()  # what ends, ends behind the cut
         time.sleep(max(0.0, began + CUT - time.monotonic()))
-    said = sweep.driver.ended(240)
-    assert sweep.driver.process.returncode == 0, said
-    sweep.is_whole()
+    sweep.ends_whole()
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
@@ -272,9 +268,7 @@ def test_a_worker_that_is_killed(sweep: Sweep, round_: int) -> None:
     os.kill(worker, signal.SIGKILL)
     hears(sweep, began)
     sweep.go()
-    said = sweep.driver.ended(240)
-    assert sweep.driver.process.returncode == 0, said
-    sweep.is_whole()
+    sweep.ends_whole()
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
@@ -284,9 +278,7 @@ def test_a_node_that_is_killed(sweep: Sweep, round_: int) -> None:
     sweep.place.kill_node()
     hears(sweep, began)
     sweep.go()
-    said = sweep.driver.ended(240)
-    assert sweep.driver.process.returncode == 0, said
-    sweep.is_whole()
+    sweep.ends_whole()
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
@@ -299,9 +291,7 @@ def test_a_driver_that_is_killed(sweep: Sweep, round_: int) -> None:
     eventually(lambda: nbflow.Run(f"flow/{run.id}", store=sweep.store).status == "lost", 60)
     sweep.driver = Driver(sweep.place.notebook, ("attach", f"flow/{run.id}", "--store", sweep.store))
     sweep.go()
-    said = sweep.driver.ended(240)
-    assert sweep.driver.process.returncode == 0, said
-    sweep.is_whole()
+    sweep.ends_whole()
     assert len(sweep.begun()) == ITEMS
 
 
